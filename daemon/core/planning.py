@@ -1,0 +1,156 @@
+"""Deciding what a task would do and why, from policy, metadata and `now`. Nothing is read or changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
+
+from daemon.core.calendar import expiry_cutoff, window_of
+from daemon.core.model import (
+    Decision,
+    FileGroup,
+    Plan,
+    Ref,
+    Slice,
+    Snapshot,
+    Stage,
+    TablePolicy,
+    TableState,
+)
+from daemon.core.reasons import Reason
+
+# A slice is what one commit may lose to a deadline: as much as a modest engine rewrites in a few minutes.
+SLICE_MAX_FILES = 10_000
+SLICE_MAX_BYTES = 4 * 1024**3
+
+# SizeBasedFileRewritePlanner.MIN_FILE_SIZE_DEFAULT_RATIO of Iceberg: below it a file is small.
+MIN_FILE_SIZE_RATIO = 0.75
+# SizeBasedFileRewritePlanner.MAX_FILE_SIZE_DEFAULT_RATIO: above it a file is split.
+MAX_FILE_SIZE_RATIO = 1.80
+
+MAIN = "main"
+
+
+def plan_compaction(policy: TablePolicy, state: TableState, groups: Sequence[FileGroup]) -> Plan:
+    """Rewrites what Iceberg's planner groups, in slices by partition; `groups` is empty where it sees nothing to do."""
+    health = state.health
+    if not groups:
+        small = health.small_files
+        reason = Reason.TOO_FEW_FILES if small else Reason.NOTHING_SMALL
+        note = f"{small} small of {health.data_files} files" if health.data_files else "no data files"
+        return Plan(Stage.COMPACT, policy.name, Decision.SKIP, note, reason, health=health)
+    slices = tuple(_slices(groups))
+    work = _slice((), groups)
+    partitions = len({group.partition for group in groups})
+    size = f"{work.bytes / 1024**2:.1f} MiB"
+    note = f"rewrite {work.files} files ({size}) of {partitions} partitions into {work.output_files}"
+    if len(slices) > 1:
+        note += f", in {len(slices)} slices"
+    return Plan(Stage.COMPACT, policy.name, Decision.ACT, note, slices=slices, health=health)
+
+
+def _slices(groups: Sequence[FileGroup]) -> Iterator[Slice]:
+    """Whole partitions, oldest path first, cut where a slice would grow past its bounds."""
+    everything = _slice((), groups)
+    partitions = {name: list(members) for name, members in groupby(sorted(groups, key=_partition), key=_partition)}
+    if len(partitions) == 1 or _fits(everything):
+        yield everything
+        return
+    names: list[str] = []
+    members: list[FileGroup] = []
+    for name, more in partitions.items():
+        if names and not _fits(_slice((), [*members, *more])):
+            yield _slice(names, members)
+            names, members = [], []
+        names.append(name)
+        members.extend(more)
+    yield _slice(names, members)
+
+
+def _partition(group: FileGroup) -> str:
+    return group.partition
+
+
+def _slice(partitions: Sequence[str], groups: Sequence[FileGroup]) -> Slice:
+    files, size = sum(g.files for g in groups), sum(g.bytes for g in groups)
+    return Slice(tuple(partitions), files, size, sum(g.output_files for g in groups))
+
+
+def _fits(part: Slice) -> bool:
+    return part.files <= SLICE_MAX_FILES and part.bytes <= SLICE_MAX_BYTES
+
+
+def plan_expiry(policy: TablePolicy, state: TableState, slot: datetime, now: datetime) -> Plan:
+    """Names the snapshots that are old enough, not among the last ones of any branch and not referenced."""
+
+    def plan(decision: Decision, note: str, reason: Reason | None = None, ids: tuple[int, ...] = ()) -> Plan:
+        return Plan(Stage.EXPIRE, policy.name, decision, note, reason, snapshot_ids=ids, health=state.health)
+
+    cutoff = expiry_cutoff(slot, now, policy.expire.older_than)
+    ids = expired_snapshots(state, cutoff, policy.expire.retain_last, now)
+    if not ids:
+        return plan(Decision.SKIP, f"none of {len(state.history)} snapshots can go", Reason.NOTHING_EXPIRED)
+    if not state.gc_enabled:
+        return plan(Decision.HOLD, f"{len(ids)} snapshots are due, but gc.enabled is false", Reason.GC_DISABLED)
+    note = f"expire {len(ids)} of {len(state.history)} snapshots, committed before {cutoff:%Y-%m-%dT%H:%MZ}"
+    return plan(Decision.ACT, note, ids=ids)
+
+
+def expired_snapshots(state: TableState, cutoff: datetime, retain_last: int, now: datetime) -> tuple[int, ...]:
+    """The ids that go, oldest first, by the rules of Iceberg's RemoveSnapshots.
+
+    A branch keeps its last `retain_last` snapshots (or as many as it says itself) and all that are not older than
+    `cutoff` (or than its own age, measured from `now`); a tag keeps its snapshot; one that no branch reaches stays
+    until `cutoff` passes it. Source: Iceberg spec, 'Snapshot Retention Policy'.
+    """
+    by_id = {snapshot.id: snapshot for snapshot in state.history}
+    refs = [ref for ref in state.refs if not _ref_is_due(ref, by_id, now)]
+    reachable: set[int] = set()
+    kept: set[int] = set()
+    for ref in refs:
+        kept.add(ref.snapshot_id)
+        if ref.kind == "tag":
+            continue
+        least = ref.min_snapshots_to_keep or retain_last
+        oldest = now - ref.max_snapshot_age if ref.max_snapshot_age is not None else cutoff
+        keeping = True
+        for depth, snapshot in enumerate(_ancestors(ref.snapshot_id, by_id)):
+            reachable.add(snapshot.id)
+            keeping = keeping and (depth < least or snapshot.committed_at >= oldest)
+            if keeping:
+                kept.add(snapshot.id)
+    kept.update(s.id for s in state.history if s.id not in reachable and s.committed_at >= cutoff)
+    return tuple(s.id for s in state.history if s.id not in kept)
+
+
+def _ref_is_due(ref: Ref, by_id: dict[int, Snapshot], now: datetime) -> bool:
+    """Iceberg drops a branch or tag whose own age has passed, with the next expiry; `main` never."""
+    if ref.name == MAIN or ref.max_ref_age is None:
+        return False
+    snapshot = by_id.get(ref.snapshot_id)
+    return snapshot is None or now - snapshot.committed_at > ref.max_ref_age
+
+
+def _ancestors(snapshot_id: int, by_id: dict[int, Snapshot]) -> Iterator[Snapshot]:
+    current: int | None = snapshot_id
+    while current is not None and (snapshot := by_id.get(current)) is not None:
+        yield snapshot
+        current = snapshot.parent_id
+
+
+def plan_audit(policy: TablePolicy, slot: datetime, hours: int | None = None) -> Plan:
+    """Counts the slot's window on both sides; always, for only counting proves anything."""
+    window = window_of(slot, hours)
+    note = f"count {policy.source} and {policy.name} over {window}"
+    return Plan(Stage.AUDIT, policy.name, Decision.ACT, note, window=window)
+
+
+def small_file_limit(target_file_size: int) -> int:
+    """The size in bytes under which Iceberg's planner takes a file for small."""
+    return int(target_file_size * MIN_FILE_SIZE_RATIO)
+
+
+def large_file_limit(target_file_size: int) -> int:
+    """The size in bytes over which Iceberg's planner splits a file."""
+    return int(target_file_size * MAX_FILE_SIZE_RATIO)

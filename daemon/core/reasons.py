@@ -1,0 +1,87 @@
+"""The reasons: why a task was skipped, held or failed, each with its advice. Who raises them lives elsewhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A code that is the same word in the ledger, the metrics, the log and the page; `advice` is one sentence."""
+
+    advice: str
+
+    def __new__(cls, code: str, advice: str) -> Reason:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.advice = advice
+        return member
+
+    NOTHING_SMALL = "nothing_small", "Nothing to do: every data file already has its size."
+    TOO_FEW_FILES = (
+        "too_few_files",
+        "Nothing to do yet: no partition holds enough small files; compact.min_input_files sets how many are enough.",
+    )
+    NOTHING_EXPIRED = "nothing_expired", "Nothing to do: no snapshot is both old enough and unreferenced."
+    AUDIT_HOLD = (
+        "audit_hold",
+        "Old snapshots may be the only copy of missing rows: repair the day or acknowledge it, then expiry goes on.",
+    )
+    GC_DISABLED = (
+        "gc_disabled",
+        "The table forbids expiry: set its property gc.enabled to true if its files belong to it alone.",
+    )
+    TABLE_NOT_FOUND = (
+        "table_not_found",
+        "The catalog has no such table: compare tables[].name, catalog.name and catalog.warehouse with the catalog.",
+    )
+    CONFLICT = (
+        "conflict",
+        "Somebody else changed the same files meanwhile: the next night plans anew; look for a second maintenance job.",
+    )
+    COMMIT_UNKNOWN = (
+        "commit_unknown",
+        "The catalog did not say whether the commit landed: delete no file by hand; the next run sees it in the table.",
+    )
+    DEADLINE = (
+        "deadline",
+        "It took longer than its timeout: what was committed is kept; raise the stage's timeout or look at the engine.",
+    )
+    BUDGET = (
+        "budget",
+        "The run's max_duration was used up: the next night goes on; raise run.max_duration if it repeats.",
+    )
+    CANCELLED = "cancelled", "An operator or a shutdown ended it: run the slot again when it suits."
+    ENGINE_DOWN = "engine_down", "Spark's JVM is gone or does not start: read spark.log in the state directory."
+    ENGINE_OUT_OF_MEMORY = (
+        "engine_out_of_memory",
+        "Spark ran out of memory: raise spark.driver_memory within the container's limit.",
+    )
+    CATALOG_DOWN = "catalog_down", "The Iceberg catalog does not answer: check catalog.uri and the service behind it."
+    STORAGE_DOWN = "storage_down", "The object store does not answer: check s3.endpoint or the warehouse's mount."
+    ACCESS_DENIED = "access_denied", "Credentials were refused: check user, password and rights of the named part."
+    SOURCE_DOWN = "source_down", "ClickHouse does not answer: check clickhouse.url; then repeat the audit of this slot."
+    SOURCE_TABLE_NOT_FOUND = (
+        "source_table_not_found",
+        "ClickHouse has no such table or column: compare tables[].source and tables[].timestamp with it.",
+    )
+    SOURCE_EXPIRED = (
+        "source_expired",
+        "The window is older than the source's TTL, so ClickHouse has dropped rows: this day can't be judged any more.",
+    )
+    SOURCE_EMPTY = "source_empty", "ClickHouse holds no row of the window: was the market closed, or did the feed stop?"
+    OFFLOAD_BEHIND = (
+        "offload_behind",
+        "The offload's watermark lies before the window's end: let it catch up, then repeat the audit of this slot.",
+    )
+    OFFLOAD_RUNNING = (
+        "offload_running",
+        "The offload is writing and this catalog can't take two writers: it is tried again in the next run.",
+    )
+    LEDGER_DOWN = "ledger_down", "PostgreSQL does not answer: check postgres.dsn and the server."
+    DISK_LOW = "disk_low", "The disk is nearly full: free space in the state directory's file system."
+    CLOCK_SKEW = "clock_skew", "This host's clock is off: check NTP, then run the slot again."
+    NOT_VERIFIED = (
+        "not_verified",
+        "What was found afterwards is not what was planned: read the error and look at the table before the next night.",
+    )
+    UNEXPECTED = "unexpected", "An error that icekeeper has no name for: read the log of the run, and report it."

@@ -1,0 +1,192 @@
+"""The night: the order of a run, its budget, and what its tasks add up to. One task lives in `task.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from daemon.core.errors import Cancelled, PermanentError
+from daemon.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
+from daemon.core.model import (
+    AuditResult,
+    RunOpening,
+    RunOutcome,
+    RunReport,
+    Stage,
+    StageResult,
+    TablePolicy,
+    TaskOutcome,
+    Trigger,
+)
+from daemon.core.reasons import Reason
+from daemon.core.verdict import fold
+from daemon.stages.context import Parts, TaskContext
+from daemon.task import TaskEnd, held, run_task, untried
+
+log = structlog.get_logger(__name__)
+
+# A part that every table needs: where one is down, the next table is the probe, and the rest is not tried.
+_PART_DOWN = frozenset({Reason.CATALOG_DOWN, Reason.STORAGE_DOWN, Reason.ENGINE_DOWN, Reason.SOURCE_DOWN})
+
+# What `asyncio.Task.cancel(msg)` says when an operator asked; anything else that cancels a run is an interruption.
+BY_OPERATOR = "by_operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a run is asked to do. `tables` in the order in which they are worked on."""
+
+    run_id: UUID
+    slot: datetime
+    trigger: Trigger
+    tables: tuple[TablePolicy, ...]
+    stages: tuple[Stage, ...] = tuple(Stage)
+    window_hours: int | None = None
+    settings_hash: str = ""
+    max_duration: timedelta = timedelta(hours=4)
+
+    def work(self) -> Iterator[tuple[Stage, TablePolicy]]:
+        """Stage by stage, table by table; a table without a source has no audit."""
+        for stage in (stage for stage in Stage if stage in self.stages):
+            for policy in self.tables:
+                if stage is not Stage.AUDIT or policy.audit is not None:
+                    yield stage, policy
+
+
+async def run_night(order: Order, parts: Parts, emit: Subscriber, tables_lock: asyncio.Lock | None = None) -> RunReport:
+    """Runs the order to its end and returns the report; a cancellation ends it early and is in the outcome.
+
+    `tables_lock` is held while a table is worked on, so that no two tasks of one process ever change tables at once.
+    """
+    started_at = parts.clock()
+    opening = RunOpening(
+        run_id=order.run_id,
+        slot=order.slot,
+        trigger=order.trigger,
+        started_at=started_at,
+        settings_hash=order.settings_hash,
+        stages=order.stages,
+        tables=tuple(policy.name for policy in order.tables),
+    )
+    run = _Run(order, parts, emit, tables_lock, deadline=started_at + order.max_duration)
+    with bound_contextvars(run_id=str(order.run_id), slot=order.slot.isoformat()):
+        log.info("run_started", trigger=order.trigger, stages=list(order.stages), tables=len(order.tables))
+        emit(RunStarted(opening))
+        try:
+            await run.work()
+            outcome = fold(run.tasks, (audit.status for audit in run.audits))
+        except asyncio.CancelledError as exc:
+            outcome = RunOutcome.CANCELLED if exc.args == (BY_OPERATOR,) else RunOutcome.INTERRUPTED
+            # The cancellation is answered by this report, so it must not strike again at the caller's next await.
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+        report = RunReport(
+            run_id=order.run_id,
+            slot=order.slot,
+            trigger=order.trigger,
+            outcome=outcome,
+            started_at=started_at,
+            finished_at=parts.clock(),
+            settings_hash=order.settings_hash,
+            tasks=tuple(run.tasks),
+            audits=tuple(run.audits),
+        )
+        log.info("run_ended", outcome=outcome, duration_s=report.duration_s, **_tally(report))
+        emit(RunEnded(report))
+    return report
+
+
+class _Run:
+    """The state of a run under way: what is done so far, and which part was found down."""
+
+    def __init__(
+        self, order: Order, parts: Parts, emit: Subscriber, tables_lock: asyncio.Lock | None, deadline: datetime
+    ) -> None:
+        self.tasks: list[StageResult] = []
+        self.audits: list[AuditResult] = []
+        self._order = order
+        self._emit = emit
+        self._clock = parts.clock
+        self._lock = tables_lock or nullcontext()
+        self._deadline = deadline
+        self._context = TaskContext(
+            run_id=order.run_id,
+            slot=order.slot,
+            trigger=order.trigger,
+            parts=parts,
+            emit=emit,
+            window_hours=order.window_hours,
+        )
+
+    async def work(self) -> None:
+        work = list(self._order.work())
+        for position, (stage, policy) in enumerate(work, start=1):
+            self._emit(TaskStarted(stage, policy.name, position, len(work)))
+            with bound_contextvars(stage=stage, table=policy.name):
+                end = await self._task(stage, policy)
+                _log_task(end.result)
+            self.tasks.append(end.result)
+            if end.audit is not None:
+                self.audits.append(end.audit)
+            self._emit(TaskEnded(end.result))
+
+    async def _task(self, stage: Stage, policy: TablePolicy) -> TaskEnd:
+        context = self._context
+        if stage is not Stage.AUDIT:  # the audit always runs
+            left = self._deadline - self._clock()
+            if left <= timedelta(0):
+                return held(stage, policy, context, Reason.BUDGET, "the run's max_duration is used up")
+            context = replace(context, limit=left)
+        down = self._found_down(stage)
+        if len(down) >= 2:
+            error = PermanentError(
+                f"not tried, as {down[0].table} and {down[1].table} failed alike", reason=down[0].reason
+            )
+            return untried(stage, policy, context, error)
+        try:
+            async with self._lock:
+                return await run_task(stage, policy, replace(context, retries_off=bool(down)))
+        except asyncio.CancelledError:
+            end = untried(stage, policy, context, Cancelled("stopped while it was under way"))
+            self.tasks.append(end.result)
+            raise
+
+    def _found_down(self, stage: Stage) -> list[StageResult]:
+        """The latest tasks of the stage that failed for one and the same part: the first with retries, the second,
+        the probe, without; after two, ten tables would only repeat them."""
+        down: list[StageResult] = []
+        for result in reversed(self.tasks):
+            if result.stage is not stage or result.reason not in _PART_DOWN:
+                break
+            if down and result.reason is not down[0].reason:
+                break
+            down.append(result)
+        return down
+
+
+def _log_task(result: StageResult) -> None:
+    level = log.error if result.outcome is TaskOutcome.FAILED else log.info
+    level(
+        "task_done",
+        outcome=result.outcome,
+        reason=result.reason,
+        note=result.note,
+        attempts=result.attempts,
+        duration_s=round(result.duration_s, 3),
+        error=result.error,
+    )
+
+
+def _tally(report: RunReport) -> dict[str, int]:
+    """The run in one line: how many tasks ended how, and how many audits found what."""
+    tally = Counter(task.outcome.value for task in report.tasks)
+    tally.update(f"audit_{audit.status}" for audit in report.audits)
+    return dict(tally)

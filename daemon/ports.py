@@ -1,0 +1,98 @@
+"""What the night needs of the world, as Protocols. The adapters implement them; tests of the core fake them.
+
+Every method raises the errors of `core.errors` only: TransientError where trying again may help, PermanentError where
+it can't. Instants are aware UTC datetimes, durations of work are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from daemon.core.model import (
+    CompactPolicy,
+    FileGroup,
+    LakehouseCount,
+    RunOpening,
+    RunReport,
+    Slice,
+    SourceCount,
+    TableState,
+    Watermark,
+    Window,
+)
+
+# Time is injected: nobody but the shell reads the wall clock or sleeps.
+Clock = Callable[[], datetime]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Lakehouse(Protocol):
+    """The Iceberg side. Calls are serialized by the implementation: it has one session."""
+
+    async def inspect(self, table: str, target_file_size: int) -> TableState:
+        """One load of the table's metadata; no Spark job. PermanentError `table_not_found` where there is no table."""
+
+    async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
+        """What Iceberg's own planner would rewrite at the current snapshot; no Spark job."""
+
+    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> None:
+        """Rewrites one slice; the snapshots made carry the run's id. DeadlineExceeded after `timeout`."""
+
+    async def expire(self, table: str, snapshot_ids: tuple[int, ...], timeout: timedelta) -> int:
+        """Expires exactly the named snapshots, or none and TransientError `conflict`; how many files were deleted.
+
+        PermanentError `not_verified` where a sample of the deleted files is still in the store.
+        """
+
+    async def count(
+        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+    ) -> LakehouseCount:
+        """Rows of the window at a snapshot, by default the one that is current when the call begins."""
+
+    async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
+        """All live rows of a snapshot, with its delete files applied."""
+
+    async def count_by_hour(
+        self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
+    ) -> Mapping[datetime, int]:
+        """Rows of each hour of the window that has any."""
+
+
+class SourceCounter(Protocol):
+    """The ClickHouse side."""
+
+    async def count(
+        self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
+    ) -> SourceCount:
+        """Rows of the window; `final` None lets the table's engine decide."""
+
+    async def count_by_hour(
+        self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
+    ) -> Mapping[datetime, int]:
+        """Rows of each hour of the window that has any."""
+
+
+class OffloadStatus(Protocol):
+    """What the offload says of itself."""
+
+    async def watermark(self, source: str) -> Watermark | None:
+        """How far it has come with a source; None where it keeps no such row or table."""
+
+
+class Ledger(Protocol):
+    """What PostgreSQL holds of runs, tasks, audits and logs."""
+
+    async def open_run(self, opening: RunOpening) -> None:
+        """Makes the run visible while it is under way."""
+
+    async def close_run(self, report: RunReport, logs: tuple[Mapping[str, Any], ...] = ()) -> None:
+        """Stores the whole run in one transaction; storing it twice changes nothing."""
+
+    async def runs(self, limit: int) -> tuple[Mapping[str, Any], ...]:
+        """The newest runs, newest first, as rows of `maintenance_runs`."""
+
+    async def run(self, run_id: UUID) -> Mapping[str, Any] | None:
+        """One run with its `tasks`, `audits` and `logs`."""

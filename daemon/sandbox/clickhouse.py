@@ -1,0 +1,100 @@
+"""Starts, stops and asks the sandbox's ClickHouse. What it answers is clickhouse_server.py's business."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlencode
+
+from daemon.sandbox.errors import SandboxError
+from daemon.sandbox.process import (
+    LOOPBACK,
+    Command,
+    Janitor,
+    ServerProcess,
+    free_ports,
+    port_answers,
+    start_with_free_ports,
+)
+
+
+class ClickHouse:
+    """One ClickHouse engine behind HTTP on the loopback. `timezone` is the server's own time zone."""
+
+    def __init__(self, root: Path, janitor: Janitor, *, password: str, timezone: str = "UTC") -> None:
+        self.user = "icekeeper"
+        self.password = password
+        self.timezone = timezone
+        self.port = 0
+        self._path = root / "clickhouse"
+        self._process = ServerProcess("ClickHouse", root / "clickhouse.log", janitor)
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:PORT`"""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id, or None while stopped."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Starts the server: on a free port the first time, later on the same port with the same data."""
+        self._path.mkdir(exist_ok=True)
+        if self.port:
+            self._launch()
+        else:
+            start_with_free_ports(self._launch_on_a_free_port)
+
+    def _launch_on_a_free_port(self) -> None:
+        (self.port,) = free_ports(1)
+        self._launch()
+
+    def _launch(self) -> None:
+        package_parent = str(Path(__file__).parents[2])
+        argv = [sys.executable, "-m", "daemon.sandbox.clickhouse_server"]
+        argv += ["--path", str(self._path), "--port", str(self.port), "--user", self.user]
+        environment = {
+            **os.environ,
+            # The engine takes its server time zone from here.
+            "TZ": self.timezone,
+            "SANDBOX_CLICKHOUSE_PASSWORD": self.password,
+            "PYTHONPATH": os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH")))),
+        }
+        command = Command(argv, environment, cwd=self._path)
+        self._process.start(command, ready=lambda: port_answers(self.port))
+
+    def stop(self) -> None:
+        """Stops the server; the data stays, and `start()` brings it back on the same port."""
+        self._process.stop(timeout_s=5)
+
+    def execute(self, sql: str, *, database: str = "default", data: bytes = b"", **settings: str | int) -> bytes:
+        """Runs one statement and returns the raw answer (TabSeparated unless the query names a FORMAT).
+
+        `data` is what follows an `INSERT ... FORMAT x`. Raises SandboxError with ClickHouse's message.
+        """
+        query = {"database": database, **{name: str(value) for name, value in settings.items()}}
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=120)
+        try:
+            connection.request(
+                "POST",
+                "/?" + urlencode(query),
+                body=sql.encode() + b"\n" + data if data else sql.encode(),
+                headers={"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password},
+            )
+            response = connection.getresponse()
+            body = response.read()
+        except OSError as error:
+            raise SandboxError(f"ClickHouse does not answer at {self.url}: {error}") from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise SandboxError(f"ClickHouse refused a statement: {body.decode(errors='replace').strip()}\n{sql[:500]}")
+        return body
+
+    def count(self, sql: str, *, database: str = "default", **settings: str | int) -> int:
+        """The one number that a query answers."""
+        return int(self.execute(sql, database=database, **settings))

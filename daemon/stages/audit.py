@@ -1,0 +1,142 @@
+"""Stage `audit`: counts a window on both sides; what the difference means is the core's to say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from daemon.core.calendar import window_of
+from daemon.core.errors import IcekeeperError
+from daemon.core.events import TaskProgressed
+from daemon.core.model import (
+    AuditPolicy,
+    AuditResult,
+    AuditStatus,
+    LakehouseCount,
+    MissingHour,
+    Plan,
+    SourceCount,
+    Stage,
+    TablePolicy,
+    TaskOutcome,
+    Verdict,
+    Watermark,
+    Window,
+)
+from daemon.core.planning import plan_audit
+from daemon.core.verdict import judge, missing_hours
+from daemon.stages.context import Deadline, Ended, Progress, TaskContext
+
+log = structlog.get_logger(__name__)
+
+
+def plan(policy: TablePolicy, context: TaskContext) -> Plan:
+    """Which window would be counted."""
+    return plan_audit(policy, context.slot, context.window_hours)
+
+
+async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
+    """One attempt: counts, judges, and looks for the hours where rows lack."""
+    rules, source = _audited(policy)
+    parts, deadline = context.parts, Deadline.of(rules.limits, context)
+    window = _window(context)
+    watermark = await parts.offload.watermark(source)
+    # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
+    warm = await parts.source.count(source, policy.timestamp, window, rules.final, deadline.left())
+    iceberg = await parts.lakehouse.count(policy.name, policy.timestamp, window, deadline.left())
+    verdict = judge(
+        clickhouse=warm.rows,
+        iceberg=iceberg.rows,
+        window=window,
+        now=parts.clock(),
+        policy=rules,
+        source_ttl=policy.source_ttl,
+        watermark=watermark,
+    )
+    hours: tuple[MissingHour, ...] = ()
+    if verdict.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
+        hours, verdict = await _drill_down(policy, context, window, warm, iceberg, verdict, deadline)
+    row = _row(policy, context, verdict, clickhouse=warm, iceberg=iceberg, watermark=watermark, hours=hours)
+    outcome = TaskOutcome.FAILED if row.status is AuditStatus.ERROR else TaskOutcome.DONE
+    return Ended(outcome, f"{row.status}: {row.notes}", row.reason, row)
+
+
+async def _drill_down(
+    policy: TablePolicy,
+    context: TaskContext,
+    window: Window,
+    warm: SourceCount,
+    iceberg: LakehouseCount,
+    verdict: Verdict,
+    deadline: Deadline,
+) -> tuple[tuple[MissingHour, ...], Verdict]:
+    """The hours that lack rows. That they can't be had does not undo a verdict that stands already."""
+    context.emit(TaskProgressed(Stage.AUDIT, policy.name, f"{verdict.status}, counting by hour"))
+    _, source = _audited(policy)
+    lakehouse, counter = context.parts.lakehouse, context.parts.source
+    try:
+        there = await counter.count_by_hour(source, policy.timestamp, window, warm.final, deadline.left())
+        here = await lakehouse.count_by_hour(
+            policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.left()
+        )
+    except IcekeeperError as exc:
+        log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
+        return (), replace(verdict, note=f"{verdict.note}; the hours could not be counted: {exc}")
+    hours = missing_hours(there, here)
+    lacking = ", ".join(f"{hour.start:%H}:00 ({hour.clickhouse - hour.iceberg})" for hour in hours)
+    return hours, replace(verdict, note=f"{verdict.note}; hours that lack rows: {lacking}")
+
+
+def uncounted(policy: TablePolicy, context: TaskContext, error: IcekeeperError) -> AuditResult:
+    """The row of an audit that could not count: no number, and why."""
+    verdict = Verdict(AuditStatus.ERROR, error.reason, None, None, f"{error.reason}: {error}")
+    return _row(policy, context, verdict)
+
+
+def _row(
+    policy: TablePolicy,
+    context: TaskContext,
+    verdict: Verdict,
+    *,
+    clickhouse: SourceCount | None = None,
+    iceberg: LakehouseCount | None = None,
+    watermark: Watermark | None = None,
+    hours: tuple[MissingHour, ...] = (),
+) -> AuditResult:
+    window = _window(context)
+    return AuditResult(
+        run_id=context.run_id,
+        slot=context.slot,
+        trigger=context.trigger,
+        run_timestamp=context.parts.clock(),
+        iceberg_table=policy.name,
+        ch_source=_audited(policy)[1],
+        layer=policy.layer,
+        audit_window_hours=window.hours,
+        window_start=window.start,
+        window_end=window.end,
+        ch_row_count=clickhouse.rows if clickhouse else None,
+        iceberg_row_count=iceberg.rows if iceberg else None,
+        delta=verdict.delta,
+        delta_pct=verdict.delta_pct,
+        status=verdict.status,
+        reason=verdict.reason,
+        notes=verdict.note,
+        snapshot_id=iceberg.snapshot_id if iceberg else None,
+        ch_query=clickhouse.query if clickhouse else None,
+        iceberg_query=iceberg.query if iceberg else None,
+        ch_final=clickhouse.final if clickhouse else None,
+        watermark=watermark.at if watermark else None,
+        missing_hours=hours,
+    )
+
+
+def _audited(policy: TablePolicy) -> tuple[AuditPolicy, str]:
+    if policy.audit is None or policy.source is None:
+        raise ValueError(f"{policy.name} has no audit")
+    return policy.audit, policy.source
+
+
+def _window(context: TaskContext) -> Window:
+    return window_of(context.slot, context.window_hours)

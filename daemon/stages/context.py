@@ -1,0 +1,92 @@
+"""What the stages share: the outside world, the run they belong to, an attempt's deadline and what it ended with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from daemon.core.errors import DeadlineExceeded
+from daemon.core.events import Subscriber
+from daemon.core.model import (
+    AuditResult,
+    Decision,
+    Plan,
+    StageLimits,
+    TableHealth,
+    TaskOutcome,
+    Trigger,
+)
+from daemon.core.reasons import Reason
+from daemon.ports import Clock, Lakehouse, OffloadStatus, Sleep, SourceCounter
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The outside world as the night sees it, with its time."""
+
+    lakehouse: Lakehouse
+    source: SourceCounter
+    offload: OffloadStatus
+    clock: Clock
+    sleep: Sleep
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What every task of a run shares. `limit` caps an attempt's timeout where the run's budget is shorter."""
+
+    run_id: UUID
+    slot: datetime
+    trigger: Trigger
+    parts: Parts
+    emit: Subscriber
+    window_hours: int | None = None
+    limit: timedelta | None = None
+    retries_off: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the attempts at a task have found so far: it outlives the exception that ends one of them."""
+
+    attempts: int = 0
+    before: TableHealth | None = None
+    after: TableHealth | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended that no exception ended."""
+
+    outcome: TaskOutcome
+    note: str
+    reason: Reason | None = None
+    audit: AuditResult | None = None
+
+
+def not_acting(plan: Plan) -> Ended:
+    """The end of a task whose plan is to skip or to hold."""
+    outcome = TaskOutcome.HELD if plan.decision is Decision.HOLD else TaskOutcome.SKIPPED
+    return Ended(outcome, plan.note, plan.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When an attempt has to be over: its steps share one timeout."""
+
+    at: datetime
+    clock: Clock
+
+    @classmethod
+    def of(cls, limits: StageLimits, context: TaskContext) -> Deadline:
+        timeout = limits.timeout if context.limit is None else min(limits.timeout, context.limit)
+        return cls(context.parts.clock() + timeout, context.parts.clock)
+
+    def left(self) -> timedelta:
+        """What remains; DeadlineExceeded where nothing does."""
+        remaining = self.at - self.clock()
+        if remaining <= timedelta(0):
+            raise DeadlineExceeded("the timeout passed between two steps")
+        return remaining

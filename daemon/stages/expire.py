@@ -1,0 +1,35 @@
+"""Stage `expire`: drops exactly the snapshots that its plan names, and looks that nothing else went."""
+
+from __future__ import annotations
+
+from daemon.core.errors import PermanentError
+from daemon.core.events import TaskProgressed
+from daemon.core.model import Decision, Plan, Stage, TablePolicy, TableState, TaskOutcome
+from daemon.core.planning import plan_expiry
+from daemon.core.reasons import Reason
+from daemon.core.verification import check_expiry
+from daemon.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
+
+
+def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> Plan:
+    """Which snapshots would go, and why."""
+    return plan_expiry(policy, state, context.slot, context.parts.clock())
+
+
+async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
+    """One attempt. It is bound to its plan: where the table has moved under it, the next attempt plans anew."""
+    lakehouse, target = context.parts.lakehouse, policy.compact.target_file_size
+    deadline = Deadline.of(policy.expire.limits, context)
+    state = await lakehouse.inspect(policy.name, target)
+    progress.before = progress.before or state.health
+    todo = plan(policy, state, context)
+    progress.note = todo.note
+    if todo.decision is not Decision.ACT:
+        return not_acting(todo)
+    context.emit(TaskProgressed(Stage.EXPIRE, policy.name, f"{len(todo.snapshot_ids)} snapshots"))
+    deleted = await lakehouse.expire(policy.name, todo.snapshot_ids, deadline.left())
+    after = await lakehouse.inspect(policy.name, target)
+    progress.after = after.health
+    if problems := check_expiry(state, after, todo.snapshot_ids):
+        raise PermanentError("; ".join(problems), reason=Reason.NOT_VERIFIED, where=policy.name)
+    return Ended(TaskOutcome.DONE, f"{todo.note}; {deleted} files deleted")
