@@ -177,13 +177,17 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """A table as one load of its metadata shows it: its health, its snapshots (oldest first) and its references."""
+    """A table as one load of its metadata shows it: its health, its snapshots (oldest first) and its references.
+
+    `large_files` are over Iceberg's 180 % of the target size: its planner would split them.
+    """
 
     table: str
     health: TableHealth
     history: tuple[Snapshot, ...]
     refs: tuple[Ref, ...]
     gc_enabled: bool = True
+    large_files: int = 0
 
     def snapshot(self, snapshot_id: int | None) -> Snapshot | None:
         return next((s for s in self.history if s.id == snapshot_id), None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlencode
 
 from daemon.sandbox.errors import SandboxError
@@ -71,12 +73,25 @@ class ClickHouse:
         """Stops the server; the data stays, and `start()` brings it back on the same port."""
         self._process.stop(timeout_s=5)
 
-    def execute(self, sql: str, *, database: str = "default", data: bytes = b"", **settings: str | int) -> bytes:
+    def execute(
+        self,
+        sql: str,
+        *,
+        database: str = "default",
+        data: bytes = b"",
+        parameters: Mapping[str, object] = MappingProxyType({}),
+        settings: Mapping[str, object] = MappingProxyType({}),
+    ) -> bytes:
         """Runs one statement and returns the raw answer (TabSeparated unless the query names a FORMAT).
 
-        `data` is what follows an `INSERT ... FORMAT x`. Raises SandboxError with ClickHouse's message.
+        `data` is what follows an `INSERT ... FORMAT x`; `parameters` fill the query's `{name:Type}`. Raises
+        SandboxError with ClickHouse's message.
         """
-        query = {"database": database, **{name: str(value) for name, value in settings.items()}}
+        query = {
+            "database": database,
+            **{f"param_{name}": str(value) for name, value in parameters.items()},
+            **{name: str(value) for name, value in settings.items()},
+        }
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=120)
         try:
             connection.request(
@@ -94,7 +109,3 @@ class ClickHouse:
         if response.status != 200:
             raise SandboxError(f"ClickHouse refused a statement: {body.decode(errors='replace').strip()}\n{sql[:500]}")
         return body
-
-    def count(self, sql: str, *, database: str = "default", **settings: str | int) -> int:
-        """The one number that a query answers."""
-        return int(self.execute(sql, database=database, **settings))

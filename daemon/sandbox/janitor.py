@@ -1,4 +1,4 @@
-"""Cleans up after a sandbox whose Python died without stopping it. Runs as a process of its own; knows no server by name.
+"""Cleans up after a sandbox whose Python died without stopping it: a process of its own that knows no server by name.
 
 A death signal on the children (PR_SET_PDEATHSIG) would be less code, but the kernel sends it when the *thread* that
 started them ends, and drops it when a child changes its user, as PostgreSQL's does under root. So this small process
@@ -11,6 +11,7 @@ It reads lines on its stdin: `pid N SIGNAL` and `gone N` (a child came, went), `
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -22,10 +23,9 @@ GRACE_S = 5.0  # between asking a child to stop and killing it
 
 
 def _send(pidfd: int, number: int) -> None:
-    try:
+    # It may have ended meanwhile, which is what was wanted.
+    with contextlib.suppress(OSError):
         signal.pidfd_send_signal(pidfd, number)
-    except OSError:
-        pass  # it ended meanwhile, which is what was wanted
 
 
 def _clean_up(children: dict[int, tuple[int, int]], paths: list[str]) -> None:
@@ -71,12 +71,10 @@ def main() -> None:
             if word == "bye":
                 return
             if word == "pid":
-                pid, number = rest.split(" ")
-                try:
-                    # A pidfd can't be mistaken for another process that gets the same number later.
-                    children[int(pid)] = (os.pidfd_open(int(pid)), int(number))
-                except ProcessLookupError:
-                    pass
+                pid, stop_signal = rest.split(" ")
+                # A pidfd can't be mistaken for another process that gets the same number later.
+                with contextlib.suppress(ProcessLookupError):
+                    children[int(pid)] = (os.pidfd_open(int(pid)), int(stop_signal))
             elif word == "gone" and int(rest) in children:
                 os.close(children.pop(int(rest))[0])
             elif word == "path":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2  # type: ignore[import-untyped]  # no annotations
-from psycopg2 import sql as composed  # type: ignore[import-untyped]  # as above
+from psycopg2 import sql as composed
 
 from daemon.sandbox.errors import SandboxError
 from daemon.sandbox.process import LOOPBACK, Command, Janitor, ServerProcess, free_ports, start_with_free_ports

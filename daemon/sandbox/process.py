@@ -1,4 +1,4 @@
-"""Starts and stops the servers' processes: free ports, log files, waiting until ready. Knows nothing of what they serve."""
+"""Starts and stops the servers' processes: free ports, log files, readiness. Knows nothing of what they serve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _issued: set[int] = set()
 
 
 def free_ports(count: int) -> list[int]:
-    """Free TCP ports on the loopback, never the same twice in this process. Another process may still be faster: retry."""
+    """Free TCP ports on the loopback, never the same twice in this process. Another process may be faster: retry."""
     found: list[int] = []
     while len(found) < count:
         port = random.choice(_PORTS)
@@ -118,7 +118,7 @@ class ServerProcess:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self, command: Command, ready: Callable[[], bool], *, timeout_s: float = 30) -> None:
-        """Starts the server and returns when `ready()`; raises SandboxError with the log's tail if that never happens."""
+        """Starts the server, returns when `ready()`; raises SandboxError with the log's tail if that never happens."""
         self._stop_signal = command.stop_signal
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -166,7 +166,7 @@ class ServerProcess:
 
 
 def start_with_free_ports(start: Callable[[], None], *, attempts: int = 3) -> None:
-    """Calls `start`, which picks its ports itself, again if it fails: another process may have been faster on a port."""
+    """Calls `start`, which picks its ports itself, again if it fails: another process may have taken a port."""
     for attempt in range(1, attempts + 1):
         try:
             return start()

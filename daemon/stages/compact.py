@@ -6,8 +6,8 @@ import structlog
 
 from daemon.core.errors import PermanentError, TransientError
 from daemon.core.events import TaskProgressed
-from daemon.core.model import Decision, Plan, Slice, Stage, TableHealth, TablePolicy, TableState, TaskOutcome
-from daemon.core.planning import large_file_limit, plan_compaction
+from daemon.core.model import Decision, Plan, Slice, Stage, TablePolicy, TableState, TaskOutcome
+from daemon.core.planning import plan_compaction
 from daemon.core.reasons import Reason
 from daemon.core.verification import check_rewrite, own_rewrites
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
@@ -19,13 +19,9 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> 
     """What would be rewritten, and why; Iceberg's own planner is asked, so that both mean the same by "nothing"."""
     health = state.health
     # Iceberg's planner reads every manifest again: it is asked only where a file could interest it.
-    worth_asking = health.small_files or health.delete_files or _may_have_large(policy, health)
+    worth_asking = health.small_files or health.delete_files or state.large_files
     groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if worth_asking else ()
     return plan_compaction(policy, state, groups)
-
-
-def _may_have_large(policy: TablePolicy, health: TableHealth) -> bool:
-    return health.bytes > large_file_limit(policy.compact.target_file_size)
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:

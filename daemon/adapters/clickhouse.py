@@ -1,0 +1,187 @@
+"""Counting in ClickHouse over HTTP, as the port `SourceCounter`. What a count means is the core's to say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import clickhouse_connect
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from daemon.core.errors import DeadlineExceeded, IcekeeperError, PermanentError, TransientError
+from daemon.core.model import SourceCount, Window
+from daemon.core.reasons import Reason
+
+# Engines that merge rows of one key: until they have, only FINAL counts what will be left.
+MERGING_ENGINES = ("ReplacingMergeTree", "SummingMergeTree", "AggregatingMergeTree")
+
+# src/Common/ErrorCodes.cpp of ClickHouse.
+_NOT_FOUND = frozenset({47, 60, 81})  # UNKNOWN_IDENTIFIER, UNKNOWN_TABLE, UNKNOWN_DATABASE
+_DENIED = frozenset({164, 192, 193, 194, 497, 516})  # READONLY, UNKNOWN_USER, passwords, ACCESS_DENIED, AUTHENTICATION
+_TIMEOUT = frozenset({159, 160})  # TIMEOUT_EXCEEDED, TOO_SLOW
+_BUSY = frozenset({202, 241, 439})  # TOO_MANY_SIMULTANEOUS_QUERIES, MEMORY_LIMIT_EXCEEDED, CANNOT_SCHEDULE_TASK
+_CONNECT_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseOptions:
+    """`settings` are ClickHouse settings sent with every query; they win over icekeeper's own."""
+
+    url: str
+    database: str
+    user: str = "default"
+    password: str = ""
+    settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """How errors name this server: never with its password."""
+        parts = urlsplit(self.url)
+        return f"ClickHouse {parts.scheme}://{parts.hostname}:{parts.port or 8123} (database {self.database})"
+
+
+class ClickHouse:
+    """The port `SourceCounter`. It connects with the first query, and again after a failure."""
+
+    def __init__(self, options: ClickHouseOptions) -> None:
+        self._options = options
+        self._client: AsyncClient | None = None
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def count(
+        self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
+    ) -> SourceCount:
+        engine = await self._engine(source, timeout)
+        use_final = any(name in engine for name in MERGING_ENGINES) if final is None else final
+        query = f"SELECT count() FROM {self._table(source, use_final)} WHERE {_within(timestamp)}"
+        rows = await self._query(query, _bounds(window), timeout, source)
+        return SourceCount(int(rows[0][0]), _readable(query, window), use_final)
+
+    async def count_by_hour(
+        self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
+    ) -> Mapping[datetime, int]:
+        hour = f"toUnixTimestamp(toStartOfHour(toTimeZone({_quoted(timestamp)}, 'UTC')))"
+        query = (
+            f"SELECT {hour} AS hour, count() FROM {self._table(source, final)} WHERE {_within(timestamp)} GROUP BY hour"
+        )
+        rows = await self._query(query, _bounds(window), timeout, source)
+        return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
+
+    async def _engine(self, source: str, timeout: timedelta) -> str:
+        """The table's engine, asked anew for every audit: a table may be swapped for one of another engine."""
+        database, table = self._split(source)
+        query = "SELECT engine FROM system.tables WHERE database = {database:String} AND name = {table:String}"
+        rows = await self._query(query, {"database": database, "table": table}, timeout, source)
+        if not rows:
+            raise PermanentError(
+                f"there is no table {database}.{table} (or no right to see it)",
+                reason=Reason.SOURCE_TABLE_NOT_FOUND,
+                where=self._options.where,
+            )
+        return str(rows[0][0])
+
+    async def _query(
+        self, query: str, parameters: Mapping[str, Any], timeout: timedelta, source: str
+    ) -> Sequence[Sequence[Any]]:
+        seconds = max(1, round(timeout.total_seconds()))
+        settings = {
+            # A zone-less DateTime64 is read in the session's zone: fixed, whatever the server's is.
+            "session_timezone": "UTC",
+            "max_execution_time": seconds,
+            **self._options.settings,
+        }
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                client = await self._connected()
+                result = await client.query(query, parameters=dict(parameters), settings=settings)
+        except TimeoutError as exc:
+            await self._drop()
+            raise DeadlineExceeded(f"no count of {source} within {seconds} s", where=self._options.where) from exc
+        except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
+            await self._drop()
+            raise self._translated(exc, source) from exc
+        return result.result_rows
+
+    async def _connected(self) -> AsyncClient:
+        if self._client is None:
+            options = self._options
+            parts = urlsplit(options.url)
+            self._client = await clickhouse_connect.get_async_client(
+                host=parts.hostname,
+                port=parts.port or (8443 if parts.scheme == "https" else 8123),
+                secure=parts.scheme == "https",
+                username=options.user,
+                password=options.password,
+                database=options.database,
+                connect_timeout=_CONNECT_TIMEOUT_S,
+                # A session would serialize queries on the server and be of no use to a count.
+                autogenerate_session_id=False,
+                client_name="icekeeper",
+            )
+        return self._client
+
+    async def _drop(self) -> None:
+        """Forgets the connection after a failure: the next query makes a new one."""
+        try:
+            await self.close()
+        except (ClickHouseError, aiohttp.ClientError, OSError):
+            self._client = None
+
+    def _translated(self, error: Exception, source: str) -> IcekeeperError:
+        where, code = self._options.where, getattr(error, "code", None)
+        message = _first_line(error)
+        if code in _NOT_FOUND:
+            return PermanentError(f"{source}: {message}", reason=Reason.SOURCE_TABLE_NOT_FOUND, where=where)
+        if code in _DENIED:
+            text = f"user {self._options.user} was refused for {source}: {message}"
+            return PermanentError(text, reason=Reason.ACCESS_DENIED, where=where)
+        if code in _TIMEOUT:
+            return DeadlineExceeded(f"{source}: {message}", where=where)
+        if code is None or code in _BUSY:
+            return TransientError(f"{source}: {message}", reason=Reason.SOURCE_DOWN, where=where)
+        return PermanentError(f"{source}: {message}", reason=Reason.UNEXPECTED, where=where)
+
+    def _split(self, source: str) -> tuple[str, str]:
+        database, _, table = source.rpartition(".")
+        return database or self._options.database, table
+
+    def _table(self, source: str, final: bool) -> str:
+        database, table = self._split(source)
+        return f"{_quoted(database)}.{_quoted(table)}{' FINAL' if final else ''}"
+
+
+def _within(column: str) -> str:
+    # Typed parameters: an instant compares the same whatever zone the column, the session or the server has.
+    return f"{_quoted(column)} >= {{low:DateTime64(6,'UTC')}} AND {_quoted(column)} < {{high:DateTime64(6,'UTC')}}"
+
+
+def _bounds(window: Window) -> dict[str, datetime]:
+    return {"low": window.start, "high": window.end}
+
+
+def _readable(query: str, window: Window) -> str:
+    """The query as anyone can run it again, its parameters written out."""
+    for name, instant in _bounds(window).items():
+        literal = f"toDateTime64('{instant:%Y-%m-%d %H:%M:%S}', 6, 'UTC')"
+        query = query.replace(f"{{{name}:DateTime64(6,'UTC')}}", literal)
+    return query
+
+
+def _quoted(identifier: str) -> str:
+    """An identifier for ClickHouse SQL; backslash and backtick inside are escaped."""
+    return "`" + identifier.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:400]

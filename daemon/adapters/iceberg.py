@@ -1,0 +1,221 @@
+"""The lakehouse on top of the session: inspect, compact, expire and count, by Iceberg's own Java API through py4j.
+
+What is worth doing is decided in the core; how a session is kept alive is `spark.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+
+from daemon.adapters.iceberg_jvm import IcebergJvm
+from daemon.adapters.iceberg_metadata import parse_metadata
+from daemon.adapters.spark import SparkEngine
+from daemon.core.errors import PermanentError, TransientError
+from daemon.core.model import (
+    RUN_ID_PROPERTY,
+    CompactPolicy,
+    FileGroup,
+    LakehouseCount,
+    Slice,
+    TableState,
+    Window,
+)
+from daemon.core.reasons import Reason
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+# Metadata is read in milliseconds; a store that needs minutes for it is down.
+METADATA_TIMEOUT = timedelta(minutes=2)
+# Of the files that an expiry deleted, this many are looked for in the store afterwards.
+DELETED_SAMPLE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What a scan of a snapshot's manifests told; a snapshot never changes, so it is read once."""
+
+    snapshot_id: int
+    sizes: tuple[int, ...]
+    manifests: int
+
+
+def catalog_conf(name: str, properties: Mapping[str, str]) -> dict[str, str]:
+    """The Spark settings that make an Iceberg catalog known under a name."""
+    prefix = f"spark.sql.catalog.{name}"
+    # Spark's cache of tables expires after access: a session that looks every night would stay stale for ever.
+    return {
+        prefix: "org.apache.iceberg.spark.SparkCatalog",
+        **{f"{prefix}.{key}": value for key, value in {"cache-enabled": "false", **properties}.items()},
+    }
+
+
+class IcebergLakehouse:
+    """The port `Lakehouse`. Tables are named `namespace.table`; the catalog's name is put before them here."""
+
+    def __init__(self, engine: SparkEngine, catalog: str) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._files: dict[str, _Files] = {}
+
+    async def inspect(self, table: str, target_file_size: int) -> TableState:
+        def work(jvm: IcebergJvm) -> TableState:
+            handle = jvm.load(self._name(table))
+            metadata = jvm.metadata_json(handle)
+            files = self._files.get(table)
+            current = handle.currentSnapshot()
+            if current is None:
+                files = _Files(-1, (), 0)
+            elif files is None or files.snapshot_id != current.snapshotId():
+                sizes, manifests = jvm.file_sizes(handle, current)
+                files = self._files[table] = _Files(current.snapshotId(), sizes, manifests)
+            return parse_metadata(table, metadata, files.sizes, files.manifests, target_file_size)
+
+        return await self._run(work, METADATA_TIMEOUT, table)
+
+    async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
+        def work(jvm: IcebergJvm) -> tuple[FileGroup, ...]:
+            handle = jvm.load(self._name(table))
+            return tuple(group for group, _ in jvm.plan_groups(handle, planner_options(policy)))
+
+        return await self._run(work, METADATA_TIMEOUT, table)
+
+    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> None:
+        def work(jvm: IcebergJvm) -> None:
+            handle = jvm.load(self._name(table))
+            options = planner_options(policy)
+            action = jvm.actions().rewriteDataFiles(handle).binPack()
+            for key, value in options.items():
+                action = action.option(key, value)
+            if part.partitions:
+                wanted = set(part.partitions)
+                chosen = [where for group, where in jvm.plan_groups(handle, options) if group.partition in wanted]
+                if not chosen:
+                    return  # somebody else has rewritten them meanwhile; the verification will say so
+                action = action.filter(jvm.any_of(chosen))
+            result = action.snapshotProperty(RUN_ID_PROPERTY, str(run_id)).execute()
+            log.info(
+                "files_rewritten",
+                rewritten=result.rewrittenDataFilesCount(),
+                added=result.addedDataFilesCount(),
+                failed=result.failedDataFilesCount(),
+                bytes=result.rewrittenBytesCount(),
+            )
+
+        await self._run(work, timeout, table)
+
+    async def expire(self, table: str, snapshot_ids: tuple[int, ...], timeout: timedelta) -> int:
+        def work(jvm: IcebergJvm) -> int:
+            handle = jvm.load(self._name(table))
+            # Named ids make Iceberg clean up by reachability, and bind the expiry to the plan. The age of 0 switches
+            # off the table's own age, which would act beside them.
+            expiry = handle.expireSnapshots().expireOlderThan(0)
+            for snapshot_id in snapshot_ids:
+                expiry = expiry.expireSnapshotId(snapshot_id)
+            deleted = jvm.path_collector()
+            expiry = expiry.deleteWith(deleted.consumer)
+            would_go = {snapshot.snapshotId() for snapshot in expiry.apply()}
+            if would_go != set(snapshot_ids):
+                raise TransientError(
+                    f"the table has moved since it was planned: {len(snapshot_ids)} snapshots were named, "
+                    f"{len(would_go)} would go; nothing was expired",
+                    reason=Reason.CONFLICT,
+                    where=table,
+                )
+            expiry.commit()
+            paths = deleted.paths()
+            _delete(jvm, handle, table, deleted.queue, paths)
+            return len(paths)
+
+        return await self._run(work, timeout, table)
+
+    async def count(
+        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+    ) -> LakehouseCount:
+        def work(jvm: IcebergJvm) -> LakehouseCount:
+            at = snapshot_id
+            if at is None:
+                current = jvm.load(self._name(table)).currentSnapshot()
+                at = None if current is None else current.snapshotId()
+            query = f"SELECT count(*) FROM {self._name(table)}{_at(at)} WHERE {_within(timestamp, window)}"
+            if at is None:
+                return LakehouseCount(0, query, None)  # a table that was never written to; Spark has nothing to ask
+            return LakehouseCount(int(jvm.spark.sql(query).collect()[0][0]), query, at)
+
+        return await self._run(work, timeout, table)
+
+    async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
+        def work(jvm: IcebergJvm) -> int:
+            return int(jvm.spark.sql(f"SELECT count(*) FROM {self._name(table)}{_at(snapshot_id)}").collect()[0][0])
+
+        return await self._run(work, timeout, table)
+
+    async def count_by_hour(
+        self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
+    ) -> Mapping[datetime, int]:
+        def work(jvm: IcebergJvm) -> dict[datetime, int]:
+            if snapshot_id is None:
+                return {}
+            # Seconds, not timestamps: PySpark would turn those into naive datetimes of this host's zone.
+            hour = f"unix_seconds(date_trunc('HOUR', CAST({_quoted(timestamp)} AS TIMESTAMP)))"
+            rows = jvm.spark.sql(
+                f"SELECT {hour} AS hour, count(*) FROM {self._name(table)}{_at(snapshot_id)} "
+                f"WHERE {_within(timestamp, window)} GROUP BY 1"
+            ).collect()
+            return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
+
+        return await self._run(work, timeout, table)
+
+    # --- the session
+
+    async def _run(self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str) -> T:
+        return await self._engine.run(lambda spark: work(IcebergJvm(spark)), timeout=timeout, where=where)
+
+    def _name(self, table: str) -> str:
+        # With its catalog: without it Spark first takes the namespace for a catalog.
+        return ".".join(_quoted(part) for part in (self._catalog, *table.split(".")))
+
+
+def planner_options(policy: CompactPolicy) -> dict[str, str]:
+    """Options of Iceberg's rewrite_data_files; planner and action get the same, so that both see the same work."""
+    return {
+        "target-file-size-bytes": str(policy.target_file_size),
+        "min-input-files": str(policy.min_input_files),
+    }
+
+
+def _delete(jvm: IcebergJvm, handle: Any, table: str, queue: Any, paths: tuple[str, ...]) -> None:
+    """Deletes what the committed expiry left without an owner, and looks for a sample of it."""
+    failed = jvm.delete_files(handle, queue)
+    step = max(1, len(paths) // DELETED_SAMPLE)
+    there = [path for path in paths[::step][:DELETED_SAMPLE] if jvm.exists(handle, path)]
+    if failed or there:
+        example = there[0] if there else paths[0]
+        raise PermanentError(
+            f"the snapshots are expired, but of {len(paths)} files that nobody refers to any more at least "
+            f"{failed or len(there)} are still in the store, e.g. {example}: check the right to delete; "
+            "remove_orphan_files frees them",
+            reason=Reason.NOT_VERIFIED,
+            where=table,
+        )
+
+
+def _quoted(identifier: str) -> str:
+    """An identifier for Spark SQL; a backtick inside is doubled."""
+    return "`" + identifier.replace("`", "``") + "`"
+
+
+def _at(snapshot_id: int | None) -> str:
+    return "" if snapshot_id is None else f" VERSION AS OF {snapshot_id}"
+
+
+def _within(column: str, window: Window) -> str:
+    """A half-open range by literals: on whole days it lines up with days(ts), and metadata alone answers a count."""
+    low, high = (f"TIMESTAMP '{instant:%Y-%m-%d %H:%M:%S}+00:00'" for instant in (window.start, window.end))
+    return f"{_quoted(column)} >= {low} AND {_quoted(column)} < {high}"

@@ -1,0 +1,145 @@
+"""Iceberg's Java API as a session's JVM offers it, in few and large calls. No rule of the night lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+from daemon.core.model import FileGroup
+
+
+@dataclass(frozen=True, slots=True)
+class PathCollector:
+    """A Java Consumer<String> and the queue behind it."""
+
+    consumer: Any
+    queue: Any
+    _join: Any
+
+    def paths(self) -> tuple[str, ...]:
+        joined = self._join("\n", self.queue)
+        return tuple(joined.split("\n")) if joined else ()
+
+
+class IcebergJvm:
+    """A thin hand into the JVM. Java objects are Any: py4j makes their methods up as they are called."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self.spark = spark
+        jvm: Any = spark._jvm
+        self._jvm = jvm
+        self._session: Any = spark._jsparkSession
+        self._iceberg: Any = jvm.org.apache.iceberg
+        self._lang: Any = jvm.java.lang
+
+    def load(self, name: str) -> Any:
+        """The Iceberg table behind a quoted Spark name, read anew from the catalog."""
+        return self._iceberg.spark.Spark3Util.loadIcebergTable(self._session, name)
+
+    def actions(self) -> Any:
+        return self._iceberg.spark.actions.SparkActions.get(self._session)
+
+    def metadata_json(self, table: Any) -> str:
+        """The table's whole metadata in one call: asking snapshot by snapshot costs a round trip for every field."""
+        return str(self._iceberg.TableMetadataParser.toJson(table.operations().current()))
+
+    def file_sizes(self, table: Any, snapshot: Any) -> tuple[tuple[int, ...], int]:
+        """The sizes of a snapshot's data files in bytes, and the number of its manifests."""
+        manifests = snapshot.allManifests(table.io()).size()
+        tasks = table.newScan().useSnapshot(snapshot.snapshotId()).planFiles()
+        try:
+            # The JVM turns the sizes into one string: thousands of files would be thousands of round trips.
+            lengths = self._iceberg.io.CloseableIterable.transform(tasks, self._length_as_string())
+            joined = self._lang.String.join(",", lengths)
+        finally:
+            tasks.close()
+        return (tuple(int(size) for size in joined.split(",")) if joined else ()), manifests
+
+    def plan_groups(self, table: Any, options: dict[str, str]) -> list[tuple[FileGroup, Any]]:
+        """What Iceberg's own planner would rewrite: each group with the Java filter that selects its partition."""
+        planner = self._iceberg.actions.BinPackRewriteFilePlanner(table)
+        planner.init(options)
+        groups = planner.plan().groups().iterator()
+        planned = []
+        while groups.hasNext():
+            group = groups.next()
+            spec = table.specs().get(group.outputSpecId())
+            partition = group.info().partition()
+            found = FileGroup(
+                partition=spec.partitionToPath(partition),
+                files=group.inputFileNum(),
+                bytes=group.inputFilesSizeInBytes(),
+                output_files=group.expectedOutputFiles(),
+            )
+            planned.append((found, self._partition_filter(table, spec, partition)))
+        return planned
+
+    def _partition_filter(self, table: Any, spec: Any, partition: Any) -> Any:
+        """Selects exactly one partition: every field's transform of its source column equals the partition's value."""
+        expressions = self._iceberg.expressions.Expressions
+        any_type = self._class("java.lang.Object")
+        selected = expressions.alwaysTrue()
+        for position, field in enumerate(spec.fields()):
+            term = expressions.transform(table.schema().findColumnName(field.sourceId()), field.transform())
+            value = partition.get(position, any_type)
+            equals = expressions.isNull(term) if value is None else expressions.equal(term, value)
+            selected = getattr(expressions, "and")(selected, equals)
+        return selected
+
+    def any_of(self, filters: list[Any]) -> Any:
+        """A filter that selects what any of the given ones does."""
+        expressions = self._iceberg.expressions.Expressions
+        either = expressions.alwaysFalse()
+        for one in filters:
+            either = getattr(expressions, "or")(either, one)
+        return either
+
+    def path_collector(self) -> PathCollector:
+        """Keeps the paths that an expiry wants deleted, so that they are known, counted and deleted in bulk."""
+        queue = self._jvm.java.util.concurrent.ConcurrentLinkedQueue()
+        object_type = self._class("java.lang.Object")
+        invoke = self._lang.invoke
+        signature = invoke.MethodType.methodType(self._lang.Boolean.TYPE, object_type)
+        add = self._lookup().findVirtual(self._class("java.util.Collection"), "add", signature).bindTo(queue)
+        accept = add.asType(invoke.MethodType.methodType(self._lang.Void.TYPE, object_type))
+        consumer = invoke.MethodHandleProxies.asInterfaceInstance(self._class("java.util.function.Consumer"), accept)
+        return PathCollector(consumer, queue, self._lang.String.join)
+
+    def delete_files(self, table: Any, paths: Any) -> int:
+        """Deletes a Java collection of paths, in bulk where the store can; the number that failed, where it is told."""
+        io = table.io()
+        if not self._class("org.apache.iceberg.io.SupportsBulkOperations").isInstance(io):
+            self._iceberg.CatalogUtil.deleteFiles(io, paths, "expired", True)
+            return 0
+        try:
+            io.deleteFiles(paths)
+        except Py4JJavaError as exc:
+            if "BulkDeletionFailureException" not in exc.java_exception.getClass().getName():
+                raise
+            return int(exc.java_exception.numberFailedObjects())
+        return 0
+
+    def exists(self, table: Any, path: str) -> bool:
+        return bool(table.io().newInputFile(path).exists())
+
+    def _length_as_string(self) -> Any:
+        """A Java Function: FileScanTask -> its length. Made of method handles: no JVM code of our own, no callback."""
+        invoke, long_type = self._lang.invoke, self._lang.Long.TYPE
+        string_type = self._class("java.lang.String")
+        lookup = self._lookup()
+        task_type = self._class("org.apache.iceberg.ContentScanTask")
+        length = lookup.findVirtual(task_type, "length", invoke.MethodType.methodType(long_type))
+        to_string = lookup.findStatic(string_type, "valueOf", invoke.MethodType.methodType(string_type, long_type))
+        return invoke.MethodHandleProxies.asInterfaceInstance(
+            self._class("java.util.function.Function"), invoke.MethodHandles.filterReturnValue(length, to_string)
+        )
+
+    def _lookup(self) -> Any:
+        return self._lang.invoke.MethodHandles.publicLookup()
+
+    def _class(self, name: str) -> Any:
+        # Iceberg's classes come by spark.jars: only the session's class loader knows them.
+        return self._lang.Class.forName(name, True, self._lang.Thread.currentThread().getContextClassLoader())

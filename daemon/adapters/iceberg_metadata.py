@@ -1,0 +1,64 @@
+"""Reading a table's metadata.json into the core's records. It comes as text: who fetched it lives elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from daemon.core.model import Ref, Snapshot, TableHealth, TableState
+from daemon.core.planning import large_file_limit, small_file_limit
+
+
+def parse_metadata(table: str, text: str, sizes: tuple[int, ...], manifests: int, target_file_size: int) -> TableState:
+    """The state of a table from its metadata (Iceberg spec, 'Table Metadata') and the sizes of its data files."""
+    metadata: Mapping[str, Any] = json.loads(text)
+    history = tuple(_snapshot(entry) for entry in metadata.get("snapshots", ()))
+    current_id = metadata.get("current-snapshot-id")
+    current = next((snapshot for snapshot in history if snapshot.id == current_id), None)
+    small, large = small_file_limit(target_file_size), large_file_limit(target_file_size)
+    health = TableHealth(
+        data_files=len(sizes),
+        small_files=sum(size < small for size in sizes),
+        bytes=sum(sizes),
+        records=current.count("total-records") if current else 0,
+        delete_files=current.count("total-delete-files") if current else 0,
+        manifests=manifests,
+        snapshots=len(history),
+        snapshot_id=current.id if current else None,
+    )
+    return TableState(
+        table=table,
+        health=health,
+        large_files=sum(size > large for size in sizes),
+        history=history,
+        refs=tuple(_ref(name, entry) for name, entry in metadata.get("refs", {}).items()),
+        gc_enabled=metadata.get("properties", {}).get("gc.enabled", "true").lower() == "true",
+    )
+
+
+def _snapshot(entry: Mapping[str, Any]) -> Snapshot:
+    summary = dict(entry.get("summary") or {})
+    return Snapshot(
+        id=entry["snapshot-id"],
+        parent_id=entry.get("parent-snapshot-id"),
+        committed_at=datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=entry["timestamp-ms"]),
+        operation=summary.pop("operation", ""),  # format version 1 may leave it out
+        summary=summary,
+    )
+
+
+def _ref(name: str, entry: Mapping[str, Any]) -> Ref:
+    return Ref(
+        name=name,
+        kind=entry["type"],
+        snapshot_id=entry["snapshot-id"],
+        max_ref_age=_age(entry.get("max-ref-age-ms")),
+        max_snapshot_age=_age(entry.get("max-snapshot-age-ms")),
+        min_snapshots_to_keep=entry.get("min-snapshots-to-keep"),
+    )
+
+
+def _age(milliseconds: int | None) -> timedelta | None:
+    return None if milliseconds is None else timedelta(milliseconds=milliseconds)

@@ -1,0 +1,86 @@
+"""What an exception from the JVM means: Spark, Iceberg, S3 and JDBC errors as `core.errors`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
+from pyspark.errors import PySparkException
+from pyspark.errors.exceptions.captured import CapturedException
+
+from daemon.core.errors import IcekeeperError, PermanentError, TransientError
+from daemon.core.reasons import Reason
+
+# (pattern over "class: message" of one link of the cause chain, reason, is it worth another try?)
+_RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), reason, again)
+    for pattern, reason, again in (
+        (r"CommitStateUnknownException", Reason.COMMIT_UNKNOWN, True),
+        (r"OutOfMemoryError|Java heap space|GC overhead limit", Reason.ENGINE_OUT_OF_MEMORY, True),
+        (r"NoSuchTableException|NoSuchNamespaceException|TABLE_OR_VIEW_NOT_FOUND", Reason.TABLE_NOT_FOUND, False),
+        (r"CommitFailedException|iceberg\.exceptions\.ValidationException", Reason.CONFLICT, True),
+        (r"Still referenced by refs", Reason.CONFLICT, True),
+        (r"NotAuthorizedException|ForbiddenException|AccessControlException", Reason.ACCESS_DENIED, False),
+        (r"password authentication failed|no password was provided|permission denied", Reason.ACCESS_DENIED, False),
+        (r"\(Service: S3, Status Code: 40[13]|InvalidAccessKeyId|SignatureDoesNotMatch", Reason.ACCESS_DENIED, False),
+        (r"Unable to load credentials", Reason.ACCESS_DENIED, False),
+        (r"awssdk.*(?:Exception|Error)", Reason.STORAGE_DOWN, True),
+        (r"PSQLException|SQLException|SQLTransientConnectionException|SQLNonTransient", Reason.CATALOG_DOWN, True),
+        (r"iceberg\.exceptions\.(?:RESTException|Service\w+Exception)|TTransportException", Reason.CATALOG_DOWN, True),
+        (r"NoRouteToHost|UnknownHostException|java\.net\.Connect|SocketTimeout", Reason.CATALOG_DOWN, True),
+        (r"No space left on device", Reason.DISK_LOW, True),
+        (r"RuntimeIOException|java\.io\.IOException|UncheckedIOException", Reason.STORAGE_DOWN, True),
+    )
+)
+_MAX_LINKS = 20
+_MAX_MESSAGE = 400
+# Iceberg and the AWS SDK put no secrets into messages, but a JDBC URL or a signed URL may carry some.
+_SECRET = re.compile(r"((?:password|secret|token|credential|signature)[\w.-]*\s*[=:]\s*)[^\s&;,]+", re.IGNORECASE)
+
+
+def translate(error: BaseException, where: str | None = None) -> IcekeeperError:
+    """The error of ours for whatever a call into the JVM raised; the caller raises it `from` the original."""
+    if isinstance(error, IcekeeperError):
+        return error
+    if is_engine_gone(error):
+        return TransientError(f"the JVM is gone ({type(error).__name__})", reason=Reason.ENGINE_DOWN, where=where)
+    links = list(_chain(error))
+    for pattern, reason, again in _RULES:
+        for link in links:
+            if pattern.search(link):
+                kind = TransientError if again else PermanentError
+                return kind(_message(link), reason=reason, where=where)
+    return PermanentError(_message(links[-1]), reason=Reason.UNEXPECTED, where=where)
+
+
+def is_engine_gone(error: BaseException) -> bool:
+    """Whether there is no JVM at the other end any more."""
+    if isinstance(error, Py4JNetworkError | ConnectionError | EOFError):
+        return True
+    # py4j says so in words where the connection breaks in the middle of an answer.
+    return isinstance(error, Py4JError) and "Answer from Java side is empty" in str(error)
+
+
+def _chain(error: BaseException) -> Iterator[str]:
+    """The links of a cause chain, outermost first, each as `class: message`."""
+    throwable = None
+    if isinstance(error, Py4JJavaError):
+        throwable = error.java_exception
+    elif isinstance(error, CapturedException):
+        throwable = error._origin
+    if throwable is None:
+        text = error.getMessage() if isinstance(error, PySparkException) else str(error)
+        yield f"{type(error).__name__}: {text}"
+        return
+    for _ in range(_MAX_LINKS):
+        if throwable is None:
+            return
+        yield f"{throwable.getClass().getName()}: {throwable.getMessage()}"
+        throwable = throwable.getCause()
+
+
+def _message(link: str) -> str:
+    name, _, text = link.partition(": ")
+    first = text.strip().splitlines()[0] if text.strip() else ""
+    return _SECRET.sub(r"\1***", f"{name.rpartition('.')[2]}: {first}"[:_MAX_MESSAGE])

@@ -1,0 +1,19 @@
+"""The step from SQLAlchemy's connection, which Alembic wants, to asyncpg's below it, which our SQL wants."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+
+def on_asyncpg(connection: Connection, work: Callable[[Any], Awaitable[T]]) -> T:
+    """Runs `work` on the asyncpg connection, inside the transaction that `connection` is in (it must be in one)."""
+    adapted: Any = connection.connection.dbapi_connection
+    # SQLAlchemy begins with the first statement of its own, and would not know of one begun by ours.
+    assert adapted.driver_connection.is_in_transaction()
+    result: T = adapted.run_async(work)
+    return result

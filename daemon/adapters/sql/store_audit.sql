@@ -1,0 +1,37 @@
+-- {arbiter} is the unique index that this row may meet: per slot or per run, see ledger.py.
+-- The casts serve adopted tables, whose columns may be timestamps without a zone (the session's zone is UTC) or numeric.
+-- status has none: it takes the column's own type, which may be an enum.
+-- Of two counts of a slot the later one stays, in whichever order they arrive.
+INSERT INTO maintenance_audit_log AS audit
+  (run_id, slot, trigger, run_timestamp, iceberg_table, ch_source, layer,
+   audit_window_hours, window_start, window_end,
+   ch_row_count, iceberg_row_count, delta, delta_pct, status, reason, notes,
+   snapshot_id, ch_query, iceberg_query, ch_final, watermark, missing_hours)
+VALUES
+  ($1, $2, $3, $4::timestamptz, $5::text, $6::text, $7::text,
+   $8::bigint, $9::timestamptz, $10::timestamptz,
+   $11::bigint, $12::bigint, $13::bigint, $14::numeric, $15, $16, $17::text,
+   $18, $19, $20, $21, $22, $23::jsonb)
+ON CONFLICT {arbiter} DO UPDATE SET
+  run_id = excluded.run_id,
+  trigger = excluded.trigger,
+  run_timestamp = excluded.run_timestamp,
+  ch_source = excluded.ch_source,
+  layer = excluded.layer,
+  audit_window_hours = excluded.audit_window_hours,
+  window_start = excluded.window_start,
+  window_end = excluded.window_end,
+  ch_row_count = excluded.ch_row_count,
+  iceberg_row_count = excluded.iceberg_row_count,
+  delta = excluded.delta,
+  delta_pct = excluded.delta_pct,
+  status = excluded.status,
+  reason = excluded.reason,
+  notes = excluded.notes,
+  snapshot_id = excluded.snapshot_id,
+  ch_query = excluded.ch_query,
+  iceberg_query = excluded.iceberg_query,
+  ch_final = excluded.ch_final,
+  watermark = excluded.watermark,
+  missing_hours = excluded.missing_hours
+WHERE audit.run_timestamp <= excluded.run_timestamp

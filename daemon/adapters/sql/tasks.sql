@@ -1,0 +1,4 @@
+SELECT stage, iceberg_table AS "table", outcome, reason, note, attempts, started_at, duration_s, before, after, error
+FROM maintenance_tasks
+WHERE run_id = $1
+ORDER BY position

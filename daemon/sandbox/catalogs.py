@@ -1,0 +1,313 @@
+"""The three kinds of Iceberg catalog a world can have: how tables become known, and their part of the settings.
+
+Nothing here writes data files or knows trades.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table.metadata import TableMetadata, new_table_metadata
+from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
+from pyiceberg.table.update import AssertRefSnapshotId, update_table_metadata
+
+from daemon.sandbox.errors import SandboxError
+from daemon.sandbox.lake import Put, updates_for
+from daemon.sandbox.postgres import Postgres
+from daemon.sandbox.s3 import REGION, S3
+from daemon.sandbox.tables import ICEBERG_PROPERTIES, NAMESPACE, TableShape
+
+
+class LakeCatalog(ABC):
+    """Where a world's tables are known.
+
+    A table is made in two steps, so that its whole past can be written in between: `begin` gives the metadata of the
+    empty table, `finish` makes it known with all its snapshots. `commit` adds one snapshot to a known table.
+    """
+
+    name: str
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The document below icekeeper's settings key `catalog`."""
+
+    @abstractmethod
+    def uploads(self) -> AbstractContextManager[Put]:
+        """Gives a function that stores one object of a table; all are stored when the block ends."""
+
+    @abstractmethod
+    def begin(self, shape: TableShape, created_ms: int) -> TableMetadata:
+        """The metadata of the empty table."""
+
+    @abstractmethod
+    def finish(self, shape: TableShape, metadata: TableMetadata, snapshots: Sequence[Snapshot]) -> None:
+        """Makes the table known with these snapshots."""
+
+    @abstractmethod
+    def load(self, shape: TableShape) -> tuple[TableMetadata, FileIO]:
+        """The table's metadata as it is now, and what reads its files."""
+
+    @abstractmethod
+    def commit(self, shape: TableShape, base: TableMetadata, snapshot: Snapshot) -> None:
+        """Adds one snapshot on top of `base`; raises CommitFailedException if somebody was faster."""
+
+    @abstractmethod
+    def pyiceberg(self) -> Catalog:
+        """The catalog as pyiceberg sees it, for looking at tables."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of connections. Nothing is removed."""
+
+
+def _empty_table(shape: TableShape, location: str, created_ms: int) -> TableMetadata:
+    metadata = new_table_metadata(
+        schema=shape.schema,
+        partition_spec=shape.partition,
+        sort_order=UNSORTED_SORT_ORDER,
+        location=location,
+        properties=dict(ICEBERG_PROPERTIES),
+    )
+    return metadata.model_copy(update={"last_updated_ms": created_ms})
+
+
+def _s3_properties(s3: S3) -> dict[str, str]:
+    return {
+        "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+        "s3.endpoint": s3.endpoint,
+        "s3.path-style-access": "true",
+        "s3.access-key-id": s3.access_key,
+        "s3.secret-access-key": s3.secret_key,
+        "client.region": REGION,
+    }
+
+
+def _pyiceberg_s3(s3: S3) -> dict[str, str]:
+    return {
+        "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
+        "s3.endpoint": s3.endpoint,
+        "s3.access-key-id": s3.access_key,
+        "s3.secret-access-key": s3.secret_key,
+        "s3.region": REGION,
+    }
+
+
+class _PyIcebergCatalog(LakeCatalog):
+    """What JDBC and REST share: pyiceberg's catalog commits, over S3."""
+
+    def __init__(self, name: str, s3: S3) -> None:
+        self.name = name
+        self._s3 = s3
+        self._catalog: Catalog | None = None
+
+    @abstractmethod
+    def _connect(self) -> Catalog: ...
+
+    def uploads(self) -> AbstractContextManager[Put]:
+        return self._s3.uploads()
+
+    def pyiceberg(self) -> Catalog:
+        if self._catalog is None:
+            self._catalog = self._connect()
+            self._catalog.create_namespace_if_not_exists(NAMESPACE)
+        return self._catalog
+
+    def load(self, shape: TableShape) -> tuple[TableMetadata, FileIO]:
+        table = self.pyiceberg().load_table(shape.identifier)
+        return table.metadata, table.io
+
+    def close(self) -> None:
+        if isinstance(self._catalog, SqlCatalog):
+            self._catalog.engine.dispose()
+        self._catalog = None
+
+    def commit(self, shape: TableShape, base: TableMetadata, snapshot: Snapshot) -> None:
+        catalog = self.pyiceberg()
+        unmoved = AssertRefSnapshotId(**{"ref": "main", "snapshot-id": base.current_snapshot_id})
+        catalog.commit_table(catalog.load_table(shape.identifier), (unmoved,), updates_for([snapshot]))
+
+
+class JdbcCatalog(_PyIcebergCatalog):
+    """A JDBC catalog in a PostgreSQL database, files on S3. pyiceberg writes it, Spark opens it by the same name."""
+
+    def __init__(self, name: str, s3: S3, postgres: Postgres, database: str) -> None:
+        super().__init__(name, s3)
+        self._postgres = postgres
+        self._database = database
+
+    @property
+    def _warehouse(self) -> str:
+        return f"s3://{self._s3.bucket}/{self.name}"
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "type": "jdbc",
+            "uri": f"jdbc:postgresql://{self._postgres.host}:{self._postgres.port}/{self._database}",
+            "warehouse": self._warehouse,
+            "properties": {
+                "jdbc.user": self._postgres.user,
+                "jdbc.password": self._postgres.password,
+                "jdbc.schema-version": "V1",
+                **_s3_properties(self._s3),
+            },
+        }
+
+    def _connect(self) -> SqlCatalog:
+        server = self._postgres
+        return SqlCatalog(
+            self.name,
+            uri=f"postgresql+psycopg2://{server.user}:{server.password}@{server.host}:{server.port}/{self._database}",
+            warehouse=self._warehouse,
+            # Tests stop PostgreSQL and start it again.
+            pool_pre_ping="true",
+            **_pyiceberg_s3(self._s3),
+        )
+
+    def begin(self, shape: TableShape, created_ms: int) -> TableMetadata:
+        return _empty_table(shape, f"{self._warehouse}/{'/'.join(shape.identifier)}", created_ms)
+
+    def finish(self, shape: TableShape, metadata: TableMetadata, snapshots: Sequence[Snapshot]) -> None:
+        full = update_table_metadata(metadata, updates_for(snapshots)) if snapshots else metadata
+        location = f"{full.location}/metadata/{len(snapshots):05d}-{uuid.uuid4()}.metadata.json"
+        with self.uploads() as put:
+            put(location, full.model_dump_json().encode())
+        self.pyiceberg().register_table(shape.identifier, location)
+
+
+class RestLakeCatalog(_PyIcebergCatalog):
+    """SeaweedFS's REST catalog, a table bucket of its own per world. It stamps creations itself: no past."""
+
+    def __init__(self, name: str, s3: S3, table_bucket: str) -> None:
+        super().__init__(name, s3)
+        self._warehouse = f"s3://{table_bucket}"
+
+    def _login(self) -> dict[str, str]:
+        return {
+            "credential": f"{self._s3.access_key}:{self._s3.secret_key}",
+            "oauth2-server-uri": f"{self._s3.rest_uri}/v1/oauth/tokens",
+        }
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "type": "rest",
+            "uri": self._s3.rest_uri,
+            "warehouse": self._warehouse,
+            "properties": {**self._login(), **_s3_properties(self._s3)},
+        }
+
+    def _connect(self) -> RestCatalog:
+        return RestCatalog(
+            self.name,
+            uri=self._s3.rest_uri,
+            warehouse=self._warehouse,
+            **self._login(),
+            **_pyiceberg_s3(self._s3),
+        )
+
+    def begin(self, shape: TableShape, created_ms: int) -> TableMetadata:
+        table = self.pyiceberg().create_table(
+            shape.identifier, shape.schema, partition_spec=shape.partition, properties=dict(ICEBERG_PROPERTIES)
+        )
+        return table.metadata
+
+    def finish(self, shape: TableShape, metadata: TableMetadata, snapshots: Sequence[Snapshot]) -> None:
+        catalog = self.pyiceberg()
+        if snapshots:
+            catalog.commit_table(catalog.load_table(shape.identifier), (), updates_for(snapshots))
+
+
+class HadoopCatalog(LakeCatalog):
+    """A Hadoop catalog in a local directory: `metadata/v<N>.metadata.json` beside a version hint, no server at all."""
+
+    def __init__(self, name: str, warehouse: Path) -> None:
+        self.name = name
+        self._path = warehouse
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name, "type": "hadoop", "warehouse": f"file://{self._path}", "properties": {}}
+
+    def uploads(self) -> AbstractContextManager[Put]:
+        return nullcontext(self._put)
+
+    def _put(self, uri: str, body: bytes) -> None:
+        path = Path(uri.removeprefix("file://"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+
+    def _metadata_folder(self, shape: TableShape) -> Path:
+        return self._path.joinpath(*shape.identifier, "metadata")
+
+    def begin(self, shape: TableShape, created_ms: int) -> TableMetadata:
+        return _empty_table(shape, f"file://{self._metadata_folder(shape).parent}", created_ms)
+
+    def finish(self, shape: TableShape, metadata: TableMetadata, snapshots: Sequence[Snapshot]) -> None:
+        full = update_table_metadata(metadata, updates_for(snapshots)) if snapshots else metadata
+        self._publish(shape, len(snapshots) + 1, full)
+
+    def _publish(self, shape: TableShape, version: int, metadata: TableMetadata) -> None:
+        folder = self._metadata_folder(shape)
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f"{uuid.uuid4()}.metadata.json"
+        draft.write_text(metadata.model_dump_json())
+        try:
+            # Unlike Iceberg's own check-then-rename this can't overwrite another process's commit.
+            os.link(draft, folder / f"v{version}.metadata.json")
+        except FileExistsError as error:
+            raise CommitFailedException(f"{shape.iceberg}: version {version} exists already") from error
+        finally:
+            draft.unlink()
+        hint = folder / f"{uuid.uuid4()}.hint"
+        hint.write_text(str(version))
+        hint.replace(folder / "version-hint.text")
+
+    def _version(self, shape: TableShape) -> int:
+        folder = self._metadata_folder(shape)
+        found = [int(path.name[1:].partition(".")[0]) for path in folder.glob("v*.metadata.json")]
+        if not found:
+            raise SandboxError(f"{shape.iceberg} is not in the Hadoop catalog at {self._path}")
+        return max(found)
+
+    def load(self, shape: TableShape) -> tuple[TableMetadata, FileIO]:
+        metadata, _ = self._load_version(shape)
+        return metadata, PyArrowFileIO()
+
+    def _load_version(self, shape: TableShape) -> tuple[TableMetadata, int]:
+        version = self._version(shape)
+        path = self._metadata_folder(shape) / f"v{version}.metadata.json"
+        return FromInputFile.table_metadata(PyArrowFileIO().new_input(f"file://{path}")), version
+
+    def commit(self, shape: TableShape, base: TableMetadata, snapshot: Snapshot) -> None:
+        current, version = self._load_version(shape)
+        if current.current_snapshot_id != base.current_snapshot_id:
+            raise CommitFailedException(f"{shape.iceberg} has moved on to version {version}")
+        self._publish(shape, version + 1, update_table_metadata(current, updates_for([snapshot])))
+
+    def close(self) -> None:
+        pass  # a directory has nothing to let go of
+
+    def pyiceberg(self) -> Catalog:
+        """A catalog in memory that knows each table's newest version; it doesn't follow later commits."""
+        catalog = SqlCatalog(self.name, uri="sqlite:///:memory:", warehouse=f"file://{self._path}")
+        catalog.create_namespace(NAMESPACE)
+        for folder in sorted((self._path / NAMESPACE).glob("*")):
+            versions = sorted(
+                folder.glob("metadata/v*.metadata.json"), key=lambda path: int(path.name[1:].split(".")[0])
+            )
+            catalog.register_table((NAMESPACE, folder.name), f"file://{versions[-1]}")
+        return catalog

@@ -1,0 +1,274 @@
+"""The platform's ten tables, on both sides: names, types, partitions, engines. Holds no rows and asks no server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.transforms import DayTransform, IdentityTransform, MonthTransform, Transform
+from pyiceberg.types import (
+    BooleanType,
+    DecimalType,
+    IcebergType,
+    IntegerType,
+    ListType,
+    LongType,
+    MapType,
+    NestedField,
+    StringType,
+    TimestamptzType,
+)
+
+Layer = Literal["bronze", "silver", "gold"]
+
+NAMESPACE = "cold"
+EXCHANGES = ("binance", "kraken", "coinbase")
+# The window of each gold table.
+GOLD_WINDOWS = {
+    "1m": timedelta(minutes=1),
+    "5m": timedelta(minutes=5),
+    "15m": timedelta(minutes=15),
+    "30m": timedelta(minutes=30),
+    "1h": timedelta(hours=1),
+    "1d": timedelta(days=1),
+}
+ICEBERG_PROPERTIES = {
+    "write.format.default": "parquet",
+    "write.parquet.compression-codec": "zstd",
+    "write.parquet.compression-level": "3",
+    "write.metadata.metrics.default": "full",
+    "history.expire.max-snapshot-age-ms": "604800000",
+}
+WATERMARK_DDL = """
+CREATE TABLE IF NOT EXISTS offload_watermarks (
+    table_name text PRIMARY KEY,
+    last_offload_timestamp timestamptz,
+    last_offload_max_sequence bigint,
+    last_offload_row_count bigint,
+    status text CHECK (status IN ('initialized', 'running', 'success', 'failed')),
+    last_successful_run timestamptz,
+    failure_count bigint NOT NULL DEFAULT 0,
+    last_error_message text
+)
+"""
+
+_MONEY = DecimalType(38, 8)
+
+
+@dataclass(frozen=True)
+class TableShape:
+    """One table as the platform has it.
+
+    `sequence` is the column whose maximum the offload notes beside its watermark, if the table has one.
+    `clickhouse_columns` are (name, type) pairs; those named like an Iceberg column are what the offload reads.
+    `window` is the gold tables' candle; `version_column` is there on ReplacingMergeTree.
+    """
+
+    iceberg: str
+    source: str
+    timestamp: str
+    layer: Layer
+    source_ttl: timedelta
+    schema: Schema
+    partition: PartitionSpec
+    clickhouse_columns: tuple[tuple[str, str], ...]
+    engine: str
+    order_by: str
+    partition_by: str | None = None
+    exchange: str | None = None
+    sequence: str | None = None
+    version_column: str | None = None
+    window: timedelta | None = None
+
+    @property
+    def identifier(self) -> tuple[str, str]:
+        """(namespace, name) of the Iceberg table."""
+        namespace, _, name = self.iceberg.partition(".")
+        return namespace, name
+
+    @property
+    def offloaded_columns(self) -> tuple[str, ...]:
+        """The columns of the Iceberg table, in its order."""
+        return tuple(field.name for field in self.schema.fields)
+
+    def ddl(self) -> str:
+        """The CREATE TABLE of the ClickHouse side, for its database.
+
+        The TTL is there to be seen; background merges and the TTL's own are held back by three table settings, so
+        that unmerged rows stay unmerged and no row of a world's past is dropped behind a test's back.
+        """
+        columns = ",\n    ".join(f"`{name}` {kind}" for name, kind in self.clickhouse_columns)
+        partition = f"PARTITION BY {self.partition_by}\n" if self.partition_by else ""
+        return (
+            f"CREATE TABLE {self.source} (\n    {columns}\n)\nENGINE = {self.engine}\n{partition}"
+            f"ORDER BY ({self.order_by})\n"
+            f"TTL toDateTime({self.timestamp}) + INTERVAL {self.source_ttl.days} DAY\n"
+            "SETTINGS max_number_of_merges_with_ttl_in_pool = 0, "
+            "max_bytes_to_merge_at_min_space_in_pool = 1, max_bytes_to_merge_at_max_space_in_pool = 1"
+        )
+
+
+def _schema(*columns: tuple[str, IcebergType]) -> Schema:
+    fields = [NestedField(number, name, kind, required=False) for number, (name, kind) in enumerate(columns, start=1)]
+    return assign_fresh_schema_ids(Schema(*fields))
+
+
+def _partition(schema: Schema, *fields: tuple[str, Transform[Any, Any], str]) -> PartitionSpec:
+    """As Spark names them: the source column, and the transform if there is one."""
+    return PartitionSpec(
+        *(
+            PartitionField(schema.find_field(column).field_id, 1000 + number, transform, name)
+            for number, (column, transform, name) in enumerate(fields)
+        ),
+        spec_id=0,
+    )
+
+
+def _bronze(exchange: str) -> TableShape:
+    schema = _schema(
+        ("exchange_timestamp", TimestamptzType()),
+        ("sequence_number", LongType()),
+        ("symbol", StringType()),
+        ("price", _MONEY),
+        ("quantity", _MONEY),
+        ("quote_volume", _MONEY),
+        ("event_time", TimestamptzType()),
+        ("kafka_offset", LongType()),
+        ("kafka_partition", IntegerType()),
+        ("ingestion_timestamp", TimestamptzType()),
+    )
+    replacing = exchange != "coinbase"
+    columns = [
+        ("exchange_timestamp", "DateTime64(3)"),
+        ("sequence_number", "Int64"),
+        ("symbol", "LowCardinality(String)"),
+        ("price", "Decimal(38, 8)"),
+        ("quantity", "Decimal(38, 8)"),
+        ("quote_volume", "Decimal(38, 8)"),
+        ("event_time", "DateTime64(3)"),
+        ("kafka_offset", "Int64"),
+        ("kafka_partition", "Int32"),
+        ("ingestion_timestamp", "DateTime64(3)"),
+    ]
+    if replacing:
+        columns += [
+            ("exchange", "LowCardinality(String)"),
+            ("canonical_symbol", "LowCardinality(String)"),
+            ("_version", "UInt64"),
+        ]
+    return TableShape(
+        iceberg=f"{NAMESPACE}.bronze_trades_{exchange}",
+        source=f"bronze_trades_{exchange}",
+        timestamp="exchange_timestamp",
+        layer="bronze",
+        source_ttl=timedelta(days=7),
+        schema=schema,
+        partition=_partition(schema, ("exchange_timestamp", DayTransform(), "exchange_timestamp_day")),
+        clickhouse_columns=tuple(columns),
+        engine="ReplacingMergeTree(_version)" if replacing else "MergeTree",
+        order_by="exchange, canonical_symbol, exchange_timestamp, sequence_number"
+        if replacing
+        else "symbol, exchange_timestamp, sequence_number",
+        exchange=exchange,
+        sequence="sequence_number",
+        version_column="_version" if replacing else None,
+    )
+
+
+def _silver() -> TableShape:
+    texts = ("message_id", "trade_id", "exchange", "symbol", "canonical_symbol", "asset_class", "currency")
+    moments = ("timestamp", "ingestion_timestamp", "processed_at")
+    money = ("price", "quantity", "quote_volume")
+    words = ListType(0, StringType(), element_required=False)
+    schema = _schema(
+        *((name, StringType()) for name in texts),
+        *((name, _MONEY) for name in money),
+        ("side", StringType()),
+        ("trade_conditions", words),
+        *((name, TimestamptzType()) for name in moments),
+        ("source_sequence", LongType()),
+        ("platform_sequence", LongType()),
+        ("vendor_data", MapType(0, StringType(), 0, StringType(), value_required=False)),
+        ("is_valid", BooleanType()),
+        ("validation_errors", words),
+    )
+    return TableShape(
+        iceberg=f"{NAMESPACE}.silver_trades",
+        source="silver_trades",
+        timestamp="timestamp",
+        layer="silver",
+        source_ttl=timedelta(days=30),
+        schema=schema,
+        partition=_partition(
+            schema,
+            ("timestamp", DayTransform(), "timestamp_day"),
+            ("exchange", IdentityTransform(), "exchange"),
+            ("asset_class", IdentityTransform(), "asset_class"),
+        ),
+        clickhouse_columns=(
+            ("message_id", "String"),
+            ("trade_id", "String"),
+            *((name, "LowCardinality(String)") for name in texts[2:]),
+            *((name, "Decimal(38, 8)") for name in money),
+            ("side", "LowCardinality(String)"),
+            ("trade_conditions", "Array(String)"),
+            *((name, "DateTime64(6, 'UTC')") for name in moments),
+            ("source_sequence", "Int64"),
+            ("platform_sequence", "Int64"),
+            ("vendor_data", "Map(String, String)"),
+            ("is_valid", "Bool"),
+            ("validation_errors", "Array(String)"),
+        ),
+        engine="MergeTree",
+        order_by="canonical_symbol, timestamp, platform_sequence",
+        partition_by="(exchange, asset_class, toDate(timestamp))",
+        sequence="platform_sequence",
+    )
+
+
+def _gold(name: str, window: timedelta) -> TableShape:
+    schema = _schema(
+        ("exchange", StringType()),
+        ("canonical_symbol", StringType()),
+        ("window_start", TimestamptzType()),
+        ("open_time", TimestamptzType()),
+        ("open_price", _MONEY),
+        ("close_time", TimestamptzType()),
+        ("close_price", _MONEY),
+        ("high_price", _MONEY),
+        ("low_price", _MONEY),
+        ("volume", _MONEY),
+        ("quote_volume", _MONEY),
+        ("trade_count", LongType()),
+    )
+    kinds = {"string": "LowCardinality(String)", "timestamptz": "DateTime64(3)", "long": "Int64"}
+    return TableShape(
+        iceberg=f"{NAMESPACE}.gold_ohlcv_{name}",
+        source=f"ohlcv_{name}",
+        timestamp="window_start",
+        layer="gold",
+        source_ttl=timedelta(days=365),
+        schema=schema,
+        partition=_partition(
+            schema,
+            ("window_start", MonthTransform(), "window_start_month"),
+            ("exchange", IdentityTransform(), "exchange"),
+        ),
+        clickhouse_columns=tuple(
+            (field.name, kinds.get(str(field.field_type), "Decimal(38, 8)")) for field in schema.fields
+        ),
+        engine="SummingMergeTree((volume, quote_volume, trade_count))",
+        order_by="exchange, canonical_symbol, window_start",
+        window=window,
+    )
+
+
+TABLES: tuple[TableShape, ...] = (
+    *(_bronze(exchange) for exchange in EXCHANGES),
+    _silver(),
+    *(_gold(name, window) for name, window in GOLD_WINDOWS.items()),
+)
+SHAPES = {shape.iceberg: shape for shape in TABLES}

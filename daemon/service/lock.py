@@ -1,0 +1,36 @@
+"""One run at a time on a host: a lock file that the kernel frees when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from daemon.core.errors import IcekeeperError
+
+
+class RunLockHeld(IcekeeperError):
+    """Another process is running a night. Exit code 4."""
+
+
+@contextmanager
+def run_lock(state_dir: Path) -> Iterator[None]:
+    """Holds the lock of `state_dir`, or raises RunLockHeld with the holder's process id."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    path = state_dir / "run.lock"
+    holder = path.with_suffix(".pid")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as exc:
+        pid = holder.read_text().strip() if holder.exists() else "unknown"
+        raise RunLockHeld(f"another run is under way (process {pid}, {path}): wait for its end") from exc
+    try:
+        holder.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,80 @@
+"""Logging: structlog to stderr, and every line of a run to a file of that run. Who reads the files lives elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "json", "console"]
+
+
+def run_log_path(state_dir: Path, run_id: UUID | str) -> Path:
+    """Where the log lines of a run are kept, one JSON object each."""
+    return state_dir / "runs" / f"{run_id}.jsonl"
+
+
+def configure(level: Level, output: Format, state_dir: Path | None, *, console_level: Level | None = None) -> None:
+    """Sets structlog up for the process; again after a reload.
+
+    `console_level` quiets the terminal only: the files of runs keep `level`.
+    """
+    least = logging.getLevelNamesMapping()[level.upper()]
+    shown = logging.getLevelNamesMapping()[(console_level or level).upper()]
+    tty = sys.stderr.isatty()
+    as_json = output == "json" or (output == "auto" and not tty)
+    renderer: Processor = (
+        structlog.processors.JSONRenderer(default=str) if as_json else structlog.dev.ConsoleRenderer(colors=tty)
+    )
+    processors: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if as_json:
+        processors.append(structlog.processors.format_exc_info)
+    if state_dir is not None:
+        processors.append(_RunFiles(state_dir))
+    structlog.configure(
+        processors=[*processors, _Threshold(shown), renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Cached loggers would keep the level that they were made with, and a reload could not change it.
+        cache_logger_on_first_use=False,
+    )
+
+
+class _Threshold:
+    """Drops what is below a level from here on in the chain."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+
+    def __call__(self, logger: Any, name: str, event: EventDict) -> EventDict:
+        if logging.getLevelNamesMapping().get(name.upper(), logging.INFO) < self._level:
+            raise structlog.DropEvent
+        return event
+
+
+class _RunFiles:
+    """Writes every line that carries a run_id to that run's file."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+
+    def __call__(self, logger: Any, name: str, event: EventDict) -> EventDict:
+        run_id = event.get("run_id")
+        if run_id is not None:
+            path = run_log_path(self._state_dir, run_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Opened for each line: a night writes a few hundred, and a file held open would outlive a crash badly.
+            with path.open("a") as file:
+                file.write(json.dumps(dict(event), default=str) + "\n")
+        return event

@@ -1,0 +1,88 @@
+"""Wiring: from settings to the parts that a run needs. The only place that names the adapters together."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from daemon.adapters.clickhouse import ClickHouse, ClickHouseOptions
+from daemon.adapters.iceberg import IcebergLakehouse, catalog_conf
+from daemon.adapters.ledger import PostgresLedger
+from daemon.adapters.postgres import Postgres, PostgresOffload
+from daemon.adapters.spark import SparkEngine, SparkOptions
+from daemon.ports import Clock, Sleep
+from daemon.settings import Settings
+from daemon.settings.model import DEFAULT_PACKAGES
+from daemon.stages.context import Parts
+
+
+def wall_clock() -> datetime:
+    """Now, in UTC: what the shell injects where nobody injects another time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that was built from one set of settings. The engine goes on to the next set."""
+
+    settings: Settings
+    engine: SparkEngine
+    source: ClickHouse
+    postgres: Postgres
+    offload_postgres: Postgres
+    ledger: PostgresLedger
+    parts: Parts
+
+    async def close(self) -> None:
+        """Closes the connections. The engine outlives them: whoever made it stops it."""
+        await self.source.close()
+        await self.postgres.close()
+        if self.offload_postgres is not self.postgres:
+            await self.offload_postgres.close()
+
+
+def build(
+    settings: Settings, engine: SparkEngine, *, clock: Clock = wall_clock, sleep: Sleep = asyncio.sleep
+) -> Services:
+    """Builds the parts. Nothing is connected and no JVM is started: each part does that when it is first used."""
+    clickhouse = settings.clickhouse
+    source = ClickHouse(
+        ClickHouseOptions(
+            url=clickhouse.url,
+            database=clickhouse.database,
+            user=clickhouse.user,
+            password=clickhouse.password.get_secret_value(),
+            settings=clickhouse.settings,
+        )
+    )
+    own = settings.postgres
+    postgres = Postgres(own.dsn, own.password.get_secret_value() if own.password else None)
+    offload_postgres = postgres
+    if settings.offload.dsn is not None:
+        password = settings.offload.password
+        offload_postgres = Postgres(settings.offload.dsn, password.get_secret_value() if password else None)
+    parts = Parts(
+        lakehouse=IcebergLakehouse(engine, settings.catalog.name),
+        source=source,
+        offload=PostgresOffload(offload_postgres, settings.offload.table),
+        clock=clock,
+        sleep=sleep,
+    )
+    return Services(settings, engine, source, postgres, offload_postgres, PostgresLedger(postgres), parts)
+
+
+def spark_options(settings: Settings) -> SparkOptions:
+    """How the settings want the session; two that are equal can share one."""
+    spark = settings.spark
+    packages = spark.packages if spark.packages is not None else () if spark.jars else DEFAULT_PACKAGES
+    return SparkOptions(
+        master=spark.master,
+        driver_memory=spark.driver_memory,
+        state_dir=settings.state_dir,
+        jars=spark.jars,
+        packages=packages,
+        home=spark.home,
+        conf=spark.conf,
+        session_conf=catalog_conf(settings.catalog.name, settings.catalog.spark_properties()),
+    )

@@ -1,0 +1,31 @@
+"""Tonight's plans for many tables: reads metadata, changes and counts nothing."""
+
+from __future__ import annotations
+
+from daemon.core.errors import IcekeeperError
+from daemon.core.model import Plan
+from daemon.night import Order
+from daemon.stages.context import Parts, TaskContext
+from daemon.task import make_plan
+
+
+async def make_plans(order: Order, parts: Parts) -> tuple[list[Plan], dict[str, str]]:
+    """A plan for every task of the order, and an error for every table that could not be read."""
+    context = TaskContext(
+        run_id=order.run_id,
+        slot=order.slot,
+        trigger=order.trigger,
+        parts=parts,
+        emit=lambda event: None,
+        window_hours=order.window_hours,
+    )
+    plans: list[Plan] = []
+    errors: dict[str, str] = {}
+    for stage, policy in order.work():
+        if policy.name in errors:
+            continue
+        try:
+            plans.append(await make_plan(stage, policy, context))
+        except IcekeeperError as exc:
+            errors[policy.name] = f"{exc} ({exc.reason}: {exc.reason.advice})"
+    return plans, errors

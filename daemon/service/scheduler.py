@@ -1,0 +1,79 @@
+"""When a night is due. APScheduler's job only puts a slot on the queue: the night itself runs elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.cron import CronTrigger
+
+from daemon.core.calendar import Calendar
+from daemon.ports import Clock
+from daemon.settings.model import Schedule
+
+log = structlog.get_logger(__name__)
+_JOB = "night"
+
+
+def calendar_of(schedule: Schedule) -> Calendar:
+    """The slots of a schedule."""
+    zone = ZoneInfo(schedule.timezone)
+    trigger = CronTrigger.from_crontab(schedule.cron, timezone=zone)
+
+    def next_fire(after: datetime) -> datetime | None:
+        # With a previous firing the trigger answers strictly after it; without one, it may answer `after` itself.
+        fired: datetime | None = trigger.get_next_fire_time(after, after)
+        return fired
+
+    return Calendar(next_fire, zone)
+
+
+class Scheduler:
+    """Calls `due(slot)` at every slot. It must be quick and must not wait: it stands on the loop."""
+
+    def __init__(self, due: Callable[[datetime], None], clock: Clock) -> None:
+        self._due = due
+        self._clock = clock
+        self._scheduler = AsyncIOScheduler(timezone="UTC")
+        self._schedule: Schedule | None = None
+        self.next_slot: datetime | None = None
+
+    def start(self, schedule: Schedule) -> None:
+        self._scheduler.start()
+        self.reschedule(schedule)
+
+    def reschedule(self, schedule: Schedule) -> None:
+        """Takes a new schedule over; the same one is left alone, for setting it anew could skip a firing."""
+        if schedule == self._schedule:
+            return
+        self._schedule = schedule
+        self._arm()
+        log.info("scheduled", cron=schedule.cron, timezone=schedule.timezone, next_slot=str(self.next_slot))
+
+    def stop(self) -> None:
+        # Not waiting: it would cancel nothing of ours, for the night is not its job.
+        self._scheduler.shutdown(wait=False)
+
+    def _arm(self) -> None:
+        """Sets the one next slot: the calendar knows which firings of a cron are slots, APScheduler alone doesn't."""
+        assert self._schedule is not None  # start() comes first
+        self.next_slot = calendar_of(self._schedule).next_slot(self._clock())
+        if self.next_slot is None:
+            return
+        self._scheduler.add_job(
+            self._fire,
+            "date",
+            run_date=self.next_slot,
+            args=[self.next_slot],
+            id=_JOB,
+            replace_existing=True,
+            # By default a job that comes a second late is dropped, and with it the night.
+            misfire_grace_time=None,
+        )
+
+    def _fire(self, slot: datetime) -> None:
+        self._due(slot)
+        self._arm()

@@ -1,0 +1,172 @@
+"""The daemon's life: startup, a queue of slots worked off one after another, shutdown. Signals only set flags."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from daemon.adapters.spark import SparkEngine
+from daemon.core.errors import ConfigError, IcekeeperError
+from daemon.core.model import Trigger
+from daemon.ports import Clock, Sleep
+from daemon.service import logs
+from daemon.service.http import HttpServer
+from daemon.service.metrics import Metrics
+from daemon.service.parts import Services, build, spark_options, wall_clock
+from daemon.service.reload import changed_blocks, load_settings
+from daemon.service.runs import Executed, execute, make_order
+from daemon.service.scheduler import Scheduler
+from daemon.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class Supervisor:
+    """One daemon. `run` returns when it was asked to stop and has."""
+
+    def __init__(self, config: Path, *, clock: Clock = wall_clock, sleep: Sleep = asyncio.sleep) -> None:
+        self._config = config
+        self._clock = clock
+        self._sleep = sleep
+        self._stopping = asyncio.Event()
+        self._reloading = asyncio.Event()
+        self._slots: asyncio.Queue[datetime] = asyncio.Queue()
+        # Whoever changes a table holds this: no two tasks of this process ever work on tables at once.
+        self._tables_lock = asyncio.Lock()
+        self._scheduler = Scheduler(self._slots.put_nowait, clock)
+        self.metrics = Metrics(lambda: self._scheduler.next_slot, self._engine_state)
+        self.http = HttpServer(self.metrics)
+        self._engine: SparkEngine | None = None
+        self._services: Services | None = None
+        self._warming: asyncio.Task[None] | None = None
+        self._night: asyncio.Task[Executed] | None = None
+
+    async def run(self) -> None:
+        """Starts, serves until SIGTERM or SIGINT, stops. ConfigError where the configuration is no good at boot."""
+        await self._startup()
+        tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._reload_when_asked())]
+        try:
+            await self._stopping.wait()
+        finally:
+            await self._shutdown(tasks)
+
+    def stop(self) -> None:
+        """Asks for the end; what is in hand is stopped and recorded."""
+        self._stopping.set()
+
+    def reload(self) -> None:
+        """Asks for the configuration to be read again."""
+        self._reloading.set()
+
+    # --- startup and shutdown
+
+    async def _startup(self) -> None:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        settings = self._load()
+        self._engine = SparkEngine(spark_options(settings))
+        self._services = build(settings, self._engine, clock=self._clock, sleep=self._sleep)
+        await self.http.start(settings.http.address)
+        self._scheduler.start(settings.schedule)
+        self._warm_up()
+        log.info("service_started", port=self.http.port, next_slot=str(self._scheduler.next_slot))
+
+    async def _shutdown(self, tasks: list[asyncio.Task[None]]) -> None:
+        log.info("service_stopping")
+        self._scheduler.stop()
+        if self._night is not None:
+            self._night.cancel()  # it ends as `interrupted`, and is recorded so
+            await asyncio.wait([self._night])
+        tasks += [self._warming] if self._warming else []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._services is not None:
+            await self._services.close()
+        if self._engine is not None:
+            await self._engine.stop()
+        await self.http.stop()
+        log.info("service_stopped")
+
+    def _load(self) -> Settings:
+        """Reads the configuration and says how that went. ConfigError: nothing has changed."""
+        settings = load_settings(self._config, self.metrics, self._clock)
+        logs.configure(settings.logs.level, settings.logs.format, settings.state_dir)
+        return settings
+
+    # --- the engine
+
+    def _warm_up(self) -> None:
+        """Brings the session up beside everything else; READY and /livez don't wait for it."""
+        if self._warming is not None and not self._warming.done():
+            self._warming.cancel()
+        self._warming = asyncio.create_task(self._start_engine())
+
+    async def _start_engine(self) -> None:
+        engine, services = self._in_force()
+        try:
+            await engine.use(spark_options(services.settings))
+            await engine.start()
+        except IcekeeperError as exc:  # the first run tries again, and says so in its tasks
+            log.error("engine_not_started", error=str(exc), advice=exc.reason.advice)
+
+    def _engine_state(self) -> tuple[bool, int]:
+        return (self._engine.up, self._engine.restarts) if self._engine else (False, 0)
+
+    def _in_force(self) -> tuple[SparkEngine, Services]:
+        assert self._engine is not None  # both are set by the startup, which comes first
+        assert self._services is not None
+        return self._engine, self._services
+
+    # --- the queue of slots
+
+    async def _work(self) -> None:
+        while True:
+            slot = await self._slots.get()
+            engine, services = self._in_force()
+            await engine.use(spark_options(services.settings))
+            order = make_order(services.settings, slot, Trigger.SCHEDULE)
+            self._night = asyncio.create_task(
+                execute(services, order, self.metrics.observe, tables_lock=self._tables_lock)
+            )
+            try:
+                done = await self._night
+                self.metrics.ledger_up.set(done.ledger_error is None)
+            except IcekeeperError as exc:
+                log.error("slot_not_run", slot=slot.isoformat(), error=str(exc))
+            except Exception:  # the daemon outlives a bug in one night
+                log.exception("slot_crashed", slot=slot.isoformat())
+            finally:
+                self._night = None
+            if services is not self._services:
+                await services.close()  # a reload replaced them meanwhile
+
+    # --- reload
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reloading.wait()
+            self._reloading.clear()
+            try:
+                await self._swap()
+            except (ConfigError, OSError) as exc:
+                log.error("reload_failed", error=str(exc), kept=True)
+
+    async def _swap(self) -> None:
+        """Puts a new configuration in force. A run in progress keeps the services that it began with."""
+        settings = self._load()
+        engine, old = self._in_force()
+        if settings.http.address != old.settings.http.address:
+            await self.http.move(settings.http.address)
+        self._services = build(settings, engine, clock=self._clock, sleep=self._sleep)
+        self._scheduler.reschedule(settings.schedule)
+        if self._night is None:
+            await old.close()
+            self._warm_up()
+        log.info("reloaded", changed=changed_blocks(old.settings, settings))

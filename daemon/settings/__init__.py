@@ -1,0 +1,6 @@
+"""The settings of icekeeper: `load` reads them, `Settings` is what they are."""
+
+from daemon.settings.file import find_config, load, schema, shown
+from daemon.settings.model import Settings
+
+__all__ = ["Settings", "find_config", "load", "schema", "shown"]

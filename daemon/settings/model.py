@@ -1,0 +1,349 @@
+"""The settings: typed, frozen and strict. Reading files lives in `file.py`, how values are written in `values.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from daemon.core.model import (
+    AuditPolicy,
+    AuditStatus,
+    CompactPolicy,
+    ExpirePolicy,
+    StageLimits,
+    TablePolicy,
+)
+from daemon.settings.values import Cron, Duration, Identifier, Percent, Size, TimeZone
+
+
+class Block(BaseModel):
+    """A block of the file: unknown keys are refused, and nothing changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# --- the blocks
+
+
+class Schedule(Block):
+    cron: Cron = "0 2 * * *"
+    """When a night begins: minute, hour, day, month, weekday (by name)."""
+    timezone: TimeZone = "UTC"
+    """The zone of the cron expression. The audited day is a UTC day, whatever this says."""
+    catch_up: Duration = timedelta(hours=12)
+    """A slot missed while icekeeper was down is done at its start if it is younger than this."""
+
+
+STAGE_BLOCKS = ("compact", "expire", "audit")
+
+# Tested together: Spark 4.1 has an Iceberg runtime from 1.11 on. JDBC catalogs need a driver of their database.
+DEFAULT_PACKAGES = (
+    "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0",
+    "org.apache.iceberg:iceberg-aws-bundle:1.12.0",
+    "org.postgresql:postgresql:42.7.13",
+)
+
+
+class Spark(Block):
+    master: Annotated[str, Field(pattern=r"^(local(\[(\d+|\*)\])?|(spark|k8s)://.+|yarn)$")] = "local[2]"
+    """Spark's master: local[N], spark://host:7077, k8s://..., yarn."""
+    driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "2g"
+    """The heap of Spark's JVM, as Spark writes it: 2g, 1500m."""
+    jars: tuple[str, ...] = ()
+    """Paths of jars. Given, nothing is fetched: they have to hold Iceberg's runtime and what the catalog needs."""
+    packages: tuple[str, ...] | None = None
+    """Maven coordinates fetched at the first start; by default Iceberg's runtime, its AWS bundle and PostgreSQL's
+    driver, or none where jars are given."""
+    home: Path | None = None
+    """Another Spark than the one icekeeper brings. SPARK_HOME of the environment is ignored."""
+    recycle: Duration = timedelta(days=1)
+    """The session is renewed after this time, between runs."""
+    conf: dict[str, str] = Field(default_factory=dict)
+    """Any Spark setting. Those whose name says secret, password or token stay off the JVM's command line."""
+
+
+class Catalog(Block):
+    name: Identifier
+    """The catalog's name in Spark. In a JDBC catalog it is part of the key: another name hides every table."""
+    type: Literal["rest", "jdbc", "hadoop", "hive", "glue", "custom"]
+    """Iceberg's catalog type; custom takes its class from properties: catalog-impl."""
+    uri: str | None = None
+    """Where the catalog is: http://... (rest), jdbc:postgresql://... (jdbc), thrift://... (hive)."""
+    warehouse: str | None = None
+    """The warehouse's location, or its name on a REST catalog."""
+    properties: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Any catalog property (s3.endpoint, jdbc.user, ...). NAME_file reads NAME's value from a file."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Catalog:
+        needed = {"rest": "uri", "jdbc": "uri", "hive": "uri", "hadoop": "warehouse"}.get(self.type)
+        if needed is not None and getattr(self, needed) is None:
+            raise ValueError(f"a {self.type} catalog needs {needed}")
+        if self.type == "custom" and "catalog-impl" not in self.properties:
+            raise ValueError("a custom catalog needs properties: {catalog-impl: its class}")
+        return self
+
+    def spark_properties(self) -> dict[str, str]:
+        """What follows `spark.sql.catalog.NAME.` in Spark's settings."""
+        own = {"uri": self.uri, "warehouse": self.warehouse}
+        if self.type != "custom":
+            own["type"] = self.type
+        return {**{key: value for key, value in own.items() if value is not None}, **self.properties}
+
+
+class ClickHouse(Block):
+    url: Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")]
+    """The HTTP interface: http://clickhouse:8123. No user or password in it."""
+    database: Identifier
+    """The database of the sources; a source may name another one: other.table."""
+    user: str = "default"
+    password: SecretStr = SecretStr("")
+    """Rather a password_file, or ICEKEEPER_CLICKHOUSE__PASSWORD."""
+    password_file: Path | None = None
+    """A file that holds the password."""
+    settings: dict[str, str | int | float] = {"max_memory_usage": 4 * 1024**3}
+    """ClickHouse settings of every count; max_execution_time follows the audit's timeout."""
+
+
+class Postgres(Block):
+    dsn: Annotated[str, Field(pattern=r"^postgres(ql)?://")]
+    """postgresql://user@host:port/database, without the password."""
+    password: SecretStr | None = None
+    """Rather a password_file, or ICEKEEPER_POSTGRES__PASSWORD."""
+    password_file: Path | None = None
+    """A file that holds the password."""
+
+
+class Offload(Block):
+    table: Identifier = "offload_watermarks"
+    """The table in which the offload keeps its watermarks; that it is absent is fine."""
+    dsn: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
+    """Where that table is, if not in icekeeper's own database."""
+    password: SecretStr | None = None
+    password_file: Path | None = None
+
+
+class Run(Block):
+    max_duration: Duration = timedelta(hours=4)
+    """A run's budget. Compactions and expiries that no longer fit are held; the audit always runs."""
+
+
+class _Stage(Block):
+    timeout: Duration = timedelta(minutes=10)
+    """How long one attempt may take."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 1
+    """How many attempts follow a failed one, where trying again can help."""
+    retry_delay: Duration = timedelta(minutes=2)
+    """How long to wait before each."""
+
+    def limits(self) -> StageLimits:
+        return StageLimits(self.timeout, self.retries, self.retry_delay)
+
+
+class Compact(_Stage):
+    strategy: Literal["binpack"] = "binpack"
+    """Iceberg's rewrite strategy."""
+    target_file_size: Size = 128 * 1024**2
+    """The size that files are packed to."""
+    min_input_files: Annotated[int, Field(ge=1)] = 5
+    """A partition with fewer small files than this is left alone."""
+
+    def policy(self) -> CompactPolicy:
+        return CompactPolicy(self.limits(), self.strategy, self.target_file_size, self.min_input_files)
+
+
+class Expire(_Stage):
+    timeout: Duration = timedelta(minutes=5)
+    retry_delay: Duration = timedelta(minutes=1)
+    older_than: Duration = timedelta(days=7)
+    """Snapshots older than this go, measured from the slot."""
+    retain_last: Annotated[int, Field(ge=1)] = 3
+    """So many last snapshots of a branch stay whatever their age."""
+    hold_on: tuple[Literal["missing_data", "warning", "error"], ...] = ()
+    """Audit findings that hold the table's expiry: old snapshots may be the only copy."""
+    hold_max: Duration = timedelta(days=7)
+    """No finding holds an expiry longer than this."""
+
+    def policy(self) -> ExpirePolicy:
+        held = frozenset(AuditStatus(status) for status in self.hold_on)
+        return ExpirePolicy(self.limits(), self.older_than, self.retain_last, held, self.hold_max)
+
+
+class Audit(_Stage):
+    enabled: bool = True
+    """false: no audit. A table says audit: off."""
+    warning_pct: Percent = Decimal(1)
+    """More missing rows than this share of ClickHouse's are a warning."""
+    missing_pct: Percent = Decimal(5)
+    """More than this are missing data."""
+    final: Literal["auto"] | bool = "auto"
+    """Count with FINAL: auto does on Replacing-, Summing- and AggregatingMergeTree."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Audit:
+        if self.warning_pct > self.missing_pct:
+            raise ValueError(f"warning_pct ({self.warning_pct}) must not exceed missing_pct ({self.missing_pct})")
+        return self
+
+    def policy(self) -> AuditPolicy:
+        final = None if self.final == "auto" else self.final
+        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, final)
+
+
+def _off(value: object) -> object:
+    """`audit: off`, which YAML 1.1 reads as false."""
+    return {"enabled": False} if value is False or value == "off" else value
+
+
+_AUDIT_OR_OFF = {"anyOf": [{"$ref": "#/$defs/Audit"}, {"const": "off"}, {"const": False}]}
+
+
+class Table(Block):
+    name: Identifier
+    """The Iceberg table: namespace.table."""
+    source: Identifier | None = None
+    """The ClickHouse table it is offloaded from; without one there is no audit."""
+    timestamp: Identifier = "timestamp"
+    """The event-time column, of the same name on both sides."""
+    layer: str = ""
+    """bronze, silver, gold: what people group their queries by."""
+    source_ttl: Duration | None = None
+    """How long ClickHouse keeps rows; a window that begins earlier can't be judged."""
+    enabled: bool = True
+    """false: icekeeper leaves the table alone."""
+    compact: Compact = Compact()
+    """Keys that differ from the compact block for this table."""
+    expire: Expire = Expire()
+    """Keys that differ from the expire block for this table."""
+    audit: Annotated[Audit, BeforeValidator(_off), WithJsonSchema(_AUDIT_OR_OFF)] = Audit()
+    """Keys that differ from the audit block for this table; or off."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Table:
+        if "." not in self.name:
+            raise ValueError(f"{self.name} needs its namespace: namespace.{self.name}")
+        return self
+
+
+class Http(Block):
+    listen: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$|^\[[0-9a-fA-F:]+\]:\d+$")] = "127.0.0.1:9420"
+    """The address of metrics, health and page. Port 0 takes any free one."""
+    token: SecretStr | None = None
+    """The bearer token that POST requests need; without one they are refused. Rather a token_file."""
+    token_file: Path | None = None
+    """A file that holds the token."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class Logs(Block):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+    """auto: colours on a terminal, JSON elsewhere."""
+    retention: Duration = timedelta(days=400)
+    """How long the ledger keeps the logs of runs."""
+
+
+class Settings(BaseSettings):
+    """icekeeper's settings: one YAML file, and ICEKEEPER_BLOCK__KEY of the environment over it."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        env_prefix="ICEKEEPER_",
+        env_nested_delimiter="__",
+        title="icekeeper",
+    )
+
+    schedule: Schedule = Schedule()
+    mode: Literal["maintain", "observe"] = "maintain"
+    """observe: plans and audits, but changes no table (for the days of a cut-over)."""
+    replicas: Literal[False] = False
+    """true: a lease in PostgreSQL lets a standby take over. Not yet available."""
+    spark: Spark = Spark()
+    catalog: Catalog
+    clickhouse: ClickHouse
+    postgres: Postgres
+    offload: Offload = Offload()
+    run: Run = Run()
+    compact: Compact = Compact()
+    expire: Expire = Expire()
+    audit: Audit = Audit()
+    tables: Annotated[tuple[Table, ...], Field(min_length=1)]
+    http: Http = Http()
+    logs: Logs = Logs()
+    notify: tuple[str, ...] = Field(default=(), max_length=0)
+    """Not yet available."""
+    state_dir: Path = Path("/var/lib/icekeeper")
+    """Where icekeeper keeps its lock, logs of runs and Spark's scratch files."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, so that a container can set a password without one."""
+        return env_settings, init_settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blocks_reach_tables(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """A table's compact, expire and audit blocks hold only what differs: the rest is the common block's."""
+        tables = data.get("tables")
+        if not isinstance(tables, list):
+            return data
+        return {**data, "tables": [_completed(table, data) if isinstance(table, dict) else table for table in tables]}
+
+    @model_validator(mode="after")
+    def _tables_fit(self) -> Settings:
+        seen: set[str] = set()
+        for table in self.tables:
+            if table.name in seen:
+                raise ValueError(f"tables: {table.name} is listed twice")
+            seen.add(table.name)
+        return self
+
+    def policies(self) -> tuple[TablePolicy, ...]:
+        """The enabled tables in their order, each with what is to be done with it."""
+        return tuple(self._policy(table) for table in self.tables if table.enabled)
+
+    def _policy(self, table: Table) -> TablePolicy:
+        return TablePolicy(
+            name=table.name,
+            source=table.source,
+            timestamp=table.timestamp,
+            layer=table.layer,
+            source_ttl=table.source_ttl,
+            compact=table.compact.policy(),
+            expire=table.expire.policy(),
+            audit=table.audit.policy() if table.source is not None and table.audit.enabled else None,
+        )
+
+    def digest(self) -> str:
+        """A short hash of everything that is set: two runs with the same one ran with the same settings."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _completed(table: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    completed = dict(table)
+    for block in STAGE_BLOCKS:
+        common, own = data.get(block, {}), table.get(block, {})
+        if isinstance(common, dict) and isinstance(own, dict):
+            completed[block] = {**common, **own}
+    return completed

@@ -1,0 +1,101 @@
+"""Values as people write them: 10m, 7d, 128MiB, cold.trades, a cron line. What they mean for the night is not here."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from decimal import Decimal
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from apscheduler.triggers.cron import CronTrigger
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS_B = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_DURATION = re.compile(r"(\d+)(s|m|h|d)")
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)")
+_IDENTIFIER = re.compile(r"[^\s.`]+(\.[^\s.`]+)*")
+
+
+def parse_duration(value: object) -> timedelta:
+    """`30s`, `10m`, `12h`, `7d`, or several together (`1h30m`)."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str):
+        parts = _DURATION.findall(value)
+        if parts and "".join(number + unit for number, unit in parts) == value.replace(" ", ""):
+            return timedelta(seconds=sum(int(number) * _UNITS_S[unit] for number, unit in parts))
+    raise ValueError("a duration is written like 30s, 10m, 12h, 7d or 1h30m")
+
+
+def format_duration(value: timedelta) -> str:
+    """The same duration in the largest unit that it is a whole number of."""
+    seconds = round(value.total_seconds())
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _UNITS_S[unit] == 0:
+            return f"{seconds // _UNITS_S[unit]}{unit}"
+    return f"{seconds}s"
+
+
+def parse_size(value: object) -> int:
+    """`128MiB`, `1GiB`; a bare number is refused, for nobody knows its unit."""
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        return int(match.group(1)) * _UNITS_B[match.group(2)]
+    raise ValueError("a size is written like 128MiB or 1GiB (B, KiB, MiB, GiB, TiB)")
+
+
+def format_size(value: int) -> str:
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if value and value % _UNITS_B[unit] == 0:
+            return f"{value // _UNITS_B[unit]}{unit}"
+    return f"{value}B"
+
+
+def _identifier(value: str) -> str:
+    if not _IDENTIFIER.fullmatch(value):
+        raise ValueError("an identifier has no spaces, backticks or empty parts, like cold.silver_trades")
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as exc:
+        raise ValueError("a time zone is a name of the tz database, like UTC or Europe/Berlin") from exc
+    return value
+
+
+def _cron(value: str) -> str:
+    fields = value.split()
+    if len(fields) != 5:
+        raise ValueError("a cron expression has five fields: minute hour day month weekday, like 0 2 * * *")
+    if re.search(r"\d", fields[4]):
+        # Cron counts from Sunday = 0, APScheduler from Monday = 0: a number would silently be another day.
+        raise ValueError("weekdays are written as names (mon, tue, ... sun): a number means another day elsewhere")
+    try:
+        CronTrigger.from_crontab(value, timezone="UTC")
+    except ValueError as exc:
+        raise ValueError(f"not a cron expression: {exc}") from exc
+    return value
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^(\d+[smhd])+$", "examples": ["30s", "10m", "7d"]}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB|TiB)$", "examples": ["128MiB"]}),
+]
+Identifier = Annotated[str, AfterValidator(_identifier)]
+TimeZone = Annotated[str, AfterValidator(_timezone)]
+Cron = Annotated[str, AfterValidator(_cron)]
+# By its text: the float 0.1 is not a tenth, and verdicts are decided exactly.
+Percent = Annotated[
+    Decimal, BeforeValidator(lambda value: str(value) if isinstance(value, float) else value), Field(ge=0, le=100)
+]

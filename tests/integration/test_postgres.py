@@ -1,0 +1,608 @@
+"""The ledger, its migrations and the offload's watermark on a real PostgreSQL. What a night puts in: unit/."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from daemon.adapters.ledger import PostgresLedger
+from daemon.adapters.postgres import Postgres, PostgresOffload, Target, quoted
+from daemon.adapters.sql.grants import grants
+from daemon.adapters.sql.migrations import migrate, pending
+from daemon.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
+from daemon.core.model import (
+    AuditResult,
+    AuditStatus,
+    MissingHour,
+    RunOpening,
+    RunOutcome,
+    RunReport,
+    Stage,
+    StageResult,
+    TableHealth,
+    TaskOutcome,
+    Trigger,
+    Watermark,
+)
+from daemon.core.reasons import Reason
+from daemon.sandbox.postgres import Postgres as Server
+from daemon.sandbox.process import Janitor, free_ports
+
+SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
+REVISIONS = ["0001_ledger"]
+# Odd on purpose: what must be quoted or encoded somewhere is.
+PASSWORD = "s3cr3t/p@ss:w'rd"
+
+OLD_TABLE = """
+    CREATE TABLE maintenance_audit_log (
+      id {id} PRIMARY KEY, run_timestamp {instant} NOT NULL DEFAULT now(), iceberg_table varchar(255) NOT NULL,
+      ch_source varchar(255) NOT NULL, layer varchar(20) NOT NULL, audit_window_hours {hours} NOT NULL,
+      window_start {instant} NOT NULL, window_end {instant} NOT NULL, ch_row_count {count} NOT NULL,
+      iceberg_row_count {count} NOT NULL, delta {count} NOT NULL, delta_pct numeric(8,4), status {status}, notes text)
+"""
+PLAIN = {"id": "serial", "instant": "timestamptz", "hours": "int", "count": "bigint", "status": "varchar(20) NOT NULL"}
+OLD_ROW = """
+    INSERT INTO maintenance_audit_log (run_timestamp, iceberg_table, ch_source, layer, audit_window_hours,
+      window_start, window_end, ch_row_count, iceberg_row_count, delta, delta_pct, status, notes)
+    VALUES ('2026-02-10 02:10', 'cold.old', 'old', 'gold', 24, '2026-02-09', '2026-02-10', 200, 199, -1, -.5, 'ok', 'x')
+"""
+
+
+class Database:
+    """An empty database of the server, and what talks to it."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.dsn = server.dsn(name)
+        self.postgres = Postgres(self.dsn, PASSWORD)
+        self.ledger = PostgresLedger(self.postgres)
+
+    def sql(self, text: str, *args: object) -> list[tuple[Any, ...]]:
+        return self.server.execute(self.name, text, *args)
+
+    async def migrate(self) -> list[str]:
+        return await migrate(self.dsn, PASSWORD)
+
+    def rows(self) -> dict[str, int]:
+        tables = ("runs", "tasks", "logs", "audit_log")
+        return {table: self.sql(f"SELECT count(*) FROM maintenance_{table}")[0][0] for table in tables}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    janitor = Janitor()
+    with ExitStack() as stack:
+        stack.callback(janitor.dismiss)
+        server = Server(tmp_path_factory.mktemp("pg"), janitor, password=PASSWORD)
+        server.start()
+        stack.callback(server.stop)
+        yield server
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+async def empty(server: Server) -> AsyncIterator[Database]:
+    """A database without any table."""
+    name = f"ledger{next(_numbers)}"
+    await asyncio.to_thread(server.create_database, name)
+    database = Database(server, name)
+    yield database
+    await database.postgres.close()
+
+
+@pytest.fixture
+async def database(empty: Database) -> Database:
+    """A migrated one."""
+    await empty.migrate()
+    return empty
+
+
+def health(files: int) -> TableHealth:
+    return TableHealth(
+        data_files=files,
+        small_files=files - 1,
+        bytes=5_000_000_000,
+        records=10,
+        delete_files=0,
+        manifests=2,
+        snapshots=96,
+        snapshot_id=8_123_456_789_012_345_678,
+    )
+
+
+def task(stage: Stage, table: str, **changes: Any) -> StageResult:
+    plain = StageResult(
+        stage=stage,
+        table=table,
+        outcome=TaskOutcome.DONE,
+        reason=None,
+        note="960 -> 1 files",
+        attempts=1,
+        started_at=SLOT + timedelta(seconds=3),
+        duration_s=2.125,
+        before=health(960),
+        after=health(1),
+    )
+    return replace(plain, **changes)
+
+
+def audit(table: str = "cold.silver_trades", **changes: Any) -> AuditResult:
+    plain = AuditResult(
+        run_id=UUID(int=0),
+        slot=SLOT,
+        trigger=Trigger.SCHEDULE,
+        run_timestamp=SLOT + timedelta(minutes=5),
+        iceberg_table=table,
+        ch_source=table.removeprefix("cold."),
+        layer="silver",
+        audit_window_hours=24,
+        window_start=datetime(2026, 2, 17, tzinfo=UTC),
+        window_end=datetime(2026, 2, 18, tzinfo=UTC),
+        ch_row_count=5_000_000_000,
+        iceberg_row_count=4_500_000_000,
+        delta=-500_000_000,
+        delta_pct=Decimal("-10.0000"),
+        status=AuditStatus.MISSING_DATA,
+        reason=Reason.OFFLOAD_BEHIND,
+        notes="iceberg lacks rows",
+        snapshot_id=8_123_456_789_012_345_678,
+        ch_query="SELECT count() FROM silver_trades",
+        iceberg_query="SELECT count(*) FROM k2.cold.silver_trades",
+        ch_final=False,
+        watermark=datetime(2026, 2, 17, 23, 45, 1, 250, tzinfo=UTC),
+        missing_hours=(MissingHour(datetime(2026, 2, 17, 3, tzinfo=UTC), 7, 5),),
+    )
+    return replace(plain, **changes)
+
+
+def uncounted(table: str = "cold.gold_ohlcv_1m") -> AuditResult:
+    nothing = dict.fromkeys(
+        ("ch_row_count", "iceberg_row_count", "delta", "delta_pct", "snapshot_id", "ch_query", "iceberg_query")
+    )
+    return audit(
+        table,
+        **nothing,
+        status=AuditStatus.ERROR,
+        reason=Reason.SOURCE_DOWN,
+        ch_final=None,
+        watermark=None,
+        missing_hours=(),
+    )
+
+
+def report(*audits: AuditResult, trigger: Trigger = Trigger.SCHEDULE, **changes: Any) -> RunReport:
+    run_id = uuid4()
+    plain = RunReport(
+        run_id=run_id,
+        slot=SLOT,
+        trigger=trigger,
+        outcome=RunOutcome.FAILED,
+        started_at=SLOT + timedelta(seconds=1),
+        finished_at=SLOT + timedelta(seconds=301.5),
+        settings_hash="9f86d081",
+        tasks=(
+            task(Stage.COMPACT, "cold.silver_trades"),
+            task(Stage.COMPACT, "cold.a", outcome=TaskOutcome.SKIPPED, reason=Reason.TOO_FEW_FILES, after=None),
+            task(Stage.AUDIT, "cold.silver_trades", before=None, after=None, error="RuntimeException: x", attempts=2),
+        ),
+        audits=tuple(replace(row, run_id=run_id, trigger=trigger) for row in audits),
+    )
+    return replace(plain, **changes)
+
+
+def opening(of: RunReport) -> RunOpening:
+    return RunOpening(of.run_id, of.slot, of.trigger, of.started_at, of.settings_hash, (Stage.AUDIT,), ("cold.a",))
+
+
+LOGS = ({"event": "run_started", "level": "info", "n": 1}, {"event": "run_ended", "deep": {"a": [1, None, True]}})
+
+
+async def stored(ledger: PostgresLedger, run_id: UUID) -> dict[str, Any]:
+    row = await ledger.run(run_id)
+    assert row is not None
+    return dict(row)
+
+
+# --- migrations
+
+
+async def test_a_fresh_database_is_migrated_once(empty: Database) -> None:
+    assert await pending(empty.dsn, PASSWORD) == REVISIONS
+    assert await empty.migrate() == REVISIONS
+    assert await pending(empty.dsn, PASSWORD) == []
+    assert await empty.migrate() == []
+    assert empty.rows() == {"runs": 0, "tasks": 0, "logs": 0, "audit_log": 0}
+    assert empty.sql("SELECT version_num FROM icekeeper_schema_version") == [("0001_ledger",)]
+
+
+async def test_two_that_migrate_at_once_do_not_collide(empty: Database) -> None:
+    results = await asyncio.gather(*(empty.migrate() for _ in range(3)))
+    assert sorted(results) == [[], [], REVISIONS]
+
+
+async def test_the_tables_come_to_where_the_search_path_leads(empty: Database) -> None:
+    empty.sql("CREATE SCHEMA ops")
+    dsn = f"{empty.dsn}?search_path=ops"
+    assert await migrate(dsn, PASSWORD) == REVISIONS
+    schemas = empty.sql("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename ~ 'maintenance_|icekeeper_'")
+    assert schemas == [("ops",)]
+    with pytest.raises(PermanentError, match=r"has been selected to create in.*search_path"):
+        await migrate(f"{empty.dsn}?search_path=nowhere", PASSWORD)
+
+
+async def test_tables_of_a_newer_icekeeper_are_left_alone(database: Database) -> None:
+    database.sql("UPDATE icekeeper_schema_version SET version_num = '0999_future'")
+    for ask in (migrate, pending):
+        with pytest.raises(PermanentError, match=r"newer icekeeper.*0999_future"):
+            await ask(database.dsn, PASSWORD)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        PLAIN,
+        PLAIN | {"count": "integer", "status": "varchar(7) NOT NULL"},
+        PLAIN | {"instant": "timestamp", "id": "int GENERATED ALWAYS AS IDENTITY", "hours": "smallint"},
+        PLAIN | {"id": "uuid DEFAULT gen_random_uuid()", "status": "verdict NOT NULL", "count": "numeric"},
+        PLAIN | {"status": "text NOT NULL CHECK (status IN ('ok', 'gap'))"},
+        PLAIN | {"status": "text NOT NULL, slot timestamptz"},
+    ],
+    ids=["plain", "integers", "no_zone", "enum", "check", "has_slot"],
+)
+async def test_an_old_audit_log_is_adopted_with_its_rows(empty: Database, shape: dict[str, str]) -> None:
+    if "verdict" in shape["status"]:
+        empty.sql("CREATE TYPE verdict AS ENUM ('ok', 'gap')")
+    empty.sql("ALTER DATABASE " + empty.name + " SET timezone = 'Asia/Kolkata'")  # ours is UTC all the same
+    empty.sql(OLD_TABLE.format(**shape))
+    empty.sql("SET timezone = 'UTC';" + OLD_ROW)
+    columns = "iceberg_table, ch_row_count, delta_pct, status::text, extract(epoch FROM window_end), notes"
+    before = empty.sql(f"SELECT {columns} FROM maintenance_audit_log")
+
+    assert await empty.migrate() == REVISIONS
+
+    assert empty.sql(f"SELECT {columns} FROM maintenance_audit_log") == before
+    overflow = audit("cold.much", ch_row_count=1, iceberg_row_count=10**12, delta_pct=Decimal(10**14), notes="n" * 999)
+    night = report(audit(), uncounted(), overflow, audit("cold.ok", status=AuditStatus.OK))
+    await empty.ledger.close_run(night)
+    rows = (await stored(empty.ledger, night.run_id))["audits"]
+    assert [{**row, "missing_hours": ...} for row in rows] == [
+        {**asdict(row), "missing_hours": ...} for row in sorted(night.audits, key=lambda row: row.iceberg_table)
+    ]
+    window_end = "SELECT DISTINCT extract(epoch FROM window_end) FROM maintenance_audit_log WHERE run_id IS NOT NULL"
+    assert empty.sql(window_end) == [(Decimal(int(audit().window_end.timestamp())),)]
+    empty.sql("SET timezone = 'UTC';" + OLD_ROW)  # who wrote there before still can
+    if "CHECK" in shape["status"]:
+        empty.sql(OLD_ROW.replace("'ok'", "'gap'"))
+        with pytest.raises(Exception, match="status_check"):
+            empty.sql(OLD_ROW.replace("'ok'", "'nonsense'"))
+
+
+async def test_a_view_in_the_way_is_named_and_nothing_is_changed(empty: Database) -> None:
+    empty.sql(OLD_TABLE.format(**PLAIN))
+    empty.sql('CREATE VIEW "Daily Gaps" AS SELECT iceberg_table, max(delta_pct) FROM maintenance_audit_log GROUP BY 1')
+    with pytest.raises(PermanentError, match=r'delta_pct numeric\(20,4\).*"Daily Gaps".*Nothing was changed'):
+        await empty.migrate()
+    assert empty.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == [("maintenance_audit_log",)]
+    empty.sql('DROP VIEW "Daily Gaps"')
+    empty.sql("CREATE VIEW harmless AS SELECT iceberg_table, delta FROM maintenance_audit_log")
+    assert await empty.migrate() == REVISIONS
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("ALTER TABLE maintenance_audit_log ADD written_by text NOT NULL", "written_by.*not-null"),
+        ("ALTER TABLE maintenance_audit_log ADD CHECK (status = 'ok' OR notes = '')", "violates check constraint"),
+        ("ALTER TABLE maintenance_audit_log ADD run_id text", "run_id is text.*uuid.*rename"),
+        ("ALTER TABLE maintenance_audit_log RENAME TO x; CREATE VIEW maintenance_audit_log AS TABLE x", "is no table"),
+        ("CREATE TABLE maintenance_runs ()", '"maintenance_runs" already exists'),
+    ],
+)
+async def test_an_audit_log_that_would_refuse_our_rows_is_not_adopted(
+    empty: Database, spoil: str, message: str
+) -> None:
+    empty.sql(OLD_TABLE.format(**PLAIN))
+    empty.sql(spoil)
+    with pytest.raises(PermanentError, match=message):
+        await empty.migrate()
+    assert await pending(empty.dsn, PASSWORD) == REVISIONS
+    assert empty.sql("SELECT to_regclass('maintenance_tasks'), to_regclass('icekeeper_schema_version')") == [
+        (None, None)
+    ]
+
+
+# --- the ledger
+
+
+async def test_a_report_comes_back_as_it_was_stored(database: Database) -> None:
+    night = report(audit(), uncounted())
+    await database.ledger.open_run(opening(night))
+    (under_way,) = await database.ledger.runs(10)
+    assert (under_way["outcome"], under_way["finished_at"], under_way["tables"]) == (None, None, ["cold.a"])
+
+    await database.ledger.close_run(night, LOGS)
+
+    row = await stored(database.ledger, night.run_id)
+    facts = ("run_id", "slot", "trigger", "outcome", "started_at", "finished_at", "duration_s", "settings_hash")
+    assert {key: row[key] for key in facts} == {key: getattr(night, key) for key in facts}
+    assert row["tasks"] == [asdict(task) for task in night.tasks]
+    by_name = sorted(night.audits, key=lambda row: row.iceberg_table)
+    assert row["audits"] == [{**asdict(row), "missing_hours": list(asdict(row)["missing_hours"])} for row in by_name]
+    assert row["logs"] == list(LOGS)
+    assert await database.ledger.run(uuid4()) is None
+
+
+async def test_storing_twice_changes_nothing_and_opening_late_reopens_nothing(database: Database) -> None:
+    night = report(audit(), uncounted())
+    await database.ledger.close_run(night, LOGS)
+    first, rows = await database.ledger.run(night.run_id), database.rows()
+    await asyncio.gather(*(database.ledger.close_run(night, LOGS) for _ in range(3)))
+    assert (await database.ledger.run(night.run_id), database.rows()) == (first, rows)
+    await database.ledger.open_run(opening(night))
+    assert await database.ledger.run(night.run_id) == {**(first or {}), "stages": ["audit"], "tables": ["cold.a"]}
+
+
+async def test_a_slot_has_one_audit_of_a_table_but_operators_may_have_many(database: Database) -> None:
+    died = report(audit(notes="early"), audit("cold.b"))
+    again = report(audit(notes="late", run_timestamp=SLOT + timedelta(hours=1)), trigger=Trigger.RESUME)
+    by_hand = [report(audit(notes=f"hand {n}"), trigger=Trigger.MANUAL) for n in range(2)]
+    next_night = report(audit(slot=SLOT + timedelta(days=1)))
+    # The spool may bring the older one last, and again: the later count stays.
+    for night in (again, *by_hand, died, next_night, again, died):
+        await database.ledger.close_run(night)
+    notes = database.sql("SELECT notes FROM maintenance_audit_log WHERE iceberg_table ~ 'silver' AND slot = $1", SLOT)
+    assert sorted(notes) == [("hand 0",), ("hand 1",), ("late",)]
+    assert [row["iceberg_table"] for row in (await stored(database.ledger, died.run_id))["audits"]] == ["cold.b"]
+    assert database.rows()["audit_log"] == 5
+
+
+async def test_runs_are_listed_newest_first_and_found_by_the_beginning_of_their_id(database: Database) -> None:
+    ids = [UUID("3f2a0000-0000-4000-8000-00000000000" + digit) for digit in "123"] + [uuid4()]
+    nights = [replace(report(), run_id=run_id, started_at=SLOT + timedelta(days=n)) for n, run_id in enumerate(ids)]
+    for night in nights:
+        await database.ledger.close_run(replace(night, finished_at=night.started_at))
+    assert [row["run_id"] for row in await database.ledger.runs(3)] == ids[:0:-1]
+    assert [row["run_id"] for row in await database.ledger.find_runs("3F2A")] == ids[2::-1]
+    assert [row["run_id"] for row in await database.ledger.find_runs(str(ids[1]))] == [ids[1]]
+    for nothing in ("", "%", "xyz", "0" * 33):
+        assert await database.ledger.find_runs(nothing) == ()
+
+
+async def test_text_that_postgresql_refuses_does_not_cost_the_record(database: Database) -> None:
+    evil = "a\0b\ud800c"
+    night = report(audit(notes=evil, ch_query=evil), tasks=(task(Stage.AUDIT, "cold.a", error=evil),))
+    line = {"event": evil, "nan": float("nan"), "id": night.run_id, "at": SLOT, "path": {evil: {1}}}
+    await database.ledger.close_run(night, (line,))
+    row = await stored(database.ledger, night.run_id)
+    tame = "a\N{REPLACEMENT CHARACTER}b?c"
+    assert row["tasks"][0]["error"] == row["audits"][0]["notes"] == row["audits"][0]["ch_query"] == tame
+    expected = {"event": tame, "nan": "nan", "id": str(night.run_id), "at": SLOT.isoformat(), "path": {tame: [1]}}
+    assert row["logs"] == [expected]
+
+
+async def test_a_record_that_is_refused_leaves_nothing_and_is_told_from_a_database_that_is_not_ready(
+    database: Database,
+) -> None:
+    database.sql("ALTER TABLE maintenance_logs ADD CHECK (line_no < 2)")
+    with pytest.raises(PermanentError, match=r"refused it: .*maintenance_logs_line_no_check") as refused:
+        await database.ledger.close_run(report(audit()), LOGS)
+    assert refused.value.reason is Reason.UNEXPECTED
+    assert set(database.rows().values()) == {0}
+
+
+async def test_an_unmigrated_database_says_what_to_run(empty: Database) -> None:
+    for ask in (empty.ledger.runs(1), empty.ledger.close_run(report(audit())), empty.ledger.run(uuid4())):
+        with pytest.raises(PermanentError, match="run `icekeeper migrate`") as refused:
+            await ask
+        assert refused.value.reason is Reason.LEDGER_DOWN
+        assert f"127.0.0.1:{empty.server.port}/{empty.name}" in str(refused.value)
+
+
+async def test_a_role_with_the_printed_grants_keeps_the_ledger_and_can_do_no_more(empty: Database) -> None:
+    role = f"keeper-{empty.name}"
+    empty.sql(OLD_TABLE.format(**PLAIN))  # its serial id has a sequence that needs a right, too
+    empty.sql(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'p'")
+    dsn = empty.dsn.replace("icekeeper@", f"{role}@")
+    with pytest.raises(PermanentError, match=f"role '{role}' lacks a right: permission denied for schema") as refused:
+        await migrate(dsn, "p")
+    assert refused.value.reason is Reason.ACCESS_DENIED
+    with pytest.raises(PermanentError, match="icekeeper migrate"):
+        await grants(empty.postgres, role)
+    await empty.migrate()
+    postgres = Postgres(dsn, "p")
+    with pytest.raises(PermanentError, match="permission denied for table maintenance_runs"):
+        await PostgresLedger(postgres).runs(1)
+    for grant in await grants(empty.postgres, role):
+        empty.sql(grant)
+    night = report(audit())
+    for _ in range(2):
+        await PostgresLedger(postgres).open_run(opening(night))
+        await PostgresLedger(postgres).close_run(night, LOGS)
+    assert len((await stored(PostgresLedger(postgres), night.run_id))["audits"]) == 1
+    assert await pending(dsn, "p") == []
+    with pytest.raises(PermanentError, match="permission denied"):
+        async with postgres.connection() as connection:
+            await connection.execute("DELETE FROM maintenance_runs")
+    await postgres.close()
+
+
+# --- the server
+
+
+async def test_a_wrong_password_names_role_and_database_but_never_the_password(
+    empty: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    wrong = secrets.token_hex(8)
+    with_it = empty.dsn.replace("icekeeper@", f"icekeeper:{wrong}@")
+    asks = [Postgres(empty.dsn, wrong).ping(), Postgres(with_it, None).ping(), migrate(with_it, None)]
+    asks += [
+        Postgres(f"{empty.dsn}_none", PASSWORD).ping(),
+        Postgres(empty.dsn.replace("icekeeper@", "x@"), wrong).ping(),
+    ]
+    for ask in asks:
+        with pytest.raises(PermanentError) as refused:
+            await ask
+        shown = "".join(traceback.format_exception(refused.value)) + repr(refused.value) + caplog.text
+        assert wrong not in shown
+        assert PASSWORD not in shown
+        assert f":{empty.server.port}/{empty.name}" in str(refused.value)
+        if "_none" in str(refused.value):
+            assert "create the database" in str(refused.value)
+        else:
+            assert refused.value.reason is Reason.ACCESS_DENIED
+            assert "refused role" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:hush/a@b/db",
+        "postgresql://u:12/hush@host/db",
+        "postgresql://u:hush]@[host/db",
+        "postgresql://u:h@host:hush/db",
+        "host=x password=hush",
+        "mysql://u:hush@host/db",
+    ],
+)
+def test_a_dsn_that_is_none_is_refused_without_being_shown(dsn: str) -> None:
+    with pytest.raises(ConfigError, match="postgresql://USER@HOST") as refused:
+        Postgres(dsn, None)
+    assert "hush" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("dsn", "shown"),
+    [
+        ("postgresql://me@h/db", "PostgreSQL h:5432/db"),
+        ("postgres://me:hush@h1:1,h2/db?sslmode=require", "PostgreSQL h1:1,h2:5432/db"),
+        ("postgresql://me:hush@[::1]:7/a%2Fb", "PostgreSQL [::1]:7/a/b"),
+        ("postgresql:///db?host=/run/pg&user=me&password=hush", "PostgreSQL /run/pg:5432/db"),
+    ],
+)
+def test_a_database_is_named_without_its_password(dsn: str, shown: str) -> None:
+    assert (str(Target.of(dsn)), Target.of(dsn).role) == (shown, "me")
+
+
+async def test_a_server_that_is_away_is_a_passing_thing_for_the_same_pool(database: Database) -> None:
+    night = report(audit())
+    assert (await database.postgres.ping()).startswith("18")  # an idle connection is in the pool
+    await asyncio.to_thread(database.server.stop)
+    try:
+        for ask in (database.postgres.ping(), database.ledger.close_run(night), database.migrate()):
+            with pytest.raises(TransientError, match=f":{database.server.port}/{database.name}") as away:
+                await ask
+            assert away.value.reason is Reason.LEDGER_DOWN
+    finally:
+        await asyncio.to_thread(database.server.start)
+    await database.ledger.close_run(night)
+    assert database.rows()["runs"] == 1
+
+
+async def test_a_pool_made_before_the_server_starts_finds_it_later(server: Server) -> None:
+    away = Postgres(f"postgresql://icekeeper@127.0.0.1:{free_ports(1)[0]}/icekeeper", PASSWORD)
+    with pytest.raises(TransientError, match="does not answer"):
+        await away.ping()
+    await away.close()
+    await away.close()
+    with pytest.raises(TransientError, match="closed"):
+        await away.ping()
+
+
+async def test_a_server_that_dies_while_a_run_is_stored_keeps_none_of_it(database: Database) -> None:
+    night = report(audit())
+    blocker: Any = await asyncpg.connect(database.dsn, password=PASSWORD)
+    await blocker.execute("BEGIN; LOCK TABLE maintenance_audit_log")
+    closing = asyncio.create_task(database.ledger.close_run(night, LOGS))
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
+    async with asyncio.timeout(5):
+        while not await blocker.fetchval(waiting, database.name):  # noqa: ASYNC110  the event is PostgreSQL's
+            await asyncio.sleep(0.01)  # until the run and its tasks are written, and the audit waits
+    await asyncio.to_thread(database.server.stop)
+    try:
+        with pytest.raises(TransientError) as lost:
+            await closing
+        assert lost.value.reason is Reason.LEDGER_DOWN
+    finally:
+        blocker.terminate()
+        await asyncio.to_thread(database.server.start)
+    assert await database.ledger.runs(1) == ()
+    await database.ledger.close_run(night, LOGS)
+    assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
+
+
+async def test_a_full_server_and_a_lost_lock_are_passing_things(database: Database) -> None:
+    database.sql(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
+    database.sql(f"CREATE ROLE \"plain-{database.name}\" LOGIN PASSWORD 'p'")
+    crowded = Postgres(database.dsn.replace("icekeeper@", f"plain-{database.name}@"), "p")
+    with pytest.raises(TransientError, match="too many connections"):
+        await crowded.ping()
+    await crowded.close()
+    with pytest.raises(TransientError, match="statement timeout"):
+        async with database.postgres.connection() as connection:
+            await connection.execute("SET statement_timeout = 20; SELECT pg_sleep(5)")
+
+
+async def test_closing_does_not_wait_for_a_statement_that_does_not_end(database: Database) -> None:
+    async def endless() -> None:
+        async with database.postgres.connection() as connection:
+            started.set()
+            await connection.execute("SELECT pg_sleep(20)")
+
+    started = asyncio.Event()
+    stuck = asyncio.create_task(endless())
+    await started.wait()
+    async with asyncio.timeout(5):
+        await database.postgres.close(timeout=0.05)
+        with pytest.raises(IcekeeperError):
+            await stuck
+
+
+# --- the offload
+
+
+async def test_the_watermark_of_a_source_is_read_wherever_it_is_kept(empty: Database) -> None:
+    empty.sql("ALTER DATABASE " + empty.name + " SET timezone = 'Asia/Kolkata'")  # ours is UTC all the same
+    assert await PostgresOffload(empty.postgres).watermark("silver_trades") is None
+    assert await PostgresOffload(empty.postgres, "ops.marks").watermark("silver_trades") is None
+    empty.sql("CREATE SCHEMA ops")
+    for table, instant in (("offload_watermarks", "timestamptz"), ('ops."Marks"', "timestamp")):
+        empty.sql(
+            f"CREATE TABLE {table} (table_name text PRIMARY KEY, last_offload_timestamp {instant}, status varchar(20));"
+            "SET timezone = 'UTC';"
+            f"INSERT INTO {table} VALUES ('silver_trades', '2026-02-18 01:45', 'running'), ('new', NULL, 'initialized')"
+        )
+    for table in ("offload_watermarks", "Public.Offload_Watermarks", 'ops."Marks"'):
+        offload = PostgresOffload(empty.postgres, table)
+        at = datetime(2026, 2, 18, 1, 45, tzinfo=UTC)
+        assert await offload.watermark("silver_trades") == Watermark(at, "running")
+        assert await offload.watermark("new") is None
+        assert await offload.watermark("other") is None
+    empty.sql("CREATE TABLE else_where (x int)")
+    with pytest.raises(PermanentError, match=r'"else_where" is not the offload.*Correct offload\.table'):
+        await PostgresOffload(empty.postgres, "else_where").watermark("silver_trades")
+
+
+def test_a_table_name_is_quoted_part_by_part() -> None:
+    assert quoted("offload_watermarks") == '"offload_watermarks"'
+    assert quoted('Ops."Odd.""Name"') == '"ops"."Odd.""Name"'
+    assert quoted("x; drop table y") == '"x; drop table y"'
+    for bad in ("", ".", "a.", ".a", "a..b", 'a"', '"a', '"a"b', " ", "a\0b"):
+        with pytest.raises(ConfigError, match="no table's name"):
+            quoted(bad)

@@ -1,0 +1,433 @@
+"""The world of a night in memory: a lakehouse, a source and an offload that answer by script, and a clock to set.
+
+The tables of the lakehouse behave like Iceberg's as far as the night can see: rewrites and appends make snapshots, an
+expiry drops the named ones and the references that are due. What goes wrong, and when, a test says with `Step`s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import TypeVar
+from uuid import UUID
+
+from daemon.core.errors import IcekeeperError, PermanentError, TransientError
+from daemon.core.events import Event
+from daemon.core.model import (
+    RUN_ID_PROPERTY,
+    CompactPolicy,
+    FileGroup,
+    LakehouseCount,
+    Ref,
+    Slice,
+    Snapshot,
+    SourceCount,
+    TableHealth,
+    TablePolicy,
+    TableState,
+    Trigger,
+    Watermark,
+    Window,
+)
+from daemon.core.planning import MAIN, small_file_limit
+from daemon.core.reasons import Reason
+from daemon.stages.context import Parts, TaskContext
+from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START
+
+RUN_ID = UUID("00000000-0000-4000-8000-00000000beef")
+
+KIB = 1024
+
+
+def transient(reason: Reason, message: str = "it went wrong") -> TransientError:
+    return TransientError(message, reason=reason)
+
+
+def permanent(reason: Reason, message: str = "it can't go right") -> PermanentError:
+    return PermanentError(message, reason=reason)
+
+
+# --- time
+
+
+class ManualClock:
+    """A clock that stands still until it is moved; sleeping moves it."""
+
+    def __init__(self, now: datetime = SLOT) -> None:
+        self.now = now
+        self.slept: list[float] = []
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, by: timedelta) -> None:
+        self.now += by
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.advance(timedelta(seconds=seconds))
+        await asyncio.sleep(0)
+
+
+# --- scripts
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one call does besides its work: `first` runs before it, it `takes` time, then it may end in an `error`.
+
+    `acts` False: the call has no effect. An error with `acts` True is a reply that was lost: the work is done.
+    """
+
+    error: Exception | None = None
+    acts: bool = True
+    takes: timedelta = timedelta(0)
+    first: Callable[[], None] | None = None
+    until: asyncio.Event | None = None
+
+
+def fails(error: Exception, takes: timedelta = timedelta(0)) -> Step:
+    return Step(error, acts=False, takes=takes)
+
+
+def lands_but_fails(error: Exception, takes: timedelta = timedelta(0)) -> Step:
+    return Step(error, takes=takes)
+
+
+def does_nothing() -> Step:
+    return Step(acts=False)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that was made: `timeout` is None where the port has none."""
+
+    method: str
+    table: str
+    at: datetime
+    timeout: timedelta | None
+
+
+class Scripted:
+    """Answers calls by a script per method and table; a call without a step left just works."""
+
+    def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
+        self.clock = clock
+        self.calls = calls
+        self.down: IcekeeperError | None = None
+        self.watchers: list[Callable[[Call], None]] = []
+        self.entered = asyncio.Event()
+        self._scripts: defaultdict[tuple[str, str], deque[Step]] = defaultdict(deque)
+
+    def script(self, method: str, table: str, *steps: Step) -> None:
+        self._scripts[method, table].extend(steps)
+
+    @asynccontextmanager
+    async def _call(self, method: str, table: str, timeout: timedelta | None = None) -> AsyncIterator[bool]:
+        """Yields whether the call is to have its effect."""
+        call = Call(method, table, self.clock(), timeout)
+        self.calls.append(call)
+        for watcher in self.watchers:
+            watcher(call)
+        if self.down is not None:
+            raise self.down
+        steps = self._scripts[method, table]
+        step = steps.popleft() if steps else Step()
+        if step.first is not None:
+            step.first()
+        if step.until is not None:
+            self.entered.set()
+            await step.until.wait()
+        self.clock.advance(step.takes)
+        if step.error is not None and not step.acts:
+            raise step.error
+        yield step.acts
+        if step.error is not None:
+            raise step.error
+
+
+# --- the lakehouse
+
+
+@dataclass(frozen=True)
+class DataFile:
+    partition: str
+    size: int
+    rows: int
+
+
+@dataclass
+class FakeTable:
+    """A table: its files, its snapshots, its references. `hours` holds the rows that an audit counts."""
+
+    files: list[DataFile] = field(default_factory=list)
+    history: list[Snapshot] = field(default_factory=list)
+    refs: dict[str, Ref] = field(default_factory=dict)
+    hours: dict[datetime, int] = field(default_factory=dict)
+    rows_at: dict[int, int] = field(default_factory=dict)
+    gc_enabled: bool = True
+    delete_files: int = 0
+    # What a rewrite does wrong: rows it does not write again; files that it leaves as many as they were.
+    rewrite_loses: int = 0
+    rewrite_merges: bool = True
+    deleted_rows: int = 0
+    _ids: int = 0
+
+    @property
+    def head(self) -> int | None:
+        main = self.refs.get(MAIN)
+        return main.snapshot_id if main else None
+
+    def append(self, at: datetime, files: int = 1, partition: str = "day=2026-02-17", size: int = 50 * KIB) -> int:
+        """What the offload does: one commit of small files."""
+        added = [DataFile(partition, size, rows=100)] * files
+        return self.commit(at, "append", added=added, removed=[])
+
+    def delete_rows(self, at: datetime, rows: int) -> int:
+        """A delete file: the next rewrite leaves its rows out, and that is right."""
+        self.delete_files += 1
+        self.deleted_rows += rows
+        return self.commit(at, "delete", added=[], removed=[])
+
+    def commit(
+        self,
+        at: datetime,
+        operation: str,
+        *,
+        added: list[DataFile],
+        removed: list[DataFile],
+        properties: Mapping[str, str] | None = None,
+    ) -> int:
+        for file in removed:
+            self.files.remove(file)
+        self.files += added
+        self._ids += 1
+        numbers = {
+            "added-data-files": len(added),
+            "added-records": sum(file.rows for file in added),
+            "deleted-data-files": len(removed),
+            "deleted-records": sum(file.rows for file in removed),
+        }
+        summary = {key: str(number) for key, number in numbers.items() if number} | dict(properties or {})
+        self.history.append(Snapshot(self._ids, self.head, at, operation, summary))
+        self.refs[MAIN] = Ref(MAIN, "branch", self._ids)
+        self.rows_at[self._ids] = sum(file.rows for file in self.files) - self.deleted_rows
+        return self._ids
+
+    def rewrite(self, policy: CompactPolicy, part: Slice, run_id: UUID, at: datetime) -> None:
+        removed = [file for group in self._groups(policy, part.partitions) for file in group]
+        added = list(removed)
+        if self.rewrite_merges:
+            lost = self.rewrite_loses + self.deleted_rows
+            self.delete_files = self.deleted_rows = 0
+            added = []
+            for files in self._groups(policy, part.partitions):
+                rows = sum(file.rows for file in files) - lost
+                added.append(DataFile(files[0].partition, sum(file.size for file in files), rows))
+                lost = 0
+        self.commit(at, "replace", added=added, removed=removed, properties={RUN_ID_PROPERTY: str(run_id)})
+
+    def groups(self, policy: CompactPolicy) -> tuple[FileGroup, ...]:
+        return tuple(
+            FileGroup(files[0].partition, len(files), sum(file.size for file in files), output_files=1)
+            for files in self._groups(policy, ())
+        )
+
+    def _groups(self, policy: CompactPolicy, partitions: tuple[str, ...]) -> list[list[DataFile]]:
+        limit = small_file_limit(policy.target_file_size)
+        small = sorted((file for file in self.files if file.size < limit), key=lambda file: file.partition)
+        by_partition = [list(files) for _, files in groupby(small, key=lambda file: file.partition)]
+        return [
+            files
+            for files in by_partition
+            if len(files) >= policy.min_input_files and (not partitions or files[0].partition in partitions)
+        ]
+
+    def expire(self, ids: tuple[int, ...], now: datetime) -> int:
+        """Drops the named snapshots and, as Iceberg does with any expiry, the references whose own age has passed."""
+        commits = {snapshot.id: snapshot.committed_at for snapshot in self.history}
+        for ref in list(self.refs.values()):
+            if ref.name != MAIN and ref.max_ref_age is not None and now - commits[ref.snapshot_id] > ref.max_ref_age:
+                del self.refs[ref.name]
+        self.history = [snapshot for snapshot in self.history if snapshot.id not in ids]
+        return 10 * len(ids)
+
+    def health(self, target_file_size: int) -> TableHealth:
+        return TableHealth(
+            data_files=len(self.files),
+            small_files=sum(file.size < small_file_limit(target_file_size) for file in self.files),
+            bytes=sum(file.size for file in self.files),
+            records=sum(file.rows for file in self.files),
+            delete_files=self.delete_files,
+            manifests=len(self.history),
+            snapshots=len(self.history),
+            snapshot_id=self.head,
+        )
+
+
+class FakeLakehouse(Scripted):
+    """The port `Lakehouse` over tables in memory."""
+
+    def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
+        super().__init__(clock, calls)
+        self.tables: dict[str, FakeTable] = {}
+        self.counted_at: list[int | None] = []
+
+    async def inspect(self, table: str, target_file_size: int) -> TableState:
+        async with self._call("inspect", table):
+            found = self._table(table)
+            return TableState(
+                table=table,
+                health=found.health(target_file_size),
+                history=tuple(found.history),
+                refs=tuple(found.refs.values()),
+                gc_enabled=found.gc_enabled,
+            )
+
+    async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
+        async with self._call("file_groups", table):
+            return self._table(table).groups(policy)
+
+    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> None:
+        async with self._call("compact", table, timeout) as acts:
+            if acts:
+                self._table(table).rewrite(policy, part, run_id, self.clock())
+
+    async def expire(self, table: str, snapshot_ids: tuple[int, ...], timeout: timedelta) -> int:
+        async with self._call("expire", table, timeout) as acts:
+            return self._table(table).expire(snapshot_ids, self.clock()) if acts else 0
+
+    async def count(
+        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+    ) -> LakehouseCount:
+        async with self._call("count", table, timeout):
+            found = self._table(table)
+            pinned = snapshot_id or found.head
+            rows = sum(_within(found.hours, window).values())
+            return LakehouseCount(rows, f"SELECT count(*) FROM {table} VERSION AS OF {pinned}", pinned)
+
+    async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
+        async with self._call("count_at", table, timeout):
+            return self._table(table).rows_at[snapshot_id]
+
+    async def count_by_hour(
+        self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
+    ) -> Mapping[datetime, int]:
+        async with self._call("count_by_hour", table, timeout):
+            self.counted_at.append(snapshot_id)
+            return _within(self._table(table).hours, window)
+
+    def _table(self, table: str) -> FakeTable:
+        if table not in self.tables:
+            raise PermanentError("no such table", reason=Reason.TABLE_NOT_FOUND, where=table)
+        return self.tables[table]
+
+
+# --- the source and its offload
+
+
+class FakeSource(Scripted):
+    """The port `SourceCounter` over rows by hour. `merging` tables are counted with FINAL if it is left to them."""
+
+    def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
+        super().__init__(clock, calls)
+        self.hours: dict[str, dict[datetime, int]] = {}
+        self.merging: set[str] = set()
+        self.finals: list[bool] = []
+
+    async def count(
+        self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
+    ) -> SourceCount:
+        async with self._call("source.count", source, timeout):
+            rows = sum(_within(self.hours[source], window).values())
+            with_final = source in self.merging if final is None else final
+            return SourceCount(rows, f"SELECT count() FROM {source}", with_final)
+
+    async def count_by_hour(
+        self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
+    ) -> Mapping[datetime, int]:
+        async with self._call("source.count_by_hour", source, timeout):
+            self.finals.append(final)
+            return _within(self.hours[source], window)
+
+
+def _within(hours: Mapping[datetime, int], window: Window) -> dict[datetime, int]:
+    return {hour: rows for hour, rows in hours.items() if window.start <= hour < window.end}
+
+
+class FakeOffload(Scripted):
+    """The port `OffloadStatus`; a source without a watermark is one that the offload does not know."""
+
+    def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
+        super().__init__(clock, calls)
+        self.watermarks: dict[str, Watermark] = {}
+
+    async def watermark(self, source: str) -> Watermark | None:
+        async with self._call("watermark", source):
+            return self.watermarks.get(source)
+
+
+# --- all of it together
+
+_E = TypeVar("_E")
+
+
+class World:
+    """Everything a night needs, with the events it emits."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.calls: list[Call] = []
+        self.events: list[Event] = []
+        self.lakehouse = FakeLakehouse(self.clock, self.calls)
+        self.source = FakeSource(self.clock, self.calls)
+        self.offload = FakeOffload(self.clock, self.calls)
+        self.parts = Parts(
+            lakehouse=self.lakehouse,
+            source=self.source,
+            offload=self.offload,
+            clock=self.clock,
+            sleep=self.clock.sleep,
+        )
+
+    def add(self, policy: TablePolicy, *, rows_per_hour: int = 100) -> FakeTable:
+        """A table as a night finds it: a day's small files, snapshots of ten days, and both sides alike."""
+        table = FakeTable()
+        for days in range(10, 0, -1):
+            table.append(self.clock() - days * DAY - HOUR, files=1, partition="day=2026-02-01", size=120 * MIB)
+        table.append(self.clock() - HOUR, files=20)
+        table.hours = {WINDOW_START + hour * HOUR: rows_per_hour for hour in range(24)}
+        self.lakehouse.tables[policy.name] = table
+        if policy.source is not None:
+            self.source.hours[policy.source] = dict(table.hours)
+            self.offload.watermarks[policy.source] = Watermark(SLOT - timedelta(minutes=10), "success")
+        return table
+
+    def context(
+        self, *, limit: timedelta | None = None, retries_off: bool = False, window_hours: int | None = None
+    ) -> TaskContext:
+        return TaskContext(
+            run_id=RUN_ID,
+            slot=SLOT,
+            trigger=Trigger.SCHEDULE,
+            parts=self.parts,
+            emit=self.events.append,
+            window_hours=window_hours,
+            limit=limit,
+            retries_off=retries_off,
+        )
+
+    def emitted(self, kind: type[_E]) -> list[_E]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def called(self, method: str, table: str | None = None) -> list[Call]:
+        return [call for call in self.calls if call.method == method and table in (None, call.table)]
+
+    def methods(self, *among: str) -> list[str]:
+        """The methods called, in order; only those named, if any are."""
+        return [call.method for call in self.calls if not among or call.method in among]

@@ -1,0 +1,781 @@
+"""One task, on fakes of the ports: what it plans, what it does when a call fails or lies, and what it leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from daemon.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
+from daemon.core.events import TaskProgressed
+from daemon.core.model import (
+    RUN_ID_PROPERTY,
+    AuditPolicy,
+    AuditResult,
+    AuditStatus,
+    CompactPolicy,
+    Decision,
+    ExpirePolicy,
+    MissingHour,
+    Ref,
+    Stage,
+    TableHealth,
+    TablePolicy,
+    TaskOutcome,
+    Trigger,
+    Watermark,
+)
+from daemon.core.planning import SLICE_MAX_FILES
+from daemon.core.reasons import Reason
+from daemon.task import TaskEnd, make_plan, run_task
+from tests.unit.builders import (
+    AUDIT_LIMITS,
+    COMPACT_LIMITS,
+    DAY,
+    EXPIRE_LIMITS,
+    HOUR,
+    MIB,
+    SLOT,
+    WINDOW_START,
+    audit_policy,
+    table_policy,
+)
+from tests.unit.fakes import (
+    RUN_ID,
+    FakeTable,
+    Step,
+    World,
+    does_nothing,
+    fails,
+    lands_but_fails,
+    permanent,
+    transient,
+)
+
+pytestmark = pytest.mark.usefixtures("logs")
+
+POLICY = table_policy()
+NAME = POLICY.name
+SOURCE = "bronze_trades_binance"
+MINUTE = timedelta(minutes=1)
+
+CONFLICT = transient(Reason.CONFLICT)
+UNKNOWN = transient(Reason.COMMIT_UNKNOWN)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def table(world: World) -> FakeTable:
+    """A table with work for every stage: 20 small files, snapshots of ten days, both sides alike."""
+    return world.add(POLICY)
+
+
+def health(table: FakeTable) -> TableHealth:
+    return table.health(POLICY.compact.target_file_size)
+
+
+async def compacted(world: World, policy: TablePolicy = POLICY) -> TaskEnd:
+    return await run_task(Stage.COMPACT, policy, world.context())
+
+
+async def expired(world: World, policy: TablePolicy = POLICY) -> TaskEnd:
+    return await run_task(Stage.EXPIRE, policy, world.context())
+
+
+async def audited(world: World, policy: TablePolicy = POLICY) -> AuditResult:
+    end = await run_task(Stage.AUDIT, policy, world.context())
+    assert end.audit is not None
+    assert (end.result.outcome is TaskOutcome.FAILED) == (end.audit.status is AuditStatus.ERROR)
+    assert end.result.reason is end.audit.reason
+    return end.audit
+
+
+def ended(end: TaskEnd) -> tuple[TaskOutcome, Reason | None]:
+    return end.result.outcome, end.result.reason
+
+
+# --- compaction
+
+
+async def test_a_compaction_merges_the_small_files_and_tells_before_and_after(world: World, table: FakeTable) -> None:
+    before = health(table)
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert end.audit is None
+    assert (end.result.stage, end.result.table, end.result.attempts) == (Stage.COMPACT, NAME, 1)
+    assert (end.result.before, end.result.after) == (before, health(table))
+    assert (before.small_files, health(table).small_files) == (20, 1)
+    assert end.result.error is None
+    assert table.history[-1].summary[RUN_ID_PROPERTY] == str(RUN_ID)
+
+
+async def test_a_task_tells_when_it_began_and_how_long_it_took(world: World, table: FakeTable) -> None:
+    world.lakehouse.script("compact", NAME, Step(takes=90 * timedelta(seconds=1)))
+    result = (await compacted(world)).result
+    assert (result.started_at, result.duration_s) == (SLOT, 90.0)
+
+
+async def test_a_compacted_table_is_skipped_with_its_reason_and_the_same_health_twice(
+    world: World, table: FakeTable
+) -> None:
+    await compacted(world)
+    world.calls.clear()
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.SKIPPED, Reason.TOO_FEW_FILES)
+    assert end.result.before == end.result.after == health(table)
+    assert world.methods() == ["inspect", "file_groups"]
+
+
+async def test_a_table_without_small_files_is_skipped_without_asking_the_planner(world: World) -> None:
+    table = world.add(POLICY)
+    table.files = [replace(table.files[0], size=120 * MIB)]
+    assert ended(await compacted(world)) == (TaskOutcome.SKIPPED, Reason.NOTHING_SMALL)
+    assert world.called("compact") == []
+
+
+async def test_an_empty_table_is_skipped(world: World) -> None:
+    world.lakehouse.tables[NAME] = FakeTable()
+    assert ended(await compacted(world)) == (TaskOutcome.SKIPPED, Reason.NOTHING_SMALL)
+    assert world.methods() == ["inspect"]
+
+
+async def test_a_table_that_is_not_there_fails_at_once_with_no_health(world: World) -> None:
+    result = (await compacted(world)).result
+    assert (result.outcome, result.reason, result.attempts) == (TaskOutcome.FAILED, Reason.TABLE_NOT_FOUND, 1)
+    assert (result.before, result.after) == (None, None)
+    assert result.error is not None
+    assert NAME in result.error
+    assert world.clock.slept == []
+
+
+async def test_what_a_writer_commits_meanwhile_does_not_disturb_a_compaction(world: World, table: FakeTable) -> None:
+    def offload() -> None:
+        table.append(world.clock(), files=30)
+
+    world.lakehouse.script("compact", NAME, Step(first=offload))
+    world.lakehouse.script("inspect", NAME, Step(), Step(first=offload))
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert end.result.attempts == 1
+
+
+async def test_rows_that_delete_files_removed_are_counted_at_both_snapshots(world: World, table: FakeTable) -> None:
+    table.delete_rows(world.clock(), 8)
+    assert ended(await compacted(world)) == (TaskOutcome.DONE, None)
+    assert len(world.called("count_at")) == 2
+
+
+async def test_a_rewrite_that_loses_rows_is_not_verified_and_not_tried_again(world: World, table: FakeTable) -> None:
+    table.rewrite_loses = 8
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.FAILED, Reason.NOT_VERIFIED)
+    assert end.result.attempts == 1
+    assert end.result.error is not None
+    assert NAME in end.result.error
+    assert world.clock.slept == []
+
+
+async def test_a_rewrite_that_makes_as_many_files_as_before_is_not_verified(world: World, table: FakeTable) -> None:
+    table.rewrite_merges = False
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.FAILED, Reason.NOT_VERIFIED)
+    assert end.result.attempts == 1
+
+
+async def test_a_rewrite_that_reports_success_without_doing_anything_is_tried_again(
+    world: World, table: FakeTable
+) -> None:
+    world.lakehouse.script("compact", NAME, does_nothing())
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert end.result.attempts == 2
+    assert world.clock.slept == [120.0]
+
+
+async def test_a_rewrite_that_never_does_anything_is_not_verified(world: World, table: FakeTable) -> None:
+    world.lakehouse.script("compact", NAME, does_nothing(), does_nothing())
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.FAILED, Reason.NOT_VERIFIED)
+    assert end.result.attempts == 2
+
+
+# --- a reply that was lost
+
+
+async def test_a_commit_of_unknown_state_that_landed_is_done_at_the_first_attempt(
+    world: World, table: FakeTable
+) -> None:
+    world.lakehouse.script("compact", NAME, lands_but_fails(UNKNOWN))
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert end.result.attempts == 1
+    assert end.result.after == health(table)
+    assert len(world.called("compact")) == 1
+
+
+async def test_a_commit_of_unknown_state_that_did_not_land_is_made_again(world: World, table: FakeTable) -> None:
+    world.lakehouse.script("compact", NAME, fails(UNKNOWN))
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert end.result.attempts == 2
+    assert health(table).small_files == 1
+
+
+async def test_another_runs_rewrite_does_not_settle_a_commit_of_unknown_state(world: World, table: FakeTable) -> None:
+    def another_run_compacts() -> None:
+        groups = [file for file in table.files if file.size < MIB]
+        merged = replace(groups[0], size=MIB, rows=sum(file.rows for file in groups))
+        table.commit(world.clock(), "replace", added=[merged], removed=groups, properties={RUN_ID_PROPERTY: "other"})
+
+    world.lakehouse.script("compact", NAME, replace(fails(UNKNOWN), first=another_run_compacts))
+    end = await compacted(world)
+    assert end.result.attempts == 2
+    assert ended(end) == (TaskOutcome.SKIPPED, Reason.TOO_FEW_FILES)
+    assert end.result.after == health(table)
+
+
+async def test_a_commit_that_stays_unknown_and_never_lands_fails_for_that_reason(
+    world: World, table: FakeTable
+) -> None:
+    world.lakehouse.script("compact", NAME, fails(UNKNOWN), fails(UNKNOWN))
+    end = await compacted(world)
+    assert end.result.attempts == 2
+    assert ended(end) == (TaskOutcome.FAILED, Reason.COMMIT_UNKNOWN)
+    assert "reported success" not in (end.result.error or "")
+
+
+@pytest.mark.parametrize("error", [UNKNOWN, DeadlineExceeded("too late"), transient(Reason.ENGINE_DOWN)])
+async def test_a_rewrite_that_landed_though_its_attempt_was_lost_is_done_and_not_skipped(
+    world: World, table: FakeTable, error: IcekeeperError
+) -> None:
+    world.lakehouse.script("compact", NAME, lands_but_fails(error))
+    if error is UNKNOWN:  # and the look at the table that would settle it fails too
+        world.lakehouse.script("inspect", NAME, Step(), fails(transient(Reason.CATALOG_DOWN)))
+    before = health(table)
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert (end.result.before, end.result.after) == (before, health(table))
+
+
+async def test_a_rewrite_that_lost_rows_is_found_out_even_if_its_attempt_was_lost(
+    world: World, table: FakeTable
+) -> None:
+    table.rewrite_loses = 8
+    world.lakehouse.script("compact", NAME, lands_but_fails(DeadlineExceeded("too late")))
+    assert ended(await compacted(world)) == (TaskOutcome.FAILED, Reason.NOT_VERIFIED)
+
+
+# --- slices
+
+BIG_DAYS = ("day=2026-01-01", "day=2026-01-02", "day=2026-01-03")
+HALF_A_SLICE = SLICE_MAX_FILES // 2 + 1
+
+
+@pytest.fixture
+def backlog(world: World) -> FakeTable:
+    """Three days whose files are too many for one slice together, or two of them."""
+    table = world.add(POLICY)
+    table.files.clear()
+    for day in BIG_DAYS:
+        table.append(world.clock() - HOUR, files=HALF_A_SLICE, partition=day)
+    return table
+
+
+def rewrites(table: FakeTable) -> int:
+    return sum(snapshot.operation == "replace" for snapshot in table.history)
+
+
+async def test_a_big_backlog_is_committed_and_looked_at_slice_by_slice(world: World, backlog: FakeTable) -> None:
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert world.methods() == ["inspect", "file_groups", *["compact", "inspect"] * 3]
+    assert rewrites(backlog) == 3
+    assert end.result.after == health(backlog)
+    told = [event.note for event in world.emitted(TaskProgressed)]
+    assert told == [f"slice {number} of 3: {HALF_A_SLICE} files" for number in (1, 2, 3)]
+
+
+async def test_the_slices_of_an_attempt_share_its_timeout(world: World, backlog: FakeTable) -> None:
+    world.lakehouse.script("compact", NAME, Step(takes=4 * MINUTE), Step(takes=2 * MINUTE))
+    await compacted(world)
+    assert [call.timeout for call in world.called("compact")] == [10 * MINUTE, 6 * MINUTE, 4 * MINUTE]
+
+
+async def test_a_second_attempt_plans_only_the_slices_that_are_left(world: World, backlog: FakeTable) -> None:
+    world.lakehouse.script("compact", NAME, Step(), fails(CONFLICT))
+    before = health(backlog)
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert end.result.attempts == 2
+    assert len(world.called("compact")) == 2 + 2
+    assert rewrites(backlog) == 3
+    assert (end.result.before, end.result.after) == (before, health(backlog))
+
+
+async def test_a_deadline_keeps_the_finished_slices_and_says_so(world: World, backlog: FakeTable) -> None:
+    policy = table_policy(compact=CompactPolicy(replace(COMPACT_LIMITS, retries=0)))
+    world.lakehouse.script("compact", NAME, Step(), fails(DeadlineExceeded("stopped"), takes=10 * MINUTE))
+    end = await compacted(world, policy)
+    assert ended(end) == (TaskOutcome.FAILED, Reason.DEADLINE)
+    assert rewrites(backlog) == 1
+    assert end.result.after == health(backlog)
+    assert end.result.before != end.result.after
+
+
+async def test_no_slice_is_begun_after_the_timeout(world: World, backlog: FakeTable) -> None:
+    policy = table_policy(compact=CompactPolicy(replace(COMPACT_LIMITS, retries=0)))
+    world.lakehouse.script("compact", NAME, Step(), Step(takes=10 * MINUTE))
+    end = await compacted(world, policy)
+    assert ended(end) == (TaskOutcome.FAILED, Reason.DEADLINE)
+    assert len(world.called("compact")) == 2
+
+
+async def test_the_health_afterwards_counts_a_last_slice_that_landed_though_its_reply_was_lost(
+    world: World, backlog: FakeTable
+) -> None:
+    world.lakehouse.script("compact", NAME, Step(), Step(), lands_but_fails(DeadlineExceeded("too late")))
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert rewrites(backlog) == 3
+    assert end.result.after == health(backlog)
+
+
+# --- retries, of every stage alike
+
+FIRST_CALL = {Stage.COMPACT: "compact", Stage.EXPIRE: "expire", Stage.AUDIT: "count"}
+
+
+def with_retries(stage: Stage, retries: int) -> TablePolicy:
+    return {
+        Stage.COMPACT: table_policy(compact=CompactPolicy(replace(COMPACT_LIMITS, retries=retries))),
+        Stage.EXPIRE: table_policy(expire=ExpirePolicy(replace(EXPIRE_LIMITS, retries=retries))),
+        Stage.AUDIT: table_policy(audit=AuditPolicy(replace(AUDIT_LIMITS, retries=retries))),
+    }[stage]
+
+
+@pytest.mark.parametrize(("stage", "delay"), [(Stage.COMPACT, 120.0), (Stage.EXPIRE, 60.0), (Stage.AUDIT, 120.0)])
+async def test_a_failure_that_may_pass_is_tried_again_after_the_stages_delay(
+    world: World, table: FakeTable, stage: Stage, delay: float
+) -> None:
+    world.lakehouse.script(FIRST_CALL[stage], NAME, fails(CONFLICT))
+    end = await run_task(stage, POLICY, world.context())
+    assert end.result.outcome is TaskOutcome.DONE
+    assert end.result.attempts == 2
+    assert end.result.error is None
+    assert world.clock.slept == [delay]
+    assert end.result.duration_s == delay
+    assert any("attempt 1 failed" in event.note for event in world.emitted(TaskProgressed))
+
+
+@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("retries", [0, 1, 3])
+async def test_after_its_last_retry_a_task_fails_with_the_last_error(
+    world: World, table: FakeTable, stage: Stage, retries: int
+) -> None:
+    errors = [transient(Reason.CONFLICT, f"conflict {number}") for number in range(retries + 1)]
+    world.lakehouse.script(FIRST_CALL[stage], NAME, *map(fails, errors))
+    result = (await run_task(stage, with_retries(stage, retries), world.context())).result
+    assert (result.outcome, result.reason) == (TaskOutcome.FAILED, Reason.CONFLICT)
+    assert result.attempts == retries + 1
+    assert result.error == f"conflict {retries}"
+    assert len(world.clock.slept) == retries
+
+
+@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (permanent(Reason.ACCESS_DENIED), Reason.ACCESS_DENIED),
+        (PermanentError("odd"), Reason.UNEXPECTED),
+        (ValueError("a bug"), Reason.UNEXPECTED),
+    ],
+)
+async def test_what_no_retry_can_help_is_not_tried_again(
+    world: World, table: FakeTable, stage: Stage, error: Exception, reason: Reason
+) -> None:
+    world.lakehouse.script(FIRST_CALL[stage], NAME, fails(error))
+    result = (await run_task(stage, POLICY, world.context())).result
+    assert (result.outcome, result.reason, result.attempts) == (TaskOutcome.FAILED, reason, 1)
+    assert world.clock.slept == []
+
+
+@pytest.mark.parametrize("stage", Stage)
+async def test_with_retries_off_there_is_one_attempt(world: World, table: FakeTable, stage: Stage) -> None:
+    world.lakehouse.script(FIRST_CALL[stage], NAME, fails(CONFLICT))
+    result = (await run_task(stage, POLICY, world.context(retries_off=True))).result
+    assert (result.outcome, result.attempts, world.clock.slept) == (TaskOutcome.FAILED, 1, [])
+
+
+@pytest.mark.parametrize("stage", Stage)
+async def test_a_crash_becomes_a_failure_that_names_the_exception(world: World, table: FakeTable, stage: Stage) -> None:
+    world.lakehouse.script(FIRST_CALL[stage], NAME, fails(KeyError("total-records")))
+    result = (await run_task(stage, POLICY, world.context())).result
+    assert (result.outcome, result.reason) == (TaskOutcome.FAILED, Reason.UNEXPECTED)
+    assert result.error == "KeyError: 'total-records'"
+
+
+@pytest.mark.parametrize("stage", Stage)
+async def test_every_attempt_has_the_stages_timeout_anew(world: World, table: FakeTable, stage: Stage) -> None:
+    world.lakehouse.script(FIRST_CALL[stage], NAME, fails(CONFLICT, takes=3 * MINUTE))
+    await run_task(stage, POLICY, world.context())
+    timeouts = [call.timeout for call in world.called(FIRST_CALL[stage])]
+    assert timeouts == [POLICY.limits(stage).timeout] * 2
+
+
+@pytest.mark.parametrize("stage", Stage)
+async def test_a_limit_shorter_than_the_timeout_counts(world: World, table: FakeTable, stage: Stage) -> None:
+    await run_task(stage, POLICY, world.context(limit=2 * MINUTE))
+    assert [call.timeout for call in world.called(FIRST_CALL[stage])] == [2 * MINUTE]
+
+
+@pytest.mark.parametrize("stage", Stage)
+async def test_a_limit_longer_than_the_timeout_does_not(world: World, table: FakeTable, stage: Stage) -> None:
+    await run_task(stage, POLICY, world.context(limit=DAY))
+    assert [call.timeout for call in world.called(FIRST_CALL[stage])] == [POLICY.limits(stage).timeout]
+
+
+# --- expiry
+
+
+async def test_an_expiry_drops_exactly_the_snapshots_that_its_plan_names(world: World, table: FakeTable) -> None:
+    before = health(table)
+    end = await expired(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert [snapshot.id for snapshot in table.history] == [5, 6, 7, 8, 9, 10, 11]
+    assert (end.result.before, end.result.after) == (before, health(table))
+    assert "40 files deleted" in end.result.note
+    assert world.methods() == ["inspect", "expire", "inspect"]
+
+
+async def test_a_table_without_old_snapshots_is_skipped_after_one_look(world: World, table: FakeTable) -> None:
+    await expired(world)
+    world.calls.clear()
+    end = await expired(world)
+    assert ended(end) == (TaskOutcome.SKIPPED, Reason.NOTHING_EXPIRED)
+    assert end.result.before == end.result.after == health(table)
+    assert world.methods() == ["inspect"]
+
+
+async def test_a_table_that_forbids_expiry_is_held(world: World, table: FakeTable) -> None:
+    table.gc_enabled = False
+    assert ended(await expired(world)) == (TaskOutcome.HELD, Reason.GC_DISABLED)
+    assert world.called("expire") == []
+
+
+async def test_tags_and_branches_are_respected(world: World, table: FakeTable) -> None:
+    table.refs |= {"eoy": Ref("eoy", "tag", 2), "audit": Ref("audit", "branch", 1)}
+    assert ended(await expired(world)) == (TaskOutcome.DONE, None)
+    assert [snapshot.id for snapshot in table.history] == [1, 2, 5, 6, 7, 8, 9, 10, 11]
+    assert set(table.refs) == {"main", "eoy", "audit"}
+
+
+async def test_an_expiry_under_which_the_table_moved_is_planned_anew(world: World, table: FakeTable) -> None:
+    def somebody_tags() -> None:
+        table.refs["late"] = Ref("late", "tag", 2)
+
+    world.lakehouse.script("expire", NAME, replace(fails(CONFLICT), first=somebody_tags))
+    end = await expired(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert end.result.attempts == 2
+    assert [snapshot.id for snapshot in table.history] == [2, 5, 6, 7, 8, 9, 10, 11]
+
+
+async def test_an_expiry_that_leaves_a_named_snapshot_is_not_verified(world: World, table: FakeTable) -> None:
+    world.lakehouse.script("expire", NAME, does_nothing())
+    end = await expired(world)
+    assert ended(end) == (TaskOutcome.FAILED, Reason.NOT_VERIFIED)
+    assert "still there" in (end.result.error or "")
+    assert end.result.attempts == 1
+
+
+async def test_an_expiry_that_takes_more_than_was_named_is_not_verified(world: World, table: FakeTable) -> None:
+    def somebody_expires_too() -> None:
+        table.history.pop(6)
+
+    world.lakehouse.script("expire", NAME, Step(first=somebody_expires_too))
+    end = await expired(world)
+    assert ended(end) == (TaskOutcome.FAILED, Reason.NOT_VERIFIED)
+    assert "snapshot 7 was not named" in (end.result.error or "")
+
+
+async def test_an_expiry_that_takes_a_reference_is_not_verified(world: World, table: FakeTable) -> None:
+    table.refs["eoy"] = Ref("eoy", "tag", 9)
+    world.lakehouse.script("expire", NAME, Step(first=table.refs.clear))
+    assert ended(await expired(world)) == (TaskOutcome.FAILED, Reason.NOT_VERIFIED)
+
+
+async def test_deleted_files_that_are_still_in_the_store_fail_the_expiry(world: World, table: FakeTable) -> None:
+    world.lakehouse.script("expire", NAME, lands_but_fails(permanent(Reason.NOT_VERIFIED, "3 files are still there")))
+    end = await expired(world)
+    assert ended(end) == (TaskOutcome.FAILED, Reason.NOT_VERIFIED)
+    assert end.result.attempts == 1
+
+
+async def test_what_writers_commit_during_an_expiry_is_no_failure(world: World, table: FakeTable) -> None:
+    def offload() -> None:
+        table.append(world.clock())
+
+    world.lakehouse.script("expire", NAME, Step(first=offload))
+    assert ended(await expired(world)) == (TaskOutcome.DONE, None)
+
+
+async def test_a_tag_whose_own_age_has_passed_may_go_though_main_keeps_its_snapshot(
+    world: World, table: FakeTable
+) -> None:
+    # Iceberg drops a reference that is due with any expiry, whether or not its snapshot goes (RemoveSnapshots).
+    table.refs["short"] = Ref("short", "tag", 9, max_ref_age=DAY)
+    end = await expired(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert "short" not in table.refs
+
+
+@pytest.mark.parametrize("error", [UNKNOWN, DeadlineExceeded("too late")])
+async def test_an_expiry_that_landed_though_its_reply_was_lost_is_done_with_the_health_it_left(
+    world: World, table: FakeTable, error: IcekeeperError
+) -> None:
+    world.lakehouse.script("expire", NAME, lands_but_fails(error))
+    before = health(table)
+    end = await expired(world)
+    assert len(table.history) == 7
+    assert (end.result.before, end.result.after) == (before, health(table))
+    assert ended(end) == (TaskOutcome.DONE, None)
+
+
+async def test_an_expiry_caught_up_late_reaches_no_further_than_its_slot(world: World, table: FakeTable) -> None:
+    world.clock.advance(3 * DAY)
+    await expired(world)
+    assert len(table.history) == 7
+
+
+# --- audit
+
+
+async def test_equal_counts_are_an_ok_row_with_all_that_is_needed_to_count_again(
+    world: World, table: FakeTable
+) -> None:
+    row = await audited(world)
+    assert row == AuditResult(
+        run_id=RUN_ID,
+        slot=SLOT,
+        trigger=Trigger.SCHEDULE,
+        run_timestamp=SLOT,
+        iceberg_table=NAME,
+        ch_source=SOURCE,
+        layer="bronze",
+        audit_window_hours=24,
+        window_start=WINDOW_START,
+        window_end=WINDOW_START + DAY,
+        ch_row_count=2_400,
+        iceberg_row_count=2_400,
+        delta=0,
+        delta_pct=Decimal(0),
+        status=AuditStatus.OK,
+        reason=None,
+        notes=row.notes,
+        snapshot_id=table.head,
+        ch_query=f"SELECT count() FROM {SOURCE}",
+        iceberg_query=f"SELECT count(*) FROM {NAME} VERSION AS OF {table.head}",
+        ch_final=False,
+        watermark=SLOT - 10 * MINUTE,
+    )
+
+
+async def test_clickhouse_is_counted_before_iceberg(world: World, table: FakeTable) -> None:
+    await audited(world)
+    assert world.methods("source.count", "count") == ["source.count", "count"]
+
+
+async def test_an_audit_has_one_row_per_task_and_no_health(world: World, table: FakeTable) -> None:
+    end = await run_task(Stage.AUDIT, POLICY, world.context())
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert (end.result.before, end.result.after) == (None, None)
+    assert end.result.note.startswith("ok: ")
+
+
+async def test_an_audit_of_some_hours_counts_those(world: World, table: FakeTable) -> None:
+    end = await run_task(Stage.AUDIT, POLICY, world.context(window_hours=6))
+    assert end.audit is not None
+    assert (end.audit.audit_window_hours, end.audit.window_end) == (6, SLOT)
+    assert end.audit.ch_row_count == 400  # of 20:00 to 02:00 the day has four hours
+
+
+@pytest.mark.parametrize("final", [True, False])
+async def test_whether_final_is_used_may_be_said_and_is_in_the_row(world: World, table: FakeTable, final: bool) -> None:
+    assert (await audited(world, table_policy(audit=audit_policy(final=final)))).ch_final is final
+
+
+async def test_whether_final_is_used_is_else_left_to_the_engine(world: World, table: FakeTable) -> None:
+    world.source.merging.add(SOURCE)
+    assert (await audited(world)).ch_final is True
+
+
+async def test_more_rows_in_iceberg_are_ok_and_not_drilled_into(world: World, table: FakeTable) -> None:
+    table.hours[WINDOW_START] += 700
+    row = await audited(world)
+    assert (row.status, row.delta) == (AuditStatus.OK, 700)
+    assert "700" in row.notes
+    assert world.called("count_by_hour") == []
+
+
+async def test_a_table_that_has_no_snapshot_yet_holds_no_rows(world: World) -> None:
+    world.add(POLICY)
+    world.lakehouse.tables[NAME] = FakeTable()
+    row = await audited(world)
+    assert (row.status, row.iceberg_row_count, row.snapshot_id) == (AuditStatus.MISSING_DATA, 0, None)
+    assert len(row.missing_hours) == 24
+
+
+async def test_an_expired_source_is_an_error_with_both_counts_in_the_row(world: World, table: FakeTable) -> None:
+    world.clock.advance(6 * DAY)
+    end = await run_task(Stage.AUDIT, POLICY, world.context())
+    assert end.audit is not None
+    assert ended(end) == (TaskOutcome.FAILED, Reason.SOURCE_EXPIRED)
+    assert (end.audit.status, end.audit.reason) == (AuditStatus.ERROR, Reason.SOURCE_EXPIRED)
+    assert (end.audit.ch_row_count, end.audit.iceberg_row_count, end.audit.delta) == (2_400, 2_400, 0)
+    assert end.result.error is not None
+    assert end.result.attempts == 1
+
+
+async def test_an_offload_that_is_behind_is_in_reason_and_row(world: World, table: FakeTable) -> None:
+    behind = WINDOW_START + 23 * HOUR
+    world.offload.watermarks[SOURCE] = Watermark(behind, "running")
+    row = await audited(world)
+    assert (row.status, row.reason, row.watermark) == (AuditStatus.OK, Reason.OFFLOAD_BEHIND, behind)
+
+
+async def test_an_offload_that_does_not_know_the_source_is_fine(world: World, table: FakeTable) -> None:
+    world.offload.watermarks.clear()
+    row = await audited(world)
+    assert (row.status, row.reason, row.watermark) == (AuditStatus.OK, None, None)
+
+
+@pytest.mark.parametrize("error", [transient(Reason.LEDGER_DOWN), permanent(Reason.ACCESS_DENIED)])
+async def test_an_offload_that_can_not_be_asked_does_not_keep_both_sides_from_being_counted(
+    world: World, table: FakeTable, error: IcekeeperError
+) -> None:
+    world.offload.down = error
+    row = await audited(world)
+    assert (row.status, row.ch_row_count, row.iceberg_row_count) == (AuditStatus.OK, 2_400, 2_400)
+    assert row.watermark is None
+
+
+@pytest.mark.parametrize(("lost", "status"), [(30, AuditStatus.WARNING), (400, AuditStatus.MISSING_DATA)])
+async def test_missing_rows_are_drilled_down_to_the_hours_that_lack_them(
+    world: World, table: FakeTable, lost: int, status: AuditStatus
+) -> None:
+    at_three = WINDOW_START + 3 * HOUR
+    for source in (world.source.hours[SOURCE], table.hours):
+        source[at_three] = 500
+    table.hours[at_three] -= lost
+    row = await audited(world)
+    assert row.status is status
+    assert row.missing_hours == (MissingHour(at_three, clickhouse=500, iceberg=500 - lost),)
+    assert f"03:00 ({lost})" in row.notes
+    assert any(str(status) in event.note for event in world.emitted(TaskProgressed))
+
+
+async def test_a_drill_down_counts_at_the_snapshot_and_in_the_way_of_the_verdict(
+    world: World, table: FakeTable
+) -> None:
+    world.source.merging.add(SOURCE)
+    del table.hours[WINDOW_START]
+    counted = table.head
+
+    def offload() -> None:
+        table.append(world.clock())
+
+    world.source.script("source.count_by_hour", SOURCE, Step(first=offload))
+    row = await audited(world)
+    assert row.snapshot_id == counted
+    assert world.lakehouse.counted_at == [counted]
+    assert world.source.finals == [True]
+
+
+@pytest.mark.parametrize("side", ["source.count_by_hour", "count_by_hour"])
+@pytest.mark.parametrize("error", [transient(Reason.SOURCE_DOWN), permanent(Reason.ACCESS_DENIED)])
+async def test_a_drill_down_that_fails_leaves_the_verdict_and_says_so(
+    world: World, table: FakeTable, side: str, error: IcekeeperError
+) -> None:
+    table.hours[WINDOW_START] = 0
+    world.lakehouse.script(side, NAME, fails(error))
+    world.source.script(side, SOURCE, fails(error))
+    end = await run_task(Stage.AUDIT, POLICY, world.context())
+    assert end.audit is not None
+    assert (end.result.outcome, end.result.attempts) == (TaskOutcome.DONE, 1)
+    assert (end.audit.status, end.audit.delta, end.audit.missing_hours) == (AuditStatus.WARNING, -100, ())
+    assert "could not be counted" in end.audit.notes
+    assert world.clock.slept == []
+
+
+async def test_a_drill_down_that_no_time_is_left_for_leaves_the_verdict(world: World, table: FakeTable) -> None:
+    table.hours[WINDOW_START] = 0
+    world.lakehouse.script("count", NAME, Step(takes=10 * MINUTE))
+    row = await audited(world)
+    assert (row.status, row.missing_hours) == (AuditStatus.WARNING, ())
+    assert world.called("source.count_by_hour") == []
+
+
+@pytest.mark.parametrize("side", ["clickhouse", "iceberg"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        permanent(Reason.SOURCE_TABLE_NOT_FOUND, "no such column"),
+        permanent(Reason.ACCESS_DENIED, "who are you?"),
+        ValueError("a bug"),
+    ],
+)
+async def test_a_side_that_can_not_be_counted_is_an_error_row_without_any_count(
+    world: World, table: FakeTable, side: str, error: Exception
+) -> None:
+    if side == "clickhouse":
+        world.source.script("source.count", SOURCE, fails(error))
+    else:
+        world.lakehouse.script("count", NAME, fails(error))
+    row = await audited(world)
+    assert row.status is AuditStatus.ERROR
+    assert (row.ch_row_count, row.iceberg_row_count, row.delta, row.delta_pct) == (None, None, None, None)
+    assert row.reason is not None
+    assert row.reason in row.notes
+    assert str(error) in row.notes
+    assert (row.window_start, row.window_end) == (WINDOW_START, WINDOW_START + DAY)
+
+
+async def test_an_audit_that_succeeds_at_its_second_attempt_has_the_second_ones_counts(
+    world: World, table: FakeTable
+) -> None:
+    def a_late_row() -> None:
+        world.source.hours[SOURCE][WINDOW_START] += 1
+        table.hours[WINDOW_START] += 1
+
+    world.source.script("source.count", SOURCE, replace(fails(transient(Reason.SOURCE_DOWN)), first=a_late_row))
+    row = await audited(world)
+    assert (row.status, row.ch_row_count, row.iceberg_row_count) == (AuditStatus.OK, 2_401, 2_401)
+    assert row.run_timestamp == SLOT + 2 * MINUTE
+
+
+# --- plans
+
+
+async def test_a_plan_says_what_each_stage_would_do_and_changes_and_counts_nothing(
+    world: World, table: FakeTable
+) -> None:
+    before = health(table)
+    plans = [await make_plan(stage, POLICY, world.context()) for stage in Stage]
+    assert [plan.stage for plan in plans] == list(Stage)
+    assert [plan.decision for plan in plans] == [Decision.ACT] * 3
+    assert plans[1].snapshot_ids == (1, 2, 3, 4)
+    assert plans[2].window is not None
+    assert health(table) == before
+    assert set(world.methods()) == {"inspect", "file_groups"}
+
+
+async def test_a_plan_of_a_table_that_is_not_there_says_so(world: World) -> None:
+    with pytest.raises(PermanentError, match=NAME) as caught:
+        await make_plan(Stage.COMPACT, POLICY, world.context())
+    assert caught.value.reason is Reason.TABLE_NOT_FOUND
