@@ -320,7 +320,7 @@ def serve(config: Path | None) -> None:
 def demo(keep: bool, root: Path | None) -> None:
     """Runs a whole night on a lakehouse of embedded parts, made and removed here."""
     try:
-        from daemon.sandbox.demo import run_demo
+        from daemon.demo import run_demo
     except ImportError as exc:
         raise click.ClickException(f"the demo needs the extra: pip install 'icekeeper[sandbox]' ({exc})") from exc
     sys.exit(run_demo(keep=keep, root=root))

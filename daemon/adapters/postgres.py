@@ -123,10 +123,12 @@ def _of_the_server(error: Any, target: Target) -> IcekeeperError:
     if state == _NO_RIGHT:
         text = f"role {target.role!r} lacks a right: {said}. Let the owner GRANT it, or let the owner run this"
         return PermanentError(text, reason=Reason.ACCESS_DENIED, where=where)
+    # PostgreSQL hides the tables of a schema that a role may not use.
+    not_migrated = f"run `icekeeper migrate`; if that was done, give role {target.role!r} the schema and a search_path"
     advice = {
         _NO_DATABASE: "create the database, or name another in the DSN",
         _NO_SCHEMA: f"create a schema for role {target.role!r}, or set its search_path",
-        **dict.fromkeys(_NOT_MIGRATED, "run `icekeeper migrate`"),
+        **dict.fromkeys(_NOT_MIGRATED, not_migrated),
     }.get(state)
     if advice is not None:
         return PermanentError(f"{said}: {advice}", reason=Reason.LEDGER_DOWN, where=where)

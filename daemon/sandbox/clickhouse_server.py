@@ -17,38 +17,22 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
-from chdb.session import Session  # type: ignore[import-untyped]  # ships py.typed, but no annotations
+from chdb import session as chdb_session
 
 # Query-string names that the HTTP interface itself takes; every other name is a setting of the query.
-_INTERFACE_PARAMETERS = frozenset(
-    [
-        "query",
-        "query_id",
-        "database",
-        "user",
-        "password",
-        "quota_key",
-        "session_id",
-        "session_timeout",
-        "session_check",
-        "close_session",
-        "default_format",
-        "compress",
-        "decompress",
-        "buffer_size",
-        "wait_end_of_query",
-        "stacktrace",
-        "client_protocol_version",
-        "role",
-        "http_response_headers",
-    ]  # noqa: SIM905  (reads better than nineteen quoted words)
+_INTERFACE_PARAMETERS = (
+    "query query_id database user password quota_key session_id session_timeout session_check close_session "
+    "default_format compress decompress buffer_size wait_end_of_query stacktrace client_protocol_version role "
+    "http_response_headers"
 )
+_NO_SETTINGS = frozenset(_INTERFACE_PARAMETERS.split())
 # From ClickHouse's exceptionCodeToHTTPStatus; what is not here is 500.
 _HTTP_STATUS = {
     **dict.fromkeys((6, 26, 27, 38, 41, 43, 44, 53, 62, 69, 70, 72, 131, 386, 456, 457), 400),
@@ -62,6 +46,8 @@ _HTTP_STATUS = {
 }
 _INSERT_WITH_DATA = re.compile(rb"\s*(INSERT\s+INTO\s.*?)\s+FORMAT\s+(\w+)[ \t]*;?(?:\r?\n|\s|$)", re.I | re.S)
 _ENGINE_THREADS = 4
+# Says py.typed and has no annotations.
+_open_session: Callable[[str], Any] = chdb_session.Session
 
 
 @dataclass(frozen=True)
@@ -98,14 +84,14 @@ class Engine:
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         # One session stays open for the process's life: with the last one the engine itself would shut down.
-        self._keeper = Session(self._path)
+        self._keeper = _open_session(self._path)
         self.version = self._keeper.query("SELECT version()", "TSVRaw").bytes().decode().strip()
         self.timezone = self._keeper.query("SELECT timezone()", "TSVRaw").bytes().decode().strip()
 
     def ask(self, question: Question) -> Answer:
         """Runs one query in a session of its own. Raises EngineError."""
         started = time.monotonic()
-        session = Session(self._path)
+        session = _open_session(self._path)
         try:
             session.query(f"USE {_quoted(question.database, '`')}")
             if question.settings:
@@ -206,7 +192,7 @@ class Server:
         settings = {
             name: value
             for name, value in request.query.items()
-            if name not in _INTERFACE_PARAMETERS and not name.startswith("param_")
+            if name not in _NO_SETTINGS and not name.startswith("param_")
         }
         for name in settings:
             if not re.fullmatch(r"\w+", name):
@@ -251,6 +237,7 @@ class Server:
                 **headers,
                 "X-ClickHouse-Summary": json.dumps(answer.summary),
                 "X-ClickHouse-Format": question.output_format,
+                "X-ClickHouse-Timezone": question.settings.get("session_timezone") or self._engine.timezone,
             },
             content_type="text/plain",
             charset="UTF-8",

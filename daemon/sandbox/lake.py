@@ -198,17 +198,17 @@ class TableWriter:
             "total-position-deletes": 0,
             "total-equality-deletes": 0,
         }
-        # By the names of the specification: pyiceberg's own are not typed.
+        # Field names as in the specification: pyiceberg's Python ones are unknown to a type checker.
         fields: dict[str, Any] = {
-                "snapshot-id": snapshot_id,
-                "parent-snapshot-id": head.snapshot_id,
-                "sequence-number": sequence,
-                "timestamp-ms": timestamp_ms,
-                "manifest-list": list_path,
-                "schema-id": self._schema.schema_id,
-            },
-            summary=Summary(Operation.APPEND, **{name: str(number) for name, number in numbers.items()}),
-        )
+            "snapshot-id": snapshot_id,
+            "parent-snapshot-id": head.snapshot_id,
+            "sequence-number": sequence,
+            "timestamp-ms": timestamp_ms,
+            "manifest-list": list_path,
+            "schema-id": self._schema.schema_id,
+            "summary": Summary(Operation.APPEND, **{name: str(number) for name, number in numbers.items()}),
+        }
+        snapshot = Snapshot(**fields)
         return snapshot, new_head
 
     def _describe(
@@ -286,9 +286,6 @@ def updates_for(snapshots: Iterable[Snapshot]) -> tuple[TableUpdate, ...]:
     told: list[TableUpdate] = []
     for snapshot in snapshots:
         told.append(AddSnapshotUpdate(snapshot=snapshot))
-        told.append(
-            SetSnapshotRefUpdate(
-                type=SnapshotRefType.BRANCH, **{"ref-name": "main", "snapshot-id": snapshot.snapshot_id}
-            )
-        )
+        fields: dict[str, Any] = {"ref-name": "main", "snapshot-id": snapshot.snapshot_id}
+        told.append(SetSnapshotRefUpdate(type=SnapshotRefType.BRANCH, **fields))
     return tuple(told)

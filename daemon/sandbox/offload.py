@@ -87,7 +87,8 @@ class Offload:
                 files = [writer.write_file(each.rows, each.partition) for each in slices]
                 snapshot, _ = writer.append(head, files, timestamp_ms)
             try:
-                return self._world.catalog.commit(shape, metadata, snapshot)
+                self._world.catalog.commit(shape, metadata, snapshot)
+                return
             except CommitFailedException:
                 # Somebody else committed. Nobody knows of our files: write them once more, on top.
                 if attempt == _COMMIT_ATTEMPTS:

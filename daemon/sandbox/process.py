@@ -169,7 +169,8 @@ def start_with_free_ports(start: Callable[[], None], *, attempts: int = 3) -> No
     """Calls `start`, which picks its ports itself, again if it fails: another process may have taken a port."""
     for attempt in range(1, attempts + 1):
         try:
-            return start()
+            start()
+            return
         except SandboxError:
             if attempt == attempts:
                 raise

@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import Any
 
 from daemon.sandbox.build import build
-from daemon.sandbox.catalogs import HadoopCatalog, JdbcCatalog, LakeCatalog, RestLakeCatalog
+from daemon.sandbox.cache import cached, copy
+from daemon.sandbox.catalogs import JdbcCatalog, LakeCatalog, RestLakeCatalog
 from daemon.sandbox.clickhouse import ClickHouse
 from daemon.sandbox.errors import SandboxError
+from daemon.sandbox.hadoop import HadoopCatalog
 from daemon.sandbox.postgres import Postgres
 from daemon.sandbox.process import Janitor
 from daemon.sandbox.s3 import S3
@@ -55,12 +57,31 @@ class Sandbox:
         `root` None: a temporary directory, removed by `stop()`. A given one is kept, and a later start on it brings
         everything back, on other ports. `clickhouse_timezone` None: UTC, or what that directory was started with.
         """
-        temporary = root is None
         if root is None:
-            root = Path(tempfile.mkdtemp(prefix="icekeeper-sandbox-"))
-            root.chmod(0o711)  # PostgreSQL may have to run as another user, and must get through
+            return cls._run(_temporary_root(), temporary=True, clickhouse_timezone=clickhouse_timezone)
         root.mkdir(parents=True, exist_ok=True)
-        box = cls(root.resolve(), temporary=temporary, clickhouse_timezone=clickhouse_timezone)
+        return cls._run(root.resolve(), temporary=False, clickhouse_timezone=clickhouse_timezone)
+
+    @classmethod
+    def from_cache(cls, cache: Path, *specs: WorldSpec, clickhouse_timezone: str = "UTC") -> Sandbox:
+        """Starts a temporary sandbox that has these worlds already, from a copy kept below `cache` (built if missing).
+
+        The worlds are in `.worlds` by name (`world1`, `world2`, ... for specs without one). JDBC and REST worlds only.
+        """
+
+        def build_in(directory: Path) -> None:
+            with cls.start(directory, clickhouse_timezone) as box:
+                for spec in specs:
+                    box.world(spec)
+
+        finished = cached(cache, specs, clickhouse_timezone, build_in)
+        root = _temporary_root()
+        copy(finished, root)
+        return cls._run(root, temporary=True, clickhouse_timezone=clickhouse_timezone)
+
+    @classmethod
+    def _run(cls, root: Path, *, temporary: bool, clickhouse_timezone: str | None) -> Sandbox:
+        box = cls(root, temporary=temporary, clickhouse_timezone=clickhouse_timezone)
         atexit.register(box.stop)
         try:
             box._start()
@@ -144,6 +165,12 @@ class Sandbox:
         path = self.root / _STATE
         path.touch(mode=0o600)
         path.write_text(json.dumps(self._state))
+
+
+def _temporary_root() -> Path:
+    root = Path(tempfile.mkdtemp(prefix="icekeeper-sandbox-")).resolve()
+    root.chmod(0o711)  # PostgreSQL may have to run as another user, and must get through
+    return root
 
 
 def _table_bucket(world: str) -> str:

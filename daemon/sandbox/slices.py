@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ def _share_out(runs: list[tuple[int, int]], files: int, rows_per_file: int) -> l
 
 def _even(start: int, end: int, pieces: int) -> list[tuple[int, int]]:
     edges = [start + (end - start) * number // pieces for number in range(pieces + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def _partitions(shape: TableShape, rows: pa.Table) -> tuple[list[tuple[Any, ...]], Ints]:
@@ -93,7 +94,7 @@ def _partitions(shape: TableShape, rows: pa.Table) -> tuple[list[tuple[Any, ...]
         elif isinstance(field.transform, MonthTransform):
             raw = micros(rows, name).astype("datetime64[us]").astype("datetime64[M]").astype(np.int64)
         else:
-            raise ValueError(f"{shape.iceberg}: no rule for the partition transform {field.transform}")
+            raise TypeError(f"{shape.iceberg}: no rule for the partition transform {field.transform}")
         distinct, inverse = np.unique(raw, return_inverse=True)
         columns.append(distinct.tolist())
         code = code * len(distinct) + inverse

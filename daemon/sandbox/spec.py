@@ -109,7 +109,9 @@ class WorldSpec:
         oldest, youngest = to_micros(self.now - _OLDEST), to_micros(self.now - _YOUNGEST)
         count = self.old_snapshots
         places = [youngest] if count == 1 else np.linspace(oldest, youngest, count).astype(np.int64).tolist()
-        return [place // 1_000_000 * 1_000_000 for place in places]
+        # The commits lie there, not the ticks.
+        lag = self.committed_us(0)
+        return [place // 1_000_000 * 1_000_000 - lag for place in places]
 
     def old_bounds(self, shape: TableShape) -> Ticks:
         """The event times of the old ticks: a step each, for gold a whole candle window if that is longer."""

@@ -13,44 +13,11 @@ from daemon.sandbox.tables import EXCHANGES, TableShape
 
 Ints = npt.NDArray[np.int64]
 
-_COINS = tuple(
-    [
-        "BTC",
-        "ETH",
-        "SOL",
-        "XRP",
-        "ADA",
-        "DOGE",
-        "AVAX",
-        "DOT",
-        "LINK",
-        "LTC",
-        "BCH",
-        "UNI",
-        "ATOM",
-        "XLM",
-        "ETC",
-        "FIL",
-        "NEAR",
-        "APT",
-        "ARB",
-        "OP",
-        "SUI",
-        "INJ",
-        "AAVE",
-        "ALGO",
-        "GRT",
-        "SAND",
-        "MANA",
-        "EGLD",
-        "FTM",
-        "THETA",
-        "XTZ",
-        "EOS",
-        "KSM",
-        "ZEC",
-    ]  # noqa: SIM905  (reads better than 34 quoted words)
+_COIN_NAMES = (
+    "BTC ETH SOL XRP ADA DOGE AVAX DOT LINK LTC BCH UNI ATOM XLM ETC FIL NEAR APT ARB OP SUI INJ AAVE ALGO GRT "
+    "SAND MANA EGLD FTM THETA XTZ EOS KSM ZEC"
 )
+_COINS = tuple(_COIN_NAMES.split())
 _UNIT = 100_000_000  # decimal(38,8)
 # Of a tick's rows: trades sent again with a newer version, and candles that have a second unmerged row.
 _RESENT = 0.02

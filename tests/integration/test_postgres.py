@@ -61,21 +61,28 @@ OLD_ROW = """
 """
 
 
-class Database:
-    """An empty database of the server, and what talks to it."""
+# One database for all and a schema for each test: a second makes few of them, and nothing of ours may name a schema.
+DATABASE = "ledger"
 
-    def __init__(self, server: Server, name: str) -> None:
+
+class Database:
+    """A schema of the server's database, and what talks to it."""
+
+    def __init__(self, server: Server, schema: str) -> None:
         self.server = server
-        self.name = name
-        self.dsn = server.dsn(name)
+        self.schema = schema
+        self.dsn = f"{server.dsn(DATABASE)}?search_path={schema}"
         self.postgres = Postgres(self.dsn, PASSWORD)
         self.ledger = PostgresLedger(self.postgres)
 
     def sql(self, text: str, *args: object) -> list[tuple[Any, ...]]:
-        return self.server.execute(self.name, text, *args)
+        return self.server.execute(DATABASE, f"SET search_path = {self.schema}; SET timezone = 'UTC'; {text}", *args)
 
     async def migrate(self) -> list[str]:
         return await migrate(self.dsn, PASSWORD)
+
+    def tables(self) -> set[str]:
+        return {name for (name,) in self.sql("SELECT tablename FROM pg_tables WHERE schemaname = $1", self.schema)}
 
     def rows(self) -> dict[str, int]:
         tables = ("runs", "tasks", "logs", "audit_log")
@@ -90,6 +97,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server = Server(tmp_path_factory.mktemp("pg"), janitor, password=PASSWORD)
         server.start()
         stack.callback(server.stop)
+        server.create_database(DATABASE)
+        # Our sessions are in UTC all the same.
+        server.execute(DATABASE, f"ALTER DATABASE {DATABASE} SET timezone = 'Asia/Kolkata'")
         yield server
 
 
@@ -98,10 +108,10 @@ _numbers = count(1)
 
 @pytest.fixture
 async def empty(server: Server) -> AsyncIterator[Database]:
-    """A database without any table."""
-    name = f"ledger{next(_numbers)}"
-    await asyncio.to_thread(server.create_database, name)
-    database = Database(server, name)
+    """A schema without any table."""
+    schema = f"test{next(_numbers)}"
+    server.execute(DATABASE, f"CREATE SCHEMA {schema}")
+    database = Database(server, schema)
     yield database
     await database.postgres.close()
 
@@ -237,13 +247,11 @@ async def test_two_that_migrate_at_once_do_not_collide(empty: Database) -> None:
 
 
 async def test_the_tables_come_to_where_the_search_path_leads(empty: Database) -> None:
-    empty.sql("CREATE SCHEMA ops")
-    dsn = f"{empty.dsn}?search_path=ops"
-    assert await migrate(dsn, PASSWORD) == REVISIONS
-    schemas = empty.sql("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename ~ 'maintenance_|icekeeper_'")
-    assert schemas == [("ops",)]
+    await empty.migrate()
+    assert len(empty.tables()) == 5
+    assert empty.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
     with pytest.raises(PermanentError, match=r"has been selected to create in.*search_path"):
-        await migrate(f"{empty.dsn}?search_path=nowhere", PASSWORD)
+        await migrate(f"{empty.dsn}_nowhere", PASSWORD)
 
 
 async def test_tables_of_a_newer_icekeeper_are_left_alone(database: Database) -> None:
@@ -268,9 +276,8 @@ async def test_tables_of_a_newer_icekeeper_are_left_alone(database: Database) ->
 async def test_an_old_audit_log_is_adopted_with_its_rows(empty: Database, shape: dict[str, str]) -> None:
     if "verdict" in shape["status"]:
         empty.sql("CREATE TYPE verdict AS ENUM ('ok', 'gap')")
-    empty.sql("ALTER DATABASE " + empty.name + " SET timezone = 'Asia/Kolkata'")  # ours is UTC all the same
     empty.sql(OLD_TABLE.format(**shape))
-    empty.sql("SET timezone = 'UTC';" + OLD_ROW)
+    empty.sql(OLD_ROW)
     columns = "iceberg_table, ch_row_count, delta_pct, status::text, extract(epoch FROM window_end), notes"
     before = empty.sql(f"SELECT {columns} FROM maintenance_audit_log")
 
@@ -286,7 +293,7 @@ async def test_an_old_audit_log_is_adopted_with_its_rows(empty: Database, shape:
     ]
     window_end = "SELECT DISTINCT extract(epoch FROM window_end) FROM maintenance_audit_log WHERE run_id IS NOT NULL"
     assert empty.sql(window_end) == [(Decimal(int(audit().window_end.timestamp())),)]
-    empty.sql("SET timezone = 'UTC';" + OLD_ROW)  # who wrote there before still can
+    empty.sql(OLD_ROW)  # who wrote there before still can
     if "CHECK" in shape["status"]:
         empty.sql(OLD_ROW.replace("'ok'", "'gap'"))
         with pytest.raises(Exception, match="status_check"):
@@ -296,9 +303,11 @@ async def test_an_old_audit_log_is_adopted_with_its_rows(empty: Database, shape:
 async def test_a_view_in_the_way_is_named_and_nothing_is_changed(empty: Database) -> None:
     empty.sql(OLD_TABLE.format(**PLAIN))
     empty.sql('CREATE VIEW "Daily Gaps" AS SELECT iceberg_table, max(delta_pct) FROM maintenance_audit_log GROUP BY 1')
-    with pytest.raises(PermanentError, match=r'delta_pct numeric\(20,4\).*"Daily Gaps".*Nothing was changed'):
+    with pytest.raises(
+        PermanentError, match=r'PostgreSQL 127.*ledger: .*delta_pct numeric\(20,4\).*"Daily Gaps".*Nothing was changed'
+    ):
         await empty.migrate()
-    assert empty.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == [("maintenance_audit_log",)]
+    assert empty.tables() == {"maintenance_audit_log"}
     empty.sql('DROP VIEW "Daily Gaps"')
     empty.sql("CREATE VIEW harmless AS SELECT iceberg_table, delta FROM maintenance_audit_log")
     assert await empty.migrate() == REVISIONS
@@ -411,14 +420,15 @@ async def test_an_unmigrated_database_says_what_to_run(empty: Database) -> None:
         with pytest.raises(PermanentError, match="run `icekeeper migrate`") as refused:
             await ask
         assert refused.value.reason is Reason.LEDGER_DOWN
-        assert f"127.0.0.1:{empty.server.port}/{empty.name}" in str(refused.value)
+        assert f"127.0.0.1:{empty.server.port}/{DATABASE}" in str(refused.value)
 
 
 async def test_a_role_with_the_printed_grants_keeps_the_ledger_and_can_do_no_more(empty: Database) -> None:
-    role = f"keeper-{empty.name}"
+    role = f"keeper-{empty.schema}"
     empty.sql(OLD_TABLE.format(**PLAIN))  # its serial id has a sequence that needs a right, too
     empty.sql(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'p'")
     dsn = empty.dsn.replace("icekeeper@", f"{role}@")
+    empty.sql(f'GRANT USAGE ON SCHEMA {empty.schema} TO "{role}"')
     with pytest.raises(PermanentError, match=f"role '{role}' lacks a right: permission denied for schema") as refused:
         await migrate(dsn, "p")
     assert refused.value.reason is Reason.ACCESS_DENIED
@@ -453,7 +463,7 @@ async def test_a_wrong_password_names_role_and_database_but_never_the_password(
     with_it = empty.dsn.replace("icekeeper@", f"icekeeper:{wrong}@")
     asks = [Postgres(empty.dsn, wrong).ping(), Postgres(with_it, None).ping(), migrate(with_it, None)]
     asks += [
-        Postgres(f"{empty.dsn}_none", PASSWORD).ping(),
+        Postgres(empty.server.dsn(f"{DATABASE}_none"), PASSWORD).ping(),
         Postgres(empty.dsn.replace("icekeeper@", "x@"), wrong).ping(),
     ]
     for ask in asks:
@@ -462,7 +472,7 @@ async def test_a_wrong_password_names_role_and_database_but_never_the_password(
         shown = "".join(traceback.format_exception(refused.value)) + repr(refused.value) + caplog.text
         assert wrong not in shown
         assert PASSWORD not in shown
-        assert f":{empty.server.port}/{empty.name}" in str(refused.value)
+        assert f":{empty.server.port}/{DATABASE}" in str(refused.value)
         if "_none" in str(refused.value):
             assert "create the database" in str(refused.value)
         else:
@@ -506,7 +516,7 @@ async def test_a_server_that_is_away_is_a_passing_thing_for_the_same_pool(databa
     await asyncio.to_thread(database.server.stop)
     try:
         for ask in (database.postgres.ping(), database.ledger.close_run(night), database.migrate()):
-            with pytest.raises(TransientError, match=f":{database.server.port}/{database.name}") as away:
+            with pytest.raises(TransientError, match=f":{database.server.port}/{DATABASE}") as away:
                 await ask
             assert away.value.reason is Reason.LEDGER_DOWN
     finally:
@@ -525,22 +535,31 @@ async def test_a_pool_made_before_the_server_starts_finds_it_later(server: Serve
         await away.ping()
 
 
+async def wait_for_a_lock(database: Database) -> None:
+    # Not in a transaction: within one, pg_stat_activity shows what it showed first.
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
+    watcher: Any = await asyncpg.connect(database.dsn, password=PASSWORD)
+    async with asyncio.timeout(10):
+        while not await watcher.fetchval(waiting, DATABASE):  # noqa: ASYNC110  the event is PostgreSQL's
+            await asyncio.sleep(0.01)
+    await watcher.close()
+
+
 async def test_a_server_that_dies_while_a_run_is_stored_keeps_none_of_it(database: Database) -> None:
     night = report(audit())
     blocker: Any = await asyncpg.connect(database.dsn, password=PASSWORD)
     await blocker.execute("BEGIN; LOCK TABLE maintenance_audit_log")
     closing = asyncio.create_task(database.ledger.close_run(night, LOGS))
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
-    async with asyncio.timeout(5):
-        while not await blocker.fetchval(waiting, database.name):  # noqa: ASYNC110  the event is PostgreSQL's
-            await asyncio.sleep(0.01)  # until the run and its tasks are written, and the audit waits
-    await asyncio.to_thread(database.server.stop)
     try:
+        await wait_for_a_lock(database)  # by then the run and its tasks are written, and the audits wait
+        await asyncio.to_thread(database.server.stop)
         with pytest.raises(TransientError) as lost:
             await closing
         assert lost.value.reason is Reason.LEDGER_DOWN
     finally:
+        closing.cancel()
         blocker.terminate()
+        await asyncio.to_thread(database.server.stop)
         await asyncio.to_thread(database.server.start)
     assert await database.ledger.runs(1) == ()
     await database.ledger.close_run(night, LOGS)
@@ -548,9 +567,8 @@ async def test_a_server_that_dies_while_a_run_is_stored_keeps_none_of_it(databas
 
 
 async def test_a_full_server_and_a_lost_lock_are_passing_things(database: Database) -> None:
-    database.sql(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
-    database.sql(f"CREATE ROLE \"plain-{database.name}\" LOGIN PASSWORD 'p'")
-    crowded = Postgres(database.dsn.replace("icekeeper@", f"plain-{database.name}@"), "p")
+    database.sql("CREATE ROLE crowd LOGIN PASSWORD 'p' CONNECTION LIMIT 0")
+    crowded = Postgres(database.dsn.replace("icekeeper@", "crowd@"), "p")
     with pytest.raises(TransientError, match="too many connections"):
         await crowded.ping()
     await crowded.close()
@@ -578,17 +596,15 @@ async def test_closing_does_not_wait_for_a_statement_that_does_not_end(database:
 
 
 async def test_the_watermark_of_a_source_is_read_wherever_it_is_kept(empty: Database) -> None:
-    empty.sql("ALTER DATABASE " + empty.name + " SET timezone = 'Asia/Kolkata'")  # ours is UTC all the same
     assert await PostgresOffload(empty.postgres).watermark("silver_trades") is None
     assert await PostgresOffload(empty.postgres, "ops.marks").watermark("silver_trades") is None
     empty.sql("CREATE SCHEMA ops")
     for table, instant in (("offload_watermarks", "timestamptz"), ('ops."Marks"', "timestamp")):
         empty.sql(
             f"CREATE TABLE {table} (table_name text PRIMARY KEY, last_offload_timestamp {instant}, status varchar(20));"
-            "SET timezone = 'UTC';"
             f"INSERT INTO {table} VALUES ('silver_trades', '2026-02-18 01:45', 'running'), ('new', NULL, 'initialized')"
         )
-    for table in ("offload_watermarks", "Public.Offload_Watermarks", 'ops."Marks"'):
+    for table in ("offload_watermarks", f"{empty.schema.upper()}.Offload_Watermarks", 'ops."Marks"'):
         offload = PostgresOffload(empty.postgres, table)
         at = datetime(2026, 2, 18, 1, 45, tzinfo=UTC)
         assert await offload.watermark("silver_trades") == Watermark(at, "running")

@@ -11,7 +11,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.typing import EventDict
 
 # No deadline: a machine that is busy with something else fails no property.
-settings.register_profile("unit", deadline=None, max_examples=80)
+settings.register_profile("unit", deadline=None, max_examples=50)
 settings.load_profile("unit")
 
 

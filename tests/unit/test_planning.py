@@ -123,6 +123,8 @@ def test_one_partition_that_is_too_big_for_a_slice_is_one_all_the_same() -> None
     assert slices(groups_of(("", 50_000, MIB))) == (Slice((), 50_000, MIB, 1),)
     parts = slices(groups_of(("a", 10, MIB), ("b", 50_000, MIB), ("c", 10, MIB)))
     assert [part.partitions for part in parts] == [("a",), ("b",), ("c",)]
+    parts = slices(groups_of(("a", 50_000, MIB), ("b", 10, MIB), ("c", 10, MIB)))
+    assert [part.partitions for part in parts] == [("a",), ("b", "c")]
 
 
 def test_groups_of_one_partition_are_never_parted() -> None:
@@ -154,6 +156,7 @@ def test_slices_hold_every_partition_exactly_once_in_order_and_within_bounds(gro
     named = list(flatten.from_iterable(part.partitions for part in parts))
     assert named == sorted({group.partition for group in groups})
     for part in parts:
+        assert part.partitions
         assert part.files == sum(group.files for group in groups if group.partition in part.partitions)
         fits = part.files <= SLICE_MAX_FILES and part.bytes <= SLICE_MAX_BYTES
         assert fits or len(part.partitions) == 1

@@ -1,0 +1,183 @@
+"""What integration and process tests share: one lakehouse of embedded parts, one warm session, worlds by the dozen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from daemon.adapters.spark import SparkEngine, SparkOptions
+from daemon.adapters.sql.migrations import migrate
+from daemon.core.events import Event
+from daemon.core.model import RunReport, Stage, TableState, TaskOutcome, Trigger
+from daemon.sandbox import Sandbox, World, WorldSpec
+from daemon.service.logs import configure
+from daemon.service.parts import Services, build, spark_options
+from daemon.service.runs import Executed, execute, make_order
+from daemon.settings import Settings, load
+from daemon.settings.model import DEFAULT_PACKAGES
+
+# The night of most tests: the world's present, and the slot that it answers for.
+SLOT = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)
+BINANCE, SILVER, GOLD = "cold.bronze_trades_binance", "cold.silver_trades", "cold.gold_ohlcv_1m"
+COINBASE = "cold.bronze_trades_coinbase"
+
+
+def world_clock(start: datetime = SLOT) -> Callable[[], datetime]:
+    """A clock that shows `start` now and runs at its usual pace."""
+    began = time.monotonic()
+    return lambda: start + timedelta(seconds=time.monotonic() - began)
+
+
+async def no_waiting(seconds: float) -> None:
+    """The sleep between retries, for tests: it lets others run, and waits for nothing."""
+    await asyncio.sleep(0)
+
+
+@dataclass
+class Night:
+    """A world, and icekeeper's services on it with the shared session."""
+
+    world: World
+    config: Path
+    settings: Settings
+    services: Services
+    events: list[Event] = field(default_factory=list)
+
+    async def run(
+        self,
+        *stages: Stage,
+        tables: tuple[str, ...] = (),
+        record: bool = True,
+        trigger: Trigger = Trigger.MANUAL,
+        slot: datetime | None = None,
+        window_hours: int | None = None,
+        observe: Callable[[Event], None] | None = None,
+    ) -> RunReport:
+        """Runs the stages (all, if none is named) on the tables (all, if none is named); the report."""
+        done = await self.execute(
+            *stages, tables=tables, record=record, trigger=trigger, slot=slot, window_hours=window_hours, observe=observe
+        )
+        assert done.ledger_error is None
+        return done.report
+
+    async def execute(
+        self,
+        *stages: Stage,
+        tables: tuple[str, ...] = (),
+        record: bool = True,
+        trigger: Trigger = Trigger.MANUAL,
+        slot: datetime | None = None,
+        window_hours: int | None = None,
+        observe: Callable[[Event], None] | None = None,
+    ) -> Executed:
+        order = make_order(
+            self.settings,
+            slot or self.world.spec.now,
+            trigger,
+            stages=stages or tuple(Stage),
+            tables=tables,
+            window_hours=window_hours,
+        )
+        return await execute(self.services, order, observe or self.events.append, record=record)
+
+    async def state(self, table: str) -> TableState:
+        return await self.services.parts.lakehouse.inspect(table, 128 * 1024**2)
+
+    async def sql(self, statement: str) -> list[Any]:
+        """Runs Spark SQL; `{c}` in it is the catalog's name."""
+        text = statement.replace("{c}", self.world.catalog_name)
+        engine = self.services.engine
+        return await engine.run(lambda spark: spark.sql(text).collect(), timeout=timedelta(minutes=2))
+
+    def ledger(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return self.world.postgres.execute(self.world.postgres_database, query, *values)
+
+    def store(self) -> set[str]:
+        """The keys of the store, of all worlds."""
+        return set(self.world.files())
+
+
+MakeNight = Callable[..., Awaitable[Night]]
+
+
+@pytest.fixture(scope="session")
+def box() -> Iterator[Sandbox]:
+    with Sandbox.start() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SparkEngine]:
+    state_dir = tmp_path_factory.mktemp("spark")
+    shared = SparkEngine(
+        SparkOptions(master="local[2]", driver_memory="1g", state_dir=state_dir, packages=DEFAULT_PACKAGES)
+    )
+    yield shared
+    await shared.stop()
+
+
+@pytest.fixture
+async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> AsyncIterator[MakeNight]:
+    """Builds a world and the services on it; `change` edits the settings document first."""
+    made: list[Night] = []
+
+    async def make(
+        *tables: str,
+        change: Callable[[dict[str, Any]], None] | None = None,
+        clock: Callable[[], datetime] | None = None,
+        migrated: bool = True,
+        on: Sandbox | None = None,
+        **spec: Any,
+    ) -> Night:
+        defaults: dict[str, Any] = {
+            "now": SLOT, "days": 1.25, "commits_per_day": 8, "files_per_commit": 3, "rows_per_file": 10, "symbols": 6,
+        }  # fmt: skip
+        if tables:
+            defaults["tables"] = tables
+        world = await asyncio.to_thread((on or box).world, WorldSpec(**{**defaults, **spec}))
+        config = write_settings(world, tmp_path / f"{world.name}.yaml", tmp_path / world.name, change)
+        settings = load(config)
+        configure("info", "json", settings.state_dir)
+        # One session serves all worlds: each has a catalog of its own, told to the running session.
+        conf = spark_options(settings).session_conf
+        engine.options = replace(engine.options, session_conf={**engine.options.session_conf, **conf})
+        await engine.run(
+            lambda spark: [spark.conf.set(key, value) for key, value in conf.items()], timeout=timedelta(minutes=5)
+        )
+        services = build(settings, engine, clock=clock or world_clock(world.spec.now), sleep=no_waiting)
+        if migrated:
+            await migrate(settings.postgres.dsn, world.postgres.password)
+        made.append(Night(world, config, settings, services))
+        return made[-1]
+
+    yield make
+    for night in made:
+        await night.services.close()
+    structlog.reset_defaults()
+
+
+def write_settings(
+    world: World, path: Path, state_dir: Path, change: Callable[[dict[str, Any]], None] | None = None
+) -> Path:
+    """The world's settings document as a file, edited by `change`."""
+    import yaml
+
+    document = world.settings(state_dir)
+    document["spark"]["driver_memory"] = "1g"
+    if change is not None:
+        change(document)
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def outcomes(report: RunReport, stage: Stage) -> dict[str, TaskOutcome]:
+    """How the tasks of a stage ended, by table."""
+    return {task.table: task.outcome for task in report.tasks if task.stage is stage}

@@ -1,0 +1,134 @@
+"""The warm session under deadlines, cancellations and a JVM that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from daemon.adapters.spark import SparkEngine, SparkOptions
+from daemon.core.errors import DeadlineExceeded, IcekeeperError
+from daemon.core.reasons import Reason
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture(scope="module")
+async def own_engine(engine: SparkEngine) -> AsyncIterator[SparkEngine]:
+    """The shared session: a process has one. What these tests break, the engine itself must mend."""
+    await engine.start()
+    yield engine
+
+
+def slow_job(spark: SparkSession) -> Any:
+    """A job that would take an hour."""
+    return spark.sql("SELECT count(*) FROM range(0, 4000000000000, 1, 2) WHERE rand() < 0").collect()
+
+
+def answer(spark: SparkSession) -> int:
+    return int(spark.sql("SELECT 42").collect()[0][0])
+
+
+async def test_work_past_its_deadline_is_cancelled_and_the_session_lives_on(own_engine: SparkEngine) -> None:
+    pid, loop = own_engine.jvm_pid, asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(DeadlineExceeded) as caught:
+        await own_engine.run(slow_job, timeout=timedelta(seconds=1), where="cold.slow")
+    assert loop.time() - began < 10
+    assert caught.value.reason is Reason.DEADLINE
+    assert "cold.slow" in str(caught.value)
+    assert await own_engine.run(answer, timeout=MINUTE) == 42
+    assert own_engine.jvm_pid == pid
+
+
+async def test_cancelling_the_caller_cancels_the_job(own_engine: SparkEngine) -> None:
+    pid = own_engine.jvm_pid
+    running = asyncio.create_task(own_engine.run(slow_job, timeout=MINUTE))
+    await until(lambda: active_jobs(own_engine) > 0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await own_engine.run(answer, timeout=MINUTE) == 42
+    assert active_jobs(own_engine) == 0
+    assert own_engine.jvm_pid == pid
+
+
+async def test_a_jvm_that_is_killed_in_the_middle_is_engine_down_and_the_next_call_has_a_new_one(
+    own_engine: SparkEngine,
+) -> None:
+    pid, restarts = own_engine.jvm_pid, own_engine.restarts
+    assert pid is not None
+    running = asyncio.create_task(own_engine.run(slow_job, timeout=MINUTE))
+    await until(lambda: active_jobs(own_engine) > 0)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(IcekeeperError) as caught:
+        await running
+    assert caught.value.reason is Reason.ENGINE_DOWN
+    assert not own_engine.up
+    assert await own_engine.run(answer, timeout=MINUTE) == 42
+    assert own_engine.up
+    assert own_engine.restarts == restarts + 1
+
+
+async def test_work_that_will_not_stop_costs_the_jvm(own_engine: SparkEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from daemon.adapters import spark
+
+    monkeypatch.setattr(spark, "CANCEL_GRACE_S", 1.0)
+    pid = own_engine.jvm_pid
+
+    def stubborn(session: SparkSession) -> None:
+        session._jvm.java.lang.Thread.sleep(600_000)  # type: ignore[union-attr]  # no Spark job: no tag can stop it
+
+    with pytest.raises(DeadlineExceeded):
+        await own_engine.run(stubborn, timeout=timedelta(seconds=1))
+    assert not own_engine.up
+    assert await own_engine.run(answer, timeout=MINUTE) == 42
+    assert own_engine.jvm_pid != pid
+
+
+async def test_no_secret_stands_on_the_command_line_and_no_port_is_open_to_others(own_engine: SparkEngine) -> None:
+    pid = own_engine.jvm_pid
+    assert pid is not None
+    command = Path(f"/proc/{pid}/cmdline").read_text()
+    assert "icekeeper" in command
+    for key, value in own_engine.options.session_conf.items():
+        if "secret" in key or "password" in key:
+            assert value not in command
+    assert listening(pid) <= {"127.0.0.1", "::1"}
+
+
+async def test_an_environment_of_another_spark_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from daemon.adapters.spark import prepare_environment
+
+    environ = {**os.environ, "SPARK_HOME": "/opt/old-spark", "SPARK_CONF_DIR": "/etc/spark", "PYTHONPATH": "/opt/old"}
+    prepare_environment(SparkOptions("local[1]", "1g", tmp_path), environ)
+    assert not {"SPARK_HOME", "SPARK_CONF_DIR", "PYTHONPATH"} & environ.keys()
+    other = SparkOptions("local[1]", "1g", tmp_path, home=Path("/opt/chosen"))
+    prepare_environment(other, environ)
+    assert environ["SPARK_HOME"] == "/opt/chosen"
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits for something that another thread or process brings about."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def active_jobs(engine: SparkEngine) -> int:
+    session = engine._spark
+    return 0 if session is None else len(session.sparkContext.statusTracker().getActiveJobsIds())
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses on which a process listens."""
+    import psutil
+
+    return {c.laddr.ip.removeprefix("::ffff:") for c in psutil.Process(pid).net_connections() if c.status == "LISTEN"}
