@@ -29,7 +29,7 @@ from daemon.core.model import (
 from daemon.core.reasons import Reason
 from daemon.core.verdict import fold
 from daemon.stages.context import Parts, TaskContext
-from daemon.task import TaskEnd, held, run_task, untried
+from daemon.task import Task, TaskEnd
 
 log = structlog.get_logger(__name__)
 
@@ -131,33 +131,32 @@ class _Run:
         for position, (stage, policy) in enumerate(work, start=1):
             self._emit(TaskStarted(stage, policy.name, position, len(work)))
             with bound_contextvars(stage=stage, table=policy.name):
-                end = await self._task(stage, policy)
-                _log_task(end.result)
-            self.tasks.append(end.result)
-            if end.audit is not None:
-                self.audits.append(end.audit)
-            self._emit(TaskEnded(end.result))
+                down = self._found_down(stage)
+                # The audit always runs: the budget is for the others.
+                until = None if stage is Stage.AUDIT else self._deadline
+                task = Task(stage, policy, replace(self._context, until=until, retries_off=bool(down)))
+                try:
+                    self._ended(await self._end_of(task, down))
+                except asyncio.CancelledError:
+                    # Without an audit's row: the slot's audit is still owed, and the resumed run counts.
+                    self._ended(replace(task.fail(Cancelled("stopped while it was under way")), audit=None))
+                    raise
 
-    async def _task(self, stage: Stage, policy: TablePolicy) -> TaskEnd:
-        context = self._context
-        if stage is not Stage.AUDIT:  # the audit always runs
-            left = self._deadline - self._clock()
-            if left <= timedelta(0):
-                return held(stage, policy, context, Reason.BUDGET, "the run's max_duration is used up")
-            context = replace(context, limit=left)
-        down = self._found_down(stage)
+    async def _end_of(self, task: Task, down: list[StageResult]) -> TaskEnd:
+        if task.context.until is not None and task.started_at >= task.context.until:
+            return task.hold(Reason.BUDGET, "the run's max_duration is used up")
         if len(down) >= 2:
-            error = PermanentError(
-                f"not tried, as {down[0].table} and {down[1].table} failed alike", reason=down[0].reason
-            )
-            return untried(stage, policy, context, error)
-        try:
-            async with self._lock:
-                return await run_task(stage, policy, replace(context, retries_off=bool(down)))
-        except asyncio.CancelledError:
-            end = untried(stage, policy, context, Cancelled("stopped while it was under way"))
-            self.tasks.append(end.result)
-            raise
+            text = f"not tried, as {down[-1].table} and {down[-2].table} failed alike"
+            return task.fail(PermanentError(text, reason=down[0].reason))
+        async with self._lock:
+            return await task.run()
+
+    def _ended(self, end: TaskEnd) -> None:
+        _log_task(end.result)
+        self.tasks.append(end.result)
+        if end.audit is not None:
+            self.audits.append(end.audit)
+        self._emit(TaskEnded(end.result))
 
     def _found_down(self, stage: Stage) -> list[StageResult]:
         """The latest tasks of the stage that failed for one and the same part: the first with retries, the second,

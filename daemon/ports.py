@@ -41,8 +41,10 @@ class Lakehouse(Protocol):
     async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> None:
         """Rewrites one slice; the snapshots made carry the run's id. DeadlineExceeded after `timeout`."""
 
-    async def expire(self, table: str, snapshot_ids: tuple[int, ...], timeout: timedelta) -> int:
+    async def expire(self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta) -> int:
         """Expires exactly the named snapshots, or none and TransientError `conflict`; how many files were deleted.
+
+        `retain_last` is what branches with an age but no number of their own keep, as the plan assumed it.
 
         PermanentError `not_verified` where a sample of the deleted files is still in the store.
         """

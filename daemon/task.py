@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
 from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.events import TaskProgressed
@@ -35,38 +36,38 @@ async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> 
     return await compact.plan(policy, state, context)
 
 
-async def run_task(stage: Stage, policy: TablePolicy, context: TaskContext) -> TaskEnd:
-    """Runs one task to its end. An error becomes a `failed` result; only a cancellation gets out."""
-    task = _Task(stage, policy, context)
-    try:
-        return task.end(await task.attempts())
-    except IcekeeperError as exc:
-        return task.fail(exc)
-    except Exception as exc:  # a bug met by one table's task must not cost the other nine their night
-        log.exception("task_crashed")
-        return task.fail(PermanentError(f"{type(exc).__name__}: {exc}", reason=Reason.UNEXPECTED))
+class Task:
+    """A task under way. `run` takes it to its end; `fail` and `hold` end it where it is."""
 
-
-def untried(stage: Stage, policy: TablePolicy, context: TaskContext, error: IcekeeperError) -> TaskEnd:
-    """The failure of a task that is not even begun, because what it needs is known to be down."""
-    return _Task(stage, policy, context).fail(error)
-
-
-def held(stage: Stage, policy: TablePolicy, context: TaskContext, reason: Reason, note: str) -> TaskEnd:
-    """The end of a task that is not begun, because now would be the wrong time."""
-    return _Task(stage, policy, context).end(Ended(TaskOutcome.HELD, note, reason))
-
-
-class _Task:
     def __init__(self, stage: Stage, policy: TablePolicy, context: TaskContext) -> None:
         self.stage, self.policy, self.context = stage, policy, context
         self.progress = Progress()
         self.started_at = context.parts.clock()
 
-    async def attempts(self) -> Ended:
+    async def run(self) -> TaskEnd:
+        """Its attempts. An error becomes a `failed` result; only a cancellation gets out."""
+        try:
+            return self._end(await self._attempts())
+        except IcekeeperError as exc:
+            return self.fail(exc)
+        except Exception as exc:  # a bug met by one table's task must not cost the other nine their night
+            log.exception("task_crashed")
+            return self.fail(PermanentError(f"{type(exc).__name__}: {exc}", reason=Reason.UNEXPECTED))
+
+    def fail(self, error: IcekeeperError) -> TaskEnd:
+        """Its end by an error; an audit's row says why there is no count."""
+        reason = Reason.BUDGET if error.reason is Reason.DEADLINE and self._budget_is_spent() else error.reason
+        row = audit.uncounted(self.policy, self.context, error) if self.stage is Stage.AUDIT else None
+        return self._end(Ended(TaskOutcome.FAILED, self.progress.note, reason, row), str(error))
+
+    def hold(self, reason: Reason, note: str) -> TaskEnd:
+        """Its end before its beginning: now would be the wrong time."""
+        return self._end(Ended(TaskOutcome.HELD, note, reason))
+
+    async def _attempts(self) -> Ended:
         limits = self.policy.limits(self.stage)
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(1 if self.context.retries_off else 1 + limits.retries),
+            stop=self._no_more,
             wait=wait_fixed(limits.retry_delay.total_seconds()),
             retry=retry_if_exception_type(TransientError),
             sleep=self.context.parts.sleep,
@@ -80,6 +81,16 @@ class _Task:
         stages = {Stage.COMPACT: compact.run, Stage.EXPIRE: expire.run, Stage.AUDIT: audit.run}
         return await stages[self.stage](self.policy, self.context, self.progress)
 
+    def _no_more(self, state: RetryCallState) -> bool:
+        limits = self.policy.limits(self.stage)
+        attempts = 1 if self.context.retries_off else 1 + limits.retries
+        # A retry that would begin after the run's budget is none.
+        return state.attempt_number >= attempts or self._budget_is_spent(limits.retry_delay)
+
+    def _budget_is_spent(self, ahead: timedelta = timedelta(0)) -> bool:
+        until = self.context.until
+        return until is not None and self.context.parts.clock() + ahead >= until
+
     def _say_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         delay = self.policy.limits(self.stage).retry_delay.total_seconds()
@@ -87,11 +98,7 @@ class _Task:
         note = f"attempt {state.attempt_number} failed ({error}); tried again in {delay:.0f} s"
         self.context.emit(TaskProgressed(self.stage, self.policy.name, note))
 
-    def fail(self, error: IcekeeperError) -> TaskEnd:
-        row = audit.uncounted(self.policy, self.context, error) if self.stage is Stage.AUDIT else None
-        return self.end(Ended(TaskOutcome.FAILED, self.progress.note, error.reason, row), str(error))
-
-    def end(self, ended: Ended, error: str | None = None) -> TaskEnd:
+    def _end(self, ended: Ended, error: str | None = None) -> TaskEnd:
         failed = ended.outcome is TaskOutcome.FAILED
         result = StageResult(
             stage=self.stage,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+import yaml
+from pyspark.sql import SparkSession
 
 from daemon.adapters.spark import SparkEngine, SparkOptions
 from daemon.adapters.sql.migrations import migrate
@@ -45,6 +48,7 @@ async def no_waiting(seconds: float) -> None:
 class Night:
     """A world, and icekeeper's services on it with the shared session."""
 
+    box: Sandbox
     world: World
     config: Path
     settings: Settings
@@ -63,7 +67,13 @@ class Night:
     ) -> RunReport:
         """Runs the stages (all, if none is named) on the tables (all, if none is named); the report."""
         done = await self.execute(
-            *stages, tables=tables, record=record, trigger=trigger, slot=slot, window_hours=window_hours, observe=observe
+            *stages,
+            tables=tables,
+            record=record,
+            trigger=trigger,
+            slot=slot,
+            window_hours=window_hours,
+            observe=observe,
         )
         assert done.ledger_error is None
         return done.report
@@ -101,8 +111,8 @@ class Night:
         return self.world.postgres.execute(self.world.postgres_database, query, *values)
 
     def store(self) -> set[str]:
-        """The keys of the store, of all worlds."""
-        return set(self.world.files())
+        """The keys of all objects of this world."""
+        return set(self.box.s3.list(f"{self.world.name}/"))
 
 
 MakeNight = Callable[..., Awaitable[Night]]
@@ -145,17 +155,15 @@ async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> Async
         world = await asyncio.to_thread((on or box).world, WorldSpec(**{**defaults, **spec}))
         config = write_settings(world, tmp_path / f"{world.name}.yaml", tmp_path / world.name, change)
         settings = load(config)
-        configure("info", "json", settings.state_dir)
+        configure("info", "json", settings.state_dir, console_level="error")
         # One session serves all worlds: each has a catalog of its own, told to the running session.
         conf = spark_options(settings).session_conf
         engine.options = replace(engine.options, session_conf={**engine.options.session_conf, **conf})
-        await engine.run(
-            lambda spark: [spark.conf.set(key, value) for key, value in conf.items()], timeout=timedelta(minutes=5)
-        )
+        await engine.run(partial(_set, conf), timeout=timedelta(minutes=5))
         services = build(settings, engine, clock=clock or world_clock(world.spec.now), sleep=no_waiting)
         if migrated:
             await migrate(settings.postgres.dsn, world.postgres.password)
-        made.append(Night(world, config, settings, services))
+        made.append(Night(on or box, world, config, settings, services))
         return made[-1]
 
     yield make
@@ -164,12 +172,15 @@ async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> Async
     structlog.reset_defaults()
 
 
+def _set(conf: Mapping[str, str], spark: SparkSession) -> None:
+    for key, value in conf.items():
+        spark.conf.set(key, value)
+
+
 def write_settings(
     world: World, path: Path, state_dir: Path, change: Callable[[dict[str, Any]], None] | None = None
 ) -> Path:
     """The world's settings document as a file, edited by `change`."""
-    import yaml
-
     document = world.settings(state_dir)
     document["spark"]["driver_memory"] = "1g"
     if change is not None:

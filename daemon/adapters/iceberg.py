@@ -110,12 +110,12 @@ class IcebergLakehouse:
 
         await self._run(work, timeout, table)
 
-    async def expire(self, table: str, snapshot_ids: tuple[int, ...], timeout: timedelta) -> int:
+    async def expire(self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta) -> int:
         def work(jvm: IcebergJvm) -> int:
             handle = jvm.load(self._name(table))
             # Named ids make Iceberg clean up by reachability, and bind the expiry to the plan. The age of 0 switches
             # off the table's own age, which would act beside them.
-            expiry = handle.expireSnapshots().expireOlderThan(0)
+            expiry = handle.expireSnapshots().expireOlderThan(0).retainLast(retain_last)
             for snapshot_id in snapshot_ids:
                 expiry = expiry.expireSnapshotId(snapshot_id)
             deleted = jvm.path_collector()

@@ -17,6 +17,11 @@ def parse_metadata(table: str, text: str, sizes: tuple[int, ...], manifests: int
     history = tuple(_snapshot(entry) for entry in metadata.get("snapshots", ()))
     current_id = metadata.get("current-snapshot-id")
     current = next((snapshot for snapshot in history if snapshot.id == current_id), None)
+    properties = metadata.get("properties", {})
+    # A reference without an age of its own has the table's, if the table has one.
+    ref_age = (
+        int(properties["history.expire.max-ref-age-ms"]) if "history.expire.max-ref-age-ms" in properties else None
+    )
     small, large = small_file_limit(target_file_size), large_file_limit(target_file_size)
     health = TableHealth(
         data_files=len(sizes),
@@ -33,8 +38,8 @@ def parse_metadata(table: str, text: str, sizes: tuple[int, ...], manifests: int
         health=health,
         large_files=sum(size > large for size in sizes),
         history=history,
-        refs=tuple(_ref(name, entry) for name, entry in metadata.get("refs", {}).items()),
-        gc_enabled=metadata.get("properties", {}).get("gc.enabled", "true").lower() == "true",
+        refs=tuple(_ref(name, entry, ref_age) for name, entry in metadata.get("refs", {}).items()),
+        gc_enabled=properties.get("gc.enabled", "true").lower() == "true",
     )
 
 
@@ -49,12 +54,12 @@ def _snapshot(entry: Mapping[str, Any]) -> Snapshot:
     )
 
 
-def _ref(name: str, entry: Mapping[str, Any]) -> Ref:
+def _ref(name: str, entry: Mapping[str, Any], default_age_ms: int | None) -> Ref:
     return Ref(
         name=name,
         kind=entry["type"],
         snapshot_id=entry["snapshot-id"],
-        max_ref_age=_age(entry.get("max-ref-age-ms")),
+        max_ref_age=_age(entry.get("max-ref-age-ms", default_age_ms)),
         max_snapshot_age=_age(entry.get("max-snapshot-age-ms")),
         min_snapshots_to_keep=entry.get("min-snapshots-to-keep"),
     )

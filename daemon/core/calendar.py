@@ -48,18 +48,12 @@ class Calendar:
         """The slots after an instant, in UTC, in order.
 
         When the clocks go back, a wall-clock time comes twice and the cron fires twice; a night is done once, so the
-        second firing is no slot. When they go forward, the cron fires at the next wall-clock time that exists.
+        second firing is no slot. What a cron does with a time that the clocks skip is its library's business.
         """
-        # A day back, so that the first firing looked at knows whether it is itself a repetition.
-        instant = to_utc(after) - timedelta(days=1)
-        last_wall: datetime | None = None
+        instant = to_utc(after)
         while (fired := self.next_fire(instant)) is not None:
             instant = to_utc(fired)
-            wall = fired.astimezone(self.timezone).replace(tzinfo=None)
-            if last_wall is not None and wall == last_wall:
-                continue
-            last_wall = wall
-            if instant > to_utc(after):
+            if not instant.astimezone(self.timezone).fold:
                 yield instant
 
     def next_slot(self, after: datetime) -> datetime | None:

@@ -105,7 +105,8 @@ def expired_snapshots(state: TableState, cutoff: datetime, retain_last: int, now
     until `cutoff` passes it. Source: Iceberg spec, 'Snapshot Retention Policy'.
     """
     by_id = {snapshot.id: snapshot for snapshot in state.history}
-    refs = [ref for ref in state.refs if not _ref_is_due(ref, by_id, now)]
+    due = due_refs(state, now)
+    refs = [ref for ref in state.refs if ref.name not in due]
     reachable: set[int] = set()
     kept: set[int] = set()
     for ref in refs:
@@ -124,8 +125,13 @@ def expired_snapshots(state: TableState, cutoff: datetime, retain_last: int, now
     return tuple(s.id for s in state.history if s.id not in kept)
 
 
+def due_refs(state: TableState, now: datetime) -> frozenset[str]:
+    """The branches and tags whose own age has passed: Iceberg drops them with the next expiry."""
+    by_id = {snapshot.id: snapshot for snapshot in state.history}
+    return frozenset(ref.name for ref in state.refs if _ref_is_due(ref, by_id, now))
+
+
 def _ref_is_due(ref: Ref, by_id: dict[int, Snapshot], now: datetime) -> bool:
-    """Iceberg drops a branch or tag whose own age has passed, with the next expiry; `main` never."""
     if ref.name == MAIN or ref.max_ref_age is None:
         return False
     snapshot = by_id.get(ref.snapshot_id)

@@ -77,11 +77,14 @@ class Reason(StrEnum):
         "offload_running",
         "The offload is writing and this catalog can't take two writers: it is tried again in the next run.",
     )
-    LEDGER_DOWN = "ledger_down", "PostgreSQL does not answer: check postgres.dsn and the server."
+    LEDGER_DOWN = (
+        "ledger_down",
+        "PostgreSQL does not answer, or lacks the tables: check postgres.dsn and the server, run `icekeeper migrate`.",
+    )
     DISK_LOW = "disk_low", "The disk is nearly full: free space in the state directory's file system."
     CLOCK_SKEW = "clock_skew", "This host's clock is off: check NTP, then run the slot again."
     NOT_VERIFIED = (
         "not_verified",
-        "What was found afterwards is not what was planned: read the error and look at the table before the next night.",
+        "What was found afterwards is not what was planned: read the error, look at the table before the next night.",
     )
     UNEXPECTED = "unexpected", "An error that icekeeper has no name for: read the log of the run, and report it."

@@ -52,16 +52,18 @@ def check_rewrite(part: Slice, rewrites: tuple[Snapshot, ...]) -> tuple[list[str
     return problems, recounts
 
 
-def check_expiry(before: TableState, after: TableState, named: tuple[int, ...]) -> list[str]:
-    """What is wrong after an expiry: a named snapshot still there, another one gone, a reference lost."""
+def check_expiry(
+    before: TableState, after: TableState, named: tuple[int, ...], due: frozenset[str] = frozenset()
+) -> list[str]:
+    """What is wrong after an expiry: a named snapshot still there, another one gone, a reference lost.
+
+    References in `due` may go: their own age has passed.
+    """
     left = {snapshot.id for snapshot in after.history}
     problems = [f"snapshot {i} is still there" for i in named if i in left]
     problems += [f"snapshot {s.id} was not named and is gone" for s in before.history if s.id not in {*named, *left}]
-    # A reference whose own age had passed goes with the expiry, and its snapshot was named for it.
     refs = {ref.name for ref in after.refs}
     problems += [
-        f"the {ref.kind} {ref.name} is gone"
-        for ref in before.refs
-        if ref.name not in refs and ref.snapshot_id not in named
+        f"the {ref.kind} {ref.name} is gone" for ref in before.refs if ref.name not in refs and ref.name not in due
     ]
     return problems

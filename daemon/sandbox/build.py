@@ -23,7 +23,7 @@ def build(world: World) -> None:
     database = world.postgres_database
     world.postgres.execute(database, WATERMARK_DDL)
     world.postgres.execute(database, "CREATE TABLE sandbox_world (traded_until timestamptz NOT NULL)")
-    world.postgres.execute(database, "INSERT INTO sandbox_world VALUES ($1)", from_micros(ticks[-1]))
+    world.postgres.execute(database, "INSERT INTO sandbox_world VALUES ($1)", from_micros(ticks[-1]) - OFFLOAD_LAG)
     for shape in spec.shapes:
         _build_table(world, shape, ticks)
 

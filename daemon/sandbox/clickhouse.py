@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import sys
@@ -56,18 +57,25 @@ class ClickHouse:
         self._launch()
 
     def _launch(self) -> None:
-        package_parent = str(Path(__file__).parents[2])
-        argv = [sys.executable, "-m", "daemon.sandbox.clickhouse_server"]
+        # By its path, not with -m: that would import the whole package, which takes as long as the engine's start.
+        argv = [sys.executable, "-P", str(Path(__file__).with_name("clickhouse_server.py"))]
         argv += ["--path", str(self._path), "--port", str(self.port), "--user", self.user]
         environment = {
             **os.environ,
             # The engine takes its server time zone from here.
             "TZ": self.timezone,
             "SANDBOX_CLICKHOUSE_PASSWORD": self.password,
-            "PYTHONPATH": os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH")))),
         }
         command = Command(argv, environment, cwd=self._path)
-        self._process.start(command, ready=lambda: port_answers(self.port))
+        self._process.start(command, ready=self._is_ready)
+
+    def _is_ready(self) -> bool:
+        if not port_answers(self.port):
+            return False
+        # Another process may have taken the port meanwhile; it doesn't know our password.
+        with contextlib.suppress(SandboxError):
+            return self.execute("SELECT 1") == b"1\n"
+        return False
 
     def stop(self) -> None:
         """Stops the server; the data stays, and `start()` brings it back on the same port."""

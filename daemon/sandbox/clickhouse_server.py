@@ -1,8 +1,8 @@
-"""ClickHouse's HTTP interface in front of ONE chdb engine: `python -m daemon.sandbox.clickhouse_server`.
+"""ClickHouse's HTTP interface in front of ONE chdb engine: a program (clickhouse.py runs it), not a module to import.
 
 Enough of it for clickhouse-connect, curl and this sandbox; no cancelling, no sessions that outlive a request, no
 compressed answers. Each request gets an engine session of its own, so that settings and the database can't leak into
-the next. It is a program, not a module to import: chdb takes one engine path per process.
+the next. chdb takes one engine path per process, so each engine has a process of its own.
 """
 
 from __future__ import annotations

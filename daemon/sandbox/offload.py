@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -27,25 +27,36 @@ class Offload:
     def run(self, table: str | None = None, *, at: datetime, lose: Sequence[datetime] = ()) -> int:
         """One tick of one table, or of all: what arrived since the watermark up to five minutes before `at`.
 
-        Rows of the hours in `lose` (their starts) are read and thrown away while the watermark moves on: the offload
-        lost them. Returns the number of rows appended.
+        Trading (of all tables) goes on until then. Rows of the hours in `lose` (their starts) are read and thrown
+        away while the watermark moves on: the offload lost them. Returns the number of rows appended.
         """
-        shapes = [shape for shape in self._world.spec.shapes if table is None or shape.iceberg == table]
-        if not shapes:
-            raise ValueError(f"the world {self._world.name} has no table {table}")
+        shapes = self._shapes(table)
+        self._world.trade(at - OFFLOAD_LAG)
         return sum(self._tick(shape, at, lose) for shape in shapes)
 
     def advance(self, until: datetime, lose: Sequence[datetime] = (), table: str | None = None) -> int:
-        """Trading goes on until then, and every tick on the way runs. `lose` concerns `table`, or all if None.
+        """Runs every tick of all tables whose commit comes before `until`; returns the number of rows appended.
 
-        Returns the number of rows appended.
+        `lose` concerns `table`, or all tables if that is None.
         """
-        rows = 0
-        for tick in self._world.trade(until):
-            for shape in self._world.spec.shapes:
-                hours = lose if table in (None, shape.iceberg) else ()
-                rows += self._tick(shape, from_micros(tick), hours)
-        return rows
+        spec, losing = self._world.spec, self._shapes(table)
+        first = to_micros(self._world.traded_until() + OFFLOAD_LAG)
+        last = spec.last_tick_before(until)
+        ticks = range(first - first % spec.step_us + spec.step_us, last + 1, spec.step_us)
+        if not ticks:
+            return 0
+        self._world.trade(from_micros(last) - OFFLOAD_LAG)
+        return sum(
+            self._tick(shape, from_micros(tick), lose if shape in losing else ())
+            for tick in ticks
+            for shape in spec.shapes
+        )
+
+    def _shapes(self, table: str | None) -> tuple[TableShape, ...]:
+        shapes = tuple(shape for shape in self._world.spec.shapes if table in (None, shape.iceberg))
+        if not shapes:
+            raise ValueError(f"the world {self._world.name} has no table {table}")
+        return shapes
 
     def _tick(self, shape: TableShape, at: datetime, lose: Sequence[datetime]) -> int:
         world = self._world
@@ -80,8 +91,10 @@ class Offload:
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             metadata, io = self._world.catalog.load(shape)
             head = Head.of(metadata, io)
-            # Maintenance may have committed by the wall clock since; Iceberg wants its log in order.
-            timestamp_ms = max(spec.committed_us(to_micros(at)) // 1000, head.timestamp_ms + 1)
+            # Never in the future, or maintenance by the wall clock would be refused; and after what maintenance has
+            # committed by the wall clock already: Iceberg wants its log in order.
+            committed_us = min(spec.committed_us(to_micros(at)), to_micros(datetime.now(UTC)))
+            timestamp_ms = max(committed_us // 1000, head.timestamp_ms + 1)
             with self._world.catalog.uploads() as put:
                 writer = TableWriter(metadata.location, metadata.schema(), metadata.spec(), put)
                 files = [writer.write_file(each.rows, each.partition) for each in slices]

@@ -80,7 +80,7 @@ class S3:
     def _launch_on_free_ports(self) -> None:
         names = [*_PARTS, *(f"{part}.grpc" for part in _PARTS), "iceberg"]
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
-        for socket_path in self._sockets():
+        for socket_path in self.sockets():
             self._janitor.remove(socket_path)
         self._launch()
 
@@ -127,10 +127,11 @@ class S3:
     def stop(self) -> None:
         """Stops the server; the objects stay, and `start()` brings it back on the same ports."""
         self._process.stop()
-        for socket_path in self._sockets():
+        for socket_path in self.sockets():
             socket_path.unlink(missing_ok=True)
 
-    def _sockets(self) -> list[Path]:
+    def sockets(self) -> list[Path]:
+        """The Unix sockets it makes outside its directory."""
         # Their place is fixed in the binary, and not every way to stop removes them.
         paths = []
         for part in _PARTS if self._ports else ():

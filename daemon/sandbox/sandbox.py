@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -39,6 +40,7 @@ class Sandbox:
         self.root = root
         self.worlds: dict[str, World] = {}
         self._temporary = temporary
+        self._owner = os.getpid()
         self._janitor: Janitor | None = Janitor()
         if temporary:
             self._janitor.remove(root)
@@ -105,7 +107,8 @@ class Sandbox:
 
     def stop(self, *, remove: bool = False) -> None:
         """Stops all servers; removes the directory if it is a temporary one or `remove`. Twice is fine."""
-        if self._janitor is None:
+        # A forked child inherits the object and the exit handler, but not the servers.
+        if self._janitor is None or os.getpid() != self._owner:
             return
         for world in self.worlds.values():
             world.catalog.close()

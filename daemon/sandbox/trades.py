@@ -179,9 +179,10 @@ def _silver(ticks: Ticks, volume: Volume, random: np.random.Generator, *, offset
     count = len(ticks) * volume.rows
     at = _spread(ticks, volume.rows, random, unit_us=1)
     # A file holds one exchange: no more exchanges in a tick than it has files, in turn.
-    number = ticks.low[:, None] // 1_000_000 // 60 + (np.arange(volume.rows) % min(len(EXCHANGES), volume.files))
-    exchange = (number % len(EXCHANGES)).ravel()
-    shares = np.repeat(ticks.low // 60_000_000 // 15 % _EQUITIES_EVERY == 0, volume.rows) & (exchange == 1)
+    tick = ticks.high // (ticks.high - ticks.low)
+    exchange = tick[:, None] + (np.arange(volume.rows) % min(len(EXCHANGES), volume.files))
+    exchange = (exchange % len(EXCHANGES)).ravel()
+    shares = np.repeat(tick % _EQUITIES_EVERY == 0, volume.rows) & (exchange == 1)
     coins = _symbols(volume)
     coin = random.integers(0, len(coins), count)
     sequence = offset + ticks.low[0] // 1000 + np.arange(count)

@@ -70,7 +70,10 @@ class Uploads:
     def __init__(self, port: int, sign: Callable[[str, str], Mapping[str, str]]) -> None:
         self._host = f"{LOOPBACK}:{port}"
         self._sign = sign
-        self._pipes = [_Pipe(port) for _ in range(_CONNECTIONS)]
+        try:
+            self._pipes = [_Pipe(port) for _ in range(_CONNECTIONS)]
+        except OSError as error:
+            raise SandboxError(f"nobody answers at {self._host}: {error}") from error
         self._next = itertools.cycle(self._pipes)
 
     def send(self, method: str, path: str, body: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from daemon.sandbox.errors import SandboxError
 from daemon.sandbox.postgres import Postgres
 from daemon.sandbox.process import LOOPBACK, free_ports
 from daemon.sandbox.slices import micros
-from daemon.sandbox.spec import WorldSpec, from_micros, to_micros
+from daemon.sandbox.spec import WorldSpec, to_micros
 from daemon.sandbox.tables import SHAPES, Layer, TableShape
-from daemon.sandbox.trades import late_rows_of, rows_of
+from daemon.sandbox.trades import Ticks, late_rows_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -208,24 +208,29 @@ class World:
         midnight = day.replace(hour=0, minute=0, second=0, microsecond=0)
         return self.late_rows(table, midnight + timedelta(hours=hour), fraction=1.0)
 
-    def trade(self, until: datetime) -> list[int]:
-        """Trading goes on: puts the rows of all ticks after the last one, up to `until`, into ClickHouse.
+    def trade(self, until: datetime) -> None:
+        """Trading goes on: puts the rows of all tables with event times up to `until` into ClickHouse.
 
-        Returns those ticks in microseconds. The offload doesn't run by itself: `advance`, or `Offload(world).run`.
+        Nothing if it has gone on so far already. The offload takes them at its next run.
         """
-        last = self.spec.last_tick_before(until)
-        first = to_micros(self.traded_until()) + self.spec.step_us
-        ticks = list(range(first, last + 1, self.spec.step_us))
-        if ticks:
-            bounds = self.spec.bounds(ticks)
-            for shape in self.spec.shapes:
-                self.insert(shape, rows_of(shape, bounds, self.spec.volume, self.spec.seed).offered)
-            sql = "UPDATE sandbox_world SET traded_until = $1"
-            self.postgres.execute(self.postgres_database, sql, from_micros(ticks[-1]))
-        return ticks
+        low, high = to_micros(self.traded_until()), to_micros(until)
+        if high <= low:
+            return
+        step, volume = self.spec.step_us, self.spec.volume
+        full = (high - low) // step
+        edges = low + np.arange(full + 1, dtype=np.int64) * step
+        rest = int(high - edges[-1])
+        for shape in self.spec.shapes:
+            if full:
+                self.insert(shape, rows_of(shape, Ticks(edges[:-1], edges[1:]), volume, self.spec.seed).offered)
+            if rest:
+                part = replace(volume, rows=max(1, volume.rows * rest // step))
+                ticks = Ticks(edges[-1:], edges[-1:] + rest)
+                self.insert(shape, rows_of(shape, ticks, part, self.spec.seed).offered)
+        self.postgres.execute(self.postgres_database, "UPDATE sandbox_world SET traded_until = $1", until)
 
     def traded_until(self) -> datetime:
-        """The last tick whose rows are in ClickHouse."""
+        """Up to which event time ClickHouse has rows."""
         rows = self.postgres.execute(self.postgres_database, "SELECT traded_until FROM sandbox_world")
         moment: datetime = rows[0][0]
         return moment

@@ -31,7 +31,13 @@ def configure(level: Level, output: Format, state_dir: Path | None, *, console_l
     tty = sys.stderr.isatty()
     as_json = output == "json" or (output == "auto" and not tty)
     renderer: Processor = (
-        structlog.processors.JSONRenderer(default=str) if as_json else structlog.dev.ConsoleRenderer(colors=tty)
+        structlog.processors.JSONRenderer(default=str)
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            colors=tty,
+            # The default shows local variables, and there may be a password among them.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,

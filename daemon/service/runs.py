@@ -120,7 +120,7 @@ async def _close(services: Services, report: RunReport) -> Executed:
 async def _tell_opening(services: Services, event: RunStarted) -> None:
     try:
         await services.ledger.open_run(event.opening)
-    except IcekeeperError as exc:  # closing the run stores all of it, its opening too
+    except IcekeeperError as exc:  # closing the run stores all that matters of it
         log.warning("run_opening_not_recorded", error=str(exc))
 
 

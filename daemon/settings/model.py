@@ -166,8 +166,8 @@ class Expire(_Stage):
     """Snapshots older than this go, measured from the slot."""
     retain_last: Annotated[int, Field(ge=1)] = 3
     """So many last snapshots of a branch stay whatever their age."""
-    hold_on: tuple[Literal["missing_data", "warning", "error"], ...] = ()
-    """Audit findings that hold the table's expiry: old snapshots may be the only copy."""
+    hold_on: Annotated[tuple[Literal["missing_data", "warning", "error"], ...], Field(max_length=0)] = ()
+    """Audit findings that hold the table's expiry: old snapshots may be the only copy. Not yet available."""
     hold_max: Duration = timedelta(days=7)
     """No finding holds an expiry longer than this."""
 

@@ -41,7 +41,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     rules, source = _audited(policy)
     parts, deadline = context.parts, Deadline.of(rules.limits, context)
     window = _window(context)
-    watermark = await parts.offload.watermark(source)
+    watermark = await _watermark(context, source)
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
     warm = await parts.source.count(source, policy.timestamp, window, rules.final, deadline.left())
     iceberg = await parts.lakehouse.count(policy.name, policy.timestamp, window, deadline.left())
@@ -60,6 +60,15 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     row = _row(policy, context, verdict, clickhouse=warm, iceberg=iceberg, watermark=watermark, hours=hours)
     outcome = TaskOutcome.FAILED if row.status is AuditStatus.ERROR else TaskOutcome.DONE
     return Ended(outcome, f"{row.status}: {row.notes}", row.reason, row)
+
+
+async def _watermark(context: TaskContext, source: str) -> Watermark | None:
+    """How far the offload has come. It explains a verdict and is no side of it: an audit goes on without."""
+    try:
+        return await context.parts.offload.watermark(source)
+    except IcekeeperError as exc:
+        log.warning("watermark_unknown", error=str(exc))
+        return None
 
 
 async def _drill_down(
@@ -84,7 +93,9 @@ async def _drill_down(
         log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
         return (), replace(verdict, note=f"{verdict.note}; the hours could not be counted: {exc}")
     hours = missing_hours(there, here)
-    lacking = ", ".join(f"{hour.start:%H}:00 ({hour.clickhouse - hour.iceberg})" for hour in hours)
+    if not hours:
+        return hours, replace(verdict, note=f"{verdict.note}; counted again by hour, no hour lacks rows")
+    lacking = ", ".join(f"{hour.start:%m-%d %H}h ({hour.clickhouse - hour.iceberg})" for hour in hours)
     return hours, replace(verdict, note=f"{verdict.note}; hours that lack rows: {lacking}")
 
 

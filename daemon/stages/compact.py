@@ -6,7 +6,7 @@ import structlog
 
 from daemon.core.errors import PermanentError, TransientError
 from daemon.core.events import TaskProgressed
-from daemon.core.model import Decision, Plan, Slice, Stage, TablePolicy, TableState, TaskOutcome
+from daemon.core.model import Decision, Plan, Slice, Snapshot, Stage, TablePolicy, TableState, TaskOutcome
 from daemon.core.planning import plan_compaction
 from daemon.core.reasons import Reason
 from daemon.core.verification import check_rewrite, own_rewrites
@@ -29,33 +29,56 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     lakehouse, target = context.parts.lakehouse, policy.compact.target_file_size
     deadline = Deadline.of(policy.compact.limits, context)
     state = await lakehouse.inspect(policy.name, target)
-    progress.before = progress.before or state.health
+    progress.look(state)
+    await _settle(policy, context, progress, state, deadline)
     todo = await plan(policy, state, context)
     progress.note = progress.note or todo.note
     if todo.decision is not Decision.ACT:
-        if progress.attempts > 1 and progress.after is not None:
-            return Ended(TaskOutcome.DONE, progress.note)  # an earlier attempt did it, and only this one sees so
-        return not_acting(todo)
+        return Ended(TaskOutcome.DONE, progress.note) if progress.changed else not_acting(todo)
     for number, part in enumerate(todo.slices, start=1):
         nth = f"slice {number} of {len(todo.slices)}: " if len(todo.slices) > 1 else ""
         context.emit(TaskProgressed(Stage.COMPACT, policy.name, f"{nth}{part.files} files"))
-        try:
-            await lakehouse.compact(policy.name, policy.compact, part, context.run_id, deadline.left())
-        except TransientError as exc:
-            if exc.reason is not Reason.COMMIT_UNKNOWN:
-                raise
-            # Settled below: the snapshot with our id is in the table, or it isn't and the task is tried again.
-            log.warning("commit_unknown", stage=Stage.COMPACT, table=policy.name, error=str(exc))
-        after = await lakehouse.inspect(policy.name, target)
-        await _verify_rewrite(policy, context, part, state, after, deadline)
-        progress.after, state = after.health, after
+        progress.seen, progress.part = state, part
+        state = await _rewrite(policy, context, part, state, deadline)
+        progress.seen, progress.changed, progress.after = None, True, state.health
     return Ended(TaskOutcome.DONE, progress.note)
 
 
-async def _verify_rewrite(
-    policy: TablePolicy, context: TaskContext, part: Slice, before: TableState, after: TableState, deadline: Deadline
+async def _settle(
+    policy: TablePolicy, context: TaskContext, progress: Progress, state: TableState, deadline: Deadline
 ) -> None:
+    """Verifies a rewrite of an earlier attempt that was lost after its commit had landed."""
+    if progress.seen is None or progress.part is None:
+        return
+    if rewrites := own_rewrites(progress.seen, state, context.run_id):
+        await _verify(policy, context, progress.part, rewrites, deadline)
+        progress.changed = True
+    progress.seen = None
+
+
+async def _rewrite(
+    policy: TablePolicy, context: TaskContext, part: Slice, before: TableState, deadline: Deadline
+) -> TableState:
+    """Rewrites a slice and verifies it; the table as it is then."""
+    lakehouse, unknown = context.parts.lakehouse, None
+    try:
+        await lakehouse.compact(policy.name, policy.compact, part, context.run_id, deadline.left())
+    except TransientError as exc:
+        if exc.reason is not Reason.COMMIT_UNKNOWN:
+            raise
+        unknown = exc  # settled by looking: the snapshot with our id is in the table, or it isn't
+        log.warning("commit_unknown", error=str(exc))
+    after = await lakehouse.inspect(policy.name, policy.compact.target_file_size)
     rewrites = own_rewrites(before, after, context.run_id)
+    if unknown is not None and not rewrites:
+        raise unknown
+    await _verify(policy, context, part, rewrites, deadline)
+    return after
+
+
+async def _verify(
+    policy: TablePolicy, context: TaskContext, part: Slice, rewrites: tuple[Snapshot, ...], deadline: Deadline
+) -> None:
     problems, recounts = check_rewrite(part, rewrites)
     for pair in recounts:
         rows_before = await context.parts.lakehouse.count_at(policy.name, pair.before, deadline.left())

@@ -12,8 +12,10 @@ from daemon.core.model import (
     AuditResult,
     Decision,
     Plan,
+    Slice,
     StageLimits,
     TableHealth,
+    TableState,
     TaskOutcome,
     Trigger,
 )
@@ -34,7 +36,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """What every task of a run shares. `limit` caps an attempt's timeout where the run's budget is shorter."""
+    """What every task of a run shares. `until` is when the run's budget ends, for the stages that it concerns."""
 
     run_id: UUID
     slot: datetime
@@ -42,18 +44,31 @@ class TaskContext:
     parts: Parts
     emit: Subscriber
     window_hours: int | None = None
-    limit: timedelta | None = None
+    until: datetime | None = None
     retries_off: bool = False
 
 
 @dataclass(slots=True)
 class Progress:
-    """What the attempts at a task have found so far: it outlives the exception that ends one of them."""
+    """What the attempts at a task have found so far: it outlives the exception that ends one of them.
+
+    `seen` is the table as it was before the change that is in hand: `part` of a compaction, `named` snapshots of an
+    expiry. Where an attempt is lost after its commit landed, the next one knows by them what to look for.
+    """
 
     attempts: int = 0
     before: TableHealth | None = None
     after: TableHealth | None = None
     note: str = ""
+    seen: TableState | None = None
+    part: Slice | None = None
+    named: tuple[int, ...] = ()
+    changed: bool = False
+
+    def look(self, state: TableState) -> None:
+        """Takes what an attempt found when it began."""
+        self.before = self.before or state.health
+        self.after = state.health
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +96,8 @@ class Deadline:
 
     @classmethod
     def of(cls, limits: StageLimits, context: TaskContext) -> Deadline:
-        timeout = limits.timeout if context.limit is None else min(limits.timeout, context.limit)
-        return cls(context.parts.clock() + timeout, context.parts.clock)
+        at = context.parts.clock() + limits.timeout
+        return cls(at if context.until is None else min(at, context.until), context.parts.clock)
 
     def left(self) -> timedelta:
         """What remains; DeadlineExceeded where nothing does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from daemon.core.errors import PermanentError
 from daemon.core.events import TaskProgressed
 from daemon.core.model import Decision, Plan, Stage, TablePolicy, TableState, TaskOutcome
-from daemon.core.planning import plan_expiry
+from daemon.core.planning import due_refs, plan_expiry
 from daemon.core.reasons import Reason
 from daemon.core.verification import check_expiry
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
@@ -21,15 +21,24 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     lakehouse, target = context.parts.lakehouse, policy.compact.target_file_size
     deadline = Deadline.of(policy.expire.limits, context)
     state = await lakehouse.inspect(policy.name, target)
-    progress.before = progress.before or state.health
+    progress.look(state)
     todo = plan(policy, state, context)
+    if progress.named and not {snapshot.id for snapshot in state.history} & set(progress.named):
+        _verify(progress.seen or state, state, progress.named, context)
+        return Ended(TaskOutcome.DONE, f"{progress.note}; it landed though its attempt was lost")
     progress.note = todo.note
     if todo.decision is not Decision.ACT:
         return not_acting(todo)
+    progress.seen, progress.named = state, todo.snapshot_ids
     context.emit(TaskProgressed(Stage.EXPIRE, policy.name, f"{len(todo.snapshot_ids)} snapshots"))
-    deleted = await lakehouse.expire(policy.name, todo.snapshot_ids, deadline.left())
+    deleted = await lakehouse.expire(policy.name, todo.snapshot_ids, policy.expire.retain_last, deadline.left())
     after = await lakehouse.inspect(policy.name, target)
     progress.after = after.health
-    if problems := check_expiry(state, after, todo.snapshot_ids):
-        raise PermanentError("; ".join(problems), reason=Reason.NOT_VERIFIED, where=policy.name)
+    _verify(state, after, todo.snapshot_ids, context)
     return Ended(TaskOutcome.DONE, f"{todo.note}; {deleted} files deleted")
+
+
+def _verify(before: TableState, after: TableState, named: tuple[int, ...], context: TaskContext) -> None:
+    problems = check_expiry(before, after, named, due_refs(before, context.parts.clock()))
+    if problems:
+        raise PermanentError("; ".join(problems), reason=Reason.NOT_VERIFIED, where=after.table)

@@ -298,7 +298,7 @@ class FakeLakehouse(Scripted):
             if acts:
                 self._table(table).rewrite(policy, part, run_id, self.clock())
 
-    async def expire(self, table: str, snapshot_ids: tuple[int, ...], timeout: timedelta) -> int:
+    async def expire(self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta) -> int:
         async with self._call("expire", table, timeout) as acts:
             return self._table(table).expire(snapshot_ids, self.clock()) if acts else 0
 
@@ -409,7 +409,7 @@ class World:
         return table
 
     def context(
-        self, *, limit: timedelta | None = None, retries_off: bool = False, window_hours: int | None = None
+        self, *, budget: timedelta | None = None, retries_off: bool = False, window_hours: int | None = None
     ) -> TaskContext:
         return TaskContext(
             run_id=RUN_ID,
@@ -418,7 +418,7 @@ class World:
             parts=self.parts,
             emit=self.events.append,
             window_hours=window_hours,
-            limit=limit,
+            until=None if budget is None else self.clock() + budget,
             retries_off=retries_off,
         )
 

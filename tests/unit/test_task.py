@@ -29,7 +29,8 @@ from daemon.core.model import (
 )
 from daemon.core.planning import SLICE_MAX_FILES
 from daemon.core.reasons import Reason
-from daemon.task import TaskEnd, make_plan, run_task
+from daemon.stages.context import TaskContext
+from daemon.task import Task, TaskEnd, make_plan
 from tests.unit.builders import (
     AUDIT_LIMITS,
     COMPACT_LIMITS,
@@ -63,6 +64,10 @@ MINUTE = timedelta(minutes=1)
 
 CONFLICT = transient(Reason.CONFLICT)
 UNKNOWN = transient(Reason.COMMIT_UNKNOWN)
+
+
+async def run_task(stage: Stage, policy: TablePolicy, context: TaskContext) -> TaskEnd:
+    return await Task(stage, policy, context).run()
 
 
 @pytest.fixture
@@ -430,13 +435,13 @@ async def test_every_attempt_has_the_stages_timeout_anew(world: World, table: Fa
 
 @pytest.mark.parametrize("stage", Stage)
 async def test_a_limit_shorter_than_the_timeout_counts(world: World, table: FakeTable, stage: Stage) -> None:
-    await run_task(stage, POLICY, world.context(limit=2 * MINUTE))
+    await run_task(stage, POLICY, world.context(budget=2 * MINUTE))
     assert [call.timeout for call in world.called(FIRST_CALL[stage])] == [2 * MINUTE]
 
 
 @pytest.mark.parametrize("stage", Stage)
 async def test_a_limit_longer_than_the_timeout_does_not(world: World, table: FakeTable, stage: Stage) -> None:
-    await run_task(stage, POLICY, world.context(limit=DAY))
+    await run_task(stage, POLICY, world.context(budget=DAY))
     assert [call.timeout for call in world.called(FIRST_CALL[stage])] == [POLICY.limits(stage).timeout]
 
 
@@ -676,7 +681,7 @@ async def test_missing_rows_are_drilled_down_to_the_hours_that_lack_them(
     row = await audited(world)
     assert row.status is status
     assert row.missing_hours == (MissingHour(at_three, clickhouse=500, iceberg=500 - lost),)
-    assert f"03:00 ({lost})" in row.notes
+    assert f"02-17 03h ({lost})" in row.notes
     assert any(str(status) in event.note for event in world.emitted(TaskProgressed))
 
 

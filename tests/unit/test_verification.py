@@ -160,7 +160,7 @@ def test_a_reference_that_is_gone_is_a_problem() -> None:
 
 def test_a_reference_whose_snapshot_was_named_goes_with_it() -> None:
     after = replace(BEFORE, history=BEFORE.history[2:], refs=(main_at(3),))
-    assert check_expiry(BEFORE, after, (1, 2)) == []
+    assert check_expiry(BEFORE, after, (1, 2), due=frozenset({"eoy"})) == []
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
