@@ -10,8 +10,9 @@ from pathlib import Path
 import structlog
 
 from daemon.adapters.spark import SparkEngine
-from daemon.core.errors import ConfigError, IcekeeperError
+from daemon.core.errors import ConfigError, IcekeeperError, PermanentError
 from daemon.core.model import Trigger
+from daemon.core.reasons import Reason
 from daemon.ports import Clock, Sleep
 from daemon.service import logs
 from daemon.service.http import HttpServer
@@ -72,7 +73,11 @@ class Supervisor:
         settings = self._load()
         self._engine = SparkEngine(spark_options(settings))
         self._services = build(settings, self._engine, clock=self._clock, sleep=self._sleep)
-        await self.http.start(settings.http.address)
+        try:
+            await self.http.start(settings.http.address)
+        except OSError as exc:
+            text = f"http.listen: {settings.http.listen} can't be had: {exc.strerror or exc}"
+            raise PermanentError(text, reason=Reason.UNEXPECTED) from exc
         self._scheduler.start(settings.schedule)
         self._warm_up()
         log.info("service_started", port=self.http.port, next_slot=str(self._scheduler.next_slot))

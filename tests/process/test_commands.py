@@ -1,0 +1,157 @@
+"""The command line as scripts see it: exit codes, JSON on stdout, logs on stderr, signals."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from daemon.sandbox import Sandbox, World, WorldSpec
+from daemon.service.lock import run_lock
+from tests.conftest import COINBASE, GOLD, write_settings
+from tests.process.program import children, document, icekeeper, running, wait_for
+
+
+@dataclass(frozen=True)
+class Place:
+    """A world of the present, and the settings for it."""
+
+    world: World
+    config: Path
+    state_dir: Path
+
+
+@pytest.fixture(scope="module")
+def place(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    directory = tmp_path_factory.mktemp("commands")
+    now = datetime.now(UTC) - timedelta(minutes=1)
+    spec = WorldSpec(now=now, days=2.25, tables=(COINBASE, GOLD), commits_per_day=24, rows_per_file=10, symbols=6)
+    world = box.world(spec)
+    config = write_settings(world, directory / "icekeeper.yaml", directory / "state")
+    assert icekeeper("migrate", config=config).returncode == 0
+    return Place(world, config, directory / "state")
+
+
+def changed(place: Place, tmp_path: Path, **blocks: object) -> Path:
+    """The settings with whole blocks replaced."""
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(place.config.read_text()), **blocks}))
+    return path
+
+
+def test_a_night_that_succeeds_exits_0_and_prints_its_report(place: Place) -> None:
+    done = icekeeper("run", "--json", config=place.config)
+
+    assert done.returncode == 0, done.stderr
+    report = document(done)
+    assert report["outcome"] == "success"
+    assert [(task["stage"], task["table"]) for task in report["tasks"]] == [
+        (stage, table) for stage in ("compact", "expire", "audit") for table in (COINBASE, GOLD)
+    ]
+    first = report["tasks"][0]
+    assert first["after"]["data_files"] < first["before"]["data_files"]
+    assert place.world.postgres.password not in done.stdout + done.stderr
+
+    shown = document(icekeeper("history", report["run_id"][:8], "--json", config=place.config))
+    assert (shown["run_id"], shown["outcome"], len(shown["tasks"])) == (report["run_id"], "success", 6)
+    listed = icekeeper("history", config=place.config)
+    assert report["run_id"][:8] in listed.stdout
+    assert place.world.postgres.password not in (place.state_dir / "spark.log").read_text()
+
+
+def test_missing_data_exits_1(place: Place) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    for hour in (3, 4, 5):
+        place.world.lose_hour(COINBASE, yesterday, hour)
+
+    done = icekeeper("audit", "--table", COINBASE, "--json", config=place.config)
+
+    assert done.returncode == 1, done.stderr
+    (audit,) = document(done)["audits"]
+    assert audit["status"] == "missing_data"
+    assert [datetime.fromisoformat(hour["start"]).hour for hour in audit["missing_hours"]] == [3, 4, 5]
+
+
+def test_a_failed_compaction_with_a_clean_audit_exits_3_and_says_what_to_do(place: Place, tmp_path: Path) -> None:
+    tables = yaml.safe_load(place.config.read_text())["tables"]
+    config = changed(place, tmp_path, tables=[*tables[1:], {"name": "cold.no_such_table"}])
+
+    done = icekeeper("run", config=config)
+
+    assert done.returncode == 3, done.stderr
+    assert "table_not_found" in done.stdout
+    assert "compare tables[].name" in done.stdout
+
+
+def test_ctrl_c_exits_130_records_the_run_as_cancelled_and_leaves_no_jvm(place: Place, tmp_path: Path) -> None:
+    log = tmp_path / "stderr"
+    with running("run", "--json", config=place.config, log=log) as process:
+        wait_for("the run to begin", lambda: "run_started" in log.read_text())
+        wait_for("a JVM", lambda: "engine_started" in log.read_text())
+        jvm = children(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert jvm
+        assert not [member for member in jvm if member.is_running() and member.status() != "zombie"]
+    newest = document(icekeeper("history", "--limit", "1", "--json", config=place.config))[0]
+    assert newest["outcome"] == "cancelled"
+
+
+def test_a_run_beside_another_one_exits_4_and_names_it(place: Place) -> None:
+    with run_lock(place.state_dir):
+        done = icekeeper("run", config=place.config)
+    assert done.returncode == 4
+    assert "another run is under way" in done.stderr
+
+
+def test_a_ledger_that_is_down_exits_4_before_anything_is_changed(place: Place, tmp_path: Path) -> None:
+    config = changed(place, tmp_path, postgres={"dsn": "postgresql://icekeeper@127.0.0.1:1/nowhere"})
+    done = icekeeper("run", config=config)
+    assert done.returncode == 4
+    assert "ledger_down" in done.stderr
+    assert "postgres.dsn" in done.stderr
+
+
+def test_a_ledger_that_was_not_migrated_exits_4_and_names_the_command(place: Place, tmp_path: Path) -> None:
+    place.world.postgres.create_database("unmigrated")
+    postgres = {"dsn": place.world.postgres.dsn("unmigrated"), "password": place.world.postgres.password}
+    done = icekeeper("run", config=changed(place, tmp_path, postgres=postgres))
+    assert done.returncode == 4
+    assert "icekeeper migrate" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--slot", "2999-01-01"), "lies in the future"),
+        (("run", "--slot", "yesterday"), "a day like 2026-02-18"),
+        (("run", "--table", "cold.typo"), COINBASE),
+        (("run", "--stage", "clean"), "compact"),
+        (("audit", "--window-hours", "0"), "0"),
+        (("history", "ffffffff"), "no run has an id that begins with ffffffff"),
+    ],
+)
+def test_bad_usage_exits_2_and_says_what_is_allowed(place: Place, arguments: tuple[str, ...], said: str) -> None:
+    done = icekeeper(*arguments, config=place.config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_a_bad_configuration_exits_2_with_every_mistake(place: Place, tmp_path: Path) -> None:
+    config = changed(place, tmp_path, compact={"timeout": "5"}, expire={"older_then": "7d"})
+    done = icekeeper("config", "check", config=config)
+    assert done.returncode == 2
+    assert "compact.timeout: '5' is not allowed: a duration is written like" in done.stderr
+    assert "expire.older_then is no key that icekeeper knows; did you mean older_than?" in done.stderr
+
+
+def test_a_good_configuration_is_shown_without_its_secrets(place: Place) -> None:
+    assert icekeeper("config", "check", config=place.config).returncode == 0
+    shown = icekeeper("config", "show", config=place.config)
+    assert shown.returncode == 0
+    assert place.world.postgres.password not in shown.stdout
+    assert yaml.safe_load(shown.stdout)["compact"]["target_file_size"] == "128MiB"
