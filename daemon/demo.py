@@ -48,7 +48,7 @@ class _Stage:
 
 def run_demo(*, keep: bool, root: Path | None) -> int:
     """Runs the demo; 0 if the night was a success and the loss was found to the hour, 1 otherwise."""
-    screen = Console(highlight=False)
+    screen = console.stdout()
     if root is not None:
         return _in_directory(screen, root, keep)
     with tempfile.TemporaryDirectory(prefix="icekeeper-demo-") as directory:

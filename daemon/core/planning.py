@@ -148,7 +148,7 @@ def _ancestors(snapshot_id: int, by_id: dict[int, Snapshot]) -> Iterator[Snapsho
 def plan_audit(policy: TablePolicy, slot: datetime, hours: int | None = None) -> Plan:
     """Counts the slot's window on both sides; always, for only counting proves anything."""
     window = window_of(slot, hours)
-    note = f"count {policy.source} and {policy.name} over {window}"
+    note = f"count both sides over {window}"
     return Plan(Stage.AUDIT, policy.name, Decision.ACT, note, window=window)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -45,6 +46,9 @@ _COLOURS = {
 }
 
 
+_PIPED_WIDTH = 140
+
+
 def stderr() -> Console:
     """Where progress goes: stdout belongs to results."""
     return Console(stderr=True, highlight=False)
@@ -52,7 +56,7 @@ def stderr() -> Console:
 
 def stdout() -> Console:
     """Where results go. Piped into a file or another program, nothing is cut to a terminal's width."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 
 
 class ProgressBar:
@@ -95,7 +99,7 @@ class ProgressBar:
             self._progress.update(self._bar, description=f"{event.table}: {event.note}")
         elif isinstance(event, TaskEnded):
             self._progress.advance(self._bar)
-            self._console.print(_task_line(event.result))
+            self._console.print(_task_line(event.result), no_wrap=True, overflow="ellipsis")
         elif isinstance(event, RunEnded):
             self._progress.stop()
 
@@ -134,9 +138,8 @@ def _before_and_after(tasks: Iterable[StageResult]) -> dict[str, tuple[TableHeal
 
 
 def _health_table(healths: Mapping[str, tuple[TableHealth, TableHealth]]) -> Table:
-    table = Table("table", title="files, bytes and snapshots, before and after", title_justify="left")
-    for heading in ("files", "small files", "size", "rows", "snapshots"):
-        table.add_column(heading, justify="right")
+    table = _table("before and after", "table")
+    _add_numbers(table, "files", "small files", "size", "rows", "snapshots")
     for name, (before, after) in healths.items():
         table.add_row(
             name,
@@ -152,10 +155,9 @@ def _health_table(healths: Mapping[str, tuple[TableHealth, TableHealth]]) -> Tab
 def _audit_table(audits: Iterable[AuditResult]) -> Table:
     audits = tuple(audits)
     window = f"[{audits[0].window_start:%Y-%m-%d %H:%M}, {audits[0].window_end:%Y-%m-%d %H:%M}) UTC"
-    table = Table("table", title=f"audit of {window}", title_justify="left")
-    for heading in ("clickhouse", "iceberg", "delta", "delta %"):
-        table.add_column(heading, justify="right")
-    table.add_column("status")
+    table = _table(f"audit of {window}", "table")
+    _add_numbers(table, "clickhouse", "iceberg", "delta", "delta %")
+    table.add_column("status", no_wrap=True)
     table.add_column("notes", overflow="fold")
     for audit in audits:
         table.add_row(
@@ -172,8 +174,7 @@ def _audit_table(audits: Iterable[AuditResult]) -> Table:
 
 def show_plans(console: Console, slot: datetime, plans: Iterable[Plan], errors: Mapping[str, str]) -> None:
     """What each task would do and why."""
-    table = Table("stage", "table", "decision", "reason", title=f"plan for slot {slot:%Y-%m-%dT%H:%MZ}")
-    table.title_justify = "left"
+    table = _table(f"plan for slot {slot:%Y-%m-%dT%H:%MZ}", "stage", "table", "decision", "reason")
     table.add_column("what and why", overflow="fold")
     for plan in plans:
         decision = Text(plan.decision.value, _COLOURS[plan.decision])
@@ -185,8 +186,8 @@ def show_plans(console: Console, slot: datetime, plans: Iterable[Plan], errors: 
 
 def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
     """The newest runs, a line each."""
-    table = Table("run", "slot", "trigger", "outcome", "started")
-    table.add_column("seconds", justify="right")
+    table = _table(None, "run", "slot", "trigger", "outcome", "started")
+    _add_numbers(table, "seconds")
     for run in runs:
         outcome = run["outcome"] or "under way"
         duration = run["duration_s"]
@@ -204,9 +205,8 @@ def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
 def show_run(console: Console, run: Mapping[str, Any]) -> None:
     """One run of the ledger with its tasks and audits."""
     console.print(f"run {run['run_id']}  slot {run['slot']:%Y-%m-%dT%H:%MZ}  {run['trigger']}  {run['outcome']}")
-    tasks = Table("stage", "table", "outcome", "reason")
-    for heading in ("attempts", "seconds"):
-        tasks.add_column(heading, justify="right")
+    tasks = _table("tasks", "stage", "table", "outcome", "reason")
+    _add_numbers(tasks, "attempts", "seconds")
     tasks.add_column("note", overflow="fold")
     for task in run["tasks"]:
         outcome = Text(task["outcome"], _COLOURS[TaskOutcome(task["outcome"])])
@@ -214,15 +214,26 @@ def show_run(console: Console, run: Mapping[str, Any]) -> None:
         seconds = f"{task['duration_s']:.1f}"
         tasks.add_row(task["stage"], task["table"], outcome, task["reason"] or "", str(task["attempts"]), seconds, note)
     console.print(tasks)
-    audits = Table("table", "status")
-    for heading in ("clickhouse", "iceberg", "delta"):
-        audits.add_column(heading, justify="right")
+    audits = _table("audits", "table", "status")
+    _add_numbers(audits, "clickhouse", "iceberg", "delta")
     audits.add_column("notes", overflow="fold")
     for audit in run["audits"]:
         status = Text(audit["status"], _COLOURS[AuditStatus(audit["status"])])
         counts = (_number(audit[key]) for key in ("ch_row_count", "iceberg_row_count", "delta"))
         audits.add_row(audit["iceberg_table"], status, *counts, Text(audit["notes"] or ""))
     console.print(audits)
+
+
+def _table(title: str | None, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
+
+
+def _add_numbers(table: Table, *headings: str) -> None:
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
 
 
 def _change(before: object, after: object) -> str:

@@ -56,6 +56,8 @@ def load(path: Path) -> Settings:
 def schema() -> dict[str, Any]:
     """The JSON Schema of the file, for editors."""
     document = Settings.model_json_schema()
+    audit = document["$defs"]["Table"]["properties"]["audit"]
+    audit["anyOf"] = [{"$ref": audit.pop("$ref")}, {"enum": ["off", False]}]
     document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return document
 
@@ -141,10 +143,7 @@ class _Document:
         if isinstance(catalog, dict) and isinstance(catalog.get("properties"), dict):
             names = tuple(key.removesuffix(_FILE_SUFFIX) for key in catalog["properties"] if key.endswith(_FILE_SUFFIX))
             properties = self._read_secrets(catalog["properties"], ("catalog", "properties"), names, keep=False)
-            data["catalog"] = {**catalog, "properties": {key: _as_text(value) for key, value in properties.items()}}
-        spark = data.get("spark")
-        if isinstance(spark, dict) and isinstance(spark.get("conf"), dict):
-            data["spark"] = {**spark, "conf": {key: _as_text(value) for key, value in spark["conf"].items()}}
+            data["catalog"] = {**catalog, "properties": properties}
         return data
 
     def _read_secrets(self, block: dict[str, Any], at: KeyPath, keys: tuple[str, ...], *, keep: bool) -> dict[str, Any]:
@@ -178,7 +177,7 @@ class _Document:
     def explain(self, error: ErrorDetails) -> str | None:
         """One line for one mistake; None where it only repeats another one."""
         at: KeyPath = tuple(part for part in error["loc"] if not _is_tag(part))
-        if at[:1] == ("tables",) and len(at) > 3 and at[2] in STAGE_BLOCKS and at not in self._lines:
+        if at[:1] == ("tables",) and len(at) >= 3 and at[2] in STAGE_BLOCKS and at not in self._lines:
             return None  # the common block's mistake, seen again through a table
         message = error["msg"].removeprefix("Value error, ")
         kind = error["type"]
@@ -199,13 +198,6 @@ class _Document:
         if kind != "missing" and variable in {name.upper() for name in os.environ}:
             return f"environment variable {variable}"
         return self._place(at)
-
-
-def _as_text(value: Any) -> Any:
-    """Spark and Iceberg take text: YAML's true and 5 are written as they would be."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else value
 
 
 def _is_tag(part: str | int) -> bool:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.core.model import (
@@ -20,7 +20,7 @@ from daemon.core.model import (
     StageLimits,
     TablePolicy,
 )
-from daemon.settings.values import Cron, Duration, Identifier, Percent, Size, TimeZone
+from daemon.settings.values import AutoOrBool, Cron, Duration, Identifier, Percent, Size, TextMap, TimeZone
 
 
 class Block(BaseModel):
@@ -65,7 +65,7 @@ class Spark(Block):
     """Another Spark than the one icekeeper brings. SPARK_HOME of the environment is ignored."""
     recycle: Duration = timedelta(days=1)
     """The session is renewed after this time, between runs."""
-    conf: dict[str, str] = Field(default_factory=dict)
+    conf: TextMap = Field(default_factory=dict)
     """Any Spark setting. Those whose name says secret, password or token stay off the JVM's command line."""
 
 
@@ -78,7 +78,7 @@ class Catalog(Block):
     """Where the catalog is: http://... (rest), jdbc:postgresql://... (jdbc), thrift://... (hive)."""
     warehouse: str | None = None
     """The warehouse's location, or its name on a REST catalog."""
-    properties: dict[str, str] = Field(default_factory=dict, repr=False)
+    properties: TextMap = Field(default_factory=dict, repr=False)
     """Any catalog property (s3.endpoint, jdbc.user, ...). NAME_file reads NAME's value from a file."""
 
     @model_validator(mode="after")
@@ -183,7 +183,7 @@ class Audit(_Stage):
     """More missing rows than this share of ClickHouse's are a warning."""
     missing_pct: Percent = Decimal(5)
     """More than this are missing data."""
-    final: Literal["auto"] | bool = "auto"
+    final: AutoOrBool = None
     """Count with FINAL: auto does on Replacing-, Summing- and AggregatingMergeTree."""
 
     @model_validator(mode="after")
@@ -193,16 +193,12 @@ class Audit(_Stage):
         return self
 
     def policy(self) -> AuditPolicy:
-        final = None if self.final == "auto" else self.final
-        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, final)
+        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, self.final)
 
 
 def _off(value: object) -> object:
     """`audit: off`, which YAML 1.1 reads as false."""
     return {"enabled": False} if value is False or value == "off" else value
-
-
-_AUDIT_OR_OFF = {"anyOf": [{"$ref": "#/$defs/Audit"}, {"const": "off"}, {"const": False}]}
 
 
 class Table(Block):
@@ -222,7 +218,7 @@ class Table(Block):
     """Keys that differ from the compact block for this table."""
     expire: Expire = Expire()
     """Keys that differ from the expire block for this table."""
-    audit: Annotated[Audit, BeforeValidator(_off), WithJsonSchema(_AUDIT_OR_OFF)] = Audit()
+    audit: Annotated[Audit, BeforeValidator(_off)] = Audit()
     """Keys that differ from the audit block for this table; or off."""
 
     @model_validator(mode="after")

@@ -92,6 +92,31 @@ Size = Annotated[
     PlainSerializer(format_size, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB|TiB)$", "examples": ["128MiB"]}),
 ]
+
+
+def _as_text(value: object) -> object:
+    """Spark and Iceberg take text: YAML's true and 5 are written as they would be."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _auto_or_bool(value: object) -> bool | None:
+    if value is None or value == "auto":
+        return None
+    if isinstance(value, bool):
+        return value
+    raise ValueError("it is auto, true or false")
+
+
+AutoOrBool = Annotated[
+    bool | None,
+    BeforeValidator(_auto_or_bool),
+    PlainSerializer(lambda value: "auto" if value is None else value, when_used="json"),
+    WithJsonSchema({"enum": ["auto", True, False]}),
+]
+_Text = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"type": ["string", "boolean", "number"]})]
+TextMap = dict[str, _Text]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 TimeZone = Annotated[str, AfterValidator(_timezone)]
 Cron = Annotated[str, AfterValidator(_cron)]

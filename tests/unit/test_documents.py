@@ -1,0 +1,49 @@
+"""What the documents promise is what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from daemon.core.reasons import Reason
+from daemon.service.metrics import Metrics
+from daemon.settings.model import Settings
+
+ROOT = Path(__file__).parents[2]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_every_reason_stands_in_the_operations_page_with_its_advice() -> None:
+    for reason in Reason:
+        assert f"| `{reason}` | {reason.advice} |" in OPERATIONS
+
+
+def test_every_metric_stands_in_the_operations_page() -> None:
+    metrics = Metrics(lambda: None, lambda: (False, 0))
+    for family in metrics.registry.collect():
+        name = family.name.removeprefix("icekeeper_")
+        tail = name.removeprefix("table").removeprefix("last_run").removeprefix("config_last_reload")
+        assert name in OPERATIONS or tail in OPERATIONS, family.name
+
+
+def test_the_shipped_configuration_is_complete_and_holds_the_defaults() -> None:
+    """Its secret files are not there, so it is read without them."""
+    text = (ROOT / "config" / "icekeeper.yaml").read_text()
+    document = yaml.safe_load(re.sub(r"(password|key|id)_file: \S+", r"\1: x", text))
+    settings = Settings(**document)
+    assert len(settings.policies()) == 10
+    for name in Settings.model_fields:
+        if name in ("catalog", "clickhouse", "postgres", "tables", "notify", "replicas"):
+            continue
+        assert name in document, f"{name} is not explained in config/icekeeper.yaml"
+        assert getattr(settings, name) == Settings.model_fields[name].default, name
+
+
+def test_the_readme_names_every_command() -> None:
+    from daemon.cli import cli
+
+    readme = (ROOT / "README.md").read_text()
+    for command in cli.commands:
+        assert f"`{command}" in readme, command
