@@ -23,6 +23,7 @@ class Metrics:
     def __init__(self, next_slot: Callable[[], datetime | None], engine: Callable[[], tuple[bool, int]]) -> None:
         self.registry = CollectorRegistry()
         self.last_report: RunReport | None = None
+        self.last_success: datetime | None = None
         self.run_in_progress = Gauge("icekeeper_run_in_progress", "1 while a run is under way.", registry=self.registry)
         self._runs = Counter("icekeeper_runs", "Runs that ended.", ["outcome"], registry=self.registry)
         self._tasks = Counter(
@@ -69,6 +70,8 @@ class Metrics:
             self.run_in_progress.set(0)
             self._runs.labels(event.report.outcome).inc()
             self.last_report = event.report
+            if event.report.outcome is RunOutcome.SUCCESS:
+                self.last_success = event.report.finished_at
 
     def exposition(self) -> bytes:
         """The text that is scraped."""
@@ -87,7 +90,6 @@ class _Gauges(Collector):
         self._metrics = metrics
         self._next_slot = next_slot
         self._engine = engine
-        self._last_success: datetime | None = None
 
     def collect(self) -> Iterator[Metric]:
         build = InfoMetricFamily("icekeeper_build", "The version that runs.")
@@ -112,9 +114,8 @@ class _Gauges(Collector):
         for outcome in RunOutcome:
             outcomes.add_metric([outcome], float(report is not None and report.outcome is outcome))
         yield outcomes
-        if report is not None and report.outcome is RunOutcome.SUCCESS:
-            self._last_success = report.finished_at
-        success = self._last_success.timestamp() if self._last_success else 0.0
+        last_success = self._metrics.last_success
+        success = last_success.timestamp() if last_success else 0.0
         yield _gauge("icekeeper_last_success_timestamp_seconds", "When a run last ended in success.", success)
         yield from _of_tables(report)
         yield from _of_audits(report)

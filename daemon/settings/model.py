@@ -183,7 +183,7 @@ class Audit(_Stage):
     """More missing rows than this share of ClickHouse's are a warning."""
     missing_pct: Percent = Decimal(5)
     """More than this are missing data."""
-    final: AutoOrBool = None
+    final: AutoOrBool = "auto"
     """Count with FINAL: auto does on Replacing-, Summing- and AggregatingMergeTree."""
 
     @model_validator(mode="after")
@@ -193,7 +193,8 @@ class Audit(_Stage):
         return self
 
     def policy(self) -> AuditPolicy:
-        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, self.final)
+        final = None if self.final == "auto" else self.final
+        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, final)
 
 
 def _off(value: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apscheduler.triggers.cron import CronTrigger
@@ -101,20 +101,14 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-def _auto_or_bool(value: object) -> bool | None:
-    if value is None or value == "auto":
-        return None
-    if isinstance(value, bool):
+def _auto_or_bool(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
         return value
     raise ValueError("it is auto, true or false")
 
 
-AutoOrBool = Annotated[
-    bool | None,
-    BeforeValidator(_auto_or_bool),
-    PlainSerializer(lambda value: "auto" if value is None else value, when_used="json"),
-    WithJsonSchema({"enum": ["auto", True, False]}),
-]
+# The validator goes first: pydantic's own message for a union would be one for each of its members.
+AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
 _Text = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"type": ["string", "boolean", "number"]})]
 TextMap = dict[str, _Text]
 Identifier = Annotated[str, AfterValidator(_identifier)]
