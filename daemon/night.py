@@ -15,17 +15,8 @@ from structlog.contextvars import bound_contextvars
 
 from daemon.core.errors import Cancelled, PermanentError
 from daemon.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
-from daemon.core.model import (
-    AuditResult,
-    RunOpening,
-    RunOutcome,
-    RunReport,
-    Stage,
-    StageResult,
-    TablePolicy,
-    TaskOutcome,
-    Trigger,
-)
+from daemon.core.model import AuditResult, RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
+from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.core.verdict import fold
 from daemon.stages.context import Parts, TaskContext

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from daemon.core.model import (
-    CompactPolicy,
     FileGroup,
     LakehouseCount,
     RunOpening,
@@ -23,6 +22,7 @@ from daemon.core.model import (
     Watermark,
     Window,
 )
+from daemon.core.policy import CompactPolicy
 
 # Time is injected: nobody but the shell reads the wall clock or sleeps.
 Clock = Callable[[], datetime]

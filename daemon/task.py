@@ -10,7 +10,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.events import TaskProgressed
-from daemon.core.model import AuditResult, Plan, Stage, StageResult, TablePolicy, TaskOutcome
+from daemon.core.model import AuditResult, Plan, Stage, StageResult, TaskOutcome
+from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.stages import audit, compact, expire
 from daemon.stages.context import Ended, Progress, TaskContext

@@ -16,7 +16,8 @@ import structlog
 import yaml
 from pyspark.sql import SparkSession
 
-from daemon.adapters.spark import SparkEngine, SparkOptions
+from daemon.adapters.spark import SparkEngine
+from daemon.adapters.spark_options import SparkOptions
 from daemon.adapters.sql.migrations import migrate
 from daemon.core.events import Event
 from daemon.core.model import RunReport, Stage, TableState, TaskOutcome, Trigger

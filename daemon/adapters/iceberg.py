@@ -17,15 +17,8 @@ from daemon.adapters.iceberg_jvm import IcebergJvm
 from daemon.adapters.iceberg_metadata import parse_metadata
 from daemon.adapters.spark import SparkEngine
 from daemon.core.errors import PermanentError, TransientError
-from daemon.core.model import (
-    RUN_ID_PROPERTY,
-    CompactPolicy,
-    FileGroup,
-    LakehouseCount,
-    Slice,
-    TableState,
-    Window,
-)
+from daemon.core.model import RUN_ID_PROPERTY, FileGroup, LakehouseCount, Slice, TableState, Window
+from daemon.core.policy import CompactPolicy
 from daemon.core.reasons import Reason
 
 T = TypeVar("T")

@@ -70,69 +70,6 @@ class Decision(StrEnum):
     HOLD = "hold"
 
 
-# --- policy
-
-
-@dataclass(frozen=True, slots=True)
-class StageLimits:
-    """How long one attempt may take, how many more follow a failed one, and how long to wait before each."""
-
-    timeout: timedelta
-    retries: int
-    retry_delay: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class CompactPolicy:
-    limits: StageLimits
-    strategy: Literal["binpack"] = "binpack"
-    target_file_size: int = 128 * 1024**2
-    min_input_files: int = 5
-
-
-@dataclass(frozen=True, slots=True)
-class ExpirePolicy:
-    limits: StageLimits
-    older_than: timedelta = timedelta(days=7)
-    retain_last: int = 3
-    hold_on: frozenset[AuditStatus] = frozenset()
-    hold_max: timedelta = timedelta(days=7)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditPolicy:
-    """`warning_pct` and `missing_pct` are percentages of ClickHouse's rows; `final` None means: by the engine."""
-
-    limits: StageLimits
-    warning_pct: Decimal = Decimal(1)
-    missing_pct: Decimal = Decimal(5)
-    final: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TablePolicy:
-    """A table and what is to be done with it. `audit` is None where there is no source to compare with."""
-
-    name: str
-    source: str | None
-    timestamp: str
-    layer: str
-    source_ttl: timedelta | None
-    compact: CompactPolicy
-    expire: ExpirePolicy
-    audit: AuditPolicy | None
-
-    def limits(self, stage: Stage) -> StageLimits:
-        """The limits of a stage on this table; `audit` must be on to ask for its own."""
-        if stage is Stage.COMPACT:
-            return self.compact.limits
-        if stage is Stage.EXPIRE:
-            return self.expire.limits
-        if self.audit is None:
-            raise ValueError(f"{self.name} has no audit")
-        return self.audit.limits
-
-
 # --- table
 
 

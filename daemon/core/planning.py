@@ -7,17 +7,8 @@ from datetime import datetime
 from itertools import groupby
 
 from daemon.core.calendar import expiry_cutoff, window_of
-from daemon.core.model import (
-    Decision,
-    FileGroup,
-    Plan,
-    Ref,
-    Slice,
-    Snapshot,
-    Stage,
-    TablePolicy,
-    TableState,
-)
+from daemon.core.model import Decision, FileGroup, Plan, Ref, Slice, Snapshot, Stage, TableState
+from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 
 # A slice is what one commit may lose to a deadline: as much as a modest engine rewrites in a few minutes.

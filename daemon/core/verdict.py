@@ -8,7 +8,6 @@ from decimal import Decimal
 from fractions import Fraction
 
 from daemon.core.model import (
-    AuditPolicy,
     AuditStatus,
     MissingHour,
     RunOutcome,
@@ -19,6 +18,7 @@ from daemon.core.model import (
     Watermark,
     Window,
 )
+from daemon.core.policy import AuditPolicy
 from daemon.core.reasons import Reason
 
 _FAILING = frozenset({AuditStatus.MISSING_DATA, AuditStatus.ERROR})

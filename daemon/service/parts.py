@@ -10,7 +10,8 @@ from daemon.adapters.clickhouse import ClickHouse, ClickHouseOptions
 from daemon.adapters.iceberg import IcebergLakehouse, catalog_conf
 from daemon.adapters.ledger import PostgresLedger
 from daemon.adapters.postgres import Postgres, PostgresOffload
-from daemon.adapters.spark import SparkEngine, SparkOptions
+from daemon.adapters.spark import SparkEngine
+from daemon.adapters.spark_options import SparkOptions
 from daemon.ports import Clock, Sleep
 from daemon.settings import Settings
 from daemon.settings.model import DEFAULT_PACKAGES

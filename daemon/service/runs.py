@@ -15,7 +15,8 @@ import structlog
 
 from daemon.core.errors import ConfigError, IcekeeperError
 from daemon.core.events import Event, RunStarted, Subscriber
-from daemon.core.model import RunOutcome, RunReport, Stage, TablePolicy, Trigger
+from daemon.core.model import RunOutcome, RunReport, Stage, Trigger
+from daemon.core.policy import TablePolicy
 from daemon.night import Order, run_night
 from daemon.service.lock import run_lock
 from daemon.service.logs import run_log_path

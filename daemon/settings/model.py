@@ -5,31 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from daemon.core.model import (
-    AuditPolicy,
-    AuditStatus,
-    CompactPolicy,
-    ExpirePolicy,
-    StageLimits,
-    TablePolicy,
-)
-from daemon.settings.values import AutoOrBool, Cron, Duration, Identifier, Percent, Size, TextMap, TimeZone
-
-
-class Block(BaseModel):
-    """A block of the file: unknown keys are refused, and nothing changes after it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-# --- the blocks
+from daemon.core.policy import TablePolicy
+from daemon.settings.tables import Audit, Block, Compact, Expire, Table
+from daemon.settings.values import Cron, Duration, Identifier, TextMap, TimeZone
 
 
 class Schedule(Block):
@@ -108,7 +92,7 @@ class ClickHouse(Block):
     """Rather a password_file, or ICEKEEPER_CLICKHOUSE__PASSWORD."""
     password_file: Path | None = None
     """A file that holds the password."""
-    settings: dict[str, str | int | float] = {"max_memory_usage": 4 * 1024**3}
+    settings: dict[str, str | int | float] = {"max_memory_usage": 4 * 1024**3}  # noqa: RUF012 - pydantic copies it
     """ClickHouse settings of every count; max_execution_time follows the audit's timeout."""
 
 
@@ -133,100 +117,6 @@ class Offload(Block):
 class Run(Block):
     max_duration: Duration = timedelta(hours=4)
     """A run's budget. Compactions and expiries that no longer fit are held; the audit always runs."""
-
-
-class _Stage(Block):
-    timeout: Duration = timedelta(minutes=10)
-    """How long one attempt may take."""
-    retries: Annotated[int, Field(ge=0, le=10)] = 1
-    """How many attempts follow a failed one, where trying again can help."""
-    retry_delay: Duration = timedelta(minutes=2)
-    """How long to wait before each."""
-
-    def limits(self) -> StageLimits:
-        return StageLimits(self.timeout, self.retries, self.retry_delay)
-
-
-class Compact(_Stage):
-    strategy: Literal["binpack"] = "binpack"
-    """Iceberg's rewrite strategy."""
-    target_file_size: Size = 128 * 1024**2
-    """The size that files are packed to."""
-    min_input_files: Annotated[int, Field(ge=1)] = 5
-    """A partition with fewer small files than this is left alone."""
-
-    def policy(self) -> CompactPolicy:
-        return CompactPolicy(self.limits(), self.strategy, self.target_file_size, self.min_input_files)
-
-
-class Expire(_Stage):
-    timeout: Duration = timedelta(minutes=5)
-    retry_delay: Duration = timedelta(minutes=1)
-    older_than: Duration = timedelta(days=7)
-    """Snapshots older than this go, measured from the slot."""
-    retain_last: Annotated[int, Field(ge=1)] = 3
-    """So many last snapshots of a branch stay whatever their age."""
-    hold_on: Annotated[tuple[Literal["missing_data", "warning", "error"], ...], Field(max_length=0)] = ()
-    """Audit findings that hold the table's expiry: old snapshots may be the only copy. Not yet available."""
-    hold_max: Duration = timedelta(days=7)
-    """No finding holds an expiry longer than this."""
-
-    def policy(self) -> ExpirePolicy:
-        held = frozenset(AuditStatus(status) for status in self.hold_on)
-        return ExpirePolicy(self.limits(), self.older_than, self.retain_last, held, self.hold_max)
-
-
-class Audit(_Stage):
-    enabled: bool = True
-    """false: no audit. A table says audit: off."""
-    warning_pct: Percent = Decimal(1)
-    """More missing rows than this share of ClickHouse's are a warning."""
-    missing_pct: Percent = Decimal(5)
-    """More than this are missing data."""
-    final: AutoOrBool = "auto"
-    """Count with FINAL: auto does on Replacing-, Summing- and AggregatingMergeTree."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Audit:
-        if self.warning_pct > self.missing_pct:
-            raise ValueError(f"warning_pct ({self.warning_pct}) must not exceed missing_pct ({self.missing_pct})")
-        return self
-
-    def policy(self) -> AuditPolicy:
-        final = None if self.final == "auto" else self.final
-        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, final)
-
-
-def _off(value: object) -> object:
-    """`audit: off`, which YAML 1.1 reads as false."""
-    return {"enabled": False} if value is False or value == "off" else value
-
-
-class Table(Block):
-    name: Identifier
-    """The Iceberg table: namespace.table."""
-    source: Identifier | None = None
-    """The ClickHouse table it is offloaded from; without one there is no audit."""
-    timestamp: Identifier = "timestamp"
-    """The event-time column, of the same name on both sides."""
-    layer: str = ""
-    """bronze, silver, gold: what people group their queries by."""
-    source_ttl: Duration | None = None
-    """How long ClickHouse keeps rows; a window that begins earlier can't be judged."""
-    enabled: bool = True
-    """false: icekeeper leaves the table alone."""
-    compact: Compact = Compact()
-    """Keys that differ from the compact block for this table."""
-    expire: Expire = Expire()
-    """Keys that differ from the expire block for this table."""
-    audit: Annotated[Audit, BeforeValidator(_off)] = Audit()
-    """Keys that differ from the audit block for this table; or off."""
-
-    @model_validator(mode="after")
-    def _named(self) -> Table:
-        if "." not in self.name:
-            raise ValueError(f"{self.name} needs its namespace: namespace.{self.name}")
-        return self
 
 
 class Http(Block):
@@ -317,19 +207,7 @@ class Settings(BaseSettings):
 
     def policies(self) -> tuple[TablePolicy, ...]:
         """The enabled tables in their order, each with what is to be done with it."""
-        return tuple(self._policy(table) for table in self.tables if table.enabled)
-
-    def _policy(self, table: Table) -> TablePolicy:
-        return TablePolicy(
-            name=table.name,
-            source=table.source,
-            timestamp=table.timestamp,
-            layer=table.layer,
-            source_ttl=table.source_ttl,
-            compact=table.compact.policy(),
-            expire=table.expire.policy(),
-            audit=table.audit.policy() if table.source is not None and table.audit.enabled else None,
-        )
+        return tuple(table.policy() for table in self.tables if table.enabled)
 
     def digest(self) -> str:
         """A short hash of everything that is set: two runs with the same one ran with the same settings."""

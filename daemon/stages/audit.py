@@ -10,7 +10,6 @@ from daemon.core.calendar import window_of
 from daemon.core.errors import IcekeeperError
 from daemon.core.events import TaskProgressed
 from daemon.core.model import (
-    AuditPolicy,
     AuditResult,
     AuditStatus,
     LakehouseCount,
@@ -18,13 +17,13 @@ from daemon.core.model import (
     Plan,
     SourceCount,
     Stage,
-    TablePolicy,
     TaskOutcome,
     Verdict,
     Watermark,
     Window,
 )
 from daemon.core.planning import plan_audit
+from daemon.core.policy import AuditPolicy, TablePolicy
 from daemon.core.verdict import judge, missing_hours
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext
 

@@ -6,8 +6,9 @@ import structlog
 
 from daemon.core.errors import PermanentError, TransientError
 from daemon.core.events import TaskProgressed
-from daemon.core.model import Decision, Plan, Slice, Snapshot, Stage, TablePolicy, TableState, TaskOutcome
+from daemon.core.model import Decision, Plan, Slice, Snapshot, Stage, TableState, TaskOutcome
 from daemon.core.planning import plan_compaction
+from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.core.verification import check_rewrite, own_rewrites
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext, not_acting

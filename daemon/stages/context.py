@@ -8,17 +8,8 @@ from uuid import UUID
 
 from daemon.core.errors import DeadlineExceeded
 from daemon.core.events import Subscriber
-from daemon.core.model import (
-    AuditResult,
-    Decision,
-    Plan,
-    Slice,
-    StageLimits,
-    TableHealth,
-    TableState,
-    TaskOutcome,
-    Trigger,
-)
+from daemon.core.model import AuditResult, Decision, Plan, Slice, TableHealth, TableState, TaskOutcome, Trigger
+from daemon.core.policy import StageLimits
 from daemon.core.reasons import Reason
 from daemon.ports import Clock, Lakehouse, OffloadStatus, Sleep, SourceCounter
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from daemon.core.errors import PermanentError
 from daemon.core.events import TaskProgressed
-from daemon.core.model import Decision, Plan, Stage, TablePolicy, TableState, TaskOutcome
+from daemon.core.model import Decision, Plan, Stage, TableState, TaskOutcome
 from daemon.core.planning import due_refs, plan_expiry
+from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.core.verification import check_expiry
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext, not_acting

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from daemon.adapters.spark import SparkEngine, SparkOptions
+from daemon.adapters.spark import SparkEngine
+from daemon.adapters.spark_options import SparkOptions
 from daemon.core.errors import DeadlineExceeded, IcekeeperError
 from daemon.core.reasons import Reason
 
@@ -105,7 +106,7 @@ async def test_no_secret_stands_on_the_command_line_and_no_port_is_open_to_other
 
 
 async def test_an_environment_of_another_spark_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from daemon.adapters.spark import prepare_environment
+    from daemon.adapters.spark_options import prepare_environment
 
     environ = {**os.environ, "SPARK_HOME": "/opt/old-spark", "SPARK_CONF_DIR": "/etc/spark", "PYTHONPATH": "/opt/old"}
     prepare_environment(SparkOptions("local[1]", "1g", tmp_path), environ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from pyiceberg.table import Table
 
 from daemon.sandbox import Offload, Sandbox, SandboxError, World, WorldSpec
+from tests.conftest import MakeNight
 
 BINANCE, COINBASE, SILVER = "cold.bronze_trades_binance", "cold.bronze_trades_coinbase", "cold.silver_trades"
 GOLD = "cold.gold_ohlcv_1m"
@@ -401,44 +403,19 @@ def test_a_cached_world_is_a_world_of_its_own_each_time(tmp_path: Path) -> None:
             assert len(table_of(world, BINANCE).scan().to_arrow()) == 9 * 60
 
 
-# A process of its own: a JVM that this file alone needs, and PySpark's warnings.
-SPARK = """
-import sys, yaml
-from pyspark.sql import SparkSession
-catalog, table = yaml.safe_load(sys.argv[1]), sys.argv[2]
-jars = "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0,org.apache.iceberg:iceberg-aws-bundle:1.12.0"
-builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
-builder = builder.config("spark.sql.session.timeZone", "UTC").config("spark.sql.shuffle.partitions", 2)
-spark = builder.config("spark.jars.packages", jars + ",org.postgresql:postgresql:42.7.13").getOrCreate()
-prefix = "spark.sql.catalog." + catalog["name"]
-spark.conf.set(prefix, "org.apache.iceberg.spark.SparkCatalog")
-for key in ("type", "uri", "warehouse"):
-    spark.conf.set(prefix + "." + key, catalog[key])
-for key, value in catalog["properties"].items():
-    spark.conf.set(prefix + "." + key, value)
-name = catalog["name"] + "." + table
-def number(sql):
-    return spark.sql(sql).collect()[0][0]
-print(number(f"SELECT count(price) FROM {name}"))
-print(number(f"SELECT count(*) FROM {name}.files WHERE readable_metrics.price.lower_bound > 0"))
-print(number(f"SELECT count(*) FROM {name}.snapshots"))
-spark.sql(f"INSERT INTO {name} SELECT * FROM {name} LIMIT 5")
-print(number(f"SELECT count(*) FROM {name}"))
-spark.stop()
-"""
-
-
-def test_spark_reads_a_jdbc_world_and_writes_to_it(box: Sandbox) -> None:
-    world = box.world(WorldSpec(now=NOW, days=4 / 96, tables=(BINANCE,), old_snapshots=2))
-    done = subprocess.run(
-        [sys.executable, "-c", SPARK, yaml.safe_dump(world.catalog_settings()), BINANCE],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+async def test_spark_reads_a_jdbc_world_and_writes_to_it(make_night: MakeNight) -> None:
+    night = await make_night(
+        BINANCE, now=NOW, days=4 / 96, commits_per_day=96, rows_per_file=20, symbols=34, old_snapshots=2
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(6 * 60), str(6 * 3), "6", str(6 * 60 + 5)]
-    assert Offload(world).advance(NOW + HOUR) == 4 * 60, "the offload goes on after maintenance by the wall clock"
-    assert world.rows_iceberg(BINANCE) == 10 * 60 + 5
+
+    async def number(statement: str) -> int:
+        return int((await night.sql(statement))[0][0])
+
+    table = f"{{c}}.{BINANCE}"
+    assert await number(f"SELECT count(price) FROM {table}") == 6 * 60
+    assert await number(f"SELECT count(*) FROM {table}.files WHERE readable_metrics.price.lower_bound > 0") == 6 * 3
+    assert await number(f"SELECT count(*) FROM {table}.snapshots") == 6
+    await night.sql(f"INSERT INTO {table} SELECT * FROM {table} LIMIT 5")
+    # The offload goes on after maintenance by the wall clock.
+    assert await asyncio.to_thread(Offload(night.world).advance, NOW + HOUR) == 4 * 60
+    assert night.world.rows_iceberg(BINANCE) == 10 * 60 + 5

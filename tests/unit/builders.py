@@ -6,20 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from daemon.core.model import (
-    AuditPolicy,
-    CompactPolicy,
-    ExpirePolicy,
-    Ref,
-    Snapshot,
-    Stage,
-    StageLimits,
-    StageResult,
-    TableHealth,
-    TablePolicy,
-    TableState,
-    TaskOutcome,
-)
+from daemon.core.model import Ref, Snapshot, Stage, StageResult, TableHealth, TableState, TaskOutcome
+from daemon.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, TablePolicy
 from daemon.core.reasons import Reason
 
 MIB = 1024**2

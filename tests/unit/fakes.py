@@ -20,7 +20,6 @@ from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.events import Event
 from daemon.core.model import (
     RUN_ID_PROPERTY,
-    CompactPolicy,
     FileGroup,
     LakehouseCount,
     Ref,
@@ -28,13 +27,13 @@ from daemon.core.model import (
     Snapshot,
     SourceCount,
     TableHealth,
-    TablePolicy,
     TableState,
     Trigger,
     Watermark,
     Window,
 )
 from daemon.core.planning import MAIN, small_file_limit
+from daemon.core.policy import CompactPolicy, TablePolicy
 from daemon.core.reasons import Reason
 from daemon.stages.context import Parts, TaskContext
 from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START

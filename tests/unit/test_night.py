@@ -11,16 +11,8 @@ from structlog.typing import EventDict
 
 from daemon.core.errors import DeadlineExceeded, IcekeeperError
 from daemon.core.events import RunEnded, RunStarted, TaskEnded, TaskStarted
-from daemon.core.model import (
-    AuditStatus,
-    RunOutcome,
-    RunReport,
-    Stage,
-    StageResult,
-    TablePolicy,
-    TaskOutcome,
-    Trigger,
-)
+from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
+from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.night import BY_OPERATOR, Order, run_night
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, table_policy

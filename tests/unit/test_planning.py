@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.model import Decision, ExpirePolicy, FileGroup, Plan, Ref, Slice, Snapshot, Stage, TableState
+from daemon.core.model import Decision, FileGroup, Plan, Ref, Slice, Snapshot, Stage, TableState
 from daemon.core.planning import (
     SLICE_MAX_BYTES,
     SLICE_MAX_FILES,
@@ -23,6 +23,7 @@ from daemon.core.planning import (
     plan_expiry,
     small_file_limit,
 )
+from daemon.core.policy import ExpirePolicy
 from daemon.core.reasons import Reason
 from tests.unit.builders import (
     DAY,

@@ -12,22 +12,19 @@ from daemon.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
 from daemon.core.events import TaskProgressed
 from daemon.core.model import (
     RUN_ID_PROPERTY,
-    AuditPolicy,
     AuditResult,
     AuditStatus,
-    CompactPolicy,
     Decision,
-    ExpirePolicy,
     MissingHour,
     Ref,
     Stage,
     TableHealth,
-    TablePolicy,
     TaskOutcome,
     Trigger,
     Watermark,
 )
 from daemon.core.planning import SLICE_MAX_FILES
+from daemon.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, TablePolicy
 from daemon.core.reasons import Reason
 from daemon.stages.context import TaskContext
 from daemon.task import Task, TaskEnd, make_plan

@@ -11,7 +11,6 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from daemon.core.model import (
-    AuditPolicy,
     AuditStatus,
     MissingHour,
     RunOutcome,
@@ -22,6 +21,7 @@ from daemon.core.model import (
     Watermark,
     Window,
 )
+from daemon.core.policy import AuditPolicy
 from daemon.core.reasons import Reason
 from daemon.core.verdict import fold, judge, missing_hours, percent
 from tests.unit.builders import HOUR, audit_policy, result

@@ -1,0 +1,37 @@
+"""The command line: arguments to calls, results to output, errors to exit codes. No rule of the night lives here."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from daemon import __version__
+from daemon.cli.configuration import config
+from daemon.cli.ledger import history, migrate
+from daemon.cli.programs import demo, serve
+from daemon.cli.runs import audit, compact, expire, plan, run
+from daemon.cli.shared import CANNOT_START, USAGE, complain
+from daemon.core.errors import ConfigError, IcekeeperError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="icekeeper")
+def cli() -> None:
+    """Compacts, expires and audits the Iceberg cold tier of a lakehouse, every night."""
+
+
+for command in (run, compact, expire, audit, plan, history, migrate, config, serve, demo):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The command `icekeeper`."""
+    try:
+        cli()
+    except ConfigError as exc:
+        complain(exc)
+        sys.exit(USAGE)
+    except IcekeeperError as exc:
+        complain(exc)
+        sys.exit(CANNOT_START)

@@ -1,0 +1,148 @@
+"""The commands that work on tables: run, compact, expire, audit, plan."""
+
+from __future__ import annotations
+
+import click
+
+from daemon.cli.shared import (
+    CANNOT_START,
+    FAILED,
+    Invocation,
+    choices,
+    common,
+    complain,
+    exit_with,
+    print_json,
+    the_slot,
+)
+from daemon.core.model import Stage, Trigger
+
+
+@click.command()
+@click.option("--stage", "stages", multiple=True, type=click.Choice([s.value for s in Stage]), help="Only this stage.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change and count nothing.")
+@choices
+@common
+def run(
+    invocation: Invocation, slot: str | None, stages: tuple[str, ...], tables: tuple[str, ...], dry_run: bool
+) -> None:
+    """Runs one night, here and now: compact, expire, audit."""
+    chosen = tuple(Stage(name) for name in stages) or tuple(Stage)
+    if dry_run:
+        _plan(invocation, slot, chosen, tables)
+    else:
+        _run(invocation, slot, chosen, tables)
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@choices
+@common
+def compact(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dry_run: bool) -> None:
+    """Packs small files into large ones."""
+    (_plan if dry_run else _run)(invocation, slot, (Stage.COMPACT,), tables)
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@choices
+@common
+def expire(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dry_run: bool) -> None:
+    """Drops old snapshots."""
+    (_plan if dry_run else _run)(invocation, slot, (Stage.EXPIRE,), tables)
+
+
+@click.command()
+@click.option(
+    "--window-hours", "--audit-window-hours", type=click.IntRange(min=1), metavar="H",
+    help="Count the H hours before the slot's whole hour, not the UTC day before it.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Count and print, and write no row.")
+@choices
+@common
+def audit(
+    invocation: Invocation, slot: str | None, tables: tuple[str, ...], window_hours: int | None, dry_run: bool
+) -> None:
+    """Compares ClickHouse's and Iceberg's row counts."""
+    _run(invocation, slot, (Stage.AUDIT,), tables, window_hours=window_hours, record=not dry_run)
+
+
+@click.command()
+@click.option("--stage", "stages", multiple=True, type=click.Choice([s.value for s in Stage]), help="Only this stage.")
+@choices
+@common
+def plan(invocation: Invocation, slot: str | None, stages: tuple[str, ...], tables: tuple[str, ...]) -> None:
+    """Shows what a run would do and why; changes and counts nothing."""
+    _plan(invocation, slot, tuple(Stage(name) for name in stages) or tuple(Stage), tables)
+
+
+def _run(
+    invocation: Invocation,
+    slot: str | None,
+    stages: tuple[Stage, ...],
+    tables: tuple[str, ...],
+    *,
+    window_hours: int | None = None,
+    record: bool = True,
+) -> None:
+    from daemon.service import console, logs
+    from daemon.service.reports import report_document
+    from daemon.service.runs import EXIT_CODES, execute, make_order
+    from daemon.service.session import require_ledger, session
+
+    settings = invocation.settings()
+    order = make_order(
+        settings, the_slot(settings, slot), Trigger.MANUAL, stages=stages, tables=tables, window_hours=window_hours
+    )
+    screen = console.stderr()
+    # Where a bar shows how it goes, only what is wrong needs a line of its own.
+    quiet: logs.Level | None = "warning" if screen.is_terminal else None
+    logs.configure(
+        settings.logs.level, settings.logs.format, settings.state_dir if record else None, console_level=quiet
+    )
+
+    async def work() -> int:
+        async with session(settings) as services:
+            if record:
+                await require_ledger(services)
+            with console.ProgressBar(screen) as bar:
+                done = await execute(services, order, bar.observe, record=record)
+        if invocation.as_json:
+            print_json(report_document(done.report))
+        else:
+            console.show_report(console.stdout(), done.report)
+        if done.ledger_error is not None:
+            complain(done.ledger_error)
+            return CANNOT_START
+        return EXIT_CODES[done.report.outcome]
+
+    exit_with(work)
+
+
+def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], tables: tuple[str, ...]) -> None:
+    from daemon.service import console, logs
+    from daemon.service.plans import make_plans
+    from daemon.service.reports import plan_document
+    from daemon.service.runs import make_order
+    from daemon.service.session import session
+
+    settings = invocation.settings()
+    order = make_order(
+        settings.model_copy(update={"mode": "maintain"}),
+        the_slot(settings, slot),
+        Trigger.MANUAL,
+        stages=stages,
+        tables=tables,
+    )
+    logs.configure(settings.logs.level, settings.logs.format, None, console_level="warning")
+
+    async def work() -> int:
+        async with session(settings) as services:
+            plans, errors = await make_plans(order, services.parts)
+        if invocation.as_json:
+            print_json(plan_document(order.slot, plans, errors))
+        else:
+            console.show_plans(console.stdout(), order.slot, plans, errors)
+        return FAILED if errors else 0
+
+    exit_with(work)

@@ -1,0 +1,111 @@
+"""What the commands share: their common options, the slot meant, running to an exit code, output."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from daemon.core.errors import ConfigError, IcekeeperError
+from daemon.settings import Settings, find_config, load
+
+FAILED, USAGE, CANNOT_START = 1, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What every command takes."""
+
+    config: Path | None
+    as_json: bool
+
+    def settings(self) -> Settings:
+        return load(find_config(self.config))
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config` and `--json`, handed to the command as an Invocation."""
+
+    @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration file.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; logs go to stderr.")
+    @functools.wraps(command)
+    def wrapped(config: Path | None, as_json: bool, **arguments: Any) -> Any:
+        return command(Invocation(config, as_json), **arguments)
+
+    return wrapped
+
+
+def choices(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--slot` and `--table`, as every command has them that works on tables."""
+    command = click.option(
+        "--table", "tables", multiple=True, metavar="NAME", help="Only this table; may be given several times."
+    )(command)
+    return click.option(
+        "--slot", metavar="WHEN", help="The slot to answer for: a day (2026-02-18) or an instant; default: now's."
+    )(command)
+
+
+def the_slot(settings: Settings, text: str | None) -> datetime:
+    """The slot meant on the command line; UsageError where it is none or in the future."""
+    from daemon.service.scheduler import calendar_of
+
+    now = datetime.now(UTC)
+    if text is None:
+        # An operator's run answers for the present: its window is yesterday's.
+        return now.replace(second=0, microsecond=0)
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        slot = _instant(text)
+    else:
+        planned = calendar_of(settings.schedule).slot_on(day)
+        # A day that the schedule leaves out can be asked for all the same.
+        slot = planned or datetime(day.year, day.month, day.day, 2, tzinfo=UTC)
+    if slot > now:
+        raise click.BadParameter(f"{slot:%Y-%m-%dT%H:%M:%SZ} lies in the future", param_hint="--slot")
+    return slot
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as exc:
+        allowed = "a day like 2026-02-18 or an instant like 2026-02-18T02:00:00Z"
+        raise click.BadParameter(f"{text!r} is not {allowed}", param_hint="--slot") from exc
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def exit_with(work: Callable[[], Awaitable[int]]) -> None:
+    """Runs a command to its exit code; SIGINT cancels it as an operator, SIGTERM interrupts it."""
+    from daemon.night import BY_OPERATOR
+
+    async def guarded() -> int:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # asyncio.run made one
+        loop.add_signal_handler(signal.SIGINT, task.cancel, BY_OPERATOR)
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            return 130  # before a run could begin
+
+    sys.exit(asyncio.run(guarded()))
+
+
+def print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def complain(error: IcekeeperError) -> None:
+    click.echo(f"icekeeper: {error}", err=True)
+    if not isinstance(error, ConfigError) and error.reason.advice:
+        click.echo(f"    {error.reason}: {error.reason.advice}", err=True)
