@@ -11,6 +11,7 @@ from pyspark.errors.exceptions.captured import CapturedException
 
 from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.reasons import Reason
+from daemon.core.secrets import hide_in_text
 
 # (pattern over "class: message" of one link of the cause chain, reason, is it worth another try?)
 _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
@@ -35,8 +36,6 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
 )
 _MAX_LINKS = 20
 _MAX_MESSAGE = 400
-# Iceberg and the AWS SDK put no secrets into messages, but a JDBC URL or a signed URL may carry some.
-_SECRET = re.compile(r"((?:password|secret|token|credential|signature)[\w.-]*\s*[=:]\s*)[^\s&;,]+", re.IGNORECASE)
 
 
 def translate(error: BaseException, where: str | None = None) -> IcekeeperError:
@@ -83,4 +82,5 @@ def _chain(error: BaseException) -> Iterator[str]:
 def _message(link: str) -> str:
     name, _, text = link.partition(": ")
     first = text.strip().splitlines()[0] if text.strip() else ""
-    return _SECRET.sub(r"\1***", f"{name.rpartition('.')[2]}: {first}"[:_MAX_MESSAGE])
+    # A JDBC URL or a signed URL may carry a secret.
+    return hide_in_text(f"{name.rpartition('.')[2]}: {first}"[:_MAX_MESSAGE])

@@ -1,6 +1,6 @@
 """The warm Spark session: one JVM, one thread that talks to it, deadlines, and a new JVM where the old one died.
 
-What is done with the session lives in `iceberg.py`.
+What is done with the session lives in `iceberg.py`, how it is started in `spark_options.py`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
-from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from daemon.adapters.java_errors import is_engine_gone, translate
-from daemon.adapters.spark_options import SparkOptions, prepare_environment, spark_conf
-from daemon.core.errors import DeadlineExceeded, TransientError
+from daemon.adapters.spark_options import (
+    SparkOptions,
+    clear_scratch,
+    prepare_environment,
+    spark_conf,
+    write_properties,
+)
+from daemon.core.errors import DeadlineExceeded, IcekeeperError, TransientError
 from daemon.core.reasons import Reason
+from daemon.core.secrets import hide_in_text
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -37,6 +42,8 @@ START_TIMEOUT = timedelta(minutes=10)
 CANCEL_GRACE_S = 15.0
 # Jobs of a rewrite start one after another, so a cancellation is repeated until the call has returned.
 CANCEL_EVERY_S = 0.3
+# How long a JVM may take to leave by itself, taking its scratch files with it.
+LEAVE_S = 5.0
 # java -XX:+ExitOnOutOfMemoryError leaves with this code.
 _EXIT_OUT_OF_MEMORY = 3
 
@@ -46,17 +53,19 @@ class SparkEngine:
 
     def __init__(self, options: SparkOptions) -> None:
         self.options = options
+        # Sessions that had to be rebuilt because the one before was lost.
         self.restarts = 0
-        self._sessions = 0
+        self._lost = False
         self._turn = asyncio.Lock()
         self._thread = _new_thread()
+        self._starting: Future[None] | None = None
         self._spark: SparkSession | None = None
         self._jvm: subprocess.Popen[bytes] | None = None
 
     @property
     def up(self) -> bool:
         """Whether a session is there and its JVM lives."""
-        return self._spark is not None and self._jvm is not None and self._jvm.poll() is None
+        return self._spark is not None and self.jvm_pid is not None
 
     @property
     def jvm_pid(self) -> int | None:
@@ -78,30 +87,22 @@ class SparkEngine:
             await self._ensure_started()
             tag = f"icekeeper-{uuid.uuid4()}"
             context = contextvars.copy_context()  # run_in_executor would lose the log's run_id
-            future = self._thread.submit(context.run, self._call, work, tag)
-            waiter = asyncio.wrap_future(future)
+            done = asyncio.wrap_future(self._thread.submit(context.run, self._call, work, tag))
             try:
-                return await asyncio.wait_for(asyncio.shield(waiter), timeout.total_seconds())
+                return await asyncio.wait_for(asyncio.shield(done), timeout.total_seconds())
             except TimeoutError as exc:
-                if await self._stop_work(tag, future):
-                    return await waiter  # it was over just then
+                if await self._stop_work(tag, done):
+                    return done.result()  # it was over just then
                 raise DeadlineExceeded(f"stopped after {timeout.total_seconds():.0f} s", where=where) from exc
             except asyncio.CancelledError:
-                await asyncio.shield(self._stop_work(tag, future))
+                await asyncio.shield(self._stop_work(tag, done))
+                raise
+            except IcekeeperError:
                 raise
             except Exception as exc:
-                raise self._translated(exc, where) from exc
-
-    async def stop(self) -> None:
-        """Ends the session and its JVM; there is none afterwards, whatever state it was in."""
-        async with self._turn:
-            await self._end_session()
-            self._thread.shutdown(wait=False)
-
-    async def recycle(self) -> None:
-        """Ends the session, so that the next call starts a fresh one: with new settings, or an empty heap."""
-        async with self._turn:
-            await self._end_session()
+                if is_engine_gone(exc):
+                    raise await self._lost_session(where) from exc
+                raise translate(exc, where) from exc
 
     async def use(self, options: SparkOptions) -> None:
         """Takes other options over: where they differ, the session ends, and the next call starts one by them."""
@@ -111,55 +112,68 @@ class SparkEngine:
             await self._end_session()
             self.options = options
 
+    async def stop(self) -> None:
+        """Ends the session and its JVM; there is none afterwards, whatever state it was in."""
+        async with self._turn:
+            await self._end_session()
+            self._thread.shutdown(wait=False)
+
     # --- inside the turn
 
     async def _ensure_started(self) -> None:
+        await self._settle_start()
         if self.up:
             return
-        if self._sessions:
+        if self._lost or self._jvm is not None:
             self.restarts += 1
-            self._discard()
-        future = asyncio.wrap_future(self._thread.submit(self._start_session))
+        self._discard()
+        starting = self._starting = self._thread.submit(self._start_session)
+        # Cancelled or out of time, the start goes on in its thread; whoever comes next settles it first.
         try:
-            await asyncio.wait_for(asyncio.shield(future), START_TIMEOUT.total_seconds())
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(starting)), START_TIMEOUT.total_seconds())
         except TimeoutError as exc:
-            self._kill()
             raise TransientError("Spark did not start in time", reason=Reason.ENGINE_DOWN) from exc
-        except asyncio.CancelledError:
-            self._kill()
-            raise
-        self._sessions += 1
-        log.info("engine_started", master=self.options.master, session=self._sessions, jvm_pid=self.jvm_pid)
+        self._lost = False
+        log.info("engine_started", master=self.options.master, jvm_pid=self.jvm_pid)
+
+    async def _settle_start(self) -> None:
+        """Waits for a start that its caller has left alone: a second one beside it would break both."""
+        if self._starting is not None:
+            await asyncio.wait([asyncio.wrap_future(self._starting)])
+            self._starting.exception()
+            self._starting = None
 
     def _start_session(self) -> None:
         # In this thread, not in the main one: there PySpark would replace the handler of SIGINT.
         options = self.options
         java = prepare_environment(options, os.environ)
-        conf_values, secrets = spark_conf(options)
-        (options.state_dir / "spark").mkdir(parents=True, exist_ok=True)
-        log_path = options.state_dir / "spark.log"
-        conf = SparkConf(loadDefaults=False)
-        for key, value in conf_values.items():
-            conf.set(key, value)
+        clear_scratch(options)
+        options.scratch.mkdir(parents=True)
+        properties = options.scratch / "icekeeper.properties"
+        conf = spark_conf(options)
+        write_properties(conf, properties)
+        os.environ["PYSPARK_SUBMIT_ARGS"] = f"--properties-file '{properties}' pyspark-shell"
+        said_before = options.log.stat().st_size if options.log.exists() else 0
         try:
-            with log_path.open("ab") as output:
+            with options.log.open("ab") as output:
                 # A session of its own, so that a signal to our group does not reach the JVM; it watches its stdin.
                 popen = {"stdout": output, "stderr": output, "start_new_session": True}
-                gateway = launch_gateway(conf, popen_kwargs=popen)  # type: ignore[no-untyped-call]
+                gateway = launch_gateway(popen_kwargs=popen)  # type: ignore[no-untyped-call]
             self._jvm = gateway.proc
-            self._spark = SparkSession(SparkContext(conf=conf, gateway=gateway))
-        except (PySparkRuntimeError, Py4JError, OSError) as exc:
-            self._discard()
-            tail = _tail(log_path)
+            settings = SparkConf(loadDefaults=False).setAll(list(conf.items()))
+            session = SparkSession(SparkContext(conf=settings, gateway=gateway))
+            for key, value in options.session_conf.items():
+                session.conf.set(key, value)
+        except Exception as exc:  # whatever it was, no half-made session may stay
+            self._kill()
+            said = _errors_since(options.log, said_before) or str(exc)
             raise TransientError(
-                f"Spark did not start with {java.origin} (Java {java.major}): {tail or exc}; see {log_path}",
+                f"Spark did not start with {java.origin} (Java {java.major}): {said}; see {options.log}",
                 reason=Reason.ENGINE_DOWN,
             ) from exc
-        for key, value in {**secrets, **options.session_conf}.items():
-            if key.startswith("spark.hadoop."):
-                self._spark.sparkContext._jsc.hadoopConfiguration().set(key.removeprefix("spark.hadoop."), value)
-            else:
-                self._spark.conf.set(key, value)
+        finally:
+            properties.unlink(missing_ok=True)
+        self._spark = session
 
     def _call(self, work: Callable[[SparkSession], T], tag: str) -> T:
         if self._spark is None:
@@ -174,19 +188,25 @@ class SparkEngine:
             except Exception as exc:  # the JVM died under the call; its error is the one to report
                 log.debug("job_tag_not_cleared", error=str(exc))
 
-    async def _stop_work(self, tag: str, future: Future[Any]) -> bool:
+    async def _stop_work(self, tag: str, done: asyncio.Future[Any]) -> bool:
         """Makes the work in the thread end; True if it ended well after all."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + CANCEL_GRACE_S
-        while not future.done() and loop.time() < give_up:
-            await asyncio.to_thread(self._cancel_jobs, tag)
-            await asyncio.wait([asyncio.wrap_future(future)], timeout=CANCEL_EVERY_S)
-        if future.done():
-            return future.exception() is None
-        log.error("engine_killed", reason="work did not stop when cancelled", grace_s=CANCEL_GRACE_S)
+        cancelling: asyncio.Future[None] | None = None
+        while not done.done() and loop.time() < give_up:
+            # Not awaited: a JVM that hangs does not answer a cancellation either.
+            if cancelling is None or cancelling.done():
+                cancelling = asyncio.ensure_future(asyncio.to_thread(self._cancel_jobs, tag))
+            await asyncio.wait([done], timeout=CANCEL_EVERY_S)
+        if done.done():
+            return done.exception() is None
+        log.error("engine_killed", why="work did not stop when it was cancelled", grace_s=CANCEL_GRACE_S)
+        self._lost = True
         self._kill()
-        await asyncio.wait([asyncio.wrap_future(future)], timeout=CANCEL_GRACE_S)
-        if not future.done():
+        await asyncio.wait([done], timeout=CANCEL_GRACE_S)
+        if done.done():
+            done.exception()
+        else:
             # The thread hangs in something that even the JVM's death doesn't end: it is left behind.
             self._thread.shutdown(wait=False)
             self._thread = _new_thread()
@@ -199,44 +219,39 @@ class SparkEngine:
         except Exception as exc:  # the JVM may be going down itself: the caller sees that by the future
             log.debug("cancel_failed", error=str(exc))
 
-    def _translated(self, error: Exception, where: str | None) -> Exception:
-        if not is_engine_gone(error):
-            return translate(error, where)
-        code = self._reap()
+    async def _lost_session(self, where: str | None) -> TransientError:
+        """What to say of a JVM whose connection broke; it is dead afterwards."""
+        code = await asyncio.to_thread(_left, self._jvm) if self._jvm is not None else None
+        self._lost = True
+        self._kill()
         if code == _EXIT_OUT_OF_MEMORY:
-            memory = self.options.driver_memory
-            return TransientError(
-                f"the JVM ran out of its {memory} of heap", reason=Reason.ENGINE_OUT_OF_MEMORY, where=where
-            )
-        return TransientError(f"the JVM is gone (exit code {code})", reason=Reason.ENGINE_DOWN, where=where)
+            text, reason = f"the JVM ran out of its {self.options.driver_memory} of heap", Reason.ENGINE_OUT_OF_MEMORY
+        else:
+            text, reason = f"the JVM is gone (exit code {code})", Reason.ENGINE_DOWN
+        return TransientError(text, reason=reason, where=where)
 
     async def _end_session(self) -> None:
+        await self._settle_start()
         if self._spark is not None and self.up:
             stopping = asyncio.wrap_future(self._thread.submit(self._spark.stop))
-            try:
-                await asyncio.wait_for(asyncio.shield(stopping), CANCEL_GRACE_S)
-            except Exception as exc:
-                log.warning("engine_stop_failed", error=str(exc))
+            await asyncio.wait([stopping], timeout=CANCEL_GRACE_S)
+            if stopping.done() and stopping.exception() is not None:
+                log.warning("engine_stop_failed", error=str(stopping.exception()))
+            if self._jvm is not None and self._jvm.stdin is not None:
+                self._jvm.stdin.close()  # that is how it is told to leave
+                await asyncio.to_thread(_left, self._jvm)
         self._kill()
+        self._lost = False
+        clear_scratch(self.options)
 
     def _kill(self) -> None:
-        if self._jvm is not None:
-            if self._jvm.stdin is not None:
-                self._jvm.stdin.close()
-            self._jvm.kill()
-            self._jvm.wait()
+        jvm = self._jvm or getattr(SparkContext._gateway, "proc", None)
+        if jvm is not None:
+            if jvm.stdin is not None:
+                jvm.stdin.close()
+            jvm.kill()
+            jvm.wait()
         self._discard()
-
-    def _reap(self) -> int | None:
-        """The exit code of a JVM whose connection broke; killed if it still lives without one."""
-        if self._jvm is None:
-            return None
-        try:
-            code: int | None = self._jvm.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            code = None
-        self._kill()
-        return code
 
     def _discard(self) -> None:
         """Forgets a session whose JVM is gone: PySpark keeps it in class attributes and would hand it out again."""
@@ -258,11 +273,18 @@ def _new_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="spark")
 
 
-def _tail(path: Path, lines: int = 3) -> str:
-    """The last lines of spark.log that say something."""
+def _left(jvm: subprocess.Popen[bytes]) -> int | None:
+    """The exit code of a JVM that is leaving, None if it doesn't within LEAVE_S seconds."""
     try:
-        text = path.read_text(errors="replace")[-8000:]
-    except OSError:
-        return ""
+        return jvm.wait(LEAVE_S)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _errors_since(path: Path, offset: int, lines: int = 3) -> str:
+    """The last lines of spark.log since an offset that tell of an error, without secrets."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        text = file.read().decode(errors="replace")
     telling = [line.strip() for line in text.splitlines() if "Exception" in line or "Error" in line]
-    return " | ".join(telling[-lines:])
+    return hide_in_text(" | ".join(telling[-lines:]))

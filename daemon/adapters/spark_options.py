@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.adapters.java import JavaHome, find_java
-
-_SECRET_WORDS = ("secret", "password", "token", "credential", "access-key", "access.key")
 
 
 @dataclass(frozen=True, slots=True)
 class SparkOptions:
     """How the session is started. `state_dir` takes spark.log and Spark's scratch files; `home` is another Spark.
 
-    `session_conf` (the catalog's settings, with its secrets) is set on the started session: what stands on the JVM's
-    command line all can read.
+    `session_conf` (the catalog's settings, with its secrets) is set on the started session.
     """
 
     master: str
@@ -26,21 +24,30 @@ class SparkOptions:
     jars: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     home: Path | None = None
-    conf: Mapping[str, str] = field(default_factory=dict)
+    conf: Mapping[str, str] = field(default_factory=dict, repr=False)
     session_conf: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def is_local(self) -> bool:
         return self.master.startswith("local")
 
+    @property
+    def scratch(self) -> Path:
+        """Where this process's session keeps its files: several commands may share a state directory."""
+        return self.state_dir / "spark" / str(os.getpid())
 
-def prepare_environment(options: SparkOptions, environ: dict[str, str] | os._Environ[str]) -> JavaHome:
+    @property
+    def log(self) -> Path:
+        return self.state_dir / "spark.log"
+
+
+def prepare_environment(options: SparkOptions, environ: MutableMapping[str, str]) -> JavaHome:
     """Makes pip's PySpark start its own Spark with a Java that fits; PySpark reads all this from the environment.
 
     A SPARK_HOME of the container would make it launch that other Spark, a SPARK_CONF_DIR or PYTHONPATH would mix the
     two. Only `spark.home` in the settings chooses another one.
     """
-    for name in ("SPARK_HOME", "SPARK_CONF_DIR", "PYTHONPATH", "PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT"):
+    for name in ("SPARK_HOME", "SPARK_CONF_DIR", "PYTHONPATH", "PYSPARK_GATEWAY_PORT", "SPARK_LOCAL_IP"):
         environ.pop(name, None)
     if options.home is not None:
         environ["SPARK_HOME"] = str(options.home)
@@ -51,15 +58,13 @@ def prepare_environment(options: SparkOptions, environ: dict[str, str] | os._Env
     return java
 
 
-def spark_conf(options: SparkOptions) -> tuple[dict[str, str], dict[str, str]]:
-    """The settings for the JVM's command line, and those with a secret, which are set on the started session."""
+def spark_conf(options: SparkOptions) -> dict[str, str]:
+    """The settings that the JVM is started with."""
     conf = {
         "spark.master": options.master,
         "spark.app.name": "icekeeper",
         "spark.submit.deployMode": "client",
         "spark.driver.memory": options.driver_memory,
-        # The process that holds the tables must not linger half dead: it exits, and a new one is started.
-        "spark.driver.extraJavaOptions": "-XX:+ExitOnOutOfMemoryError",
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.session.timeZone": "UTC",
         # Maintenance shuffles little; with the default of 200 every expiry runs 200 tasks to find nothing.
@@ -70,8 +75,8 @@ def spark_conf(options: SparkOptions) -> tuple[dict[str, str], dict[str, str]]:
         "spark.ui.retainedJobs": "50",
         "spark.ui.retainedStages": "50",
         "spark.sql.ui.retainedExecutions": "20",
-        "spark.local.dir": str(options.state_dir / "spark"),
-        "spark.sql.warehouse.dir": str(options.state_dir / "spark" / "warehouse"),
+        "spark.local.dir": str(options.scratch),
+        "spark.sql.warehouse.dir": str(options.scratch / "warehouse"),
         "spark.log.structuredLogging.enabled": "false",
     }
     if options.is_local:
@@ -80,12 +85,32 @@ def spark_conf(options: SparkOptions) -> tuple[dict[str, str], dict[str, str]]:
         conf["spark.jars"] = ",".join(options.jars)
     if options.packages:
         conf["spark.jars.packages"] = ",".join(options.packages)
-    own = {key: value for key, value in options.conf.items() if not _is_secret(key)}
-    if "spark.driver.extraJavaOptions" in own:
-        own["spark.driver.extraJavaOptions"] += " " + conf["spark.driver.extraJavaOptions"]
-    secrets = {key: value for key, value in options.conf.items() if _is_secret(key)}
-    return conf | own, secrets
+    conf |= options.conf
+    # The process that holds the tables must not linger half dead: it exits, and a new one is started.
+    java_options = "-XX:+ExitOnOutOfMemoryError"
+    conf["spark.driver.extraJavaOptions"] = f"{options.conf.get('spark.driver.extraJavaOptions', '')} {java_options}"
+    return conf
 
 
-def _is_secret(key: str) -> bool:
-    return any(word in key.lower() for word in _SECRET_WORDS)
+def write_properties(conf: Mapping[str, str], path: Path) -> None:
+    """The settings as a Java properties file that only we can read: a command line all can read.
+
+    `spark-submit --properties-file` takes it (java.util.Properties: backslash escapes).
+    """
+    path.touch(mode=0o600)
+    lines = (f"{_escaped(key, ':= ')}={_escaped(value.strip(), '')}\n" for key, value in conf.items())
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _escaped(text: str, separators: str) -> str:
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    for character in separators:
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def clear_scratch(options: SparkOptions) -> None:
+    """Removes this process's scratch files, and those of processes that died before they could."""
+    for directory in (options.state_dir / "spark").glob("*"):
+        if directory.name == str(os.getpid()) or not Path(f"/proc/{directory.name}").exists():
+            shutil.rmtree(directory, ignore_errors=True)

@@ -1,6 +1,7 @@
 """The settings of icekeeper: `load` reads them, `Settings` is what they are."""
 
-from daemon.settings.file import find_config, load, schema, shown
+from daemon.settings.file import find_config, load
 from daemon.settings.model import Settings
+from daemon.settings.shown import schema, shown
 
 __all__ = ["Settings", "find_config", "load", "schema", "shown"]

@@ -13,7 +13,18 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from daemon.core.policy import TablePolicy
 from daemon.settings.tables import Audit, Block, Compact, Expire, Table
-from daemon.settings.values import Cron, Duration, Identifier, TextMap, TimeZone
+from daemon.settings.values import (
+    AbsolutePath,
+    Cron,
+    Dsn,
+    Duration,
+    HttpUrl,
+    Identifier,
+    ListenAddress,
+    NotYet,
+    TextMap,
+    TimeZone,
+)
 
 
 class Schedule(Block):
@@ -25,6 +36,7 @@ class Schedule(Block):
     """A slot missed while icekeeper was down is done at its start if it is younger than this."""
 
 
+ENV_PREFIX = "ICEKEEPER_"
 STAGE_BLOCKS = ("compact", "expire", "audit")
 
 # Tested together: Spark 4.1 has an Iceberg runtime from 1.11 on. JDBC catalogs need a driver of their database.
@@ -42,7 +54,7 @@ class Spark(Block):
     """The heap of Spark's JVM, as Spark writes it: 2g, 1500m."""
     jars: tuple[str, ...] = ()
     """Paths of jars. Given, nothing is fetched: they have to hold Iceberg's runtime and what the catalog needs."""
-    packages: tuple[str, ...] | None = None
+    packages: tuple[Annotated[str, Field(pattern=r"^[^:\s]+:[^:\s]+:[^:\s]+$")], ...] | None = None
     """Maven coordinates fetched at the first start; by default Iceberg's runtime, its AWS bundle and PostgreSQL's
     driver, or none where jars are given."""
     home: Path | None = None
@@ -53,8 +65,11 @@ class Spark(Block):
     """Any Spark setting. Those whose name says secret, password or token stay off the JVM's command line."""
 
 
+_CATALOG_NEEDS = {"rest": ("uri",), "jdbc": ("uri", "warehouse"), "hive": ("uri",), "hadoop": ("warehouse",)}
+
+
 class Catalog(Block):
-    name: Identifier
+    name: Annotated[Identifier, Field(pattern=r"^[A-Za-z0-9_]+$")]
     """The catalog's name in Spark. In a JDBC catalog it is part of the key: another name hides every table."""
     type: Literal["rest", "jdbc", "hadoop", "hive", "glue", "custom"]
     """Iceberg's catalog type; custom takes its class from properties: catalog-impl."""
@@ -67,9 +82,11 @@ class Catalog(Block):
 
     @model_validator(mode="after")
     def _complete(self) -> Catalog:
-        needed = {"rest": "uri", "jdbc": "uri", "hive": "uri", "hadoop": "warehouse"}.get(self.type)
-        if needed is not None and getattr(self, needed) is None:
-            raise ValueError(f"a {self.type} catalog needs {needed}")
+        for needed in _CATALOG_NEEDS.get(self.type, ()):
+            if getattr(self, needed) is None:
+                raise ValueError(f"a {self.type} catalog needs {needed}")
+        if self.type == "jdbc" and not (self.uri or "").startswith("jdbc:"):
+            raise ValueError("the uri of a jdbc catalog begins with jdbc:, like jdbc:postgresql://host/database")
         if self.type == "custom" and "catalog-impl" not in self.properties:
             raise ValueError("a custom catalog needs properties: {catalog-impl: its class}")
         return self
@@ -83,7 +100,7 @@ class Catalog(Block):
 
 
 class ClickHouse(Block):
-    url: Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")]
+    url: HttpUrl
     """The HTTP interface: http://clickhouse:8123. No user or password in it."""
     database: Identifier
     """The database of the sources; a source may name another one: other.table."""
@@ -97,7 +114,7 @@ class ClickHouse(Block):
 
 
 class Postgres(Block):
-    dsn: Annotated[str, Field(pattern=r"^postgres(ql)?://")]
+    dsn: Dsn
     """postgresql://user@host:port/database, without the password."""
     password: SecretStr | None = None
     """Rather a password_file, or ICEKEEPER_POSTGRES__PASSWORD."""
@@ -108,7 +125,7 @@ class Postgres(Block):
 class Offload(Block):
     table: Identifier = "offload_watermarks"
     """The table in which the offload keeps its watermarks; that it is absent is fine."""
-    dsn: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
+    dsn: Dsn | None = None
     """Where that table is, if not in icekeeper's own database."""
     password: SecretStr | None = None
     password_file: Path | None = None
@@ -120,7 +137,7 @@ class Run(Block):
 
 
 class Http(Block):
-    listen: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$|^\[[0-9a-fA-F:]+\]:\d+$")] = "127.0.0.1:9420"
+    listen: ListenAddress = "127.0.0.1:9420"
     """The address of metrics, health and page. Port 0 takes any free one."""
     token: SecretStr | None = None
     """The bearer token that POST requests need; without one they are refused. Rather a token_file."""
@@ -148,7 +165,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
-        env_prefix="ICEKEEPER_",
+        env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
         title="icekeeper",
     )
@@ -156,8 +173,8 @@ class Settings(BaseSettings):
     schedule: Schedule = Schedule()
     mode: Literal["maintain", "observe"] = "maintain"
     """observe: plans and audits, but changes no table (for the days of a cut-over)."""
-    replicas: Literal[False] = False
-    """true: a lease in PostgreSQL lets a standby take over. Not yet available."""
+    replicas: Annotated[bool, NotYet] = False
+    """true: a lease in PostgreSQL lets a standby take over. Not available yet."""
     spark: Spark = Spark()
     catalog: Catalog
     clickhouse: ClickHouse
@@ -170,9 +187,9 @@ class Settings(BaseSettings):
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
     http: Http = Http()
     logs: Logs = Logs()
-    notify: tuple[str, ...] = Field(default=(), max_length=0)
-    """Not yet available."""
-    state_dir: Path = Path("/var/lib/icekeeper")
+    notify: Annotated[tuple[str, ...], NotYet] = ()
+    """Whom to tell. Not available yet."""
+    state_dir: AbsolutePath = Path("/var/lib/icekeeper")
     """Where icekeeper keeps its lock, logs of runs and Spark's scratch files."""
 
     @classmethod
@@ -184,8 +201,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over the file, so that a container can set a password without one."""
-        return env_settings, init_settings
+        """Only what it is given: `file.py` has merged the environment already, before it read the secret files."""
+        return (init_settings,)
 
     @model_validator(mode="before")
     @classmethod
@@ -202,7 +219,12 @@ class Settings(BaseSettings):
         for table in self.tables:
             if table.name in seen:
                 raise ValueError(f"tables: {table.name} is listed twice")
+            if table.name.startswith(f"{self.catalog.name}.") and table.name.count(".") > 1:
+                short = table.name.removeprefix(f"{self.catalog.name}.")
+                raise ValueError(f"tables: {table.name} is named without its catalog: {short}")
             seen.add(table.name)
+        if not any(table.enabled for table in self.tables):
+            raise ValueError("tables: none of them is enabled")
         return self
 
     def policies(self) -> tuple[TablePolicy, ...]:

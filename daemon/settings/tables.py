@@ -6,11 +6,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from daemon.core.model import AuditStatus
 from daemon.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, TablePolicy
-from daemon.settings.values import AutoOrBool, Duration, Identifier, Percent, Size
+from daemon.settings.values import AutoOrBool, Duration, Identifier, NotYet, Percent, Size
 
 
 class Block(BaseModel):
@@ -36,22 +36,28 @@ class Compact(_Stage):
     """Iceberg's rewrite strategy."""
     target_file_size: Size = 128 * 1024**2
     """The size that files are packed to."""
-    min_input_files: Annotated[int, Field(ge=1)] = 5
+    min_input_files: Annotated[int, Field(ge=2)] = 5
     """A partition with fewer small files than this is left alone."""
 
     def policy(self) -> CompactPolicy:
         return CompactPolicy(self.limits(), self.strategy, self.target_file_size, self.min_input_files)
 
 
+def _an_hour(value: timedelta) -> timedelta:
+    if value < timedelta(hours=1):
+        raise ValueError("at least 1h: readers and writers under way need their snapshots")
+    return value
+
+
 class Expire(_Stage):
     timeout: Duration = timedelta(minutes=5)
     retry_delay: Duration = timedelta(minutes=1)
-    older_than: Duration = timedelta(days=7)
+    older_than: Annotated[Duration, AfterValidator(_an_hour)] = timedelta(days=7)
     """Snapshots older than this go, measured from the slot."""
     retain_last: Annotated[int, Field(ge=1)] = 3
     """So many last snapshots of a branch stay whatever their age."""
-    hold_on: Annotated[tuple[Literal["missing_data", "warning", "error"], ...], Field(max_length=0)] = ()
-    """Audit findings that hold the table's expiry: old snapshots may be the only copy. Not yet available."""
+    hold_on: Annotated[tuple[Literal["missing_data", "warning", "error"], ...], NotYet] = ()
+    """Audit findings that hold the table's expiry: old snapshots may be the only copy. Not available yet."""
     hold_max: Duration = timedelta(days=7)
     """No finding holds an expiry longer than this."""
 
@@ -86,6 +92,10 @@ def _off(value: object) -> object:
     return {"enabled": False} if value is False or value == "off" else value
 
 
+# The audited day begins a day and some hours before its slot.
+_SHORTEST_TTL = timedelta(days=2)
+
+
 class Table(Block):
     name: Identifier
     """The Iceberg table: namespace.table."""
@@ -110,6 +120,8 @@ class Table(Block):
     def _named(self) -> Table:
         if "." not in self.name:
             raise ValueError(f"{self.name} needs its namespace: namespace.{self.name}")
+        if self.source_ttl is not None and self.source_ttl < _SHORTEST_TTL:
+            raise ValueError("source_ttl is at least 2d: of a shorter one no whole day is left to count")
         return self
 
     def policy(self) -> TablePolicy:

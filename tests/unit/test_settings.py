@@ -13,7 +13,8 @@ from daemon.core.errors import ConfigError
 from daemon.settings import Settings, find_config, load, schema, shown
 
 GOOD = """\
-catalog: {name: k2, type: jdbc, uri: "jdbc:postgresql://pg/iceberg", properties: {s3.path-style-access: true}}
+catalog: {name: k2, type: jdbc, uri: "jdbc:postgresql://pg/iceberg", warehouse: "s3://w", properties: {
+  s3.path-style-access: true}}
 clickhouse: {url: "http://clickhouse:8123", database: k2}
 postgres: {dsn: "postgresql://icekeeper@pg/icekeeper"}
 tables:
@@ -117,9 +118,9 @@ def test_the_digest_tells_settings_apart_and_the_same_ones_not(file: Path) -> No
 
 def test_all_mistakes_are_told_at_once_each_with_its_line(file: Path) -> None:
     told = mistakes(file, GOOD + "compact: {timeout: 5}\nexpire:\n  retain_last: 0\nmode: on-holiday\n")
-    assert f"{file}:6: compact.timeout: 5 is not allowed: a duration is written like" in told
-    assert f"{file}:8: expire.retain_last: 0 is not allowed" in told
-    assert f"{file}:9: mode: 'on-holiday' is not allowed" in told
+    assert f"{file}:7: compact.timeout: 5 is not allowed: a duration is written like" in told
+    assert f"{file}:9: expire.retain_last: 0 is not allowed" in told
+    assert f"{file}:10: mode: 'on-holiday' is not allowed" in told
     assert len(told.splitlines()) == 3
 
 
@@ -128,16 +129,28 @@ MISTAKES: list[tuple[str, str]] = [
     ("compcat: {}", "compcat is no key that icekeeper knows; did you mean compact?"),
     ("run: {max_durations: 4h}", "run.max_durations is no key that icekeeper knows; did you mean max_duration?"),
     ("compact: {zzz: 1}", "compact.zzz is no key that icekeeper knows; here it knows min_input_files"),
-    ("mode: maintain\nmode: observe", "mode is there twice; it stands in line 6 already"),
+    ("mode: maintain\nmode: observe", "mode is there twice; it stands in line 7 already"),
     ("compact: {timeout: 10}", "a duration is written like 30s, 10m, 12h, 7d or 1h30m"),
     ("compact: {timeout: -1h}", "compact.timeout: '-1h' is not allowed"),
     ("compact: {timeout: 10 minutes}", "compact.timeout: '10 minutes' is not allowed"),
     ("compact: {target_file_size: 128}", "a size is written like 128MiB or 1GiB"),
     ("compact: {target_file_size: 128MB}", "a size is written like 128MiB or 1GiB"),
     ("compact: {strategy: zorder}", "compact.strategy: 'zorder' is not allowed: Input should be 'binpack'"),
-    ("compact: {min_input_files: 0}", "compact.min_input_files: 0 is not allowed"),
+    ("compact: {min_input_files: 1}", "compact.min_input_files: 1 is not allowed"),
+    ("compact: {timeout: 0s}", "a duration is at least 1s"),
+    ("compact: {timeout: 99999999999d}", "a duration is at least 1s and at most 3650d"),
+    ("compact: {target_file_size: 1B}", "a file size is at least 1MiB"),
+    ("expire: {older_than: 5m}", "at least 1h"),
+    ("schedule: {cron: \"0 2 30 2 *\"}", "it never fires"),
+    ("http: {listen: \"127.0.0.1:99999\"}", "an address to listen on is written like"),
+    ("state_dir: ~/ice", "it has to be an absolute path"),
+    ("notify: [me]", "not available yet"),
+    ("logs: !secret x", "has a value that can't be read"),
+    ("logs: {? [a, b] : c}", "has a key that is not plain text"),
+    ("logs: {<<: {level: info}}", "uses a merge key"),
+    ("spark: {packages: [iceberg]}", "spark.packages[0]"),
     ("compact: {retries: eleven}", "compact.retries: 'eleven' is not allowed"),
-    ("compact: 5", "compact: 5 is not allowed"),
+    ("compact: 5", "compact: 5 is not allowed: it has to be a block of keys"),
     ("expire: {retain_last: 0}", "expire.retain_last: 0 is not allowed"),
     ("expire: {hold_on: [missing_data]}", "expire.hold_on"),
     ("audit: {warning_pct: -1}", "audit.warning_pct: -1 is not allowed"),
@@ -150,7 +163,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("schedule: {timezone: Mars/Olympus}", "a time zone is a name of the tz database"),
     ("spark: {master: everywhere}", "spark.master: 'everywhere' is not allowed"),
     ("spark: {driver_memory: 2}", "spark.driver_memory: 2 is not allowed"),
-    ("replicas: true", "replicas: True is not allowed"),
+    ("replicas: true", "replicas: True is not allowed: not available yet"),
     ("logs: {level: loud}", "logs.level: 'loud' is not allowed"),
     ("http: {listen: 9420}", "http.listen: 9420 is not allowed"),
     ("http: {token_file: nowhere}", "can't be read: No such file or directory"),
@@ -162,7 +175,7 @@ MISTAKES: list[tuple[str, str]] = [
 def test_a_mistake_is_told_with_its_key_and_what_is_allowed(file: Path, added: str, said: str) -> None:
     told = mistakes(file, GOOD + added + "\n")
     assert said in told
-    assert f"{file}:6: " in told or f"{file}:7: " in told
+    assert f"{file}:7: " in told or f"{file}:8: " in told
     assert len(told.splitlines()) == 1
 
 
@@ -175,7 +188,15 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(file: Path, added: s
         (', uri: "jdbc:postgresql://pg/iceberg"', "", "a jdbc catalog needs uri"),
         ("type: jdbc", "type: custom", "a custom catalog needs properties: {catalog-impl: its class}"),
         ("http://clickhouse:8123", "clickhouse:8123", "clickhouse.url: 'clickhouse:8123' is not allowed"),
-        ("http://clickhouse", "http://me:secret@clickhouse", "clickhouse.url"),
+        ("http://clickhouse", "http://me:secret@clickhouse", "no user or password in it"),
+        ("clickhouse:8123", "clickhouse:99999", "its port has to be a number"),
+        ("icekeeper@pg", "icekeeper:geheim@pg", "no password in it"),
+        ("jdbc:postgresql://", "postgresql://", "begins with jdbc:"),
+        (', warehouse: "s3://w"', "", "a jdbc catalog needs warehouse"),
+        ("name: k2,", "name: k.2,", "catalog.name"),
+        ("name: cold.a", "name: k2.cold.a", "is named without its catalog: cold.a"),
+        ("source_ttl: 7d", "source_ttl: 7d, enabled: false", "none of them is enabled"),
+        ("source_ttl: 7d", "source_ttl: 1d", "source_ttl is at least 2d"),
         ("postgresql://", "mysql://", "postgres.dsn"),
         ("tables:", "tables: []\nignored:", "tables"),
         ("database: k2", "database: k 2", "an identifier has no spaces"),
@@ -234,3 +255,60 @@ def test_the_schema_describes_every_block() -> None:
     assert set(document["properties"]) == set(Settings.model_fields)
     assert document["$defs"]["Compact"]["properties"]["timeout"]["type"] == "string"
     assert document["$defs"]["Compact"]["properties"]["timeout"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ICEKEEPER_POSTGRE__PASSWORD", "x", "postgre is no key that icekeeper knows; did you mean postgres?"),
+        ("ICEKEEPER_POSTGRES_PASSWORD", "x", "postgres_password is no key"),
+        ("ICEKEEPER_COMPACT", "{bad", "a whole block is written as JSON"),
+        ("ICEKEEPER_COMPACT", '{"retrys": 3}', "environment variable ICEKEEPER_COMPACT: compact.retrys is no key"),
+        ("ICEKEEPER_CLICKHOUSE__PASSWORD_FILE", "/nowhere", "can't be read"),
+    ],
+)
+def test_a_variable_that_says_nothing_good_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert said in mistakes(file, GOOD)
+
+
+def test_a_secret_files_path_may_come_from_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file.parent / "ch").write_text("from a file")
+    monkeypatch.setenv("ICEKEEPER_CLICKHOUSE__PASSWORD_FILE", str(file.parent / "ch"))
+    assert load(file).clickhouse.password.get_secret_value() == "from a file"
+    monkeypatch.setenv("ICEKEEPER_CLICKHOUSE__PASSWORD", "straight")
+    assert load(file).clickhouse.password.get_secret_value() == "straight"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "spark: &s {conf: *s}\n",
+        "spark: " + "{a: " * 3000 + "1" + "}" * 3000 + "\n",
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(
+            f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
+        ),
+    ],
+    ids=["an alias of itself", "nested too deep", "an alias that multiplies"],
+)
+def test_a_file_made_to_break_a_reader_is_a_mistake_like_any_other(file: Path, text: str) -> None:
+    assert "nested too deep" in mistakes(file, GOOD + text)
+
+
+def test_secrets_are_hidden_wherever_they_stand(file: Path) -> None:
+    text = GOOD.replace("pg/iceberg", "pg/iceberg?user=u&password=geheim")
+    text = text.replace(
+        "s3.path-style-access: true", "header.Authorization: geheim, adls.auth.shared-key.account.key: geheim"
+    )
+    text += "spark: {conf: {fs.azure.account.key.x: geheim}}\n"
+    assert "geheim" not in str(shown(read(file, text)))
+
+
+def test_the_schemas_defaults_are_written_as_the_file_would_have_them() -> None:
+    definitions = schema()["$defs"]
+    assert definitions["Compact"]["properties"]["timeout"]["default"] == "10m"
+    assert definitions["Compact"]["properties"]["target_file_size"]["default"] == "128MiB"
+    assert definitions["Audit"]["properties"]["missing_pct"]["maximum"] == 100
