@@ -85,8 +85,7 @@ async def _play(screen: Console, root: Path, keep: bool, began: float) -> int:
             with _step(screen, "start the warm Spark session (the very first start downloads its jars)"):
                 await engine.start()
             with _step(screen, "create icekeeper's tables in PostgreSQL"):
-                password = settings.postgres.password
-                await migrate(settings.postgres.dsn, password.get_secret_value() if password else None)
+                await migrate(settings.postgres.dsn, settings.postgres.secret())
             services = build(settings, engine)
             try:
                 stage = _Stage(screen, root, slot, box, world, config, services)

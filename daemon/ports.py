@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from daemon.core.model import (
+    DeletedFiles,
     FileGroup,
     LakehouseCount,
     RunOpening,
@@ -38,15 +39,18 @@ class Lakehouse(Protocol):
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         """What Iceberg's own planner would rewrite at the current snapshot; no Spark job."""
 
-    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> None:
-        """Rewrites one slice; the snapshots made carry the run's id. DeadlineExceeded after `timeout`."""
+    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
+        """Rewrites one slice; the snapshots made carry the run's id. DeadlineExceeded after `timeout`.
 
-    async def expire(self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta) -> int:
-        """Expires exactly the named snapshots, or none and TransientError `conflict`; how many files were deleted.
+        False: nothing of the slice is left to rewrite, for somebody else has done it.
+        """
+
+    async def expire(
+        self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
+    ) -> DeletedFiles:
+        """Expires exactly the named snapshots, or none and TransientError `conflict`.
 
         `retain_last` is what branches with an age but no number of their own keep, as the plan assumed it.
-
-        PermanentError `not_verified` where a sample of the deleted files is still in the store.
         """
 
     async def count(

@@ -57,9 +57,10 @@ class Task:
 
     def fail(self, error: IcekeeperError) -> TaskEnd:
         """Its end by an error; an audit's row says why there is no count."""
-        reason = Reason.BUDGET if error.reason is Reason.DEADLINE and self._budget_is_spent() else error.reason
+        if error.reason is Reason.DEADLINE and self._budget_is_spent():
+            return self.hold(Reason.BUDGET, f"cut short by the run's max_duration: {self.progress.note}")
         row = audit.uncounted(self.policy, self.context, error) if self.stage is Stage.AUDIT else None
-        return self._end(Ended(TaskOutcome.FAILED, self.progress.note, reason, row), str(error))
+        return self._end(Ended(TaskOutcome.FAILED, self.progress.note, error.reason, row), str(error))
 
     def hold(self, reason: Reason, note: str) -> TaskEnd:
         """Its end before its beginning: now would be the wrong time."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
-from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 
 from daemon.core.errors import DeadlineExceeded, IcekeeperError, PermanentError, TransientError
 from daemon.core.model import SourceCount, Window
@@ -25,7 +25,8 @@ MERGING_ENGINES = ("ReplacingMergeTree", "SummingMergeTree", "AggregatingMergeTr
 _NOT_FOUND = frozenset({47, 60, 81})  # UNKNOWN_IDENTIFIER, UNKNOWN_TABLE, UNKNOWN_DATABASE
 _DENIED = frozenset({164, 192, 193, 194, 497, 516})  # READONLY, UNKNOWN_USER, passwords, ACCESS_DENIED, AUTHENTICATION
 _TIMEOUT = frozenset({159, 160})  # TIMEOUT_EXCEEDED, TOO_SLOW
-_BUSY = frozenset({202, 241, 439})  # TOO_MANY_SIMULTANEOUS_QUERIES, MEMORY_LIMIT_EXCEEDED, CANNOT_SCHEDULE_TASK
+_BUSY = frozenset({202, 439})  # TOO_MANY_SIMULTANEOUS_QUERIES, CANNOT_SCHEDULE_TASK
+_MEMORY_LIMIT = 241
 _CONNECT_TIMEOUT_S = 10
 
 
@@ -147,7 +148,9 @@ class ClickHouse:
             return PermanentError(text, reason=Reason.ACCESS_DENIED, where=where)
         if code in _TIMEOUT:
             return DeadlineExceeded(f"{source}: {message}", where=where)
-        if code is None or code in _BUSY:
+        if code == _MEMORY_LIMIT:
+            return TransientError(f"{source}: {message}", reason=Reason.SOURCE_OUT_OF_MEMORY, where=where)
+        if code in _BUSY or (code is None and isinstance(error, OperationalError | aiohttp.ClientError | OSError)):
             return TransientError(f"{source}: {message}", reason=Reason.SOURCE_DOWN, where=where)
         return PermanentError(f"{source}: {message}", reason=Reason.UNEXPECTED, where=where)
 

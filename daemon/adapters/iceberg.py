@@ -13,11 +13,11 @@ from uuid import UUID
 
 import structlog
 
-from daemon.adapters.iceberg_jvm import IcebergJvm
+from daemon.adapters.iceberg_jvm import IcebergJvm, PathCollector
 from daemon.adapters.iceberg_metadata import parse_metadata
 from daemon.adapters.spark import SparkEngine
-from daemon.core.errors import PermanentError, TransientError
-from daemon.core.model import RUN_ID_PROPERTY, FileGroup, LakehouseCount, Slice, TableState, Window
+from daemon.core.errors import TransientError
+from daemon.core.model import RUN_ID_PROPERTY, DeletedFiles, FileGroup, LakehouseCount, Slice, TableState, Window
 from daemon.core.policy import CompactPolicy
 from daemon.core.reasons import Reason
 
@@ -79,8 +79,8 @@ class IcebergLakehouse:
 
         return await self._run(work, METADATA_TIMEOUT, table)
 
-    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> None:
-        def work(jvm: IcebergJvm) -> None:
+    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
+        def work(jvm: IcebergJvm) -> bool:
             handle = jvm.load(self._name(table))
             options = planner_options(policy)
             action = jvm.actions().rewriteDataFiles(handle).binPack()
@@ -88,10 +88,10 @@ class IcebergLakehouse:
                 action = action.option(key, value)
             if part.partitions:
                 wanted = set(part.partitions)
-                chosen = [where for group, where in jvm.plan_groups(handle, options) if group.partition in wanted]
-                if not chosen:
-                    return  # somebody else has rewritten them meanwhile; the verification will say so
-                action = action.filter(jvm.any_of(chosen))
+                groups = [group for found, group in jvm.plan_groups(handle, options) if found.partition in wanted]
+                if not groups:
+                    return False
+                action = action.filter(jvm.any_of([jvm.partition_filter(handle, group) for group in groups]))
             result = action.snapshotProperty(RUN_ID_PROPERTY, str(run_id)).execute()
             log.info(
                 "files_rewritten",
@@ -100,11 +100,14 @@ class IcebergLakehouse:
                 failed=result.failedDataFilesCount(),
                 bytes=result.rewrittenBytesCount(),
             )
+            return True
 
-        await self._run(work, timeout, table)
+        return await self._run(work, timeout, table)
 
-    async def expire(self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta) -> int:
-        def work(jvm: IcebergJvm) -> int:
+    async def expire(
+        self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
+    ) -> DeletedFiles:
+        def work(jvm: IcebergJvm) -> DeletedFiles:
             handle = jvm.load(self._name(table))
             # Named ids make Iceberg clean up by reachability, and bind the expiry to the plan. The age of 0 switches
             # off the table's own age, which would act beside them.
@@ -122,9 +125,7 @@ class IcebergLakehouse:
                     where=table,
                 )
             expiry.commit()
-            paths = deleted.paths()
-            _delete(jvm, handle, table, deleted.queue, paths)
-            return len(paths)
+            return _delete(jvm, handle, deleted)
 
         return await self._run(work, timeout, table)
 
@@ -183,20 +184,13 @@ def planner_options(policy: CompactPolicy) -> dict[str, str]:
     }
 
 
-def _delete(jvm: IcebergJvm, handle: Any, table: str, queue: Any, paths: tuple[str, ...]) -> None:
-    """Deletes what the committed expiry left without an owner, and looks for a sample of it."""
-    failed = jvm.delete_files(handle, queue)
+def _delete(jvm: IcebergJvm, handle: Any, deleted: PathCollector) -> DeletedFiles:
+    """Deletes what the committed expiry left without an owner, and looks for a sample of it in the store."""
+    paths = deleted.paths()
+    failed = jvm.delete_files(handle, deleted.queue)
     step = max(1, len(paths) // DELETED_SAMPLE)
     there = [path for path in paths[::step][:DELETED_SAMPLE] if jvm.exists(handle, path)]
-    if failed or there:
-        example = there[0] if there else paths[0]
-        raise PermanentError(
-            f"the snapshots are expired, but of {len(paths)} files that nobody refers to any more at least "
-            f"{failed or len(there)} are still in the store, e.g. {example}: check the right to delete; "
-            "remove_orphan_files frees them",
-            reason=Reason.NOT_VERIFIED,
-            where=table,
-        )
+    return DeletedFiles(len(paths), max(failed, len(there)), there[0] if there else paths[0] if failed else None)
 
 
 def _quoted(identifier: str) -> str:

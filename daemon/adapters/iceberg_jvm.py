@@ -59,11 +59,12 @@ class IcebergJvm:
         return (tuple(int(size) for size in joined.split(",")) if joined else ()), manifests
 
     def plan_groups(self, table: Any, options: dict[str, str]) -> list[tuple[FileGroup, Any]]:
-        """What Iceberg's own planner would rewrite: each group with the Java filter that selects its partition."""
+        """What Iceberg's own planner would rewrite: each group, and the Java group behind it."""
         planner = self._iceberg.actions.BinPackRewriteFilePlanner(table)
         planner.init(options)
         groups = planner.plan().groups().iterator()
         planned = []
+        evolved = table.specs().size() > 1
         while groups.hasNext():
             group = groups.next()
             spec = table.specs().get(group.outputSpecId())
@@ -73,21 +74,28 @@ class IcebergJvm:
                 files=group.inputFileNum(),
                 bytes=group.inputFilesSizeInBytes(),
                 output_files=group.expectedOutputFiles(),
+                # The planner puts files of older specs into the group whose every field is null.
+                older_spec=evolved and all(value is None for value in self._values(spec, partition)),
             )
-            planned.append((found, self._partition_filter(table, spec, partition)))
+            planned.append((found, group))
         return planned
 
-    def _partition_filter(self, table: Any, spec: Any, partition: Any) -> Any:
-        """Selects exactly one partition: every field's transform of its source column equals the partition's value."""
+    def partition_filter(self, table: Any, group: Any) -> Any:
+        """Selects exactly a group's partition: every field's transform of its source column equals its value."""
         expressions = self._iceberg.expressions.Expressions
-        any_type = self._class("java.lang.Object")
+        spec = table.specs().get(group.outputSpecId())
         selected = expressions.alwaysTrue()
-        for position, field in enumerate(spec.fields()):
+        for field, value in zip(spec.fields(), self._values(spec, group.info().partition()), strict=True):
+            if field.transform().isVoid():  # dropped in format version 1: null for every row, its column perhaps gone
+                continue
             term = expressions.transform(table.schema().findColumnName(field.sourceId()), field.transform())
-            value = partition.get(position, any_type)
             equals = expressions.isNull(term) if value is None else expressions.equal(term, value)
             selected = getattr(expressions, "and")(selected, equals)
         return selected
+
+    def _values(self, spec: Any, partition: Any) -> list[Any]:
+        any_type = self._class("java.lang.Object")
+        return [partition.get(position, any_type) for position in range(spec.fields().size())]
 
     def any_of(self, filters: list[Any]) -> Any:
         """A filter that selects what any of the given ones does."""

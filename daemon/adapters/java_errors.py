@@ -26,6 +26,7 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
         (r"password authentication failed|no password was provided|permission denied", Reason.ACCESS_DENIED, False),
         (r"\(Service: S3, Status Code: 40[13]|InvalidAccessKeyId|SignatureDoesNotMatch", Reason.ACCESS_DENIED, False),
         (r"Unable to load credentials", Reason.ACCESS_DENIED, False),
+        (r"NotFoundException|NoSuchKey|FileNotFound", Reason.FILE_MISSING, False),
         (r"awssdk.*(?:Exception|Error)", Reason.STORAGE_DOWN, True),
         (r"PSQLException|SQLException|SQLTransientConnectionException|SQLNonTransient", Reason.CATALOG_DOWN, True),
         (r"iceberg\.exceptions\.(?:RESTException|Service\w+Exception)|TTransportException", Reason.CATALOG_DOWN, True),

@@ -112,6 +112,11 @@ class SparkEngine:
             await self._end_session()
             self.options = options
 
+    async def recycle(self) -> None:
+        """Ends the session, so that the next call starts a fresh one with an empty heap."""
+        async with self._turn:
+            await self._end_session()
+
     async def stop(self) -> None:
         """Ends the session and its JVM; there is none afterwards, whatever state it was in."""
         async with self._turn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import click
 
@@ -34,4 +35,14 @@ def main() -> None:
         sys.exit(USAGE)
     except IcekeeperError as exc:
         complain(exc)
+        sys.exit(CANNOT_START)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        sys.exit(CANNOT_START)
+    except OSError as exc:
+        click.echo(f"icekeeper: {exc.strerror or exc}: {exc.filename or 'a system call'}", err=True)
+        sys.exit(CANNOT_START)
+    except Exception as exc:  # exit code 1 would say that the audit found something
+        traceback.print_exc()
+        click.echo(f"icekeeper: an unexpected error, please report it: {type(exc).__name__}: {exc}", err=True)
         sys.exit(CANNOT_START)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 import yaml
 
-from daemon.cli.shared import Invocation, common, print_json
+from daemon.cli.shared import USAGE, Invocation, common, print_json
+from daemon.core.errors import ConfigError
 from daemon.settings import find_config, schema, shown
 
 
@@ -18,7 +21,13 @@ def config() -> None:
 @common
 def config_check(invocation: Invocation) -> None:
     """Says whether the configuration is good, and everything that is wrong with it."""
-    settings = invocation.settings()
+    try:
+        settings = invocation.settings()
+    except ConfigError as exc:
+        if not invocation.as_json:
+            raise
+        print_json({"ok": False, "problems": exc.problems})
+        sys.exit(USAGE)
     tables = len(settings.policies())
     if invocation.as_json:
         print_json({"ok": True, "tables": tables, "settings_hash": settings.digest()})

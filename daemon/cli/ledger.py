@@ -48,10 +48,9 @@ def migrate(invocation: Invocation) -> None:
     from daemon.adapters.sql.migrations import migrate as migrate_ledger
 
     settings = invocation.settings()
-    password = settings.postgres.password
 
     async def work() -> int:
-        applied = await migrate_ledger(settings.postgres.dsn, password.get_secret_value() if password else None)
+        applied = await migrate_ledger(settings.postgres.dsn, settings.postgres.secret())
         if invocation.as_json:
             print_json({"applied": applied})
         elif applied:

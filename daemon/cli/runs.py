@@ -9,6 +9,7 @@ from daemon.cli.shared import (
     FAILED,
     Invocation,
     choices,
+    chosen_stages,
     common,
     complain,
     exit_with,
@@ -19,7 +20,7 @@ from daemon.core.model import Stage, Trigger
 
 
 @click.command()
-@click.option("--stage", "stages", multiple=True, type=click.Choice([s.value for s in Stage]), help="Only this stage.")
+@chosen_stages
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change and count nothing.")
 @choices
 @common
@@ -54,7 +55,7 @@ def expire(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dr
 
 @click.command()
 @click.option(
-    "--window-hours", "--audit-window-hours", type=click.IntRange(min=1), metavar="H",
+    "--window-hours", "--audit-window-hours", type=click.IntRange(1, 8760), metavar="H",
     help="Count the H hours before the slot's whole hour, not the UTC day before it.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Count and print, and write no row.")
@@ -68,7 +69,7 @@ def audit(
 
 
 @click.command()
-@click.option("--stage", "stages", multiple=True, type=click.Choice([s.value for s in Stage]), help="Only this stage.")
+@chosen_stages
 @choices
 @common
 def plan(invocation: Invocation, slot: str | None, stages: tuple[str, ...], tables: tuple[str, ...]) -> None:

@@ -16,9 +16,13 @@ from typing import Any
 import click
 
 from daemon.core.errors import ConfigError, IcekeeperError
+from daemon.core.model import Stage
+from daemon.core.reasons import Reason
 from daemon.settings import Settings, find_config, load
 
 FAILED, USAGE, CANNOT_START = 1, 2, 4
+# No table has rows of before; and it keeps clear of what datetime can't express.
+_FIRST_YEAR = 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +48,23 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def chosen_stages(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--stage`, where a command works on several."""
+    names = click.Choice([stage.value for stage in Stage])
+    return click.option(
+        "--stage", "stages", multiple=True, type=names, help="Only this stage; may be given several times."
+    )(command)
+
+
 def choices(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--slot` and `--table`, as every command has them that works on tables."""
     command = click.option(
         "--table", "tables", multiple=True, metavar="NAME", help="Only this table; may be given several times."
     )(command)
     return click.option(
-        "--slot", metavar="WHEN", help="The slot to answer for: a day (2026-02-18) or an instant; default: now's."
+        "--slot",
+        metavar="WHEN",
+        help="The slot to answer for: a day (2026-02-18) or an instant; default: now, to the minute.",
     )(command)
 
 
@@ -67,9 +81,11 @@ def the_slot(settings: Settings, text: str | None) -> datetime:
     except ValueError:
         slot = _instant(text)
     else:
-        planned = calendar_of(settings.schedule).slot_on(day)
         # A day that the schedule leaves out can be asked for all the same.
-        slot = planned or datetime(day.year, day.month, day.day, 2, tzinfo=UTC)
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        slot = (calendar_of(settings.schedule).slot_on(day) or midnight) if day.year >= _FIRST_YEAR else midnight
+    if slot.year < _FIRST_YEAR:
+        raise click.BadParameter(f"{text} lies before {_FIRST_YEAR}", param_hint="--slot")
     if slot > now:
         raise click.BadParameter(f"{slot:%Y-%m-%dT%H:%M:%SZ} lies in the future", param_hint="--slot")
     return slot
@@ -78,10 +94,10 @@ def the_slot(settings: Settings, text: str | None) -> datetime:
 def _instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError as exc:
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         allowed = "a day like 2026-02-18 or an instant like 2026-02-18T02:00:00Z"
         raise click.BadParameter(f"{text!r} is not {allowed}", param_hint="--slot") from exc
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def exit_with(work: Callable[[], Awaitable[int]]) -> None:
@@ -91,8 +107,13 @@ def exit_with(work: Callable[[], Awaitable[int]]) -> None:
     async def guarded() -> int:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None  # asyncio.run made one
-        loop.add_signal_handler(signal.SIGINT, task.cancel, BY_OPERATOR)
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+
+        def stop(*message: str) -> None:
+            click.echo("stopping: the task in hand is cancelled, and what it did is recorded", err=True)
+            task.cancel(*message)
+
+        loop.add_signal_handler(signal.SIGINT, stop, BY_OPERATOR)
+        loop.add_signal_handler(signal.SIGTERM, stop)
         try:
             return await work()
         except asyncio.CancelledError:
@@ -107,5 +128,5 @@ def print_json(document: Any) -> None:
 
 def complain(error: IcekeeperError) -> None:
     click.echo(f"icekeeper: {error}", err=True)
-    if not isinstance(error, ConfigError) and error.reason.advice:
+    if not isinstance(error, ConfigError) and error.reason is not Reason.UNEXPECTED:
         click.echo(f"    {error.reason}: {error.reason.advice}", err=True)

@@ -1,4 +1,4 @@
-"""The errors: one root, few kinds. Adapters raise them, `task.py` decides by their kind; nobody else invents any."""
+"""The errors: one root, few kinds. Adapters raise them, `task.py` decides by their kind."""
 
 from __future__ import annotations
 

@@ -132,12 +132,17 @@ class TableState:
 
 @dataclass(frozen=True, slots=True)
 class FileGroup:
-    """Files of one partition that Iceberg's planner would rewrite together; `partition` is empty if there is none."""
+    """Files of one partition that Iceberg's planner would rewrite together; `partition` is empty if there is none.
+
+    `older_spec`: some may be of an older partition spec. They are rewritten under the current one, over as many of
+    its partitions as they have rows for.
+    """
 
     partition: str
     files: int
     bytes: int
     output_files: int
+    older_spec: bool = False
 
 
 # --- plans
@@ -160,12 +165,16 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a compaction that is committed and verified by itself. No partitions: the whole table at once."""
+    """A part of a compaction that is committed and verified by itself. No partitions: the whole table at once.
+
+    `may_grow`: it may make more files than it takes, by splitting large ones or moving them to another partition spec.
+    """
 
     partitions: tuple[str, ...]
     files: int
     bytes: int
     output_files: int
+    may_grow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +193,18 @@ class Plan:
 
 
 # --- results
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedFiles:
+    """What became of the files that nobody refers to any more after an expiry.
+
+    `left` are those whose deletion failed, or that a look into the store still found; `example` is one of them.
+    """
+
+    files: int
+    left: int = 0
+    example: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

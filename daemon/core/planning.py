@@ -23,8 +23,13 @@ MAX_FILE_SIZE_RATIO = 1.80
 MAIN = "main"
 
 
-def plan_compaction(policy: TablePolicy, state: TableState, groups: Sequence[FileGroup]) -> Plan:
-    """Rewrites what Iceberg's planner groups, in slices by partition; `groups` is empty where it sees nothing to do."""
+def plan_compaction(
+    policy: TablePolicy, state: TableState, groups: Sequence[FileGroup], *, offload_runs: bool = False
+) -> Plan:
+    """Rewrites what Iceberg's planner groups, in slices by partition; `groups` is empty where it sees nothing to do.
+
+    `offload_runs` holds a table whose catalog can't take two writers.
+    """
     health = state.health
     if not groups:
         small = health.small_files
@@ -38,6 +43,10 @@ def plan_compaction(policy: TablePolicy, state: TableState, groups: Sequence[Fil
     note = f"rewrite {work.files} files ({size}) of {partitions} partitions into {work.output_files}"
     if len(slices) > 1:
         note += f", in {len(slices)} slices"
+    if policy.single_writer:
+        note += "; this catalog loses commits of a second writer: nobody else may write meanwhile"
+    if offload_runs:
+        return Plan(Stage.COMPACT, policy.name, Decision.HOLD, note, Reason.OFFLOAD_RUNNING, health=health)
     return Plan(Stage.COMPACT, policy.name, Decision.ACT, note, slices=slices, health=health)
 
 
@@ -45,7 +54,8 @@ def _slices(groups: Sequence[FileGroup]) -> Iterator[Slice]:
     """Whole partitions, oldest path first, cut where a slice would grow past its bounds."""
     everything = _slice((), groups)
     partitions = {name: list(members) for name, members in groupby(sorted(groups, key=_partition), key=_partition)}
-    if len(partitions) == 1 or _fits(everything):
+    # A filter by partition can't tell files of an older spec apart, so a table that has some is done at once.
+    if len(partitions) == 1 or _fits(everything) or any(group.older_spec for group in groups):
         yield everything
         return
     names: list[str] = []
@@ -65,7 +75,9 @@ def _partition(group: FileGroup) -> str:
 
 def _slice(partitions: Sequence[str], groups: Sequence[FileGroup]) -> Slice:
     files, size = sum(g.files for g in groups), sum(g.bytes for g in groups)
-    return Slice(tuple(partitions), files, size, sum(g.output_files for g in groups))
+    outputs = sum(g.output_files for g in groups)
+    may_grow = outputs >= files or any(g.older_spec for g in groups)
+    return Slice(tuple(partitions), files, size, outputs, may_grow)
 
 
 def _fits(part: Slice) -> bool:

@@ -48,7 +48,10 @@ class AuditPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TablePolicy:
-    """A table and what is to be done with it. `audit` is None where there is no source to compare with."""
+    """A table and what is to be done with it. `audit` is None where there is no source to compare with.
+
+    `single_writer`: its catalog can't take two processes that commit at once (a `hadoop` catalog).
+    """
 
     name: str
     source: str | None
@@ -58,6 +61,7 @@ class TablePolicy:
     compact: CompactPolicy
     expire: ExpirePolicy
     audit: AuditPolicy | None
+    single_writer: bool = False
 
     def limits(self, stage: Stage) -> StageLimits:
         """The limits of a stage on this table; `audit` must be on to ask for its own."""

@@ -57,9 +57,17 @@ class Reason(StrEnum):
         "Spark ran out of memory: raise spark.driver_memory within the container's limit.",
     )
     CATALOG_DOWN = "catalog_down", "The Iceberg catalog does not answer: check catalog.uri and the service behind it."
+    FILE_MISSING = (
+        "file_missing",
+        "A file that the table refers to is not in the store: find out who deleted it; a backup may have it.",
+    )
     STORAGE_DOWN = "storage_down", "The object store does not answer: check s3.endpoint or the warehouse's mount."
     ACCESS_DENIED = "access_denied", "Credentials were refused: check user, password and rights of the named part."
     SOURCE_DOWN = "source_down", "ClickHouse does not answer: check clickhouse.url; then repeat the audit of this slot."
+    SOURCE_OUT_OF_MEMORY = (
+        "source_out_of_memory",
+        "The count went over a memory limit of ClickHouse: raise clickhouse.settings.max_memory_usage.",
+    )
     SOURCE_TABLE_NOT_FOUND = (
         "source_table_not_found",
         "ClickHouse has no such table or column: compare tables[].source and tables[].timestamp with it.",

@@ -46,7 +46,9 @@ _COLOURS = {
 }
 
 
-_PIPED_WIDTH = 140
+_PIPED_WIDTH = 160
+# Wide enough for what a night of a large table counts; what is left goes to names and notes.
+_NUMBER_WIDTH = {"clickhouse": 10, "iceberg": 10, "delta": 9}
 
 
 def stderr() -> Console:
@@ -107,7 +109,9 @@ class ProgressBar:
 def _task_line(result: StageResult) -> Text:
     line = Text("  ")
     line.append(f"{result.outcome.value:<8}", _COLOURS[result.outcome])
-    line.append(f"{result.stage.value:<8}{result.table:<30}{result.duration_s:>7.1f} s  ")
+    line.append(f"{result.stage.value:<8}{result.table:<28}{result.duration_s:>6.1f} s  ")
+    if result.reason is not None:
+        line.append(f"{result.reason}: ", "bold red" if result.error else "bold")
     line.append(result.error or result.note, "red" if result.error else "")
     return line
 
@@ -115,10 +119,17 @@ def _task_line(result: StageResult) -> Text:
 def show_report(console: Console, report: RunReport) -> None:
     """A run that ended: its tables before and after, its audit, what went wrong and what to do about it."""
     console.print()
+    if not console.is_terminal:  # on one, each task had its line when it ended
+        for task in report.tasks:
+            console.print(_task_line(task), soft_wrap=True)
+        console.print()
     if healths := _before_and_after(report.tasks):
         console.print(_health_table(healths))
     if report.audits:
         console.print(_audit_table(report.audits))
+        for audit in report.audits:
+            if audit.status is not AuditStatus.OK:
+                console.print(Text(f"  {audit.iceberg_table}: {audit.notes}", _COLOURS[audit.status]), soft_wrap=True)
     for task in report.tasks:
         if task.outcome in (TaskOutcome.FAILED, TaskOutcome.HELD) and task.reason is not None:
             console.print(f"[bold]{task.stage} {task.table}[/]: {task.outcome}, {task.reason}", soft_wrap=True)
@@ -157,8 +168,7 @@ def _audit_table(audits: Iterable[AuditResult]) -> Table:
     window = f"[{audits[0].window_start:%Y-%m-%d %H:%M}, {audits[0].window_end:%Y-%m-%d %H:%M}) UTC"
     table = _table(f"audit of {window}", "table")
     _add_numbers(table, "clickhouse", "iceberg", "delta", "delta %")
-    table.add_column("status", no_wrap=True)
-    table.add_column("notes", overflow="fold")
+    table.add_column("status", no_wrap=True, min_width=12)
     for audit in audits:
         table.add_row(
             audit.iceberg_table,
@@ -167,7 +177,6 @@ def _audit_table(audits: Iterable[AuditResult]) -> Table:
             _number(audit.delta),
             "" if audit.delta_pct is None else f"{audit.delta_pct:.2f}",
             Text(audit.status.value, _COLOURS[audit.status]),
-            Text(audit.notes),
         )
     return table
 
@@ -186,6 +195,10 @@ def show_plans(console: Console, slot: datetime, plans: Iterable[Plan], errors: 
 
 def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
     """The newest runs, a line each."""
+    runs = tuple(runs)
+    if not runs:
+        console.print("no runs yet")
+        return
     table = _table(None, "run", "slot", "trigger", "outcome", "started")
     _add_numbers(table, "seconds")
     for run in runs:
@@ -204,7 +217,9 @@ def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
 
 def show_run(console: Console, run: Mapping[str, Any]) -> None:
     """One run of the ledger with its tasks and audits."""
-    console.print(f"run {run['run_id']}  slot {run['slot']:%Y-%m-%dT%H:%MZ}  {run['trigger']}  {run['outcome']}")
+    console.print(
+        f"run {run['run_id']}  slot {run['slot']:%Y-%m-%dT%H:%MZ}  {run['trigger']}  {run['outcome'] or 'under way'}"
+    )
     tasks = _table("tasks", "stage", "table", "outcome", "reason")
     _add_numbers(tasks, "attempts", "seconds")
     tasks.add_column("note", overflow="fold")
@@ -222,18 +237,30 @@ def show_run(console: Console, run: Mapping[str, Any]) -> None:
         counts = (_number(audit[key]) for key in ("ch_row_count", "iceberg_row_count", "delta"))
         audits.add_row(audit["iceberg_table"], status, *counts, Text(audit["notes"] or ""))
     console.print(audits)
+    for line in run["logs"]:
+        console.print(Text(_log_line(line)), soft_wrap=True)
+
+
+def _log_line(line: Mapping[str, Any]) -> str:
+    known = ("timestamp", "level", "event", "run_id", "slot")
+    rest = " ".join(f"{key}={value}" for key, value in line.items() if key not in known and value is not None)
+    return f"{line.get('timestamp', '')} {line.get('level', ''):<7} {line.get('event', '')} {rest}"
 
 
 def _table(title: str | None, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     for heading in headings:
-        table.add_column(heading, no_wrap=True)
+        # Where the width is short, names are cut before numbers and verdicts are.
+        is_name = heading == "table"
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=8 if is_name else len(heading))
     return table
 
 
 def _add_numbers(table: Table, *headings: str) -> None:
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=_NUMBER_WIDTH.get(heading, len(heading)))
 
 
 def _change(before: object, after: object) -> str:

@@ -44,8 +44,8 @@ def configure(level: Level, output: Format, state_dir: Path | None, *, console_l
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if as_json:
-        processors.append(structlog.processors.format_exc_info)
+    _adopt_libraries(list(processors), renderer, shown)
+    processors.append(structlog.processors.format_exc_info)
     if state_dir is not None:
         processors.append(_RunFiles(state_dir))
     structlog.configure(
@@ -55,6 +55,24 @@ def configure(level: Level, output: Format, state_dir: Path | None, *, console_l
         # Cached loggers would keep the level that they were made with, and a reload could not change it.
         cache_logger_on_first_use=False,
     )
+
+
+def _adopt_libraries(shared: list[Processor], renderer: Processor, shown: int) -> None:
+    """Routes what libraries log by Python's own logging to the same place, in the same form."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    handler.addFilter(_is_worth_a_line)
+    logging.basicConfig(handlers=[handler], level=max(shown, logging.WARNING), force=True)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """py4j tells with a traceback that a connection broke; the engine translates that very error and says it itself."""
+    return not (record.name.startswith("py4j") or "Exception while sending command" in record.getMessage())
 
 
 class _Threshold:
@@ -81,6 +99,6 @@ class _RunFiles:
             path = run_log_path(self._state_dir, run_id)
             path.parent.mkdir(parents=True, exist_ok=True)
             # Opened for each line: a night writes a few hundred, and a file held open would outlive a crash badly.
-            with path.open("a") as file:
+            with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(dict(event), default=str) + "\n")
         return event

@@ -12,9 +12,20 @@ from prometheus_client.registry import Collector
 from daemon import __version__
 from daemon.core.events import Event, RunEnded, RunStarted, TaskEnded
 from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, TableHealth, TaskOutcome
+from daemon.core.reasons import Reason
 
 # From a task that reads metadata to one that uses its whole timeout.
 _TASK_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200)
+
+
+_SKIPS = (Reason.NOTHING_SMALL, Reason.TOO_FEW_FILES, Reason.NOTHING_EXPIRED)
+_HOLDS = (Reason.BUDGET, Reason.AUDIT_HOLD, Reason.GC_DISABLED, Reason.OFFLOAD_RUNNING)
+_TASK_ENDS = (
+    (TaskOutcome.DONE, ""),
+    *((TaskOutcome.SKIPPED, reason) for reason in _SKIPS),
+    *((TaskOutcome.HELD, reason) for reason in _HOLDS),
+    *((TaskOutcome.FAILED, reason) for reason in Reason if reason not in _SKIPS and reason not in _HOLDS),
+)
 
 
 class Metrics:
@@ -54,8 +65,8 @@ class Metrics:
             self._runs.labels(outcome)
         for stage in Stage:
             self._durations.labels(stage)
-            for task_outcome in TaskOutcome:
-                self._tasks.labels(stage, task_outcome, "")
+            for task_outcome, reason in _TASK_ENDS:
+                self._tasks.labels(stage, task_outcome, reason)
         self.registry.register(_Gauges(self, next_slot, engine))
 
     def observe(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Wiring: from settings to the parts that a run needs. The only place that names the adapters together."""
+"""Wiring: from settings to the parts that a run needs. Making and ending the session is its owner's business."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build(
         )
     )
     own = settings.postgres
-    postgres = Postgres(own.dsn, own.password.get_secret_value() if own.password else None)
+    postgres = Postgres(own.dsn, own.secret())
     offload_postgres = postgres
     if settings.offload.dsn is not None:
         password = settings.offload.password

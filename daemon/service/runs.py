@@ -101,15 +101,15 @@ async def execute(
         report = await run_night(order, services.parts, observe, tables_lock)
         if not record:
             return Executed(report)
-        await asyncio.gather(*opened)
-        closing = asyncio.ensure_future(_close(services, report))
+        closing = asyncio.ensure_future(_close(services, report, opened))
         try:
             return await asyncio.shield(closing)
         except asyncio.CancelledError:
             return await closing  # a stop that comes now must not lose the record of a night that is over
 
 
-async def _close(services: Services, report: RunReport) -> Executed:
+async def _close(services: Services, report: RunReport, opened: list[asyncio.Task[None]]) -> Executed:
+    await asyncio.gather(*opened)
     try:
         await services.ledger.close_run(report, _logs(services.settings.state_dir, report.run_id))
     except IcekeeperError as exc:
@@ -129,7 +129,13 @@ def _logs(state_dir: Path, run_id: UUID) -> tuple[Mapping[str, Any], ...]:
     path = run_log_path(state_dir, run_id)
     if not path.exists():
         return ()
-    return tuple(json.loads(line) for line in path.read_text().splitlines() if line)
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # half a line, of a full disk: the others are no worse for it
+            continue
+    return tuple(lines)
 
 
 EXIT_CODES = {

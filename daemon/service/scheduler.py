@@ -32,7 +32,7 @@ def calendar_of(schedule: Schedule) -> Calendar:
 
 
 class Scheduler:
-    """Calls `due(slot)` at every slot. It must be quick and must not wait: it stands on the loop."""
+    """Calls `due(slot)` at every slot. It must not wait: it stands on the loop."""
 
     def __init__(self, due: Callable[[datetime], None], clock: Clock) -> None:
         self._due = due
@@ -57,10 +57,14 @@ class Scheduler:
         # Not waiting: it would cancel nothing of ours, for the night is not its job.
         self._scheduler.shutdown(wait=False)
 
-    def _arm(self) -> None:
+    def _arm(self, after: datetime | None = None) -> None:
         """Sets the one next slot: the calendar knows which firings of a cron are slots, APScheduler alone doesn't."""
         assert self._schedule is not None  # start() comes first
-        self.next_slot = calendar_of(self._schedule).next_slot(self._clock())
+        now = self._clock()
+        # Not before the slot just fired: a clock that was set back must not bring it again.
+        self.next_slot = calendar_of(self._schedule).next_slot(now if after is None else max(now, after))
+        if self._scheduler.get_job(_JOB) is not None:
+            self._scheduler.remove_job(_JOB)
         if self.next_slot is None:
             return
         self._scheduler.add_job(
@@ -69,11 +73,11 @@ class Scheduler:
             run_date=self.next_slot,
             args=[self.next_slot],
             id=_JOB,
-            replace_existing=True,
             # By default a job that comes a second late is dropped, and with it the night.
             misfire_grace_time=None,
         )
 
-    def _fire(self, slot: datetime) -> None:
+    async def _fire(self, slot: datetime) -> None:
+        # A coroutine, for a plain function would be called in a thread, and the queue belongs to the loop.
         self._due(slot)
-        self._arm()
+        self._arm(after=slot)

@@ -28,7 +28,7 @@ async def session(settings: Settings) -> AsyncIterator[Services]:
 async def require_ledger(services: Services) -> None:
     """Raises where PostgreSQL does not answer or lacks icekeeper's tables: a night whose results go nowhere is none."""
     postgres = services.settings.postgres
-    missing = await pending(postgres.dsn, postgres.password.get_secret_value() if postgres.password else None)
+    missing = await pending(postgres.dsn, postgres.secret())
     if missing:
         raise PermanentError(
             f"the ledger's tables are missing or old ({', '.join(missing)}): run `icekeeper migrate`",

@@ -16,14 +16,17 @@ from daemon.core.reasons import Reason
 from daemon.ports import Clock, Sleep
 from daemon.service import logs
 from daemon.service.http import HttpServer
+from daemon.service.lock import RunLockHeld
 from daemon.service.metrics import Metrics
 from daemon.service.parts import Services, build, spark_options, wall_clock
-from daemon.service.reload import changed_blocks, load_settings
 from daemon.service.runs import Executed, execute, make_order
 from daemon.service.scheduler import Scheduler
-from daemon.settings import Settings
+from daemon.settings import Settings, load
 
 log = structlog.get_logger(__name__)
+
+# How long a slot waits where an operator's run holds the lock.
+_LOCK_RETRY_S = 60.0
 
 
 class Supervisor:
@@ -45,15 +48,23 @@ class Supervisor:
         self._services: Services | None = None
         self._warming: asyncio.Task[None] | None = None
         self._night: asyncio.Task[Executed] | None = None
+        # The services that a run has taken, also while it still waits for the session: a reload must not close them.
+        self._busy_with: Services | None = None
 
     async def run(self) -> None:
         """Starts, serves until SIGTERM or SIGINT, stops. ConfigError where the configuration is no good at boot."""
         await self._startup()
         tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._reload_when_asked())]
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await self._stopping.wait()
+            # A daemon without its worker would be alive and do nothing: if a task ends unasked, all of it ends.
+            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            stopping.cancel()
             await self._shutdown(tasks)
+        for task in tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     def stop(self) -> None:
         """Asks for the end; what is in hand is stopped and recorded."""
@@ -70,7 +81,8 @@ class Supervisor:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
-        settings = self._load()
+        settings = load(self._config)
+        self._loaded(settings)
         self._engine = SparkEngine(spark_options(settings))
         self._services = build(settings, self._engine, clock=self._clock, sleep=self._sleep)
         try:
@@ -99,11 +111,13 @@ class Supervisor:
         await self.http.stop()
         log.info("service_stopped")
 
-    def _load(self) -> Settings:
-        """Reads the configuration and says how that went. ConfigError: nothing has changed."""
-        settings = load_settings(self._config, self.metrics, self._clock)
+    def _loaded(self, settings: Settings) -> None:
+        """Says that a configuration is in force, and logs by it from now on."""
         logs.configure(settings.logs.level, settings.logs.format, settings.state_dir)
-        return settings
+        self.metrics.reload_successful.set(1)
+        self.metrics.reload_time.set(self._clock().timestamp())
+        tables = len(settings.policies())
+        log.info("config_loaded", path=str(self._config), settings_hash=settings.digest(), tables=tables)
 
     # --- the engine
 
@@ -115,6 +129,11 @@ class Supervisor:
 
     async def _start_engine(self) -> None:
         engine, services = self._in_force()
+        try:
+            await services.postgres.ping()
+            self.metrics.ledger_up.set(1)
+        except IcekeeperError as exc:
+            log.error("ledger_not_reached", error=str(exc), advice=exc.reason.advice)
         try:
             await engine.use(spark_options(services.settings))
             await engine.start()
@@ -134,8 +153,7 @@ class Supervisor:
     async def _work(self) -> None:
         while True:
             slot = await self._slots.get()
-            engine, services = self._in_force()
-            await engine.use(spark_options(services.settings))
+            services = await self._begin()
             order = make_order(services.settings, slot, Trigger.SCHEDULE)
             self._night = asyncio.create_task(
                 execute(services, order, self.metrics.observe, tables_lock=self._tables_lock)
@@ -143,14 +161,26 @@ class Supervisor:
             try:
                 done = await self._night
                 self.metrics.ledger_up.set(done.ledger_error is None)
-            except IcekeeperError as exc:
-                log.error("slot_not_run", slot=slot.isoformat(), error=str(exc))
+            except RunLockHeld as exc:
+                log.warning("slot_waits", slot=slot.isoformat(), error=str(exc), retry_s=_LOCK_RETRY_S)
+                self._slots.put_nowait(slot)
+                await self._sleep(_LOCK_RETRY_S)
             except Exception:  # the daemon outlives a bug in one night
                 log.exception("slot_crashed", slot=slot.isoformat())
             finally:
-                self._night = None
+                self._night = self._busy_with = None
             if services is not self._services:
                 await services.close()  # a reload replaced them meanwhile
+
+    async def _begin(self) -> Services:
+        """The services for the next run, with the session as their settings want it."""
+        while True:
+            engine, services = self._in_force()
+            self._busy_with = services
+            await engine.use(spark_options(services.settings))
+            if services is self._services:
+                return services
+            await services.close()  # a reload came while the session before was ending
 
     # --- reload
 
@@ -160,18 +190,30 @@ class Supervisor:
             self._reloading.clear()
             try:
                 await self._swap()
-            except (ConfigError, OSError) as exc:
-                log.error("reload_failed", error=str(exc), kept=True)
+            except ConfigError as exc:
+                self.metrics.reload_successful.set(0)
+                log.error("reload_failed", problems=exc.problems, kept=True)
+            except Exception as exc:  # whatever a file can hold, the next one is read again
+                self.metrics.reload_successful.set(0)
+                log.error("reload_failed", error=f"{type(exc).__name__}: {exc}", kept=True)
 
     async def _swap(self) -> None:
         """Puts a new configuration in force. A run in progress keeps the services that it began with."""
-        settings = self._load()
+        settings = load(self._config)
         engine, old = self._in_force()
+        new = build(settings, engine, clock=self._clock, sleep=self._sleep)
         if settings.http.address != old.settings.http.address:
             await self.http.move(settings.http.address)
-        self._services = build(settings, engine, clock=self._clock, sleep=self._sleep)
+        self._services = new
         self._scheduler.reschedule(settings.schedule)
-        if self._night is None:
+        self._loaded(settings)
+        if self._busy_with is not old:
             await old.close()
+        if self._busy_with is None:
             self._warm_up()
         log.info("reloaded", changed=changed_blocks(old.settings, settings))
+
+
+def changed_blocks(old: Settings, new: Settings) -> list[str]:
+    """The top-level keys that differ."""
+    return [name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)]

@@ -121,6 +121,10 @@ class Postgres(Block):
     password_file: Path | None = None
     """A file that holds the password."""
 
+    def secret(self) -> str | None:
+        """The password, in clear."""
+        return self.password.get_secret_value() if self.password is not None else None
+
 
 class Offload(Block):
     table: Identifier = "offload_watermarks"
@@ -229,7 +233,9 @@ class Settings(BaseSettings):
 
     def policies(self) -> tuple[TablePolicy, ...]:
         """The enabled tables in their order, each with what is to be done with it."""
-        return tuple(table.policy() for table in self.tables if table.enabled)
+        # Such a catalog checks and then renames: of two processes that commit at once, one may lose its commit.
+        single_writer = self.catalog.type == "hadoop"
+        return tuple(table.policy(single_writer=single_writer) for table in self.tables if table.enabled)
 
     def digest(self) -> str:
         """A short hash of everything that is set: two runs with the same one ran with the same settings."""

@@ -124,7 +124,7 @@ class Table(Block):
             raise ValueError("source_ttl is at least 2d: of a shorter one no whole day is left to count")
         return self
 
-    def policy(self) -> TablePolicy:
+    def policy(self, *, single_writer: bool) -> TablePolicy:
         """What is to be done with this table; a table without a source has no audit."""
         return TablePolicy(
             name=self.name,
@@ -135,4 +135,5 @@ class Table(Block):
             compact=self.compact.policy(),
             expire=self.expire.policy(),
             audit=self.audit.policy() if self.source is not None and self.audit.enabled else None,
+            single_writer=single_writer,
         )

@@ -22,7 +22,16 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> 
     # Iceberg's planner reads every manifest again: it is asked only where a file could interest it.
     worth_asking = health.small_files or health.delete_files or state.large_files
     groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if worth_asking else ()
-    return plan_compaction(policy, state, groups)
+    offload_runs = policy.single_writer and await _offload_runs(policy, context)
+    return plan_compaction(policy, state, groups, offload_runs=offload_runs)
+
+
+async def _offload_runs(policy: TablePolicy, context: TaskContext) -> bool:
+    """Whether the offload says that it is writing into this table now."""
+    if policy.source is None:
+        return False
+    watermark = await context.parts.offload.watermark(policy.source)
+    return watermark is not None and watermark.status == "running"
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
@@ -40,8 +49,8 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         nth = f"slice {number} of {len(todo.slices)}: " if len(todo.slices) > 1 else ""
         context.emit(TaskProgressed(Stage.COMPACT, policy.name, f"{nth}{part.files} files"))
         progress.seen, progress.part = state, part
-        state = await _rewrite(policy, context, part, state, deadline)
-        progress.seen, progress.changed, progress.after = None, True, state.health
+        state = await _rewrite(policy, context, progress, part, state, deadline)
+        progress.seen = None
     return Ended(TaskOutcome.DONE, progress.note)
 
 
@@ -58,22 +67,31 @@ async def _settle(
 
 
 async def _rewrite(
-    policy: TablePolicy, context: TaskContext, part: Slice, before: TableState, deadline: Deadline
+    policy: TablePolicy,
+    context: TaskContext,
+    progress: Progress,
+    part: Slice,
+    before: TableState,
+    deadline: Deadline,
 ) -> TableState:
     """Rewrites a slice and verifies it; the table as it is then."""
-    lakehouse, unknown = context.parts.lakehouse, None
+    lakehouse, unknown, rewrote = context.parts.lakehouse, None, True
     try:
-        await lakehouse.compact(policy.name, policy.compact, part, context.run_id, deadline.left())
+        rewrote = await lakehouse.compact(policy.name, policy.compact, part, context.run_id, deadline.left())
     except TransientError as exc:
         if exc.reason is not Reason.COMMIT_UNKNOWN:
             raise
         unknown = exc  # settled by looking: the snapshot with our id is in the table, or it isn't
         log.warning("commit_unknown", error=str(exc))
     after = await lakehouse.inspect(policy.name, policy.compact.target_file_size)
+    progress.after = after.health
+    if not rewrote:
+        return after  # somebody else has done this slice
     rewrites = own_rewrites(before, after, context.run_id)
     if unknown is not None and not rewrites:
         raise unknown
     await _verify(policy, context, part, rewrites, deadline)
+    progress.changed = True
     return after
 
 

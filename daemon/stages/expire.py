@@ -26,7 +26,9 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     todo = plan(policy, state, context)
     if progress.named and not {snapshot.id for snapshot in state.history} & set(progress.named):
         _verify(progress.seen or state, state, progress.named, context)
-        return Ended(TaskOutcome.DONE, f"{progress.note}; it landed though its attempt was lost")
+        # Whether its files were deleted nobody can tell any more.
+        note = f"{progress.note}; it landed though its attempt was lost: remove_orphan_files frees what was left"
+        return Ended(TaskOutcome.DONE, note)
     progress.note = todo.note
     if todo.decision is not Decision.ACT:
         return not_acting(todo)
@@ -36,7 +38,15 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     after = await lakehouse.inspect(policy.name, target)
     progress.after = after.health
     _verify(state, after, todo.snapshot_ids, context)
-    return Ended(TaskOutcome.DONE, f"{todo.note}; {deleted} files deleted")
+    if deleted.left:
+        raise PermanentError(
+            f"the snapshots are expired, but of {deleted.files} files that nobody refers to any more {deleted.left} or "
+            f"more are still in the store, e.g. {deleted.example}: check the right to delete; remove_orphan_files "
+            "frees them",
+            reason=Reason.NOT_VERIFIED,
+            where=policy.name,
+        )
+    return Ended(TaskOutcome.DONE, f"{todo.note}; {deleted.files} files deleted")
 
 
 def _verify(before: TableState, after: TableState, named: tuple[int, ...], context: TaskContext) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,39 @@ async def test_work_that_will_not_stop_costs_the_jvm(own_engine: SparkEngine, mo
     assert not own_engine.up
     assert await own_engine.run(answer, timeout=MINUTE) == 42
     assert own_engine.jvm_pid != pid
+
+
+async def test_a_jvm_that_does_not_answer_is_killed(own_engine: SparkEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from daemon.adapters import spark
+
+    monkeypatch.setattr(spark, "CANCEL_GRACE_S", 1.0)
+    pid = own_engine.jvm_pid
+    assert pid is not None
+    running = asyncio.create_task(own_engine.run(slow_job, timeout=timedelta(seconds=3)))
+    await until(lambda: active_jobs(own_engine) > 0)
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(DeadlineExceeded):
+        await running
+    assert not psutil.pid_exists(pid)
+    assert await own_engine.run(answer, timeout=MINUTE) == 42
+
+
+async def test_a_start_that_nobody_waits_for_any_more_does_not_become_a_second_session(own_engine: SparkEngine) -> None:
+    options = own_engine.options
+    await own_engine.recycle()
+    starting = asyncio.create_task(own_engine.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await own_engine.use(replace(options, driver_memory="1100m"))
+    assert await own_engine.run(answer, timeout=MINUTE) == 42
+    assert own_engine.jvm_pid is not None
+    assert "-Xmx1100m" in psutil.Process(own_engine.jvm_pid).cmdline()
+    jvms = [child for child in psutil.Process().children() if "java" in child.name() and child.status() != "zombie"]
+    assert [child.pid for child in jvms] == [own_engine.jvm_pid]
+    await own_engine.use(options)
+    await own_engine.start()
 
 
 async def test_no_secret_stands_on_the_command_line_and_no_port_is_open_to_others(own_engine: SparkEngine) -> None:

@@ -20,6 +20,7 @@ from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.events import Event
 from daemon.core.model import (
     RUN_ID_PROPERTY,
+    DeletedFiles,
     FileGroup,
     LakehouseCount,
     Ref,
@@ -292,14 +293,17 @@ class FakeLakehouse(Scripted):
         async with self._call("file_groups", table):
             return self._table(table).groups(policy)
 
-    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> None:
+    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
         async with self._call("compact", table, timeout) as acts:
             if acts:
                 self._table(table).rewrite(policy, part, run_id, self.clock())
+        return True
 
-    async def expire(self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta) -> int:
+    async def expire(
+        self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
+    ) -> DeletedFiles:
         async with self._call("expire", table, timeout) as acts:
-            return self._table(table).expire(snapshot_ids, self.clock()) if acts else 0
+            return DeletedFiles(self._table(table).expire(snapshot_ids, self.clock()) if acts else 0)
 
     async def count(
         self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None

@@ -14,7 +14,7 @@ from tests.unit.builders import DAY, SLOT, chain, main_at, state
 RUN = UUID(int=1)
 OTHER_RUN = UUID(int=2)
 PART = Slice((), files=40, bytes=1_000, output_files=2)
-SPLIT = Slice((), files=1, bytes=1_000, output_files=8)
+SPLIT = Slice((), files=1, bytes=1_000, output_files=8, may_grow=True)
 
 
 def rewrite(
