@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -148,7 +149,9 @@ async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> Async
         on: Sandbox | None = None,
         **spec: Any,
     ) -> Night:
+        # A name that no other lakehouse's world has: the session keeps the catalogs that it was told.
         defaults: dict[str, Any] = {
+            "name": f"night{uuid4().hex[:8]}",
             "now": SLOT, "days": 1.25, "commits_per_day": 8, "files_per_commit": 3, "rows_per_file": 10, "symbols": 6,
         }  # fmt: skip
         if tables:

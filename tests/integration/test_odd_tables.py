@@ -97,10 +97,9 @@ async def test_an_expiry_respects_branches_with_ages_of_their_own_and_tags(night
     await fill(night, appends=4)
     ids = [snapshot.id for snapshot in (await night.state(NAME)).history]
     await night.sql(f"ALTER TABLE {{c}}.{NAME} CREATE TAG kept AS OF VERSION {ids[0]}")
-    await night.sql(f"ALTER TABLE {{c}}.{NAME} CREATE BRANCH short AS OF VERSION {ids[1]}")
+    own = "RETAIN 900 DAYS WITH SNAPSHOT RETENTION 2 SNAPSHOTS 1 DAYS"
+    await night.sql(f"ALTER TABLE {{c}}.{NAME} CREATE BRANCH short AS OF VERSION {ids[1]} {own}")
     await night.sql(f"INSERT INTO {{c}}.{NAME}.branch_short SELECT 1000, 's1', timestamp'2026-02-10 00:00:00'")
-    own = "WITH SNAPSHOT RETENTION 2 SNAPSHOTS 1 DAYS"
-    await night.sql(f"ALTER TABLE {{c}}.{NAME} REPLACE BRANCH short RETAIN 900 DAYS {own}")
     await fill(night, appends=3)
     before = await night.state(NAME)
     later = SLOT + timedelta(days=400)
