@@ -47,8 +47,6 @@ _COLOURS = {
 
 
 _PIPED_WIDTH = 160
-# Wide enough for what a night of a large table counts; what is left goes to names and notes.
-_NUMBER_WIDTH = {"clickhouse": 10, "iceberg": 10, "delta": 9}
 
 
 def stderr() -> Console:
@@ -252,15 +250,14 @@ def _table(title: str | None, *headings: str) -> Table:
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
     for heading in headings:
-        # Where the width is short, names are cut before numbers and verdicts are.
-        is_name = heading == "table"
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=8 if is_name else len(heading))
+        # Where the width is short, names are folded: numbers and verdicts must stay whole.
+        table.add_column(heading, no_wrap=heading != "table", overflow="fold", min_width=8)
     return table
 
 
 def _add_numbers(table: Table, *headings: str) -> None:
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True, min_width=_NUMBER_WIDTH.get(heading, len(heading)))
+        table.add_column(heading, justify="right", no_wrap=True)
 
 
 def _change(before: object, after: object) -> str:

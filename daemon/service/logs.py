@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -97,8 +98,10 @@ class _RunFiles:
         run_id = event.get("run_id")
         if run_id is not None:
             path = run_log_path(self._state_dir, run_id)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Opened for each line: a night writes a few hundred, and a file held open would outlive a crash badly.
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dict(event), default=str) + "\n")
+            # A full disk must not end the night that wants to say something: the line is on stderr all the same.
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Opened for each line: a night writes a few hundred, and a file held open would outlive a crash badly.
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(dict(event), default=str) + "\n")
         return event

@@ -96,6 +96,7 @@ class Supervisor:
 
     async def _shutdown(self, tasks: list[asyncio.Task[None]]) -> None:
         log.info("service_stopping")
+        self._stopping.set()  # so that the worker takes no other slot after the one that is cancelled here
         self._scheduler.stop()
         if self._night is not None:
             self._night.cancel()  # it ends as `interrupted`, and is recorded so
@@ -151,26 +152,29 @@ class Supervisor:
     # --- the queue of slots
 
     async def _work(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             slot = await self._slots.get()
-            services = await self._begin()
-            order = make_order(services.settings, slot, Trigger.SCHEDULE)
-            self._night = asyncio.create_task(
-                execute(services, order, self.metrics.observe, tables_lock=self._tables_lock)
-            )
             try:
-                done = await self._night
-                self.metrics.ledger_up.set(done.ledger_error is None)
+                await self._run_slot(slot)
             except RunLockHeld as exc:
                 log.warning("slot_waits", slot=slot.isoformat(), error=str(exc), retry_s=_LOCK_RETRY_S)
                 self._slots.put_nowait(slot)
                 await self._sleep(_LOCK_RETRY_S)
             except Exception:  # the daemon outlives a bug in one night
                 log.exception("slot_crashed", slot=slot.isoformat())
-            finally:
-                self._night = self._busy_with = None
-            if services is not self._services:
-                await services.close()  # a reload replaced them meanwhile
+
+    async def _run_slot(self, slot: datetime) -> None:
+        try:
+            services = await self._begin()
+            order = make_order(services.settings, slot, Trigger.SCHEDULE)
+            night = execute(services, order, self.metrics.observe, tables_lock=self._tables_lock)
+            self._night = asyncio.create_task(night)
+            done = await self._night
+            self.metrics.ledger_up.set(done.ledger_error is None)
+        finally:
+            used, self._night, self._busy_with = self._busy_with, None, None
+            if used is not None and used is not self._services:
+                await used.close()  # a reload replaced them meanwhile
 
     async def _begin(self) -> Services:
         """The services for the next run, with the session as their settings want it."""
