@@ -57,26 +57,9 @@ class Night:
     services: Services
     events: list[Event] = field(default_factory=list)
 
-    async def run(
-        self,
-        *stages: Stage,
-        tables: tuple[str, ...] = (),
-        record: bool = True,
-        trigger: Trigger = Trigger.MANUAL,
-        slot: datetime | None = None,
-        window_hours: int | None = None,
-        observe: Callable[[Event], None] | None = None,
-    ) -> RunReport:
-        """Runs the stages (all, if none is named) on the tables (all, if none is named); the report."""
-        done = await self.execute(
-            *stages,
-            tables=tables,
-            record=record,
-            trigger=trigger,
-            slot=slot,
-            window_hours=window_hours,
-            observe=observe,
-        )
+    async def run(self, *stages: Stage, **options: Any) -> RunReport:
+        """Like `execute`, where PostgreSQL has to have the run; its report."""
+        done = await self.execute(*stages, **options)
         assert done.ledger_error is None
         return done.report
 
@@ -88,8 +71,8 @@ class Night:
         trigger: Trigger = Trigger.MANUAL,
         slot: datetime | None = None,
         window_hours: int | None = None,
-        observe: Callable[[Event], None] | None = None,
     ) -> Executed:
+        """Runs the stages (all, if none is named) on the tables (all, if none is named)."""
         order = make_order(
             self.settings,
             slot or self.world.spec.now,
@@ -98,7 +81,7 @@ class Night:
             tables=tables,
             window_hours=window_hours,
         )
-        return await execute(self.services, order, observe or self.events.append, record=record)
+        return await execute(self.services, order, self.events.append, record=record)
 
     async def state(self, table: str) -> TableState:
         return await self.services.parts.lakehouse.inspect(table, 128 * 1024**2)
