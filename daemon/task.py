@@ -63,7 +63,7 @@ class Task:
         return self._end(Ended(TaskOutcome.FAILED, self.progress.note, error.reason, row), str(error))
 
     def hold(self, reason: Reason, note: str) -> TaskEnd:
-        """Its end before its beginning: now would be the wrong time."""
+        """Its end, or its end so far: now would be the wrong time to go on."""
         return self._end(Ended(TaskOutcome.HELD, note, reason))
 
     async def _attempts(self) -> Ended:
