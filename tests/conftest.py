@@ -31,6 +31,8 @@ from daemon.settings.model import DEFAULT_PACKAGES
 
 # The night of most tests: the world's present, and the slot that it answers for.
 SLOT = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)
+# A JVM that lives for a minute never gets back what optimising its code costs.
+SHORT_LIVED = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 BINANCE, SILVER, GOLD = "cold.bronze_trades_binance", "cold.silver_trades", "cold.gold_ohlcv_1m"
 COINBASE = "cold.bronze_trades_coinbase"
 
@@ -113,7 +115,9 @@ def box() -> Iterator[Sandbox]:
 async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SparkEngine]:
     state_dir = tmp_path_factory.mktemp("spark")
     shared = SparkEngine(
-        SparkOptions(master="local[2]", driver_memory="1g", state_dir=state_dir, packages=DEFAULT_PACKAGES)
+        SparkOptions(
+            master="local[2]", driver_memory="1g", state_dir=state_dir, packages=DEFAULT_PACKAGES, conf=SHORT_LIVED
+        )
     )
     yield shared
     await shared.stop()
@@ -169,7 +173,7 @@ def write_settings(
 ) -> Path:
     """The world's settings document as a file, edited by `change`."""
     document = world.settings(state_dir)
-    document["spark"]["driver_memory"] = "1g"
+    document["spark"] |= {"driver_memory": "1g", "conf": dict(SHORT_LIVED)}
     if change is not None:
         change(document)
     path.write_text(yaml.safe_dump(document))
