@@ -85,6 +85,10 @@ class Night:
         )
         return await execute(self.services, order, self.events.append, record=record)
 
+    def travel(self, now: datetime) -> None:
+        """Sets the injected clock to an instant, where it stays."""
+        self.services = replace(self.services, parts=replace(self.services.parts, clock=lambda: now))
+
     async def state(self, table: str) -> TableState:
         return await self.services.parts.lakehouse.inspect(table, 128 * 1024**2)
 

@@ -22,7 +22,8 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> 
     # Iceberg's planner reads every manifest again: it is asked only where a file could interest it.
     worth_asking = health.small_files or health.delete_files or state.large_files
     groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if worth_asking else ()
-    offload_runs = policy.single_writer and await _offload_runs(policy, context)
+    # Only where there is something to hold: a table that needs nothing asks nobody else.
+    offload_runs = bool(groups) and policy.single_writer and await _offload_runs(policy, context)
     return plan_compaction(policy, state, groups, offload_runs=offload_runs)
 
 

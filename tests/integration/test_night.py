@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -96,8 +95,7 @@ async def test_replaced_files_leave_the_store_when_their_snapshots_do(make_night
     # More appends, so that none of the last three snapshots refers to what was replaced.
     await asyncio.to_thread(Offload(night.world).advance, night.world.traded_until() + timedelta(hours=12))
     later = SLOT + timedelta(days=400)  # every snapshot but the last three is old by then
-    services = night.services
-    object.__setattr__(services, "parts", _at(services.parts, later))
+    night.travel(later)
 
     report = await night.run(Stage.EXPIRE, slot=later)
 
@@ -113,10 +111,6 @@ async def test_replaced_files_leave_the_store_when_their_snapshots_do(make_night
 
 def _key(path: str) -> str:
     return path.removeprefix("s3://").partition("/")[2]
-
-
-def _at(parts: Any, now: Any) -> Any:
-    return replace(parts, clock=lambda: now)
 
 
 async def test_a_plan_and_a_dry_audit_change_nothing_anywhere(make_night: MakeNight) -> None:

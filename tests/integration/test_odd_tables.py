@@ -103,7 +103,7 @@ async def test_an_expiry_respects_branches_with_ages_of_their_own_and_tags(night
     await fill(night, appends=3)
     before = await night.state(NAME)
     later = SLOT + timedelta(days=400)
-    object.__setattr__(night.services, "parts", _at(night.services.parts, later))
+    night.travel(later)
 
     (task,) = (await night.run(Stage.EXPIRE, slot=later)).tasks
 
@@ -125,17 +125,11 @@ async def test_an_expiry_respects_branches_with_ages_of_their_own_and_tags(night
     assert (again.outcome, again.reason) == (TaskOutcome.SKIPPED, Reason.NOTHING_EXPIRED)
 
 
-def _at(parts: Any, now: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(parts, clock=lambda: now)
-
-
 async def test_gc_disabled_holds_an_expiry(night: Night) -> None:
     await night.sql(f"{TABLE} TBLPROPERTIES ('gc.enabled' = 'false')")
     await fill(night, appends=5)
     later = SLOT + timedelta(days=400)
-    object.__setattr__(night.services, "parts", _at(night.services.parts, later))
+    night.travel(later)
     (task,) = (await night.run(Stage.EXPIRE, slot=later)).tasks
     assert (task.outcome, task.reason) == (TaskOutcome.HELD, Reason.GC_DISABLED)
     assert len((await night.state(NAME)).history) == 5
