@@ -6,8 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -16,10 +16,10 @@ from structlog.contextvars import bound_contextvars
 from daemon.core.errors import Cancelled, PermanentError
 from daemon.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
 from daemon.core.model import AuditResult, RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
-from daemon.core.policy import TablePolicy
+from daemon.core.policy import RunPolicy, TablePolicy
 from daemon.core.reasons import Reason
 from daemon.core.verdict import fold
-from daemon.stages.context import Parts, TaskContext
+from daemon.stages.context import Clocks, Parts, TaskContext
 from daemon.task import Task, TaskEnd
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class Order:
     stages: tuple[Stage, ...] = tuple(Stage)
     window_hours: int | None = None
     settings_hash: str = ""
-    max_duration: timedelta = timedelta(hours=4)
+    policy: RunPolicy = field(default_factory=RunPolicy)
 
     def work(self) -> Iterator[tuple[Stage, TablePolicy]]:
         """Stage by stage, table by table; a table without a source has no audit."""
@@ -67,7 +67,7 @@ async def run_night(order: Order, parts: Parts, emit: Subscriber, tables_lock: a
         stages=order.stages,
         tables=tuple(policy.name for policy in order.tables),
     )
-    run = _Run(order, parts, emit, tables_lock, deadline=started_at + order.max_duration)
+    run = _Run(order, parts, emit, tables_lock, deadline=started_at + order.policy.max_duration)
     with bound_contextvars(run_id=str(order.run_id), slot=order.slot.isoformat()):
         log.info("run_started", trigger=order.trigger, stages=list(order.stages), tables=len(order.tables))
         emit(RunStarted(opening))
@@ -114,6 +114,8 @@ class _Run:
             trigger=order.trigger,
             parts=parts,
             emit=emit,
+            clocks=Clocks(parts.surroundings),
+            run_policy=order.policy,
             window_hours=order.window_hours,
         )
 

@@ -24,6 +24,7 @@ from daemon.core.model import (
     Window,
 )
 from daemon.core.policy import CompactPolicy
+from daemon.core.restraints import Disk, Finding
 
 # Time is injected: nobody but the shell reads the wall clock or sleeps.
 Clock = Callable[[], datetime]
@@ -86,6 +87,23 @@ class OffloadStatus(Protocol):
 
     async def watermark(self, source: str) -> Watermark | None:
         """How far it has come with a source; None where it keeps no such row or table."""
+
+
+class Findings(Protocol):
+    """What audits found that is still open."""
+
+    async def open_findings(self, table: str) -> tuple[Finding, ...]:
+        """The table's windows whose last audit was no `ok`, and whose day nobody acknowledged; oldest first."""
+
+
+class Surroundings(Protocol):
+    """The host that the night runs on, and what the servers say of its clock."""
+
+    async def clock_ahead(self) -> Mapping[str, timedelta]:
+        """By how much this host's clock is ahead of each server's that answered, by the server's name."""
+
+    def disks(self) -> tuple[Disk, ...]:
+        """The file systems on this host that the work needs."""
 
 
 class Ledger(Protocol):

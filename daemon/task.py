@@ -33,7 +33,7 @@ async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> 
         return audit.plan(policy, context)
     state = await context.parts.lakehouse.inspect(policy.name, policy.compact.target_file_size)
     if stage is Stage.EXPIRE:
-        return expire.plan(policy, state, context)
+        return await expire.plan(policy, state, context)
     return await compact.plan(policy, state, context)
 
 

@@ -17,6 +17,7 @@ import structlog
 import yaml
 from pyspark.sql import SparkSession
 
+from daemon.adapters.host import Host
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.spark_options import SparkOptions
 from daemon.adapters.sql.migrations import migrate
@@ -24,7 +25,7 @@ from daemon.core.events import Event
 from daemon.core.model import RunReport, Stage, TableState, TaskOutcome, Trigger
 from daemon.sandbox import Sandbox, World, WorldSpec
 from daemon.service.logs import configure
-from daemon.service.parts import Services, build, spark_options
+from daemon.service.parts import Services, build, spark_options, wall_clock
 from daemon.service.runs import Executed, execute, make_order
 from daemon.settings import Settings, load
 from daemon.settings.model import DEFAULT_PACKAGES
@@ -155,7 +156,11 @@ async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> Async
         conf = spark_options(settings).session_conf
         engine.options = replace(engine.options, session_conf={**engine.options.session_conf, **conf})
         await engine.run(partial(_set, conf), timeout=timedelta(minutes=5))
-        services = build(settings, engine, clock=clock or world_clock(world.spec.now), sleep=no_waiting)
+        # A world's present is not the servers': their clocks are not compared.
+        host = Host(wall_clock, {}, (settings.state_dir,))
+        services = build(
+            settings, engine, clock=clock or world_clock(world.spec.now), sleep=no_waiting, surroundings=host
+        )
         if migrated:
             await migrate(settings.postgres.dsn, world.postgres.password)
         made.append(Night(on or box, world, config, settings, services))
@@ -177,6 +182,8 @@ def write_settings(
 ) -> Path:
     """The world's settings document as a file, edited by `change`."""
     document = world.settings(state_dir)
+    # A world's present is not the servers'.
+    document["run"] = {"max_clock_skew": "3650d"}
     document["spark"] |= {"driver_memory": "1g", "conf": dict(SHORT_LIVED)}
     if change is not None:
         change(document)

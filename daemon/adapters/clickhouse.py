@@ -28,6 +28,8 @@ _TIMEOUT = frozenset({159, 160})  # TIMEOUT_EXCEEDED, TOO_SLOW
 _BUSY = frozenset({202, 439})  # TOO_MANY_SIMULTANEOUS_QUERIES, CANNOT_SCHEDULE_TASK
 _MEMORY_LIMIT = 241
 _CONNECT_TIMEOUT_S = 10
+# For what a server that is up answers at once.
+_PROBE_TIMEOUT = timedelta(seconds=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class ClickHouse:
     async def count(
         self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
     ) -> SourceCount:
-        engine = await self._engine(source, timeout)
+        engine = await self._engine(source)
         use_final = any(name in engine for name in MERGING_ENGINES) if final is None else final
         query = f"SELECT count() FROM {self._table(source, use_final)} WHERE {_within(timestamp)}"
         rows = await self._query(query, _bounds(window), timeout, source)
@@ -78,11 +80,16 @@ class ClickHouse:
         rows = await self._query(query, _bounds(window), timeout, source)
         return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
 
-    async def _engine(self, source: str, timeout: timedelta) -> str:
+    async def now(self) -> datetime:
+        """What the server's clock says. Raises like `count`."""
+        rows = await self._probe("SELECT toUnixTimestamp64Micro(now64(6))", {}, "the time")
+        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=rows[0][0])
+
+    async def _engine(self, source: str) -> str:
         """The table's engine, asked anew for every audit: a table may be swapped for one of another engine."""
         database, table = self._split(source)
         query = "SELECT engine FROM system.tables WHERE database = {database:String} AND name = {table:String}"
-        rows = await self._query(query, {"database": database, "table": table}, timeout, source)
+        rows = await self._probe(query, {"database": database, "table": table}, source)
         if not rows:
             raise PermanentError(
                 f"there is no table {database}.{table} (or no right to see it)",
@@ -90,6 +97,13 @@ class ClickHouse:
                 where=self._options.where,
             )
         return str(rows[0][0])
+
+    async def _probe(self, query: str, parameters: Mapping[str, Any], what: str) -> Sequence[Sequence[Any]]:
+        """A query that a server that is up answers at once: one that hangs is down, and no count is begun on it."""
+        try:
+            return await self._query(query, parameters, _PROBE_TIMEOUT, what)
+        except DeadlineExceeded as exc:
+            raise TransientError(f"hangs: {exc.args[0]}", reason=Reason.SOURCE_DOWN, where=exc.where) from exc
 
     async def _query(
         self, query: str, parameters: Mapping[str, Any], timeout: timedelta, source: str

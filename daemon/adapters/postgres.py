@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -166,6 +167,12 @@ class Postgres:
         """Asks the server for its version, e.g. `18.0`; raises like `connection`."""
         async with self.connection() as connection:
             return str(await connection.fetchval("SHOW server_version"))
+
+    async def now(self) -> datetime:
+        """What the server's clock says; raises like `connection`."""
+        async with self.connection() as connection:
+            told: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        return told
 
     async def close(self, timeout: float = 5.0) -> None:
         """Waits at most `timeout` seconds for statements under way, then cuts them off. Closed, it stays closed."""

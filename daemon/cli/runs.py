@@ -129,7 +129,7 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
 
     settings = invocation.settings()
     order = make_order(
-        settings.model_copy(update={"mode": "maintain"}),
+        settings,
         the_slot(settings, slot),
         Trigger.MANUAL,
         stages=stages,

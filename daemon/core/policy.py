@@ -20,6 +20,16 @@ class StageLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPolicy:
+    """What holds for a whole run. `observe`: nothing is changed, what would be is noted. Sizes are bytes."""
+
+    max_duration: timedelta = timedelta(hours=4)
+    max_clock_skew: timedelta = timedelta(minutes=5)
+    min_free_disk: int = 1024**3
+    observe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CompactPolicy:
     limits: StageLimits
     strategy: Literal["binpack"] = "binpack"

@@ -89,8 +89,18 @@ class Reason(StrEnum):
         "ledger_down",
         "PostgreSQL does not answer, or lacks the tables: check postgres.dsn and the server, run `icekeeper migrate`.",
     )
-    DISK_LOW = "disk_low", "The disk is nearly full: free space in the state directory's file system."
-    CLOCK_SKEW = "clock_skew", "This host's clock is off: check NTP, then run the slot again."
+    OBSERVING = (
+        "observing",
+        "By mode: observe what would be done is noted and nothing is changed; mode: maintain lets it act.",
+    )
+    DISK_LOW = (
+        "disk_low",
+        "The disk is nearly full: free space in the file system that is named; run.min_free_disk sets the limit.",
+    )
+    CLOCK_SKEW = (
+        "clock_skew",
+        "This host's clock and the servers' clocks differ: check NTP on all of them, then run the slot again.",
+    )
     NOT_VERIFIED = (
         "not_verified",
         "What was found afterwards is not what was planned: read the error, look at the table before the next night.",

@@ -19,12 +19,23 @@ _TASK_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200)
 
 
 _SKIPS = (Reason.NOTHING_SMALL, Reason.TOO_FEW_FILES, Reason.NOTHING_EXPIRED)
-_HOLDS = (Reason.BUDGET, Reason.AUDIT_HOLD, Reason.GC_DISABLED, Reason.OFFLOAD_RUNNING)
+_HOLDS = (
+    Reason.BUDGET,
+    Reason.AUDIT_HOLD,
+    Reason.GC_DISABLED,
+    Reason.OFFLOAD_RUNNING,
+    Reason.OBSERVING,
+    Reason.DISK_LOW,
+    Reason.CLOCK_SKEW,
+    Reason.LEDGER_DOWN,
+)
+# What holds a task may also fail one: a disk that fills up in the middle, an audit of a day that is not over.
+_BOTH = (Reason.DISK_LOW, Reason.CLOCK_SKEW, Reason.LEDGER_DOWN)
 _TASK_ENDS = (
     (TaskOutcome.DONE, ""),
     *((TaskOutcome.SKIPPED, reason) for reason in _SKIPS),
     *((TaskOutcome.HELD, reason) for reason in _HOLDS),
-    *((TaskOutcome.FAILED, reason) for reason in Reason if reason not in _SKIPS and reason not in _HOLDS),
+    *((TaskOutcome.FAILED, reason) for reason in Reason if reason in _BOTH or reason not in (*_SKIPS, *_HOLDS)),
 )
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from daemon.adapters.clickhouse import ClickHouse, ClickHouseOptions
+from daemon.adapters.findings import PostgresFindings
+from daemon.adapters.host import Host
 from daemon.adapters.iceberg import IcebergLakehouse, catalog_conf
 from daemon.adapters.ledger import PostgresLedger
 from daemon.adapters.postgres import Postgres, PostgresOffload
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.spark_options import SparkOptions
-from daemon.ports import Clock, Sleep
+from daemon.ports import Clock, Sleep, Surroundings
 from daemon.settings import Settings
 from daemon.settings.model import DEFAULT_PACKAGES
 from daemon.stages.context import Parts
@@ -44,9 +48,17 @@ class Services:
 
 
 def build(
-    settings: Settings, engine: SparkEngine, *, clock: Clock = wall_clock, sleep: Sleep = asyncio.sleep
+    settings: Settings,
+    engine: SparkEngine,
+    *,
+    clock: Clock = wall_clock,
+    sleep: Sleep = asyncio.sleep,
+    surroundings: Surroundings | None = None,
 ) -> Services:
-    """Builds the parts. Nothing is connected and no JVM is started: each part does that when it is first used."""
+    """Builds the parts. Nothing is connected and no JVM is started: each part does that when it is first used.
+
+    `surroundings` None: this host, its clock compared with PostgreSQL's and ClickHouse's.
+    """
     clickhouse = settings.clickhouse
     source = ClickHouse(
         ClickHouseOptions(
@@ -67,10 +79,20 @@ def build(
         lakehouse=IcebergLakehouse(engine, settings.catalog.name),
         source=source,
         offload=PostgresOffload(offload_postgres, settings.offload.table),
+        findings=PostgresFindings(postgres),
+        surroundings=surroundings
+        or Host(clock, {"PostgreSQL": postgres.now, "ClickHouse": source.now}, _directories(settings)),
         clock=clock,
         sleep=sleep,
     )
     return Services(settings, engine, source, postgres, offload_postgres, PostgresLedger(postgres), parts)
+
+
+def _directories(settings: Settings) -> tuple[Path, ...]:
+    """Where the work needs space on this host: the state directory, and a warehouse that lies here."""
+    warehouse = urlsplit(settings.catalog.warehouse or "")
+    local = warehouse.scheme in ("", "file") and warehouse.path.startswith("/")
+    return (settings.state_dir, Path(warehouse.path)) if local else (settings.state_dir,)
 
 
 def spark_options(settings: Settings) -> SparkOptions:

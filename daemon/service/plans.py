@@ -5,7 +5,7 @@ from __future__ import annotations
 from daemon.core.errors import IcekeeperError
 from daemon.core.model import Plan
 from daemon.night import Order
-from daemon.stages.context import Parts, TaskContext
+from daemon.stages.context import Clocks, Parts, TaskContext
 from daemon.task import make_plan
 
 
@@ -17,6 +17,8 @@ async def make_plans(order: Order, parts: Parts) -> tuple[list[Plan], dict[str, 
         trigger=order.trigger,
         parts=parts,
         emit=lambda event: None,
+        clocks=Clocks(parts.surroundings),
+        run_policy=order.policy,
         window_hours=order.window_hours,
     )
     plans: list[Plan] = []

@@ -49,19 +49,11 @@ def make_order(
         slot=slot,
         trigger=trigger,
         tables=_chosen(settings, tables),
-        stages=_allowed(settings, stages),
+        stages=stages,
         window_hours=window_hours,
         settings_hash=settings.digest(),
-        max_duration=settings.run.max_duration,
+        policy=settings.run_policy(),
     )
-
-
-def _allowed(settings: Settings, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    if settings.mode == "maintain":
-        return stages
-    if Stage.AUDIT not in stages:
-        raise ConfigError([f"mode is observe: {', '.join(stages)} would change tables; `icekeeper plan` shows how"])
-    return (Stage.AUDIT,)
 
 
 def _chosen(settings: Settings, names: tuple[str, ...]) -> tuple[TablePolicy, ...]:

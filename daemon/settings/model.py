@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from daemon.core.policy import TablePolicy
+from daemon.core.policy import RunPolicy, TablePolicy
 from daemon.settings.tables import Audit, Block, Compact, Expire, Table
 from daemon.settings.values import (
     AbsolutePath,
@@ -22,6 +22,7 @@ from daemon.settings.values import (
     Identifier,
     ListenAddress,
     NotYet,
+    Size,
     TextMap,
     TimeZone,
 )
@@ -138,6 +139,10 @@ class Offload(Block):
 class Run(Block):
     max_duration: Duration = timedelta(hours=4)
     """A run's budget. Compactions and expiries that no longer fit are held; the audit always runs."""
+    max_clock_skew: Duration = timedelta(minutes=5)
+    """Compactions and expiries are held while this host's clock is further than this from the servers' clocks."""
+    min_free_disk: Size = 1024**3
+    """Compactions are held while the disk of state_dir (or of a warehouse on this host) has less than this free."""
 
 
 class Http(Block):
@@ -236,6 +241,11 @@ class Settings(BaseSettings):
         # Such a catalog checks and then renames: of two processes that commit at once, one may lose its commit.
         single_writer = self.catalog.type == "hadoop"
         return tuple(table.policy(single_writer=single_writer) for table in self.tables if table.enabled)
+
+    def run_policy(self) -> RunPolicy:
+        """What holds for a whole run."""
+        run = self.run
+        return RunPolicy(run.max_duration, run.max_clock_skew, run.min_free_disk, observe=self.mode == "observe")
 
     def digest(self) -> str:
         """A short hash of everything that is set: two runs with the same one ran with the same settings."""

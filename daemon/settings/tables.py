@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from daemon.core.model import AuditStatus
 from daemon.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, TablePolicy
-from daemon.settings.values import AutoOrBool, Duration, Identifier, NotYet, Percent, Size
+from daemon.settings.values import AutoOrBool, Duration, Identifier, Percent, Size
 
 
 class Block(BaseModel):
@@ -56,10 +56,10 @@ class Expire(_Stage):
     """Snapshots older than this go, measured from the slot."""
     retain_last: Annotated[int, Field(ge=1)] = 3
     """So many last snapshots of a branch stay whatever their age."""
-    hold_on: Annotated[tuple[Literal["missing_data", "warning", "error"], ...], NotYet] = ()
-    """Audit findings that hold the table's expiry: old snapshots may be the only copy. Not available yet."""
+    hold_on: tuple[Literal["missing_data", "warning", "error"], ...] = ()
+    """Audit findings that hold the table's expiry while they are open: old snapshots may be the only copy."""
     hold_max: Duration = timedelta(days=7)
-    """No finding holds an expiry longer than this."""
+    """No finding holds an expiry longer than this after it was first found."""
 
     def policy(self) -> ExpirePolicy:
         held = frozenset(AuditStatus(status) for status in self.hold_on)

@@ -26,6 +26,7 @@ from daemon.core.planning import plan_audit
 from daemon.core.policy import AuditPolicy, TablePolicy
 from daemon.core.verdict import judge, missing_hours
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext
+from daemon.stages.restraint import require_past
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +41,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     rules, source = _audited(policy)
     parts, deadline = context.parts, Deadline.of(rules.limits, context)
     window = _window(context)
+    await require_past(window, context)
     watermark = await _watermark(context, source)
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
     warm = await parts.source.count(source, policy.timestamp, window, rules.final, deadline.left())

@@ -12,6 +12,7 @@ from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.core.verification import check_rewrite, own_rewrites
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
+from daemon.stages.restraint import restrain
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +25,8 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> 
     groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if worth_asking else ()
     # Only where there is something to hold: a table that needs nothing asks nobody else.
     offload_runs = bool(groups) and policy.single_writer and await _offload_runs(policy, context)
-    return plan_compaction(policy, state, groups, offload_runs=offload_runs)
+    todo = plan_compaction(policy, state, groups, offload_runs=offload_runs)
+    return await restrain(todo, context, frees_space=False)
 
 
 async def _offload_runs(policy: TablePolicy, context: TaskContext) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from daemon.core.errors import DeadlineExceeded
 from daemon.core.events import Subscriber
 from daemon.core.model import AuditResult, Decision, Plan, Slice, TableHealth, TableState, TaskOutcome, Trigger
-from daemon.core.policy import StageLimits
+from daemon.core.policy import RunPolicy, StageLimits
 from daemon.core.reasons import Reason
-from daemon.ports import Clock, Lakehouse, OffloadStatus, Sleep, SourceCounter
+from daemon.ports import Clock, Findings, Lakehouse, OffloadStatus, Sleep, SourceCounter, Surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,24 @@ class Parts:
     lakehouse: Lakehouse
     source: SourceCounter
     offload: OffloadStatus
+    findings: Findings
+    surroundings: Surroundings
     clock: Clock
     sleep: Sleep
+
+
+class Clocks:
+    """What the servers' clocks say of this host's: asked once a run, and only where something is to be done."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._ahead: Mapping[str, timedelta] | None = None
+
+    async def ahead(self) -> Mapping[str, timedelta]:
+        """By how much this host's clock is ahead of each server's that answered."""
+        if self._ahead is None:
+            self._ahead = await self._surroundings.clock_ahead()
+        return self._ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +51,8 @@ class TaskContext:
     trigger: Trigger
     parts: Parts
     emit: Subscriber
+    clocks: Clocks
+    run_policy: RunPolicy = field(default_factory=RunPolicy)
     window_hours: int | None = None
     until: datetime | None = None
     retries_off: bool = False

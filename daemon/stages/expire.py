@@ -10,11 +10,14 @@ from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.core.verification import check_expiry
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
+from daemon.stages.restraint import restrain, restrain_by_findings
 
 
-def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> Plan:
+async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> Plan:
     """Which snapshots would go, and why."""
-    return plan_expiry(policy, state, context.slot, context.parts.clock())
+    todo = plan_expiry(policy, state, context.slot, context.parts.clock())
+    todo = await restrain(todo, context, frees_space=True)
+    return await restrain_by_findings(todo, policy, context)
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
@@ -23,7 +26,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     deadline = Deadline.of(policy.expire.limits, context)
     state = await lakehouse.inspect(policy.name, target)
     progress.look(state)
-    todo = plan(policy, state, context)
+    todo = await plan(policy, state, context)
     if progress.named and not {snapshot.id for snapshot in state.history} & set(progress.named):
         _verify(progress.seen or state, state, progress.named, context)
         # Whether its files were deleted nobody can tell any more.

@@ -34,9 +34,10 @@ from daemon.core.model import (
     Window,
 )
 from daemon.core.planning import MAIN, small_file_limit
-from daemon.core.policy import CompactPolicy, TablePolicy
+from daemon.core.policy import CompactPolicy, RunPolicy, TablePolicy
 from daemon.core.reasons import Reason
-from daemon.stages.context import Parts, TaskContext
+from daemon.core.restraints import Disk, Finding
+from daemon.stages.context import Clocks, Parts, TaskContext
 from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START
 
 RUN_ID = UUID("00000000-0000-4000-8000-00000000beef")
@@ -375,6 +376,37 @@ class FakeOffload(Scripted):
             return self.watermarks.get(source)
 
 
+# --- findings and surroundings
+
+
+class FakeFindings(Scripted):
+    """The port `Findings`; a table without any has none."""
+
+    def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
+        super().__init__(clock, calls)
+        self.found: dict[str, tuple[Finding, ...]] = {}
+
+    async def open_findings(self, table: str) -> tuple[Finding, ...]:
+        async with self._call("open_findings", table):
+            return self.found.get(table, ())
+
+
+class FakeSurroundings:
+    """The port `Surroundings`: servers whose clocks agree with ours, and a disk with room."""
+
+    def __init__(self) -> None:
+        self.ahead: dict[str, timedelta] = {"PostgreSQL": timedelta(0), "ClickHouse": timedelta(0)}
+        self.free = 10 * 1024**3
+        self.asked = 0
+
+    async def clock_ahead(self) -> Mapping[str, timedelta]:
+        self.asked += 1
+        return self.ahead
+
+    def disks(self) -> tuple[Disk, ...]:
+        return (Disk("/state", self.free),)
+
+
 # --- all of it together
 
 _E = TypeVar("_E")
@@ -390,10 +422,14 @@ class World:
         self.lakehouse = FakeLakehouse(self.clock, self.calls)
         self.source = FakeSource(self.clock, self.calls)
         self.offload = FakeOffload(self.clock, self.calls)
+        self.findings = FakeFindings(self.clock, self.calls)
+        self.surroundings = FakeSurroundings()
         self.parts = Parts(
             lakehouse=self.lakehouse,
             source=self.source,
             offload=self.offload,
+            findings=self.findings,
+            surroundings=self.surroundings,
             clock=self.clock,
             sleep=self.clock.sleep,
         )
@@ -412,7 +448,12 @@ class World:
         return table
 
     def context(
-        self, *, budget: timedelta | None = None, retries_off: bool = False, window_hours: int | None = None
+        self,
+        *,
+        budget: timedelta | None = None,
+        retries_off: bool = False,
+        window_hours: int | None = None,
+        run_policy: RunPolicy | None = None,
     ) -> TaskContext:
         return TaskContext(
             run_id=RUN_ID,
@@ -420,6 +461,8 @@ class World:
             trigger=Trigger.SCHEDULE,
             parts=self.parts,
             emit=self.events.append,
+            clocks=Clocks(self.surroundings),
+            run_policy=run_policy or RunPolicy(),
             window_hours=window_hours,
             until=None if budget is None else self.clock() + budget,
             retries_off=retries_off,

@@ -12,7 +12,7 @@ from structlog.typing import EventDict
 from daemon.core.errors import DeadlineExceeded, IcekeeperError
 from daemon.core.events import RunEnded, RunStarted, TaskEnded, TaskStarted
 from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
-from daemon.core.policy import TablePolicy
+from daemon.core.policy import RunPolicy, TablePolicy
 from daemon.core.reasons import Reason
 from daemon.night import BY_OPERATOR, Order, run_night
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, table_policy
@@ -36,7 +36,7 @@ def order(*policies: TablePolicy, stages: tuple[Stage, ...] = tuple(Stage), budg
         tables=policies or tuple(map(table_policy, NAMES)),
         stages=stages,
         settings_hash="cafe",
-        max_duration=budget,
+        policy=RunPolicy(max_duration=budget),
     )
 
 

@@ -1,0 +1,90 @@
+"""The host that we run on: its clock against the servers' clocks, its disks, the memory that it grants."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from daemon.core.errors import IcekeeperError
+from daemon.core.restraints import Disk
+from daemon.ports import Clock
+
+log = structlog.get_logger(__name__)
+
+# Whoever needs longer to tell the time can't be compared with.
+_CLOCK_TIMEOUT_S = 5.0
+_CGROUP = Path("/sys/fs/cgroup")
+# Kernels write "no limit" as a number near the largest that fits.
+_NO_LIMIT = 1 << 60
+
+
+class Host:
+    """Implements ports.Surroundings. `servers` tell their time by name; `directories` are those the work needs."""
+
+    def __init__(
+        self, clock: Clock, servers: Mapping[str, Callable[[], Awaitable[datetime]]], directories: tuple[Path, ...]
+    ) -> None:
+        self._clock = clock
+        self._servers = servers
+        self._directories = directories
+
+    async def clock_ahead(self) -> Mapping[str, timedelta]:
+        """Asked all at once; a server that does not answer in time is left out."""
+        told = await asyncio.gather(*map(self._ahead_of, self._servers))
+        return {name: ahead for name, ahead in zip(self._servers, told, strict=True) if ahead is not None}
+
+    async def _ahead_of(self, name: str) -> timedelta | None:
+        before = self._clock()
+        try:
+            async with asyncio.timeout(_CLOCK_TIMEOUT_S):
+                theirs = await self._servers[name]()
+        except (IcekeeperError, TimeoutError) as exc:
+            log.debug("clock_not_told", server=name, error=str(exc))
+            return None
+        after = self._clock()
+        return before + (after - before) / 2 - theirs
+
+    def disks(self) -> tuple[Disk, ...]:
+        """The directories with what their file systems have free; one that is not there yet counts by its parent."""
+        return tuple(Disk(str(path), shutil.disk_usage(_existing(path)).free) for path in self._directories)
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def memory_limit(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")) -> int | None:
+    """The smallest memory limit in bytes of the cgroups that we are in (v2 or v1), None where there is none."""
+    limits: list[int] = []
+    try:
+        lines = process.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory") and "memory" not in controllers.split(","):
+            continue
+        base = root if controllers == "" else root / "memory"
+        file = "memory.max" if controllers == "" else "memory.limit_in_bytes"
+        group = base / path.lstrip("/")
+        # In a container the path may be the host's: then only the root of what we see is ours.
+        for directory in (group, *group.parents):
+            if directory != base and base not in directory.parents:
+                break
+            limit = _limit(directory / file)
+            if limit is not None:
+                limits.append(limit)
+    return min(limits, default=None)
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() and int(text) < _NO_LIMIT else None
