@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
+from pyspark.sql import SparkSession
 
-from daemon.adapters.iceberg_jvm import IcebergJvm, PathCollector
+from daemon.adapters.iceberg_jvm import IcebergJvm, Partition, PathCollector
 from daemon.adapters.iceberg_metadata import parse_metadata
 from daemon.adapters.spark import SparkEngine
 from daemon.core.errors import TransientError
@@ -39,6 +40,14 @@ class _Files:
     manifests: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """The partitions that the last plan of a table named, and the session in whose JVM they live."""
+
+    spark: SparkSession
+    partitions: Mapping[str, Partition]
+
+
 def catalog_conf(name: str, properties: Mapping[str, str]) -> dict[str, str]:
     """The Spark settings that make an Iceberg catalog known under a name."""
     prefix = f"spark.sql.catalog.{name}"
@@ -56,6 +65,7 @@ class IcebergLakehouse:
         self._engine = engine
         self._catalog = catalog
         self._files: dict[str, _Files] = {}
+        self._planned: dict[str, _Planned] = {}
 
     async def inspect(self, table: str, target_file_size: int) -> TableState:
         def work(jvm: IcebergJvm) -> TableState:
@@ -74,24 +84,40 @@ class IcebergLakehouse:
 
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         def work(jvm: IcebergJvm) -> tuple[FileGroup, ...]:
-            handle = jvm.load(self._name(table))
-            return tuple(group for group, _ in jvm.plan_groups(handle, planner_options(policy)))
+            return tuple(self._plan(jvm, table, jvm.load(self._name(table)), policy))
 
         return await self._run(work, METADATA_TIMEOUT, table)
+
+    def _plan(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> list[FileGroup]:
+        """Asks the planner, and keeps its partitions: to ask again for every slice would read all manifests."""
+        planned = jvm.plan_groups(handle, planner_options(policy))
+        self._planned[table] = _Planned(jvm.spark, {found.partition: partition for found, partition in planned})
+        return [found for found, _ in planned]
+
+    def _selected(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy, part: Slice) -> Any | None:
+        """The filter of a slice's partitions, None where none of them has anything left to rewrite."""
+        kept = self._planned.get(table)
+        # Objects of a session that is gone are gone, too.
+        if kept is None or kept.spark is not jvm.spark or not kept.partitions.keys() >= set(part.partitions):
+            self._plan(jvm, table, handle, policy)
+        there = self._planned[table].partitions
+        chosen = [jvm.partition_filter(handle, there[name]) for name in part.partitions if name in there]
+        return jvm.any_of(chosen) if chosen else None
 
     async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
         def work(jvm: IcebergJvm) -> bool:
             handle = jvm.load(self._name(table))
             options = planner_options(policy)
+            if part.max_files is not None:
+                options["max-files-to-rewrite"] = str(part.max_files)
             action = jvm.actions().rewriteDataFiles(handle).binPack()
             for key, value in options.items():
                 action = action.option(key, value)
             if part.partitions:
-                wanted = set(part.partitions)
-                groups = [group for found, group in jvm.plan_groups(handle, options) if found.partition in wanted]
-                if not groups:
+                selected = self._selected(jvm, table, handle, policy, part)
+                if selected is None:
                     return False
-                action = action.filter(jvm.any_of([jvm.partition_filter(handle, group) for group in groups]))
+                action = action.filter(selected)
             result = action.snapshotProperty(RUN_ID_PROPERTY, str(run_id)).execute()
             log.info(
                 "files_rewritten",
@@ -100,7 +126,7 @@ class IcebergLakehouse:
                 failed=result.failedDataFilesCount(),
                 bytes=result.rewrittenBytesCount(),
             )
-            return True
+            return bool(result.rewrittenDataFilesCount())
 
         return await self._run(work, timeout, table)
 

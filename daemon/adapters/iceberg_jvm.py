@@ -24,6 +24,14 @@ class PathCollector:
         return tuple(joined.split("\n")) if joined else ()
 
 
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition of one spec; `values` is Iceberg's StructLike. It holds no files, so that it may be kept."""
+
+    spec_id: int
+    values: Any
+
+
 class IcebergJvm:
     """A thin hand into the JVM. Java objects are Any: py4j makes their methods up as they are called."""
 
@@ -58,8 +66,8 @@ class IcebergJvm:
             tasks.close()
         return (tuple(int(size) for size in joined.split(",")) if joined else ()), manifests
 
-    def plan_groups(self, table: Any, options: dict[str, str]) -> list[tuple[FileGroup, Any]]:
-        """What Iceberg's own planner would rewrite: each group, and the Java group behind it."""
+    def plan_groups(self, table: Any, options: dict[str, str]) -> list[tuple[FileGroup, Partition]]:
+        """What Iceberg's own planner would rewrite: each group, and the partition that it lies in."""
         planner = self._iceberg.actions.BinPackRewriteFilePlanner(table)
         planner.init(options)
         groups = planner.plan().groups().iterator()
@@ -77,15 +85,15 @@ class IcebergJvm:
                 # The planner puts files of older specs into the group whose every field is null.
                 older_spec=evolved and all(value is None for value in self._values(spec, partition)),
             )
-            planned.append((found, group))
+            planned.append((found, Partition(group.outputSpecId(), partition)))
         return planned
 
-    def partition_filter(self, table: Any, group: Any) -> Any:
-        """Selects exactly a group's partition: every field's transform of its source column equals its value."""
+    def partition_filter(self, table: Any, partition: Partition) -> Any:
+        """Selects exactly this partition: every field's transform of its source column equals its value."""
         expressions = self._iceberg.expressions.Expressions
-        spec = table.specs().get(group.outputSpecId())
+        spec = table.specs().get(partition.spec_id)
         selected = expressions.alwaysTrue()
-        for field, value in zip(spec.fields(), self._values(spec, group.info().partition()), strict=True):
+        for field, value in zip(spec.fields(), self._values(spec, partition.values), strict=True):
             if field.transform().isVoid():  # dropped in format version 1: null for every row, its column perhaps gone
                 continue
             term = expressions.transform(table.schema().findColumnName(field.sourceId()), field.transform())
@@ -99,11 +107,12 @@ class IcebergJvm:
 
     def any_of(self, filters: list[Any]) -> Any:
         """A filter that selects what any of the given ones does."""
-        expressions = self._iceberg.expressions.Expressions
-        either = expressions.alwaysFalse()
-        for one in filters:
-            either = getattr(expressions, "or")(either, one)
-        return either
+        if len(filters) == 1:
+            return filters[0]
+        # Halved again and again: a chain of a thousand partitions would be as deep for whoever walks through it.
+        middle = len(filters) // 2
+        either = getattr(self._iceberg.expressions.Expressions, "or")
+        return either(self.any_of(filters[:middle]), self.any_of(filters[middle:]))
 
     def path_collector(self) -> PathCollector:
         """Keeps the paths that an expiry wants deleted, so that they are known, counted and deleted in bulk."""

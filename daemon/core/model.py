@@ -165,9 +165,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a compaction that is committed and verified by itself. No partitions: the whole table at once.
+    """A part of a compaction that is committed and verified by itself. No partitions: any of the table's.
 
     `may_grow`: it may make more files than it takes, by splitting large ones or moving them to another partition spec.
+    `max_files`: it takes the next so many files, of a partition that has more than a slice should.
     """
 
     partitions: tuple[str, ...]
@@ -175,6 +176,7 @@ class Slice:
     bytes: int
     output_files: int
     may_grow: bool = False
+    max_files: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,19 +54,35 @@ def _slices(groups: Sequence[FileGroup]) -> Iterator[Slice]:
     """Whole partitions, oldest path first, cut where a slice would grow past its bounds."""
     everything = _slice((), groups)
     partitions = {name: list(members) for name, members in groupby(sorted(groups, key=_partition), key=_partition)}
-    # A filter by partition can't tell files of an older spec apart, so a table that has some is done at once.
+    # A filter by partition can't tell files of an older spec apart: a table that has some is cut by number alone.
     if len(partitions) == 1 or _fits(everything) or any(group.older_spec for group in groups):
-        yield everything
+        yield from _cut(everything)
         return
     names: list[str] = []
     members: list[FileGroup] = []
     for name, more in partitions.items():
         if names and not _fits(_slice((), [*members, *more])):
-            yield _slice(names, members)
+            yield from _cut(_slice(names, members))
             names, members = [], []
         names.append(name)
         members.extend(more)
-    yield _slice(names, members)
+    yield from _cut(_slice(names, members))
+
+
+def _cut(part: Slice) -> Iterator[Slice]:
+    """The slice, or pieces of it by number of files where one partition alone goes past the bounds.
+
+    What a piece wrote, the next one takes in again where it is still small: the last leaves what one slice would.
+    """
+    pieces = max(-(-part.files // SLICE_MAX_FILES), -(-part.bytes // SLICE_MAX_BYTES))
+    most = -(-part.files // pieces)
+    if pieces == 1 or most < 2:
+        yield part
+        return
+    size, outputs = part.bytes // pieces, -(-part.output_files // pieces)
+    for taken in range(0, part.files, most):
+        files = min(most, part.files - taken)
+        yield Slice(part.partitions, files, size, outputs, part.may_grow or outputs >= files, max_files=most)
 
 
 def _partition(group: FileGroup) -> str:

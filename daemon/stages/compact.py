@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import structlog
 
 from daemon.core.errors import PermanentError, TransientError
@@ -48,13 +50,31 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     progress.note = progress.note or todo.note
     if todo.decision is not Decision.ACT:
         return Ended(TaskOutcome.DONE, progress.note) if progress.changed else not_acting(todo)
+    whole, finished = sum(part.files for part in todo.slices), 0
     for number, part in enumerate(todo.slices, start=1):
-        nth = f"slice {number} of {len(todo.slices)}: " if len(todo.slices) > 1 else ""
-        context.emit(TaskProgressed(Stage.COMPACT, policy.name, f"{nth}{part.files} files"))
+        context.emit(TaskProgressed(Stage.COMPACT, policy.name, _hand(number, todo.slices, part, finished, whole)))
         progress.seen, progress.part = state, part
         state = await _rewrite(policy, context, progress, part, state, deadline)
         progress.seen = None
-    return Ended(TaskOutcome.DONE, progress.note)
+        finished += part.files
+    return Ended(TaskOutcome.DONE, progress.note) if progress.changed else await _overtaken(policy, context, state)
+
+
+def _hand(number: int, slices: tuple[Slice, ...], part: Slice, finished: int, whole: int) -> str:
+    """What is in hand, and how far a compaction of several slices has come."""
+    if len(slices) == 1:
+        return f"{part.files} files"
+    return f"slice {number} of {len(slices)}: {part.files} files, {finished} of {whole} done"
+
+
+async def _overtaken(policy: TablePolicy, context: TaskContext, state: TableState) -> Ended:
+    """The end where no slice found anything to rewrite: somebody else has done it, or the engine has not."""
+    todo = await plan(policy, state, context)
+    if todo.decision is Decision.ACT:
+        text = f"the rewrite found nothing to do, though the planner would still {todo.note}"
+        raise TransientError(text, reason=Reason.NOT_VERIFIED, where=policy.name)
+    ended = not_acting(todo)
+    return replace(ended, note=f"{ended.note}; somebody else compacted it meanwhile")
 
 
 async def _settle(

@@ -300,7 +300,11 @@ async def test_a_big_backlog_is_committed_and_looked_at_slice_by_slice(world: Wo
     assert rewrites(backlog) == 3
     assert end.result.after == health(backlog)
     told = [event.note for event in world.emitted(TaskProgressed)]
-    assert told == [f"slice {number} of 3: {HALF_A_SLICE} files" for number in (1, 2, 3)]
+    whole = 3 * HALF_A_SLICE
+    assert told == [
+        f"slice {number} of 3: {HALF_A_SLICE} files, {(number - 1) * HALF_A_SLICE} of {whole} done"
+        for number in (1, 2, 3)
+    ]
 
 
 async def test_the_slices_of_an_attempt_share_its_timeout(world: World, backlog: FakeTable) -> None:
