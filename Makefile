@@ -1,18 +1,22 @@
 # Everything runs in a virtual environment of its own, made from the pinned and hashed constraints.txt.
 #   make demo    a whole night on a lakehouse of embedded parts
-#   make test    format, lint, types, import rules, and every test
+#   make test    format, lint, types, import rules, and the tests
+#   make test-full   the same, with the big worlds: an hour and more
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check lint unit lock clean
+.PHONY: demo test test-full check lint unit lock clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
 
 test: check
 	$(BIN)/pytest $(ARGS)
+
+test-full: check
+	$(BIN)/pytest -m 'full or not full' $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -58,6 +58,7 @@ class Night:
     config: Path
     settings: Settings
     services: Services
+    catalog: str
     events: list[Event] = field(default_factory=list)
 
     async def run(self, *stages: Stage, **options: Any) -> RunReport:
@@ -95,7 +96,7 @@ class Night:
 
     async def sql(self, statement: str) -> list[Any]:
         """Runs Spark SQL; `{c}` in it is the catalog's name."""
-        text = statement.replace("{c}", self.world.catalog_name)
+        text = statement.replace("{c}", self.catalog)
         engine = self.services.engine
         return await engine.run(lambda spark: spark.sql(text).collect(), timeout=timedelta(minutes=2))
 
@@ -152,10 +153,7 @@ async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> Async
         config = write_settings(world, tmp_path / f"{world.name}.yaml", tmp_path / world.name, change)
         settings = load(config)
         configure("info", "json", settings.state_dir, console_level="error")
-        # One session serves all worlds: each has a catalog of its own, told to the running session.
-        conf = spark_options(settings).session_conf
-        engine.options = replace(engine.options, session_conf={**engine.options.session_conf, **conf})
-        await engine.run(partial(_set, conf), timeout=timedelta(minutes=5))
+        await tell_session(engine, settings)
         # A world's present is not the servers': their clocks are not compared.
         host = Host(wall_clock, {}, (settings.state_dir,))
         services = build(
@@ -163,13 +161,20 @@ async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> Async
         )
         if migrated:
             await migrate(settings.postgres.dsn, world.postgres.password)
-        made.append(Night(on or box, world, config, settings, services))
+        made.append(Night(on or box, world, config, settings, services, settings.catalog.name))
         return made[-1]
 
     yield make
     for night in made:
         await night.services.close()
     structlog.reset_defaults()
+
+
+async def tell_session(engine: SparkEngine, settings: Settings) -> None:
+    """One session serves all worlds: each has a catalog of its own, told to the running session."""
+    conf = spark_options(settings).session_conf
+    engine.options = replace(engine.options, session_conf={**engine.options.session_conf, **conf})
+    await engine.run(partial(_set, conf), timeout=timedelta(minutes=5))
 
 
 def _set(conf: Mapping[str, str], spark: SparkSession) -> None:

@@ -11,6 +11,10 @@ from pathlib import Path
 from daemon.adapters.java import JavaHome, find_java
 
 
+# Iceberg reads manifests in as many threads as there are cores; they wait for the store, and cores have no part in it.
+_MANIFEST_READERS = "-Diceberg.worker.num-threads=8"
+
+
 @dataclass(frozen=True, slots=True)
 class SparkOptions:
     """How the session is started. `state_dir` takes spark.log and Spark's scratch files; `home` is another Spark.
@@ -87,8 +91,8 @@ def spark_conf(options: SparkOptions) -> dict[str, str]:
         conf["spark.jars.packages"] = ",".join(options.packages)
     conf |= options.conf
     # The process that holds the tables must not linger half dead: it exits, and a new one is started.
-    java_options = "-XX:+ExitOnOutOfMemoryError"
-    conf["spark.driver.extraJavaOptions"] = f"{options.conf.get('spark.driver.extraJavaOptions', '')} {java_options}"
+    java_options = options.conf.get("spark.driver.extraJavaOptions", "")
+    conf["spark.driver.extraJavaOptions"] = f"{_MANIFEST_READERS} {java_options} -XX:+ExitOnOutOfMemoryError"
     return conf
 
 

@@ -10,6 +10,7 @@ import click
 from daemon import __version__
 from daemon.cli.configuration import config
 from daemon.cli.ledger import history, migrate
+from daemon.cli.operators import ack, pause_nights, unpause
 from daemon.cli.programs import demo, serve
 from daemon.cli.runs import audit, compact, expire, plan, run
 from daemon.cli.shared import CANNOT_START, USAGE, complain
@@ -22,7 +23,7 @@ def cli() -> None:
     """Compacts, expires and audits the Iceberg cold tier of a lakehouse, every night."""
 
 
-for command in (run, compact, expire, audit, plan, history, migrate, config, serve, demo):
+for command in (run, compact, expire, audit, plan, history, pause_nights, unpause, ack, migrate, config, serve, demo):
     cli.add_command(command)
 
 

@@ -9,7 +9,8 @@ import yaml
 
 from daemon.cli.shared import USAGE, Invocation, common, print_json
 from daemon.core.errors import ConfigError
-from daemon.settings import find_config, schema, shown
+from daemon.settings import find_config, load, schema, shown
+from daemon.settings.warnings import warnings
 
 
 @click.group()
@@ -18,23 +19,31 @@ def config() -> None:
 
 
 @config.command("check")
+@click.option(
+    "--no-secrets", is_flag=True, help="Don't read the secret files: for a machine where they are not, like CI's."
+)
 @common
-def config_check(invocation: Invocation) -> None:
-    """Says whether the configuration is good, and everything that is wrong with it."""
+def config_check(invocation: Invocation, no_secrets: bool) -> None:
+    """Says whether the configuration is good, everything that is wrong with it, and what may not be meant."""
+    from daemon.adapters.host import memory_limit
+
+    path = find_config(invocation.config)
     try:
-        settings = invocation.settings()
+        settings = load(path, secrets=not no_secrets)
     except ConfigError as exc:
         if not invocation.as_json:
             raise
         print_json({"ok": False, "problems": exc.problems})
         sys.exit(USAGE)
-    tables = len(settings.policies())
+    tables, warned = len(settings.policies()), warnings(settings, memory_limit=memory_limit())
     if invocation.as_json:
-        print_json({"ok": True, "tables": tables, "settings_hash": settings.digest()})
-    else:
-        click.echo(
-            f"{find_config(invocation.config)} is good: {tables} tables, next night by {settings.schedule.cron!r}"
-        )
+        # Without the secrets these are other settings than the daemon's.
+        digest = None if no_secrets else settings.digest()
+        print_json({"ok": True, "tables": tables, "settings_hash": digest, "warnings": warned})
+        return
+    for warning in warned:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{path} is good: {tables} tables, next night by {settings.schedule.cron!r}")
 
 
 @config.command("show")

@@ -13,7 +13,8 @@ from daemon.cli.shared import Invocation, common, exit_with, print_json
 @common
 def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
     """Shows the newest runs, or one run with its tasks, audits and logs. The first characters of an id will do."""
-    from daemon.service import console
+    from daemon.adapters.findings import PostgresFindings
+    from daemon.service import console, listings
     from daemon.service.reports import plain
     from daemon.service.session import session
 
@@ -24,7 +25,7 @@ def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
                 if invocation.as_json:
                     print_json(plain(runs))
                 else:
-                    console.show_runs(console.stdout(), runs)
+                    listings.show_runs(console.stdout(), runs)
                 return 0
             found = await services.ledger.find_runs(run_id)
             if len(found) != 1:
@@ -32,10 +33,12 @@ def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
                 raise click.UsageError(f"{what} an id that begins with {run_id}")
             one = await services.ledger.run(found[0]["run_id"])
             assert one is not None  # found a moment ago, and the ledger forgets nothing
+            acks = await PostgresFindings(services.postgres).acks_of_run(found[0]["run_id"])
+            one = {**one, "audits": [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in one["audits"]]}
             if invocation.as_json:
                 print_json(plain(one))
             else:
-                console.show_run(console.stdout(), one)
+                listings.show_run(console.stdout(), one)
             return 0
 
     exit_with(work)

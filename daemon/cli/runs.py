@@ -86,7 +86,7 @@ def _run(
     window_hours: int | None = None,
     record: bool = True,
 ) -> None:
-    from daemon.service import console, logs
+    from daemon.service import console, logs, pause
     from daemon.service.reports import report_document
     from daemon.service.runs import EXIT_CODES, execute, make_order
     from daemon.service.session import require_ledger, session
@@ -95,6 +95,8 @@ def _run(
     order = make_order(
         settings, the_slot(settings, slot), Trigger.MANUAL, stages=stages, tables=tables, window_hours=window_hours
     )
+    if (paused := pause.notice(settings.state_dir)) is not None:
+        click.echo(paused, err=True)
     screen = console.stderr()
     # Where a bar shows how it goes, only what is wrong needs a line of its own.
     quiet: logs.Level | None = "warning" if screen.is_terminal else None

@@ -70,8 +70,6 @@ def choices(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def the_slot(settings: Settings, text: str | None) -> datetime:
     """The slot meant on the command line; UsageError where it is none or in the future."""
-    from daemon.service.scheduler import calendar_of
-
     now = datetime.now(UTC)
     if text is None:
         # An operator's run answers for the present: its window is yesterday's.
@@ -83,7 +81,7 @@ def the_slot(settings: Settings, text: str | None) -> datetime:
     else:
         # A day that the schedule leaves out can be asked for all the same.
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        slot = (calendar_of(settings.schedule).slot_on(day) or midnight) if day.year >= _FIRST_YEAR else midnight
+        slot = (settings.schedule.calendar().slot_on(day) or midnight) if day.year >= _FIRST_YEAR else midnight
     if slot.year < _FIRST_YEAR:
         raise click.BadParameter(f"{text} lies before {_FIRST_YEAR}", param_hint="--slot")
     if slot > now:

@@ -11,7 +11,8 @@ _KEY = re.compile(
     r"(access|account|shared|api|encryption)[-._]?key|connection-string|account\.key",
     re.IGNORECASE,
 )
-_URL_PASSWORD = re.compile(r"(//[^/@:\s]*:)[^@\s]+(@)")
+# Up to the last @: a password that was not percent-encoded may hold one itself.
+_URL_PASSWORD = re.compile(r"(//[^/@:\s]*:)\S*(@)")
 _ASSIGNED = re.compile(rf"((?:{_KEY.pattern})[\w.-]*\s*[=:]\s*)[^\s&;,]+", re.IGNORECASE)
 
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,12 +20,14 @@ from daemon.core.model import (
     Decision,
     Plan,
     RunReport,
+    Stage,
     StageResult,
     TableHealth,
     TaskOutcome,
 )
+from daemon.core.reasons import Reason
 
-_COLOURS = {
+COLOURS: dict[str, str] = {
     TaskOutcome.DONE: "green",
     TaskOutcome.SKIPPED: "dim",
     TaskOutcome.HELD: "yellow",
@@ -43,8 +44,8 @@ _COLOURS = {
     "failed": "bold red",
     "interrupted": "yellow",
     "cancelled": "yellow",
+    "missed": "bold yellow",
 }
-
 
 _PIPED_WIDTH = 160
 
@@ -106,7 +107,7 @@ class ProgressBar:
 
 def _task_line(result: StageResult) -> Text:
     line = Text("  ")
-    line.append(f"{result.outcome.value:<8}", _COLOURS[result.outcome])
+    line.append(f"{result.outcome.value:<8}", COLOURS[result.outcome])
     line.append(f"{result.stage.value:<8}{result.table:<28}{result.duration_s:>6.1f} s  ")
     if result.reason is not None:
         line.append(f"{result.reason}: ", "bold red" if result.error else "bold")
@@ -126,15 +127,38 @@ def show_report(console: Console, report: RunReport) -> None:
     if report.audits:
         console.print(_audit_table(report.audits))
         for audit in report.audits:
-            if audit.status is not AuditStatus.OK:
-                console.print(Text(f"  {audit.iceberg_table}: {audit.notes}", _COLOURS[audit.status]), soft_wrap=True)
-    for task in report.tasks:
-        if task.outcome in (TaskOutcome.FAILED, TaskOutcome.HELD) and task.reason is not None:
-            console.print(f"[bold]{task.stage} {task.table}[/]: {task.outcome}, {task.reason}", soft_wrap=True)
-            console.print(f"    {task.error or task.note}", soft_wrap=True, markup=False)
-            console.print(f"    {task.reason.advice}", style="dim", soft_wrap=True)
-    colour = _COLOURS.get(report.outcome.value, "")
+            # Of an audit that could not count, its task says why.
+            if audit.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
+                console.print(Text(f"  {audit.iceberg_table}: {audit.notes}", COLOURS[audit.status]), soft_wrap=True)
+    _show_what_to_do(console, report.tasks)
+    colour = COLOURS.get(report.outcome.value, "")
     console.print(f"[{colour}]{report.outcome}[/] in {report.duration_s:.1f} s, run {report.run_id}")
+
+
+def _show_what_to_do(console: Console, tasks: Iterable[StageResult]) -> None:
+    """What failed and what was held: tasks that fared alike under one heading, each advice once."""
+    alike: dict[tuple[Stage, TaskOutcome, Reason], list[StageResult]] = {}
+    for task in tasks:
+        if task.outcome in (TaskOutcome.FAILED, TaskOutcome.HELD) and task.reason is not None:
+            alike.setdefault((task.stage, task.outcome, task.reason), []).append(task)
+    advised: set[Reason] = set()
+    for (stage, outcome, reason), group in alike.items():
+        tables = ", ".join(task.table for task in group)
+        console.print(f"[bold]{stage} {tables}[/]: {outcome}, {reason}", soft_wrap=True)
+        if console.is_terminal:  # elsewhere, each task had its line above, whole
+            _show_notes(console, {task.table: task.error or task.note for task in group})
+        if reason not in advised:
+            console.print(f"    {reason.advice}", style="dim", soft_wrap=True)
+        advised.add(reason)
+
+
+def _show_notes(console: Console, notes: Mapping[str, str]) -> None:
+    if len(set(notes.values())) == 1:
+        console.print(f"    {next(iter(notes.values()))}", soft_wrap=True, markup=False)
+        return
+    width = max(map(len, notes))
+    for table, note in notes.items():
+        console.print(f"    {table:<{width}}  {note}", soft_wrap=True, markup=False)
 
 
 def _before_and_after(tasks: Iterable[StageResult]) -> dict[str, tuple[TableHealth, TableHealth]]:
@@ -147,8 +171,8 @@ def _before_and_after(tasks: Iterable[StageResult]) -> dict[str, tuple[TableHeal
 
 
 def _health_table(healths: Mapping[str, tuple[TableHealth, TableHealth]]) -> Table:
-    table = _table("before and after", "table")
-    _add_numbers(table, "files", "small files", "size", "rows", "snapshots")
+    table = new_table("before and after", "table")
+    add_numbers(table, "files", "small files", "size", "rows", "snapshots")
     for name, (before, after) in healths.items():
         table.add_row(
             name,
@@ -164,88 +188,35 @@ def _health_table(healths: Mapping[str, tuple[TableHealth, TableHealth]]) -> Tab
 def _audit_table(audits: Iterable[AuditResult]) -> Table:
     audits = tuple(audits)
     window = f"[{audits[0].window_start:%Y-%m-%d %H:%M}, {audits[0].window_end:%Y-%m-%d %H:%M}) UTC"
-    table = _table(f"audit of {window}", "table")
-    _add_numbers(table, "clickhouse", "iceberg", "delta", "delta %")
+    table = new_table(f"audit of {window}", "table")
+    add_numbers(table, "clickhouse", "iceberg", "delta", "delta %")
     table.add_column("status", no_wrap=True, min_width=12)
     for audit in audits:
         table.add_row(
             audit.iceberg_table,
-            _number(audit.ch_row_count),
-            _number(audit.iceberg_row_count),
-            _number(audit.delta),
+            number(audit.ch_row_count),
+            number(audit.iceberg_row_count),
+            number(audit.delta),
             "" if audit.delta_pct is None else f"{audit.delta_pct:.2f}",
-            Text(audit.status.value, _COLOURS[audit.status]),
+            Text(audit.status.value, COLOURS[audit.status]),
         )
     return table
 
 
 def show_plans(console: Console, slot: datetime, plans: Iterable[Plan], errors: Mapping[str, str]) -> None:
     """What each task would do and why."""
-    table = _table(f"plan for slot {slot:%Y-%m-%dT%H:%MZ}", "stage", "table", "decision", "reason")
+    table = new_table(f"plan for slot {slot:%Y-%m-%dT%H:%MZ}", "stage", "table", "decision", "reason")
     table.add_column("what and why", overflow="fold")
     for plan in plans:
-        decision = Text(plan.decision.value, _COLOURS[plan.decision])
+        decision = Text(plan.decision.value, COLOURS[plan.decision])
         table.add_row(plan.stage.value, plan.table, decision, plan.reason or "", Text(plan.note))
     console.print(table)
     for name, error in errors.items():
         console.print(f"{name}: {error}", style="red", soft_wrap=True, markup=False)
 
 
-def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
-    """The newest runs, a line each."""
-    runs = tuple(runs)
-    if not runs:
-        console.print("no runs yet")
-        return
-    table = _table(None, "run", "slot", "trigger", "outcome", "started")
-    _add_numbers(table, "seconds")
-    for run in runs:
-        outcome = run["outcome"] or "under way"
-        duration = run["duration_s"]
-        table.add_row(
-            str(run["run_id"])[:8],
-            f"{run['slot']:%Y-%m-%dT%H:%MZ}",
-            run["trigger"],
-            Text(outcome, _COLOURS.get(outcome, "cyan")),
-            f"{run['started_at']:%Y-%m-%d %H:%M:%S}",
-            "" if duration is None else f"{duration:.1f}",
-        )
-    console.print(table)
-
-
-def show_run(console: Console, run: Mapping[str, Any]) -> None:
-    """One run of the ledger with its tasks and audits."""
-    console.print(
-        f"run {run['run_id']}  slot {run['slot']:%Y-%m-%dT%H:%MZ}  {run['trigger']}  {run['outcome'] or 'under way'}"
-    )
-    tasks = _table("tasks", "stage", "table", "outcome", "reason")
-    _add_numbers(tasks, "attempts", "seconds")
-    tasks.add_column("note", overflow="fold")
-    for task in run["tasks"]:
-        outcome = Text(task["outcome"], _COLOURS[TaskOutcome(task["outcome"])])
-        note = Text(task["error"] or task["note"] or "")
-        seconds = f"{task['duration_s']:.1f}"
-        tasks.add_row(task["stage"], task["table"], outcome, task["reason"] or "", str(task["attempts"]), seconds, note)
-    console.print(tasks)
-    audits = _table("audits", "table", "status")
-    _add_numbers(audits, "clickhouse", "iceberg", "delta")
-    audits.add_column("notes", overflow="fold")
-    for audit in run["audits"]:
-        status = Text(audit["status"], _COLOURS[AuditStatus(audit["status"])])
-        counts = (_number(audit[key]) for key in ("ch_row_count", "iceberg_row_count", "delta"))
-        audits.add_row(audit["iceberg_table"], status, *counts, Text(audit["notes"] or ""))
-    console.print(audits)
-    for line in run["logs"]:
-        console.print(Text(_log_line(line)), soft_wrap=True)
-
-
-def _log_line(line: Mapping[str, Any]) -> str:
-    known = ("timestamp", "level", "event", "run_id", "slot")
-    rest = " ".join(f"{key}={value}" for key, value in line.items() if key not in known and value is not None)
-    return f"{line.get('timestamp', '')} {line.get('level', ''):<7} {line.get('event', '')} {rest}"
-
-
-def _table(title: str | None, *headings: str) -> Table:
+def new_table(title: str | None, *headings: str) -> Table:
+    """A table of this look; what is added to it later must say itself whether it may be folded."""
     table = Table(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
@@ -255,7 +226,8 @@ def _table(title: str | None, *headings: str) -> Table:
     return table
 
 
-def _add_numbers(table: Table, *headings: str) -> None:
+def add_numbers(table: Table, *headings: str) -> None:
+    """Columns of numbers, which are never folded."""
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
 
@@ -264,7 +236,8 @@ def _change(before: object, after: object) -> str:
     return str(before) if before == after else f"{before} → {after}"
 
 
-def _number(value: int | None) -> str:
+def number(value: int | None) -> str:
+    """`1 234 567`; nothing for None."""
     return "" if value is None else f"{value:,}".replace(",", " ")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,6 +13,7 @@ from daemon import __version__
 from daemon.core.events import Event, RunEnded, RunStarted, TaskEnded
 from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, TableHealth, TaskOutcome
 from daemon.core.reasons import Reason
+from daemon.service.pause import Pause
 
 # From a task that reads metadata to one that uses its whole timeout.
 _TASK_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200)
@@ -40,11 +41,22 @@ _TASK_ENDS = (
 
 
 class Metrics:
-    """The registry of one daemon. `observe` takes the events of runs; the rest is set by the supervisor."""
+    """The registry of one daemon. `observe` takes the events of runs; the rest is set by the supervisor.
 
-    def __init__(self, next_slot: Callable[[], datetime | None], engine: Callable[[], tuple[bool, int]]) -> None:
+    `open_findings` and `pause` are asked at every scrape, so they must not wait.
+    """
+
+    def __init__(
+        self,
+        next_slot: Callable[[], datetime | None],
+        engine: Callable[[], tuple[bool, int]],
+        open_findings: Callable[[], Mapping[str, int]] = dict,
+        pause: Callable[[], Pause | None] = lambda: None,
+    ) -> None:
         self.registry = CollectorRegistry()
         self.last_report: RunReport | None = None
+        # Of a slot that was missed there is a report without tables: what is known of them stays.
+        self.last_work: RunReport | None = None
         self.last_success: datetime | None = None
         self.run_in_progress = Gauge("icekeeper_run_in_progress", "1 while a run is under way.", registry=self.registry)
         self._runs = Counter("icekeeper_runs", "Runs that ended.", ["outcome"], registry=self.registry)
@@ -79,6 +91,7 @@ class Metrics:
             for task_outcome, reason in _TASK_ENDS:
                 self._tasks.labels(stage, task_outcome, reason)
         self.registry.register(_Gauges(self, next_slot, engine))
+        self.registry.register(_Operators(open_findings, pause))
 
     def observe(self, event: Event) -> None:
         """Takes an event of a run."""
@@ -92,6 +105,8 @@ class Metrics:
             self.run_in_progress.set(0)
             self._runs.labels(event.report.outcome).inc()
             self.last_report = event.report
+            if event.report.tasks:
+                self.last_work = event.report
             if event.report.outcome is RunOutcome.SUCCESS:
                 self.last_success = event.report.finished_at
 
@@ -126,6 +141,8 @@ class _Gauges(Collector):
         help_text = "The next scheduled slot."
         yield _gauge("icekeeper_next_run_timestamp_seconds", help_text, upcoming.timestamp() if upcoming else 0.0)
         yield from self._of_run(self._metrics.last_report)
+        yield from _of_tables(self._metrics.last_work)
+        yield from _of_audits(self._metrics.last_work)
 
     def _of_run(self, report: RunReport | None) -> Iterator[Metric]:
         started = report.started_at.timestamp() if report else 0.0
@@ -139,8 +156,28 @@ class _Gauges(Collector):
         last_success = self._metrics.last_success
         success = last_success.timestamp() if last_success else 0.0
         yield _gauge("icekeeper_last_success_timestamp_seconds", "When a run last ended in success.", success)
-        yield from _of_tables(report)
-        yield from _of_audits(report)
+
+
+class _Operators(Collector):
+    """What operators have to do, and what they have done: open findings, a pause."""
+
+    def __init__(self, open_findings: Callable[[], Mapping[str, int]], pause: Callable[[], Pause | None]) -> None:
+        self._open_findings = open_findings
+        self._pause = pause
+
+    def collect(self) -> Iterator[Metric]:
+        findings = GaugeMetricFamily(
+            "icekeeper_open_findings",
+            "Days whose rows lack or could not be counted, neither repaired nor acknowledged.",
+            labels=["table"],
+        )
+        for table, days in self._open_findings().items():
+            findings.add_metric([table], days)
+        yield findings
+        pause = self._pause()
+        yield _gauge("icekeeper_paused", "1 while the nights are paused.", float(pause is not None))
+        until = pause.until.timestamp() if pause is not None and pause.until is not None else 0.0
+        yield _gauge("icekeeper_paused_until_timestamp_seconds", "When the pause ends; 0: none, or without end.", until)
 
 
 def _of_tables(report: RunReport | None) -> Iterator[Metric]:

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.cron import CronTrigger
 
-from daemon.core.calendar import Calendar
 from daemon.ports import Clock
 from daemon.settings.model import Schedule
 
 log = structlog.get_logger(__name__)
 _JOB = "night"
-
-
-def calendar_of(schedule: Schedule) -> Calendar:
-    """The slots of a schedule."""
-    zone = ZoneInfo(schedule.timezone)
-    trigger = CronTrigger.from_crontab(schedule.cron, timezone=zone)
-
-    def next_fire(after: datetime) -> datetime | None:
-        # With a previous firing the trigger answers strictly after it; without one, it may answer `after` itself.
-        fired: datetime | None = trigger.get_next_fire_time(after, after)
-        return fired
-
-    return Calendar(next_fire, zone)
 
 
 class Scheduler:
@@ -62,7 +46,7 @@ class Scheduler:
         assert self._schedule is not None  # start() comes first
         now = self._clock()
         # Not before the slot just fired: a clock that was set back must not bring it again.
-        self.next_slot = calendar_of(self._schedule).next_slot(now if after is None else max(now, after))
+        self.next_slot = self._schedule.calendar().next_slot(now if after is None else max(now, after))
         if self._scheduler.get_job(_JOB) is not None:
             self._scheduler.remove_job(_JOB)
         if self.next_slot is None:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
+from daemon.adapters.findings import PostgresFindings
+from daemon.adapters.host import memory_limit
 from daemon.adapters.spark import SparkEngine
 from daemon.core.errors import ConfigError, IcekeeperError, PermanentError
-from daemon.core.model import Trigger
+from daemon.core.events import RunEnded
 from daemon.core.reasons import Reason
 from daemon.ports import Clock, Sleep
-from daemon.service import logs
+from daemon.service import logs, pause
 from daemon.service.http import HttpServer
 from daemon.service.lock import RunLockHeld
 from daemon.service.metrics import Metrics
+from daemon.service.open_findings import OpenFindings
 from daemon.service.parts import Services, build, spark_options, wall_clock
 from daemon.service.runs import Executed, execute, make_order
 from daemon.service.scheduler import Scheduler
+from daemon.service.slots import Due, Slots, missed
 from daemon.settings import Settings, load
+from daemon.settings.warnings import warnings
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +44,14 @@ class Supervisor:
         self._sleep = sleep
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Event()
-        self._slots: asyncio.Queue[datetime] = asyncio.Queue()
+        self._slots = Slots()
         # Whoever changes a table holds this: no two tasks of this process ever work on tables at once.
         self._tables_lock = asyncio.Lock()
-        self._scheduler = Scheduler(self._slots.put_nowait, clock)
-        self.metrics = Metrics(lambda: self._scheduler.next_slot, self._engine_state)
+        self._scheduler = Scheduler(self._slots.put, clock)
+        self._open_findings = OpenFindings(self._tables, self._missing_days, self._ledger_answered)
+        self.metrics = Metrics(
+            lambda: self._scheduler.next_slot, self._engine_state, self._open_findings.days, self._pause
+        )
         self.http = HttpServer(self.metrics)
         self._engine: SparkEngine | None = None
         self._services: Services | None = None
@@ -92,6 +101,9 @@ class Supervisor:
             raise PermanentError(text, reason=Reason.UNEXPECTED) from exc
         self._scheduler.start(settings.schedule)
         self._warm_up()
+        self._open_findings.refresh()
+        if (now_paused := self._pause()) is not None:
+            log.warning("nights_paused", told=str(now_paused))
         log.info("service_started", port=self.http.port, next_slot=str(self._scheduler.next_slot))
 
     async def _shutdown(self, tasks: list[asyncio.Task[None]]) -> None:
@@ -105,6 +117,7 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._open_findings.close()
         if self._services is not None:
             await self._services.close()
         if self._engine is not None:
@@ -118,7 +131,16 @@ class Supervisor:
         self.metrics.reload_successful.set(1)
         self.metrics.reload_time.set(self._clock().timestamp())
         tables = len(settings.policies())
-        log.info("config_loaded", path=str(self._config), settings_hash=settings.digest(), tables=tables)
+        log.info(
+            "config_loaded",
+            path=str(self._config),
+            settings_hash=settings.digest(),
+            tables=tables,
+            disabled=[table.name for table in settings.tables if not table.enabled],
+            mode=settings.mode,
+        )
+        for doubt in warnings(settings, memory_limit=memory_limit()):
+            log.warning("config_doubtful", warning=doubt)
 
     # --- the engine
 
@@ -132,7 +154,7 @@ class Supervisor:
         engine, services = self._in_force()
         try:
             await services.postgres.ping()
-            self.metrics.ledger_up.set(1)
+            self._ledger_answered(True)
         except IcekeeperError as exc:
             log.error("ledger_not_reached", error=str(exc), advice=exc.reason.advice)
         try:
@@ -149,28 +171,69 @@ class Supervisor:
         assert self._services is not None
         return self._engine, self._services
 
+    # --- what operators did
+
+    def _pause(self) -> pause.Pause | None:
+        _, services = self._in_force()
+        return pause.in_force(services.settings.state_dir, self._clock())
+
+    def _tables(self) -> list[str]:
+        _, services = self._in_force()
+        return [policy.name for policy in services.settings.policies()]
+
+    async def _missing_days(self, tables: Iterable[str]) -> Mapping[str, int]:
+        _, services = self._in_force()
+        return await PostgresFindings(services.postgres).missing_days(tables)
+
+    def _ledger_answered(self, answered: bool) -> None:
+        self.metrics.ledger_up.set(answered)
+
     # --- the queue of slots
 
     async def _work(self) -> None:
         while not self._stopping.is_set():
-            slot = await self._slots.get()
+            due = await self._slots.get()
             try:
-                await self._run_slot(slot)
+                await self._work_off(due)
             except RunLockHeld as exc:
-                log.warning("slot_waits", slot=slot.isoformat(), error=str(exc), retry_s=_LOCK_RETRY_S)
-                self._slots.put_nowait(slot)
+                log.warning("slot_waits", slot=due.slot.isoformat(), error=str(exc), retry_s=_LOCK_RETRY_S)
+                self._slots.put_back(due)
                 await self._sleep(_LOCK_RETRY_S)
             except Exception:  # the daemon outlives a bug in one night
-                log.exception("slot_crashed", slot=slot.isoformat())
+                log.exception("slot_crashed", slot=due.slot.isoformat())
 
-    async def _run_slot(self, slot: datetime) -> None:
+    async def _work_off(self, due: Due) -> None:
+        """Runs the slot; or keeps it where the nights are paused, and records it as missed where that took too long."""
+        _, services = self._in_force()
+        now = self._clock()
+        if due.paused and pause.too_old(due.slot, now, services.settings.schedule.catch_up):
+            await self._miss(due.slot, services)
+        elif (holding := self._pause()) is not None:
+            await self._sleep(self._slots.keep(due, holding, now))
+        else:
+            await self._run_slot(due)
+
+    async def _miss(self, slot: datetime, services: Services) -> None:
+        report = missed(slot, self._clock(), services.settings.digest())
+        catch_up = services.settings.schedule.catch_up
+        log.error("slot_missed", slot=slot.isoformat(), catch_up_s=catch_up.total_seconds())
+        self.metrics.observe(RunEnded(report))
+        try:
+            await services.ledger.close_run(report)
+            self._ledger_answered(True)
+        except IcekeeperError as exc:
+            self._ledger_answered(False)
+            log.error("run_not_recorded", run_id=str(report.run_id), outcome=report.outcome, error=str(exc))
+
+    async def _run_slot(self, due: Due) -> None:
         try:
             services = await self._begin()
-            order = make_order(services.settings, slot, Trigger.SCHEDULE)
+            order = make_order(services.settings, due.slot, due.trigger)
             night = execute(services, order, self.metrics.observe, tables_lock=self._tables_lock)
             self._night = asyncio.create_task(night)
             done = await self._night
-            self.metrics.ledger_up.set(done.ledger_error is None)
+            self._ledger_answered(done.ledger_error is None)
+            self._open_findings.refresh()
         finally:
             used, self._night, self._busy_with = self._busy_with, None, None
             if used is not None and used is not self._services:

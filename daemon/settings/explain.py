@@ -1,98 +1,122 @@
-"""From what pydantic found wrong to one sentence: where it is, which key and value, what is allowed."""
+"""From what pydantic found wrong to one sentence: which key and value, and what is allowed."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from daemon.core.secrets import HIDDEN, hide_in_text, is_secret
-from daemon.settings.document import Document, KeyPath, dotted
-from daemon.settings.model import STAGE_BLOCKS, Settings
+from daemon.settings.document import KeyPath, dotted
+from daemon.settings.keys import described, field_at, keys_at, number_at
+from daemon.settings.mistakes import Mistake, Origins
+from daemon.settings.nearest import unknown
+from daemon.settings.tables import STAGE_BLOCKS
 
-# What pydantic calls its kinds of mistakes, in our words.
+_BLOCK = "it has to be a block of keys"
+_LIST = "it has to be a list, like [a, b]"
+_FLAG = "it is true or false"
+# What pydantic calls its kinds of mistakes, in our words; those about numbers and choices are made from the key.
 _SENTENCES = {
-    "tuple_type": "it has to be a list",
-    "list_type": "it has to be a list",
-    "dict_type": "it has to be a block of keys",
-    "model_type": "it has to be a block of keys",
-    "model_attributes_type": "it has to be a block of keys",
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "dict_type": _BLOCK,
+    "model_type": _BLOCK,
+    "model_attributes_type": _BLOCK,
     "string_type": "it has to be text",
-    "bool_type": "it is true or false",
-    "bool_parsing": "it is true or false",
-    "int_type": "it has to be a whole number",
-    "int_parsing": "it has to be a whole number",
-    "int_from_float": "it has to be a whole number",
-    "path_type": "it has to be a path",
-    "decimal_parsing": "it has to be a number",
-    "decimal_type": "it has to be a number",
-    "finite_number": "it has to be a number",
+    "bool_type": _FLAG,
+    "bool_parsing": _FLAG,
+    "path_type": "it has to be a path, like /var/lib/icekeeper",
+    "too_short": "it has to list at least one table",
 }
+_ABOUT_NUMBERS = re.compile(r"(int|decimal|float)_.*|finite_number|(greater|less)_than.*")
+_CREDENTIALS = re.compile(r"(//)\S*(@)")
+_LONGEST = 100
 
 
-def explained(errors: Iterable[ErrorDetails], document: Document, variables: dict[KeyPath, str]) -> list[str]:
-    """One line for each mistake, none twice. `variables` tells which keys come from the environment."""
-    lines = (_explain(error, document, variables) for error in errors)
-    return list(dict.fromkeys(line for line in lines if line))
+def explained(errors: Sequence[ErrorDetails], origins: Origins, data: Mapping[str, Any]) -> list[Mistake]:
+    """What pydantic found in `data`; no mistake twice, and none of a value that the document calls unclear."""
+    own = {(_path(error), error["msg"]) for error in errors}
+    return [
+        _explain(error, _path(error), origins)
+        for error in errors
+        if not _known_already(error, origins) and not _is_echo(error, own, data)
+    ]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that an unknown one was perhaps meant to be, or all that are known."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"here it knows {', '.join(known)}"
+def _path(error: ErrorDetails) -> KeyPath:
+    return tuple(error["loc"])
 
 
-def _explain(error: ErrorDetails, document: Document, variables: dict[KeyPath, str]) -> str | None:
-    at: KeyPath = tuple(part for part in error["loc"] if not _is_tag(part))
-    kind = error["type"]
-    if at[:1] == ("tables",) and len(at) >= 3 and at[2] in STAGE_BLOCKS and not document.has(at):
-        return None  # the common block's mistake, seen again through a table
-    if kind == "too_short" and error["input"]:
-        return None  # its items were wrong, and that is said for each of them
-    where = _origin(at, document, variables)
+def _known_already(error: ErrorDetails, origins: Origins) -> bool:
+    """Whether the shape of the document explains the error: a value that could not be read, a key perhaps merged."""
+    at, document = _path(error), origins.document
+    if error["type"] in ("missing", "needed") and at[:-1] in document.partial:
+        return True
+    return any(at[:length] in document.unclear for length in range(1, len(at) + 1))
+
+
+def _is_echo(error: ErrorDetails, own: set[tuple[KeyPath, str]], data: Mapping[str, Any]) -> bool:
+    """Whether it is a common block's mistake, seen again through a table; or a list short of items that are wrong."""
+    at = _path(error)
+    if error["type"] == "too_short" and error["input"]:
+        return True
+    if len(at) < 4 or at[0] != "tables" or at[2] not in STAGE_BLOCKS or (at[2:], error["msg"]) not in own:
+        return False
+    block = data["tables"][at[1]].get(at[2])
+    return not isinstance(block, dict) or at[3] not in block
+
+
+def _explain(error: ErrorDetails, at: KeyPath, origins: Origins) -> Mistake:
+    kind, context = error["type"], error.get("ctx", {})
     if kind == "missing":
-        return f"{document.place(at)}: {dotted(at)} is missing"
+        about = described(at)
+        return Mistake(at, f"{dotted(at)} is missing{f': {about}' if about else ''}")
+    if kind == "needed":
+        return Mistake(at, f"{dotted(at)} is missing: {error['msg']}")
     if kind == "extra_forbidden":
-        return f"{where}: {dotted(at)} is no key that icekeeper knows; {nearest(str(at[-1]), _keys_at(at[:-1]))}"
-    message = _SENTENCES.get(kind, error["msg"].removeprefix("Value error, "))
-    if not at or isinstance(error["input"], dict | list):
-        return f"{where}: {dotted(at)}{': ' if at else ''}{message}"
-    shown = HIDDEN if is_secret(str(at[-1])) else hide_in_text(repr(error["input"]))
-    return f"{where}: {dotted(at)}: {shown} is not allowed: {message}"
+        return Mistake(at, unknown(at))
+    if kind == "contradiction":
+        other = (*at[:-1], context["other"])
+        where = other if not origins.given(at) and origins.given(other) else at
+        return Mistake(where, f"{dotted(at[:-1])}: {error['msg']}")
+    if kind == "listed_twice":
+        first = ("tables", context["first"], "name")
+        line = origins.document.line(first) if origins.variable(first) is None else None
+        there = f"stands in line {line}" if line is not None else f"is {dotted(first)}"
+        return Mistake(at, f"{dotted(at)}: {error['input']!r} is listed twice; it {there} already")
+    allowed = _allowed(kind, error, at)
+    if error["input"] is None and origins.given(at):
+        field = field_at(at)
+        or_not = ", or left out" if field is None or not field.is_required() else ""
+        return Mistake(at, f"{dotted(at)} is empty: {allowed}{or_not}")
+    if isinstance(error["input"], dict | list | tuple):
+        return Mistake(at, f"{dotted(at)}: {allowed}")
+    return Mistake(at, f"{dotted(at)}: {_shown(at, error['input'], origins)} is not allowed: {allowed}")
 
 
-def _origin(at: KeyPath, document: Document, variables: dict[KeyPath, str]) -> str:
-    for length in range(len(at), 0, -1):
-        if (variable := variables.get(at[:length])) is not None:
-            return f"environment variable {variable}"
-    return document.place(at)
+def _allowed(kind: str, error: ErrorDetails, at: KeyPath) -> str:
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return f"it is one of {', '.join(choices)}" if choices[1:] else f"it can only be {choices[0]}"
+    if _ABOUT_NUMBERS.fullmatch(kind):
+        return number_at(at)
+    if kind == "string_type" and isinstance(error["input"], dict | list | tuple | None):
+        return _SENTENCES[kind]
+    if kind == "string_type":
+        return "it has to be text: put it in quotes"
+    if kind == "model_type" and error["input"] is False and "enabled" in keys_at(at):
+        return f"{_BLOCK}: {{enabled: false}} turns it off"
+    return _SENTENCES.get(kind, error["msg"].removeprefix("Value error, "))
 
 
-def _is_tag(part: str | int) -> bool:
-    """pydantic puts the branch of a union into the path of an error; no such key is in the file."""
-    return isinstance(part, str) and (part in {"bool", "int", "float", "str"} or "[" in part)
-
-
-def _keys_at(at: KeyPath) -> list[str]:
-    model: type[BaseModel] = Settings
-    for part in at:
-        if isinstance(part, int) or part not in model.model_fields:
-            continue
-        inner = _model_in(model.model_fields[part].annotation)
-        if inner is None:
-            return []
-        model = inner
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if (found := _model_in(argument)) is not None:
-            return found
-    return None
+def _shown(at: KeyPath, value: object, origins: Origins) -> str:
+    """The value as its author wrote it, but no secret."""
+    if any(is_secret(str(part)) for part in at) and not str(at[-1]).endswith("_file"):
+        return HIDDEN
+    written = origins.document.written.get(at) if origins.variable(at) is None else None
+    text = hide_in_text(_CREDENTIALS.sub(rf"\g<1>{HIDDEN}\g<2>", str(value) if written is None else written))
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return repr(text) if written is None and isinstance(value, str) else text

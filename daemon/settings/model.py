@@ -8,24 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from daemon.core.calendar import Calendar
 from daemon.core.policy import RunPolicy, TablePolicy
-from daemon.settings.tables import Audit, Block, Compact, Expire, Table
-from daemon.settings.values import (
-    AbsolutePath,
-    Cron,
-    Dsn,
-    Duration,
-    HttpUrl,
-    Identifier,
-    ListenAddress,
-    NotYet,
-    Size,
-    TextMap,
-    TimeZone,
-)
+from daemon.settings.addresses import ListenAddress
+from daemon.settings.systems import DEFAULT_PACKAGES, Catalog, ClickHouse, Offload, Postgres, Spark
+from daemon.settings.tables import Audit, Block, Compact, Expire, Table, completed, misfits, refuse
+from daemon.settings.values import AbsolutePath, Duration, NotYet, Size
+from daemon.settings.when import Cron, TimeZone, calendar_of
+
+__all__ = ["DEFAULT_PACKAGES", "Schedule", "Settings"]
 
 
 class Schedule(Block):
@@ -36,104 +30,9 @@ class Schedule(Block):
     catch_up: Duration = timedelta(hours=12)
     """A slot missed while icekeeper was down is done at its start if it is younger than this."""
 
-
-ENV_PREFIX = "ICEKEEPER_"
-STAGE_BLOCKS = ("compact", "expire", "audit")
-
-# Tested together: Spark 4.1 has an Iceberg runtime from 1.11 on. JDBC catalogs need a driver of their database.
-DEFAULT_PACKAGES = (
-    "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0",
-    "org.apache.iceberg:iceberg-aws-bundle:1.12.0",
-    "org.postgresql:postgresql:42.7.13",
-)
-
-
-class Spark(Block):
-    master: Annotated[str, Field(pattern=r"^(local(\[(\d+|\*)\])?|(spark|k8s)://.+|yarn)$")] = "local[2]"
-    """Spark's master: local[N], spark://host:7077, k8s://..., yarn."""
-    driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "2g"
-    """The heap of Spark's JVM, as Spark writes it: 2g, 1500m."""
-    jars: tuple[str, ...] = ()
-    """Paths of jars. Given, nothing is fetched: they have to hold Iceberg's runtime and what the catalog needs."""
-    packages: tuple[Annotated[str, Field(pattern=r"^[^:\s]+:[^:\s]+:[^:\s]+$")], ...] | None = None
-    """Maven coordinates fetched at the first start; by default Iceberg's runtime, its AWS bundle and PostgreSQL's
-    driver, or none where jars are given."""
-    home: Path | None = None
-    """Another Spark than the one icekeeper brings. SPARK_HOME of the environment is ignored."""
-    recycle: Duration = timedelta(days=1)
-    """The session is renewed after this time, between runs."""
-    conf: TextMap = Field(default_factory=dict)
-    """Any Spark setting. Those whose name says secret, password or token stay off the JVM's command line."""
-
-
-_CATALOG_NEEDS = {"rest": ("uri",), "jdbc": ("uri", "warehouse"), "hive": ("uri",), "hadoop": ("warehouse",)}
-
-
-class Catalog(Block):
-    name: Annotated[Identifier, Field(pattern=r"^[A-Za-z0-9_]+$")]
-    """The catalog's name in Spark. In a JDBC catalog it is part of the key: another name hides every table."""
-    type: Literal["rest", "jdbc", "hadoop", "hive", "glue", "custom"]
-    """Iceberg's catalog type; custom takes its class from properties: catalog-impl."""
-    uri: str | None = None
-    """Where the catalog is: http://... (rest), jdbc:postgresql://... (jdbc), thrift://... (hive)."""
-    warehouse: str | None = None
-    """The warehouse's location, or its name on a REST catalog."""
-    properties: TextMap = Field(default_factory=dict, repr=False)
-    """Any catalog property (s3.endpoint, jdbc.user, ...). NAME_file reads NAME's value from a file."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> Catalog:
-        for needed in _CATALOG_NEEDS.get(self.type, ()):
-            if getattr(self, needed) is None:
-                raise ValueError(f"a {self.type} catalog needs {needed}")
-        if self.type == "jdbc" and not (self.uri or "").startswith("jdbc:"):
-            raise ValueError("the uri of a jdbc catalog begins with jdbc:, like jdbc:postgresql://host/database")
-        if self.type == "custom" and "catalog-impl" not in self.properties:
-            raise ValueError("a custom catalog needs properties: {catalog-impl: its class}")
-        return self
-
-    def spark_properties(self) -> dict[str, str]:
-        """What follows `spark.sql.catalog.NAME.` in Spark's settings."""
-        own = {"uri": self.uri, "warehouse": self.warehouse}
-        if self.type != "custom":
-            own["type"] = self.type
-        return {**{key: value for key, value in own.items() if value is not None}, **self.properties}
-
-
-class ClickHouse(Block):
-    url: HttpUrl
-    """The HTTP interface: http://clickhouse:8123. No user or password in it."""
-    database: Identifier
-    """The database of the sources; a source may name another one: other.table."""
-    user: str = "default"
-    password: SecretStr = SecretStr("")
-    """Rather a password_file, or ICEKEEPER_CLICKHOUSE__PASSWORD."""
-    password_file: Path | None = None
-    """A file that holds the password."""
-    settings: dict[str, str | int | float] = {"max_memory_usage": 4 * 1024**3}  # noqa: RUF012 - pydantic copies it
-    """ClickHouse settings of every count; max_execution_time follows the audit's timeout."""
-
-
-class Postgres(Block):
-    dsn: Dsn
-    """postgresql://user@host:port/database, without the password."""
-    password: SecretStr | None = None
-    """Rather a password_file, or ICEKEEPER_POSTGRES__PASSWORD."""
-    password_file: Path | None = None
-    """A file that holds the password."""
-
-    def secret(self) -> str | None:
-        """The password, in clear."""
-        return self.password.get_secret_value() if self.password is not None else None
-
-
-class Offload(Block):
-    table: Identifier = "offload_watermarks"
-    """The table in which the offload keeps its watermarks; that it is absent is fine."""
-    dsn: Dsn | None = None
-    """Where that table is, if not in icekeeper's own database."""
-    password: SecretStr | None = None
-    password_file: Path | None = None
+    def calendar(self) -> Calendar:
+        """The slots."""
+        return calendar_of(self.cron, self.timezone)
 
 
 class Run(Block):
@@ -146,6 +45,8 @@ class Run(Block):
 
 
 class Http(Block):
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["token", "token_file"]}})
+
     listen: ListenAddress = "127.0.0.1:9420"
     """The address of metrics, health and page. Port 0 takes any free one."""
     token: SecretStr | None = None
@@ -161,80 +62,70 @@ class Http(Block):
 
 class Logs(Block):
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important lines that are still written."""
     format: Literal["auto", "json", "console"] = "auto"
     """auto: colours on a terminal, JSON elsewhere."""
     retention: Duration = timedelta(days=400)
     """How long the ledger keeps the logs of runs."""
 
 
-class Settings(BaseSettings):
+class Settings(Block):
     """icekeeper's settings: one YAML file, and ICEKEEPER_BLOCK__KEY of the environment over it."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        title="icekeeper",
-    )
+    model_config = ConfigDict(title="icekeeper")
 
     schedule: Schedule = Schedule()
+    """When the nights are."""
     mode: Literal["maintain", "observe"] = "maintain"
     """observe: plans and audits, but changes no table (for the days of a cut-over)."""
-    replicas: Annotated[bool, NotYet] = False
+    replicas: Annotated[bool, NotYet, Field(json_schema_extra={"const": False})] = False
     """true: a lease in PostgreSQL lets a standby take over. Not available yet."""
     spark: Spark = Spark()
+    """The engine: one Spark session that stays warm."""
     catalog: Catalog
+    """The Iceberg catalog that holds the tables."""
     clickhouse: ClickHouse
+    """The ClickHouse that the tables are offloaded from: the audit counts there."""
     postgres: Postgres
+    """The PostgreSQL database of the ledger: runs, tasks, audits, logs."""
     offload: Offload = Offload()
+    """How far the offload has come, by its own table."""
     run: Run = Run()
+    """What holds for a whole run."""
     compact: Compact = Compact()
+    """How small files are packed together; a table may differ."""
     expire: Expire = Expire()
+    """Which snapshots go; a table may differ."""
     audit: Audit = Audit()
+    """How both sides are counted and judged; a table may differ."""
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
+    """The tables, in the order in which a night works on them."""
     http: Http = Http()
+    """The HTTP server: metrics, health, API and page."""
     logs: Logs = Logs()
-    notify: Annotated[tuple[str, ...], NotYet] = ()
+    """The daemon's own log lines."""
+    notify: Annotated[tuple[str, ...], NotYet, Field(json_schema_extra={"maxItems": 0})] = ()
     """Whom to tell. Not available yet."""
     state_dir: AbsolutePath = Path("/var/lib/icekeeper")
     """Where icekeeper keeps its lock, logs of runs and Spark's scratch files."""
 
+    @model_validator(mode="wrap")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what it is given: `file.py` has merged the environment already, before it read the secret files."""
-        return (init_settings,)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _blocks_reach_tables(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """A table's compact, expire and audit blocks hold only what differs: the rest is the common block's."""
-        tables = data.get("tables")
-        if not isinstance(tables, list):
-            return data
-        return {**data, "tables": [_completed(table, data) if isinstance(table, dict) else table for table in tables]}
-
-    @model_validator(mode="after")
-    def _tables_fit(self) -> Settings:
-        seen: set[str] = set()
-        for table in self.tables:
-            if table.name in seen:
-                raise ValueError(f"tables: {table.name} is listed twice")
-            if table.name.startswith(f"{self.catalog.name}.") and table.name.count(".") > 1:
-                short = table.name.removeprefix(f"{self.catalog.name}.")
-                raise ValueError(f"tables: {table.name} is named without its catalog: {short}")
-            seen.add(table.name)
-        if not any(table.enabled for table in self.tables):
-            raise ValueError("tables: none of them is enabled")
-        return self
+    def _all_at_once(cls, data: Any, judge: ModelWrapValidatorHandler[Settings]) -> Settings:
+        """Completes the tables' blocks, and judges the tables together whatever is wrong with any single value."""
+        if not isinstance(data, dict):
+            return judge(data)
+        catalog = data.get("catalog")
+        found = misfits(data.get("tables"), catalog.get("name") if isinstance(catalog, dict) else None)
+        if "tables" in data:
+            data = {**data, "tables": completed(data["tables"], data)}
+        try:
+            settings = judge(data)
+        except ValidationError as exc:
+            found = [*(_again(error) for error in exc.errors(include_url=False)), *found]
+        if found:
+            refuse(found)
+        return settings
 
     def policies(self) -> tuple[TablePolicy, ...]:
         """The enabled tables in their order, each with what is to be done with it."""
@@ -253,10 +144,7 @@ class Settings(BaseSettings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _completed(table: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    completed = dict(table)
-    for block in STAGE_BLOCKS:
-        common, own = data.get(block, {}), table.get(block, {})
-        if isinstance(common, dict) and isinstance(own, dict):
-            completed[block] = {**common, **own}
-    return completed
+def _again(error: Any) -> InitErrorDetails:
+    """An error as it was found, to be raised together with others."""
+    kind = PydanticCustomError(error["type"], "{said}", {**error.get("ctx", {}), "said": error["msg"]})
+    return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"])

@@ -37,7 +37,9 @@ def _write_defaults(definition: dict[str, Any], model: type[BaseModel]) -> None:
         warnings.simplefilter("ignore")  # that the required keys are not there is what we mean
         defaults = model.model_construct().model_dump(mode="json")
     for key, described in definition["properties"].items():
-        if "default" in described and key in defaults and not isinstance(defaults[key], dict):
+        if "$ref" in described:
+            described.pop("default", None)  # a block's keys have their own, and a table's come from the common block
+        elif "default" in described and key in defaults:
             described["default"] = defaults[key]
 
 

@@ -42,7 +42,7 @@ from daemon.sandbox.postgres import Postgres as Server
 from daemon.sandbox.process import Janitor, free_ports
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
-REVISIONS = ["0001_ledger"]
+REVISIONS = ["0001_ledger", "0002_acks"]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
 
@@ -238,7 +238,7 @@ async def test_a_fresh_database_is_migrated_once(empty: Database) -> None:
     assert await pending(empty.dsn, PASSWORD) == []
     assert await empty.migrate() == []
     assert empty.rows() == {"runs": 0, "tasks": 0, "logs": 0, "audit_log": 0}
-    assert empty.sql("SELECT version_num FROM icekeeper_schema_version") == [("0001_ledger",)]
+    assert empty.sql("SELECT version_num FROM icekeeper_schema_version") == [(REVISIONS[-1],)]
 
 
 async def test_two_that_migrate_at_once_do_not_collide(empty: Database) -> None:
@@ -248,7 +248,7 @@ async def test_two_that_migrate_at_once_do_not_collide(empty: Database) -> None:
 
 async def test_the_tables_come_to_where_the_search_path_leads(empty: Database) -> None:
     await empty.migrate()
-    assert len(empty.tables()) == 5
+    assert len(empty.tables()) == 6
     assert empty.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
     with pytest.raises(PermanentError, match=r"has been selected to create in.*search_path"):
         await migrate(f"{empty.dsn}_nowhere", PASSWORD)

@@ -45,13 +45,16 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def running(
-    *arguments: str | Path, config: Path, log: Path, at: datetime | None = None
+    *arguments: str | Path, config: Path, log: Path, out: Path | None = None, at: datetime | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The program under way, its stderr in `log`; it and its children are gone when the block ends."""
+    """The program under way, its stderr in `log` and its stdout there or in `out`.
+
+    It and its children are gone when the block ends.
+    """
     start = ["-m", "daemon"] if at is None else ["-c", _AT, at.isoformat()]
     command = [sys.executable, *start, *map(str, arguments), "--config", str(config)]
-    with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment())
+    with log.open("ab") as errors, (out or log).open("ab" if out is None else "wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment())
     family = [psutil.Process(process.pid)]
     try:
         yield process

@@ -149,6 +149,21 @@ def test_a_bad_configuration_exits_2_with_every_mistake(place: Place, tmp_path: 
     assert "expire.older_then is no key that icekeeper knows; did you mean older_than?" in done.stderr
 
 
+def test_a_doubtful_configuration_is_good_and_warns_also_where_its_secrets_are_not(tmp_path: Path) -> None:
+    config = tmp_path / "icekeeper.yaml"
+    shipped = (Path(__file__).parents[2] / "config" / "icekeeper.yaml").read_text()
+    config.write_text(shipped.replace('cron: "0 2 * * *"', 'cron: "5 0 * * *"'))
+    assert "/run/secrets" in icekeeper("config", "check", config=config).stderr
+
+    done = icekeeper("config", "check", "--no-secrets", config=config)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert "warning: schedule.cron ('5 0 * * *' in UTC) begins a night less than 30 minutes after" in done.stderr
+
+    told = document(icekeeper("config", "check", "--no-secrets", "--json", config=config))
+    assert (told["ok"], told["tables"], told["settings_hash"]) == (True, 10, None)
+    assert told["warnings"][0].startswith("schedule.cron")
+
+
 def test_a_good_configuration_is_shown_without_its_secrets(place: Place) -> None:
     assert icekeeper("config", "check", config=place.config).returncode == 0
     shown = icekeeper("config", "show", config=place.config)

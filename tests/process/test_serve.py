@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from datetime import timedelta
@@ -17,6 +18,11 @@ from tests.process.program import children, fetch, icekeeper, metrics, running, 
 
 # The daemon's clock when it starts: time enough to look around before the night.
 BEFORE = SLOT - timedelta(seconds=25)
+# Time enough for the program to start on a busy machine: a slot that passes before is none of this start's.
+SHORTLY_BEFORE = SLOT - timedelta(seconds=10)
+
+# Where it matters when a night begins and not what it does: no JVM comes up.
+NO_SPARK = {"home": "/nowhere"}
 
 
 @pytest.fixture
@@ -84,7 +90,7 @@ def test_sigterm_in_the_middle_of_a_night_records_it_as_interrupted(world: World
     base = "http://" + yaml.safe_load(config.read_text())["http"]["listen"]
     assert icekeeper("migrate", config=config).returncode == 0
 
-    with running("serve", config=config, log=log, at=SLOT - timedelta(seconds=3)) as daemon:
+    with running("serve", config=config, log=log, at=SHORTLY_BEFORE) as daemon:
         wait_for("the night to begin", lambda: metrics(base).get("icekeeper_run_in_progress") == 1)
         wait_for("a JVM", lambda: "engine_started" in log.read_text())
         family = children(daemon.pid)
@@ -95,6 +101,64 @@ def test_sigterm_in_the_middle_of_a_night_records_it_as_interrupted(world: World
     assert runs(world) == [("interrupted", "schedule", SLOT)]
     # What was begun and not finished left the table whole.
     assert world.rows_iceberg(COINBASE) > 0
+
+
+def test_a_slot_that_comes_due_in_a_pause_waits_and_begins_when_that_is_over(world: World, tmp_path: Path) -> None:
+    config, log = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state"), tmp_path / "stderr"
+    base = "http://" + yaml.safe_load(config.read_text())["http"]["listen"]
+    assert icekeeper("migrate", config=config).returncode == 0
+    edit(config, spark=NO_SPARK)
+    assert icekeeper("pause", "--note", "moving the warehouse", config=config).returncode == 0
+
+    with running("serve", config=config, log=log, at=SHORTLY_BEFORE) as daemon:
+        wait_for("the slot to be held", lambda: "slot_paused" in log.read_text())
+        paused = metrics(base)
+        assert (paused["icekeeper_paused"], paused["icekeeper_paused_until_timestamp_seconds"]) == (1, 0)
+        assert paused["icekeeper_next_run_timestamp_seconds"] == (SLOT + timedelta(days=1)).timestamp()
+        assert "run_started" not in log.read_text()
+        assert icekeeper("unpause", config=config).returncode == 0
+        wait_for("the night to begin", lambda: runs(world))
+        assert metrics(base)["icekeeper_paused"] == 0
+        os.kill(daemon.pid, signal.SIGTERM)
+        assert daemon.wait(60) == 0
+    assert runs(world) == [("interrupted", "catch_up", SLOT)]
+    said = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sum(line["event"] == "slot_paused" for line in said) == 1
+    assert "moving the warehouse" in next(line["told"] for line in said if line["event"] == "slot_paused")
+
+
+def test_a_slot_that_waited_too_long_is_recorded_as_missed_and_open_findings_are_shown(
+    world: World, tmp_path: Path
+) -> None:
+    config, log = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state"), tmp_path / "stderr"
+    base = "http://" + yaml.safe_load(config.read_text())["http"]["listen"]
+    edit(config, schedule={"catch_up": "3s"}, spark=NO_SPARK)
+    assert icekeeper("migrate", config=config).returncode == 0
+    world.postgres.execute(
+        world.postgres_database,
+        """
+        INSERT INTO maintenance_audit_log (run_id, run_timestamp, iceberg_table, ch_source, layer, audit_window_hours,
+          window_start, window_end, delta, status)
+        VALUES (gen_random_uuid(), '2026-02-17 02:05Z', $1, 'x', 'bronze', 24, '2026-02-16 00:00Z', '2026-02-17 00:00Z',
+          -100, 'missing_data')
+        """,
+        COINBASE,
+    )
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "pause.json").write_text("this is no pause")
+
+    with running("serve", config=config, log=log, at=SHORTLY_BEFORE) as daemon:
+        open_days = f'icekeeper_open_findings{{table="{COINBASE}"}}'
+        wait_for("the open finding", lambda: metrics(base).get(open_days) == 1)
+        assert metrics(base)[f'icekeeper_open_findings{{table="{GOLD}"}}'] == 0
+        wait_for("the missed slot", lambda: metrics(base).get('icekeeper_runs_total{outcome="missed"}') == 1)
+        wait_for("its record", lambda: runs(world))
+        assert runs(world) == [("missed", "catch_up", SLOT)]
+        os.kill(daemon.pid, signal.SIGTERM)
+        assert daemon.wait(60) == 0
+    assert "pause.json can't be read" in log.read_text()
+    assert "slot_missed" in log.read_text()
+    assert "missed" in icekeeper("history", config=config).stdout
 
 
 def test_a_daemon_with_a_bad_configuration_does_not_start(tmp_path: Path) -> None:

@@ -268,9 +268,11 @@ async def test_a_part_that_is_down_is_met_with_retries_then_probed_once_and_then
     assert report.outcome is RunOutcome.FAILED
     for stage in Stage:
         assert outcomes(report, stage) == [(FAILED, reason)] * 4
-        assert attempts(report, stage) == [2, 1, 0, 0]
-    assert world.clock.slept == [120.0, 60.0, 120.0]
-    assert [call.table for call in world.called("inspect")] == [SILVER, SILVER, KRAKEN] * 2
+    assert attempts(report, Stage.COMPACT) == [2, 1, 0, 0]
+    # What the stage before found down is only probed.
+    assert attempts(report, Stage.EXPIRE) == attempts(report, Stage.AUDIT) == [1, 0, 0, 0]
+    assert world.clock.slept == [120.0]
+    assert [call.table for call in world.called("inspect")] == [SILVER, SILVER, KRAKEN, SILVER]
 
 
 async def test_a_task_that_is_not_tried_says_why_and_after_whom(world: World) -> None:
@@ -279,6 +281,39 @@ async def test_a_task_that_is_not_tried_says_why_and_after_whom(world: World) ->
         assert task.error is not None
         assert all(word in task.error for word in ("not tried", SILVER, KRAKEN))
         assert (task.before, task.after, task.duration_s) == (None, None, 0.0)
+
+
+async def test_a_task_that_is_not_tried_because_of_the_stage_before_names_that(world: World) -> None:
+    world.lakehouse.down = transient(Reason.CATALOG_DOWN)
+    for task in of_stage(await night(world), Stage.EXPIRE)[1:]:
+        assert task.error == f"not tried, as compact of {KRAKEN} and {SILVER} failed alike"
+
+
+async def test_a_part_that_is_up_again_in_the_next_stage_is_met_as_if_nothing_had_been(world: World) -> None:
+    for name in NAMES:
+        world.lakehouse.script("compact", name, *[fails(transient(Reason.STORAGE_DOWN))] * 2)
+    world.lakehouse.script("expire", KRAKEN, fails(transient(Reason.STORAGE_DOWN)))
+    report = await night(world)
+    assert attempts(report, Stage.COMPACT) == [2, 1, 0, 0]
+    assert attempts(report, Stage.EXPIRE) == [1, 2, 1, 1]
+    assert outcomes(report, Stage.EXPIRE) == outcomes(report, Stage.AUDIT) == ALL_DONE
+
+
+async def test_one_failure_at_the_end_of_a_stage_costs_the_next_one_no_retry(world: World) -> None:
+    down = transient(Reason.STORAGE_DOWN)
+    world.lakehouse.script("compact", BINANCE, fails(down), fails(down))
+    world.lakehouse.script("expire", SILVER, fails(down))
+    report = await night(world)
+    assert attempts(report, Stage.EXPIRE) == [2, 1, 1, 1]
+    assert outcomes(report, Stage.EXPIRE) == ALL_DONE
+
+
+async def test_a_probe_that_meets_another_part_down_is_followed_by_that_parts_probe(world: World) -> None:
+    world.lakehouse.down = transient(Reason.CATALOG_DOWN)
+    world.source.down = transient(Reason.SOURCE_DOWN)
+    report = await night(world)
+    assert outcomes(report, Stage.AUDIT) == [(FAILED, Reason.SOURCE_DOWN)] * 4
+    assert attempts(report, Stage.AUDIT) == [1, 1, 0, 0]
 
 
 async def test_audits_that_are_not_tried_have_their_error_rows_all_the_same(world: World) -> None:

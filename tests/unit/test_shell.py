@@ -32,7 +32,6 @@ from daemon.service import console
 from daemon.service.lock import RunLockHeld, run_lock
 from daemon.service.metrics import Metrics
 from daemon.service.reports import report_document
-from daemon.service.scheduler import calendar_of
 from daemon.settings.model import Schedule
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
@@ -141,10 +140,10 @@ def test_a_report_as_a_document_has_the_promised_names() -> None:
 
 
 def test_the_cron_line_gives_the_slots() -> None:
-    calendar = calendar_of(Schedule(cron="0 2 * * *", timezone="Europe/Berlin"))
+    calendar = Schedule(cron="0 2 * * *", timezone="Europe/Berlin").calendar()
     assert calendar.next_slot(datetime(2026, 2, 17, 12, tzinfo=UTC)) == datetime(2026, 2, 18, 1, tzinfo=UTC)
     assert calendar.next_slot(datetime(2026, 2, 18, 1, tzinfo=UTC)) == datetime(2026, 2, 19, 1, tzinfo=UTC)
-    weekly = calendar_of(Schedule(cron="0 2 * * sun", timezone="UTC"))
+    weekly = Schedule(cron="0 2 * * sun", timezone="UTC").calendar()
     assert weekly.next_slot(SLOT) == datetime(2026, 2, 22, 2, tzinfo=UTC)
 
 

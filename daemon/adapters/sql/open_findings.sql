@@ -1,0 +1,59 @@
+-- The findings of the tables $1 that are open: windows whose rows lack or could not be counted, and that nobody closed.
+--
+-- What a window's audits say, taken together:
+-- * Only our own count (run_id): who wrote here before icekeeper counted by other rules.
+-- * The newest that could count is the verdict. One that could not (error) is a finding only where none ever could: a
+--   day that was proven stays proven, one that lacks rows goes on lacking them.
+-- * A word that is none of ours, put there by hand, closes the window.
+-- * An `ok` of a longer window on the same UTC day closes it, too. One of several days doesn't: 1 % of a week may be a
+--   whole hour of a day.
+-- An acknowledgement closes a window for as many missing rows as were known then: finding no more of them opens nothing,
+-- finding more does. It ends when the window is `ok` in between.
+--
+-- The casts make one shape of what adopted tables hold: see store_audit.sql.
+WITH verdict AS (
+  SELECT DISTINCT ON (audit.iceberg_table, audit.window_start, audit.window_end)
+         audit.iceberg_table::text AS iceberg_table,
+         audit.window_start::timestamptz AS window_start, audit.window_end::timestamptz AS window_end,
+         audit.status::text AS status, audit.delta::bigint AS delta,
+         CASE WHEN audit.status::text = 'error' THEN 0 ELSE greatest(-audit.delta::bigint, 0) END AS rows_missing,
+         audit.run_id, audit.run_timestamp::timestamptz AS audited_at
+  FROM maintenance_audit_log AS audit
+  WHERE audit.iceberg_table = ANY($1::text[]) AND audit.run_id IS NOT NULL
+  ORDER BY audit.iceberg_table, audit.window_start, audit.window_end,
+           audit.status::text = 'error', audit.run_timestamp DESC, audit.id DESC
+)
+SELECT verdict.*, coalesce(first.found_at, verdict.audited_at) AS since
+FROM verdict
+-- The longest window that a verdict on this one may come from.
+CROSS JOIN LATERAL (
+  SELECT date_trunc('day', verdict.window_start) AS day_start,
+         greatest(verdict.window_end, date_trunc('day', verdict.window_start) + interval '1 day') AS day_end
+) AS longest
+CROSS JOIN LATERAL (
+  SELECT coalesce(max(ok.run_timestamp)::timestamptz, '-infinity') AS at
+  FROM maintenance_audit_log AS ok
+  WHERE ok.iceberg_table = verdict.iceberg_table AND ok.run_id IS NOT NULL AND ok.status::text = 'ok'
+    AND ok.window_start BETWEEN longest.day_start AND verdict.window_start
+    AND ok.window_end BETWEEN verdict.window_end AND longest.day_end
+) AS proven
+CROSS JOIN LATERAL (
+  SELECT coalesce(max(ack.rows_missing), -1) AS rows_missing
+  FROM maintenance_acks AS ack
+  WHERE ack.iceberg_table = verdict.iceberg_table AND ack.audited_at > proven.at
+    AND ack.window_start BETWEEN longest.day_start AND verdict.window_start
+    AND ack.window_end BETWEEN verdict.window_end AND longest.day_end
+) AS acked
+-- When it was first found: since the window was last proven, and beyond what was acknowledged.
+CROSS JOIN LATERAL (
+  SELECT min(bad.run_timestamp)::timestamptz AS found_at
+  FROM maintenance_audit_log AS bad
+  WHERE bad.iceberg_table = verdict.iceberg_table AND bad.run_id IS NOT NULL
+    AND bad.window_start = verdict.window_start AND bad.window_end = verdict.window_end
+    AND bad.status::text <> 'ok' AND (bad.status::text <> 'error' OR verdict.status = 'error')
+    AND bad.run_timestamp > proven.at
+    AND CASE WHEN bad.status::text = 'error' THEN 0 ELSE greatest(-bad.delta, 0) END > acked.rows_missing
+) AS first
+WHERE verdict.status IN ('warning', 'missing_data', 'error')
+  AND verdict.audited_at > proven.at
+  AND verdict.rows_missing > acked.rows_missing

@@ -1,0 +1,86 @@
+"""Secrets that stand in files: a key X_file gives the value of X. Only this module reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from daemon.core.secrets import HIDDEN
+from daemon.settings.document import KeyPath, dotted
+from daemon.settings.mistakes import Mistake, Origins
+
+_SUFFIX = "_file"
+# The keys that X_file may give, by block; of catalog.properties it may give any.
+_SECRETS = {"clickhouse": "password", "postgres": "password", "offload": "password", "http": "token"}
+_PROPERTIES = ("catalog", "properties")
+# Whoever names a larger file means another one; and /dev/zero has no end.
+_LARGEST = 64 * 1024
+_WANTED = "it has to be a text file that holds the secret alone"
+
+
+def with_secrets(data: dict[str, Any], origins: Origins, *, read: bool) -> tuple[dict[str, Any], list[Mistake]]:
+    """The data with every X that an X_file names, and what is wrong with those files.
+
+    `read` False: a placeholder takes the place of each, for machines on which the files are not.
+    """
+    mistakes: list[Mistake] = []
+    for block, at, key in _named(data):
+        name = (*at, key + _SUFFIX)
+        file = block[key + _SUFFIX]
+        if at == _PROPERTIES:
+            del block[key + _SUFFIX]  # Spark is not to see it
+        # A variable of the environment wins over the file, whichever of the two forms it takes.
+        if (*at, key) in origins.variables:
+            continue
+        if not isinstance(file, str) or not file.strip():
+            if file is not None:
+                mistakes.append(Mistake(name, f"{dotted(name)}: it has to be the path of a file"))
+                block.pop(key + _SUFFIX, None)
+            continue
+        if block.get(key) is not None and name not in origins.variables:
+            mistakes.append(Mistake(name, f"{dotted(name)}: {key} is given as well: one of the two has to go"))
+            continue
+        try:
+            # A relative path is meant beside the file that names it.
+            block[key] = _secret(origins.document.path.parent / file, key) if read else HIDDEN
+        except ValueError as exc:
+            mistakes.append(Mistake(name, f"{dotted(name)}: {exc}"))
+    return data, mistakes
+
+
+def _secret(path: Path, key: str) -> str:
+    """ValueError says what is wrong with the file; nothing of what it holds."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as exc:
+        raise ValueError(f"{path} can't be read: {exc.strerror}; {_WANTED}") from exc
+    except ValueError as exc:  # a zero byte
+        raise ValueError(f"no file can have this name; {_WANTED}") from exc
+    if len(content) > _LARGEST:
+        raise ValueError(f"{path} is larger than {_LARGEST // 1024} KiB; {_WANTED}")
+    try:
+        secret = content.decode().strip()
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"{path} is not UTF-8 text; {_WANTED}") from exc
+    if not secret:
+        raise ValueError(f"{path} is empty; {_WANTED}")
+    if key in _SECRETS.values() and len(secret.splitlines()) > 1:
+        raise ValueError(f"{path} holds several lines; {_WANTED}")
+    return secret
+
+
+def _named(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], KeyPath, str]]:
+    """Every X_file: its block (copied into `data`, to be changed), where that is, and X."""
+    for name, key in _SECRETS.items():
+        if isinstance(data.get(name), dict) and key + _SUFFIX in data[name]:
+            data[name] = dict(data[name])
+            yield data[name], (name,), key
+    catalog = data.get("catalog")
+    if isinstance(catalog, dict) and isinstance(catalog.get("properties"), dict):
+        properties = dict(catalog["properties"])
+        data["catalog"] = {**catalog, "properties": properties}
+        for name in catalog["properties"]:
+            if name.endswith(_SUFFIX):
+                yield properties, _PROPERTIES, name.removesuffix(_SUFFIX)

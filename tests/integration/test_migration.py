@@ -1,0 +1,148 @@
+"""The steps of docs/migration.md on real parts: beside the old flow and in its place; to JDBC; and back."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from daemon.adapters.host import Host
+from daemon.adapters.sql.migrations import migrate
+from daemon.core.model import RunOutcome, Stage, TaskOutcome, Trigger
+from daemon.core.reasons import Reason
+from daemon.sandbox import Offload
+from daemon.service.parts import build, wall_clock
+from daemon.settings import load
+from tests.conftest import BINANCE, GOLD, SLOT, MakeNight, Night, no_waiting, outcomes, tell_session, world_clock
+
+PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
+
+# The audit table as the workflow server's flow made it, and a row as it writes them.
+FLOW_TABLE = """
+    CREATE TABLE maintenance_audit_log (
+      id serial PRIMARY KEY, run_timestamp timestamptz NOT NULL DEFAULT now(), iceberg_table varchar(100) NOT NULL,
+      ch_source varchar(100) NOT NULL, layer varchar(20) NOT NULL, audit_window_hours int NOT NULL,
+      window_start timestamptz NOT NULL, window_end timestamptz NOT NULL, ch_row_count bigint NOT NULL,
+      iceberg_row_count bigint NOT NULL, delta bigint NOT NULL, delta_pct numeric(8,4), status varchar(20) NOT NULL,
+      notes text)
+"""
+FLOW_ROW = """
+    INSERT INTO maintenance_audit_log (run_timestamp, iceberg_table, ch_source, layer, audit_window_hours, window_start,
+      window_end, ch_row_count, iceberg_row_count, delta, delta_pct, status)
+    VALUES ($1, $2, 'source', 'bronze', 24, $3, $4, 100, 94, -6, -6, 'missing_data')
+"""
+
+
+def query_of_the_page() -> str:
+    (query,) = re.findall(r"```sql\n(SELECT ours.*?);\n```", PAGE, re.DOTALL)
+    assert isinstance(query, str)
+    return query
+
+
+def observing(document: dict[str, Any]) -> None:
+    document["mode"] = "observe"
+
+
+async def test_beside_the_flow_in_its_place_and_back(make_night: MakeNight) -> None:
+    night = await make_night(BINANCE, GOLD, migrated=False, change=observing)
+    flow = (SLOT, BINANCE, SLOT - timedelta(hours=26), SLOT - timedelta(hours=2))
+    night.ledger(FLOW_TABLE)
+    night.ledger(FLOW_ROW, *flow)
+    await migrate(night.settings.postgres.dsn, night.world.postgres.password)
+    files, before = night.store(), {table: await night.state(table) for table in (BINANCE, GOLD)}
+
+    watched = await night.run(trigger=Trigger.SCHEDULE)
+
+    assert watched.outcome is RunOutcome.SUCCESS
+    changing = [task for task in watched.tasks if task.stage is not Stage.AUDIT]
+    assert {(task.outcome, task.reason) for task in changing} == {(TaskOutcome.HELD, Reason.OBSERVING)}
+    assert all("it would rewrite" in task.note for task in changing if task.stage is Stage.COMPACT)
+    assert {table: await night.state(table) for table in before} == before
+    assert night.store() == files
+    ((table, day, theirs, ours, *_),) = night.ledger(query_of_the_page())
+    assert (table, day, theirs, ours) == (BINANCE, (SLOT - timedelta(days=1)).date(), "missing_data", "ok")
+
+    # The switch: the same file with another mode.
+    document = yaml.safe_load(night.config.read_text())
+    document["mode"] = "maintain"
+    night.config.write_text(yaml.safe_dump(document))
+    night.settings = load(night.config)
+    night.services = replace(night.services, settings=night.settings)
+    switched = await night.run(trigger=Trigger.RESUME)
+    assert set(outcomes(switched, Stage.COMPACT).values()) == {TaskOutcome.DONE}
+
+    # And back: the flow's statement is taken as it always was.
+    night.ledger(FLOW_ROW, *flow)
+    assert night.ledger("SELECT count(*) FROM maintenance_audit_log WHERE run_id IS NULL") == [(2,)]
+
+
+async def test_a_hadoop_catalogs_tables_move_to_jdbc_and_back_and_lose_no_row(make_night: MakeNight) -> None:
+    hadoop = await make_night(BINANCE, GOLD, catalog="hadoop", old_snapshots=0)
+    rows = {table: hadoop.world.rows_iceberg(table) for table in (BINANCE, GOLD)}
+    warehouse = hadoop.settings.catalog.warehouse
+    assert warehouse is not None
+    jdbc = as_jdbc(hadoop)
+    await tell_session(jdbc.services.engine, jdbc.settings)
+    await jdbc.sql("CREATE NAMESPACE IF NOT EXISTS {c}.cold")
+    for table in rows:
+        newest = f"SELECT file FROM {hadoop.world.catalog_name}.{table}.metadata_log_entries ORDER BY timestamp DESC"
+        ((file,), *_) = await hadoop.sql(newest)
+        await jdbc.sql(f"CALL {{c}}.system.register_table('{table}', '{file}')")
+
+    try:
+        report = await jdbc.run()
+    finally:
+        await jdbc.services.close()
+
+    assert report.outcome is RunOutcome.SUCCESS, [task.error for task in report.tasks if task.error]
+    assert set(outcomes(report, Stage.COMPACT).values()) == {TaskOutcome.DONE}
+    for table, count in rows.items():
+        state = await jdbc.state(table)
+        assert state.health.records == count
+        ((location,),) = hadoop.ledger(
+            "SELECT metadata_location FROM iceberg_tables WHERE table_name = $1", table.partition(".")[2]
+        )
+        take_back(Path(location.removeprefix("file:")))
+        back = await hadoop.state(table)
+        assert (back.health, back.history) == (state.health, state.history)
+    # The old writers go on where icekeeper left off.
+    Offload(hadoop.world).advance(SLOT + timedelta(hours=6))
+    again = await hadoop.run(Stage.COMPACT)
+    assert again.outcome is RunOutcome.SUCCESS, [task.error for task in again.tasks if task.error]
+
+
+def as_jdbc(night: Night) -> Night:
+    """The same tables' files under a JDBC catalog in the world's database."""
+    world = night.world
+    document = yaml.safe_load(night.config.read_text())
+    document["catalog"] = {
+        "name": f"{world.name}_jdbc",
+        "type": "jdbc",
+        "uri": f"jdbc:postgresql://{world.postgres.dsn(world.postgres_database).partition('@')[2]}",
+        "warehouse": night.settings.catalog.warehouse,
+        "properties": {
+            "jdbc.user": world.postgres.dsn(world.postgres_database).partition("//")[2].partition("@")[0],
+            "jdbc.password": world.postgres.password,
+            "jdbc.schema-version": "V1",
+        },
+    }
+    path = night.config.with_name("jdbc.yaml")
+    path.write_text(yaml.safe_dump(document))
+    settings = load(path)
+    engine = night.services.engine
+    host = Host(wall_clock, {}, (settings.state_dir,))
+    services = build(settings, engine, clock=world_clock(world.spec.now), sleep=no_waiting, surroundings=host)
+    return replace(night, config=path, settings=settings, services=services, catalog=settings.catalog.name)
+
+
+def take_back(metadata: Path) -> None:
+    """What the page says of the way back: the newest metadata as the next version of the hadoop catalog."""
+    versions = [int(path.name[1:].partition(".")[0]) for path in metadata.parent.glob("v*.metadata.json")]
+    following = max(versions) + 1
+    shutil.copy(metadata, metadata.parent / f"v{following}.metadata.json")
+    (metadata.parent / "version-hint.text").write_text(str(following))

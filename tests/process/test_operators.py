@@ -1,0 +1,198 @@
+"""The operator's hand from the command line: pause, unpause, ack. No night runs here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+import yaml
+
+from daemon.adapters.ledger import PostgresLedger
+from daemon.adapters.postgres import Postgres
+from daemon.core.model import AuditStatus, Trigger
+from daemon.sandbox import Sandbox, World, WorldSpec
+from daemon.service import pause
+from tests.conftest import COINBASE, GOLD, SLOT, write_settings
+from tests.process.program import document, icekeeper
+from tests.unit.test_shell import AUDIT, REPORT
+
+THE_17TH = datetime(2026, 2, 17, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def world(box: Sandbox) -> World:
+    return box.world(WorldSpec(now=SLOT, days=0.1, tables=(COINBASE, GOLD), commits_per_day=24, rows_per_file=2))
+
+
+@pytest.fixture
+def config(world: World, tmp_path: Path) -> Path:
+    return write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state")
+
+
+async def find(world: World, table: str, *days: datetime) -> UUID:
+    """A run that found rows missing on these days."""
+    run_id, postgres = uuid4(), Postgres(world.postgres.dsn(world.postgres_database), world.postgres.password)
+    for day in days:
+        run_id = uuid4()
+        row = replace(
+            AUDIT,
+            run_id=run_id,
+            trigger=Trigger.MANUAL,
+            iceberg_table=table,
+            window_start=day,
+            window_end=day + DAY,
+            run_timestamp=day + DAY,
+            status=AuditStatus.MISSING_DATA,
+            delta=-1234,
+        )
+        night = replace(REPORT, run_id=run_id, trigger=Trigger.MANUAL, tasks=(), audits=(row,))
+        await PostgresLedger(postgres).close_run(night)
+    await postgres.close()
+    return run_id
+
+
+def disable(config: Path, table: str) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["tables"] = [{**one, "enabled": one["name"] != table} for one in settings["tables"]]
+    config.write_text(yaml.safe_dump(settings))
+
+
+# --- pause and unpause
+
+
+def test_a_pause_says_what_it_does_and_is_ended_by_unpause(config: Path, tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    done = icekeeper("pause", "--until", "2d", "--note", "moving the warehouse", config=config)
+    assert done.returncode == 0, done.stderr
+    assert "the nights are paused until" in done.stdout
+    assert "moving the warehouse" in done.stdout
+    assert "the next slot" in done.stdout
+    assert "schedule.catch_up (12h)" in done.stdout  # two days are too long for tonight's
+    now = datetime.now(UTC)
+    held = pause.in_force(state_dir, now)
+    assert held is not None
+    assert held.until is not None
+    assert abs(held.until - now - 2 * DAY) < timedelta(minutes=1)
+
+    again = icekeeper("pause", "--json", config=config)
+    said = document(again)
+    assert (said["paused"], said["until"], said["note"]) == (True, None, "")
+    assert said["by"]
+    assert said["next_slot"].endswith("T02:00:00Z")
+    assert "before" in icekeeper("pause", "--until", "1h", config=config).stdout
+
+    ended = icekeeper("unpause", config=config)
+    assert ended.returncode == 0
+    assert "the nights go on" in ended.stdout
+    assert pause.read(state_dir) is None
+    once_more = icekeeper("unpause", "--json", config=config)  # which is no error
+    assert (once_more.returncode, document(once_more)["was"]) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [("2020-01-01", "lies in the past"), ("soon", "8h or 2d from now"), ("0h", "at least 1s")],
+)
+def test_an_end_that_cannot_be_exits_2_and_pauses_nothing(config: Path, tmp_path: Path, until: str, said: str) -> None:
+    done = icekeeper("pause", "--until", until, config=config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert pause.read(tmp_path / "state") is None
+
+
+def test_a_pause_needs_no_postgresql_and_one_that_is_damaged_can_be_ended(
+    world: World, config: Path, tmp_path: Path
+) -> None:
+    config.write_text(config.read_text().replace(f":{world.postgres.port}/", ":1/"))
+    assert icekeeper("pause", config=config).returncode == 0
+    (tmp_path / "state" / "pause.json").write_text("{half")
+    done = icekeeper("unpause", config=config)
+    assert done.returncode == 0
+    assert "can't be read" in done.stdout
+    assert icekeeper("ack", config=config).returncode == 4
+
+
+# --- ack
+
+
+async def test_a_day_is_acknowledged_and_who_when_and_why_are_kept(world: World, config: Path) -> None:
+    assert icekeeper("migrate", config=config).returncode == 0
+    assert "nothing is open" in icekeeper("ack", config=config).stdout
+    run_id = await find(world, COINBASE, THE_17TH - DAY, THE_17TH)
+
+    listed = document(icekeeper("ack", "--json", config=config))
+    assert [(one["table"], one["day"], one["status"], one["delta"]) for one in listed["open"]] == [
+        (COINBASE, "2026-02-16", "missing_data", -1234),
+        (COINBASE, "2026-02-17", "missing_data", -1234),
+    ]
+    assert listed["acknowledged"] == []
+
+    done = icekeeper("ack", COINBASE, "2026-02-17", "--note", "the exchange was down", "--by", "ann", config=config)
+    assert done.returncode == 0, done.stderr
+    assert f"closed: {COINBASE}, 2026-02-17, missing_data, 1 234 rows" in done.stdout
+    assert "still open: 2026-02-16" in done.stdout
+
+    shown = icekeeper("ack", "--list", config=config).stdout
+    assert "the exchange was down" in shown
+    assert "2026-02-16" in shown
+    assert "ann on " in shown
+    history = icekeeper("history", str(run_id), config=config).stdout
+    assert "by ann: the exchange was down" in " ".join(history.split())
+    audit = document(icekeeper("history", str(run_id), "--json", config=config))["audits"][0]
+    assert (audit["ack"]["by"], audit["ack"]["rows_missing"]) == ("ann", 1234)
+
+    twice = icekeeper("ack", COINBASE, "2026-02-17", "--note", "again", config=config)
+    assert (twice.returncode, twice.stdout) == (2, "")
+    assert "ann acknowledged it: the exchange was down" in " ".join(twice.stderr.split())
+    assert "2026-02-16" in twice.stderr
+
+    rest = icekeeper("ack", COINBASE, "2026-02-16", "--note", "that one, too", "--json", config=config)
+    assert [one["day"] for one in document(rest)["closed"]] == ["2026-02-16"]
+    assert document(rest)["open"] == []
+    assert document(rest)["by"] not in ("", "ann")
+    none = icekeeper("ack", GOLD, "2026-02-16", "--note", "x", config=config)
+    assert none.returncode == 2
+    assert "It has no open day" in none.stderr
+
+
+async def test_a_disabled_table_is_left_alone_and_its_findings_can_be_closed_all_the_same(
+    world: World, config: Path
+) -> None:
+    disable(config, GOLD)
+    done = icekeeper("run", "--table", GOLD, config=config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no enabled table has that name" in done.stderr
+    assert icekeeper("migrate", config=config).returncode == 0
+    await find(world, GOLD, THE_17TH)
+    assert icekeeper("ack", GOLD, "2026-02-17", "--note", "was never used", config=config).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("cold.typo", "2026-02-17", "--note", "x"), COINBASE),
+        ((COINBASE, "yesterday", "--note", "x"), "a day like 2026-02-17"),
+        ((COINBASE, "2026-02-17"), "a note that says why"),
+        ((COINBASE, "2026-02-17", "--note", " "), "a note that says why"),
+        ((COINBASE, "--note", "x"), "a DAY"),
+        (("--note", "x"), "icekeeper ack TABLE DAY --note TEXT"),
+        (("--list", "--limit", "0"), "1<=x<=1000"),
+    ],
+)
+def test_bad_usage_exits_2_and_says_what_is_needed(config: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = icekeeper("ack", *arguments, config=config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_the_one_behind_sudo_is_the_one_who_did_it(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "ben")
+    icekeeper("pause", config=config)
+    assert json.loads((tmp_path / "state" / "pause.json").read_text())["by"] == "ben"

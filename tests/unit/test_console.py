@@ -1,0 +1,95 @@
+"""What a person reads at the end of a run and in the ledger's listings: alike is told once, nothing is left out."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+
+from daemon.adapters.findings import Ack
+from daemon.core.model import AuditStatus, Stage, StageResult, TaskOutcome, Window
+from daemon.core.reasons import Reason
+from daemon.core.restraints import Finding
+from daemon.service import console, listings
+from daemon.service.reports import plain
+from tests.unit.test_shell import AUDIT, REPORT, SLOT
+
+TABLES = [f"cold.t{n}" for n in range(10)]
+DAY = Window(datetime(2026, 2, 17, tzinfo=UTC), datetime(2026, 2, 18, tzinfo=UTC))
+
+
+def screen() -> Console:
+    # As on a terminal, where each task has had its line already.
+    return Console(record=True, width=160, file=io.StringIO(), force_terminal=True)
+
+
+def task(stage: Stage, table: str, outcome: TaskOutcome, reason: Reason, note: str, error: str = "") -> StageResult:
+    return StageResult(stage, table, outcome, reason, note, 1, SLOT, 0.1, None, None, error or None)
+
+
+def test_a_night_that_only_observes_gives_its_advice_once_and_names_every_table() -> None:
+    held = tuple(
+        task(stage, table, TaskOutcome.HELD, Reason.OBSERVING, f"mode is observe; it would {stage} {n} files")
+        for stage in (Stage.COMPACT, Stage.EXPIRE)
+        for n, table in enumerate(TABLES)
+    )
+    seen = screen()
+    console.show_report(seen, replace(REPORT, tasks=held, audits=()))
+    shown = seen.export_text()
+    assert shown.count(Reason.OBSERVING.advice) == 1
+    assert f"compact {', '.join(TABLES)}: held, observing" in shown
+    assert f"expire {', '.join(TABLES)}: held, observing" in shown
+    for n, table in enumerate(TABLES):
+        assert f"{table}  mode is observe; it would compact {n} files" in shown
+    assert len(shown.splitlines()) < 30
+
+
+def test_ten_failures_of_one_kind_are_told_once() -> None:
+    failed = tuple(
+        task(Stage.AUDIT, table, TaskOutcome.FAILED, Reason.SOURCE_DOWN, "", "ClickHouse: no answer [Errno 111]")
+        for table in TABLES
+    )
+    other = task(Stage.COMPACT, "cold.x", TaskOutcome.FAILED, Reason.CONFLICT, "", "somebody else was there")
+    rows = tuple(
+        replace(AUDIT, iceberg_table=table, status=AuditStatus.ERROR, notes="source_down: ClickHouse: no answer")
+        for table in TABLES
+    )
+    seen = screen()
+    console.show_report(seen, replace(REPORT, tasks=(other, *failed), audits=rows))
+    shown = seen.export_text()
+    assert shown.count("no answer") == 1
+    assert shown.count(Reason.SOURCE_DOWN.advice) == 1
+    assert "compact cold.x: failed, conflict" in shown
+    assert "somebody else was there" in shown
+    assert "[Errno 111]" in shown
+
+
+def test_a_run_of_the_ledger_shows_who_acknowledged_what_it_found() -> None:
+    ack = Ack("cold.t0", "2026-02-17", DAY, AuditStatus.MISSING_DATA, 100, "the feed was down", "ann", "host1", SLOT)
+    row = {**plain(AUDIT), "ack": ack}
+    run = {"run_id": REPORT.run_id, "slot": SLOT, "trigger": "schedule", "outcome": "failed", "tasks": [], "logs": []}
+    seen = screen()
+    listings.show_run(seen, {**run, "audits": [row]})
+    shown = seen.export_text()
+    assert "acknowledged 2026-02-18 02:00 by ann: the feed was down" in shown
+    assert "tasks" not in shown
+
+
+def test_the_newest_findings_are_shown_and_the_others_counted() -> None:
+    findings = [
+        Finding("cold.t0", Window(DAY.start - n * timedelta(days=1), DAY.end - n * timedelta(days=1)), status, SLOT, -n)
+        for n, status in enumerate([AuditStatus.MISSING_DATA, AuditStatus.WARNING, AuditStatus.MISSING_DATA])
+    ]
+    odd = Finding("cold.t1", Window(DAY.start, DAY.start + timedelta(hours=6)), AuditStatus.ERROR, SLOT)
+    seen = screen()
+    listings.show_findings(seen, [*findings, odd], (), limit=3)
+    shown = seen.export_text()
+    assert "2026-02-17 00:00, 6 h" in shown
+    assert "2026-02-16" in shown
+    assert "2026-02-15" not in shown
+    assert "1 older" in shown
+    empty = screen()
+    listings.show_findings(empty, [], (), limit=3)
+    assert "nothing is open" in empty.export_text()

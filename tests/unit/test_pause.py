@@ -1,0 +1,278 @@
+"""The pause: what its end may be written like, what its file may hold, and what becomes of the slots under it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from structlog.typing import EventDict
+
+from daemon.core.errors import TransientError
+from daemon.core.events import RunEnded
+from daemon.core.model import RunOutcome, Trigger
+from daemon.core.reasons import Reason
+from daemon.service import pause
+from daemon.service.metrics import Metrics
+from daemon.service.open_findings import OpenFindings
+from daemon.service.pause import Pause
+from daemon.service.slots import PAUSE_LOOK_S, Slots, missed
+from tests.unit.test_shell import REPORT
+
+NOW = datetime(2026, 2, 28, 5, 30, tzinfo=UTC)
+SLOT = datetime(2026, 2, 28, 2, tzinfo=UTC)
+HALF_A_DAY = timedelta(hours=12)
+
+
+def held(until: datetime | None, note: str = "moving the warehouse") -> Pause:
+    return Pause("ann", "host1", NOW, until, note)
+
+
+# --- its end, as people write it
+
+
+@pytest.mark.parametrize(
+    ("text", "until"),
+    [
+        ("2026-03-01T06:00Z", datetime(2026, 3, 1, 6, tzinfo=UTC)),
+        ("2026-03-01T06:00+02:00", datetime(2026, 3, 1, 4, tzinfo=UTC)),
+        ("2026-03-01 06:00", datetime(2026, 3, 1, 6, tzinfo=UTC)),
+        ("2026-03-01", datetime(2026, 3, 1, tzinfo=UTC)),
+        ("06:00", datetime(2026, 2, 28, 6, tzinfo=UTC)),
+        ("6:00Z", datetime(2026, 2, 28, 6, tzinfo=UTC)),
+        (" 8h ", datetime(2026, 2, 28, 13, 30, tzinfo=UTC)),
+        ("1d12h", datetime(2026, 3, 1, 17, 30, tzinfo=UTC)),
+    ],
+)
+def test_an_end_is_an_instant_a_day_a_time_today_or_a_duration(text: str, until: datetime) -> None:
+    assert pause.parse_until(text, NOW) == until
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("05:30", "05:30 UTC has passed today; tomorrow's is 2026-03-01T05:30Z"),
+        ("2026-02-28", "2026-02-28T00:00Z lies in the past"),
+        ("2020-01-01T00:00Z", "lies in the past"),
+        ("0001-01-01T00:00+05:00", "is not 8h or 2d"),
+        ("25:00", "is not 8h or 2d"),
+        ("tomorrow", "is not 8h or 2d from now, 06:00"),
+        ("9999d", "at most 3650d"),
+        ("", "is not 8h"),
+    ],
+)
+def test_an_end_that_is_none_or_past_says_what_is_allowed(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        pause.parse_until(text, NOW)
+
+
+# --- its file
+
+
+def test_a_pause_is_kept_until_it_ends_or_somebody_ends_it(tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    assert pause.in_force(state_dir, NOW) is None
+    assert pause.notice(state_dir, NOW) is None
+    until = NOW + timedelta(hours=1)
+    pause.write(state_dir, held(until))
+    assert pause.in_force(state_dir, NOW) == held(until)
+    assert pause.in_force(state_dir, until) is None
+    assert pause.notice(state_dir, until) is None
+    told = "the nights are paused until 2026-02-28T06:30Z by ann on host1 at 2026-02-28T05:30Z: moving the warehouse."
+    assert (pause.notice(state_dir, NOW) or "").startswith(told)
+    pause.write(state_dir, held(None, note=""))
+    assert str(pause.in_force(state_dir, until)) == "paused without end by ann on host1 at 2026-02-28T05:30Z"
+    assert [path.name for path in state_dir.iterdir()] == ["pause.json"]
+    pause.remove(state_dir)
+    pause.remove(state_dir)
+    assert pause.in_force(state_dir, NOW) is None
+
+
+def test_its_file_is_for_the_daemon_to_read_whoever_wrote_it(tmp_path: Path) -> None:
+    pause.write(tmp_path, held(None))
+    path = tmp_path / "pause.json"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert json.loads(path.read_text()) == {
+        "by": "ann", "host": "host1", "since": "2026-02-28T05:30:00Z", "until": None, "note": "moving the warehouse",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"until": "soon"}', '{"until": 5}', '{"until": "0001-01-01T00:00+05:00"}', "\udcff"],
+)
+def test_a_file_that_cannot_be_read_counts_as_a_pause_and_can_be_removed(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "pause.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    found = pause.in_force(tmp_path, NOW)
+    assert found is not None
+    assert found.problem is not None
+    assert "pause.json can't be read" in str(found)
+    assert "icekeeper unpause" in str(found)
+    pause.remove(tmp_path)
+    assert pause.in_force(tmp_path, NOW) is None
+
+
+def test_a_file_written_by_hand_needs_nothing_but_its_end(tmp_path: Path) -> None:
+    (tmp_path / "pause.json").write_text('{"until": "2026-03-01T06:00Z", "ticket": 7}')
+    found = pause.in_force(tmp_path, NOW)
+    assert str(found) == "paused until 2026-03-01T06:00Z by unknown on unknown"
+    (tmp_path / "pause.json").write_text("{}")
+    assert pause.in_force(tmp_path, NOW) is not None
+
+
+# --- what it means for slots
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [
+        (SLOT, "runs as ever"),
+        (SLOT + timedelta(hours=2), "waits and runs at its end"),
+        (SLOT + HALF_A_DAY, "will be missed: the pause ends later than schedule.catch_up (12h) allows"),
+        (None, "it runs if the pause ends before 2026-02-28T14:00Z, else it is missed"),
+    ],
+)
+def test_whoever_pauses_is_told_what_becomes_of_the_next_slot(until: datetime | None, said: str) -> None:
+    told = pause.outlook(held(until), SLOT, HALF_A_DAY)
+    assert "2026-02-28T02:00Z" in told
+    assert said in told
+
+
+def test_a_slot_is_too_old_from_catch_up_on() -> None:
+    second = timedelta(seconds=1)
+    assert not pause.too_old(SLOT, SLOT + HALF_A_DAY - second, HALF_A_DAY)
+    assert pause.too_old(SLOT, SLOT + HALF_A_DAY, HALF_A_DAY)
+
+
+async def test_slots_that_wait_for_a_pause_keep_their_order_and_are_told_of_once(logs: list[EventDict]) -> None:
+    slots = Slots()
+    first, second = SLOT, SLOT + timedelta(minutes=15)
+    slots.put(second)
+    slots.put(first)
+    due = await slots.get()
+    assert (due.slot, due.trigger) == (first, Trigger.SCHEDULE)
+    for _ in range(3):
+        assert slots.keep(due, held(None), NOW) == PAUSE_LOOK_S
+        due = await slots.get()
+        assert (due.slot, due.trigger) == (first, Trigger.CATCH_UP)
+    assert [line["slot"] for line in logs] == [first.isoformat(), second.isoformat()]
+    assert {(line["event"], line["log_level"]) for line in logs} == {("slot_paused", "warning")}
+    slots.put_back(due)
+    assert [(await slots.get()).slot, (await slots.get()).slot] == [first, second]
+
+
+async def test_the_end_of_a_pause_is_not_slept_through(logs: list[EventDict]) -> None:
+    slots = Slots()
+    slots.put(SLOT)
+    due = await slots.get()
+    assert slots.keep(due, held(NOW + timedelta(seconds=2)), NOW) == 2
+    assert slots.keep(due, held(NOW - timedelta(seconds=2)), NOW) == 0
+    assert slots.keep(due, held(NOW + timedelta(days=2)), NOW) == PAUSE_LOOK_S
+
+
+def test_the_record_of_a_missed_slot_has_no_tasks() -> None:
+    report = missed(SLOT, NOW, "hash")
+    assert (report.outcome, report.slot, report.tasks, report.duration_s) == (RunOutcome.MISSED, SLOT, (), 0)
+
+
+# --- what is open, as the daemon knows it
+
+
+class Ledger:
+    """Answers the question for open findings, or fails."""
+
+    def __init__(self) -> None:
+        self.answer: Mapping[str, int] | None = {}
+        self.asked = 0
+        self.told: list[bool] = []
+
+    async def ask(self, tables: Iterable[str]) -> Mapping[str, int]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.answer is None:
+            raise TransientError("away", reason=Reason.LEDGER_DOWN)
+        return self.answer
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_open_findings_are_nought_at_first_and_asked_for_behind_the_scrape(logs: list[EventDict]) -> None:
+    ledger = Ledger()
+    found = OpenFindings(lambda: ["a", "b"], ledger.ask, ledger.told.append, refresh_s=0)
+    assert found.days() == {"a": 0, "b": 0}
+    await settle()
+    assert ledger.asked == 0  # the start asks, not a scrape before it
+    ledger.answer = {"a": 2, "gone": 1}
+    found.refresh()
+    found.refresh()
+    assert found.days() == {"a": 0, "b": 0}
+    await settle()
+    assert ledger.asked == 1
+    ledger.answer = None
+    assert found.days() == {"a": 2, "b": 0}
+    await settle()
+    assert found.days() == {"a": 2, "b": 0}  # what is not known anew stays
+    await settle()
+    assert ledger.told == [True, False, False]
+    assert [line["event"] for line in logs] == ["findings_not_read"]
+    ledger.answer = {"b": 1}
+    found.days()
+    await settle()
+    assert found.days() == {"a": 0, "b": 1}
+    await found.close()
+
+
+async def test_a_scrape_soon_after_the_last_answer_asks_nobody() -> None:
+    ledger = Ledger()
+    found = OpenFindings(lambda: ["a"], ledger.ask, ledger.told.append)
+    found.refresh()
+    await settle()
+    for _ in range(3):
+        found.days()
+        await settle()
+    assert ledger.asked == 1
+    await found.close()
+
+
+# --- what Prometheus sees
+
+
+def test_pause_and_findings_are_in_the_metrics_from_the_first_scrape() -> None:
+    now: list[Pause | None] = [None]
+    metrics = Metrics(lambda: SLOT, lambda: (False, 0), lambda: {"cold.a": 0, "cold.b": 2}, lambda: now[0])
+    assert operators(metrics) == [0, 2, 0, 0]
+    now[0] = held(None)
+    assert operators(metrics) == [0, 2, 1, 0]
+    now[0] = held(NOW)
+    assert operators(metrics) == [0, 2, 1, NOW.timestamp()]
+
+
+def operators(metrics: Metrics) -> list[float]:
+    lines = dict(line.rsplit(" ", 1) for line in metrics.exposition().decode().splitlines() if line[0] != "#")
+    names = (
+        'open_findings{table="cold.a"}',
+        'open_findings{table="cold.b"}',
+        "paused",
+        "paused_until_timestamp_seconds",
+    )
+    return [float(lines[f"icekeeper_{name}"]) for name in names]
+
+
+def test_a_missed_slot_is_counted_and_takes_nothing_away_that_is_known_of_tables() -> None:
+    metrics = Metrics(lambda: SLOT, lambda: (True, 0))
+    metrics.observe(RunEnded(REPORT))
+    before = metrics.exposition().decode()
+    metrics.observe(RunEnded(missed(SLOT, NOW, "hash")))
+    after = metrics.exposition().decode()
+    assert 'icekeeper_runs_total{outcome="missed"} 1.0' in after
+    assert 'icekeeper_last_run_outcome{outcome="missed"} 1.0' in after
+    tables = [line for line in before.splitlines() if line.startswith(("icekeeper_table_", "icekeeper_audit_"))]
+    assert len(tables) > 5
+    assert set(tables) <= set(after.splitlines())

@@ -1,0 +1,219 @@
+"""What `config check` asks about settings that are allowed; and that it asks nothing about those that are fine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.settings import load
+from daemon.settings.warnings import warnings
+
+SHIPPED = Path(__file__).parents[2] / "config" / "icekeeper.yaml"
+MIB = 1024**2
+FOUR_GIB = 4096 * MIB
+GOOD = """\
+catalog: {name: k2, type: glue}
+clickhouse: {url: "http://ch:8123", database: k2}
+postgres: {dsn: "postgresql://pg/i"}
+"""
+TABLES = "tables: [{name: cold.a, source: a, source_ttl: 7d}, {name: cold.b, source: b, source_ttl: 7d}]\n"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("ICEKEEPER_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "icekeeper.yaml"
+
+
+def warned(file: Path, text: str, memory_limit: int | None = FOUR_GIB) -> list[str]:
+    file.write_text(GOOD + ("" if "tables:" in text else TABLES) + text + "\n")
+    return warnings(load(file), memory_limit=memory_limit)
+
+
+def test_the_shipped_configuration_gives_none() -> None:
+    assert warnings(load(SHIPPED, secrets=False), memory_limit=FOUR_GIB) == []
+    assert warnings(load(SHIPPED, secrets=False), memory_limit=None) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tables: [{name: cold.a}]",
+        "expire: {hold_on: [missing_data]}",
+        "expire: {hold_on: [missing_data, warning, error], hold_max: 7d}",
+        "expire: {older_than: 2d, retain_last: 100}",
+        "schedule: {cron: '30 0 * * *'}",
+        "schedule: {cron: '0 3 * * *', timezone: Europe/Berlin}",
+        "schedule: {cron: '0 22 * * *', timezone: America/New_York}",
+        "schedule: {cron: '0 2,14 * * *'}",
+        "tables: [{name: cold.a, source: a, source_ttl: 2d}]",
+        "tables: [{name: cold.a, source: a}, {name: cold.b, source: b, audit: {warning_pct: 5}, enabled: false}]",
+        "spark: {driver_memory: 3036m, conf: {spark.hadoop.fs.x: y}}",
+        "schedule: {cron: '0 0 * * *'}\naudit: {enabled: false}",
+        "compact: {timeout: 1h59m, min_input_files: 100}",
+    ],
+)
+def test_what_is_fine_gives_none(file: Path, text: str) -> None:
+    assert warned(file, text) == []
+
+
+SOON = (
+    "the offload runs every 15 minutes and lags 5, so that the audited day's last rows may not be in Iceberg yet; "
+    "let it begin at 00:30 UTC or later"
+)
+NEVER = (
+    "a night audits the UTC day before it, so that the day before each of those is never audited; "
+    "let a night begin on every UTC day"
+)
+HEAP = (
+    "with what the JVM needs beside its heap and with Python it comes to about {} MiB, and the kernel kills what "
+    "exceeds the limit; "
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "schedule: {cron: '15 0 * * *'}",
+            "schedule.cron ('15 0 * * *' in UTC) begins a night less than 30 minutes after UTC midnight on every day "
+            f"of a year (e.g. 2027-03-01 at 00:15 UTC): {SOON}",
+        ),
+        (
+            # Summer only: at 02:00 it is midnight in UTC.
+            "schedule: {cron: '0 2 * * *', timezone: Europe/Berlin}",
+            "schedule.cron ('0 2 * * *' in Europe/Berlin) begins a night less than 30 minutes after UTC midnight on "
+            f"217 days of a year (e.g. 2027-03-29 at 00:00 UTC): {SOON}",
+        ),
+        (
+            "schedule: {cron: '0 2 * * mon-fri'}",
+            "schedule.cron ('0 2 * * mon-fri' in UTC) begins no night on 104 days of a year (e.g. 2027-03-06 UTC): "
+            f"{NEVER}",
+        ),
+        (
+            # In winter after UTC midnight, in summer before it: when the clocks go back a UTC day has none.
+            "schedule: {cron: '30 0 * * *', timezone: Europe/London}",
+            "schedule.cron ('30 0 * * *' in Europe/London) begins no night on 1 day of a year (e.g. 2027-10-31 UTC): "
+            f"{NEVER}",
+        ),
+        (
+            "schedule: {cron: '0 2 1-31 * mon-sun'}",
+            "schedule.cron ('0 2 1-31 * mon-sun' in UTC) names days of the month and weekdays: a night begins where "
+            "both fit, while other crons take either; name only one of them",
+        ),
+        (
+            "schedule: {cron: '0 1,12,14 * * *'}",
+            "run.max_duration (4h) is longer than the shortest time between two slots (2h): a long run makes the next "
+            "slot late; lower it",
+        ),
+        (
+            "spark: {driver_memory: 3040m}",
+            f"spark.driver_memory (3040m) does not fit the memory limit of 4096 MiB: {HEAP.format(4100)}"
+            "set it to 3036m or less, or raise the limit",
+        ),
+        (
+            "spark: {driver_memory: 8g, master: yarn}",
+            f"spark.driver_memory (8g) does not fit the memory limit of 4096 MiB: {HEAP.format(10540)}"
+            "set it to 3036m or less, or raise the limit",
+        ),
+        (
+            "spark: {conf: {fs.s3a.endpoint: x}}",
+            "spark.conf.fs.s3a.endpoint has no effect: Spark ignores settings that don't begin with spark.; Hadoop's "
+            "are written spark.hadoop.fs.s3a.endpoint",
+        ),
+        (
+            "compact: {timeout: 3h}",
+            "compact.timeout (3h) of every table with compact.retries (1) can take 6h2m, longer than run.max_duration "
+            "(4h): one table can use up the whole night; lower the one or raise the other",
+        ),
+        (
+            "expire: {older_than: 1d}",
+            "expire.older_than (1d) of every table removes snapshots of a day before that day is audited (its window "
+            "begins 26h before the slot): they may be the only copy of what the audit then finds missing; "
+            "set it to 2d or more",
+        ),
+        (
+            "expire: {hold_on: [warning]}",
+            "expire.hold_on of every table holds where few rows are missing (warning) and not where many are; "
+            "add missing_data",
+        ),
+        (
+            "expire: {hold_on: [missing_data], hold_max: 24h}",
+            "expire.hold_max (1d) of every table is over before the next night (1d later), so that expire.hold_on "
+            "holds nothing; raise it",
+        ),
+        (
+            "expire: {hold_on: [missing_data], hold_max: 8d}",
+            "expire.hold_max (8d) of every table is longer than source_ttl (7d): when ClickHouse has dropped the rows "
+            "they can't be offloaded again, and snapshots pile up until somebody acknowledges the finding; "
+            "lower it to source_ttl",
+        ),
+        (
+            "expire: {hold_on: [missing_data]}\ntables: [{name: cold.a}, {name: cold.b}]",
+            "expire.hold_on of every table holds nothing: where no table is audited there is no finding; leave it out",
+        ),
+        (
+            "expire: {retain_last: 700}",
+            "expire.retain_last (700) of every table keeps more snapshots than an offload every 15 minutes makes in "
+            "expire.older_than (7d): that age never acts; lower expire.retain_last",
+        ),
+        (
+            "compact: {min_input_files: 500}",
+            "compact.min_input_files (500) of every table leaves partitions alone that hold fewer small files than "
+            "that, for good; 5 is the default",
+        ),
+        (
+            "audit: {warning_pct: 5}",
+            "audit.warning_pct and audit.missing_pct of every table are both 5: no audit ever warns; lower the former",
+        ),
+        (
+            "audit: {missing_pct: 100}",
+            "audit.missing_pct (100) of every table means that no audit ever finds missing data; lower it",
+        ),
+    ],
+)
+def test_what_may_not_be_meant_gives_one_sentence(file: Path, text: str, said: str) -> None:
+    assert warned(file, text) == [said]
+
+
+def test_a_source_that_forgets_before_a_late_night_has_counted(file: Path) -> None:
+    (said,) = warned(
+        file, "tables: [{name: cold.a, source: a, source_ttl: 2d}, {name: cold.b, source: b}]\nschedule: {catch_up: 1d}"
+    )
+    assert said == (
+        "source_ttl (2d) of cold.a is too short for a slot that is caught up late: its window begins 26h before it, "
+        "schedule.catch_up (1d) and run.max_duration (4h) may follow, and then the audit ends as source_expired; "
+        "lower schedule.catch_up"
+    )
+
+
+def test_clickhouses_own_timeout_of_a_count_replaces_ours(file: Path) -> None:
+    text = GOOD.replace("database: k2", "database: k2, settings: {max_execution_time: 5}")
+    file.write_text(text + TABLES)
+    (said,) = warnings(load(file), memory_limit=None)
+    assert said.startswith("clickhouse.settings.max_execution_time replaces what follows from audit.timeout")
+
+
+def test_what_holds_for_many_tables_is_said_once_with_their_names(file: Path) -> None:
+    tables = ", ".join(f"{{name: cold.t{number}, source: t, audit: {{warning_pct: 5}}}}" for number in range(5))
+    (said,) = warned(file, f"tables: [{tables}, {{name: cold.z}}]")
+    assert said.startswith("audit.warning_pct and audit.missing_pct of cold.t0, cold.t1, cold.t2 and 2 more are both 5")
+
+
+def test_no_heap_that_spark_starts_with_fits_a_small_cgroup(file: Path) -> None:
+    (said,) = warned(file, "", memory_limit=1024 * MIB)
+    assert said.endswith("the kernel kills what exceeds the limit; raise the limit")
+    assert warned(file, "spark: {driver_memory: 64g}", memory_limit=None) == []
+
+
+@pytest.mark.parametrize("cron", ["* * * * *", "30-59 * * * *", "0 2 29 2 *"])
+def test_schedules_without_end_and_almost_without_a_night_are_judged_soon(file: Path, cron: str) -> None:
+    assert warned(file, f"schedule: {{cron: '{cron}'}}")
