@@ -49,9 +49,7 @@ def restrained(plan: Plan, restraint: Restraint | None) -> Plan:
     if restraint is None or plan.decision is not Decision.ACT:
         return plan
     note = f"{restraint.note}; it would {plan.note}"
-    return replace(
-        plan, decision=Decision.HOLD, reason=restraint.reason, note=note, slices=(), snapshot_ids=(), window=None
-    )
+    return replace(plan, decision=Decision.HOLD, reason=restraint.reason, note=note, slices=(), snapshot_ids=())
 
 
 def by_clock(ahead: Mapping[str, timedelta], limit: timedelta) -> Restraint | None:
