@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
@@ -11,9 +12,12 @@ from daemon.core.model import Decision, FileGroup, Plan, Ref, Slice, Snapshot, S
 from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 
-# A slice is what one commit may lose to a deadline: as much as a modest engine rewrites in a few minutes.
-SLICE_MAX_FILES = 10_000
+# A slice is what one commit may lose to a deadline: as much as a modest engine rewrites in a minute or two. A day of
+# the offload fits in.
+SLICE_MAX_FILES = 5_000
 SLICE_MAX_BYTES = 4 * 1024**3
+# A slice that went past its deadline is tried again in so many pieces.
+SHRINK = 4
 
 # SizeBasedFileRewritePlanner.MIN_FILE_SIZE_DEFAULT_RATIO of Iceberg: below it a file is small.
 MIN_FILE_SIZE_RATIO = 0.75
@@ -24,11 +28,12 @@ MAIN = "main"
 
 
 def plan_compaction(
-    policy: TablePolicy, state: TableState, groups: Sequence[FileGroup], *, offload_runs: bool = False
+    policy: TablePolicy, state: TableState, groups: Sequence[FileGroup], *, offload_runs: bool = False, overran: int = 0
 ) -> Plan:
     """Rewrites what Iceberg's planner groups, in slices by partition; `groups` is empty where it sees nothing to do.
 
-    `offload_runs` holds a table whose catalog can't take two writers.
+    `offload_runs` holds a table whose catalog can't take two writers. `overran`: how often a slice of this task went
+    past its deadline; each time makes the slices smaller.
     """
     health = state.health
     if not groups:
@@ -36,7 +41,8 @@ def plan_compaction(
         reason = Reason.TOO_FEW_FILES if small else Reason.NOTHING_SMALL
         note = f"{small} small of {health.data_files} files" if health.data_files else "no data files"
         return Plan(Stage.COMPACT, policy.name, Decision.SKIP, note, reason, health=health)
-    slices = tuple(_slices(groups))
+    bounds = _Bounds(max(1, SLICE_MAX_FILES // SHRINK**overran), max(1, SLICE_MAX_BYTES // SHRINK**overran))
+    slices = tuple(_slices(groups, bounds))
     work = _slice((), groups)
     partitions = len({group.partition for group in groups})
     size = f"{work.bytes / 1024**2:.1f} MiB"
@@ -50,31 +56,46 @@ def plan_compaction(
     return Plan(Stage.COMPACT, policy.name, Decision.ACT, note, slices=slices, health=health)
 
 
-def _slices(groups: Sequence[FileGroup]) -> Iterator[Slice]:
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """How much a slice may hold."""
+
+    files: int
+    bytes: int
+
+    def hold(self, part: Slice) -> bool:
+        return part.files <= self.files and part.bytes <= self.bytes
+
+    def pieces(self, part: Slice) -> int:
+        """How many slices it takes to hold a part."""
+        return max(-(-part.files // self.files), -(-part.bytes // self.bytes))
+
+
+def _slices(groups: Sequence[FileGroup], bounds: _Bounds) -> Iterator[Slice]:
     """Whole partitions, oldest path first, cut where a slice would grow past its bounds."""
     everything = _slice((), groups)
     partitions = {name: list(members) for name, members in groupby(sorted(groups, key=_partition), key=_partition)}
     # A filter by partition can't tell files of an older spec apart: a table that has some is cut by number alone.
-    if len(partitions) == 1 or _fits(everything) or any(group.older_spec for group in groups):
-        yield from _cut(everything)
+    if len(partitions) == 1 or bounds.hold(everything) or any(group.older_spec for group in groups):
+        yield from _cut(everything, bounds)
         return
     names: list[str] = []
     members: list[FileGroup] = []
     for name, more in partitions.items():
-        if names and not _fits(_slice((), [*members, *more])):
-            yield from _cut(_slice(names, members))
+        if names and not bounds.hold(_slice((), [*members, *more])):
+            yield from _cut(_slice(names, members), bounds)
             names, members = [], []
         names.append(name)
         members.extend(more)
-    yield from _cut(_slice(names, members))
+    yield from _cut(_slice(names, members), bounds)
 
 
-def _cut(part: Slice) -> Iterator[Slice]:
+def _cut(part: Slice, bounds: _Bounds) -> Iterator[Slice]:
     """The slice, or pieces of it by number of files where one partition alone goes past the bounds.
 
     What a piece wrote, the next one takes in again where it is still small: the last leaves what one slice would.
     """
-    pieces = max(-(-part.files // SLICE_MAX_FILES), -(-part.bytes // SLICE_MAX_BYTES))
+    pieces = bounds.pieces(part)
     most = -(-part.files // pieces)
     if pieces == 1 or most < 2:
         yield part
@@ -94,10 +115,6 @@ def _slice(partitions: Sequence[str], groups: Sequence[FileGroup]) -> Slice:
     outputs = sum(g.output_files for g in groups)
     may_grow = outputs >= files or any(g.older_spec for g in groups)
     return Slice(tuple(partitions), files, size, outputs, may_grow)
-
-
-def _fits(part: Slice) -> bool:
-    return part.files <= SLICE_MAX_FILES and part.bytes <= SLICE_MAX_BYTES
 
 
 def plan_expiry(policy: TablePolicy, state: TableState, slot: datetime, now: datetime) -> Plan:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import structlog
 
-from daemon.core.errors import PermanentError, TransientError
+from daemon.core.errors import DeadlineExceeded, PermanentError, TransientError
 from daemon.core.events import TaskProgressed
 from daemon.core.model import Decision, Plan, Slice, Snapshot, Stage, TableState, TaskOutcome
 from daemon.core.planning import plan_compaction
@@ -19,7 +19,7 @@ from daemon.stages.restraint import restrain
 log = structlog.get_logger(__name__)
 
 
-async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> Plan:
+async def plan(policy: TablePolicy, state: TableState, context: TaskContext, overran: int = 0) -> Plan:
     """What would be rewritten, and why; Iceberg's own planner is asked, so that both mean the same by "nothing"."""
     health = state.health
     # Iceberg's planner reads every manifest again: it is asked only where a file could interest it.
@@ -27,7 +27,7 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> 
     groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if worth_asking else ()
     # Only where there is something to hold: a table that needs nothing asks nobody else.
     offload_runs = bool(groups) and policy.single_writer and await _offload_runs(policy, context)
-    todo = plan_compaction(policy, state, groups, offload_runs=offload_runs)
+    todo = plan_compaction(policy, state, groups, offload_runs=offload_runs, overran=overran)
     return await restrain(todo, context, frees_space=False)
 
 
@@ -46,7 +46,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     state = await lakehouse.inspect(policy.name, target)
     progress.look(state)
     await _settle(policy, context, progress, state, deadline)
-    todo = await plan(policy, state, context)
+    todo = await plan(policy, state, context, progress.overran)
     progress.note = progress.note or todo.note
     if todo.decision is not Decision.ACT:
         return Ended(TaskOutcome.DONE, progress.note) if progress.changed else not_acting(todo)
@@ -101,6 +101,9 @@ async def _rewrite(
     lakehouse, unknown, rewrote = context.parts.lakehouse, None, True
     try:
         rewrote = await lakehouse.compact(policy.name, policy.compact, part, context.run_id, deadline.left())
+    except DeadlineExceeded:
+        progress.overran += 1
+        raise
     except TransientError as exc:
         if exc.reason is not Reason.COMMIT_UNKNOWN:
             raise

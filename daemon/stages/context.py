@@ -63,7 +63,8 @@ class Progress:
     """What the attempts at a task have found so far: it outlives the exception that ends one of them.
 
     `seen` is the table as it was before the change that is in hand: `part` of a compaction, `named` snapshots of an
-    expiry. Where an attempt is lost after its commit landed, the next one knows by them what to look for.
+    expiry. Where an attempt is lost after its commit landed, the next one knows by them what to look for. `overran`
+    counts the slices that went past their deadline, so that what is tried again is smaller.
     """
 
     attempts: int = 0
@@ -74,6 +75,7 @@ class Progress:
     part: Slice | None = None
     named: tuple[int, ...] = ()
     changed: bool = False
+    overran: int = 0
 
     def look(self, state: TableState) -> None:
         """Takes what an attempt found when it began."""

@@ -92,7 +92,7 @@ def settings(world: World, directory: Path, **blocks: Any) -> Path:
 
 def test_a_neglected_table_reaches_its_shape_in_bounded_nights(world: World, tmp_path: Path) -> None:
     # A deadline that the whole backlog doesn't fit into: every night keeps what it finished.
-    config = settings(world, tmp_path, compact={"timeout": "100s", "retries": 0})
+    config = settings(world, tmp_path, compact={"timeout": "3m", "retries": 0})
     (table,) = world.spec.tables
     rows, files, nights = world.rows_iceberg(table), 40_320, 0
     while True:

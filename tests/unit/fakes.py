@@ -220,18 +220,25 @@ class FakeTable:
         self.rows_at[self._ids] = sum(file.rows for file in self.files) - self.deleted_rows
         return self._ids
 
-    def rewrite(self, policy: CompactPolicy, part: Slice, run_id: UUID, at: datetime) -> None:
-        removed = [file for group in self._groups(policy, part.partitions) for file in group]
+    def rewrite(self, policy: CompactPolicy, part: Slice, run_id: UUID, at: datetime) -> bool:
+        """False where nothing of the slice is left to rewrite."""
+        groups = self._groups(policy, part.partitions)
+        if part.max_files is not None:
+            groups = [groups[0][: part.max_files]] if groups else []
+        if not groups:
+            return False
+        removed = [file for group in groups for file in group]
         added = list(removed)
         if self.rewrite_merges:
             lost = self.rewrite_loses + self.deleted_rows
             self.delete_files = self.deleted_rows = 0
             added = []
-            for files in self._groups(policy, part.partitions):
+            for files in groups:
                 rows = sum(file.rows for file in files) - lost
                 added.append(DataFile(files[0].partition, sum(file.size for file in files), rows))
                 lost = 0
         self.commit(at, "replace", added=added, removed=removed, properties={RUN_ID_PROPERTY: str(run_id)})
+        return True
 
     def groups(self, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         return tuple(
@@ -296,9 +303,7 @@ class FakeLakehouse(Scripted):
 
     async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
         async with self._call("compact", table, timeout) as acts:
-            if acts:
-                self._table(table).rewrite(policy, part, run_id, self.clock())
-        return True
+            return self._table(table).rewrite(policy, part, run_id, self.clock()) if acts else True
 
     async def expire(
         self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta

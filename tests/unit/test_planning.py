@@ -113,20 +113,22 @@ def test_one_file_or_one_byte_more_than_a_slice_may_hold_makes_two(more_files: i
 
 def test_a_big_backlog_is_cut_by_partition_oldest_first() -> None:
     days = [f"day=2026-02-{day:02}" for day in range(1, 11)]
-    groups = groups_of(*((day, 4_000, 60 * MIB) for day in reversed(days)))
+    groups = groups_of(*((day, 2_000, 60 * MIB) for day in reversed(days)))
     parts = slices(groups)
     assert [part.partitions for part in parts] == [tuple(days[n : n + 2]) for n in range(0, 10, 2)]
-    assert all(part.files == 8_000 for part in parts)
+    assert all(part.files == 4_000 for part in parts)
     assert "5 slices" in plan_compaction(POLICY, table(100, 100), groups).note
 
 
 def test_a_partition_that_is_too_big_for_a_slice_is_cut_by_number_of_files() -> None:
-    parts = slices(groups_of(("", 45_000, 100 * MIB)))
-    assert [(part.partitions, part.files, part.max_files) for part in parts] == [((), 9_000, 9_000)] * 5
+    nearly = SLICE_MAX_FILES - 500
+    parts = slices(groups_of(("", 5 * nearly, 100 * MIB)))
+    assert [(part.partitions, part.files, part.max_files) for part in parts] == [((), nearly, nearly)] * 5
     assert [part.output_files for part in parts] == [1] * 5
-    parts = slices(groups_of(("a", 10, MIB), ("b", 25_001, MIB), ("c", 10, MIB)))
+    third = SLICE_MAX_FILES - 1
+    parts = slices(groups_of(("a", 10, MIB), ("b", 3 * third - 1, MIB), ("c", 10, MIB)))
     assert [(part.partitions, part.files) for part in parts] == [
-        (("a",), 10), (("b",), 8_334), (("b",), 8_334), (("b",), 8_333), (("c",), 10),
+        (("a",), 10), (("b",), third), (("b",), third), (("b",), third - 1), (("c",), 10),
     ]  # fmt: skip
 
 
@@ -141,16 +143,17 @@ def test_one_enormous_file_is_a_slice_of_its_own() -> None:
 
 
 def test_files_of_an_older_spec_are_cut_by_number_over_the_whole_table() -> None:
-    groups = [*groups_of(("a", 15_000, MIB)), FileGroup("", 5_000, MIB, output_files=1, older_spec=True)]
+    most = SLICE_MAX_FILES
+    groups = [*groups_of(("a", most + most // 2, MIB)), FileGroup("", most // 2, MIB, output_files=1, older_spec=True)]
     parts = slices(groups)
-    assert [(part.partitions, part.files, part.may_grow) for part in parts] == [((), 10_000, True)] * 2
+    assert [(part.partitions, part.files, part.may_grow) for part in parts] == [((), most, True)] * 2
 
 
 def test_groups_of_one_partition_are_never_parted() -> None:
-    parts = slices(groups_of(("b", 3_000, MIB), ("a", 6_000, MIB), ("b", 6_000, MIB), ("a", 1, MIB)))
+    parts = slices(groups_of(("b", 1_500, MIB), ("a", 3_000, MIB), ("b", 3_000, MIB), ("a", 1, MIB)))
     assert [(part.partitions, part.files, part.output_files) for part in parts] == [
-        (("a",), 6_001, 2),
-        (("b",), 9_000, 2),
+        (("a",), 3_001, 2),
+        (("b",), 4_500, 2),
     ]
 
 

@@ -23,7 +23,7 @@ from daemon.core.model import (
     Trigger,
     Watermark,
 )
-from daemon.core.planning import SLICE_MAX_FILES
+from daemon.core.planning import SHRINK, SLICE_MAX_FILES
 from daemon.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, TablePolicy
 from daemon.core.reasons import Reason
 from daemon.stages.context import TaskContext
@@ -332,6 +332,16 @@ async def test_a_deadline_keeps_the_finished_slices_and_says_so(world: World, ba
     assert rewrites(backlog) == 1
     assert end.result.after == health(backlog)
     assert end.result.before != end.result.after
+
+
+async def test_a_slice_that_went_past_its_deadline_is_tried_again_in_pieces(world: World, backlog: FakeTable) -> None:
+    world.lakehouse.script("compact", NAME, fails(DeadlineExceeded("stopped"), takes=10 * MINUTE))
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.DONE, None)
+    assert rewrites(backlog) > 3
+    first, second = (event.note for event in world.emitted(TaskProgressed) if event.note.startswith("slice 1"))
+    assert first.startswith(f"slice 1 of 3: {HALF_A_SLICE} files")
+    assert int(second.split()[4]) <= SLICE_MAX_FILES // SHRINK
 
 
 async def test_no_slice_is_begun_after_the_timeout(world: World, backlog: FakeTable) -> None:
