@@ -49,12 +49,31 @@ class ClickHouseOptions:
         return f"ClickHouse {parts.scheme}://{parts.hostname}:{parts.port or 8123} (database {self.database})"
 
 
+@dataclass(frozen=True, slots=True)
+class SourceServer:
+    """Who answers, and as whom."""
+
+    version: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """A table as ClickHouse shows it to us: `definition` is its engine with keys and TTL, `column` the type of the
+    event-time column, None where there is none or no right to see it."""
+
+    engine: str
+    definition: str
+    column: str | None
+
+
 class ClickHouse:
     """The port `SourceCounter`. It connects with the first query, and again after a failure."""
 
     def __init__(self, options: ClickHouseOptions) -> None:
         self._options = options
         self._client: AsyncClient | None = None
+        self._connecting = asyncio.Lock()
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -84,6 +103,29 @@ class ClickHouse:
         """What the server's clock says. Raises like `count`."""
         rows = await self._probe("SELECT toUnixTimestamp64Micro(now64(6))", {}, "the time")
         return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=rows[0][0])
+
+    async def server(self) -> SourceServer:
+        """What the server says of itself. Raises like `count`."""
+        rows = await self._probe("SELECT version(), currentUser()", {}, "its version")
+        return SourceServer(str(rows[0][0]), str(rows[0][1]))
+
+    async def describe(self, source: str, timestamp: str) -> SourceTable | None:
+        """The table as the system's tables show it, None where they show none. Raises like `count`."""
+        database, table = self._split(source)
+        names = {"database": database, "table": table, "column": timestamp}
+        here = "WHERE database = {database:String} AND {name} = {table:String}"
+        query = f"SELECT engine, engine_full FROM system.tables {here.replace('{name}', 'name')}"
+        rows = await self._probe(query, names, source)
+        if not rows:
+            return None
+        query = f"SELECT type FROM system.columns {here.replace('{name}', 'table')} AND name = {{column:String}}"
+        columns = await self._probe(query, names, source)
+        return SourceTable(str(rows[0][0]), str(rows[0][1]), str(columns[0][0]) if columns else None)
+
+    async def rehearse(self, source: str, timestamp: str, final: bool, window: Window) -> None:
+        """Lets the server plan a count, with all that it checks, and read nothing. Raises like `count`."""
+        query = f"EXPLAIN SELECT count() FROM {self._table(source, final)} WHERE {_within(timestamp)}"
+        await self._probe(query, _bounds(window), source)
 
     async def _engine(self, source: str) -> str:
         """The table's engine, asked anew for every audit: a table may be swapped for one of another engine."""
@@ -128,22 +170,27 @@ class ClickHouse:
         return result.result_rows
 
     async def _connected(self) -> AsyncClient:
-        if self._client is None:
-            options = self._options
-            parts = urlsplit(options.url)
-            self._client = await clickhouse_connect.get_async_client(
-                host=parts.hostname,
-                port=parts.port or (8443 if parts.scheme == "https" else 8123),
-                secure=parts.scheme == "https",
-                username=options.user,
-                password=options.password,
-                database=options.database,
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                # A session would serialize queries on the server and be of no use to a count.
-                autogenerate_session_id=False,
-                client_name="icekeeper",
-            )
-        return self._client
+        # Two who come at once must not make two: one of them would stay open.
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._connect()
+            return self._client
+
+    async def _connect(self) -> AsyncClient:
+        options = self._options
+        parts = urlsplit(options.url)
+        return await clickhouse_connect.get_async_client(
+            host=parts.hostname,
+            port=parts.port or (8443 if parts.scheme == "https" else 8123),
+            secure=parts.scheme == "https",
+            username=options.user,
+            password=options.password,
+            database=options.database,
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            # A session would serialize queries on the server and be of no use to a count.
+            autogenerate_session_id=False,
+            client_name="icekeeper",
+        )
 
     async def _drop(self) -> None:
         """Forgets the connection after a failure: the next query makes a new one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -60,11 +60,28 @@ def _existing(path: Path) -> Path:
 
 def memory_limit(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")) -> int | None:
     """The smallest memory limit in bytes of the cgroups that we are in (v2 or v1), None where there is none."""
-    limits: list[int] = []
+    return min((limit for limit, _ in _limited(root, process)), default=None)
+
+
+def memory_free(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")) -> int | None:
+    """What the tightest of these cgroups has left in bytes, None where there is no limit or no telling.
+
+    Files that the kernel keeps in memory and nobody uses don't count: it drops them when it needs the room.
+    """
+    free = []
+    for limit, directory in _limited(root, process):
+        current = _number(directory / "memory.current") or _number(directory / "memory.usage_in_bytes")
+        if current is not None:
+            free.append(limit - current + _droppable(directory / "memory.stat"))
+    return min(free, default=None)
+
+
+def _limited(root: Path, process: Path) -> Iterator[tuple[int, Path]]:
+    """The cgroups that limit our memory, each with its limit."""
     try:
         lines = process.read_text().splitlines()
     except OSError:
-        return None
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory") and "memory" not in controllers.split(","):
@@ -76,13 +93,21 @@ def memory_limit(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")
         for directory in (group, *group.parents):
             if directory != base and base not in directory.parents:
                 break
-            limit = _limit(directory / file)
+            limit = _number(directory / file)
             if limit is not None:
-                limits.append(limit)
-    return min(limits, default=None)
+                yield limit, directory
 
 
-def _limit(file: Path) -> int | None:
+def _droppable(file: Path) -> int:
+    try:
+        told = dict(line.split(" ", 1) for line in file.read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    # In v1 the plain word leaves out the groups below.
+    return int(told.get("total_inactive_file", told.get("inactive_file", "0")))
+
+
+def _number(file: Path) -> int | None:
     try:
         text = file.read_text().strip()
     except OSError:

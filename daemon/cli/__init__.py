@@ -9,6 +9,7 @@ import click
 
 from daemon import __version__
 from daemon.cli.configuration import config
+from daemon.cli.doctor import doctor
 from daemon.cli.ledger import history, migrate
 from daemon.cli.operators import ack, pause_nights, unpause
 from daemon.cli.programs import demo, serve
@@ -23,7 +24,10 @@ def cli() -> None:
     """Compacts, expires and audits the Iceberg cold tier of a lakehouse, every night."""
 
 
-for command in (run, compact, expire, audit, plan, history, pause_nights, unpause, ack, migrate, config, serve, demo):
+_TABLES = (run, compact, expire, audit, plan)
+_RECORDS = (history, pause_nights, unpause, ack)
+_HOUSE = (doctor, migrate, config, serve, demo)
+for command in (*_TABLES, *_RECORDS, *_HOUSE):
     cli.add_command(command)
 
 

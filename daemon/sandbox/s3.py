@@ -7,6 +7,7 @@ import hmac
 import http.client
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -166,6 +167,31 @@ class S3:
         """Makes one more table bucket: a warehouse of the REST catalog."""
         body = json.dumps({"name": name}).encode()
         self._request("PUT", "/buckets", body, service="s3tables", headers={"Content-Type": "application/json"})
+
+    def add_identity(self, access_key: str, secret_key: str, policy: Mapping[str, object]) -> None:
+        """Makes an account (keys without spaces) that may do what an S3 policy allows; again: changes what it may."""
+        document = self._path.with_name(f"policy-{access_key}.json")
+        document.write_text(json.dumps(policy))
+        try:
+            self._shell(
+                f"s3.policy -put -name={access_key} -file={document}",
+                f"s3.configure -user={access_key} -access_key={access_key} -secret_key={secret_key} "
+                f"-policies={access_key} -apply",
+            )
+        finally:
+            document.unlink()
+
+    def _shell(self, *commands: str) -> None:
+        """Runs commands of SeaweedFS's own shell."""
+        ports = self._ports
+        argv = [str(_weed()), "shell"]
+        argv += [f"-{part}={LOOPBACK}:{ports[part]}.{ports[f'{part}.grpc']}" for part in ("master", "filer")]
+        done = subprocess.run(
+            argv, input="\n".join((*commands, "exit", "")), capture_output=True, text=True, timeout=60, cwd=self._path
+        )
+        # Its exit code is 0 whatever happens.
+        if done.returncode or "error:" in done.stdout + done.stderr:
+            raise SandboxError(f"SeaweedFS's shell failed at {commands}:\n{done.stdout}{done.stderr}")
 
     def _request(
         self,

@@ -37,7 +37,9 @@ _SEQUENCES_LACKING = """
     FROM pg_attrdef
     JOIN pg_depend ON classid = 'pg_attrdef'::regclass AND objid = pg_attrdef.oid
     JOIN pg_class ON pg_class.oid = refobjid AND relkind = 'S'
-    WHERE adrelid = ANY($1::bigint[]::oid[]) AND NOT has_sequence_privilege(refobjid, 'USAGE')
+    WHERE adrelid = ANY($1::bigint[]::oid[])
+      -- PostgreSQL may try the condition before the join, and of a table it would be an error.
+      AND CASE WHEN relkind = 'S' THEN NOT has_sequence_privilege(refobjid, 'USAGE') END
 """
 # The system's catalog shows a table also to those who may use neither it nor its schema. Of several schemas the one
 # that the role's search_path leads to counts, or would lead to if the role might use it.

@@ -1,0 +1,38 @@
+"""The doctor's round: who is asked beside whom, and in which order it is told. What is asked lives in the others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from functools import partial
+
+from daemon.core.policy import TablePolicy
+from daemon.service.doctor.clocks import examine_clocks
+from daemon.service.doctor.finding import Finding, Part, fine, guarded
+from daemon.service.doctor.here import examine_here
+from daemon.service.doctor.lake import examine_lake
+from daemon.service.doctor.ledger import examine_ledger
+from daemon.service.doctor.source import examine_source
+from daemon.service.parts import Services
+
+_ORDER = tuple(Part)
+# What is asked table by table has a limit for each of its questions.
+_ROUND_S = 1800.0
+
+
+async def examine(
+    services: Services, policies: tuple[TablePolicy, ...], environ: Mapping[str, str] = os.environ
+) -> list[Finding]:
+    """Asks every part about these tables, whatever befalls the others; changes nothing that it does not put back."""
+    here = await examine_here(services, environ)
+    asked = await asyncio.gather(
+        guarded(Part.ENGINE, partial(examine_lake, services, policies, here), _ROUND_S),
+        guarded(Part.CLICKHOUSE, partial(examine_source, services, policies), _ROUND_S),
+        guarded(Part.POSTGRES, partial(examine_ledger, services, policies), _ROUND_S),
+        guarded(Part.CLOCK, partial(examine_clocks, services)),
+    )
+    findings = [*here.findings, *(finding for part in asked for finding in part)]
+    if not any(finding.part is Part.OTHERS for finding in findings):
+        findings.append(fine(Part.OTHERS, "nobody else has maintained these tables in the last 26 hours"))
+    return sorted(findings, key=lambda finding: _ORDER.index(finding.part))

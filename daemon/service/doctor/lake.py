@@ -1,0 +1,173 @@
+"""The doctor in Spark: the session, the catalog, the tables, their store. One session: one question after another.
+
+What the answers mean is judged in `versions.py`, `tables.py`, `storage.py` and `others.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+from daemon.adapters.iceberg_jvm import IcebergJvm
+from daemon.adapters.iceberg_probe import (
+    PROBE_NAME,
+    StoreProbe,
+    TableFacts,
+    neighbours,
+    open_catalog,
+    probe_store,
+    refused_read,
+    session_facts,
+    table_facts,
+)
+from daemon.core.errors import IcekeeperError
+from daemon.core.policy import TablePolicy
+from daemon.core.reasons import Reason
+from daemon.service.doctor.addresses import unreachable
+from daemon.service.doctor.finding import LIMIT_S, Finding, Part, counted, failed, guarded, skipped, sound
+from daemon.service.doctor.here import Here
+from daemon.service.doctor.jdbc import examine_jdbc, metadata_location, no_catalog
+from daemon.service.doctor.others import foreign_snapshots
+from daemon.service.doctor.storage import is_final, refused_read_finding, store_error, store_findings
+from daemon.service.doctor.tables import catalog_findings, not_found, table_findings
+from daemon.service.doctor.versions import Runtime, fit, session_findings
+from daemon.service.parts import Services, spark_options
+
+T = TypeVar("T")
+
+_LIMIT = timedelta(seconds=LIMIT_S)
+# The first start on a machine downloads the jars; tables have a limit each.
+_START_S = 600.0
+_BEHIND_ENGINE = (Part.CATALOG, Part.TABLES, Part.STORAGE, Part.OTHERS)
+
+
+async def examine_lake(services: Services, policies: tuple[TablePolicy, ...], here: Here) -> list[Finding]:
+    """Starts the session and asks through it; `here` may say that none must be started."""
+    if here.blocked is not None:
+        behind = (skipped(part, here.blocked) for part in (Part.ENGINE, *_BEHIND_ENGINE))
+        return [_fit_without_session(services, here), *behind]
+    silent = await unreachable(services.settings)
+    if any(finding.part is Part.ENGINE for finding in silent):
+        findings = [_fit_without_session(services, here), *silent]
+        return _completed(findings, "Spark's master can't be reached")
+    findings = [*silent, *await guarded(Part.ENGINE, partial(_session, services), _START_S)]
+    if not any(finding.part is Part.SPARK for finding in findings):
+        findings.append(_fit_without_session(services, here))
+    if silent:
+        return _completed(findings, "the catalog or the store can't be reached")
+    # Without executors metadata can be read all the same: the driver does that.
+    if not services.engine.up or not sound(each for each in findings if each.part is Part.SPARK):
+        return _completed(findings, "there is no session that could ask")
+    catalog = services.settings.catalog
+    if absent := await guarded(Part.CATALOG, partial(no_catalog, catalog)):
+        return _completed([*findings, *absent], "there is no catalog")
+    findings += await guarded(Part.CATALOG, partial(examine_jdbc, catalog))
+    if (refused := await _refused(services)) is not None:
+        return _completed([*findings, refused_read_finding(refused, catalog)], "the store does not let us read")
+    return findings + await guarded(Part.TABLES, partial(_tables, services, policies), _START_S)
+
+
+def _completed(findings: list[Finding], because: str) -> list[Finding]:
+    """With a word on each part that was not asked."""
+    said = {finding.part for finding in findings}
+    return findings + [skipped(part, because) for part in _BEHIND_ENGINE if part not in said]
+
+
+def _fit_without_session(services: Services, here: Here) -> Finding:
+    """What can be said of the versions: pip's Spark, and the coordinates and jars of the settings."""
+    options = spark_options(services.settings)
+    if options.home is not None:
+        return skipped(Part.SPARK, f"only a session knows the version of {options.home}")
+    import pyspark
+
+    named = (Runtime.of(each) for each in (*options.packages, *options.jars))
+    return fit(pyspark.__version__, here.java, next((runtime for runtime in named if runtime is not None), None))
+
+
+async def _session(services: Services) -> list[Finding]:
+    engine, began, was_up = services.engine, time.monotonic(), services.engine.up
+    await engine.start()
+    took = None if was_up else time.monotonic() - began
+    facts = await engine.run(session_facts, timeout=_LIMIT)
+    return session_findings(facts, took, services.settings.spark.driver_memory)
+
+
+async def _refused(services: Services) -> IcekeeperError | None:
+    """Whether the store refuses to let a table's metadata be read. Not known (None) where we can't name its FileIO."""
+    catalog = services.settings.catalog
+    io, warehouse = catalog.properties.get("io-impl", ""), catalog.warehouse or ""
+    if catalog.type == "rest" or not io.endswith(".S3FileIO") or not warehouse.startswith("s3"):
+        return None
+    real = await metadata_location(catalog)
+    path = real or f"{warehouse.rstrip('/')}/{PROBE_NAME}"
+    read = partial(refused_read, io=io, properties=catalog.spark_properties(), path=path)
+    try:
+        error = await _ask(services, read, path)
+    except IcekeeperError as exc:
+        return exc
+    # Who may not list is told of a missing object that it is forbidden.
+    return error if error is not None and (real is not None or is_final(error)) else None
+
+
+async def _tables(services: Services, policies: tuple[TablePolicy, ...]) -> list[Finding]:
+    catalog = services.settings.catalog
+    findings: list[Finding] = []
+    loaded: list[TableFacts] = []
+    try:
+        await _ask(services, partial(open_catalog, catalog=catalog.name), catalog.name)
+    except IcekeeperError as exc:
+        return _completed([store_error(exc, catalog, Part.CATALOG)], "the catalog can't be opened")
+    for number, policy in enumerate(policies, start=1):
+        look = partial(
+            table_facts, catalog=catalog.name, table=policy.name, target_file_size=policy.compact.target_file_size
+        )
+        try:
+            loaded.append(await _ask(services, look, policy.name))
+        except IcekeeperError as exc:
+            if exc.reason is Reason.TABLE_NOT_FOUND:
+                findings.append(not_found(policy.name, await _names_there(services, policy.name)))
+                continue
+            findings.append(store_error(exc, catalog))
+            if is_final(exc):
+                left = len(policies) - number
+                if left:
+                    findings.append(skipped(Part.TABLES, f"{counted(left, 'more table')} would fare no better"))
+                return _completed(findings, f"{policy.name} could not be read")
+    if not loaded:
+        return _completed(findings, "no table could be read")
+    findings += catalog_findings(catalog, len(loaded), len(policies))
+    findings += table_findings(catalog.name, loaded, {policy.name: policy for policy in policies})
+    findings += foreign_snapshots(loaded, services.parts.clock())
+    return findings + await _store(services, loaded)
+
+
+async def _names_there(services: Services, table: str) -> list[str]:
+    """What lies where the table was looked for; not to be able to list is no fault."""
+    look = partial(neighbours, catalog=services.settings.catalog.name, namespace=table.rpartition(".")[0])
+    try:
+        return await _ask(services, look, table)
+    except IcekeeperError:
+        return []
+
+
+async def _store(services: Services, tables: list[TableFacts]) -> list[Finding]:
+    catalog = services.settings.catalog
+    probes: list[StoreProbe] = []
+    for facts in tables:
+        try:
+            probe = await _ask(services, partial(probe_store, catalog=catalog.name, table=facts.table), facts.table)
+        except IcekeeperError as exc:
+            # It hangs, or the JVM is gone: the next would fare no better.
+            advice = (
+                f"{exc.reason.advice} If there is a file {PROBE_NAME}-... among the table's data, remove it by hand."
+            )
+            return [*store_findings(probes, catalog.warehouse), failed(Part.STORAGE, exc, advice)]
+        probes.append(probe)
+    return store_findings(probes, catalog.warehouse)
+
+
+async def _ask(services: Services, look: Callable[[IcebergJvm], T], where: str) -> T:
+    return await services.engine.run(lambda spark: look(IcebergJvm(spark)), timeout=_LIMIT, where=where)

@@ -1,0 +1,349 @@
+"""The doctor on real parts: a healthy lakehouse is all fine, and each broken thing gives its line and its advice."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from daemon.adapters.host import Host
+from daemon.sandbox import Sandbox, WorldSpec
+from daemon.sandbox.process import free_ports, port_answers
+from daemon.service.doctor import Finding, Level, Part, examine
+from daemon.service.doctor.ledger import examine_ledger
+from daemon.service.parts import build, wall_clock
+from daemon.settings import load
+from tests.conftest import BINANCE, COINBASE, SILVER, SLOT, MakeNight, Night, write_settings
+from tests.process.program import document, icekeeper, wait_for
+
+SMALL: dict[str, Any] = {"days": 0.25, "commits_per_day": 48, "files_per_commit": 1, "old_snapshots": 0}
+WARNED = (Part.POSTGRES, Level.WARNING)
+TIDY = "SET TBLPROPERTIES ('write.metadata.delete-after-commit.enabled'='true')"
+
+
+async def ask(night: Night, *tables: str) -> list[Finding]:
+    policies = night.settings.policies()
+    findings = await examine(night.services, tuple(p for p in policies if not tables or p.name in tables))
+    assert all(finding.advice for finding in findings if finding.level is not Level.OK)
+    return findings
+
+
+def about(findings: list[Finding], part: Part, level: Level | None = None) -> list[Finding]:
+    return [each for each in findings if each.part is part and level in (None, each.level)]
+
+
+def only(findings: list[Finding], part: Part, level: Level) -> Finding:
+    (found,) = about(findings, part, level)
+    return found
+
+
+def told_the_time(night: Night, ahead: timedelta = timedelta(0)) -> None:
+    """Lets the servers tell their time to this host, whose clock is `ahead`."""
+    services = night.services
+    servers = {"PostgreSQL": services.postgres.now, "ClickHouse": services.source.now}
+    host = Host(lambda: wall_clock() + ahead, servers, (night.settings.state_dir,))
+    night.services = replace(services, parts=replace(services.parts, surroundings=host))
+
+
+def setting(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """A change of the settings document: `block.key`."""
+
+    def change(document: dict[str, Any]) -> None:
+        *blocks, key = path.split(".", 2) if path.startswith("catalog.properties") else path.split(".")
+        for block in blocks:
+            document = document[block]
+        document[key] = value
+
+    return change
+
+
+def rebuilt(night: Night, change: Callable[[dict[str, Any]], None]) -> Night:
+    """The same world and session with other settings; nothing about the catalog may differ."""
+    path = night.config.with_suffix(f".{uuid4().hex[:6]}.yaml")
+    document = yaml.safe_load(night.config.read_text())
+    change(document)
+    path.write_text(yaml.safe_dump(document))
+    settings, parts = load(path), night.services.parts
+    services = build(
+        settings, night.services.engine, clock=parts.clock, sleep=parts.sleep, surroundings=parts.surroundings
+    )
+    return replace(night, config=path, settings=settings, services=services)
+
+
+async def test_a_healthy_lakehouse_is_all_fine_and_nothing_is_left_behind(make_night: MakeNight) -> None:
+    night = await make_night(BINANCE, COINBASE, **SMALL)
+    for table in (BINANCE, COINBASE):
+        await night.sql(f"ALTER TABLE {{c}}.{table} {TIDY}")
+    told_the_time(night)
+    stored, rows = night.store(), night.ledger("SELECT count(*) FROM maintenance_runs")
+
+    findings = await ask(night)
+
+    assert [finding for finding in findings if finding.level is not Level.OK] == []
+    assert {finding.part for finding in findings} == set(Part)
+    assert night.store() == stored
+    assert night.ledger("SELECT count(*) FROM maintenance_runs") == rows
+
+
+async def test_before_the_ledger_is_migrated_the_doctor_says_so(make_night: MakeNight) -> None:
+    night = await make_night(COINBASE, migrated=False, **SMALL)
+    assert "icekeeper migrate" in only(await ask(night), Part.POSTGRES, Level.ERROR).advice
+
+
+async def test_each_refused_password_is_told_with_the_setting_that_has_it(make_night: MakeNight) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["postgres"]["password"] = "wrong"
+        document["clickhouse"]["password"] = "wrong"
+        document["catalog"]["properties"]["s3.secret-access-key"] = "wrong"
+
+    night = await make_night(COINBASE, SILVER, migrated=False, change=change, **SMALL)
+    findings = await ask(night)
+
+    assert "s3.secret-access-key" in only(findings, Part.STORAGE, Level.ERROR).advice
+    assert "clickhouse.user (icekeeper)" in only(findings, Part.CLICKHOUSE, Level.ERROR).advice
+    assert "postgres.password_file" in only(findings, Part.POSTGRES, Level.ERROR).advice
+    assert all("skipped" in finding.text for finding in about(findings, Part.TABLES))
+    assert "wrong" not in " ".join(finding.text for finding in findings)
+
+
+async def test_servers_that_are_not_there_are_told_apart_and_do_not_hide_each_other(make_night: MakeNight) -> None:
+    night = await make_night(COINBASE, **SMALL)
+
+    def away(document: dict[str, Any]) -> None:
+        document["postgres"]["dsn"] = "postgresql://icekeeper@127.0.0.1:1/nowhere"
+        document["clickhouse"]["url"] = "http://127.0.0.1:2"
+        document["catalog"]["properties"]["s3.endpoint"] = "http://127.0.0.1:3"
+        document["catalog"]["uri"] = "jdbc:postgresql://127.0.0.1:4/nowhere"
+
+    gone = rebuilt(night, away)
+    findings = await ask(gone)
+    await gone.services.close()
+
+    assert [finding.part for finding in findings if finding.level is Level.ERROR] == [
+        Part.CATALOG, Part.STORAGE, Part.CLICKHOUSE, Part.POSTGRES,
+    ]  # fmt: skip
+    assert "127.0.0.1:3 (catalog.properties.s3.endpoint)" in only(findings, Part.STORAGE, Level.ERROR).text
+    assert "127.0.0.1:4 (catalog.uri)" in only(findings, Part.CATALOG, Level.ERROR).text
+    assert about(findings, Part.ENGINE, Level.OK)
+
+
+async def test_a_database_that_holds_no_catalog_is_told_and_no_catalog_is_made_of_it(make_night: MakeNight) -> None:
+    night = await make_night(COINBASE, **SMALL)
+    empty = f"{night.world.name}_empty"
+    night.box.postgres.create_database(empty)
+    uri = night.settings.catalog.uri or ""
+    elsewhere = rebuilt(night, setting("catalog.uri", uri.replace(night.world.postgres_database, empty)))
+    findings = await ask(elsewhere)
+    await elsewhere.services.close()
+    assert f"{empty} has no table iceberg_tables" in only(findings, Part.CATALOG, Level.ERROR).text
+    assert night.box.postgres.execute(empty, "SELECT 1 FROM pg_tables WHERE schemaname = 'public'") == []
+
+
+async def test_a_catalog_that_refuses_its_password_is_told_with_the_setting_that_has_it(make_night: MakeNight) -> None:
+    night = await make_night(COINBASE, change=setting("catalog.properties.jdbc.password", "wrong"), **SMALL)
+    assert "jdbc.password" in only(await ask(night), Part.CATALOG, Level.ERROR).advice
+
+
+async def test_what_is_odd_about_tables_and_sources_is_told_with_the_statement_that_helps(
+    make_night: MakeNight,
+) -> None:
+    night = await make_night(BINANCE, COINBASE, **SMALL)
+    name = f"{night.world.catalog_name}.{COINBASE}"
+    await night.sql(f"ALTER TABLE {{c}}.{COINBASE} SET TBLPROPERTIES ('gc.enabled'='false')")
+    night.world.clickhouse.execute(
+        "ALTER TABLE bronze_trades_coinbase MODIFY TTL toDateTime(exchange_timestamp) + INTERVAL 3 DAY",
+        database=night.world.clickhouse_database,
+    )
+    night.ledger("UPDATE offload_watermarks SET status = 'failed' WHERE table_name = 'bronze_trades_binance'")
+    night.ledger("UPDATE offload_watermarks SET last_offload_timestamp = '2026-02-17 20:00Z' WHERE table_name ~ 'coin'")
+
+    def change(document: dict[str, Any]) -> None:
+        document["tables"] += [
+            {"name": "cold.bronze_trade_coinbase", "source": "no_such_table", "timestamp": "exchange_timestamp"},
+            {"name": "warm.elsewhere"},
+        ]
+        document["tables"][0] |= {"timestamp": "event_tim"}
+
+    odd = rebuilt(night, change)
+    findings = await ask(odd)
+    await odd.services.close()
+
+    tables = {finding.text: finding.advice for finding in about(findings, Part.TABLES)}
+    assert f"Did you mean {COINBASE}" in tables["there is no table cold.bronze_trade_coinbase"]
+    assert "There is cold.*" in tables["there is no table warm.elsewhere"]
+    assert f"ALTER TABLE {name} SET TBLPROPERTIES ('gc.enabled'='true')" in said(tables, "gc.enabled is false")
+    assert "there is event_time" in said(tables, "the column event_tim is not there")
+    endless = said(tables, "metadata files of 2 tables are kept for ever")
+    assert f"ALTER TABLE {name} {TIDY};" in endless
+    sources = {finding.text: finding.advice for finding in about(findings, Part.CLICKHOUSE)}
+    assert "Set source_ttl: 3d" in said(sources, "drops rows after 3 days, and source_ttl says 7 days")
+    assert "compare tables[].source" in said(sources, "no_such_table")
+    assert said(sources, "event_tim")
+    offload = {finding.text: finding.advice for finding in about(findings, Part.OFFLOAD)}
+    assert said(offload, "no watermark of no_such_table")
+    assert said(offload, "the offload of bronze_trades_binance has failed")
+    assert said(offload, "bronze_trades_coinbase is older than an hour, the oldest 2026-02-17T20:00:00Z")
+
+
+def said(lines: dict[str, str], words: str) -> str:
+    """The advice of the one line that has these words."""
+    (advice,) = [advice for text, advice in lines.items() if words in text]
+    return advice
+
+
+async def test_whoever_else_maintains_the_tables_is_named(make_night: MakeNight) -> None:
+    night = await make_night(COINBASE, **SMALL)
+    await night.sql(f"CALL {{c}}.system.rewrite_manifests('{{c}}.{COINBASE}')")
+    for hours in (20, 30):
+        night.ledger(
+            "INSERT INTO maintenance_audit_log (run_timestamp, iceberg_table, ch_source, layer, audit_window_hours, "
+            "window_start, window_end, status) VALUES ($1, $2, 'x', 'bronze', 24, $1, $1, 'ok')",
+            SLOT - timedelta(hours=hours),
+            COINBASE,
+        )
+
+    findings = about(await ask(night), Part.OTHERS)
+
+    assert [finding.level for finding in findings] == [Level.WARNING] * 2
+    assert findings[0].text.startswith("somebody else (spark 4.1.4, application local-")
+    assert COINBASE in findings[0].text
+    assert "1 row to maintenance_audit_log, last at 2026-02-17T06:00:00Z" in findings[1].text
+    assert "docs/migration.md" in findings[0].advice
+
+
+async def test_a_clock_that_is_ten_minutes_off_is_told_for_each_server(make_night: MakeNight) -> None:
+    night = await make_night(COINBASE, change=setting("run.max_clock_skew", "5m"), **SMALL)
+    told_the_time(night, ahead=timedelta(minutes=10))
+    findings = about(await ask(night), Part.CLOCK)
+    assert [finding.level for finding in findings] == [Level.ERROR] * 2
+    assert re.search(r"(599|600)\.\d s ahead of ClickHouse's: compactions and expiries would be held", findings[0].text)
+    assert "NTP" in findings[0].advice
+
+
+async def test_a_full_disk_is_told_and_hides_nothing(make_night: MakeNight) -> None:
+    night = await make_night(COINBASE, change=setting("run.min_free_disk", "1000TiB"), **SMALL)
+    findings = await ask(night)
+    assert "run.min_free_disk" in only(findings, Part.STATE_DIR, Level.ERROR).text
+    assert about(findings, Part.STORAGE, Level.OK)
+
+
+async def test_a_hadoop_catalog_on_a_local_disk_is_a_warning_and_its_store_can_be_written(
+    make_night: MakeNight,
+) -> None:
+    night = await make_night(COINBASE, catalog="hadoop", **SMALL)
+    there = files(night)
+    findings = await ask(night)
+    assert "commits of two processes at once are silently lost" in only(findings, Part.CATALOG, Level.WARNING).text
+    assert "HadoopFileIO reads, writes, deletes" in only(findings, Part.STORAGE, Level.OK).text
+    assert files(night) == there
+
+
+def files(night: Night) -> set[str]:
+    """Everything below a hadoop catalog's warehouse."""
+    warehouse = Path(str(night.settings.catalog.warehouse).removeprefix("file://"))
+    found = {str(path) for path in warehouse.rglob("*")}
+    assert found
+    return found
+
+
+async def test_a_store_that_only_says_that_it_deletes_is_found_out(make_night: MakeNight) -> None:
+    keeping = setting("catalog.properties.s3.delete-enabled", "false")
+    night = await make_night(COINBASE, change=keeping, **SMALL)
+    findings = await ask(night)
+    left = only(findings, Part.STORAGE, Level.ERROR)
+    assert "the doctor's own probe is still in the store" in left.text
+    assert "s3.delete-enabled" in left.advice
+    (key,) = [key for key in night.store() if "icekeeper-doctor-probe" in key]
+    assert key in left.advice
+    assert f"/{COINBASE.rpartition('.')[2]}/data/" in key
+
+
+@pytest.fixture
+def bouncer(box: Sandbox, tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """Starts real PgBouncers before the sandbox's PostgreSQL; each call gives a port."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is None:
+        pytest.skip("there is no pgbouncer here: Debian has it in a package of that name")
+    with ExitStack() as stack:
+
+        def start(mode: str, *extra: str) -> int:
+            (port,) = free_ports(1)
+            users, config = tmp_path / f"{port}.users", tmp_path / f"{port}.ini"
+            users.write_text(f'"{box.postgres.user}" "{box.postgres.password}"\n')
+            lines = ["[databases]", f"* = host={box.postgres.host} port={box.postgres.port}", "[pgbouncer]"]
+            lines += ["listen_addr = 127.0.0.1", f"listen_port = {port}", "unix_socket_dir =", f"pool_mode = {mode}"]
+            lines += ["auth_type = scram-sha-256", f"auth_file = {users}", *extra]
+            config.write_text("\n".join(lines))
+            account: dict[str, Any] = {}
+            if os.geteuid() == 0:  # it refuses to run as root; nobody must come through to its files
+                account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+                for path in (users, config, *list(config.parents)[:3]):
+                    path.chmod(path.stat().st_mode | 0o055)
+            process = subprocess.Popen([program, "-q", str(config)], stderr=subprocess.DEVNULL, **account)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            wait_for("PgBouncer", lambda: port_answers(port), 20)
+            return port
+
+        yield start
+
+
+async def test_a_pgbouncer_in_the_way_is_found_whatever_it_pools_by(
+    make_night: MakeNight, bouncer: Callable[..., int]
+) -> None:
+    night = await make_night(COINBASE, **SMALL)
+    direct = str(night.box.postgres.port)
+    ignoring = "ignore_startup_parameters = statement_timeout"
+    seen: dict[str, list[Finding]] = {}
+    for name, port in {
+        "by transaction": bouncer("transaction", ignoring),
+        "by session": bouncer("session", ignoring),
+        "refusing": bouncer("transaction"),
+        "one backend": bouncer("transaction", ignoring, "default_pool_size = 1"),
+    }.items():
+        behind = rebuilt(night, setting("postgres.dsn", night.settings.postgres.dsn.replace(direct, str(port))))
+        seen[name] = await examine_ledger(behind.services, behind.settings.policies())
+        await behind.services.close()
+    seen["directly"] = await examine_ledger(night.services, night.settings.policies())
+
+    assert "PgBouncer is in the way and hands out backends" in only(seen["by transaction"], *WARNED).text
+    assert "PgBouncer is in the way and hands out backends" in only(seen["one backend"], *WARNED).text
+    assert "throws icekeeper's statement_timeout away" in only(seen["by session"], *WARNED).text
+    assert "That is a PgBouncer" in only(seen["refusing"], Part.POSTGRES, Level.ERROR).advice
+    assert not about(seen["directly"], *WARNED)
+
+
+def test_the_command_exits_0_where_nothing_is_wrong_and_1_with_one_document_where_something_is(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC) - timedelta(minutes=1)
+    world = box.world(WorldSpec(now=now, tables=(COINBASE,), name=f"cli{uuid4().hex[:8]}", **SMALL))
+    config = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state")
+    broken = write_settings(world, tmp_path / "broken.yaml", tmp_path / "icekeeper.yaml" / "state")
+    assert icekeeper("migrate", config=config).returncode == 0
+
+    done = icekeeper("doctor", config=config)
+    refused = icekeeper("doctor", "--json", "--table", COINBASE, config=broken)
+    unknown = icekeeper("doctor", "--table", "cold.typo", config=config)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("OK    python      Python 3.")
+    assert re.fullmatch(r"\d+ fine, \d warnings?, 0 errors", lines[-1])
+    assert {path.name for path in (tmp_path / "state").iterdir()} <= {"spark", "spark.log", "java"}
+    assert (refused.returncode, document(refused)["ok"]) == (1, False), refused.stderr
+    errors = [check for check in document(refused)["checks"] if check["level"] == "error"]
+    assert [(check["part"], sorted(check)) for check in errors] == [("state_dir", ["advice", "level", "part", "text"])]
+    assert world.postgres.password not in done.stdout + done.stderr + refused.stdout + refused.stderr
+    assert unknown.returncode == 2

@@ -1,0 +1,212 @@
+"""docs/permissions.md is true: a whole night with exactly these rights, and the doctor names each that is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from xml.sax.saxutils import escape
+
+import pytest
+
+from daemon.adapters.postgres import Postgres
+from daemon.adapters.sql.grants import grants
+from daemon.adapters.sql.migrations import migrate
+from daemon.core.model import RunOutcome
+from daemon.sandbox import Sandbox
+from daemon.service.doctor import Finding, Level, Part, examine
+from daemon.service.doctor.ledger import examine_ledger
+from daemon.service.doctor.source import examine_source
+from tests.conftest import BINANCE, COINBASE, MakeNight, Night
+
+PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"
+SMALL: dict[str, Any] = {"commits_per_day": 24, "files_per_commit": 1, "days": 1.5}
+PASSWORD = "choose one"
+S3_SECRET = "a-secret-of-20-letters"
+
+
+def block(heading: str, language: str) -> str:
+    """The first code block of a language below a heading of the page."""
+    section = PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return section.partition(f"```{language}\n")[2].partition("```")[0]
+
+
+def statements(heading: str) -> list[str]:
+    return [" ".join(line.split()) for line in block(heading, "sql").split(";") if line.strip()]
+
+
+def policy(night_name: str, *, without: str | None = None) -> dict[str, Any]:
+    """The page's policy for a world's part of the bucket; perhaps with one action less."""
+    document: dict[str, Any] = json.loads(
+        block("S3", "json").replace("BUCKET/WAREHOUSE", f"warehouse/{night_name}").replace("BUCKET", "warehouse")
+    )
+    for statement in document["Statement"]:
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        statement["Action"] = [action for action in actions if action != without]
+    document["Statement"] = [statement for statement in document["Statement"] if statement["Action"]]
+    return document
+
+
+def postgres_role(box: Sandbox, night: str, heading: str, role: str, name: str) -> None:
+    """Runs the page's statements about a role, under another name: roles are the server's, not a database's."""
+    for statement in statements(heading):
+        text = re.sub(rf"\b{role}\b", name, statement)
+        box.postgres.execute(night, re.sub(r"ON DATABASE \w+", f"ON DATABASE {night}", text))
+
+
+@asynccontextmanager
+async def clickhouse_rights(box: Sandbox, grants: list[str], readonly: int) -> AsyncIterator[None]:
+    """ClickHouse's engine started anew, with these rights for the only user that it has; afterwards as it was.
+
+    The engine in a wheel can't be asked to be somebody else, but it takes its users from a file where it starts.
+    """
+    directory = box.root / "clickhouse"
+    users = directory / "users.xml"
+    # The front's `USE default` is the sandbox's way to set a request's database.
+    given = ["GRANT SHOW DATABASES ON default.*", *grants]
+    queries = "".join(f"<query>{escape(grant)}</query>" for grant in given)
+    (directory / "config.xml").write_text(f"<clickhouse><users_config>{users}</users_config></clickhouse>")
+    users.write_text(
+        f"<clickhouse><profiles><default><readonly>{readonly}</readonly></default></profiles><quotas><default/></quotas>"
+        "<users><default><password></password><networks><ip>::/0</ip></networks><profile>default</profile>"
+        f"<quota>default</quota><grants>{queries}</grants></default></users></clickhouse>"
+    )
+    try:
+        await asyncio.to_thread(_restart, box)
+        yield
+    finally:
+        (directory / "config.xml").unlink()
+        await asyncio.to_thread(_restart, box)
+
+
+def _restart(box: Sandbox) -> None:
+    box.clickhouse.stop()
+    box.clickhouse.start()
+
+
+def clickhouse_grants(night: str) -> list[str]:
+    """The page's grants on this world's tables, as the engine's users file wants them: without a name."""
+    found = [line for line in statements("ClickHouse") if line.startswith("GRANT")]
+    ours = [line for line in found if any(source in line for source in ("trades_binance", "trades_coinbase"))]
+    return [line.replace("k2.", f"{night}.").removesuffix(" TO icekeeper") for line in ours]
+
+
+@pytest.fixture
+async def limited(make_night: MakeNight, box: Sandbox) -> Night:
+    """A world on which every account may do what the page says, and nothing else."""
+    name = f"permitted{uuid4().hex[:8]}"
+    keeper, catalog = f"keeper_{name}", f"catalog_{name}"
+
+    def change(document: dict[str, Any]) -> None:
+        server = document["postgres"]
+        server |= {"dsn": server["dsn"].replace("icekeeper@", f"{keeper}@"), "password": PASSWORD}
+        document["catalog"]["properties"] |= {
+            "jdbc.user": catalog,
+            "jdbc.password": PASSWORD,
+            "s3.access-key-id": name,
+            "s3.secret-access-key": S3_SECRET,
+        }
+
+    night = await make_night(BINANCE, COINBASE, name=name, change=change, migrated=False, **SMALL)
+    await migrate(box.postgres.dsn(name), box.postgres.password)
+    box.postgres.execute(name, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    box.postgres.execute(name, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    postgres_role(box, name, "PostgreSQL: the ledger", "icekeeper", keeper)
+    postgres_role(box, name, "PostgreSQL: a JDBC catalog", "icekeeper_catalog", catalog)
+    await asyncio.to_thread(box.s3.add_identity, name, S3_SECRET, policy(name))
+    return night
+
+
+async def ask(night: Night) -> list[Finding]:
+    return await examine(night.services, night.settings.policies())
+
+
+def wrong(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.level is Level.ERROR]
+
+
+async def test_a_whole_night_needs_no_more_than_the_page_says(limited: Night, box: Sandbox) -> None:
+    async with clickhouse_rights(box, clickhouse_grants(limited.world.name), readonly=2):
+        assert wrong(await ask(limited)) == []
+        report = await limited.run()
+        assert wrong(await ask(limited)) == []
+
+    assert report.outcome is RunOutcome.SUCCESS, [task.error for task in report.tasks]
+    assert {(task.stage.value, task.outcome.value) for task in report.tasks} == {
+        ("compact", "done"), ("expire", "done"), ("audit", "done"),
+    }  # fmt: skip
+    assert [audit.ch_final for audit in report.audits] == [True, False]
+
+
+async def test_the_ledgers_grants_on_the_page_are_those_that_icekeeper_knows(limited: Night, box: Sandbox) -> None:
+    owner = Postgres(box.postgres.dsn(limited.world.name), box.postgres.password)
+    known = await grants(owner, "icekeeper")
+    await owner.close()
+    said = {line for line in statements("PostgreSQL: the ledger") if "maintenance_" in line or "version" in line}
+    assert said == {
+        line.replace('"icekeeper"', "icekeeper") for line in known if " ON maintenance_" in line or "version" in line
+    }
+
+
+async def test_each_missing_grant_in_postgresql_is_named(limited: Night, box: Sandbox) -> None:
+    name, role = limited.world.name, limited.services.postgres.target.role
+    for statement in statements("PostgreSQL: the ledger"):
+        if not statement.startswith("GRANT") or "DATABASE" in statement:
+            continue
+        privileges, _, tables = statement.removeprefix("GRANT ").removesuffix(" TO icekeeper").partition(" ON ")
+        for table in tables.split(", "):
+            for privilege in privileges.split(", "):
+                right = f"{privilege} ON {table}"
+                box.postgres.execute(name, f"REVOKE {right} FROM {role}")
+                findings = wrong(await examine_ledger(limited.services, limited.settings.policies()))
+                box.postgres.execute(name, f"GRANT {right} TO {role}")
+                named = [
+                    f
+                    for f in findings
+                    if f"GRANT {privilege} ON " in f.advice and f" TO {role}" in f.advice.replace('"', "")
+                ]
+                assert named, (right, findings)
+                assert table.rpartition(" ")[2] in named[0].advice
+    assert wrong(await examine_ledger(limited.services, limited.settings.policies())) == []
+
+
+async def test_each_missing_action_of_the_stores_policy_is_named(limited: Night, box: Sandbox) -> None:
+    name = limited.world.name
+    # Untested: s3:AbortMultipartUpload, which only a broken upload needs.
+    for action in ("s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetObject"):
+        await asyncio.to_thread(box.s3.add_identity, name, S3_SECRET, policy(name, without=action))
+        findings = [finding for finding in await ask(limited) if finding.part is Part.STORAGE]
+        (finding,) = [each for each in findings if each.level is not Level.OK and "probe" not in each.text]
+        bucket = "arn:aws:s3:::warehouse"
+        resource = bucket if action == "s3:ListBucket" else f"{bucket}/{name}/*"
+        assert f"Allow {action} on {resource}" in finding.advice, finding
+        if action == "s3:DeleteObject":
+            (left,) = [key for key in limited.store() if "icekeeper-doctor-probe" in key][:1]
+            assert any("still in the store" in each.text for each in findings), left
+
+
+async def test_a_missing_right_on_the_catalogs_tables_is_named(limited: Night, box: Sandbox) -> None:
+    name = limited.world.name
+    box.postgres.execute(name, f"REVOKE UPDATE ON iceberg_tables FROM catalog_{name}")
+    (finding,) = wrong(await ask(limited))
+    assert finding.part is Part.CATALOG
+    assert f"GRANT UPDATE ON iceberg_tables TO catalog_{name};" in finding.advice
+
+
+async def test_each_missing_right_in_clickhouse_is_named(limited: Night, box: Sandbox) -> None:
+    name, policies = limited.world.name, limited.settings.policies()
+    missing, given = clickhouse_grants(name)
+    async with clickhouse_rights(box, [given], readonly=2):
+        (finding,) = wrong(await examine_source(limited.services, policies))
+    assert f"{missing} TO icekeeper;" in finding.advice
+    await limited.services.source.close()
+
+    async with clickhouse_rights(box, clickhouse_grants(name), readonly=1):
+        refused = wrong(await examine_source(limited.services, policies))
+    assert refused
+    assert all("readonly = 2" in each.advice for each in refused), refused

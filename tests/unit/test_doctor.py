@@ -1,0 +1,590 @@
+"""What the doctor makes of the answers: versions, memory, addresses, TTLs, clocks, rights. Nobody is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from daemon.adapters.clickhouse import SourceTable
+from daemon.adapters.iceberg_probe import SessionFacts, StoreProbe, TableFacts, parse_facts
+from daemon.adapters.pooler import Pooler
+from daemon.core.errors import IcekeeperError, PermanentError, TransientError
+from daemon.core.model import Watermark
+from daemon.core.policy import TablePolicy
+from daemon.core.reasons import Reason
+from daemon.service.doctor import Finding, Level, Part, findings_document, show_findings
+from daemon.service.doctor.addresses import addresses
+from daemon.service.doctor.clocks import clock_findings
+from daemon.service.doctor.finding import fine, guarded, skipped, sound, warning, wrong
+from daemon.service.doctor.here import heap_finding, python_finding, room_finding
+from daemon.service.doctor.jdbc import dsn
+from daemon.service.doctor.ledger import lacking_rights, offload_findings, pooler_findings
+from daemon.service.doctor.others import foreign_snapshots
+from daemon.service.doctor.source import count_refused, table_findings, ttl_of, version_finding
+from daemon.service.doctor.storage import is_final, store_error, store_findings
+from daemon.service.doctor.tables import catalog_findings, not_found
+from daemon.service.doctor.tables import table_findings as lake_findings
+from daemon.service.doctor.versions import Runtime, fit, session_findings
+from daemon.settings import Settings
+
+GIB = 1024**3
+NOW = datetime(2026, 2, 18, 2, tzinfo=UTC)
+RUNTIME = "org.apache.iceberg:iceberg-spark-runtime-{}:1.12.0"
+TABLE: dict[str, Any] = {"name": "cold.trades", "source": "trades", "timestamp": "ts", "source_ttl": "7d"}
+
+
+def settings(**blocks: Any) -> Settings:
+    document: dict[str, Any] = {
+        "catalog": {"name": "k2", "type": "rest", "uri": "http://catalog:8181"},
+        "clickhouse": {"url": "http://clickhouse:8123", "database": "k2"},
+        "postgres": {"dsn": "postgresql://icekeeper@postgres/icekeeper"},
+        "tables": [TABLE],
+    }
+    return Settings(**{**document, **blocks})
+
+
+def policy(**changes: Any) -> TablePolicy:
+    (made,) = settings(tables=[{**TABLE, **changes}]).policies()
+    return made
+
+
+# --- versions
+
+
+@pytest.mark.parametrize(
+    ("spark", "java", "runtime", "level", "words"),
+    [
+        ("4.1.4", 17, "4.1_2.13", Level.OK, "Spark 4.1.4, Iceberg 1.12.0"),
+        ("4.1.1", 21, "4.1_2.13", Level.OK, ""),
+        ("3.5.9", 17, "3.5_2.12", Level.OK, ""),
+        ("3.5.9", 17, "4.1_2.13", Level.ERROR, "they do not fit"),
+        ("4.1.4", 17, "3.5_2.12", Level.ERROR, "they do not fit"),
+        ("4.2.0", 17, "4.1_2.13", Level.ERROR, "they do not fit"),
+        ("4.2.0", 17, None, Level.ERROR, "no Iceberg runtime for this Spark"),
+        ("4.1.0", 17, "4.1_2.13", Level.WARNING, "SPARK-54753"),
+        ("4.0.1", 17, "4.0_2.13", Level.WARNING, "SPARK-54753"),
+        ("4.0.3", 17, "4.0_2.13", Level.WARNING, "no runtime for Spark 4.0"),
+        ("3.5.9", 21, "3.5_2.12", Level.WARNING, "knows Java 8, 11, 17"),
+        ("4.1.4", 17, None, Level.OK, "Spark 4.1.4"),
+    ],
+)
+def test_versions_that_fit_and_that_do_not(
+    spark: str, java: int, runtime: str | None, level: Level, words: str
+) -> None:
+    finding = fit(spark, java, Runtime.of(RUNTIME.format(runtime)) if runtime else None)
+    assert (finding.part, finding.level) == (Part.SPARK, level)
+    assert words in finding.text
+    assert bool(finding.advice) == (level is not Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "file:/root/.ivy2/jars/org.apache.iceberg_iceberg-spark-runtime-4.1_2.13-1.12.0.jar",
+            ("4.1", "2.13", "1.12.0"),
+        ),
+        ("/opt/spark/jars/iceberg-spark-runtime-3.5_2.12-1.4.2.jar", ("3.5", "2.12", "1.4.2")),
+        ("org.apache.iceberg:iceberg-spark-runtime-3.5_2.12:1.10.0", ("3.5", "2.12", "1.10.0")),
+        ("/opt/spark/jars/lakehouse-all.jar", None),
+    ],
+)
+def test_a_jars_name_tells_its_spark_where_it_has_one(text: str, expected: tuple[str, ...] | None) -> None:
+    found = Runtime.of(text)
+    assert (None if found is None else (found.spark, found.scala, found.iceberg)) == expected
+
+
+def facts(**changes: Any) -> SessionFacts:
+    jar = "file:/x/iceberg-spark-runtime-4.1_2.13-1.12.0.jar"
+    plain: dict[str, Any] = {"spark": "4.1.4", "java": 17, "heap": 2 * GIB, "master": "local[2]", "executors": None}
+    return SessionFacts(**{**plain, "iceberg": "1.12.0", "jar": jar, "has_planner": True, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "part", "level", "words"),
+    [
+        ({}, Part.ENGINE, Level.OK, "started in 6.0 s and has 2048 MiB of heap"),
+        ({"heap": GIB}, Part.ENGINE, Level.WARNING, "2g was asked for"),
+        ({"executors": 0, "master": "spark://m:7077"}, Part.ENGINE, Level.ERROR, "no job would ever begin"),
+        ({"executors": 2, "master": "spark://m:7077"}, Part.ENGINE, Level.OK, "and 2 executors"),
+        ({"iceberg": None, "jar": None}, Part.SPARK, Level.ERROR, "no Iceberg on its class path"),
+        ({"iceberg": "1.4.2", "has_planner": False}, Part.SPARK, Level.ERROR, "1.4.2 is too old"),
+        ({"jar": "/x/lakehouse-all.jar"}, Part.SPARK, Level.OK, "Iceberg 1.12.0"),
+    ],
+)
+def test_what_a_running_session_shows(changes: dict[str, Any], part: Part, level: Level, words: str) -> None:
+    (finding,) = [each for each in session_findings(facts(**changes), 6.0, "2g") if each.part is part]
+    assert finding.level is level
+    assert words in finding.text
+
+
+def test_a_python_that_is_too_old_is_told() -> None:
+    assert python_finding((3, 10, 4)).level is Level.ERROR
+    assert python_finding((3, 13, 0)).level is Level.OK
+
+
+# --- memory
+
+
+@pytest.mark.parametrize(
+    ("heap", "limit", "physical", "level", "words"),
+    [
+        ("2g", 4 * GIB, 64 * GIB, Level.OK, "the container has 4.0 GiB"),
+        ("2g", None, 16 * GIB, Level.OK, "this machine has 16.0 GiB"),
+        ("3g", 4 * GIB, 64 * GIB, Level.ERROR, "kill it in the middle of a night"),
+        ("2500m", 4 * GIB, 64 * GIB, Level.WARNING, "little left"),
+        ("8g", 64 * GIB, 4 * GIB, Level.ERROR, "this machine has 4.0 GiB"),
+    ],
+)
+def test_the_heap_is_held_against_what_there_is(
+    heap: str, limit: int | None, physical: int, level: Level, words: str
+) -> None:
+    finding = heap_finding(heap, limit, physical)
+    assert finding.level is level
+    assert words in finding.text
+
+
+def test_the_heap_that_is_advised_fits() -> None:
+    advised = heap_finding("3g", 4 * GIB, 64 * GIB).advice.partition("at most ")[2].partition(",")[0]
+    assert heap_finding(advised, 4 * GIB, 64 * GIB).level is not Level.ERROR
+
+
+def test_no_session_is_started_into_a_container_that_is_full() -> None:
+    assert room_finding(None) is None
+    assert room_finding(GIB) is None
+    assert room_finding(GIB // 4) is not None
+
+
+# --- addresses
+
+
+@pytest.mark.parametrize(
+    ("catalog", "spark", "expected"),
+    [
+        ({}, {}, [("catalog.uri", "catalog", 8181)]),
+        ({"uri": "https://catalog/api"}, {}, [("catalog.uri", "catalog", 443)]),
+        (
+            {"type": "jdbc", "uri": "jdbc:postgresql://db/lake?ssl=true", "warehouse": "s3://w/x"},
+            {},
+            [("catalog.uri", "db", 5432)],
+        ),
+        ({"type": "jdbc", "uri": "jdbc:postgresql://a:1,b:2/lake", "warehouse": "s3://w/x"}, {}, []),
+        ({"type": "jdbc", "uri": "jdbc:sqlite:/x.db", "warehouse": "/w"}, {}, []),
+        ({"type": "hive", "uri": "thrift://metastore"}, {}, [("catalog.uri", "metastore", 9083)]),
+        (
+            {"type": "hadoop", "uri": None, "warehouse": "/w"},
+            {"master": "spark://m:7077"},
+            [("spark.master", "m", 7077)],
+        ),
+        (
+            {"properties": {"s3.endpoint": "http://minio:9000"}},
+            {},
+            [("catalog.uri", "catalog", 8181), ("catalog.properties.s3.endpoint", "minio", 9000)],
+        ),
+        (
+            {"properties": {"s3.endpoint": "http://minio:9000", "http-client.apache.proxy-endpoint": "http://p:3128"}},
+            {},
+            [("catalog.uri", "catalog", 8181)],
+        ),
+    ],
+)
+def test_the_addresses_that_the_settings_name(
+    catalog: dict[str, Any], spark: dict[str, Any], expected: list[tuple[str, str, int]]
+) -> None:
+    block = {"name": "k2", "type": "rest", "uri": "http://catalog:8181", **catalog}
+    made = settings(catalog={key: value for key, value in block.items() if value is not None}, spark=spark)
+    assert [(each.key, each.host, each.port) for each in addresses(made)] == expected
+
+
+def test_a_jdbc_catalog_in_postgresql_can_be_asked_for_rights_and_no_other() -> None:
+    properties = {"jdbc.user": "me@home", "jdbc.password": "p"}
+    jdbc = {"name": "k2", "type": "jdbc", "uri": "jdbc:postgresql://db:1/lake", "warehouse": "s3://w/x"}
+    assert dsn(settings(catalog={**jdbc, "properties": properties}).catalog) == (
+        "postgresql://me%40home@db:1/lake",
+        "p",
+    )
+    assert dsn(settings(catalog={**jdbc, "uri": "jdbc:sqlite:/x.db"}).catalog) is None
+    assert dsn(settings().catalog) is None
+
+
+# --- tables
+
+
+def metadata(**changes: Any) -> str:
+    plain: dict[str, Any] = {
+        "format-version": 2,
+        "location": "s3://w/cold/trades",
+        "current-schema-id": 1,
+        "schemas": [
+            {"schema-id": 0, "fields": []},
+            {
+                "schema-id": 1,
+                "fields": [{"name": "ts", "type": "timestamptz"}, {"name": "tags", "type": {"type": "list"}}],
+            },
+        ],
+        "properties": {"write.metadata.delete-after-commit.enabled": "true"},
+        "metadata-log": [{}, {}],
+        **changes,
+    }
+    return json.dumps(plain)
+
+
+def table(**changes: Any) -> TableFacts:
+    return parse_facts("cold.trades", metadata(**changes), 128 * 1024**2)
+
+
+def snapshots(*days_old: float, summary: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """A line of snapshots, oldest first, numbered from 1."""
+    return [
+        {
+            "snapshot-id": number,
+            "parent-snapshot-id": number - 1 or None,
+            "timestamp-ms": int((NOW - timedelta(days=days)).timestamp() * 1000),
+            "summary": {"operation": "append", **(summary or {})},
+        }
+        for number, days in enumerate(days_old, start=1)
+    ]
+
+
+def branch(snapshot: int) -> dict[str, Any]:
+    return {"type": "branch", "snapshot-id": snapshot}
+
+
+def judged(facts: TableFacts, **changes: Any) -> list[Finding]:
+    one = policy(**changes)
+    return lake_findings("k2", [facts], {one.name: one})
+
+
+def test_a_table_that_nothing_hinders() -> None:
+    (finding,) = judged(table())
+    assert (finding.level, finding.text) == (Level.OK, "1 table of format version 2: nothing hinders a night")
+
+
+def test_a_table_whose_metadata_files_are_never_deleted_gets_its_statement() -> None:
+    (finding,) = judged(table(properties={"write.metadata.previous-versions-max": "50"}))
+    assert finding.level is Level.WARNING
+    assert "up to 2 are listed as previous ones, write.metadata.previous-versions-max is 50" in finding.text
+    statement = "ALTER TABLE k2.cold.trades SET TBLPROPERTIES ('write.metadata.delete-after-commit.enabled'='true');"
+    assert finding.advice.splitlines() == ["Run in Spark SQL:", statement]
+
+
+@pytest.mark.parametrize(("column", "words"), [("tz", "is not there"), ("tags", "is list, no instant")])
+def test_an_event_time_column_that_is_none(column: str, words: str) -> None:
+    (finding,) = judged(table(), timestamp=column)
+    assert finding.level is Level.ERROR
+    assert words in finding.text
+    assert "ts" in finding.advice
+    assert judged(table(), timestamp=column, audit="off")[0].level is Level.OK
+
+
+def test_a_tag_that_keeps_old_snapshots_is_named_and_a_young_one_is_not() -> None:
+    log = snapshots(30, 20, 10, 0.3, 0.2, 0.1)
+    main = {"main": branch(6)}
+    assert judged(table(**{"snapshots": log, "current-snapshot-id": 6, "refs": main}))[0].level is Level.OK
+    tagged = {**main, "before_cutover": {"type": "tag", "snapshot-id": 2}}
+    (finding,) = judged(table(**{"snapshots": log, "current-snapshot-id": 6, "refs": tagged}))
+    assert "before_cutover keep 1 snapshot that would expire otherwise" in finding.text
+    young = {**main, "today": {"type": "tag", "snapshot-id": 5}}
+    assert judged(table(**{"snapshots": log, "current-snapshot-id": 6, "refs": young}))[0].level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (["cold.silver_trades", "cold.trade"], "Did you mean cold.trade"),
+        (["cold.x", "cold.y"], "There is cold.x, cold.y"),
+        ([], "another name hides every table"),
+    ],
+)
+def test_a_missing_table_is_compared_with_what_is_there(there: list[str], words: str) -> None:
+    assert words in not_found("cold.trades", there).advice
+
+
+@pytest.mark.parametrize(
+    ("warehouse", "level", "words"),
+    [
+        ("/mnt/lake", Level.WARNING, "local file system"),
+        ("s3a://lake/w", Level.WARNING, "no atomic rename"),
+        ("hdfs://name/w", Level.OK, "answers"),
+    ],
+)
+def test_a_hadoop_catalog_is_as_safe_as_its_file_system(warehouse: str, level: Level, words: str) -> None:
+    catalog = settings(catalog={"name": "k2", "type": "hadoop", "warehouse": warehouse}).catalog
+    (finding,) = catalog_findings(catalog, 1, 1)
+    assert finding.level is level
+    assert words in finding.text
+
+
+def test_foreign_replacements_are_told_by_who_made_them_and_ours_and_old_ones_are_not() -> None:
+    spark = {"operation": "replace", "engine-name": "spark", "engine-version": "3.5.0", "spark.app.id": "local-7"}
+    theirs = table(snapshots=snapshots(0.5, summary=spark))
+    (finding,) = foreign_snapshots([theirs], NOW)
+    assert finding.text.startswith("somebody else (spark 3.5.0, application local-7) has rewritten cold.trades")
+    unsigned = table(snapshots=snapshots(0.5, summary={"operation": "replace"}))
+    assert "somebody else (unsigned)" in foreign_snapshots([unsigned], NOW)[0].text
+    ours = table(snapshots=snapshots(0.5, summary={**spark, "icekeeper.run-id": "x"}))
+    old = table(snapshots=snapshots(2, summary=spark))
+    assert foreign_snapshots([ours, old, table(snapshots=snapshots(0.1))], NOW) == []
+
+
+# --- the store
+
+
+def probe(**errors: IcekeeperError) -> StoreProbe:
+    return StoreProbe("cold.trades", "S3FileIO", "s3://w/lake/cold/trades/data/probe", errors)
+
+
+def denied(text: str = "S3Exception: Access Denied (Service: S3, Status Code: 403)") -> PermanentError:
+    return PermanentError(text, reason=Reason.ACCESS_DENIED)
+
+
+@pytest.mark.parametrize(
+    ("errors", "level", "words"),
+    [
+        ({}, Level.OK, ""),
+        ({"read": denied()}, Level.ERROR, "Allow s3:GetObject on arn:aws:s3:::w/lake/* ("),
+        ({"write": denied()}, Level.ERROR, "Allow s3:PutObject on arn:aws:s3:::w/lake/* ("),
+        ({"bulk_delete": denied(), "delete": denied()}, Level.ERROR, "Allow s3:DeleteObject on arn:aws:s3:::w/lake/*"),
+        ({"bulk_delete": TransientError("MissingContentMD5")}, Level.ERROR, "an old MinIO"),
+        ({"look": denied()}, Level.ERROR, "Allow s3:ListBucket on arn:aws:s3:::w ("),
+        ({"list": denied()}, Level.WARNING, "Allow s3:ListBucket on arn:aws:s3:::w ("),
+        (
+            {"write": denied(), "look": denied()},
+            Level.ERROR,
+            "Allow s3:PutObject on arn:aws:s3:::w/lake/* and s3:ListBucket on arn:aws:s3:::w (",
+        ),
+        (
+            {"write": TransientError("gone", reason=Reason.STORAGE_DOWN)},
+            Level.ERROR,
+            "The object store does not answer",
+        ),
+    ],
+)
+def test_each_refusal_of_the_store_names_the_action(
+    errors: dict[str, IcekeeperError], level: Level, words: str
+) -> None:
+    (finding,) = store_findings([probe(**errors)], "s3://w/lake")
+    assert finding.level is level
+    assert words in finding.advice
+
+
+def test_tables_that_fare_alike_are_told_together() -> None:
+    findings = store_findings([probe(), probe(write=denied()), probe(), probe(write=denied())], "s3://w/lake")
+    assert [finding.level for finding in findings] == [Level.OK, Level.ERROR]
+
+
+def test_a_probe_that_could_not_be_removed_is_told_with_its_path() -> None:
+    left = StoreProbe("cold.trades", "S3FileIO", "s3://w/p", {}, left=True, kept=True)
+    finding = next(each for each in store_findings([left], None) if each.level is Level.ERROR)
+    assert "Remove s3://w/p by hand" in finding.advice
+
+
+def test_on_a_file_system_the_user_is_advised_and_no_action_of_s3() -> None:
+    local = StoreProbe("cold.trades", "HadoopFileIO", "/lake/cold/trades/data/probe", {"write": denied("Permission")})
+    (finding,) = store_findings([local], "/lake")
+    assert "icekeeper's user to read and write below /lake" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("error", "part", "words", "final"),
+    [
+        (denied("SignatureDoesNotMatch (Service: S3, Status Code: 403)"), Part.STORAGE, "s3.secret-access-key", True),
+        (denied(), Part.STORAGE, "s3:GetObject", False),
+        (denied("PSQLException: password authentication failed"), Part.CATALOG, "jdbc.password", True),
+        (TransientError("x", reason=Reason.STORAGE_DOWN), Part.STORAGE, "s3.endpoint", True),
+        (TransientError("x", reason=Reason.CATALOG_DOWN), Part.CATALOG, "catalog.uri", True),
+        (TransientError("x", reason=Reason.ENGINE_DOWN), Part.ENGINE, "spark.log", True),
+        (PermanentError("x"), Part.TABLES, "", False),
+    ],
+)
+def test_a_table_that_can_not_be_read_tells_which_part_is_to_blame(
+    error: IcekeeperError, part: Part, words: str, final: bool
+) -> None:
+    jdbc = {"name": "k2", "type": "jdbc", "uri": "jdbc:postgresql://db/l", "warehouse": "s3://w/lake"}
+    keys = ("jdbc.user", "jdbc.password", "s3.access-key-id", "s3.secret-access-key")
+    finding = store_error(error, settings(catalog={**jdbc, "properties": dict.fromkeys(keys, "x")}).catalog)
+    assert finding.part is part
+    assert words in finding.advice
+    assert is_final(error) is final
+
+
+# --- ClickHouse
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("clause", "least", "most"),
+    [
+        ("TTL toDateTime(ts) + toIntervalDay(7) SETTINGS index_granularity = 8192", 7, 7),
+        ("TTL ts + toIntervalYear(1)", 365, 366),
+        ("TTL ts + toIntervalMonth(2) SETTINGS a = 1", 56, 62),
+        ("TTL ts + INTERVAL 30 DAY", 30, 30),
+        ("TTL ts + toIntervalWeek(1) + toIntervalHour(12)", 7.5, 7.5),
+        ("TTL ts + toIntervalDay(1) TO VOLUME 'cold', ts + toIntervalDay(30)", 30, 30),
+        ("TTL ts + toIntervalDay(90), ts + toIntervalDay(5) WHERE symbol = 'a,b'", 5, 5),
+    ],
+)
+def test_how_long_rows_live_is_read_from_the_engines_definition(clause: str, least: float, most: float) -> None:
+    assert ttl_of(f"MergeTree PARTITION BY toDate(ts) ORDER BY (a, ts) {clause}") == (least * DAY, most * DAY)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "MergeTree ORDER BY ts SETTINGS index_granularity = 8192",
+        "MergeTree ORDER BY ts TTL ts + toIntervalDay(1) TO DISK 's3'",
+        "MergeTree ORDER BY ts TTL ts + toIntervalDay(1) GROUP BY a SET b = max(b)",
+        "MergeTree ORDER BY ts TTL expires_at",
+        "",
+    ],
+)
+def test_where_nothing_deletes_rows_by_age_there_is_no_ttl(definition: str) -> None:
+    assert ttl_of(definition) is None
+
+
+@pytest.mark.parametrize(
+    ("described", "changes", "level", "words"),
+    [
+        (SourceTable("MergeTree", "MergeTree ORDER BY ts TTL ts + toIntervalDay(7)", "DateTime64(3)"), {}, None, ""),
+        (SourceTable("MergeTree", "MergeTree ORDER BY ts", "DateTime"), {}, None, ""),
+        (SourceTable("MergeTree", "TTL ts + toIntervalDay(3)", "Date"), {}, Level.WARNING, "Set source_ttl: 3d"),
+        (SourceTable("MergeTree", "TTL ts + toIntervalDay(7)", "Date32"), {"source_ttl": None}, Level.WARNING, "7d"),
+        (SourceTable("MergeTree", "", "Nullable(DateTime64(6, 'UTC'))"), {}, None, ""),
+        (SourceTable("MergeTree", "", "String"), {}, Level.ERROR, "DateTime64, DateTime or Date"),
+        (SourceTable("Distributed", "", "DateTime"), {}, Level.WARNING, "final: true"),
+        (SourceTable("Distributed", "", "DateTime"), {"audit": {"final": False}}, None, ""),
+        (SourceTable("ReplicatedCollapsingMergeTree", "", "DateTime"), {}, Level.WARNING, "final: true"),
+        (SourceTable("MaterializedView", "", "DateTime"), {}, Level.WARNING, "final: true"),
+        (SourceTable("ReplicatedReplacingMergeTree", "", "DateTime"), {}, None, ""),
+    ],
+)
+def test_what_a_source_means_for_its_audit(
+    described: SourceTable, changes: dict[str, Any], level: Level | None, words: str
+) -> None:
+    findings = table_findings("k2.trades", described, policy(**changes))
+    assert [finding.level for finding in findings] == ([] if level is None else [level])
+    assert all(words in finding.advice for finding in findings)
+
+
+def test_a_count_that_is_refused_names_the_grant_or_the_setting() -> None:
+    no_right = PermanentError("Not enough privileges", reason=Reason.ACCESS_DENIED)
+    assert count_refused(no_right, "k2.t", "ts", "ice").advice.endswith("GRANT SELECT(ts) ON k2.t TO ice;")
+    readonly = PermanentError("Cannot modify 'x' setting in readonly mode", reason=Reason.ACCESS_DENIED)
+    assert "readonly = 2" in count_refused(readonly, "k2.t", "ts", "ice").advice
+    final = PermanentError("Storage MergeTree doesn't support FINAL")
+    assert "audit.final be auto" in count_refused(final, "k2.t", "ts", "ice").advice
+
+
+def test_a_clickhouse_without_session_timezone_is_too_old() -> None:
+    assert version_finding("23.5.3.24", "x").level is Level.ERROR
+    assert version_finding("23.6.1.1524", "x").level is Level.OK
+    assert version_finding("26.9.2.1", "x").level is Level.OK
+
+
+# --- PostgreSQL, the offload, the clock
+
+
+@pytest.mark.parametrize(
+    ("pooler", "timeout", "replicas", "levels"),
+    [
+        (Pooler(bouncer=False, shares=False), "30s", False, []),
+        (Pooler(bouncer=True, shares=False), "30s", False, [Level.OK]),
+        (Pooler(bouncer=True, shares=False), "0", False, [Level.WARNING]),
+        (Pooler(bouncer=True, shares=True), "30s", False, [Level.WARNING]),
+        (Pooler(bouncer=False, shares=True), "30s", False, [Level.WARNING]),
+        (Pooler(bouncer=True, shares=True), "30s", True, [Level.ERROR]),
+    ],
+)
+def test_what_a_pooler_costs(pooler: Pooler, timeout: str, replicas: bool, levels: list[Level]) -> None:
+    assert [finding.level for finding in pooler_findings(pooler, timeout, replicas=replicas)] == levels
+
+
+def test_missing_grants_are_printed_ready_to_paste() -> None:
+    finding = lacking_rights(["GRANT SELECT ON a TO b", "GRANT USAGE ON SCHEMA s TO b"])
+    assert finding.advice.splitlines()[1:] == ["GRANT SELECT ON a TO b;", "GRANT USAGE ON SCHEMA s TO b;"]
+
+
+def test_watermarks_that_are_missing_failed_or_late_are_told() -> None:
+    told = {
+        "a": Watermark(NOW - timedelta(minutes=20), "success"),
+        "b": Watermark(NOW - timedelta(minutes=61), "running"),
+        "c": Watermark(NOW, "failed"),
+        "d": None,
+    }
+    text = " | ".join(finding.text for finding in offload_findings("marks", told, NOW))
+    assert "no watermark of d |" in text
+    assert "the offload of c has failed" in text
+    assert "the watermark of b is older than an hour" in text
+    (finding,) = offload_findings("marks", {"a": told["a"]}, NOW)
+    assert finding.level is Level.OK
+
+
+def test_one_clock_that_agrees_makes_the_other_one_wrong() -> None:
+    limit, off, good = timedelta(minutes=5), timedelta(minutes=10), timedelta(seconds=1)
+    assert [f.level for f in clock_findings({"ClickHouse": off, "PostgreSQL": good}, limit)] == [
+        Level.WARNING,
+        Level.OK,
+    ]
+    assert [f.level for f in clock_findings({"ClickHouse": off, "PostgreSQL": -off}, limit)] == [Level.ERROR] * 2
+    assert "skipped" in clock_findings({}, limit)[0].text
+
+
+# --- the doctor itself
+
+
+async def test_a_check_that_fails_hangs_or_breaks_is_a_finding() -> None:
+    async def refuses() -> list[Finding]:
+        raise PermanentError("no", reason=Reason.ACCESS_DENIED)
+
+    async def hangs() -> list[Finding]:
+        await asyncio.sleep(60)
+        return []
+
+    async def breaks() -> list[Finding]:
+        raise KeyError("x")
+
+    (refused,), (hung,), (broken,) = [await guarded(Part.CLOCK, each, 0.05) for each in (refuses, hangs, breaks)]
+    assert (refused.level, refused.advice) == (Level.ERROR, Reason.ACCESS_DENIED.advice)
+    assert "no answer within 0.05 s" in hung.text
+    assert "the check broke: KeyError" in broken.text
+
+
+def test_findings_are_shown_with_what_to_do_below_and_a_closing_line() -> None:
+    findings = [
+        fine(Part.PYTHON, "Python [3.13]"),
+        warning(Part.TABLES, "odd", "First line.\nSecond line."),
+        skipped(Part.STORAGE, "it rains"),
+        wrong(Part.CLOCK, "bad", "Do it."),
+    ]
+    text = io.StringIO()
+    show_findings(Console(file=text, width=200), findings)
+    assert text.getvalue().splitlines() == [
+        "OK    python      Python [3.13]",
+        "WARN  tables      odd",
+        "      First line.",
+        "      Second line.",
+        "WARN  storage     skipped, because it rains",
+        "      Put that right first, then ask again.",
+        "FAIL  clock       bad",
+        "      Do it.",
+        "",
+        "1 fine, 2 warnings, 1 error",
+    ]
+
+
+def test_the_document_is_stable_for_scripts() -> None:
+    findings = [wrong(Part.CLOCK, "bad", "Do it.")]
+    assert findings_document(findings) == {
+        "ok": False,
+        "checks": [{"part": "clock", "level": "error", "text": "bad", "advice": "Do it."}],
+    }
+    assert sound([])
+    assert not sound(findings)
