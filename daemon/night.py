@@ -24,7 +24,8 @@ from daemon.task import Task, TaskEnd
 
 log = structlog.get_logger(__name__)
 
-# A part that every table needs: where one is down, the next table is the probe, and the rest is not tried.
+# A part that every table needs: where one is down, the next table is the probe, and the rest is not tried. What one
+# stage found down, the next one only probes.
 _PART_DOWN = frozenset({Reason.CATALOG_DOWN, Reason.STORAGE_DOWN, Reason.ENGINE_DOWN, Reason.SOURCE_DOWN})
 
 # What `asyncio.Task.cancel(msg)` says when an operator asked; anything else that cancels a run is an interruption.
@@ -124,10 +125,10 @@ class _Run:
         for position, (stage, policy) in enumerate(work, start=1):
             self._emit(TaskStarted(stage, policy.name, position, len(work)))
             with bound_contextvars(stage=stage, table=policy.name):
-                down = self._found_down(stage)
+                down = self._failed_alike()
                 # The audit always runs: the budget is for the others.
                 until = None if stage is Stage.AUDIT else self._deadline
-                task = Task(stage, policy, replace(self._context, until=until, retries_off=bool(down)))
+                task = Task(stage, policy, replace(self._context, until=until, retries_off=_is_probe(stage, down)))
                 try:
                     self._ended(await self._end_of(task, down))
                 except asyncio.CancelledError:
@@ -138,9 +139,11 @@ class _Run:
     async def _end_of(self, task: Task, down: list[StageResult]) -> TaskEnd:
         if task.context.until is not None and task.started_at >= task.context.until:
             return task.hold(Reason.BUDGET, "the run's max_duration is used up")
-        if len(down) >= 2:
-            text = f"not tried, as {down[-1].table} and {down[-2].table} failed alike"
-            return task.fail(PermanentError(text, reason=down[0].reason))
+        if len(down) >= 2 and down[0].stage is task.stage:
+            probe, first = [result for result in down if result.attempts][:2]
+            before = first.table if first.stage is task.stage else f"{first.stage} of {first.table}"
+            text = f"not tried, as {before} and {probe.table} failed alike"
+            return task.fail(PermanentError(text, reason=probe.reason))
         async with self._lock:
             return await task.run()
 
@@ -151,17 +154,19 @@ class _Run:
             self.audits.append(end.audit)
         self._emit(TaskEnded(end.result))
 
-    def _found_down(self, stage: Stage) -> list[StageResult]:
-        """The latest tasks of the stage that failed for one and the same part: the first with retries, the second,
-        the probe, without; after two, ten tables would only repeat them."""
-        down: list[StageResult] = []
+    def _failed_alike(self) -> list[StageResult]:
+        """The latest tasks that failed for one and the same part that is down, the last one first."""
+        alike: list[StageResult] = []
         for result in reversed(self.tasks):
-            if result.stage is not stage or result.reason not in _PART_DOWN:
+            if result.reason not in _PART_DOWN or (alike and result.reason is not alike[0].reason):
                 break
-            if down and result.reason is not down[0].reason:
-                break
-            down.append(result)
-        return down
+            alike.append(result)
+        return alike
+
+
+def _is_probe(stage: Stage, down: list[StageResult]) -> bool:
+    """Whether a task only asks if the part is up again: the second of a stage, or the first after two failed."""
+    return len(down) >= 2 or (len(down) == 1 and down[0].stage is stage)
 
 
 def _log_task(result: StageResult) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -61,6 +62,15 @@ def _existing(path: Path) -> Path:
 def memory_limit(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")) -> int | None:
     """The smallest memory limit in bytes of the cgroups that we are in (v2 or v1), None where there is none."""
     return min((limit for limit, _ in _limited(root, process)), default=None)
+
+
+def memory_room(
+    root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup"), physical: int | None = None
+) -> tuple[int, str]:
+    """How many bytes we may use, and who has them: by the limit or, where none is smaller, by the machine's memory."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if physical is None else physical
+    limit = memory_limit(root, process)
+    return (limit, "the container") if limit is not None and limit < machine else (machine, "this machine")
 
 
 def memory_free(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")) -> int | None:

@@ -5,6 +5,7 @@ What is worth doing is decided in the core; how a session is kept alive is `spar
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from pyspark.sql import SparkSession
 
 from daemon.adapters.iceberg_jvm import IcebergJvm, Partition, PathCollector
 from daemon.adapters.iceberg_metadata import parse_metadata
+from daemon.adapters.java_stacks import Overdue
 from daemon.adapters.spark import SparkEngine
 from daemon.core.errors import TransientError
 from daemon.core.model import RUN_ID_PROPERTY, DeletedFiles, FileGroup, LakehouseCount, Slice, TableState, Window
@@ -80,13 +82,13 @@ class IcebergLakehouse:
                 files = self._files[table] = _Files(current.snapshotId(), sizes, manifests)
             return parse_metadata(table, metadata, files.sizes, files.manifests, target_file_size)
 
-        return await self._run(work, METADATA_TIMEOUT, table)
+        return await self._read(work, table)
 
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         def work(jvm: IcebergJvm) -> tuple[FileGroup, ...]:
             return tuple(self._plan(jvm, table, jvm.load(self._name(table)), policy))
 
-        return await self._run(work, METADATA_TIMEOUT, table)
+        return await self._read(work, table)
 
     def _plan(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> list[FileGroup]:
         """Asks the planner, and keeps its partitions: to ask again for every slice would read all manifests."""
@@ -158,17 +160,19 @@ class IcebergLakehouse:
     async def count(
         self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
     ) -> LakehouseCount:
-        def work(jvm: IcebergJvm) -> LakehouseCount:
-            at = snapshot_id
-            if at is None:
-                current = jvm.load(self._name(table)).currentSnapshot()
-                at = None if current is None else current.snapshotId()
-            query = f"SELECT count(*) FROM {self._name(table)}{_at(at)} WHERE {_within(timestamp, window)}"
-            if at is None:
-                return LakehouseCount(0, query, None)  # a table that was never written to; Spark has nothing to ask
-            return LakehouseCount(int(jvm.spark.sql(query).collect()[0][0]), query, at)
+        def current(jvm: IcebergJvm) -> int | None:
+            snapshot = jvm.load(self._name(table)).currentSnapshot()
+            return None if snapshot is None else int(snapshot.snapshotId())
 
-        return await self._run(work, timeout, table)
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout.total_seconds()
+        at = snapshot_id if snapshot_id is not None else await self._read(current, table, at_most=timeout)
+        query = f"SELECT count(*) FROM {self._name(table)}{_at(at)} WHERE {_within(timestamp, window)}"
+        if at is None:
+            return LakehouseCount(0, query, None)  # a table that was never written to; Spark has nothing to ask
+        left = timedelta(seconds=max(0.0, give_up - loop.time()))
+        rows = await self._run(lambda jvm: int(jvm.spark.sql(query).collect()[0][0]), left, table)
+        return LakehouseCount(rows, query, at)
 
     async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
         def work(jvm: IcebergJvm) -> int:
@@ -194,8 +198,22 @@ class IcebergLakehouse:
 
     # --- the session
 
+    async def _read(self, work: Callable[[IcebergJvm], T], table: str, at_most: timedelta = timedelta.max) -> T:
+        """Work on metadata alone. A part that lets it wait is down: TransientError with its reason, if that shows."""
+        try:
+            return await self._run(work, min(METADATA_TIMEOUT, at_most), table)
+        except Overdue as exc:
+            if exc.waited_for is None:
+                raise
+            raise TransientError(f"{exc.args[0]} to read metadata", reason=exc.waited_for, where=table) from exc
+
     async def _run(self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str) -> T:
-        return await self._engine.run(lambda spark: work(IcebergJvm(spark)), timeout=timeout, where=where)
+        def opened(spark: SparkSession) -> T:
+            jvm = IcebergJvm(spark)
+            jvm.open_catalog(self._catalog)
+            return work(jvm)
+
+        return await self._engine.run(opened, timeout=timeout, where=where)
 
     def _name(self, table: str) -> str:
         # With its catalog: without it Spark first takes the namespace for a catalog.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from daemon.core.model import FileGroup
+from daemon.core.planning import large_file_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ class IcebergJvm:
         self._iceberg: Any = jvm.org.apache.iceberg
         self._lang: Any = jvm.java.lang
 
+    def open_catalog(self, name: str) -> None:
+        """Raises what is wrong with a catalog. Iceberg's own lookup takes one that won't open for a namespace."""
+        self._session.sessionState().catalogManager().catalog(name)
+
     def load(self, name: str) -> Any:
         """The Iceberg table behind a quoted Spark name, read anew from the catalog."""
         return self._iceberg.spark.Spark3Util.loadIcebergTable(self._session, name)
@@ -75,31 +81,77 @@ class IcebergJvm:
         evolved = table.specs().size() > 1
         while groups.hasNext():
             group = groups.next()
+            outputs = self._output_files(table, group)
+            gains = outputs < group.inputFileNum() or self._gains(group, options)
             spec = table.specs().get(group.outputSpecId())
             partition = group.info().partition()
             found = FileGroup(
-                partition=spec.partitionToPath(partition),
+                partition=self._path(spec, partition),
                 files=group.inputFileNum(),
                 bytes=group.inputFilesSizeInBytes(),
-                output_files=group.expectedOutputFiles(),
+                output_files=outputs,
                 # The planner puts files of older specs into the group whose every field is null.
                 older_spec=evolved and all(value is None for value in self._values(spec, partition)),
+                gains=gains,
             )
             planned.append((found, Partition(group.outputSpecId(), partition)))
         return planned
+
+    def _output_files(self, table: Any, group: Any) -> int:
+        """How many files a rewrite makes: each Spark task writes one at least, and gets whole row groups only.
+
+        The planner divides sizes: of five files of 0.7 of the target it expects four, and every night makes five.
+        """
+        lookback = int(table.properties().get("read.split.planning-lookback") or 10)  # TableProperties.SPLIT_LOOKBACK
+        scan = self._iceberg.util.TableScanUtil
+        tasks = scan.planTaskGroups(group.fileScanTasks(), group.inputSplitSize(), lookback, 0).size()
+        return max(int(tasks), int(group.expectedOutputFiles()))
+
+    def _gains(self, group: Any, options: dict[str, str]) -> bool:
+        """Whether a rewrite that leaves as many files is good for something, and so won't be asked for for ever."""
+        large = large_file_limit(int(options["target-file-size-bytes"]))
+        is_file_scoped = self._iceberg.util.ContentFileUtil.isFileScoped
+        for task in group.fileScanTasks():
+            if task.file().specId() != group.outputSpecId() or task.file().fileSizeInBytes() > large:
+                return True
+            # Position deletes of a whole partition may stay attached to what they no longer apply to.
+            if any(str(d.content()) == "EQUALITY_DELETES" or is_file_scoped(d) for d in task.deletes()):
+                return True
+        return False
+
+    def _path(self, spec: Any, partition: Any) -> str:
+        """The partition's path, as people know it; one that no other partition has."""
+        path = str(spec.partitionToPath(partition))
+        # Iceberg writes a null like the word.
+        return f"{path} (the word)" if "null" in self._values(spec, partition) else path
 
     def partition_filter(self, table: Any, partition: Partition) -> Any:
         """Selects exactly this partition: every field's transform of its source column equals its value."""
         expressions = self._iceberg.expressions.Expressions
         spec = table.specs().get(partition.spec_id)
         selected = expressions.alwaysTrue()
+        whole = {field.sourceId() for field in spec.fields() if field.transform().isIdentity()}
         for field, value in zip(spec.fields(), self._values(spec, partition.values), strict=True):
             if field.transform().isVoid():  # dropped in format version 1: null for every row, its column perhaps gone
                 continue
-            term = expressions.transform(table.schema().findColumnName(field.sourceId()), field.transform())
-            equals = expressions.isNull(term) if value is None else expressions.equal(term, value)
+            if field.sourceId() in whole and not field.transform().isIdentity():
+                continue  # it follows from the column's own value, with which Iceberg's projection would confuse it
+            column = table.schema().findColumnName(field.sourceId())
+            term = expressions.transform(column, field.transform())
+            if value is None:
+                equals = expressions.isNull(term)
+            elif isinstance(value, float) and math.isnan(value):
+                equals = expressions.isNaN(term)
+            elif field.transform().isIdentity() and str(table.schema().findType(column).typeId()) == "TIMESTAMP":
+                # py4j makes an Integer of an instant near the epoch, which Iceberg won't take for one.
+                equals = expressions.predicate(self._equal(), column, expressions.micros(value))
+            else:
+                equals = expressions.equal(term, value)
             selected = getattr(expressions, "and")(selected, equals)
         return selected
+
+    def _equal(self) -> Any:
+        return getattr(self._iceberg.expressions, "Expression$Operation").EQ
 
     def _values(self, spec: Any, partition: Any) -> list[Any]:
         any_type = self._class("java.lang.Object")

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from daemon.adapters.iceberg_jvm import IcebergJvm
 from daemon.adapters.iceberg_metadata import parse_metadata
 from daemon.adapters.java_errors import translate
+from daemon.adapters.spark_names import quoted_name
 from daemon.core.errors import IcekeeperError
 from daemon.core.model import TableState
 from daemon.core.reasons import Reason
@@ -102,11 +103,6 @@ def _executors(context: Any) -> int:
     while (found := len(list(tracker.getExecutorInfos())) - 1) < 1 and time.monotonic() < deadline:
         time.sleep(0.5)
     return max(found, 0)
-
-
-def open_catalog(jvm: IcebergJvm, catalog: str) -> None:
-    """Lets Spark make the catalog. By a table's name alone it would hide why it can't, and complain of the name."""
-    jvm.spark._jsparkSession.sessionState().catalogManager().catalog(catalog)
 
 
 def table_facts(jvm: IcebergJvm, catalog: str, table: str, target_file_size: int) -> TableFacts:
@@ -225,11 +221,6 @@ def _read(io: Any, path: str) -> None:
         stream.read()
     finally:
         stream.close()
-
-
-def quoted_name(catalog: str, table: str) -> str:
-    """A table's name with its catalog, for Spark."""
-    return ".".join("`" + part.replace("`", "``") + "`" for part in (catalog, *table.split(".")))
 
 
 def _array(jvm: IcebergJvm, values: list[str]) -> Any:

@@ -18,15 +18,25 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason, again)
     for pattern, reason, again in (
         (r"CommitStateUnknownException", Reason.COMMIT_UNKNOWN, True),
+        # RemoveSnapshots says this when it tries a commit again that has landed: the snapshots it names are gone.
+        (r"arraySize cannot be negative", Reason.COMMIT_UNKNOWN, True),
         (r"OutOfMemoryError|Java heap space|GC overhead limit", Reason.ENGINE_OUT_OF_MEMORY, True),
         (r"NoSuchTableException|NoSuchNamespaceException|TABLE_OR_VIEW_NOT_FOUND", Reason.TABLE_NOT_FOUND, False),
+        # A JDBC catalog that nobody has written a table into: it lacks even its own tables.
+        (r"\biceberg_tables\b.* exist|no such table: iceberg_tables", Reason.TABLE_NOT_FOUND, False),
+        (r"FATAL: database .* does not exist|Unknown database", Reason.CATALOG_DOWN, False),
+        # Before the refusals: a store that is asked with a wrong time refuses, too.
+        (r"RequestTimeTooSkewed|request time and the .{0,20}time is too large", Reason.CLOCK_SKEW, False),
+        (r"Signature (?:expired|not yet current)", Reason.CLOCK_SKEW, False),
         (r"CommitFailedException|iceberg\.exceptions\.ValidationException", Reason.CONFLICT, True),
         (r"Still referenced by refs", Reason.CONFLICT, True),
         (r"NotAuthorizedException|ForbiddenException|AccessControlException", Reason.ACCESS_DENIED, False),
         (r"password authentication failed|no password was provided|permission denied", Reason.ACCESS_DENIED, False),
+        (r"no pg_hba\.conf entry|AccessDenied|ExpiredToken|token has expired", Reason.ACCESS_DENIED, False),
         (r"\(Service: S3, Status Code: 40[13]|InvalidAccessKeyId|SignatureDoesNotMatch", Reason.ACCESS_DENIED, False),
         (r"Unable to load credentials", Reason.ACCESS_DENIED, False),
         (r"NotFoundException|NoSuchKey|FileNotFound", Reason.FILE_MISSING, False),
+        (r"awssdk\.services\.(?:glue|dynamodb)\.", Reason.CATALOG_DOWN, True),
         (r"awssdk.*(?:Exception|Error)", Reason.STORAGE_DOWN, True),
         (r"PSQLException|SQLException|SQLTransientConnectionException|SQLNonTransient", Reason.CATALOG_DOWN, True),
         (r"iceberg\.exceptions\.(?:RESTException|Service\w+Exception)|TTransportException", Reason.CATALOG_DOWN, True),
@@ -47,17 +57,29 @@ def translate(error: BaseException, where: str | None = None) -> IcekeeperError:
         return TransientError(f"the JVM is gone ({type(error).__name__})", reason=Reason.ENGINE_DOWN, where=where)
     links = list(_chain(error))
     for pattern, reason, again in _RULES:
-        for link in links:
-            if pattern.search(link):
-                kind = TransientError if again else PermanentError
-                return kind(_message(link), reason=reason, where=where)
-    return PermanentError(_message(links[-1]), reason=Reason.UNEXPECTED, where=where)
+        matching = [link for link in links if pattern.search(link)]
+        if matching:
+            kind = TransientError if again else PermanentError
+            return kind(_message(_telling(pattern, matching), _root(links)), reason=reason, where=where)
+    return PermanentError(_message(_root(links)), reason=Reason.UNEXPECTED, where=where)
+
+
+def _telling(pattern: re.Pattern[str], links: list[str]) -> str:
+    """The outermost link that is such an error itself, rather than one that only quotes it."""
+    return next((link for link in links if pattern.search(link.partition(": ")[0])), links[0])
+
+
+def _root(links: list[str]) -> str:
+    """The innermost link that says anything."""
+    return next((link for link in reversed(links) if link.partition(": ")[2].strip()), links[-1])
 
 
 def is_engine_gone(error: BaseException) -> bool:
     """Whether there is no JVM at the other end any more."""
     if isinstance(error, Py4JNetworkError | ConnectionError | EOFError):
         return True
+    if isinstance(error, Py4JJavaError):
+        return False  # Java has answered; the text of its exception would be asked for now
     # py4j says so in words where the connection breaks in the middle of an answer.
     return isinstance(error, Py4JError) and "Answer from Java side is empty" in str(error)
 
@@ -76,12 +98,20 @@ def _chain(error: BaseException) -> Iterator[str]:
     for _ in range(_MAX_LINKS):
         if throwable is None:
             return
-        yield f"{throwable.getClass().getName()}: {throwable.getMessage()}"
+        yield f"{throwable.getClass().getName()}: {throwable.getMessage() or ''}"
         throwable = throwable.getCause()
 
 
-def _message(link: str) -> str:
+def _message(link: str, root: str | None = None) -> str:
+    """A link in one line, and the root of its chain where that says more: `RESTException: ... (...: refused)`."""
+    text = _line(link)
+    if root is not None and root != link and (cause := _line(root)) not in text:
+        text = f"{text} ({cause})"
+    return text
+
+
+def _line(link: str) -> str:
     name, _, text = link.partition(": ")
     first = text.strip().splitlines()[0] if text.strip() else ""
-    # A JDBC URL or a signed URL may carry a secret.
-    return hide_in_text(f"{name.rpartition('.')[2]}: {first}"[:_MAX_MESSAGE])
+    # A JDBC URL or a signed URL may carry a secret. Hidden before it is cut: half a URL is not known for one.
+    return hide_in_text(f"{name.rpartition('.')[2]}: {first}".removesuffix(": "))[:_MAX_MESSAGE]

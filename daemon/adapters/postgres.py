@@ -63,7 +63,12 @@ def quoted(name: str) -> str:
             break
     if position <= len(name) or not all(parts) or "\0" in name:
         raise ConfigError([f"{name!r} is no table's name: write table or schema.table"])
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+    return ".".join(map(quoted_exactly, parts))
+
+
+def quoted_exactly(name: str) -> str:
+    """One name as an SQL identifier, exactly as it is written: a role's, or a part of a table's."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +217,7 @@ class Postgres:
 
 
 class PostgresOffload:
-    """Reads what the offload notes of itself (TABLES.md, 'The offload'), in the ledger's database or in its own."""
+    """Reads what the offload notes of itself, in the ledger's database or in its own."""
 
     def __init__(self, postgres: Postgres, table: str = "offload_watermarks") -> None:
         """`table` may carry its schema. ConfigError where it is no name."""

@@ -10,10 +10,9 @@ import contextvars
 import os
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -22,16 +21,18 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from daemon.adapters.java_errors import is_engine_gone, translate
+from daemon.adapters.java_stacks import Overdue, stacks, waited_for
 from daemon.adapters.spark_options import (
     SparkOptions,
     clear_scratch,
     prepare_environment,
     spark_conf,
+    take_scratch,
     write_properties,
 )
-from daemon.core.errors import DeadlineExceeded, IcekeeperError, TransientError
+from daemon.adapters.spark_process import EXIT_OUT_OF_MEMORY, errors_since, left, not_started
+from daemon.core.errors import IcekeeperError, TransientError
 from daemon.core.reasons import Reason
-from daemon.core.secrets import hide_in_text
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -40,12 +41,12 @@ log = structlog.get_logger(__name__)
 START_TIMEOUT = timedelta(minutes=10)
 # How long cancelled work may go on (planning, commits and deletes are no Spark jobs) before the JVM is killed.
 CANCEL_GRACE_S = 15.0
+# When its thread is interrupted besides: by then a commit under way has landed, and who waits to try again gives up.
+INTERRUPT_AFTER_S = 7.0
 # Jobs of a rewrite start one after another, so a cancellation is repeated until the call has returned.
 CANCEL_EVERY_S = 0.3
-# How long a JVM may take to leave by itself, taking its scratch files with it.
-LEAVE_S = 5.0
-# java -XX:+ExitOnOutOfMemoryError leaves with this code.
-_EXIT_OUT_OF_MEMORY = 3
+# How long a JVM may take to say what it waits for: one that is alive does so at once.
+STACKS_S = 3.0
 
 
 class SparkEngine:
@@ -61,6 +62,8 @@ class SparkEngine:
         self._starting: Future[None] | None = None
         self._spark: SparkSession | None = None
         self._jvm: subprocess.Popen[bytes] | None = None
+        # The JVM's thread that does what ours asks for: PySpark pins one to the other.
+        self._worker: Any = None
 
     @property
     def up(self) -> bool:
@@ -87,15 +90,16 @@ class SparkEngine:
             await self._ensure_started()
             tag = f"icekeeper-{uuid.uuid4()}"
             context = contextvars.copy_context()  # run_in_executor would lose the log's run_id
-            done = asyncio.wrap_future(self._thread.submit(context.run, self._call, work, tag))
+            done = asyncio.wrap_future(self._thread.submit(context.run, self._call, work, tag, where))
             try:
                 return await asyncio.wait_for(asyncio.shield(done), timeout.total_seconds())
             except TimeoutError as exc:
-                if await self._stop_work(tag, done):
+                part, ended_well = await _to_its_end(self._stop_overdue(tag, done))
+                if ended_well:
                     return done.result()  # it was over just then
-                raise DeadlineExceeded(f"stopped after {timeout.total_seconds():.0f} s", where=where) from exc
+                raise Overdue(timeout, part, where) from exc
             except asyncio.CancelledError:
-                await asyncio.shield(self._stop_work(tag, done))
+                await _to_its_end(self._stop_work(tag, done))
                 raise
             except IcekeeperError:
                 raise
@@ -144,22 +148,26 @@ class SparkEngine:
     async def _settle_start(self) -> None:
         """Waits for a start that its caller has left alone: a second one beside it would break both."""
         if self._starting is not None:
-            await asyncio.wait([asyncio.wrap_future(self._starting)])
-            self._starting.exception()
+            settled = asyncio.wrap_future(self._starting)
+            await asyncio.wait([settled])
+            settled.exception()  # seen, so that nobody complains of it later
             self._starting = None
 
     def _start_session(self) -> None:
         # In this thread, not in the main one: there PySpark would replace the handler of SIGINT.
         options = self.options
-        java = prepare_environment(options, os.environ)
-        clear_scratch(options)
-        options.scratch.mkdir(parents=True)
+        try:
+            java = prepare_environment(options, os.environ)
+            clear_scratch(options)
+            take_scratch(options)
+        except OSError as exc:
+            raise not_started(str(exc), options) from exc
         properties = options.scratch / "icekeeper.properties"
         conf = spark_conf(options)
-        write_properties(conf, properties)
         os.environ["PYSPARK_SUBMIT_ARGS"] = f"--properties-file '{properties}' pyspark-shell"
         said_before = options.log.stat().st_size if options.log.exists() else 0
         try:
+            write_properties(conf, properties)
             with options.log.open("ab") as output:
                 # A session of its own, so that a signal to our group does not reach the JVM; it watches its stdin.
                 popen = {"stdout": output, "stderr": output, "start_new_session": True}
@@ -171,37 +179,46 @@ class SparkEngine:
                 session.conf.set(key, value)
         except Exception as exc:  # whatever it was, no half-made session may stay
             self._kill()
-            said = _errors_since(options.log, said_before) or str(exc)
-            raise TransientError(
-                f"Spark did not start with {java.origin} (Java {java.major}): {said}; see {options.log}",
-                reason=Reason.ENGINE_DOWN,
-            ) from exc
+            said = errors_since(options.log, said_before) or str(exc)
+            raise not_started(f"{java.origin} (Java {java.major}): {said}; see {options.log}", options) from exc
         finally:
             properties.unlink(missing_ok=True)
         self._spark = session
 
-    def _call(self, work: Callable[[SparkSession], T], tag: str) -> T:
+    def _call(self, work: Callable[[SparkSession], T], tag: str, where: str | None) -> T:
         if self._spark is None:
             raise TransientError("there is no session", reason=Reason.ENGINE_DOWN)
         context = self._spark.sparkContext
+        thread: Any = self._spark._jvm.java.lang.Thread  # type: ignore[union-attr]
+        thread.interrupted()  # clears what came too late for the call before
+        self._worker = thread.currentThread()
         context.addJobTag(tag)
         try:
             return work(self._spark)
+        except Exception as exc:
+            if isinstance(exc, IcekeeperError) or is_engine_gone(exc):
+                raise
+            # Here, for it asks the JVM: in the loop's thread one that hangs would hang everything.
+            raise translate(exc, where) from exc
         finally:
             try:
                 context.clearJobTags()
             except Exception as exc:  # the JVM died under the call; its error is the one to report
                 log.debug("job_tag_not_cleared", error=str(exc))
 
+    async def _stop_overdue(self, tag: str, done: asyncio.Future[Any]) -> tuple[Reason | None, bool]:
+        """Whom the work waits for, asked before it is made to end; and whether it ended well after all."""
+        return await self._waited_for(), await self._stop_work(tag, done)
+
     async def _stop_work(self, tag: str, done: asyncio.Future[Any]) -> bool:
         """Makes the work in the thread end; True if it ended well after all."""
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + CANCEL_GRACE_S
+        give_up, interrupt = loop.time() + CANCEL_GRACE_S, loop.time() + INTERRUPT_AFTER_S
         cancelling: asyncio.Future[None] | None = None
         while not done.done() and loop.time() < give_up:
             # Not awaited: a JVM that hangs does not answer a cancellation either.
             if cancelling is None or cancelling.done():
-                cancelling = asyncio.ensure_future(asyncio.to_thread(self._cancel_jobs, tag))
+                cancelling = asyncio.ensure_future(asyncio.to_thread(self._cancel_jobs, tag, loop.time() > interrupt))
             await asyncio.wait([done], timeout=CANCEL_EVERY_S)
         if done.done():
             return done.exception() is None
@@ -217,19 +234,34 @@ class SparkEngine:
             self._thread = _new_thread()
         return False
 
-    def _cancel_jobs(self, tag: str) -> None:
+    def _cancel_jobs(self, tag: str, interrupt: bool) -> None:
         try:
             if self._spark is not None:
                 self._spark.sparkContext.cancelJobsWithTag(tag)
+            if interrupt:
+                self._worker.interrupt()
         except Exception as exc:  # the JVM may be going down itself: the caller sees that by the future
             log.debug("cancel_failed", error=str(exc))
 
+    async def _waited_for(self) -> Reason | None:
+        """What the work in the thread waits for; `engine_down` where the JVM itself does not answer."""
+        asked = asyncio.ensure_future(asyncio.to_thread(self._ask_for_stacks))
+        await asyncio.wait([asked], timeout=STACKS_S)
+        return waited_for(asked.result()) if asked.done() else Reason.ENGINE_DOWN
+
+    def _ask_for_stacks(self) -> str:
+        try:
+            return "" if self._spark is None else stacks(self._spark)
+        except Exception as exc:  # the JVM may be going down itself: the caller sees that by the future
+            log.debug("stacks_not_told", error=str(exc))
+            return ""
+
     async def _lost_session(self, where: str | None) -> TransientError:
         """What to say of a JVM whose connection broke; it is dead afterwards."""
-        code = await asyncio.to_thread(_left, self._jvm) if self._jvm is not None else None
+        code = await asyncio.to_thread(left, self._jvm) if self._jvm is not None else None
         self._lost = True
         self._kill()
-        if code == _EXIT_OUT_OF_MEMORY:
+        if code == EXIT_OUT_OF_MEMORY:
             text, reason = f"the JVM ran out of its {self.options.driver_memory} of heap", Reason.ENGINE_OUT_OF_MEMORY
         else:
             text, reason = f"the JVM is gone (exit code {code})", Reason.ENGINE_DOWN
@@ -244,7 +276,7 @@ class SparkEngine:
                 log.warning("engine_stop_failed", error=str(stopping.exception()))
             if self._jvm is not None and self._jvm.stdin is not None:
                 self._jvm.stdin.close()  # that is how it is told to leave
-                await asyncio.to_thread(_left, self._jvm)
+                await asyncio.to_thread(left, self._jvm)
         self._kill()
         self._lost = False
         clear_scratch(self.options)
@@ -274,22 +306,15 @@ class SparkEngine:
         self._jvm = None
 
 
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits it, also where its caller is cancelled meanwhile: work that nobody stops would hold the thread up."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
 def _new_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="spark")
-
-
-def _left(jvm: subprocess.Popen[bytes]) -> int | None:
-    """The exit code of a JVM that is leaving, None if it doesn't within LEAVE_S seconds."""
-    try:
-        return jvm.wait(LEAVE_S)
-    except subprocess.TimeoutExpired:
-        return None
-
-
-def _errors_since(path: Path, offset: int, lines: int = 3) -> str:
-    """The last lines of spark.log since an offset that tell of an error, without secrets."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        text = file.read().decode(errors="replace")
-    telling = [line.strip() for line in text.splitlines() if "Exception" in line or "Error" in line]
-    return hide_in_text(" | ".join(telling[-lines:]))

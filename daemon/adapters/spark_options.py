@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import socket
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.adapters.java import JavaHome, find_java
-
 
 # Iceberg reads manifests in as many threads as there are cores; they wait for the store, and cores have no part in it.
 _MANIFEST_READERS = "-Diceberg.worker.num-threads=8"
@@ -37,8 +38,8 @@ class SparkOptions:
 
     @property
     def scratch(self) -> Path:
-        """Where this process's session keeps its files: several commands may share a state directory."""
-        return self.state_dir / "spark" / str(os.getpid())
+        """Where this process's session keeps its files: commands of several containers may share a state directory."""
+        return self.state_dir / "spark" / f"{socket.gethostname()}-{os.getpid()}"
 
     @property
     def log(self) -> Path:
@@ -113,8 +114,30 @@ def _escaped(text: str, separators: str) -> str:
     return text
 
 
+# The scratch directories of this process, locked as long as it lives: another container's process can't see our pid.
+_held: dict[Path, int] = {}
+
+
+def take_scratch(options: SparkOptions) -> None:
+    """Makes this process's scratch directory, and holds it."""
+    options.scratch.mkdir(parents=True)
+    _held[options.scratch] = os.open(options.scratch, os.O_RDONLY)
+    fcntl.flock(_held[options.scratch], fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def clear_scratch(options: SparkOptions) -> None:
-    """Removes this process's scratch files, and those of processes that died before they could."""
+    """Removes this process's scratch files, and those that nobody holds: their process died before it could."""
+    if (ours := _held.pop(options.scratch, None)) is not None:
+        os.close(ours)
     for directory in (options.state_dir / "spark").glob("*"):
-        if directory.name == str(os.getpid()) or not Path(f"/proc/{directory.name}").exists():
+        try:
+            found = os.open(directory, os.O_RDONLY)
+        except OSError:  # gone meanwhile
+            continue
+        try:
+            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(directory, ignore_errors=True)
+        except BlockingIOError:
+            pass  # somebody's session is at work there
+        finally:
+            os.close(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 import click
 import yaml
@@ -25,7 +26,7 @@ def config() -> None:
 @common
 def config_check(invocation: Invocation, no_secrets: bool) -> None:
     """Says whether the configuration is good, everything that is wrong with it, and what may not be meant."""
-    from daemon.adapters.host import memory_limit
+    from daemon.adapters.host import memory_room
 
     path = find_config(invocation.config)
     try:
@@ -35,7 +36,9 @@ def config_check(invocation: Invocation, no_secrets: bool) -> None:
             raise
         print_json({"ok": False, "problems": exc.problems})
         sys.exit(USAGE)
-    tables, warned = len(settings.policies()), warnings(settings, memory_limit=memory_limit())
+    # A machine without the secrets is not the one that will need the memory.
+    warned = warnings(settings, memory=None if no_secrets else memory_room())
+    tables = len(settings.policies())
     if invocation.as_json:
         # Without the secrets these are other settings than the daemon's.
         digest = None if no_secrets else settings.digest()
@@ -43,7 +46,11 @@ def config_check(invocation: Invocation, no_secrets: bool) -> None:
         return
     for warning in warned:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{path} is good: {tables} tables, next night by {settings.schedule.cron!r}")
+    schedule = settings.schedule
+    slot = schedule.calendar().next_slot(datetime.now(UTC))
+    night = f"next night {slot:%Y-%m-%dT%H:%MZ}" if slot is not None else "no further night"
+    number = "1 table" if tables == 1 else f"{tables} tables"
+    click.echo(f"{path} is good: {number}, {night} ({schedule.cron} in {schedule.timezone})")
 
 
 @config.command("show")

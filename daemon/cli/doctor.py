@@ -7,32 +7,32 @@ import click
 from daemon.cli.shared import FAILED, Invocation, common, exit_with, print_json
 
 
-@click.command()
+@click.command(short_help="Asks every part for what it needs, and says what to do.")
 @click.option("--table", "tables", multiple=True, metavar="NAME", help="Only this table; may be given several times.")
 @common
 def doctor(invocation: Invocation, tables: tuple[str, ...]) -> None:
-    """Asks every outside part and says what works, what doesn't, and what to do. Changes nothing."""
+    """Asks every outside part and says what works, what doesn't, and what to do. Leaves nothing behind."""
     from daemon.core.model import Trigger
     from daemon.service import console, logs
-    from daemon.service.doctor import examine, findings_document, show_findings, sound
+    from daemon.service.doctor import checks_document, examine, show_checks, sound
     from daemon.service.parts import wall_clock
     from daemon.service.runs import make_order
     from daemon.service.session import session
 
     settings = invocation.settings()
     policies = make_order(settings, wall_clock(), Trigger.MANUAL, tables=tables).tables
-    # What a part has to say is in its findings.
+    # What a part has to say is in its checks.
     logs.configure(settings.logs.level, settings.logs.format, None, console_level="error")
 
     async def work() -> int:
         screen = console.stderr()
         async with session(settings) as services:
             with screen.status("asking every part; Spark takes some seconds to start"):
-                findings = await examine(services, policies)
+                checks = await examine(services, policies)
         if invocation.as_json:
-            print_json(findings_document(findings))
+            print_json(checks_document(checks))
         else:
-            show_findings(console.stdout(), findings)
-        return 0 if sound(findings) else FAILED
+            show_checks(console.stdout(), checks)
+        return 0 if sound(checks) else FAILED
 
     exit_with(work)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from daemon.cli.shared import Invocation, common, exit_with, print_json
+from daemon.settings import Settings
 
 
-@click.command()
+@click.command(short_help="Shows the newest runs, or one with all it did.")
 @click.argument("run_id", required=False)
 @click.option("--limit", type=click.IntRange(min=1, max=1000), default=20, show_default=True, help="How many runs.")
 @common
 def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
     """Shows the newest runs, or one run with its tasks, audits and logs. The first characters of an id will do."""
-    from daemon.adapters.findings import PostgresFindings
     from daemon.service import console, listings
     from daemon.service.reports import plain
     from daemon.service.session import session
@@ -33,7 +35,7 @@ def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
                 raise click.UsageError(f"{what} an id that begins with {run_id}")
             one = await services.ledger.run(found[0]["run_id"])
             assert one is not None  # found a moment ago, and the ledger forgets nothing
-            acks = await PostgresFindings(services.postgres).acks_of_run(found[0]["run_id"])
+            acks = await services.findings.acks_of_run(found[0]["run_id"])
             one = {**one, "audits": [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in one["audits"]]}
             if invocation.as_json:
                 print_json(plain(one))
@@ -44,13 +46,22 @@ def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
     exit_with(work)
 
 
-@click.command()
+@click.command(short_help="Creates or updates the tables in PostgreSQL.")
+@click.option(
+    "--grants",
+    "role",
+    metavar="ROLE",
+    help="Change nothing; print the GRANTs that let ROLE keep the ledger, for the tables' owner to run.",
+)
 @common
-def migrate(invocation: Invocation) -> None:
+def migrate(invocation: Invocation, role: str | None) -> None:
     """Creates or updates the tables in PostgreSQL; an audit log that is there is adopted."""
     from daemon.adapters.sql.migrations import migrate as migrate_ledger
 
     settings = invocation.settings()
+    if role is not None:
+        exit_with(partial(_grants, invocation, settings, role))
+        return
 
     async def work() -> int:
         applied = await migrate_ledger(settings.postgres.dsn, settings.postgres.secret())
@@ -63,3 +74,18 @@ def migrate(invocation: Invocation) -> None:
         return 0
 
     exit_with(work)
+
+
+async def _grants(invocation: Invocation, settings: Settings, role: str) -> int:
+    from daemon.adapters.sql.grants import grants
+    from daemon.service.session import session
+
+    if not role.strip():
+        raise click.BadParameter("it is the name of a role in PostgreSQL", param_hint="--grants")
+    async with session(settings) as services:
+        statements = await grants(services.postgres, role)
+    if invocation.as_json:
+        print_json(statements)
+    else:
+        click.echo("\n".join(f"{statement};" for statement in statements))
+    return 0

@@ -5,11 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,11 +16,8 @@ from daemon.cli.shared import Invocation, common, exit_with, print_json
 from daemon.core.restraints import Finding
 from daemon.settings import Settings
 
-if TYPE_CHECKING:
-    from daemon.adapters.findings import PostgresFindings
 
-
-@click.command("pause")
+@click.command("pause", short_help="Holds the nights back on this host.")
 @click.option(
     "--until",
     metavar="T",
@@ -43,6 +39,8 @@ def pause_nights(invocation: Invocation, until: str | None, note: str) -> None:
         end = None if until is None else pause.parse_until(until, now)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--until") from exc
+    if (obstacle := pause.obstacle(settings.state_dir)) is not None:
+        raise click.UsageError(obstacle)
     before = pause.in_force(settings.state_dir, now)
     held = pause.Pause(the_operator(), socket.gethostname(), now, end, note.strip())
     pause.write(settings.state_dir, held)
@@ -76,7 +74,7 @@ def unpause(invocation: Invocation) -> None:
         click.echo(f"the nights go on; they were {before}")
 
 
-@click.command()
+@click.command(short_help="Lists the days that lack rows, or closes one.")
 @click.argument("table", required=False)
 @click.argument("day", required=False)
 @click.option("--note", metavar="TEXT", help="Why it may stay as it is; it is kept.")
@@ -108,7 +106,8 @@ def ack(
         return
     if day is None or note is None or not note.strip():
         missing = "a DAY" if day is None else "a note that says why"
-        raise click.UsageError(f"it needs {missing}: icekeeper ack TABLE DAY --note TEXT")
+        open_days = f"; its open days: icekeeper ack --list {table}" if day is None else ""
+        raise click.UsageError(f"it needs {missing}: icekeeper ack TABLE DAY --note TEXT{open_days}")
     try:
         meant = date.fromisoformat(day)
     except ValueError as exc:
@@ -120,10 +119,11 @@ def ack(
 async def _list(invocation: Invocation, settings: Settings, tables: Sequence[str], limit: int) -> int:
     from daemon.service import console, listings
     from daemon.service.reports import plain
+    from daemon.service.session import session
 
-    async with _findings(settings) as findings:
-        found = await findings.all_open(tables)
-        acks = await findings.acks(tables, limit)
+    async with session(settings) as services:
+        found = await services.findings.all_open(tables)
+        acks = await services.findings.acks(tables, limit)
     if invocation.as_json:
         print_json({"open": _documents(found), "acknowledged": plain(acks)})
     else:
@@ -133,8 +133,10 @@ async def _list(invocation: Invocation, settings: Settings, tables: Sequence[str
 
 async def _close(invocation: Invocation, settings: Settings, table: str, day: date, note: str, by: str) -> int:
     from daemon.service.listings import audited, missing_rows
+    from daemon.service.session import session
 
-    async with _findings(settings) as findings:
+    async with session(settings) as services:
+        findings = services.findings
         closed = await findings.acknowledge(table, day, note, by, socket.gethostname())
         left = await findings.open_findings(table)
         before = () if closed else [one for one in await findings.acks([table], 1000) if one.day == day.isoformat()]
@@ -152,18 +154,6 @@ async def _close(invocation: Invocation, settings: Settings, table: str, day: da
         click.echo(f"closed: {table}, {audited(finding.window)}, {finding.status}{f', {rows} rows' if rows else ''}")
     click.echo(f"    still open: {still}" if days else f"    nothing else is open of {table}")
     return 0
-
-
-@asynccontextmanager
-async def _findings(settings: Settings) -> AsyncIterator[PostgresFindings]:
-    from daemon.adapters.findings import PostgresFindings
-    from daemon.adapters.postgres import Postgres
-
-    postgres = Postgres(settings.postgres.dsn, settings.postgres.secret())
-    try:
-        yield PostgresFindings(postgres)
-    finally:
-        await postgres.close()
 
 
 def _documents(findings: Iterable[Finding]) -> list[dict[str, Any]]:

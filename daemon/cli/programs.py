@@ -11,7 +11,7 @@ import click
 from daemon.settings import find_config
 
 
-@click.command()
+@click.command(short_help="Runs the daemon: a night at every slot.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration file.")
 def serve(config: Path | None) -> None:
     """Runs the daemon: a night at every slot of the schedule, until SIGTERM."""
@@ -23,7 +23,7 @@ def serve(config: Path | None) -> None:
     asyncio.run(Supervisor(path).run())
 
 
-@click.command()
+@click.command(short_help="Runs a night on a lakehouse of embedded parts.")
 @click.option("--keep", is_flag=True, help="Leave the lakehouse running at the end, and say how to look at it.")
 @click.option(
     "--root",

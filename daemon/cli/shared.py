@@ -125,6 +125,7 @@ def print_json(document: Any) -> None:
 
 
 def complain(error: IcekeeperError) -> None:
-    click.echo(f"icekeeper: {error}", err=True)
+    for line in error.problems if isinstance(error, ConfigError) else [str(error)]:
+        click.echo(f"icekeeper: {line}", err=True)
     if not isinstance(error, ConfigError) and error.reason is not Reason.UNEXPECTED:
         click.echo(f"    {error.reason}: {error.reason.advice}", err=True)

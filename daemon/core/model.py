@@ -43,7 +43,7 @@ class TaskOutcome(StrEnum):
 
 
 class RunOutcome(StrEnum):
-    """How a run ended; the design page says what each means. Any but `interrupted` closes the slot."""
+    """How a run ended; docs/operations.md says what each means. Any but `interrupted` closes the slot."""
 
     SUCCESS = "success"
     PARTIAL = "partial"
@@ -135,7 +135,8 @@ class FileGroup:
     """Files of one partition that Iceberg's planner would rewrite together; `partition` is empty if there is none.
 
     `older_spec`: some may be of an older partition spec. They are rewritten under the current one, over as many of
-    its partitions as they have rows for.
+    its partitions as they have rows for. `gains` is False where a rewrite would leave as many files of the same kind,
+    and be asked for again every night.
     """
 
     partition: str
@@ -143,6 +144,7 @@ class FileGroup:
     bytes: int
     output_files: int
     older_spec: bool = False
+    gains: bool = True
 
 
 # --- plans

@@ -36,15 +36,17 @@ def plan_compaction(
     past its deadline; each time makes the slices smaller.
     """
     health = state.health
-    if not groups:
+    worth = [group for group in groups if group.gains]
+    if not worth:
         small = health.small_files
         reason = Reason.TOO_FEW_FILES if small else Reason.NOTHING_SMALL
         note = f"{small} small of {health.data_files} files" if health.data_files else "no data files"
         return Plan(Stage.COMPACT, policy.name, Decision.SKIP, note, reason, health=health)
     bounds = _Bounds(max(1, SLICE_MAX_FILES // SHRINK**overran), max(1, SLICE_MAX_BYTES // SHRINK**overran))
-    slices = tuple(_slices(groups, bounds))
-    work = _slice((), groups)
-    partitions = len({group.partition for group in groups})
+    # Where something is to be left alone, what is not has to be named.
+    slices = tuple(_slices(worth, bounds, named=len(worth) < len(groups)))
+    work = _slice((), worth)
+    partitions = len({group.partition for group in worth})
     size = f"{work.bytes / 1024**2:.1f} MiB"
     note = f"rewrite {work.files} files ({size}) of {partitions} partitions into {work.output_files}"
     if len(slices) > 1:
@@ -71,12 +73,16 @@ class _Bounds:
         return max(-(-part.files // self.files), -(-part.bytes // self.bytes))
 
 
-def _slices(groups: Sequence[FileGroup], bounds: _Bounds) -> Iterator[Slice]:
-    """Whole partitions, oldest path first, cut where a slice would grow past its bounds."""
-    everything = _slice((), groups)
+def _slices(groups: Sequence[FileGroup], bounds: _Bounds, *, named: bool) -> Iterator[Slice]:
+    """Whole partitions, oldest path first, cut where a slice would grow past its bounds.
+
+    `named`: the slices name their partitions also where one takes them all.
+    """
     partitions = {name: list(members) for name, members in groupby(sorted(groups, key=_partition), key=_partition)}
     # A filter by partition can't tell files of an older spec apart: a table that has some is cut by number alone.
-    if len(partitions) == 1 or bounds.hold(everything) or any(group.older_spec for group in groups):
+    older = any(group.older_spec for group in groups)
+    everything = _slice(tuple(partitions) if named and not older else (), groups)
+    if len(partitions) == 1 or bounds.hold(everything) or older:
         yield from _cut(everything, bounds)
         return
     names: list[str] = []
@@ -96,14 +102,15 @@ def _cut(part: Slice, bounds: _Bounds) -> Iterator[Slice]:
     What a piece wrote, the next one takes in again where it is still small: the last leaves what one slice would.
     """
     pieces = bounds.pieces(part)
-    most = -(-part.files // pieces)
-    if pieces == 1 or most < 2:
+    most = max(2, -(-part.files // pieces))
+    if pieces == 1 or part.files <= most:
         yield part
         return
+    pieces = -(-part.files // most)
     size, outputs = part.bytes // pieces, -(-part.output_files // pieces)
     for taken in range(0, part.files, most):
-        files = min(most, part.files - taken)
-        yield Slice(part.partitions, files, size, outputs, part.may_grow or outputs >= files, max_files=most)
+        # Which files a piece gets is not known: they may be the large ones, of which it makes as many.
+        yield Slice(part.partitions, min(most, part.files - taken), size, outputs, may_grow=True, max_files=most)
 
 
 def _partition(group: FileGroup) -> str:

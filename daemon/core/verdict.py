@@ -34,7 +34,7 @@ def judge(
     source_ttl: timedelta | None = None,
     watermark: Watermark | None = None,
 ) -> Verdict:
-    """The verdict table of the design page, on whole numbers of rows.
+    """The verdict table of docs/operations.md, on whole numbers of rows.
 
     Raises ValueError for negative counts.
     """

@@ -1,4 +1,4 @@
-"""One run at a time on a host: a lock file that the kernel frees when its holder dies, however it dies."""
+"""One run at a time on a host: a lock file that the kernel frees however its holder dies; and its directory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ class RunLockHeld(IcekeeperError):
     """Another process is running a night. Exit code 4."""
 
 
+def make_state_dir(state_dir: Path) -> None:
+    """Makes it where it is missing, for this user alone: its files hold what the logs say. OSError where it can't."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 @contextmanager
 def run_lock(state_dir: Path) -> Iterator[None]:
     """Holds the lock of `state_dir`, or raises RunLockHeld with the holder's process id."""
-    state_dir.mkdir(parents=True, exist_ok=True)
+    make_state_dir(state_dir)
     path = state_dir / "run.lock"
     holder = path.with_suffix(".pid")
     lock = FileLock(path)

@@ -37,6 +37,7 @@ class Services:
     postgres: Postgres
     offload_postgres: Postgres
     ledger: PostgresLedger
+    findings: PostgresFindings
     parts: Parts
 
     async def close(self) -> None:
@@ -75,17 +76,18 @@ def build(
     if settings.offload.dsn is not None:
         password = settings.offload.password
         offload_postgres = Postgres(settings.offload.dsn, password.get_secret_value() if password else None)
+    findings = PostgresFindings(postgres)
     parts = Parts(
         lakehouse=IcebergLakehouse(engine, settings.catalog.name),
         source=source,
         offload=PostgresOffload(offload_postgres, settings.offload.table),
-        findings=PostgresFindings(postgres),
+        findings=findings,
         surroundings=surroundings
         or Host(clock, {"PostgreSQL": postgres.now, "ClickHouse": source.now}, _directories(settings)),
         clock=clock,
         sleep=sleep,
     )
-    return Services(settings, engine, source, postgres, offload_postgres, PostgresLedger(postgres), parts)
+    return Services(settings, engine, source, postgres, offload_postgres, PostgresLedger(postgres), findings, parts)
 
 
 def _directories(settings: Settings) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from daemon.service.lock import make_state_dir
 from daemon.service.reports import plain
 from daemon.settings.values import format_duration, parse_duration
 
@@ -76,9 +77,29 @@ def in_force(state_dir: Path, now: datetime) -> Pause | None:
     return pause if pause is not None and pause.holds(now) else None
 
 
+def obstacle(state_dir: Path) -> str | None:
+    """Why nobody should pause there now, in a sentence; None where it is the daemon's directory, and ours to write.
+
+    Made by whoever pauses first, it would be theirs, and the daemon could write nothing there.
+    """
+    if not state_dir.is_dir():
+        make = f"`install -d -m 0700 -o USER {state_dir}`"
+        return f"state_dir {state_dir} is missing: start the daemon, which makes it, or {make} for the daemon's USER"
+    if not os.access(state_dir, os.W_OK | os.X_OK):
+        return f"state_dir {state_dir} is not ours to write: pause as its owner (user {_owner(state_dir)})"
+    return None
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # a container's user without a name
+        return str(path.stat().st_uid)
+
+
 def write(state_dir: Path, pause: Pause) -> None:
     """Puts the pause in force, in place of any other, wholly or not at all. OSError where the disk is in the way."""
-    state_dir.mkdir(parents=True, exist_ok=True)
+    make_state_dir(state_dir)
     path = _path(state_dir)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     document = plain(pause)

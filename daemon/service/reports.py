@@ -13,7 +13,7 @@ from daemon.core.model import Plan, RunReport
 
 
 def report_document(report: RunReport) -> dict[str, Any]:
-    """A run as the design page names its fields; instants are ISO 8601, durations seconds."""
+    """A run, its fields named as in the ledger; instants are ISO 8601, durations seconds."""
     document: dict[str, Any] = plain(report)
     # Where a reader looks for it: beside the two instants that it follows from.
     at = list(document).index("finished_at") + 1

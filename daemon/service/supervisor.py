@@ -10,8 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from daemon.adapters.findings import PostgresFindings
-from daemon.adapters.host import memory_limit
+from daemon.adapters.host import memory_room
 from daemon.adapters.spark import SparkEngine
 from daemon.core.errors import ConfigError, IcekeeperError, PermanentError
 from daemon.core.events import RunEnded
@@ -139,7 +138,7 @@ class Supervisor:
             disabled=[table.name for table in settings.tables if not table.enabled],
             mode=settings.mode,
         )
-        for doubt in warnings(settings, memory_limit=memory_limit()):
+        for doubt in warnings(settings, memory=memory_room()):
             log.warning("config_doubtful", warning=doubt)
 
     # --- the engine
@@ -183,7 +182,7 @@ class Supervisor:
 
     async def _missing_days(self, tables: Iterable[str]) -> Mapping[str, int]:
         _, services = self._in_force()
-        return await PostgresFindings(services.postgres).missing_days(tables)
+        return await services.findings.missing_days(tables)
 
     def _ledger_answered(self, answered: bool) -> None:
         self.metrics.ledger_up.set(answered)

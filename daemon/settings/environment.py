@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from daemon.settings.nearest import unknown
 
 PREFIX = "ICEKEEPER_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+# Kubernetes tells every container of a namespace where its services are: of one named icekeeper in these words.
+_OF_A_SERVICE = re.compile(rf"{PREFIX}(SERVICE_.*|PORT|PORT_.*)")
 
 
 @dataclass
@@ -29,7 +32,7 @@ def overrides(environ: Mapping[str, str]) -> Overrides:
     """Read in the order of their names, so that the variable of a key wins over that of its whole block."""
     found = Overrides()
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or _OF_A_SERVICE.fullmatch(name):
             continue
         at = tuple(name.removeprefix(PREFIX).lower().split("__"))
         sentence = _misplaced(at)

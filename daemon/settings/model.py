@@ -28,7 +28,7 @@ class Schedule(Block):
     timezone: TimeZone = "UTC"
     """The zone of the cron expression. The audited day is a UTC day, whatever this says."""
     catch_up: Duration = timedelta(hours=12)
-    """A slot missed while icekeeper was down is done at its start if it is younger than this."""
+    """A slot that waited for a pause is run if younger than this; not yet one missed while icekeeper was down."""
 
     def calendar(self) -> Calendar:
         """The slots."""
@@ -48,11 +48,11 @@ class Http(Block):
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["token", "token_file"]}})
 
     listen: ListenAddress = "127.0.0.1:9420"
-    """The address of metrics, health and page. Port 0 takes any free one."""
+    """The address of /metrics and /livez. Port 0 takes any free one."""
     token: SecretStr | None = None
-    """The bearer token that POST requests need; without one they are refused. Rather a token_file."""
+    """The bearer token that POST requests need. Rather a token_file. Not acted on yet: there are no such requests."""
     token_file: Path | None = None
-    """A file that holds the token."""
+    """A file that holds the token. Not acted on yet."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -66,7 +66,7 @@ class Logs(Block):
     format: Literal["auto", "json", "console"] = "auto"
     """auto: colours on a terminal, JSON elsewhere."""
     retention: Duration = timedelta(days=400)
-    """How long the ledger keeps the logs of runs."""
+    """How long the ledger keeps the logs of runs. Not acted on yet: it keeps them for good."""
 
 
 class Settings(Block):
@@ -101,7 +101,7 @@ class Settings(Block):
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
     """The tables, in the order in which a night works on them."""
     http: Http = Http()
-    """The HTTP server: metrics, health, API and page."""
+    """The HTTP server: /metrics and /livez."""
     logs: Logs = Logs()
     """The daemon's own log lines."""
     notify: Annotated[tuple[str, ...], NotYet, Field(json_schema_extra={"maxItems": 0})] = ()

@@ -62,7 +62,7 @@ class Spark(Block):
     home: AbsolutePath | None = None
     """Another Spark than the one icekeeper brings. SPARK_HOME of the environment is ignored."""
     recycle: Duration = timedelta(days=1)
-    """The session is renewed after this time, between runs."""
+    """The session is renewed after this time, between runs. Not acted on yet."""
     conf: TextMap = Field(default_factory=dict, json_schema_extra=_none_of(*_SPARK_KEYS))
     """Any Spark setting. Those whose name says secret, password or token stay off the JVM's command line."""
 
@@ -162,6 +162,9 @@ class Catalog(Block):
         own = {"uri": self.uri, "warehouse": self.warehouse}
         if self.type != "custom":
             own["type"] = self.type
+        if self.type == "jdbc":
+            # Opening such a catalog would make its tables where there are none: a plan changes nothing, anywhere.
+            own["jdbc.init-catalog-tables"] = "false"
         return {**{key: value for key, value in own.items() if value is not None}, **self.properties}
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StrictBool, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from daemon.settings.heap import LEAST_HEAP_MIB, heap_mib
+
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS_B = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _LONGEST_S = 3650 * 86400
@@ -21,8 +23,6 @@ _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)")
 # Neither side's quoting helper needs these, and no catalog of ours takes them: they are slips of the pen.
 _IDENTIFIER = r"[^\s.`]+(\.[^\s.`]+)*"
 _TABLE_NAME = r"[^\s.`]+(\.[^\s.`]+)+"
-_HEAP = re.compile(r"(\d+)([mg])")
-LEAST_HEAP_MIB = 512
 _COORDINATE = r"[^:\s]+:[^:\s]+:[^:\s]+"
 
 
@@ -64,14 +64,6 @@ def format_size(value: int) -> str:
         if value and value % _UNITS_B[unit] == 0:
             return f"{value // _UNITS_B[unit]}{unit}"
     return f"{value}B"
-
-
-def heap_mib(value: str) -> int:
-    """How many MiB a heap is that is written as Spark and Java do."""
-    match = _HEAP.fullmatch(value)
-    if match is None:
-        raise ValueError("a heap is written as Spark does: 2g or 1500m")
-    return int(match.group(1)) * (1024 if match.group(2) == "g" else 1)
 
 
 def _heap(value: str) -> str:

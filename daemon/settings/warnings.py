@@ -10,8 +10,10 @@ from itertools import islice, pairwise, takewhile
 from daemon.core.calendar import window_of
 from daemon.core.model import AuditStatus, Stage
 from daemon.core.policy import TablePolicy
-from daemon.settings.model import Settings
-from daemon.settings.values import LEAST_HEAP_MIB, format_duration, heap_mib
+from daemon.settings.heap import heap_mib, largest, needed
+from daemon.settings.model import Logs, Settings
+from daemon.settings.systems import Spark
+from daemon.settings.values import format_duration
 
 # A year that ends with a leap day: every rule of a cron and of a time zone comes by in it.
 _FIRST_DAY = datetime(2027, 3, 1, tzinfo=UTC)
@@ -20,23 +22,24 @@ _MOST_SLOTS = 2000
 # The offload runs every 15 minutes, lags 5, and needs a while: from here on a day's last rows are in Iceberg.
 _AFTER_MIDNIGHT = timedelta(minutes=30)
 _BETWEEN_COMMITS = timedelta(minutes=15)
-# What a JVM takes beside its heap (as Spark reckons it on Kubernetes and YARN, but rounded up), and Python.
-_LEAST_OVERHEAD_MIB = 384
-_PYTHON_MIB = 300
 _MIB = 1024**2
 _MANY_SNAPSHOTS = 100
 _MANY_FILES = 100
 _NAMED = 3
 
 
-def warnings(settings: Settings, *, memory_limit: int | None) -> list[str]:
-    """One sentence each: which keys, why, what to do. `memory_limit` is the cgroup's, in bytes."""
+def warnings(settings: Settings, *, memory: tuple[int, str] | None) -> list[str]:
+    """One sentence each: which keys, why, what to do.
+
+    `memory`: how many bytes icekeeper and its JVM may use, and who has them ("the container"); None: not to be judged.
+    """
     policies, year = settings.policies(), _Year.of(settings)
     audited = any(policy.audit is not None for policy in policies)
     return [
         *_about_the_schedule(settings, year, audited=audited),
-        *_about_the_heap(settings, memory_limit),
+        *_about_the_heap(settings, memory),
         *_about_other_systems(settings),
+        *_about_what_is_not_acted_on(settings),
         *_told(policies, lambda policy: _about_times(policy, settings, year)),
         *_told(policies, lambda policy: _about_holds(policy, year, audited=audited)),
         *_told(policies, _about_limits),
@@ -97,19 +100,20 @@ def _about_the_schedule(settings: Settings, year: _Year, *, audited: bool) -> It
         )
 
 
-def _about_the_heap(settings: Settings, memory_limit: int | None) -> Iterator[str]:
+def _about_the_heap(settings: Settings, memory: tuple[int, str] | None) -> Iterator[str]:
     """With a cluster too: the driver runs here, whatever the master is."""
-    heap = heap_mib(settings.spark.driver_memory)
-    needed = heap + max(heap // 4, _LEAST_OVERHEAD_MIB) + _PYTHON_MIB
-    if memory_limit is None or needed * _MIB <= memory_limit:
+    if memory is None:
         return
-    limit = memory_limit // _MIB
-    fits = min((limit - _PYTHON_MIB) * 4 // 5, limit - _PYTHON_MIB - _LEAST_OVERHEAD_MIB)
-    smaller = f"set it to {fits}m or less, or " if fits >= LEAST_HEAP_MIB else ""
+    room, whose = memory[0] // _MIB, memory[1]
+    comes_to = needed(heap_mib(settings.spark.driver_memory))
+    if comes_to <= room:
+        return
+    fits = largest(room)
+    smaller = f"set it to {fits}m or less, or " if fits else ""
     yield (
-        f"spark.driver_memory ({settings.spark.driver_memory}) does not fit the memory limit of {limit} MiB: with what "
-        f"the JVM needs beside its heap and with Python it comes to about {needed} MiB, and the kernel kills what "
-        f"exceeds the limit; {smaller}raise the limit"
+        f"spark.driver_memory ({settings.spark.driver_memory}) does not fit the {room} MiB of memory that {whose} has: "
+        f"with what the JVM needs beside its heap and with Python it comes to about {comes_to} MiB, and the kernel "
+        f"kills what exceeds them; {smaller}give {whose} more"
     )
 
 
@@ -125,6 +129,17 @@ def _about_other_systems(settings: Settings) -> Iterator[str]:
             "clickhouse.settings.max_execution_time replaces what follows from audit.timeout: a count may go on after "
             "its audit gave up, or end before; leave it out and set audit.timeout"
         )
+
+
+def _about_what_is_not_acted_on(settings: Settings) -> Iterator[str]:
+    """Keys of the contract that do nothing yet: whoever sets one expects something of it."""
+    given = {
+        "spark.recycle": settings.spark.recycle != Spark().recycle,
+        "http.token": settings.http.token is not None or settings.http.token_file is not None,
+        "logs.retention": settings.logs.retention != Logs().retention,
+    }
+    for key in (key for key, set_ in given.items() if set_):
+        yield f"{key} is not acted on yet; leave it out"
 
 
 def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterator[str]:

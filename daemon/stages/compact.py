@@ -26,7 +26,8 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext, ove
     worth_asking = health.small_files or health.delete_files or state.large_files
     groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if worth_asking else ()
     # Only where there is something to hold: a table that needs nothing asks nobody else.
-    offload_runs = bool(groups) and policy.single_writer and await _offload_runs(policy, context)
+    to_hold = policy.single_writer and any(group.gains for group in groups)
+    offload_runs = to_hold and await _offload_runs(policy, context)
     todo = plan_compaction(policy, state, groups, offload_runs=offload_runs, overran=overran)
     return await restrain(todo, context, frees_space=False)
 

@@ -20,7 +20,7 @@ import yaml
 from daemon.adapters.host import Host
 from daemon.sandbox import Sandbox, WorldSpec
 from daemon.sandbox.process import free_ports, port_answers
-from daemon.service.doctor import Finding, Level, Part, examine
+from daemon.service.doctor import Check, Level, Part, examine
 from daemon.service.doctor.ledger import examine_ledger
 from daemon.service.parts import build, wall_clock
 from daemon.settings import load
@@ -32,19 +32,19 @@ WARNED = (Part.POSTGRES, Level.WARNING)
 TIDY = "SET TBLPROPERTIES ('write.metadata.delete-after-commit.enabled'='true')"
 
 
-async def ask(night: Night, *tables: str) -> list[Finding]:
+async def ask(night: Night, *tables: str) -> list[Check]:
     policies = night.settings.policies()
-    findings = await examine(night.services, tuple(p for p in policies if not tables or p.name in tables))
-    assert all(finding.advice for finding in findings if finding.level is not Level.OK)
-    return findings
+    checks = await examine(night.services, tuple(p for p in policies if not tables or p.name in tables))
+    assert all(check.advice for check in checks if check.level is not Level.OK)
+    return checks
 
 
-def about(findings: list[Finding], part: Part, level: Level | None = None) -> list[Finding]:
-    return [each for each in findings if each.part is part and level in (None, each.level)]
+def about(checks: list[Check], part: Part, level: Level | None = None) -> list[Check]:
+    return [each for each in checks if each.part is part and level in (None, each.level)]
 
 
-def only(findings: list[Finding], part: Part, level: Level) -> Finding:
-    (found,) = about(findings, part, level)
+def only(checks: list[Check], part: Part, level: Level) -> Check:
+    (found,) = about(checks, part, level)
     return found
 
 
@@ -88,10 +88,10 @@ async def test_a_healthy_lakehouse_is_all_fine_and_nothing_is_left_behind(make_n
     told_the_time(night)
     stored, rows = night.store(), night.ledger("SELECT count(*) FROM maintenance_runs")
 
-    findings = await ask(night)
+    checks = await ask(night)
 
-    assert [finding for finding in findings if finding.level is not Level.OK] == []
-    assert {finding.part for finding in findings} == set(Part)
+    assert [check for check in checks if check.level is not Level.OK] == []
+    assert {check.part for check in checks} == set(Part)
     assert night.store() == stored
     assert night.ledger("SELECT count(*) FROM maintenance_runs") == rows
 
@@ -108,13 +108,13 @@ async def test_each_refused_password_is_told_with_the_setting_that_has_it(make_n
         document["catalog"]["properties"]["s3.secret-access-key"] = "wrong"
 
     night = await make_night(COINBASE, SILVER, migrated=False, change=change, **SMALL)
-    findings = await ask(night)
+    checks = await ask(night)
 
-    assert "s3.secret-access-key" in only(findings, Part.STORAGE, Level.ERROR).advice
-    assert "clickhouse.user (icekeeper)" in only(findings, Part.CLICKHOUSE, Level.ERROR).advice
-    assert "postgres.password_file" in only(findings, Part.POSTGRES, Level.ERROR).advice
-    assert all("skipped" in finding.text for finding in about(findings, Part.TABLES))
-    assert "wrong" not in " ".join(finding.text for finding in findings)
+    assert "s3.secret-access-key" in only(checks, Part.STORAGE, Level.ERROR).advice
+    assert "clickhouse.user (icekeeper)" in only(checks, Part.CLICKHOUSE, Level.ERROR).advice
+    assert "postgres.password_file" in only(checks, Part.POSTGRES, Level.ERROR).advice
+    assert all("skipped" in check.text for check in about(checks, Part.TABLES))
+    assert "wrong" not in " ".join(check.text for check in checks)
 
 
 async def test_servers_that_are_not_there_are_told_apart_and_do_not_hide_each_other(make_night: MakeNight) -> None:
@@ -127,15 +127,15 @@ async def test_servers_that_are_not_there_are_told_apart_and_do_not_hide_each_ot
         document["catalog"]["uri"] = "jdbc:postgresql://127.0.0.1:4/nowhere"
 
     gone = rebuilt(night, away)
-    findings = await ask(gone)
+    checks = await ask(gone)
     await gone.services.close()
 
-    assert [finding.part for finding in findings if finding.level is Level.ERROR] == [
+    assert [check.part for check in checks if check.level is Level.ERROR] == [
         Part.CATALOG, Part.STORAGE, Part.CLICKHOUSE, Part.POSTGRES,
     ]  # fmt: skip
-    assert "127.0.0.1:3 (catalog.properties.s3.endpoint)" in only(findings, Part.STORAGE, Level.ERROR).text
-    assert "127.0.0.1:4 (catalog.uri)" in only(findings, Part.CATALOG, Level.ERROR).text
-    assert about(findings, Part.ENGINE, Level.OK)
+    assert "127.0.0.1:3 (catalog.properties.s3.endpoint)" in only(checks, Part.STORAGE, Level.ERROR).text
+    assert "127.0.0.1:4 (catalog.uri)" in only(checks, Part.CATALOG, Level.ERROR).text
+    assert about(checks, Part.ENGINE, Level.OK)
 
 
 async def test_a_database_that_holds_no_catalog_is_told_and_no_catalog_is_made_of_it(make_night: MakeNight) -> None:
@@ -144,9 +144,9 @@ async def test_a_database_that_holds_no_catalog_is_told_and_no_catalog_is_made_o
     night.box.postgres.create_database(empty)
     uri = night.settings.catalog.uri or ""
     elsewhere = rebuilt(night, setting("catalog.uri", uri.replace(night.world.postgres_database, empty)))
-    findings = await ask(elsewhere)
+    checks = await ask(elsewhere)
     await elsewhere.services.close()
-    assert f"{empty} has no table iceberg_tables" in only(findings, Part.CATALOG, Level.ERROR).text
+    assert f"{empty} has no table iceberg_tables" in only(checks, Part.CATALOG, Level.ERROR).text
     assert night.box.postgres.execute(empty, "SELECT 1 FROM pg_tables WHERE schemaname = 'public'") == []
 
 
@@ -176,21 +176,21 @@ async def test_what_is_odd_about_tables_and_sources_is_told_with_the_statement_t
         document["tables"][0] |= {"timestamp": "event_tim"}
 
     odd = rebuilt(night, change)
-    findings = await ask(odd)
+    checks = await ask(odd)
     await odd.services.close()
 
-    tables = {finding.text: finding.advice for finding in about(findings, Part.TABLES)}
+    tables = {check.text: check.advice for check in about(checks, Part.TABLES)}
     assert f"Did you mean {COINBASE}" in tables["there is no table cold.bronze_trade_coinbase"]
     assert "There is cold.*" in tables["there is no table warm.elsewhere"]
     assert f"ALTER TABLE {name} SET TBLPROPERTIES ('gc.enabled'='true')" in said(tables, "gc.enabled is false")
     assert "there is event_time" in said(tables, "the column event_tim is not there")
     endless = said(tables, "metadata files of 2 tables are kept for ever")
     assert f"ALTER TABLE {name} {TIDY};" in endless
-    sources = {finding.text: finding.advice for finding in about(findings, Part.CLICKHOUSE)}
+    sources = {check.text: check.advice for check in about(checks, Part.CLICKHOUSE)}
     assert "Set source_ttl: 3d" in said(sources, "drops rows after 3 days, and source_ttl says 7 days")
     assert "compare tables[].source" in said(sources, "no_such_table")
     assert said(sources, "event_tim")
-    offload = {finding.text: finding.advice for finding in about(findings, Part.OFFLOAD)}
+    offload = {check.text: check.advice for check in about(checks, Part.OFFLOAD)}
     assert said(offload, "no watermark of no_such_table")
     assert said(offload, "the offload of bronze_trades_binance has failed")
     assert said(offload, "bronze_trades_coinbase is older than an hour, the oldest 2026-02-17T20:00:00Z")
@@ -213,29 +213,29 @@ async def test_whoever_else_maintains_the_tables_is_named(make_night: MakeNight)
             COINBASE,
         )
 
-    findings = about(await ask(night), Part.OTHERS)
+    checks = about(await ask(night), Part.OTHERS)
 
-    assert [finding.level for finding in findings] == [Level.WARNING] * 2
-    assert findings[0].text.startswith("somebody else (spark 4.1.4, application local-")
-    assert COINBASE in findings[0].text
-    assert "1 row to maintenance_audit_log, last at 2026-02-17T06:00:00Z" in findings[1].text
-    assert "docs/migration.md" in findings[0].advice
+    assert [check.level for check in checks] == [Level.WARNING] * 2
+    assert checks[0].text.startswith("somebody else (spark 4.1.4, application local-")
+    assert COINBASE in checks[0].text
+    assert "1 row to maintenance_audit_log, last at 2026-02-17T06:00:00Z" in checks[1].text
+    assert "docs/migration.md" in checks[0].advice
 
 
 async def test_a_clock_that_is_ten_minutes_off_is_told_for_each_server(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, change=setting("run.max_clock_skew", "5m"), **SMALL)
     told_the_time(night, ahead=timedelta(minutes=10))
-    findings = about(await ask(night), Part.CLOCK)
-    assert [finding.level for finding in findings] == [Level.ERROR] * 2
-    assert re.search(r"(599|600)\.\d s ahead of ClickHouse's: compactions and expiries would be held", findings[0].text)
-    assert "NTP" in findings[0].advice
+    checks = about(await ask(night), Part.CLOCK)
+    assert [check.level for check in checks] == [Level.ERROR] * 2
+    assert re.search(r"(599|600)\.\d s ahead of ClickHouse's: compactions and expiries would be held", checks[0].text)
+    assert "NTP" in checks[0].advice
 
 
 async def test_a_full_disk_is_told_and_hides_nothing(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, change=setting("run.min_free_disk", "1000TiB"), **SMALL)
-    findings = await ask(night)
-    assert "run.min_free_disk" in only(findings, Part.STATE_DIR, Level.ERROR).text
-    assert about(findings, Part.STORAGE, Level.OK)
+    checks = await ask(night)
+    assert "run.min_free_disk" in only(checks, Part.STATE_DIR, Level.ERROR).text
+    assert about(checks, Part.STORAGE, Level.OK)
 
 
 async def test_a_hadoop_catalog_on_a_local_disk_is_a_warning_and_its_store_can_be_written(
@@ -243,9 +243,9 @@ async def test_a_hadoop_catalog_on_a_local_disk_is_a_warning_and_its_store_can_b
 ) -> None:
     night = await make_night(COINBASE, catalog="hadoop", **SMALL)
     there = files(night)
-    findings = await ask(night)
-    assert "commits of two processes at once are silently lost" in only(findings, Part.CATALOG, Level.WARNING).text
-    assert "HadoopFileIO reads, writes, deletes" in only(findings, Part.STORAGE, Level.OK).text
+    checks = await ask(night)
+    assert "commits of two processes at once are silently lost" in only(checks, Part.CATALOG, Level.WARNING).text
+    assert "HadoopFileIO reads, writes, deletes" in only(checks, Part.STORAGE, Level.OK).text
     assert files(night) == there
 
 
@@ -260,8 +260,8 @@ def files(night: Night) -> set[str]:
 async def test_a_store_that_only_says_that_it_deletes_is_found_out(make_night: MakeNight) -> None:
     keeping = setting("catalog.properties.s3.delete-enabled", "false")
     night = await make_night(COINBASE, change=keeping, **SMALL)
-    findings = await ask(night)
-    left = only(findings, Part.STORAGE, Level.ERROR)
+    checks = await ask(night)
+    left = only(checks, Part.STORAGE, Level.ERROR)
     assert "the doctor's own probe is still in the store" in left.text
     assert "s3.delete-enabled" in left.advice
     (key,) = [key for key in night.store() if "icekeeper-doctor-probe" in key]
@@ -305,7 +305,7 @@ async def test_a_pgbouncer_in_the_way_is_found_whatever_it_pools_by(
     night = await make_night(COINBASE, **SMALL)
     direct = str(night.box.postgres.port)
     ignoring = "ignore_startup_parameters = statement_timeout"
-    seen: dict[str, list[Finding]] = {}
+    seen: dict[str, list[Check]] = {}
     for name, port in {
         "by transaction": bouncer("transaction", ignoring),
         "by session": bouncer("session", ignoring),

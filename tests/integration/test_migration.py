@@ -15,10 +15,12 @@ from daemon.adapters.host import Host
 from daemon.adapters.sql.migrations import migrate
 from daemon.core.model import RunOutcome, Stage, TaskOutcome, Trigger
 from daemon.core.reasons import Reason
-from daemon.sandbox import Offload
+from daemon.sandbox import Offload, Sandbox
+from daemon.service.doctor import Check, Level, Part, examine
 from daemon.service.parts import build, wall_clock
 from daemon.settings import load
 from tests.conftest import BINANCE, GOLD, SLOT, MakeNight, Night, no_waiting, outcomes, tell_session, world_clock
+from tests.integration.test_permissions import PASSWORD, postgres_role
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 
@@ -81,20 +83,37 @@ async def test_beside_the_flow_in_its_place_and_back(make_night: MakeNight) -> N
     assert night.ledger("SELECT count(*) FROM maintenance_audit_log WHERE run_id IS NULL") == [(2,)]
 
 
-async def test_a_hadoop_catalogs_tables_move_to_jdbc_and_back_and_lose_no_row(make_night: MakeNight) -> None:
+async def test_a_hadoop_catalogs_tables_move_to_jdbc_and_back_and_lose_no_row(
+    make_night: MakeNight, box: Sandbox
+) -> None:
+    """With the roles of the pages: the database's owner moves the tables, icekeeper's role works on them."""
     hadoop = await make_night(BINANCE, GOLD, catalog="hadoop", old_snapshots=0)
     rows = {table: hadoop.world.rows_iceberg(table) for table in (BINANCE, GOLD)}
     warehouse = hadoop.settings.catalog.warehouse
     assert warehouse is not None
-    jdbc = as_jdbc(hadoop)
-    await tell_session(jdbc.services.engine, jdbc.settings)
-    await jdbc.sql("CREATE NAMESPACE IF NOT EXISTS {c}.cold")
+    database, owner, keeper, offload = (
+        f"{what}_{hadoop.world.name}" for what in ("iceberg", "owner", "keeper", "offload")
+    )
+    box.postgres.create_database(database)
+    box.postgres.execute(database, f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
+    box.postgres.execute(database, f"CREATE ROLE {owner} LOGIN PASSWORD '{PASSWORD}'")
+    box.postgres.execute(database, f"ALTER DATABASE {database} OWNER TO {owner}")
+    moving = as_jdbc(hadoop, database, owner, **{"jdbc.init-catalog-tables": "true"})  # a shell's default
+    await tell_session(moving.services.engine, moving.settings)
+    await moving.sql("CREATE NAMESPACE IF NOT EXISTS {c}.cold")
     for table in rows:
         newest = f"SELECT file FROM {hadoop.world.catalog_name}.{table}.metadata_log_entries ORDER BY timestamp DESC"
         ((file,), *_) = await hadoop.sql(newest)
-        await jdbc.sql(f"CALL {{c}}.system.register_table('{table}', '{file}')")
+        await moving.sql(f"CALL {{c}}.system.register_table('{table}', '{file}')")
+    await moving.services.close()
+    postgres_role(box, database, "PostgreSQL: a JDBC catalog", "icekeeper_catalog", keeper)
+    postgres_role(box, database, "PostgreSQL: a JDBC catalog", "offload", offload)
 
+    await moving.services.engine.recycle()  # its session holds the catalog as the owner
+    jdbc = as_jdbc(hadoop, database, keeper)
+    await tell_session(jdbc.services.engine, jdbc.settings)
     try:
+        assert [check for check in await examine(jdbc.services, jdbc.settings.policies()) if refused(check)] == []
         report = await jdbc.run()
     finally:
         await jdbc.services.close()
@@ -104,34 +123,45 @@ async def test_a_hadoop_catalogs_tables_move_to_jdbc_and_back_and_lose_no_row(ma
     for table, count in rows.items():
         state = await jdbc.state(table)
         assert state.health.records == count
-        ((location,),) = hadoop.ledger(
-            "SELECT metadata_location FROM iceberg_tables WHERE table_name = $1", table.partition(".")[2]
-        )
+        query = "SELECT metadata_location FROM iceberg_tables WHERE table_name = $1"
+        ((location,),) = box.postgres.execute(database, query, table.partition(".")[2])
         take_back(Path(location.removeprefix("file:")))
         back = await hadoop.state(table)
         assert (back.health, back.history) == (state.health, state.history)
+    # The offload makes a table with its own rights.
+    await hadoop.services.engine.recycle()
+    writing = as_jdbc(hadoop, database, offload)
+    await tell_session(writing.services.engine, writing.settings)
+    await writing.sql("CREATE TABLE {c}.cold.another (id bigint) USING iceberg")
+    await writing.sql("INSERT INTO {c}.cold.another VALUES (1)")
+    await writing.services.close()
     # The old writers go on where icekeeper left off.
     Offload(hadoop.world).advance(SLOT + timedelta(hours=6))
     again = await hadoop.run(Stage.COMPACT)
     assert again.outcome is RunOutcome.SUCCESS, [task.error for task in again.tasks if task.error]
 
 
-def as_jdbc(night: Night) -> Night:
-    """The same tables' files under a JDBC catalog in the world's database."""
+def refused(check: Check) -> bool:
+    return check.part in (Part.CATALOG, Part.TABLES) and check.level is Level.ERROR
+
+
+def as_jdbc(night: Night, database: str, user: str, **properties: str) -> Night:
+    """The same tables' files under a JDBC catalog, as a role of PostgreSQL opens it."""
     world = night.world
     document = yaml.safe_load(night.config.read_text())
     document["catalog"] = {
         "name": f"{world.name}_jdbc",
         "type": "jdbc",
-        "uri": f"jdbc:postgresql://{world.postgres.dsn(world.postgres_database).partition('@')[2]}",
+        "uri": f"jdbc:postgresql://{world.postgres.dsn(database).partition('@')[2]}",
         "warehouse": night.settings.catalog.warehouse,
         "properties": {
-            "jdbc.user": world.postgres.dsn(world.postgres_database).partition("//")[2].partition("@")[0],
-            "jdbc.password": world.postgres.password,
+            "jdbc.user": user,
+            "jdbc.password": PASSWORD,
             "jdbc.schema-version": "V1",
+            **properties,
         },
     }
-    path = night.config.with_name("jdbc.yaml")
+    path = night.config.with_name(f"{user}.yaml")
     path.write_text(yaml.safe_dump(document))
     settings = load(path)
     engine = night.services.engine

@@ -1,153 +1,247 @@
-"""Tables that are not as the platform makes them: compaction and expiry leave every row, whatever the table's past."""
+"""Tables that are not as the platform makes them: a whole night leaves every row, and the next has nothing to do."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from daemon.core import planning
-from daemon.core.model import Stage, TaskOutcome
+from daemon.adapters.host import Host
+from daemon.adapters.iceberg_jvm import IcebergJvm
+from daemon.adapters.spark import SparkEngine
+from daemon.adapters.sql.migrations import migrate
+from daemon.core.calendar import window_of
+from daemon.core.model import AuditStatus, RunReport, Stage, StageResult, TaskOutcome
 from daemon.core.reasons import Reason
-from tests.conftest import COINBASE, SLOT, MakeNight, Night, outcomes
+from daemon.sandbox import Sandbox, WorldSpec
+from daemon.service.parts import build, wall_clock
+from daemon.settings import load
+from tests.conftest import COINBASE, SLOT, Night, no_waiting, tell_session, write_settings
+from tests.integration.odd import (
+    ALTER,
+    MERGE_ON_READ,
+    MINUTE,
+    ODD,
+    Odd,
+    contents,
+    create,
+    equality_deletes,
+    insert,
+    make,
+    shape_slices,
+    spark_jobs,
+    table_of,
+)
 
-NAME = "cold.odd"
+# All snapshots but the last are old by then.
+LATER = SLOT + timedelta(days=400)
 
-
-@pytest.fixture
-async def night(make_night: MakeNight) -> Night:
-    """A night over one table, `cold.odd`, that each test makes for itself."""
-
-    def only_the_odd_one(document: dict[str, Any]) -> None:
-        document["tables"] = [{"name": NAME, "compact": {"retries": 0}}]
-
-    return await make_night(COINBASE, old_snapshots=0, days=0.5, change=only_the_odd_one)
-
-
-async def fill(night: Night, appends: int = 6) -> None:
-    """Appends of rows of several days, with nulls among them, one small file a partition and append."""
-    for number in range(appends):
-        await night.sql(
-            f"INSERT INTO {{c}}.{NAME} SELECT id + {number * 100}, if(id % 7 = 0, null, concat('s', id % 3)), "
-            "timestamp'2026-02-10 00:00:00' + make_interval(0, 0, 0, cast(id % 3 AS int)) FROM range(30)"
-        )
-
-
-async def contents(night: Night) -> tuple[int, int]:
-    rows = await night.sql(f"SELECT count(*), sum(hash(*)) FROM {{c}}.{NAME}")
-    return int(rows[0][0]), int(rows[0][1])
-
-
-TABLE = f"CREATE TABLE {{c}}.{NAME} (id BIGINT, s STRING, ts TIMESTAMP) USING iceberg"
-SHAPES = {
-    "unpartitioned": (TABLE, None),
-    "days and a string with nulls": (f"{TABLE} PARTITIONED BY (days(ts), s)", None),
-    "bucket and truncate": (f"{TABLE} PARTITIONED BY (bucket(2, id), truncate(1, s))", None),
-    "format version 1": (f"{TABLE} PARTITIONED BY (s) TBLPROPERTIES ('format-version' = '1')", None),
-    "merge-on-read deletes": (
-        f"{TABLE} PARTITIONED BY (days(ts)) TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')",
-        f"DELETE FROM {{c}}.{NAME} WHERE id % 5 = 0",
-    ),
-    "deletion vectors": (
-        f"{TABLE} PARTITIONED BY (days(ts)) "
-        "TBLPROPERTIES ('format-version' = '3', 'write.delete.mode' = 'merge-on-read')",
-        f"DELETE FROM {{c}}.{NAME} WHERE id % 5 = 0",
-    ),
-    "an evolved partition spec": (TABLE, f"ALTER TABLE {{c}}.{NAME} ADD PARTITION FIELD days(ts)"),
-    "a dropped partition field": (
-        f"{TABLE} PARTITIONED BY (s, days(ts)) TBLPROPERTIES ('format-version' = '1')",
-        f"ALTER TABLE {{c}}.{NAME} DROP PARTITION FIELD s",
-    ),
+# Column names that SQL, Avro and a path each have a say about.
+COLUMNS = "`order` BIGINT, `Ev-Tś$x` TIMESTAMP, `a b` STRING, `c.d` STRING, `Über/%` STRING, `1` INT"
+NAMED = Odd(
+    (insert("id, timestamp'2026-02-17 23:59:59', concat('x ', id % 3), 'd', '%', 1"),),
+    schema=COLUMNS,
+    partitions="PARTITIONED BY (days(`Ev-Tś$x`), `a b`, truncate(1, `Über/%`), bucket(1, `c.d`))",
+    pruned="`a b` = 'x 1'",
+    sliced=True,
+)
+NAMES = ("order.files", "Kält-e.eu.branch_1$'\"%+表")
+CONFLICT = "conflict"
+MEDIUM = "medium"
+NOTHING: dict[str, tuple[str, ...]] = {
+    "no snapshot": (),
+    "an empty snapshot": ("INSERT INTO {t} SELECT * FROM {t}",),
+    "emptied": (insert(), "TRUNCATE TABLE {t}"),
+    "made anew and empty": (insert(), "CREATE OR REPLACE TABLE {t} (other STRING) USING iceberg"),
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-async def test_a_compaction_leaves_every_row_of(night: Night, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A few files a slice, so that a partitioned table is done in several.
-    monkeypatch.setattr(planning, "SLICE_MAX_FILES", 10)
-    create, change = SHAPES[shape]
-    await night.sql(create)
-    await fill(night)
-    if change is not None:
-        await night.sql(change)
-    rows, before = await contents(night), (await night.state(NAME)).health
+@pytest.fixture(scope="module")
+async def night(box: Sandbox, engine: SparkEngine, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Night]:
+    """One world whose settings name every odd table; each test makes its own."""
+    spec = WorldSpec(
+        name=f"odd{uuid4().hex[:8]}", now=SLOT, days=0.25, commits_per_day=4, files_per_commit=1, rows_per_file=5,
+        symbols=2, old_snapshots=0, tables=(COINBASE,),
+    )  # fmt: skip
+    world = await asyncio.to_thread(box.world, spec)
 
-    report = await night.run(Stage.COMPACT)
+    def only_odd_ones(document: dict[str, Any]) -> None:
+        def table(name: str, **more: Any) -> dict[str, Any]:
+            # The last snapshot alone stays, so that a night drops every file that compaction has replaced.
+            return {"name": name, "expire": {"retain_last": 1}, **more}
 
-    (task,) = report.tasks
-    assert (task.outcome, task.error) == (TaskOutcome.DONE, None)
-    assert await contents(night) == rows
-    assert (await night.state(NAME)).health.data_files < before.data_files
+        plain = [table_of(shape) for shape in (*ODD, *NOTHING, "gc")]
+        document["tables"] = [table(name) for name in plain]
+        document["tables"] += [table(name, source=_source(name), timestamp="Ev-Tś$x") for name in NAMES]
+        document["tables"] += [table(table_of(MEDIUM), compact={"target_file_size": "1MiB"})]
+        document["tables"] += [table(table_of(CONFLICT), compact={"retries": 1})]
+
+    folder = tmp_path_factory.mktemp("odd")
+    config = write_settings(world, folder / "icekeeper.yaml", folder / "state", only_odd_ones)
+    settings = load(config)
+    await tell_session(engine, settings)
+    # The clock is a year ahead of the servers', so they are not compared.
+    host = Host(wall_clock, {}, (settings.state_dir,))
+    services = build(settings, engine, clock=lambda: LATER, sleep=no_waiting, surroundings=host)
+    await migrate(settings.postgres.dsn, world.postgres.password)
+    yield Night(box, world, config, settings, services, catalog=settings.catalog.name)
+    await services.close()
 
 
-async def test_names_that_need_quoting_are_quoted(make_night: MakeNight) -> None:
-    def only_the_odd_one(document: dict[str, Any]) -> None:
-        document["tables"] = [{"name": "cold.we-ird", "timestamp": "ev-ts"}]
-
-    night = await make_night(COINBASE, old_snapshots=0, days=0.5, change=only_the_odd_one)
-    await night.sql("CREATE TABLE {c}.cold.`we-ird` (id BIGINT, `ev-ts` TIMESTAMP) USING iceberg")
-    for _ in range(6):
-        await night.sql("INSERT INTO {c}.cold.`we-ird` VALUES (1, timestamp'2026-02-17 10:00:00')")
-    assert outcomes(await night.run(Stage.COMPACT), Stage.COMPACT) == {"cold.we-ird": TaskOutcome.DONE}
+def _source(table: str) -> str:
+    return table.rpartition(".")[2]
 
 
-async def test_an_expiry_respects_branches_with_ages_of_their_own_and_tags(night: Night) -> None:
-    await night.sql(f"{TABLE} PARTITIONED BY (days(ts))")
-    await fill(night, appends=4)
-    ids = [snapshot.id for snapshot in (await night.state(NAME)).history]
-    await night.sql(f"ALTER TABLE {{c}}.{NAME} CREATE TAG kept AS OF VERSION {ids[0]}")
-    own = "RETAIN 900 DAYS WITH SNAPSHOT RETENTION 2 SNAPSHOTS 1 DAYS"
-    await night.sql(f"ALTER TABLE {{c}}.{NAME} CREATE BRANCH short AS OF VERSION {ids[1]} {own}")
-    await night.sql(f"INSERT INTO {{c}}.{NAME}.branch_short SELECT 1000, 's1', timestamp'2026-02-10 00:00:00'")
-    await fill(night, appends=3)
-    before = await night.state(NAME)
-    later = SLOT + timedelta(days=400)
-    night.travel(later)
+async def maintain(night: Night, table: str) -> tuple[StageResult, StageResult]:
+    """A night over one table: how its compaction and its expiry ended. What the report and the ledger say agrees."""
+    report = await night.run(Stage.COMPACT, Stage.EXPIRE, tables=(table,), slot=LATER)
+    assert recorded(night, report) == [
+        (task.stage, task.outcome, task.reason, task.note, task.error) for task in report.tasks
+    ]
+    compacted, expired = report.tasks
+    return compacted, expired
 
-    (task,) = (await night.run(Stage.EXPIRE, slot=later)).tasks
 
-    assert (task.outcome, task.error) == (TaskOutcome.DONE, None)
-    after = await night.state(NAME)
-    left = {snapshot.id for snapshot in after.history}
-    branch = next(ref for ref in after.refs if ref.name == "short")
-    assert (
-        left
-        == {
-            ids[0],  # the tag's
-            ids[1],  # the branch keeps two by its own rule, though both are old
-            branch.snapshot_id,
-            *(snapshot.id for snapshot in before.history[-3:]),
-        }
+def recorded(night: Night, report: RunReport) -> list[tuple[Any, ...]]:
+    return night.ledger(
+        "SELECT stage, outcome, reason, note, error FROM maintenance_tasks WHERE run_id = $1 ORDER BY position",
+        report.run_id,
     )
-    assert after.refs == before.refs
-    (again,) = (await night.run(Stage.EXPIRE, slot=later)).tasks
-    assert (again.outcome, again.reason) == (TaskOutcome.SKIPPED, Reason.NOTHING_EXPIRED)
+
+
+async def assert_nothing_to_do(night: Night, table: str) -> None:
+    state, jobs = await night.state(table), await spark_jobs(night)
+    compacted, expired = await maintain(night, table)
+    assert compacted.outcome is TaskOutcome.SKIPPED, compacted
+    assert compacted.reason in (Reason.TOO_FEW_FILES, Reason.NOTHING_SMALL)
+    assert (expired.outcome, expired.reason) == (TaskOutcome.SKIPPED, Reason.NOTHING_EXPIRED)
+    assert await spark_jobs(night) == jobs
+    assert await night.state(table) == state
+
+
+async def assert_a_night_keeps_the_rows(night: Night, table: str, odd: Odd) -> StageResult:
+    rows, before = await contents(night, table, odd.columns, odd.pruned), await night.state(table)
+
+    compacted, expired = await maintain(night, table)
+
+    after = await night.state(table)
+    assert [(task.outcome, task.error) for task in (compacted, expired)] == [(TaskOutcome.DONE, None)] * 2
+    assert await contents(night, table, odd.columns, odd.pruned) == rows
+    assert (compacted.before, expired.before, expired.after) == (before.health, compacted.after, after.health)
+    assert after.health.data_files < before.health.data_files
+    assert len(after.history) == 1
+    await assert_nothing_to_do(night, table)
+    return compacted
+
+
+@pytest.mark.parametrize("shape", ODD)
+async def test_a_night_leaves_every_row_of(night: Night, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = ODD[shape]
+    shape_slices(odd, monkeypatch)
+    await create(night, table_of(shape), odd)
+
+    compacted = await assert_a_night_keeps_the_rows(night, table_of(shape), odd)
+
+    assert ("slices" in compacted.note) == odd.sliced
+    # Iceberg leaves delete files that apply to nothing any more; that costs no second compaction.
+    assert bool(compacted.after and compacted.after.delete_files) == odd.dangling
+
+
+@pytest.mark.parametrize("table", NAMES)
+async def test_names_that_need_quoting_are_quoted_in_all_stages(
+    night: Night, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape_slices(NAMED, monkeypatch)
+    spaces = table.split(".")[:-1]
+    for depth in range(len(spaces)):
+        quoted = ".".join(f"`{part}`" for part in spaces[: depth + 1])
+        await night.sql(f"CREATE NAMESPACE IF NOT EXISTS {{c}}.{quoted}")
+    await create(night, table, NAMED)
+    execute = partial(night.world.clickhouse.execute, database=night.world.clickhouse_database)
+    source = _source(table)
+    execute(f"CREATE TABLE `{source}` (`Ev-Tś$x` DateTime64(3)) ENGINE = ReplacingMergeTree ORDER BY `Ev-Tś$x`")
+    execute(f"INSERT INTO `{source}` SELECT toDateTime64('2026-02-17 23:00:00', 3, 'UTC') + number FROM numbers(60)")
+
+    await assert_a_night_keeps_the_rows(night, table, NAMED)
+    (audit,) = (await night.run(Stage.AUDIT, tables=(table,), slot=SLOT)).audits
+
+    assert (audit.status, audit.ch_row_count, audit.iceberg_row_count) == (AuditStatus.MISSING_DATA, 60, 45)
+    assert [(hour.start.hour, hour.clickhouse, hour.iceberg) for hour in audit.missing_hours] == [(23, 60, 45)]
+
+
+@pytest.mark.parametrize("shape", NOTHING)
+async def test_a_table_without_data_has_nothing_to_compact(night: Night, shape: str) -> None:
+    await create(night, table_of(shape), Odd(NOTHING[shape]))
+    compacted, _ = await maintain(night, table_of(shape))
+    assert (compacted.outcome, compacted.reason) == (TaskOutcome.SKIPPED, Reason.NOTHING_SMALL)
+    assert await contents(night, table_of(shape)) == ([], None)
+    await assert_nothing_to_do(night, table_of(shape))
+
+
+async def test_files_that_no_packing_makes_fewer_are_left_alone(night: Night) -> None:
+    """Five files of more than half the target: Iceberg would rewrite them into five, every night."""
+    table, row = table_of(MEDIUM), "id, sha2(string(rand()), 256)"
+    await create(night, table, Odd((insert(row, rows=80_000),), schema="id BIGINT, s STRING"))
+    await assert_nothing_to_do(night, table)
+    # With something to add to them they are worth it, once.
+    await make(night, table, insert("id, 'x'"))
+    total = f"SELECT count(*), sum(CAST(xxhash64(s) AS DECIMAL(38, 0))) FROM {{c}}.{table}"
+    rows = await night.sql(total)
+    compacted, _ = await maintain(night, table)
+    assert compacted.after is not None
+    assert (compacted.outcome, compacted.after.data_files) == (TaskOutcome.DONE, 5)
+    assert await night.sql(total) == rows
+    await assert_nothing_to_do(night, table)
+
+
+@pytest.mark.parametrize("meanwhile", ["an append", "a delete"])
+async def test_what_commits_during_a_compaction_of_a_table_with_deletes_is_kept(
+    night: Night, meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(CONFLICT)
+    await make(night, table, "DROP TABLE IF EXISTS {t} PURGE")
+    await create(night, table, Odd((insert(), equality_deletes("s", "s1")), properties=MERGE_ON_READ))
+    written = [insert(start=100, files=1), "DELETE FROM {t} WHERE id % 9 = 5"][meanwhile == "a delete"]
+    name = f"{night.world.catalog_name}.{table}"
+    actions = IcebergJvm.actions
+    expected: list[int] = []
+
+    def commit_first(jvm: IcebergJvm) -> Any:
+        # The table to rewrite is loaded by now: what it is rewritten from is no longer what is there.
+        if not expected:
+            jvm.spark.sql(written.replace("{t}", name)).collect()
+            expected.append(jvm.spark.table(name).count())
+        return actions(jvm)
+
+    monkeypatch.setattr(IcebergJvm, "actions", commit_first)
+    compacted, expired = await maintain(night, table)
+
+    assert [(task.outcome, task.error) for task in (compacted, expired)] == [(TaskOutcome.DONE, None)] * 2
+    # A delete of rows that are being rewritten makes one of the two lose: the rewrite, which is planned again.
+    assert compacted.attempts == (2 if meanwhile == "a delete" else 1)
+    assert len((await contents(night, table))[0]) == expected[0]
 
 
 async def test_gc_disabled_holds_an_expiry(night: Night) -> None:
-    await night.sql(f"{TABLE} TBLPROPERTIES ('gc.enabled' = 'false')")
-    await fill(night, appends=5)
-    later = SLOT + timedelta(days=400)
-    night.travel(later)
-    (task,) = (await night.run(Stage.EXPIRE, slot=later)).tasks
-    assert (task.outcome, task.reason) == (TaskOutcome.HELD, Reason.GC_DISABLED)
-    assert len((await night.state(NAME)).history) == 5
+    await create(night, table_of("gc"), Odd((insert(),) * 2, properties="'gc.enabled' = 'FALSE'"))
+    compacted, expired = await maintain(night, table_of("gc"))
+    assert compacted.outcome is TaskOutcome.DONE
+    assert (expired.outcome, expired.reason) == (TaskOutcome.HELD, Reason.GC_DISABLED)
+    assert len((await night.state(table_of("gc"))).history) == 3
 
 
-async def test_on_a_hadoop_catalog_a_running_offload_holds_the_compaction(make_night: MakeNight) -> None:
-    night = await make_night(COINBASE, catalog="hadoop", old_snapshots=0)
-    night.ledger("UPDATE offload_watermarks SET status = 'running'")
-    (task,) = (await night.run(Stage.COMPACT)).tasks
-    assert (task.outcome, task.reason) == (TaskOutcome.HELD, Reason.OFFLOAD_RUNNING)
-    night.ledger("UPDATE offload_watermarks SET status = 'success'")
-    (task,) = (await night.run(Stage.COMPACT)).tasks
-    assert task.outcome is TaskOutcome.DONE
-
-
-async def test_a_data_file_that_is_gone_is_file_missing_and_not_a_store_that_is_down(make_night: MakeNight) -> None:
-    night = await make_night(COINBASE, old_snapshots=0)
-    path = (await night.sql(f"SELECT file_path FROM {{c}}.{COINBASE}.files"))[0][0]
-    night.box.s3.filesystem().delete_file(path.removeprefix("s3://"))
-    (task,) = (await night.run(Stage.COMPACT)).tasks
-    assert (task.outcome, task.reason, task.attempts) == (TaskOutcome.FAILED, Reason.FILE_MISSING, 1)
+@pytest.mark.xfail(strict=True, reason="a snapshot is read by its own schema, and the filter bound by today's")
+async def test_a_renamed_event_time_is_counted_before_anything_is_committed_under_its_new_name(night: Night) -> None:
+    table, window = table_of("renamed"), window_of(SLOT)
+    row = "id, null, timestamp'2026-02-17 10:00:00'"
+    await create(night, table, Odd((insert(row, files=1), ALTER + "RENAME COLUMN ts TO event_time")))
+    lakehouse = night.services.parts.lakehouse
+    counted = await lakehouse.count(table, "event_time", window, MINUTE)
+    hours = await lakehouse.count_by_hour(table, "event_time", window, counted.snapshot_id, MINUTE)
+    assert (counted.rows, list(hours.values())) == (45, [45])
+    assert counted.snapshot_id == (await night.state(table)).health.snapshot_id

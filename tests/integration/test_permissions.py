@@ -19,7 +19,7 @@ from daemon.adapters.sql.grants import grants
 from daemon.adapters.sql.migrations import migrate
 from daemon.core.model import RunOutcome
 from daemon.sandbox import Sandbox
-from daemon.service.doctor import Finding, Level, Part, examine
+from daemon.service.doctor import Check, Level, Part, examine
 from daemon.service.doctor.ledger import examine_ledger
 from daemon.service.doctor.source import examine_source
 from tests.conftest import BINANCE, COINBASE, MakeNight, Night
@@ -30,20 +30,22 @@ PASSWORD = "choose one"
 S3_SECRET = "a-secret-of-20-letters"
 
 
-def block(heading: str, language: str) -> str:
-    """The first code block of a language below a heading of the page."""
+def blocks(heading: str, language: str) -> list[str]:
+    """The code blocks of a language below a heading of the page."""
     section = PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return section.partition(f"```{language}\n")[2].partition("```")[0]
+    return [rest.partition("```")[0] for rest in section.split(f"```{language}\n")[1:]]
 
 
-def statements(heading: str) -> list[str]:
-    return [" ".join(line.split()) for line in block(heading, "sql").split(";") if line.strip()]
+def statements(heading: str, role: str = "icekeeper") -> list[str]:
+    """The page's statements about a role."""
+    found = [" ".join(line.split()) for block in blocks(heading, "sql") for line in block.split(";") if line.strip()]
+    return [line for line in found if re.search(rf"\b(?:TO|ROLE|USER) {role}\b", line)]
 
 
 def policy(night_name: str, *, without: str | None = None) -> dict[str, Any]:
     """The page's policy for a world's part of the bucket; perhaps with one action less."""
     document: dict[str, Any] = json.loads(
-        block("S3", "json").replace("BUCKET/WAREHOUSE", f"warehouse/{night_name}").replace("BUCKET", "warehouse")
+        blocks("S3", "json")[0].replace("BUCKET/WAREHOUSE", f"warehouse/{night_name}").replace("BUCKET", "warehouse")
     )
     for statement in document["Statement"]:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
@@ -54,7 +56,7 @@ def policy(night_name: str, *, without: str | None = None) -> dict[str, Any]:
 
 def postgres_role(box: Sandbox, night: str, heading: str, role: str, name: str) -> None:
     """Runs the page's statements about a role, under another name: roles are the server's, not a database's."""
-    for statement in statements(heading):
+    for statement in statements(heading, role):
         text = re.sub(rf"\b{role}\b", name, statement)
         box.postgres.execute(night, re.sub(r"ON DATABASE \w+", f"ON DATABASE {night}", text))
 
@@ -122,12 +124,12 @@ async def limited(make_night: MakeNight, box: Sandbox) -> Night:
     return night
 
 
-async def ask(night: Night) -> list[Finding]:
+async def ask(night: Night) -> list[Check]:
     return await examine(night.services, night.settings.policies())
 
 
-def wrong(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.level is Level.ERROR]
+def wrong(checks: list[Check]) -> list[Check]:
+    return [check for check in checks if check.level is Level.ERROR]
 
 
 async def test_a_whole_night_needs_no_more_than_the_page_says(limited: Night, box: Sandbox) -> None:
@@ -163,14 +165,14 @@ async def test_each_missing_grant_in_postgresql_is_named(limited: Night, box: Sa
             for privilege in privileges.split(", "):
                 right = f"{privilege} ON {table}"
                 box.postgres.execute(name, f"REVOKE {right} FROM {role}")
-                findings = wrong(await examine_ledger(limited.services, limited.settings.policies()))
+                checks = wrong(await examine_ledger(limited.services, limited.settings.policies()))
                 box.postgres.execute(name, f"GRANT {right} TO {role}")
                 named = [
                     f
-                    for f in findings
+                    for f in checks
                     if f"GRANT {privilege} ON " in f.advice and f" TO {role}" in f.advice.replace('"', "")
                 ]
-                assert named, (right, findings)
+                assert named, (right, checks)
                 assert table.rpartition(" ")[2] in named[0].advice
     assert wrong(await examine_ledger(limited.services, limited.settings.policies())) == []
 
@@ -180,30 +182,30 @@ async def test_each_missing_action_of_the_stores_policy_is_named(limited: Night,
     # Untested: s3:AbortMultipartUpload, which only a broken upload needs.
     for action in ("s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetObject"):
         await asyncio.to_thread(box.s3.add_identity, name, S3_SECRET, policy(name, without=action))
-        findings = [finding for finding in await ask(limited) if finding.part is Part.STORAGE]
-        (finding,) = [each for each in findings if each.level is not Level.OK and "probe" not in each.text]
+        checks = [check for check in await ask(limited) if check.part is Part.STORAGE]
+        (check,) = [each for each in checks if each.level is not Level.OK and "probe" not in each.text]
         bucket = "arn:aws:s3:::warehouse"
         resource = bucket if action == "s3:ListBucket" else f"{bucket}/{name}/*"
-        assert f"Allow {action} on {resource}" in finding.advice, finding
+        assert f"Allow {action} on {resource}" in check.advice, check
         if action == "s3:DeleteObject":
             (left,) = [key for key in limited.store() if "icekeeper-doctor-probe" in key][:1]
-            assert any("still in the store" in each.text for each in findings), left
+            assert any("still in the store" in each.text for each in checks), left
 
 
 async def test_a_missing_right_on_the_catalogs_tables_is_named(limited: Night, box: Sandbox) -> None:
     name = limited.world.name
     box.postgres.execute(name, f"REVOKE UPDATE ON iceberg_tables FROM catalog_{name}")
-    (finding,) = wrong(await ask(limited))
-    assert finding.part is Part.CATALOG
-    assert f"GRANT UPDATE ON iceberg_tables TO catalog_{name};" in finding.advice
+    (check,) = wrong(await ask(limited))
+    assert check.part is Part.CATALOG
+    assert f"GRANT UPDATE ON iceberg_tables TO catalog_{name};" in check.advice
 
 
 async def test_each_missing_right_in_clickhouse_is_named(limited: Night, box: Sandbox) -> None:
     name, policies = limited.world.name, limited.settings.policies()
     missing, given = clickhouse_grants(name)
     async with clickhouse_rights(box, [given], readonly=2):
-        (finding,) = wrong(await examine_source(limited.services, policies))
-    assert f"{missing} TO icekeeper;" in finding.advice
+        (check,) = wrong(await examine_source(limited.services, policies))
+    assert f"{missing} TO icekeeper;" in check.advice
     await limited.services.source.close()
 
     async with clickhouse_rights(box, clickhouse_grants(name), readonly=1):

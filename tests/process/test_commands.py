@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -147,6 +150,7 @@ def test_a_bad_configuration_exits_2_with_every_mistake(place: Place, tmp_path: 
     assert done.returncode == 2
     assert "compact.timeout: '5' is not allowed: a duration is written like" in done.stderr
     assert "expire.older_then is no key that icekeeper knows; did you mean older_than?" in done.stderr
+    assert all(line.startswith("icekeeper: ") for line in done.stderr.splitlines())
 
 
 def test_a_doubtful_configuration_is_good_and_warns_also_where_its_secrets_are_not(tmp_path: Path) -> None:
@@ -164,9 +168,25 @@ def test_a_doubtful_configuration_is_good_and_warns_also_where_its_secrets_are_n
     assert told["warnings"][0].startswith("schedule.cron")
 
 
+def test_a_heap_is_judged_by_the_memory_of_this_machine_unless_it_is_another_that_will_run(
+    place: Place, tmp_path: Path
+) -> None:
+    config = changed(place, tmp_path, spark={"driver_memory": "9999g"})
+    assert "warning: spark.driver_memory (9999g) does not fit" in icekeeper("config", "check", config=config).stderr
+    assert icekeeper("config", "check", "--no-secrets", config=config).stderr == ""
+
+
 def test_a_good_configuration_is_shown_without_its_secrets(place: Place) -> None:
-    assert icekeeper("config", "check", config=place.config).returncode == 0
+    checked = icekeeper("config", "check", config=place.config)
+    assert checked.returncode == 0
+    assert re.search(r"is good: 2 tables, next night \d{4}-\d\d-\d\dT02:00Z \(0 2 \* \* \* in UTC\)$", checked.stdout)
     shown = icekeeper("config", "show", config=place.config)
     assert shown.returncode == 0
     assert place.world.postgres.password not in shown.stdout
     assert yaml.safe_load(shown.stdout)["compact"]["target_file_size"] == "128MiB"
+
+
+def test_the_help_of_no_command_is_cut() -> None:
+    done = subprocess.run([sys.executable, "-m", "daemon", "--help"], capture_output=True, text=True, check=True)
+    assert "..." not in done.stdout.partition("Commands:")[2]
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())

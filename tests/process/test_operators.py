@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ def world(box: Sandbox) -> World:
 
 @pytest.fixture
 def config(world: World, tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir()  # as the daemon's start leaves it
     return write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state")
 
 
@@ -103,6 +105,23 @@ def test_an_end_that_cannot_be_exits_2_and_pauses_nothing(config: Path, tmp_path
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert pause.read(tmp_path / "state") is None
+
+
+def test_a_pause_makes_no_state_directory_that_the_daemon_could_not_write_to(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").rmdir()
+    done = icekeeper("pause", config=config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "state_dir" in done.stderr
+    assert "is missing" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_pause_in_somebody_elses_state_directory_is_refused(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").chmod(0o500)
+    done = icekeeper("pause", config=config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not ours to write: pause as its owner" in " ".join(done.stderr.split())
 
 
 def test_a_pause_needs_no_postgresql_and_one_that_is_damaged_can_be_ended(
@@ -180,6 +199,7 @@ async def test_a_disabled_table_is_left_alone_and_its_findings_can_be_closed_all
         ((COINBASE, "2026-02-17"), "a note that says why"),
         ((COINBASE, "2026-02-17", "--note", " "), "a note that says why"),
         ((COINBASE, "--note", "x"), "a DAY"),
+        ((COINBASE,), f"icekeeper ack --list {COINBASE}"),
         (("--note", "x"), "icekeeper ack TABLE DAY --note TEXT"),
         (("--list", "--limit", "0"), "1<=x<=1000"),
     ],
@@ -196,3 +216,38 @@ def test_the_one_behind_sudo_is_the_one_who_did_it(
     monkeypatch.setenv("SUDO_USER", "ben")
     icekeeper("pause", config=config)
     assert json.loads((tmp_path / "state" / "pause.json").read_text())["by"] == "ben"
+
+
+# --- migrate --grants
+
+
+def test_the_grants_for_a_role_are_printed_as_statements_that_its_owner_can_run(box: Sandbox, tmp_path: Path) -> None:
+    world = box.world(WorldSpec(now=SLOT, days=0.1, tables=(COINBASE,), commits_per_day=24, rows_per_file=2))
+    config = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state")
+    early = icekeeper("migrate", "--grants", "keeper", config=config)
+    assert (early.returncode, early.stdout) == (4, "")
+    assert "run `icekeeper migrate` first" in early.stderr
+    assert icekeeper("migrate", config=config).returncode == 0
+    name, password = f"keeper-{world.name}", "p"
+    database = world.postgres_database
+    world.postgres.execute(database, f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'")
+    as_keeper = tmp_path / "keeper.yaml"
+    settings = yaml.safe_load(config.read_text())
+    dsn = settings["postgres"]["dsn"]
+    account = dsn.partition("//")[2].partition("@")[0]
+    settings["postgres"] = {"dsn": dsn.replace(f"//{account}@", f"//{name}@"), "password": password}
+    as_keeper.write_text(yaml.safe_dump(settings))
+    refused = icekeeper("history", config=as_keeper)
+    assert refused.returncode == 4
+    assert "permission denied" in refused.stderr
+
+    done = icekeeper("migrate", "--grants", name, config=config)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert document(icekeeper("migrate", "--grants", name, "--json", config=config)) == [
+        line.removesuffix(";") for line in done.stdout.splitlines()
+    ]
+    assert icekeeper("history", config=as_keeper).returncode == 4  # nothing was changed so far
+    for statement in done.stdout.splitlines():
+        world.postgres.execute(database, statement)
+    assert icekeeper("history", config=as_keeper).returncode == 0
+    assert icekeeper("migrate", "--grants", " ", config=config).returncode == 2

@@ -19,19 +19,20 @@ from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.model import Watermark
 from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
-from daemon.service.doctor import Finding, Level, Part, findings_document, show_findings
-from daemon.service.doctor.addresses import addresses
-from daemon.service.doctor.clocks import clock_findings
-from daemon.service.doctor.finding import fine, guarded, skipped, sound, warning, wrong
-from daemon.service.doctor.here import heap_finding, python_finding, room_finding
+from daemon.service.doctor import Check, Level, Part, checks_document, show_checks
+from daemon.service.doctor.check import fine, guarded, skipped, sound, warning, wrong
+from daemon.service.doctor.clocks import clock_checks
+from daemon.service.doctor.here import heap_check, python_check, room_check
 from daemon.service.doctor.jdbc import dsn
-from daemon.service.doctor.ledger import lacking_rights, offload_findings, pooler_findings
+from daemon.service.doctor.ledger import lacking_rights, offload_checks, pooler_checks
 from daemon.service.doctor.others import foreign_snapshots
-from daemon.service.doctor.source import count_refused, table_findings, ttl_of, version_finding
-from daemon.service.doctor.storage import is_final, store_error, store_findings
-from daemon.service.doctor.tables import catalog_findings, not_found
-from daemon.service.doctor.tables import table_findings as lake_findings
-from daemon.service.doctor.versions import Runtime, fit, session_findings
+from daemon.service.doctor.reachable import addresses
+from daemon.service.doctor.source import count_refused, table_checks, version_check
+from daemon.service.doctor.storage import is_final, store_checks, store_error
+from daemon.service.doctor.tables import catalog_checks, not_found
+from daemon.service.doctor.tables import table_checks as lake_checks
+from daemon.service.doctor.ttl import ttl_of
+from daemon.service.doctor.versions import Runtime, fit, session_checks
 from daemon.settings import Settings
 
 GIB = 1024**3
@@ -78,10 +79,10 @@ def policy(**changes: Any) -> TablePolicy:
 def test_versions_that_fit_and_that_do_not(
     spark: str, java: int, runtime: str | None, level: Level, words: str
 ) -> None:
-    finding = fit(spark, java, Runtime.of(RUNTIME.format(runtime)) if runtime else None)
-    assert (finding.part, finding.level) == (Part.SPARK, level)
-    assert words in finding.text
-    assert bool(finding.advice) == (level is not Level.OK)
+    check = fit(spark, java, Runtime.of(RUNTIME.format(runtime)) if runtime else None)
+    assert (check.part, check.level) == (Part.SPARK, level)
+    assert words in check.text
+    assert bool(check.advice) == (level is not Level.OK)
 
 
 @pytest.mark.parametrize(
@@ -120,46 +121,48 @@ def facts(**changes: Any) -> SessionFacts:
     ],
 )
 def test_what_a_running_session_shows(changes: dict[str, Any], part: Part, level: Level, words: str) -> None:
-    (finding,) = [each for each in session_findings(facts(**changes), 6.0, "2g") if each.part is part]
-    assert finding.level is level
-    assert words in finding.text
+    (check,) = [each for each in session_checks(facts(**changes), 6.0, "2g") if each.part is part]
+    assert check.level is level
+    assert words in check.text
 
 
 def test_a_python_that_is_too_old_is_told() -> None:
-    assert python_finding((3, 10, 4)).level is Level.ERROR
-    assert python_finding((3, 13, 0)).level is Level.OK
+    assert python_check((3, 10, 4)).level is Level.ERROR
+    assert python_check((3, 13, 0)).level is Level.OK
 
 
 # --- memory
 
 
 @pytest.mark.parametrize(
-    ("heap", "limit", "physical", "level", "words"),
+    ("heap", "room", "whose", "level", "words"),
     [
-        ("2g", 4 * GIB, 64 * GIB, Level.OK, "the container has 4.0 GiB"),
-        ("2g", None, 16 * GIB, Level.OK, "this machine has 16.0 GiB"),
-        ("3g", 4 * GIB, 64 * GIB, Level.ERROR, "kill it in the middle of a night"),
-        ("2500m", 4 * GIB, 64 * GIB, Level.WARNING, "little left"),
-        ("8g", 64 * GIB, 4 * GIB, Level.ERROR, "this machine has 4.0 GiB"),
+        ("2g", 4 * GIB, "the container", Level.OK, "the container has 4.0 GiB"),
+        ("2g", 16 * GIB, "this machine", Level.OK, "this machine has 16.0 GiB"),
+        ("3g", 4 * GIB, "the container", Level.ERROR, "kill it in the middle of a night"),
+        ("2500m", 4 * GIB, "the container", Level.WARNING, "little left"),
+        ("8g", 4 * GIB, "this machine", Level.ERROR, "this machine has 4.0 GiB"),
     ],
 )
-def test_the_heap_is_held_against_what_there_is(
-    heap: str, limit: int | None, physical: int, level: Level, words: str
-) -> None:
-    finding = heap_finding(heap, limit, physical)
-    assert finding.level is level
-    assert words in finding.text
+def test_the_heap_is_held_against_what_there_is(heap: str, room: int, whose: str, level: Level, words: str) -> None:
+    check = heap_check(heap, room, whose)
+    assert check.level is level
+    assert words in check.text
 
 
 def test_the_heap_that_is_advised_fits() -> None:
-    advised = heap_finding("3g", 4 * GIB, 64 * GIB).advice.partition("at most ")[2].partition(",")[0]
-    assert heap_finding(advised, 4 * GIB, 64 * GIB).level is not Level.ERROR
+    advised = heap_check("3g", 4 * GIB, "the container").advice.partition("at most ")[2].partition(",")[0]
+    assert heap_check(advised, 4 * GIB, "the container").level is not Level.ERROR
+
+
+def test_where_no_heap_fits_none_is_advised() -> None:
+    assert heap_check("2g", GIB, "this machine").advice == "Give this machine more memory."
 
 
 def test_no_session_is_started_into_a_container_that_is_full() -> None:
-    assert room_finding(None) is None
-    assert room_finding(GIB) is None
-    assert room_finding(GIB // 4) is not None
+    assert room_check(None) is None
+    assert room_check(GIB) is None
+    assert room_check(GIB // 4) is not None
 
 
 # --- addresses
@@ -257,30 +260,30 @@ def branch(snapshot: int) -> dict[str, Any]:
     return {"type": "branch", "snapshot-id": snapshot}
 
 
-def judged(facts: TableFacts, **changes: Any) -> list[Finding]:
+def judged(facts: TableFacts, **changes: Any) -> list[Check]:
     one = policy(**changes)
-    return lake_findings("k2", [facts], {one.name: one})
+    return lake_checks("k2", [facts], {one.name: one})
 
 
 def test_a_table_that_nothing_hinders() -> None:
-    (finding,) = judged(table())
-    assert (finding.level, finding.text) == (Level.OK, "1 table of format version 2: nothing hinders a night")
+    (check,) = judged(table())
+    assert (check.level, check.text) == (Level.OK, "1 table of format version 2: nothing hinders a night")
 
 
 def test_a_table_whose_metadata_files_are_never_deleted_gets_its_statement() -> None:
-    (finding,) = judged(table(properties={"write.metadata.previous-versions-max": "50"}))
-    assert finding.level is Level.WARNING
-    assert "up to 2 are listed as previous ones, write.metadata.previous-versions-max is 50" in finding.text
+    (check,) = judged(table(properties={"write.metadata.previous-versions-max": "50"}))
+    assert check.level is Level.WARNING
+    assert "up to 2 are listed as previous ones, write.metadata.previous-versions-max is 50" in check.text
     statement = "ALTER TABLE k2.cold.trades SET TBLPROPERTIES ('write.metadata.delete-after-commit.enabled'='true');"
-    assert finding.advice.splitlines() == ["Run in Spark SQL:", statement]
+    assert check.advice.splitlines() == ["Run in Spark SQL:", statement]
 
 
 @pytest.mark.parametrize(("column", "words"), [("tz", "is not there"), ("tags", "is list, no instant")])
 def test_an_event_time_column_that_is_none(column: str, words: str) -> None:
-    (finding,) = judged(table(), timestamp=column)
-    assert finding.level is Level.ERROR
-    assert words in finding.text
-    assert "ts" in finding.advice
+    (check,) = judged(table(), timestamp=column)
+    assert check.level is Level.ERROR
+    assert words in check.text
+    assert "ts" in check.advice
     assert judged(table(), timestamp=column, audit="off")[0].level is Level.OK
 
 
@@ -289,8 +292,8 @@ def test_a_tag_that_keeps_old_snapshots_is_named_and_a_young_one_is_not() -> Non
     main = {"main": branch(6)}
     assert judged(table(**{"snapshots": log, "current-snapshot-id": 6, "refs": main}))[0].level is Level.OK
     tagged = {**main, "before_cutover": {"type": "tag", "snapshot-id": 2}}
-    (finding,) = judged(table(**{"snapshots": log, "current-snapshot-id": 6, "refs": tagged}))
-    assert "before_cutover keep 1 snapshot that would expire otherwise" in finding.text
+    (check,) = judged(table(**{"snapshots": log, "current-snapshot-id": 6, "refs": tagged}))
+    assert "before_cutover keep 1 snapshot that would expire otherwise" in check.text
     young = {**main, "today": {"type": "tag", "snapshot-id": 5}}
     assert judged(table(**{"snapshots": log, "current-snapshot-id": 6, "refs": young}))[0].level is Level.OK
 
@@ -317,16 +320,16 @@ def test_a_missing_table_is_compared_with_what_is_there(there: list[str], words:
 )
 def test_a_hadoop_catalog_is_as_safe_as_its_file_system(warehouse: str, level: Level, words: str) -> None:
     catalog = settings(catalog={"name": "k2", "type": "hadoop", "warehouse": warehouse}).catalog
-    (finding,) = catalog_findings(catalog, 1, 1)
-    assert finding.level is level
-    assert words in finding.text
+    (check,) = catalog_checks(catalog, 1, 1)
+    assert check.level is level
+    assert words in check.text
 
 
 def test_foreign_replacements_are_told_by_who_made_them_and_ours_and_old_ones_are_not() -> None:
     spark = {"operation": "replace", "engine-name": "spark", "engine-version": "3.5.0", "spark.app.id": "local-7"}
     theirs = table(snapshots=snapshots(0.5, summary=spark))
-    (finding,) = foreign_snapshots([theirs], NOW)
-    assert finding.text.startswith("somebody else (spark 3.5.0, application local-7) has rewritten cold.trades")
+    (check,) = foreign_snapshots([theirs], NOW)
+    assert check.text.startswith("somebody else (spark 3.5.0, application local-7) has rewritten cold.trades")
     unsigned = table(snapshots=snapshots(0.5, summary={"operation": "replace"}))
     assert "somebody else (unsigned)" in foreign_snapshots([unsigned], NOW)[0].text
     ours = table(snapshots=snapshots(0.5, summary={**spark, "icekeeper.run-id": "x"}))
@@ -370,26 +373,26 @@ def denied(text: str = "S3Exception: Access Denied (Service: S3, Status Code: 40
 def test_each_refusal_of_the_store_names_the_action(
     errors: dict[str, IcekeeperError], level: Level, words: str
 ) -> None:
-    (finding,) = store_findings([probe(**errors)], "s3://w/lake")
-    assert finding.level is level
-    assert words in finding.advice
+    (check,) = store_checks([probe(**errors)], "s3://w/lake")
+    assert check.level is level
+    assert words in check.advice
 
 
 def test_tables_that_fare_alike_are_told_together() -> None:
-    findings = store_findings([probe(), probe(write=denied()), probe(), probe(write=denied())], "s3://w/lake")
-    assert [finding.level for finding in findings] == [Level.OK, Level.ERROR]
+    checks = store_checks([probe(), probe(write=denied()), probe(), probe(write=denied())], "s3://w/lake")
+    assert [check.level for check in checks] == [Level.OK, Level.ERROR]
 
 
 def test_a_probe_that_could_not_be_removed_is_told_with_its_path() -> None:
     left = StoreProbe("cold.trades", "S3FileIO", "s3://w/p", {}, left=True, kept=True)
-    finding = next(each for each in store_findings([left], None) if each.level is Level.ERROR)
-    assert "Remove s3://w/p by hand" in finding.advice
+    check = next(each for each in store_checks([left], None) if each.level is Level.ERROR)
+    assert "Remove s3://w/p by hand" in check.advice
 
 
 def test_on_a_file_system_the_user_is_advised_and_no_action_of_s3() -> None:
     local = StoreProbe("cold.trades", "HadoopFileIO", "/lake/cold/trades/data/probe", {"write": denied("Permission")})
-    (finding,) = store_findings([local], "/lake")
-    assert "icekeeper's user to read and write below /lake" in finding.advice
+    (check,) = store_checks([local], "/lake")
+    assert "icekeeper's user to read and write below /lake" in check.advice
 
 
 @pytest.mark.parametrize(
@@ -409,9 +412,9 @@ def test_a_table_that_can_not_be_read_tells_which_part_is_to_blame(
 ) -> None:
     jdbc = {"name": "k2", "type": "jdbc", "uri": "jdbc:postgresql://db/l", "warehouse": "s3://w/lake"}
     keys = ("jdbc.user", "jdbc.password", "s3.access-key-id", "s3.secret-access-key")
-    finding = store_error(error, settings(catalog={**jdbc, "properties": dict.fromkeys(keys, "x")}).catalog)
-    assert finding.part is part
-    assert words in finding.advice
+    check = store_error(error, settings(catalog={**jdbc, "properties": dict.fromkeys(keys, "x")}).catalog)
+    assert check.part is part
+    assert words in check.advice
     assert is_final(error) is final
 
 
@@ -469,9 +472,9 @@ def test_where_nothing_deletes_rows_by_age_there_is_no_ttl(definition: str) -> N
 def test_what_a_source_means_for_its_audit(
     described: SourceTable, changes: dict[str, Any], level: Level | None, words: str
 ) -> None:
-    findings = table_findings("k2.trades", described, policy(**changes))
-    assert [finding.level for finding in findings] == ([] if level is None else [level])
-    assert all(words in finding.advice for finding in findings)
+    checks = table_checks("k2.trades", described, policy(**changes))
+    assert [check.level for check in checks] == ([] if level is None else [level])
+    assert all(words in check.advice for check in checks)
 
 
 def test_a_count_that_is_refused_names_the_grant_or_the_setting() -> None:
@@ -484,9 +487,9 @@ def test_a_count_that_is_refused_names_the_grant_or_the_setting() -> None:
 
 
 def test_a_clickhouse_without_session_timezone_is_too_old() -> None:
-    assert version_finding("23.5.3.24", "x").level is Level.ERROR
-    assert version_finding("23.6.1.1524", "x").level is Level.OK
-    assert version_finding("26.9.2.1", "x").level is Level.OK
+    assert version_check("23.5.3.24", "x").level is Level.ERROR
+    assert version_check("23.6.1.1524", "x").level is Level.OK
+    assert version_check("26.9.2.1", "x").level is Level.OK
 
 
 # --- PostgreSQL, the offload, the clock
@@ -504,12 +507,12 @@ def test_a_clickhouse_without_session_timezone_is_too_old() -> None:
     ],
 )
 def test_what_a_pooler_costs(pooler: Pooler, timeout: str, replicas: bool, levels: list[Level]) -> None:
-    assert [finding.level for finding in pooler_findings(pooler, timeout, replicas=replicas)] == levels
+    assert [check.level for check in pooler_checks(pooler, timeout, replicas=replicas)] == levels
 
 
 def test_missing_grants_are_printed_ready_to_paste() -> None:
-    finding = lacking_rights(["GRANT SELECT ON a TO b", "GRANT USAGE ON SCHEMA s TO b"])
-    assert finding.advice.splitlines()[1:] == ["GRANT SELECT ON a TO b;", "GRANT USAGE ON SCHEMA s TO b;"]
+    check = lacking_rights(["GRANT SELECT ON a TO b", "GRANT USAGE ON SCHEMA s TO b"])
+    assert check.advice.splitlines()[1:] == ["GRANT SELECT ON a TO b;", "GRANT USAGE ON SCHEMA s TO b;"]
 
 
 def test_watermarks_that_are_missing_failed_or_late_are_told() -> None:
@@ -519,36 +522,36 @@ def test_watermarks_that_are_missing_failed_or_late_are_told() -> None:
         "c": Watermark(NOW, "failed"),
         "d": None,
     }
-    text = " | ".join(finding.text for finding in offload_findings("marks", told, NOW))
+    text = " | ".join(check.text for check in offload_checks("marks", told, NOW))
     assert "no watermark of d |" in text
     assert "the offload of c has failed" in text
     assert "the watermark of b is older than an hour" in text
-    (finding,) = offload_findings("marks", {"a": told["a"]}, NOW)
-    assert finding.level is Level.OK
+    (check,) = offload_checks("marks", {"a": told["a"]}, NOW)
+    assert check.level is Level.OK
 
 
 def test_one_clock_that_agrees_makes_the_other_one_wrong() -> None:
     limit, off, good = timedelta(minutes=5), timedelta(minutes=10), timedelta(seconds=1)
-    assert [f.level for f in clock_findings({"ClickHouse": off, "PostgreSQL": good}, limit)] == [
+    assert [f.level for f in clock_checks({"ClickHouse": off, "PostgreSQL": good}, limit)] == [
         Level.WARNING,
         Level.OK,
     ]
-    assert [f.level for f in clock_findings({"ClickHouse": off, "PostgreSQL": -off}, limit)] == [Level.ERROR] * 2
-    assert "skipped" in clock_findings({}, limit)[0].text
+    assert [f.level for f in clock_checks({"ClickHouse": off, "PostgreSQL": -off}, limit)] == [Level.ERROR] * 2
+    assert "skipped" in clock_checks({}, limit)[0].text
 
 
 # --- the doctor itself
 
 
-async def test_a_check_that_fails_hangs_or_breaks_is_a_finding() -> None:
-    async def refuses() -> list[Finding]:
+async def test_a_question_that_is_refused_hangs_or_breaks_is_an_error() -> None:
+    async def refuses() -> list[Check]:
         raise PermanentError("no", reason=Reason.ACCESS_DENIED)
 
-    async def hangs() -> list[Finding]:
+    async def hangs() -> list[Check]:
         await asyncio.sleep(60)
         return []
 
-    async def breaks() -> list[Finding]:
+    async def breaks() -> list[Check]:
         raise KeyError("x")
 
     (refused,), (hung,), (broken,) = [await guarded(Part.CLOCK, each, 0.05) for each in (refuses, hangs, breaks)]
@@ -557,15 +560,15 @@ async def test_a_check_that_fails_hangs_or_breaks_is_a_finding() -> None:
     assert "the check broke: KeyError" in broken.text
 
 
-def test_findings_are_shown_with_what_to_do_below_and_a_closing_line() -> None:
-    findings = [
+def test_checks_are_shown_with_what_to_do_below_and_a_closing_line() -> None:
+    checks = [
         fine(Part.PYTHON, "Python [3.13]"),
         warning(Part.TABLES, "odd", "First line.\nSecond line."),
         skipped(Part.STORAGE, "it rains"),
         wrong(Part.CLOCK, "bad", "Do it."),
     ]
     text = io.StringIO()
-    show_findings(Console(file=text, width=200), findings)
+    show_checks(Console(file=text, width=200), checks)
     assert text.getvalue().splitlines() == [
         "OK    python      Python [3.13]",
         "WARN  tables      odd",
@@ -581,10 +584,10 @@ def test_findings_are_shown_with_what_to_do_below_and_a_closing_line() -> None:
 
 
 def test_the_document_is_stable_for_scripts() -> None:
-    findings = [wrong(Part.CLOCK, "bad", "Do it.")]
-    assert findings_document(findings) == {
+    checks = [wrong(Part.CLOCK, "bad", "Do it.")]
+    assert checks_document(checks) == {
         "ok": False,
         "checks": [{"part": "clock", "level": "error", "text": "bad", "advice": "Do it."}],
     }
     assert sound([])
-    assert not sound(findings)
+    assert not sound(checks)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters import host as host_module
-from daemon.adapters.host import Host, memory_free, memory_limit
+from daemon.adapters.host import Host, memory_free, memory_limit, memory_room
 from daemon.core.errors import TransientError
 
 NOW = datetime(2026, 2, 18, 2, tzinfo=UTC)
@@ -52,6 +52,21 @@ def test_the_limit_of_a_container_in_cgroup_v1_and_no_other_controllers(tmp_path
 @pytest.mark.parametrize("text", ["max", str((1 << 63) - 4096), "nonsense", ""])
 def test_no_limit_is_written_in_several_ways(tmp_path: Path, text: str) -> None:
     assert cgroup(tmp_path, "0::/\n", **{"memory.max": text}) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "room"),
+    [
+        (4 * GIB, (4 * GIB, "the container")),
+        ("max", (16 * GIB, "this machine")),
+        (64 * GIB, (16 * GIB, "this machine")),
+    ],
+)
+def test_the_smaller_of_the_limit_and_the_machine_is_what_there_is(
+    tmp_path: Path, limit: int | str, room: tuple[int, str]
+) -> None:
+    cgroup(tmp_path, "0::/\n", **{"memory.max": limit})
+    assert memory_room(tmp_path / "cgroup", tmp_path / "self", 16 * GIB) == room
 
 
 def test_without_cgroups_there_is_no_limit(tmp_path: Path) -> None:

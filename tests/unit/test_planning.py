@@ -137,6 +137,22 @@ def test_a_partition_of_too_many_bytes_is_cut_into_pieces_of_the_size_of_a_slice
     assert [(part.files, part.bytes, part.max_files) for part in parts] == [(30, SLICE_MAX_BYTES, 30)] * 3
 
 
+def test_a_group_that_a_rewrite_would_leave_as_it_is_stays_alone_and_the_others_are_named() -> None:
+    pointless = replace(groups_of(("old", 6, 6 * 90 * MIB))[0], gains=False)
+    parts = slices([pointless, *groups_of(("new", 6, MIB))])
+    assert [(part.partitions, part.files) for part in parts] == [(("new",), 6)]
+    plan = plan_compaction(POLICY, table(6, 6), [pointless])
+    assert (plan.decision, plan.reason) == (Decision.SKIP, Reason.TOO_FEW_FILES)
+    parts = slices([pointless, *groups_of(("new", 2 * SLICE_MAX_FILES, MIB))])
+    assert [(part.partitions, part.max_files) for part in parts] == [(("new",), SLICE_MAX_FILES)] * 2
+
+
+def test_however_small_the_pieces_they_have_two_files_at_least() -> None:
+    parts = slices(groups_of(("", 5, 40 * SLICE_MAX_BYTES)))
+    assert [part.files for part in parts] == [2, 2, 1]
+    assert all(part.may_grow for part in parts)
+
+
 def test_one_enormous_file_is_a_slice_of_its_own() -> None:
     (part,) = slices(groups_of(("", 1, 3 * SLICE_MAX_BYTES)))
     assert part.max_files is None
@@ -177,7 +193,7 @@ def test_slices_hold_every_partition_in_order_and_stay_within_bounds(groups: lis
         assert parts[0].partitions == () or len(parts[0].partitions) == 1
     for part in parts:
         assert part.files <= SLICE_MAX_FILES
-        assert part.bytes <= SLICE_MAX_BYTES or part.files == 1
+        assert part.bytes <= SLICE_MAX_BYTES or part.files <= 2
         assert part.max_files is None or part.files <= part.max_files
 
 

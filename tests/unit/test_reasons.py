@@ -1,4 +1,4 @@
-"""The reasons: the words of the design page are all there, and each has one sentence of advice."""
+"""The reasons: the words that were promised are all there, and each has one sentence of advice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from daemon.core.reasons import Reason
 
-# DESIGN.md, "Reasons, at least".
+# Dashboards and alerts are made of these words: none may go, or be spelt another way.
 PROMISED = [
     "nothing_small",
     "too_few_files",

@@ -253,6 +253,25 @@ def test_the_variable_of_a_key_wins_over_that_of_its_block(file: Path, monkeypat
     assert (compact.retries, compact.timeout, compact.retry_delay) == (7, timedelta(hours=1), timedelta(minutes=5))
 
 
+def test_what_kubernetes_tells_of_a_service_named_icekeeper_is_no_setting(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load(file)
+    for name, value in {
+        "ICEKEEPER_SERVICE_HOST": "10.0.0.7",
+        "ICEKEEPER_SERVICE_PORT": "9420",
+        "ICEKEEPER_SERVICE_PORT_HTTP": "9420",
+        "ICEKEEPER_PORT": "tcp://10.0.0.7:9420",
+        "ICEKEEPER_PORT_9420_TCP": "tcp://10.0.0.7:9420",
+        "ICEKEEPER_PORT_9420_TCP_ADDR": "10.0.0.7",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert load(file) == before
+    monkeypatch.setenv("ICEKEEPER_PORTS", "1")
+    with pytest.raises(ConfigError, match="ports is no key"):
+        load(file)
+
+
 def test_without_the_secrets_their_files_are_not_read_and_all_else_is_judged(file: Path) -> None:
     text = GOOD.replace("s3.path-style-access: true", "jdbc.password_file: nowhere")
     text = text.replace('icekeeper@pg/icekeeper"}', 'icekeeper@pg/icekeeper", password_file: nowhere}')

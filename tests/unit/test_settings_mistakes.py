@@ -147,7 +147,7 @@ def test_whatever_stands_in_a_file_is_judged_in_our_words(odd: Any, file: Path) 
 
 def told(file: Path) -> list[str]:
     try:
-        warnings(load(file), memory_limit=1)
+        warnings(load(file), memory=(1, "the container"))
     except ConfigError as exc:
         return exc.problems
     return []

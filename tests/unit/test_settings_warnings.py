@@ -12,7 +12,7 @@ from daemon.settings.warnings import warnings
 
 SHIPPED = Path(__file__).parents[2] / "config" / "icekeeper.yaml"
 MIB = 1024**2
-FOUR_GIB = 4096 * MIB
+FOUR_GIB = (4096 * MIB, "the container")
 GOOD = """\
 catalog: {name: k2, type: glue}
 clickhouse: {url: "http://ch:8123", database: k2}
@@ -32,14 +32,14 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "icekeeper.yaml"
 
 
-def warned(file: Path, text: str, memory_limit: int | None = FOUR_GIB) -> list[str]:
+def warned(file: Path, text: str, memory: tuple[int, str] | None = FOUR_GIB) -> list[str]:
     file.write_text(GOOD + ("" if "tables:" in text else TABLES) + text + "\n")
-    return warnings(load(file), memory_limit=memory_limit)
+    return warnings(load(file), memory=memory)
 
 
 def test_the_shipped_configuration_gives_none() -> None:
-    assert warnings(load(SHIPPED, secrets=False), memory_limit=FOUR_GIB) == []
-    assert warnings(load(SHIPPED, secrets=False), memory_limit=None) == []
+    assert warnings(load(SHIPPED, secrets=False), memory=FOUR_GIB) == []
+    assert warnings(load(SHIPPED, secrets=False), memory=None) == []
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,7 @@ def test_the_shipped_configuration_gives_none() -> None:
         "spark: {driver_memory: 3036m, conf: {spark.hadoop.fs.x: y}}",
         "schedule: {cron: '0 0 * * *'}\naudit: {enabled: false}",
         "compact: {timeout: 1h59m, min_input_files: 100}",
+        "spark: {recycle: 24h}\nlogs: {retention: 400d}",
     ],
 )
 def test_what_is_fine_gives_none(file: Path, text: str) -> None:
@@ -75,7 +76,7 @@ NEVER = (
 )
 HEAP = (
     "with what the JVM needs beside its heap and with Python it comes to about {} MiB, and the kernel kills what "
-    "exceeds the limit; "
+    "exceeds them; "
 )
 
 
@@ -116,14 +117,18 @@ HEAP = (
         ),
         (
             "spark: {driver_memory: 3040m}",
-            f"spark.driver_memory (3040m) does not fit the memory limit of 4096 MiB: {HEAP.format(4100)}"
-            "set it to 3036m or less, or raise the limit",
+            "spark.driver_memory (3040m) does not fit the 4096 MiB of memory that the container has: "
+            f"{HEAP.format(4100)}"
+            "set it to 3036m or less, or give the container more",
         ),
         (
             "spark: {driver_memory: 8g, master: yarn}",
-            f"spark.driver_memory (8g) does not fit the memory limit of 4096 MiB: {HEAP.format(10540)}"
-            "set it to 3036m or less, or raise the limit",
+            f"spark.driver_memory (8g) does not fit the 4096 MiB of memory that the container has: {HEAP.format(10540)}"
+            "set it to 3036m or less, or give the container more",
         ),
+        ("spark: {recycle: 12h}", "spark.recycle is not acted on yet; leave it out"),
+        ("logs: {retention: 30d}", "logs.retention is not acted on yet; leave it out"),
+        ("http: {token: t}", "http.token is not acted on yet; leave it out"),
         (
             "spark: {conf: {fs.s3a.endpoint: x}}",
             "spark.conf.fs.s3a.endpoint has no effect: Spark ignores settings that don't begin with spark.; Hadoop's "
@@ -198,7 +203,7 @@ def test_a_source_that_forgets_before_a_late_night_has_counted(file: Path) -> No
 def test_clickhouses_own_timeout_of_a_count_replaces_ours(file: Path) -> None:
     text = GOOD.replace("database: k2", "database: k2, settings: {max_execution_time: 5}")
     file.write_text(text + TABLES)
-    (said,) = warnings(load(file), memory_limit=None)
+    (said,) = warnings(load(file), memory=None)
     assert said.startswith("clickhouse.settings.max_execution_time replaces what follows from audit.timeout")
 
 
@@ -209,9 +214,9 @@ def test_what_holds_for_many_tables_is_said_once_with_their_names(file: Path) ->
 
 
 def test_no_heap_that_spark_starts_with_fits_a_small_cgroup(file: Path) -> None:
-    (said,) = warned(file, "", memory_limit=1024 * MIB)
-    assert said.endswith("the kernel kills what exceeds the limit; raise the limit")
-    assert warned(file, "spark: {driver_memory: 64g}", memory_limit=None) == []
+    (said,) = warned(file, "", memory=(1024 * MIB, "this machine"))
+    assert said.endswith("the kernel kills what exceeds them; give this machine more")
+    assert warned(file, "spark: {driver_memory: 64g}", memory=None) == []
 
 
 @pytest.mark.parametrize("cron", ["* * * * *", "30-59 * * * *", "0 2 29 2 *"])

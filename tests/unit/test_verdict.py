@@ -1,4 +1,4 @@
-"""The verdict table of the design page, row by row and then for all counts; and what the tasks of a run add up to."""
+"""The verdict table of docs/operations.md, row by row and for all counts; and what the tasks of a run add up to."""
 
 from __future__ import annotations
 

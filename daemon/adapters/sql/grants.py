@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from daemon.adapters.postgres import Postgres
+from daemon.adapters.postgres import Postgres, quoted_exactly
 from daemon.adapters.sql.adoption import AUDIT_LOG
 from daemon.adapters.sql.migrations import VERSION_TABLE
 from daemon.core.errors import PermanentError
@@ -68,7 +68,7 @@ async def grants(postgres: Postgres, role: str) -> list[str]:
     names = {row["wanted"]: row["name"] for row in found}
     if missing := [wanted for wanted, name in names.items() if name is None]:
         raise PermanentError(f"there is no {missing[0]}: run `icekeeper migrate` first", where=str(postgres.target))
-    to = 'TO "' + role.replace('"', '""') + '"'
+    to = f"TO {quoted_exactly(role)}"
     return [
         *(f"GRANT USAGE ON SCHEMA {schema} {to}" for schema in sorted({row["schema"] for row in found})),
         *(

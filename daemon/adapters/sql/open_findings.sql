@@ -4,6 +4,7 @@
 -- * Only our own count (run_id): who wrote here before icekeeper counted by other rules.
 -- * The newest that could count is the verdict. One that could not (error) is a finding only where none ever could: a
 --   day that was proven stays proven, one that lacks rows goes on lacking them.
+-- * An `ok` because ClickHouse holds no row (source_empty) proves nothing: its TTL may have taken them.
 -- * A word that is none of ours, put there by hand, closes the window.
 -- * An `ok` of a longer window on the same UTC day closes it, too. One of several days doesn't: 1 % of a week may be a
 --   whole hour of a day.
@@ -20,6 +21,7 @@ WITH verdict AS (
          audit.run_id, audit.run_timestamp::timestamptz AS audited_at
   FROM maintenance_audit_log AS audit
   WHERE audit.iceberg_table = ANY($1::text[]) AND audit.run_id IS NOT NULL
+    AND audit.reason IS DISTINCT FROM 'source_empty'
   ORDER BY audit.iceberg_table, audit.window_start, audit.window_end,
            audit.status::text = 'error', audit.run_timestamp DESC, audit.id DESC
 )
@@ -34,6 +36,7 @@ CROSS JOIN LATERAL (
   SELECT coalesce(max(ok.run_timestamp)::timestamptz, '-infinity') AS at
   FROM maintenance_audit_log AS ok
   WHERE ok.iceberg_table = verdict.iceberg_table AND ok.run_id IS NOT NULL AND ok.status::text = 'ok'
+    AND ok.reason IS DISTINCT FROM 'source_empty'
     AND ok.window_start BETWEEN longest.day_start AND verdict.window_start
     AND ok.window_end BETWEEN verdict.window_end AND longest.day_end
 ) AS proven

@@ -7,31 +7,31 @@ from datetime import timedelta
 
 from daemon.core.reasons import Reason
 from daemon.core.restraints import by_clock
-from daemon.service.doctor.finding import Finding, Part, fine, skipped, warning, wrong
+from daemon.service.doctor.check import Check, Part, fine, skipped, warning, wrong
 from daemon.service.parts import Services
 
 
-async def examine_clocks(services: Services) -> list[Finding]:
-    return clock_findings(await services.parts.surroundings.clock_ahead(), services.settings.run.max_clock_skew)
+async def examine_clocks(services: Services) -> list[Check]:
+    return clock_checks(await services.parts.surroundings.clock_ahead(), services.settings.run.max_clock_skew)
 
 
-def clock_findings(ahead: Mapping[str, timedelta], limit: timedelta) -> list[Finding]:
+def clock_checks(ahead: Mapping[str, timedelta], limit: timedelta) -> list[Check]:
     """One line a server: by how much this host's clock is ahead of it."""
     if not ahead:
         return [skipped(Part.CLOCK, "no server has told its time")]
     ours_is_wrong = by_clock(ahead, limit) is not None
-    findings = []
+    checks = []
     for server, by in sorted(ahead.items()):
         seconds = by.total_seconds()
         text = f"this host's clock is {abs(seconds):.1f} s {'behind' if seconds < 0 else 'ahead of'} {server}'s"
         if abs(by) <= limit:
-            findings.append(fine(Part.CLOCK, text))
+            checks.append(fine(Part.CLOCK, text))
         elif ours_is_wrong:
             held = f"{text}: compactions and expiries would be held ({Reason.CLOCK_SKEW})"
-            findings.append(wrong(Part.CLOCK, held, Reason.CLOCK_SKEW.advice))
+            checks.append(wrong(Part.CLOCK, held, Reason.CLOCK_SKEW.advice))
         else:
-            findings.append(warning(Part.CLOCK, f"{text}, and another server agrees with this host", _other(server)))
-    return findings
+            checks.append(warning(Part.CLOCK, f"{text}, and another server agrees with this host", _other(server)))
+    return checks
 
 
 def _other(server: str) -> str:

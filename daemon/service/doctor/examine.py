@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from daemon.core.policy import TablePolicy
+from daemon.service.doctor.check import Check, Part, fine, guarded
 from daemon.service.doctor.clocks import examine_clocks
-from daemon.service.doctor.finding import Finding, Part, fine, guarded
 from daemon.service.doctor.here import examine_here
 from daemon.service.doctor.lake import examine_lake
 from daemon.service.doctor.ledger import examine_ledger
@@ -23,7 +23,7 @@ _ROUND_S = 1800.0
 
 async def examine(
     services: Services, policies: tuple[TablePolicy, ...], environ: Mapping[str, str] = os.environ
-) -> list[Finding]:
+) -> list[Check]:
     """Asks every part about these tables, whatever befalls the others; changes nothing that it does not put back."""
     here = await examine_here(services, environ)
     asked = await asyncio.gather(
@@ -32,7 +32,7 @@ async def examine(
         guarded(Part.POSTGRES, partial(examine_ledger, services, policies), _ROUND_S),
         guarded(Part.CLOCK, partial(examine_clocks, services)),
     )
-    findings = [*here.findings, *(finding for part in asked for finding in part)]
-    if not any(finding.part is Part.OTHERS for finding in findings):
-        findings.append(fine(Part.OTHERS, "nobody else has maintained these tables in the last 26 hours"))
-    return sorted(findings, key=lambda finding: _ORDER.index(finding.part))
+    checks = [*here.checks, *(check for part in asked for check in part)]
+    if not any(check.part is Part.OTHERS for check in checks):
+        checks.append(fine(Part.OTHERS, "nobody else has maintained these tables in the last 26 hours"))
+    return sorted(checks, key=lambda check: _ORDER.index(check.part))

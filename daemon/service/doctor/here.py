@@ -13,20 +13,17 @@ from functools import partial
 from pathlib import Path
 
 from daemon import __version__
-from daemon.adapters.host import memory_free, memory_limit
+from daemon.adapters.host import memory_free, memory_room
 from daemon.adapters.java import JavaHome, find_java
 from daemon.core.restraints import by_disk
-from daemon.service.doctor.finding import Finding, Level, Part, fine, guarded, skipped, sound, warning, wrong
+from daemon.service.doctor.check import Check, Level, Part, fine, guarded, skipped, sound, warning, wrong
 from daemon.service.parts import Services
 from daemon.settings import Settings
-from daemon.settings.values import heap_mib
+from daemon.settings.heap import heap_mib, largest, needed
 from daemon.settings.warnings import warnings
 
 OLDEST_PYTHON = (3, 11)
 _MIB = 1024**2
-# What a JVM needs beside its heap (metaspace, code, threads, buffers), as `settings/warnings.py` reckons; and Python.
-_LEAST_OVERHEAD, _OVERHEAD_SHARE = 384 * _MIB, 0.25
-_PYTHON = 300 * _MIB
 # What the doctor's own session was seen to use, and some more.
 _LOOKING = 640 * _MIB
 # Others live in the container, too: the offload, a shell.
@@ -35,38 +32,38 @@ _COMFORTABLE_SHARE = 0.80
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """The findings, the Java's feature release, and why no session may be started (None: it may)."""
+    """The checks, the Java's feature release, and why no session may be started (None: it may)."""
 
-    findings: list[Finding]
+    checks: list[Check]
     java: int | None
     blocked: str | None
 
 
 async def examine_here(services: Services, environ: Mapping[str, str]) -> Here:
     settings = services.settings
-    findings = [python_finding(sys.version_info[:3])]
+    checks = [python_check(sys.version_info[:3])]
     home = await guarded(Part.STATE_DIR, partial(asyncio.to_thread, _state_dir, settings.state_dir))
     if usable := sound(home):
         home = await guarded(Part.STATE_DIR, partial(_with_room, services, home))
-    findings += [*home, *await _about_settings(settings)]
+    checks += [*home, *await _about_settings(settings)]
     if not usable:
         because = "the state directory can't be used"
-        return Here([*findings, skipped(Part.JAVA, because)], None, because)
+        return Here([*checks, skipped(Part.JAVA, because)], None, because)
     found: list[JavaHome] = []
 
-    async def java() -> list[Finding]:
+    async def java() -> list[Check]:
         found.append(await asyncio.to_thread(find_java, environ, settings.state_dir / "java"))
         return [fine(Part.JAVA, f"Java {found[0].major} from {found[0].origin}")]
 
-    findings += await guarded(Part.JAVA, java)
+    checks += await guarded(Part.JAVA, java)
     if not found:
-        return Here(findings, None, "there is no Java for Spark")
-    if (crowded := room_finding(memory_free())) is not None and not services.engine.up:
-        return Here([*findings, crowded], found[0].major, "the container has no room for a session")
-    return Here(findings, found[0].major, None)
+        return Here(checks, None, "there is no Java for Spark")
+    if (crowded := room_check(memory_free())) is not None and not services.engine.up:
+        return Here([*checks, crowded], found[0].major, "the container has no room for a session")
+    return Here(checks, found[0].major, None)
 
 
-def python_finding(version: tuple[int, ...]) -> Finding:
+def python_check(version: tuple[int, ...]) -> Check:
     """Whether this Python runs icekeeper."""
     text = f"Python {'.'.join(map(str, version))}, icekeeper {__version__}"
     if version[:2] < OLDEST_PYTHON:
@@ -75,7 +72,7 @@ def python_finding(version: tuple[int, ...]) -> Finding:
     return fine(Part.PYTHON, text)
 
 
-def _state_dir(path: Path) -> list[Finding]:
+def _state_dir(path: Path) -> list[Check]:
     """Whether we can write there. What is written is removed again."""
     place = next(each for each in (path, *path.parents) if each.exists())
     user = _name(os.geteuid())
@@ -97,7 +94,7 @@ def _state_dir(path: Path) -> list[Finding]:
     return [fine(Part.STATE_DIR, f"{path} can be written by {user}")]
 
 
-async def _with_room(services: Services, found: list[Finding]) -> list[Finding]:
+async def _with_room(services: Services, found: list[Check]) -> list[Check]:
     """The same with the free space, or that there is too little."""
     disks = services.parts.surroundings.disks()
     low = by_disk(disks, services.settings.run.min_free_disk)
@@ -107,53 +104,47 @@ async def _with_room(services: Services, found: list[Finding]) -> list[Finding]:
     return [fine(Part.STATE_DIR, f"{found[0].text}; {free}")]
 
 
-async def _about_settings(settings: Settings) -> list[Finding]:
-    limit = memory_limit()
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-    async def look() -> list[Finding]:
+async def _about_settings(settings: Settings) -> list[Check]:
+    async def look() -> list[Check]:
         # Without the limit, because the heap has a line of its own.
-        said = warnings(settings, memory_limit=None)
+        said = warnings(settings, memory=None)
         if not said:
             return [fine(Part.SETTINGS, "the settings go together")]
         return [_setting_warning(text) for text in said]
 
-    heap = heap_finding(settings.spark.driver_memory, limit, physical)
+    heap = heap_check(settings.spark.driver_memory, *memory_room())
     return [*await guarded(Part.SETTINGS, look), heap]
 
 
-def _setting_warning(text: str) -> Finding:
+def _setting_warning(text: str) -> Check:
     return warning(Part.SETTINGS, text, "Change the configuration as it says, or leave it if that is meant.")
 
 
-def heap_finding(driver_memory: str, limit: int | None, physical: int) -> Finding:
-    """Whether the JVM and icekeeper fit into the memory that the cgroup grants (`limit`), or that the machine has."""
-    heap = heap_mib(driver_memory) * _MIB
-    overhead = max(_LEAST_OVERHEAD, round(heap * _OVERHEAD_SHARE))
-    needed = heap + overhead + _PYTHON
-    room, whose = (limit, "the container") if limit is not None and limit < physical else (physical, "this machine")
+def heap_check(driver_memory: str, room: int, whose: str) -> Check:
+    """Whether the JVM and icekeeper fit into `room` bytes of memory; `whose`: who has them."""
+    comes_to = needed(heap_mib(driver_memory)) * _MIB
     text = (
-        f"spark.driver_memory {driver_memory} with what comes beside it needs about {_size(needed)}, "
+        f"spark.driver_memory {driver_memory} with what comes beside it needs about {_size(comes_to)}, "
         f"{whose} has {_size(room)}"
     )
-    if needed > room:
-        fitting = min((room - _PYTHON) / (1 + _OVERHEAD_SHARE), room - _PYTHON - _LEAST_OVERHEAD)
-        largest = f"{max(int(fitting), 0) // _MIB}m"
+    if comes_to > room:
+        fits = largest(room // _MIB)
+        lower = f"Lower spark.driver_memory (at most {fits}m, less if {whose} is shared), or give" if fits else "Give"
         return wrong(
             Part.MEMORY,
             f"{text}: the kernel will kill it in the middle of a night",
-            f"Lower spark.driver_memory (at most {largest}, less if the container is shared), or raise the limit.",
+            f"{lower} {whose} more memory.",
         )
-    if needed > room * _COMFORTABLE_SHARE:
+    if comes_to > room * _COMFORTABLE_SHARE:
         return warning(
             Part.MEMORY,
             f"{text}: whatever else runs there has little left",
-            "Lower spark.driver_memory, or raise the limit, if the offload or anything else shares it.",
+            f"Lower spark.driver_memory, or give {whose} more memory, if the offload or anything else shares it.",
         )
-    return Finding(Part.MEMORY, Level.OK, text)
+    return Check(Part.MEMORY, Level.OK, text)
 
 
-def room_finding(free: int | None) -> Finding | None:
+def room_check(free: int | None) -> Check | None:
     """Whether a session may be started just to look: beside a daemon's session the kernel would end one of the two."""
     if free is None or free >= _LOOKING:
         return None

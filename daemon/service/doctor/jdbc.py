@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from daemon.adapters.postgres import Postgres
 from daemon.core.errors import IcekeeperError
-from daemon.service.doctor.finding import PERMISSIONS, Finding, Part, wrong
+from daemon.service.doctor.check import PERMISSIONS, Check, Part, wrong
 from daemon.settings.systems import Catalog
 
 _RIGHTS = """
@@ -15,13 +15,11 @@ _RIGHTS = """
     WHERE to_regclass('iceberg_tables') IS NOT NULL
       AND NOT has_table_privilege(to_regclass('iceberg_tables'), privilege)
 """
-
-
 _LOCATION = "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $1 LIMIT 1"
 
 
-async def no_catalog(catalog: Catalog) -> list[Finding]:
-    """An error where the database is none of a catalog: Iceberg would make one of it as soon as it is asked."""
+async def no_catalog(catalog: Catalog) -> list[Check]:
+    """An error where the database is none of a catalog: Iceberg would only say that a relation does not exist."""
     rows = await _fetch(catalog, "SELECT current_database() AS name WHERE to_regclass('iceberg_tables') IS NULL")
     if not rows:
         return []
@@ -30,7 +28,7 @@ async def no_catalog(catalog: Catalog) -> list[Finding]:
     return [wrong(Part.CATALOG, text, advice)]
 
 
-async def examine_jdbc(catalog: Catalog) -> list[Finding]:
+async def examine_jdbc(catalog: Catalog) -> list[Check]:
     """The GRANT that is missing for commits. Reading is proved, and its errors told, by loading the tables."""
     rows = await _fetch(catalog, _RIGHTS)
     if not rows:

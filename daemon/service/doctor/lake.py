@@ -17,7 +17,6 @@ from daemon.adapters.iceberg_probe import (
     StoreProbe,
     TableFacts,
     neighbours,
-    open_catalog,
     probe_store,
     refused_read,
     session_facts,
@@ -26,14 +25,14 @@ from daemon.adapters.iceberg_probe import (
 from daemon.core.errors import IcekeeperError
 from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
-from daemon.service.doctor.addresses import unreachable
-from daemon.service.doctor.finding import LIMIT_S, Finding, Part, counted, failed, guarded, skipped, sound
+from daemon.service.doctor.check import LIMIT_S, Check, Part, counted, failed, guarded, skipped, sound
 from daemon.service.doctor.here import Here
 from daemon.service.doctor.jdbc import examine_jdbc, metadata_location, no_catalog
 from daemon.service.doctor.others import foreign_snapshots
-from daemon.service.doctor.storage import is_final, refused_read_finding, store_error, store_findings
-from daemon.service.doctor.tables import catalog_findings, not_found, table_findings
-from daemon.service.doctor.versions import Runtime, fit, session_findings
+from daemon.service.doctor.reachable import unreachable
+from daemon.service.doctor.storage import is_final, refused_read_check, store_checks, store_error
+from daemon.service.doctor.tables import catalog_checks, not_found, table_checks
+from daemon.service.doctor.versions import Runtime, fit, session_checks
 from daemon.service.parts import Services, spark_options
 
 T = TypeVar("T")
@@ -44,39 +43,39 @@ _START_S = 600.0
 _BEHIND_ENGINE = (Part.CATALOG, Part.TABLES, Part.STORAGE, Part.OTHERS)
 
 
-async def examine_lake(services: Services, policies: tuple[TablePolicy, ...], here: Here) -> list[Finding]:
+async def examine_lake(services: Services, policies: tuple[TablePolicy, ...], here: Here) -> list[Check]:
     """Starts the session and asks through it; `here` may say that none must be started."""
     if here.blocked is not None:
         behind = (skipped(part, here.blocked) for part in (Part.ENGINE, *_BEHIND_ENGINE))
         return [_fit_without_session(services, here), *behind]
     silent = await unreachable(services.settings)
-    if any(finding.part is Part.ENGINE for finding in silent):
-        findings = [_fit_without_session(services, here), *silent]
-        return _completed(findings, "Spark's master can't be reached")
-    findings = [*silent, *await guarded(Part.ENGINE, partial(_session, services), _START_S)]
-    if not any(finding.part is Part.SPARK for finding in findings):
-        findings.append(_fit_without_session(services, here))
+    if any(check.part is Part.ENGINE for check in silent):
+        checks = [_fit_without_session(services, here), *silent]
+        return _completed(checks, "Spark's master can't be reached")
+    checks = [*silent, *await guarded(Part.ENGINE, partial(_session, services), _START_S)]
+    if not any(check.part is Part.SPARK for check in checks):
+        checks.append(_fit_without_session(services, here))
     if silent:
-        return _completed(findings, "the catalog or the store can't be reached")
+        return _completed(checks, "the catalog or the store can't be reached")
     # Without executors metadata can be read all the same: the driver does that.
-    if not services.engine.up or not sound(each for each in findings if each.part is Part.SPARK):
-        return _completed(findings, "there is no session that could ask")
+    if not services.engine.up or not sound(each for each in checks if each.part is Part.SPARK):
+        return _completed(checks, "there is no session that could ask")
     catalog = services.settings.catalog
     if absent := await guarded(Part.CATALOG, partial(no_catalog, catalog)):
-        return _completed([*findings, *absent], "there is no catalog")
-    findings += await guarded(Part.CATALOG, partial(examine_jdbc, catalog))
+        return _completed([*checks, *absent], "there is no catalog")
+    checks += await guarded(Part.CATALOG, partial(examine_jdbc, catalog))
     if (refused := await _refused(services)) is not None:
-        return _completed([*findings, refused_read_finding(refused, catalog)], "the store does not let us read")
-    return findings + await guarded(Part.TABLES, partial(_tables, services, policies), _START_S)
+        return _completed([*checks, refused_read_check(refused, catalog)], "the store does not let us read")
+    return checks + await guarded(Part.TABLES, partial(_tables, services, policies), _START_S)
 
 
-def _completed(findings: list[Finding], because: str) -> list[Finding]:
+def _completed(checks: list[Check], because: str) -> list[Check]:
     """With a word on each part that was not asked."""
-    said = {finding.part for finding in findings}
-    return findings + [skipped(part, because) for part in _BEHIND_ENGINE if part not in said]
+    said = {check.part for check in checks}
+    return checks + [skipped(part, because) for part in _BEHIND_ENGINE if part not in said]
 
 
-def _fit_without_session(services: Services, here: Here) -> Finding:
+def _fit_without_session(services: Services, here: Here) -> Check:
     """What can be said of the versions: pip's Spark, and the coordinates and jars of the settings."""
     options = spark_options(services.settings)
     if options.home is not None:
@@ -87,12 +86,12 @@ def _fit_without_session(services: Services, here: Here) -> Finding:
     return fit(pyspark.__version__, here.java, next((runtime for runtime in named if runtime is not None), None))
 
 
-async def _session(services: Services) -> list[Finding]:
+async def _session(services: Services) -> list[Check]:
     engine, began, was_up = services.engine, time.monotonic(), services.engine.up
     await engine.start()
     took = None if was_up else time.monotonic() - began
     facts = await engine.run(session_facts, timeout=_LIMIT)
-    return session_findings(facts, took, services.settings.spark.driver_memory)
+    return session_checks(facts, took, services.settings.spark.driver_memory)
 
 
 async def _refused(services: Services) -> IcekeeperError | None:
@@ -112,12 +111,12 @@ async def _refused(services: Services) -> IcekeeperError | None:
     return error if error is not None and (real is not None or is_final(error)) else None
 
 
-async def _tables(services: Services, policies: tuple[TablePolicy, ...]) -> list[Finding]:
+async def _tables(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
     catalog = services.settings.catalog
-    findings: list[Finding] = []
+    checks: list[Check] = []
     loaded: list[TableFacts] = []
     try:
-        await _ask(services, partial(open_catalog, catalog=catalog.name), catalog.name)
+        await _ask(services, lambda jvm: jvm.open_catalog(catalog.name), catalog.name)
     except IcekeeperError as exc:
         return _completed([store_error(exc, catalog, Part.CATALOG)], "the catalog can't be opened")
     for number, policy in enumerate(policies, start=1):
@@ -128,20 +127,20 @@ async def _tables(services: Services, policies: tuple[TablePolicy, ...]) -> list
             loaded.append(await _ask(services, look, policy.name))
         except IcekeeperError as exc:
             if exc.reason is Reason.TABLE_NOT_FOUND:
-                findings.append(not_found(policy.name, await _names_there(services, policy.name)))
+                checks.append(not_found(policy.name, await _names_there(services, policy.name)))
                 continue
-            findings.append(store_error(exc, catalog))
+            checks.append(store_error(exc, catalog))
             if is_final(exc):
                 left = len(policies) - number
                 if left:
-                    findings.append(skipped(Part.TABLES, f"{counted(left, 'more table')} would fare no better"))
-                return _completed(findings, f"{policy.name} could not be read")
+                    checks.append(skipped(Part.TABLES, f"{counted(left, 'more table')} would fare no better"))
+                return _completed(checks, f"{policy.name} could not be read")
     if not loaded:
-        return _completed(findings, "no table could be read")
-    findings += catalog_findings(catalog, len(loaded), len(policies))
-    findings += table_findings(catalog.name, loaded, {policy.name: policy for policy in policies})
-    findings += foreign_snapshots(loaded, services.parts.clock())
-    return findings + await _store(services, loaded)
+        return _completed(checks, "no table could be read")
+    checks += catalog_checks(catalog, len(loaded), len(policies))
+    checks += table_checks(catalog.name, loaded, {policy.name: policy for policy in policies})
+    checks += foreign_snapshots(loaded, services.parts.clock())
+    return checks + await _store(services, loaded)
 
 
 async def _names_there(services: Services, table: str) -> list[str]:
@@ -153,7 +152,7 @@ async def _names_there(services: Services, table: str) -> list[str]:
         return []
 
 
-async def _store(services: Services, tables: list[TableFacts]) -> list[Finding]:
+async def _store(services: Services, tables: list[TableFacts]) -> list[Check]:
     catalog = services.settings.catalog
     probes: list[StoreProbe] = []
     for facts in tables:
@@ -164,9 +163,9 @@ async def _store(services: Services, tables: list[TableFacts]) -> list[Finding]:
             advice = (
                 f"{exc.reason.advice} If there is a file {PROBE_NAME}-... among the table's data, remove it by hand."
             )
-            return [*store_findings(probes, catalog.warehouse), failed(Part.STORAGE, exc, advice)]
+            return [*store_checks(probes, catalog.warehouse), failed(Part.STORAGE, exc, advice)]
         probes.append(probe)
-    return store_findings(probes, catalog.warehouse)
+    return store_checks(probes, catalog.warehouse)
 
 
 async def _ask(services: Services, look: Callable[[IcebergJvm], T], where: str) -> T:

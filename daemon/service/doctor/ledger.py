@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from daemon.adapters.pooler import Pooler, find_pooler
-from daemon.adapters.postgres import Postgres, quoted
+from daemon.adapters.postgres import Postgres, quoted, quoted_exactly
 from daemon.adapters.sql.grants import missing_grants
 from daemon.adapters.sql.migrations import pending
 from daemon.core.errors import IcekeeperError
 from daemon.core.model import Watermark
 from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
-from daemon.service.doctor.finding import (
+from daemon.service.doctor.check import (
     PERMISSIONS,
-    Finding,
+    Check,
     Part,
     counted,
     failed,
@@ -36,7 +36,7 @@ _DIRECT = "Connect straight to PostgreSQL: let postgres.dsn name its own port"
 _TIMEOUT = "SELECT current_setting('statement_timeout')"
 
 
-async def examine_ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list[Finding]:
+async def examine_ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
     """The ledger's database, and the offload's; of one that can't be reached the rest is skipped."""
     if services.offload_postgres is services.postgres:
         return await _ledger(services, policies)
@@ -45,18 +45,18 @@ async def examine_ledger(services: Services, policies: tuple[TablePolicy, ...]) 
     return [*ledger, *offload]
 
 
-async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list[Finding]:
+async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
     postgres, settings = services.postgres, services.settings.postgres
     try:
         version = await postgres.ping()
     except IcekeeperError as exc:
-        findings = [failed(Part.POSTGRES, exc, _unreached(exc))]
+        checks = [failed(Part.POSTGRES, exc, _unreached(exc))]
         behind = (Part.OFFLOAD, Part.OTHERS) if services.offload_postgres is postgres else (Part.OTHERS,)
-        return [*findings, *(skipped(part, "PostgreSQL could not be asked") for part in behind)]
-    findings = [fine(Part.POSTGRES, f"{postgres.target} answers, version {version}, as role {postgres.target.role!r}")]
-    findings += await guarded(Part.POSTGRES, lambda: _pooled(services))
+        return [*checks, *(skipped(part, "PostgreSQL could not be asked") for part in behind)]
+    checks = [fine(Part.POSTGRES, f"{postgres.target} answers, version {version}, as role {postgres.target.role!r}")]
+    checks += await guarded(Part.POSTGRES, lambda: _pooled(services))
 
-    async def tables() -> list[Finding]:
+    async def tables() -> list[Check]:
         lacking = await missing_grants(postgres)
         if lacking:
             return [lacking_rights(lacking)]
@@ -66,13 +66,13 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
             return [wrong(Part.POSTGRES, text, "Run `icekeeper migrate`.")]
         return [fine(Part.POSTGRES, "the ledger's tables are up to date, and the role may write them")]
 
-    findings += await guarded(Part.POSTGRES, tables)
+    checks += await guarded(Part.POSTGRES, tables)
     if services.offload_postgres is postgres:
-        findings += await guarded(Part.OFFLOAD, lambda: examine_offload(services, policies))
-    return findings + await guarded(Part.OTHERS, lambda: foreign_rows(postgres, services.parts.clock()))
+        checks += await guarded(Part.OFFLOAD, lambda: examine_offload(services, policies))
+    return checks + await guarded(Part.OTHERS, lambda: foreign_rows(postgres, services.parts.clock()))
 
 
-def lacking_rights(statements: Sequence[str]) -> Finding:
+def lacking_rights(statements: Sequence[str]) -> Check:
     """The role can't keep the ledger: which statements let it."""
     text = f"the role lacks rights on the ledger's tables ({counted(len(statements), 'statement')} would give them)"
     return wrong(
@@ -88,15 +88,15 @@ def _unreached(error: IcekeeperError) -> str:
     return f"That is a PgBouncer. {_DIRECT}, or let it take icekeeper's settings: ignore_startup_parameters."
 
 
-async def _pooled(services: Services) -> list[Finding]:
+async def _pooled(services: Services) -> list[Check]:
     settings = services.settings.postgres
     pooler = await find_pooler(settings.dsn, settings.secret())
     async with services.postgres.connection() as connection:
         timeout = await connection.fetchval(_TIMEOUT)
-    return pooler_findings(pooler, str(timeout), replicas=services.settings.replicas)
+    return pooler_checks(pooler, str(timeout), replicas=services.settings.replicas)
 
 
-def pooler_findings(pooler: Pooler, statement_timeout: str, *, replicas: bool) -> list[Finding]:
+def pooler_checks(pooler: Pooler, statement_timeout: str, *, replicas: bool) -> list[Check]:
     """What a pooler costs; `statement_timeout` is what came of ours. A lease between replicas can't be held at all."""
     if pooler.shares:
         who = "PgBouncer" if pooler.bouncer else "a pooler"
@@ -117,7 +117,7 @@ def pooler_findings(pooler: Pooler, statement_timeout: str, *, replicas: bool) -
 # --- the offload
 
 
-async def examine_offload(services: Services, policies: tuple[TablePolicy, ...]) -> list[Finding]:
+async def examine_offload(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
     """What the offload's table says of each source, and whether we may read it."""
     postgres, name = services.offload_postgres, services.settings.offload.table
     sources = tuple(policy.source for policy in policies if policy.source is not None)
@@ -131,35 +131,33 @@ async def examine_offload(services: Services, policies: tuple[TablePolicy, ...])
         told = {source: await services.parts.offload.watermark(source) for source in sources}
     except IcekeeperError as exc:
         return [_unreadable(exc, postgres, name)]
-    return offload_findings(name, told, services.parts.clock())
+    return offload_checks(name, told, services.parts.clock())
 
 
-def _unreadable(error: IcekeeperError, postgres: Postgres, name: str) -> Finding:
+def _unreadable(error: IcekeeperError, postgres: Postgres, name: str) -> Check:
     if error.reason is Reason.ACCESS_DENIED and "permission denied" in str(error):
-        role = '"' + postgres.target.role.replace('"', '""') + '"'
+        role = quoted_exactly(postgres.target.role)
         return failed(Part.OFFLOAD, error, f"Let its owner run ({PERMISSIONS}):\nGRANT SELECT ON {name} TO {role};")
     return failed(Part.OFFLOAD, error)
 
 
-def offload_findings(table: str, told: Mapping[str, Watermark | None], now: datetime) -> list[Finding]:
+def offload_checks(table: str, told: Mapping[str, Watermark | None], now: datetime) -> list[Check]:
     """What the watermarks say: each source has one, none has failed, none is far behind."""
-    findings = []
+    checks = []
     unknown = [source for source, mark in told.items() if mark is None]
     if unknown:
         text = f"{table} has no watermark of {listed(unknown)}"
         advice = f"Compare tables[].source with {table}.table_name, or let the offload take that table on."
-        findings.append(warning(Part.OFFLOAD, text, advice))
+        checks.append(warning(Part.OFFLOAD, text, advice))
     for source, mark in told.items():
         if mark is not None and mark.status == "failed":
             text = f"the offload of {source} has failed, its watermark is {mark.at:%Y-%m-%dT%H:%M:%SZ}"
-            findings.append(
-                warning(Part.OFFLOAD, text, f"Look at {table}.last_error_message and at the offload's log.")
-            )
+            checks.append(warning(Part.OFFLOAD, text, f"Look at {table}.last_error_message and at the offload's log."))
     late = {source: mark for source, mark in told.items() if mark is not None and now - mark.at > _STALE}
     if late:
         oldest = min(late.values(), key=lambda mark: mark.at)
         text = f"the watermark of {listed(late)} is older than an hour, the oldest {oldest.at:%Y-%m-%dT%H:%M:%SZ}"
-        findings.append(warning(Part.OFFLOAD, text, "Look whether the offload runs: it does so every 15 minutes."))
-    if not findings:
-        findings.append(fine(Part.OFFLOAD, f"{table} has a fresh watermark of {counted(len(told), 'source')}"))
-    return findings
+        checks.append(warning(Part.OFFLOAD, text, "Look whether the offload runs: it does so every 15 minutes."))
+    if not checks:
+        checks.append(fine(Part.OFFLOAD, f"{table} has a fresh watermark of {counted(len(told), 'source')}"))
+    return checks

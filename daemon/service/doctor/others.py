@@ -11,7 +11,7 @@ import asyncpg
 from daemon.adapters.iceberg_probe import TableFacts
 from daemon.adapters.postgres import Postgres
 from daemon.core.model import RUN_ID_PROPERTY
-from daemon.service.doctor.finding import Finding, Part, counted, listed, warning
+from daemon.service.doctor.check import Check, Part, counted, listed, warning
 
 # A nightly job that moved by an hour or two is still seen.
 RECENT = timedelta(hours=26)
@@ -24,7 +24,7 @@ _FOREIGN = """
 """
 
 
-def foreign_snapshots(tables: Iterable[TableFacts], now: datetime) -> list[Finding]:
+def foreign_snapshots(tables: Iterable[TableFacts], now: datetime) -> list[Check]:
     """Tables that somebody else has compacted: recent `replace` snapshots without our mark, by who made them."""
     found: dict[str, list[str]] = {}
     newest: dict[str, datetime] = {}
@@ -51,7 +51,7 @@ def _who(summary: Mapping[str, str]) -> str:
     return f"somebody else ({signed or 'unsigned'})"
 
 
-async def foreign_rows(postgres: Postgres, now: datetime) -> list[Finding]:
+async def foreign_rows(postgres: Postgres, now: datetime) -> list[Check]:
     """Recent rows of the audit log that no run of ours wrote; none where there is no such table."""
     async with postgres.connection() as connection:
         rows = await _rows(connection, now - RECENT)

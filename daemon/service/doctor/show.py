@@ -8,32 +8,32 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from daemon.service.doctor.finding import Finding, Level, counted, sound
+from daemon.service.doctor.check import Check, Level, counted, sound
 
 _MARKS = {Level.OK: ("OK", "green"), Level.WARNING: ("WARN", "yellow"), Level.ERROR: ("FAIL", "bold red")}
 _INDENT = " " * 6
 
 
-def findings_document(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The findings as `--json` shows them."""
-    checks = [
+def checks_document(checks: Sequence[Check]) -> dict[str, Any]:
+    """The checks as `--json` shows them."""
+    told = [
         {"part": each.part.value, "level": each.level.value, "text": each.text, "advice": each.advice}
-        for each in findings
+        for each in checks
     ]
-    return {"ok": sound(findings), "checks": checks}
+    return {"ok": sound(checks), "checks": told}
 
 
-def show_findings(console: Console, findings: Sequence[Finding]) -> None:
+def show_checks(console: Console, checks: Sequence[Check]) -> None:
     """A line each, what to do about it below, and at the end how many of which there are."""
-    for finding in findings:
-        mark, colour = _MARKS[finding.level]
+    for check in checks:
+        mark, colour = _MARKS[check.level]
         line = Text().append(f"{mark:<6}", colour)
-        line.append(f"{finding.part.value:<12}", "bold")
-        line.append(finding.text)
+        line.append(f"{check.part.value:<12}", "bold")
+        line.append(check.text)
         console.print(line, soft_wrap=True)
-        for advice in finding.advice.splitlines():
+        for advice in check.advice.splitlines():
             console.print(Text(f"{_INDENT}{advice}", "cyan"), soft_wrap=True)
-    numbers = {level: sum(each.level is level for each in findings) for level in Level}
+    numbers = {level: sum(each.level is level for each in checks) for level in Level}
     console.print()
     console.print(
         f"{numbers[Level.OK]} fine, {counted(numbers[Level.WARNING], 'warning')}, "

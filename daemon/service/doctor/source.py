@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import timedelta
 
 from daemon.adapters.clickhouse import MERGING_ENGINES, SourceTable
@@ -11,9 +10,9 @@ from daemon.core.errors import IcekeeperError
 from daemon.core.model import Window
 from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
-from daemon.service.doctor.finding import (
+from daemon.service.doctor.check import (
     PERMISSIONS,
-    Finding,
+    Check,
     Part,
     counted,
     failed,
@@ -24,6 +23,7 @@ from daemon.service.doctor.finding import (
     warning,
     wrong,
 )
+from daemon.service.doctor.ttl import ttl_of
 from daemon.service.parts import Services
 
 # `session_timezone` came with it.
@@ -34,30 +34,16 @@ _COLLAPSING = "CollapsingMergeTree"
 _HOUR = timedelta(hours=1)
 _INSTANT = re.compile(r"^(?:Nullable\(|LowCardinality\()*(?:DateTime|Date)")
 _HOPELESS = frozenset({Reason.SOURCE_DOWN, Reason.DEADLINE})
-# Days at least and at most: months and years differ.
-_UNIT_DAYS = {
-    "Second": (1 / 86400, 1 / 86400),
-    "Minute": (1 / 1440, 1 / 1440),
-    "Hour": (1 / 24, 1 / 24),
-    "Day": (1, 1),
-    "Week": (7, 7),
-    "Month": (28, 31),
-    "Quarter": (90, 92),
-    "Year": (365, 366),
-}
-_INTERVAL = re.compile(r"toInterval(\w+?)\((\d+)\)|INTERVAL (\d+) (\w+)", re.IGNORECASE)
-_MOVES = re.compile(r"\b(TO DISK|TO VOLUME|RECOMPRESS|GROUP BY)\b")
-_TTL = re.compile(r"\bTTL (.+?)(?= SETTINGS |$)", re.DOTALL)
 
 
-async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) -> list[Finding]:
+async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
     """The server, then every audited source; after one that hangs the others are not asked."""
     settings, source = services.settings.clickhouse, services.source
     try:
         server = await source.server()
     except IcekeeperError as exc:
         return [_unreachable(exc, settings.user)]
-    findings = [version_finding(server.version, f"{settings.url} answers as user {server.user}")]
+    checks = [version_check(server.version, f"{settings.url} answers as user {server.user}")]
     countable: list[str] = []
     audited = [policy for policy in policies if policy.audit is not None and policy.source is not None]
     for number, policy in enumerate(audited, start=1):
@@ -65,23 +51,23 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
             described = await source.describe(policy.source or "", policy.timestamp)
             bad = await _countable(services, policy, described)
         except IcekeeperError as exc:
-            findings.append(failed(Part.CLICKHOUSE, exc, _readonly(str(exc))))
+            checks.append(failed(Part.CLICKHOUSE, exc, _readonly(str(exc))))
             if exc.reason in _HOPELESS:
                 if left := len(audited) - number:
-                    findings.append(skipped(Part.CLICKHOUSE, f"{counted(left, 'more table')} would fare no better"))
+                    checks.append(skipped(Part.CLICKHOUSE, f"{counted(left, 'more table')} would fare no better"))
                 break
             continue
-        findings += bad
+        checks += bad
         if sound(bad) and described is not None:
             final = ", FINAL" if counts_final(policy, described) else ""
             countable.append(f"{policy.source} ({described.engine}{final})")
     if countable:
         text = f"{counted(len(countable), 'source')} can be counted: {listed(countable, 10)}"
-        findings.append(fine(Part.CLICKHOUSE, text))
-    return findings
+        checks.append(fine(Part.CLICKHOUSE, text))
+    return checks
 
 
-def _unreachable(error: IcekeeperError, user: str) -> Finding:
+def _unreachable(error: IcekeeperError, user: str) -> Check:
     if error.reason is Reason.ACCESS_DENIED:
         advice = f"Correct clickhouse.user ({user}) and its password."
         return failed(Part.CLICKHOUSE, error, _readonly(str(error)) or advice)
@@ -94,7 +80,7 @@ def _readonly(text: str) -> str:
     return f"icekeeper sends settings with every query: give the user's profile readonly = 2, not 1 ({PERMISSIONS})."
 
 
-def version_finding(version: str, answers: str) -> Finding:
+def version_check(version: str, answers: str) -> Check:
     """Whether the server knows what a count needs."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     text = f"{answers}, version {version}"
@@ -104,7 +90,7 @@ def version_finding(version: str, answers: str) -> Finding:
     return fine(Part.CLICKHOUSE, text)
 
 
-async def _countable(services: Services, policy: TablePolicy, described: SourceTable | None) -> list[Finding]:
+async def _countable(services: Services, policy: TablePolicy, described: SourceTable | None) -> list[Check]:
     """What stands against counting one source; DeadlineExceeded and the like go on to the caller."""
     settings, now = services.settings.clickhouse, services.parts.clock()
     database, _, table = (policy.source or "").rpartition(".")
@@ -119,7 +105,7 @@ async def _countable(services: Services, policy: TablePolicy, described: SourceT
         grant = f"GRANT SELECT ON system.tables TO {settings.user};"
         text = f"{name} can be counted, but system.tables does not show it, so its engine is not known"
         return [wrong(Part.CLICKHOUSE, text, f"Let an administrator run ({PERMISSIONS}):\n{grant}")]
-    return table_findings(name, described, policy)
+    return table_checks(name, described, policy)
 
 
 def counts_final(policy: TablePolicy, described: SourceTable | None) -> bool:
@@ -129,7 +115,7 @@ def counts_final(policy: TablePolicy, described: SourceTable | None) -> bool:
     return described is not None and any(engine in described.engine for engine in MERGING_ENGINES)
 
 
-def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) -> Finding:
+def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) -> Check:
     """A count that ClickHouse would not even plan: what is missing."""
     text = str(error)
     if readonly := _readonly(text):
@@ -142,20 +128,20 @@ def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) 
     return failed(Part.CLICKHOUSE, error)
 
 
-def table_findings(table: str, described: SourceTable, policy: TablePolicy) -> list[Finding]:
+def table_checks(table: str, described: SourceTable, policy: TablePolicy) -> list[Check]:
     """What the column's type, the engine and the TTL mean for an audit."""
     judged = (judge(table, described, policy) for judge in (_column, _engine, _ttl))
-    return [finding for finding in judged if finding is not None]
+    return [check for check in judged if check is not None]
 
 
-def _column(table: str, described: SourceTable, policy: TablePolicy) -> Finding | None:
+def _column(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
     if described.column is None or _INSTANT.match(described.column):
         return None
     text = f"{table}: the column {policy.timestamp} is {described.column}, no instant"
     return wrong(Part.CLICKHOUSE, text, "Let tables[].timestamp name a DateTime64, DateTime or Date column.")
 
 
-def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Finding | None:
+def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
     if policy.audit is None or policy.audit.final is not None:
         return None
     engine = described.engine
@@ -166,7 +152,7 @@ def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Finding 
     return None
 
 
-def _ttl(table: str, described: SourceTable, policy: TablePolicy) -> Finding | None:
+def _ttl(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
     kept, told = ttl_of(described.definition), policy.source_ttl
     if kept is None:
         return None
@@ -185,39 +171,3 @@ def _ttl(table: str, described: SourceTable, policy: TablePolicy) -> Finding | N
 
 def _days(span: timedelta) -> str:
     return f"{span / timedelta(days=1):g} days"
-
-
-def ttl_of(definition: str) -> tuple[timedelta, timedelta] | None:
-    """How long a table's rows live, at least and at most (months differ); None where nothing deletes them.
-
-    `definition` is engine_full of system.tables. Of several rules the first to delete counts; those that move,
-    recompress or sum up rows are none.
-    """
-    found = _TTL.search(definition)
-    if found is None:
-        return None
-    spans = []
-    for rule in _rules(found[1]):
-        if _MOVES.search(rule):
-            continue
-        least = most = timedelta(0)
-        for called, number, plain_number, plain in _INTERVAL.findall(rule):
-            unit, count = (called or plain).rstrip("s").capitalize(), int(number or plain_number)
-            if unit not in _UNIT_DAYS:
-                return None
-            shortest, longest = _UNIT_DAYS[unit]
-            least, most = least + timedelta(days=shortest * count), most + timedelta(days=longest * count)
-        if most:
-            spans.append((least, most))
-    return min(spans, default=None)
-
-
-def _rules(text: str) -> Sequence[str]:
-    """The rules of a TTL clause: split at commas outside of brackets."""
-    rules, depth, start = [], 0, 0
-    for index, character in enumerate(text):
-        depth += (character in "([") - (character in ")]")
-        if character == "," and depth == 0:
-            rules.append(text[start:index])
-            start = index + 1
-    return [*rules, text[start:]]

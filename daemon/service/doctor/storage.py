@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from daemon.adapters.iceberg_probe import StoreProbe
 from daemon.core.errors import IcekeeperError
 from daemon.core.reasons import Reason
-from daemon.service.doctor.finding import PERMISSIONS, Finding, Part, counted, failed, fine, listed, warning, wrong
+from daemon.service.doctor.check import PERMISSIONS, Check, Part, counted, failed, fine, listed, warning, wrong
 from daemon.settings.systems import Catalog
 
 # After one of these no other table fares better.
@@ -42,7 +42,7 @@ def is_final(error: IcekeeperError) -> bool:
     return error.reason in _HOPELESS or (error.reason is Reason.ACCESS_DENIED and bool(_CREDENTIALS.search(str(error))))
 
 
-def store_error(error: IcekeeperError, catalog: Catalog, otherwise: Part = Part.TABLES) -> Finding:
+def store_error(error: IcekeeperError, catalog: Catalog, otherwise: Part = Part.TABLES) -> Check:
     """A table that could not be read: which part refused, and what to correct; `otherwise` where it doesn't show."""
     text = str(error)
     if error.reason is Reason.ACCESS_DENIED and _S3.search(text):
@@ -62,7 +62,7 @@ def store_error(error: IcekeeperError, catalog: Catalog, otherwise: Part = Part.
     return failed(Part.ENGINE if error.reason is Reason.ENGINE_DOWN else otherwise, error)
 
 
-def refused_read_finding(error: IcekeeperError, catalog: Catalog) -> Finding:
+def refused_read_check(error: IcekeeperError, catalog: Catalog) -> Check:
     """A read past the catalog that failed: whatever it was, it was the store."""
     return store_error(error, catalog) if error.reason is Reason.ACCESS_DENIED else failed(Part.STORAGE, error)
 
@@ -71,9 +71,9 @@ def _set(keys: Sequence[str], catalog: Catalog) -> str:
     return " and ".join(f"catalog.properties: {key}" for key in keys if key in catalog.properties)
 
 
-def store_findings(probes: Sequence[StoreProbe], warehouse: str | None) -> list[Finding]:
+def store_checks(probes: Sequence[StoreProbe], warehouse: str | None) -> list[Check]:
     """What the probes beside the tables' data could do: one line if all could, else one for each way to fail."""
-    findings = [finding for probe in probes if probe.left for finding in _left(probe)]
+    checks = [check for probe in probes if probe.left for check in _left(probe)]
     ways: dict[tuple[str, ...], list[StoreProbe]] = {}
     for probe in probes:
         ways.setdefault(_failed_steps(probe), []).append(probe)
@@ -81,21 +81,21 @@ def store_findings(probes: Sequence[StoreProbe], warehouse: str | None) -> list[
         if not steps:
             io = like[0].io
             told = f"{io} reads, writes, deletes and finds beside the data of {counted(len(like), 'table')}"
-            findings.append(fine(Part.STORAGE, told))
+            checks.append(fine(Part.STORAGE, told))
         elif set(steps) & set(_NEEDED):
-            findings.append(_refused(steps, like, warehouse))
+            checks.append(_refused(steps, like, warehouse))
         else:
             text = f"{like[0].io} can't list beside {listed(probe.table for probe in like)}"
             allow = _allowed(["look"], like[0].path, warehouse)
-            findings.append(warning(Part.STORAGE, text, f"Allow {allow} ({PERMISSIONS})."))
-    return findings
+            checks.append(warning(Part.STORAGE, text, f"Allow {allow} ({PERMISSIONS})."))
+    return checks
 
 
 def _failed_steps(probe: StoreProbe) -> tuple[str, ...]:
     return tuple(step for step in _WORDS if step in probe.errors)
 
 
-def _refused(steps: tuple[str, ...], like: list[StoreProbe], warehouse: str | None) -> Finding:
+def _refused(steps: tuple[str, ...], like: list[StoreProbe], warehouse: str | None) -> Check:
     probe = like[0]
     first = next(step for step in _NEEDED if step in steps)
     # The bulk deletion tells how many failed, the single one after it tells why.
@@ -110,7 +110,7 @@ def _refused(steps: tuple[str, ...], like: list[StoreProbe], warehouse: str | No
     return wrong(Part.STORAGE, text, f"Allow {allow} ({PERMISSIONS}).")
 
 
-def _left(probe: StoreProbe) -> list[Finding]:
+def _left(probe: StoreProbe) -> list[Check]:
     why = "the store said that it was deleted" if probe.kept else "it could not be deleted"
     advice = f"Remove {probe.path} by hand."
     if probe.kept:

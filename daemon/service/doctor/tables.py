@@ -10,7 +10,7 @@ from dataclasses import replace
 from daemon.adapters.iceberg_probe import TableFacts
 from daemon.core.planning import MAIN, expired_snapshots
 from daemon.core.policy import TablePolicy
-from daemon.service.doctor.finding import Finding, Part, counted, fine, listed, warning, wrong
+from daemon.service.doctor.check import Check, Part, counted, fine, listed, warning, wrong
 from daemon.settings.systems import Catalog
 
 DELETE_AFTER_COMMIT = "write.metadata.delete-after-commit.enabled"
@@ -19,7 +19,7 @@ _OBJECT_STORES = ("s3", "s3a", "s3n", "gs", "abfs", "abfss", "wasb", "wasbs", "o
 _INSTANTS = ("timestamp", "date")
 
 
-def not_found(table: str, there: Sequence[str]) -> Finding:
+def not_found(table: str, there: Sequence[str]) -> Check:
     """A table that the catalog does not have; `there` is what lies beside it."""
     near = difflib.get_close_matches(table, there, n=3, cutoff=0.6)
     if near:
@@ -34,7 +34,7 @@ def not_found(table: str, there: Sequence[str]) -> Finding:
     return wrong(Part.TABLES, f"there is no table {table}", advice)
 
 
-def catalog_findings(catalog: Catalog, loaded: int, wanted: int) -> list[Finding]:
+def catalog_checks(catalog: Catalog, loaded: int, wanted: int) -> list[Check]:
     """The catalog has answered; what kind of one it is may be a danger by itself."""
     text = f"the {catalog.type} catalog {catalog.name} answers, {loaded} of {counted(wanted, 'table')} could be read"
     if catalog.type != "hadoop":
@@ -54,10 +54,10 @@ def catalog_findings(catalog: Catalog, loaded: int, wanted: int) -> list[Finding
     return [warning(Part.CATALOG, danger, advice)]
 
 
-def table_findings(catalog: str, tables: Iterable[TableFacts], policies: Mapping[str, TablePolicy]) -> list[Finding]:
+def table_checks(catalog: str, tables: Iterable[TableFacts], policies: Mapping[str, TablePolicy]) -> list[Check]:
     """What stands against a night, or will, in the tables themselves."""
     tables = tuple(tables)
-    bad = [finding for facts in tables for finding in _of_table(catalog, facts, policies[facts.table])]
+    bad = [check for facts in tables for check in _of_table(catalog, facts, policies[facts.table])]
     bad += _endless_metadata(catalog, tables)
     if bad:
         return bad
@@ -66,7 +66,7 @@ def table_findings(catalog: str, tables: Iterable[TableFacts], policies: Mapping
     return [fine(Part.TABLES, f"{counted(len(tables), 'table')} of format version {formats}: nothing hinders a night")]
 
 
-def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy) -> Iterable[Finding]:
+def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy) -> Iterable[Check]:
     name = _spelled(catalog, facts.table)
     if not facts.state.gc_enabled:
         yield warning(
@@ -105,7 +105,7 @@ def _held_by_refs(facts: TableFacts, policy: TablePolicy) -> int:
     return len(alone) - len(expired_snapshots(facts.state, cutoff, last, now))
 
 
-def _endless_metadata(catalog: str, tables: Iterable[TableFacts]) -> list[Finding]:
+def _endless_metadata(catalog: str, tables: Iterable[TableFacts]) -> list[Check]:
     """Every commit writes a metadata file; without this property nobody ever removes one."""
     off = [facts for facts in tables if facts.properties.get(DELETE_AFTER_COMMIT, "false").lower() != "true"]
     if not off:

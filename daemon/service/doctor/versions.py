@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from daemon.adapters.iceberg_probe import SessionFacts
-from daemon.service.doctor.finding import Finding, Part, counted, fine, warning, wrong
-from daemon.settings.values import heap_mib
+from daemon.service.doctor.check import Check, Part, counted, fine, warning, wrong
+from daemon.settings.heap import heap_mib
 
 _JAR = re.compile(r"iceberg-spark-runtime-(\d+\.\d+)_(\d+\.\d+)-([\w.]+?)(?:\.jar)?(?:[?#].*)?$")
 _COORDINATE = re.compile(r"iceberg-spark-runtime-(\d+\.\d+)_(\d+\.\d+):([\w.-]+)$")
@@ -38,7 +38,7 @@ class Runtime:
         return cls(*match.groups()) if match else None
 
 
-def fit(spark: str, java: int | None, runtime: Runtime | None, iceberg: str | None = None) -> Finding:
+def fit(spark: str, java: int | None, runtime: Runtime | None, iceberg: str | None = None) -> Check:
     """Whether a Spark has a runtime that is its own, and a Java that it knows. `iceberg` wins over the jar's name."""
     line = _version(spark)[:2]
     text = f"Spark {spark}"
@@ -62,7 +62,7 @@ def fit(spark: str, java: int | None, runtime: Runtime | None, iceberg: str | No
     return fine(Part.SPARK, text)
 
 
-def session_findings(facts: SessionFacts, took_s: float | None, driver_memory: str) -> list[Finding]:
+def session_checks(facts: SessionFacts, took_s: float | None, driver_memory: str) -> list[Check]:
     """What a session that runs shows: its jars, its heap, its executors. `took_s` None: it was up already."""
     how = "is up" if took_s is None else f"started in {took_s:.1f} s"
     text = f"the session on {facts.master} {how} and has {facts.heap / 1024**2:.0f} MiB of heap"
@@ -80,7 +80,7 @@ def session_findings(facts: SessionFacts, took_s: float | None, driver_memory: s
     return [_loaded(facts), engine]
 
 
-def _loaded(facts: SessionFacts) -> Finding:
+def _loaded(facts: SessionFacts) -> Check:
     if facts.iceberg is None:
         return wrong(Part.SPARK, f"Spark {facts.spark} has no Iceberg on its class path", _INSTALL)
     if not facts.has_planner:

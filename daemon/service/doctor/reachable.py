@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from daemon.service.doctor.finding import Finding, Part, wrong
+from daemon.service.doctor.check import Check, Part, wrong
 from daemon.settings import Settings
 
 _CONNECT_S = 5.0
@@ -53,13 +53,13 @@ def _place(text: str) -> tuple[str, int] | None:
     return url.hostname, port
 
 
-async def unreachable(settings: Settings) -> list[Finding]:
+async def unreachable(settings: Settings) -> list[Check]:
     """An error for each address where nobody answers; all are asked at once."""
     told = await asyncio.gather(*map(_silent, addresses(settings)))
-    return [finding for finding in told if finding is not None]
+    return [check for check in told if check is not None]
 
 
-async def _silent(address: Address) -> Finding | None:
+async def _silent(address: Address) -> Check | None:
     where = f"{address.host}:{address.port}"
     try:
         async with asyncio.timeout(_CONNECT_S):

@@ -1,4 +1,4 @@
-"""What a check of the doctor says. Who asks, and who judges the answers, lives in the modules beside this one."""
+"""What the doctor says of one thing. Who asks, and who judges the answers, lives in the modules beside this one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Check:
     """One line of the doctor: what works or doesn't, and (never empty where it doesn't) what to do about it."""
 
     part: Part
@@ -58,24 +58,24 @@ class Finding:
     advice: str = ""
 
 
-def fine(part: Part, text: str) -> Finding:
-    return Finding(part, Level.OK, text)
+def fine(part: Part, text: str) -> Check:
+    return Check(part, Level.OK, text)
 
 
-def warning(part: Part, text: str, advice: str) -> Finding:
-    return Finding(part, Level.WARNING, text, advice)
+def warning(part: Part, text: str, advice: str) -> Check:
+    return Check(part, Level.WARNING, text, advice)
 
 
-def wrong(part: Part, text: str, advice: str) -> Finding:
-    return Finding(part, Level.ERROR, text, advice)
+def wrong(part: Part, text: str, advice: str) -> Check:
+    return Check(part, Level.ERROR, text, advice)
 
 
-def skipped(part: Part, because: str) -> Finding:
+def skipped(part: Part, because: str) -> Check:
     """A part that can't be asked: whether it works is not known."""
     return warning(part, f"skipped, because {because}", "Put that right first, then ask again.")
 
 
-def failed(part: Part, error: IcekeeperError, advice: str = "") -> Finding:
+def failed(part: Part, error: IcekeeperError, advice: str = "") -> Check:
     """What an error of ours says, with its reason's advice unless there is better."""
     if error.reason is Reason.UNEXPECTED:
         return wrong(part, str(error), advice or "Look for the cause in what the message names.")
@@ -83,8 +83,8 @@ def failed(part: Part, error: IcekeeperError, advice: str = "") -> Finding:
     return wrong(part, f"{error} ({error.reason})", advice or own)
 
 
-async def guarded(part: Part, ask: Callable[[], Awaitable[list[Finding]]], limit_s: float = LIMIT_S) -> list[Finding]:
-    """The findings of a check; whatever befalls the check is a finding, too."""
+async def guarded(part: Part, ask: Callable[[], Awaitable[list[Check]]], limit_s: float = LIMIT_S) -> list[Check]:
+    """What a question comes to; that it is refused, hangs or breaks is a check with an error."""
     try:
         async with asyncio.timeout(limit_s):
             return await ask()
@@ -92,14 +92,14 @@ async def guarded(part: Part, ask: Callable[[], Awaitable[list[Finding]]], limit
         return [failed(part, exc)]
     except TimeoutError:
         return [wrong(part, f"no answer within {limit_s:g} s", _HANGS)]
-    except Exception as exc:  # a check that breaks must not cost the others
+    except Exception as exc:  # a question that breaks must not cost the others
         log.debug("check_broke", part=part, exc_info=True)
         return [wrong(part, f"the check broke: {type(exc).__name__}: {exc}", "Report it: that is a bug of icekeeper.")]
 
 
-def sound(findings: Iterable[Finding]) -> bool:
+def sound(checks: Iterable[Check]) -> bool:
     """Whether nothing is an error."""
-    return all(finding.level is not Level.ERROR for finding in findings)
+    return all(check.level is not Level.ERROR for check in checks)
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

@@ -1,0 +1,47 @@
+"""The JVM's process: why it did not start, and how it left. Who starts and kills it is `spark.py`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from daemon.adapters.spark_options import SparkOptions
+from daemon.core.errors import IcekeeperError, PermanentError, TransientError
+from daemon.core.reasons import Reason
+from daemon.core.secrets import hide_in_text
+
+# java -XX:+ExitOnOutOfMemoryError leaves with this code.
+EXIT_OUT_OF_MEMORY = 3
+# How long a JVM may take to leave by itself, taking its scratch files with it.
+LEAVE_S = 5.0
+# With less than this (bytes) free for its files no JVM starts.
+_LEAST_DISK = 1024**2
+
+
+def not_started(said: str, options: SparkOptions) -> IcekeeperError:
+    """The error of a start that failed. On a full disk Spark fails in many ways, and can't always write why."""
+    there = next(path for path in (options.state_dir, *options.state_dir.parents) if path.exists())
+    if shutil.disk_usage(there).free < _LEAST_DISK:
+        text = f"Spark did not start: the file system of {there} is full: {hide_in_text(said)}"
+        return PermanentError(text, reason=Reason.DISK_LOW)  # it stays full while a retry is waited for
+    return TransientError(f"Spark did not start: {hide_in_text(said)}", reason=Reason.ENGINE_DOWN)
+
+
+def errors_since(log: Path, offset: int, lines: int = 3) -> str:
+    """The last lines of spark.log since an offset that tell of an error; empty where there are none, or no log."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(offset)
+        text = file.read().decode(errors="replace")
+    telling = [line.strip() for line in text.splitlines() if "Exception" in line or "Error" in line]
+    return " | ".join(telling[-lines:])
+
+
+def left(jvm: subprocess.Popen[bytes]) -> int | None:
+    """The exit code of a JVM that is leaving, None if it doesn't within LEAVE_S seconds."""
+    try:
+        return jvm.wait(LEAVE_S)
+    except subprocess.TimeoutExpired:
+        return None

@@ -1,0 +1,272 @@
+"""Parts that are down, hang or refuse: each gives its own reason. Ten tables on such a part: test_reasons_probe.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from daemon.adapters import clickhouse, iceberg, spark
+from daemon.adapters.spark import SparkEngine
+from daemon.core.events import Event, TaskEnded
+from daemon.core.model import RunOutcome, Stage
+from daemon.core.reasons import Reason
+from daemon.sandbox import Sandbox
+from daemon.service.logs import run_log_path
+from tests.conftest import COINBASE, Night
+from tests.integration.evidence import FAILED, HELD, Scenario, collected_in, play
+from tests.integration.faults import Answer, Mode, Request
+from tests.integration.lab import WRONG, Lab, laboratory, later
+
+COMPACT, EXPIRE, AUDIT = Stage.COMPACT, Stage.EXPIRE, Stage.AUDIT
+SCENARIOS: list[Scenario] = []
+ON_REST: list[Scenario] = []
+scenario, on_rest = collected_in(SCENARIOS), collected_in(ON_REST)
+
+
+@pytest.fixture(scope="module")
+async def lab(box: Sandbox, engine: SparkEngine, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    async with laboratory(box, engine, tmp_path_factory.mktemp("parts")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def rest_lab(box: Sandbox, engine: SparkEngine, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    async with laboratory(box, engine, tmp_path_factory.mktemp("rest"), "rest") as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that waits for a store that is away is told to give up soon."""
+    monkeypatch.setattr(spark, "INTERRUPT_AFTER_S", 0.5)
+
+
+def fresh(document: dict[str, Any]) -> None:
+    """A catalog that the session has not opened yet; its tables are another's, or not there."""
+    document["catalog"]["name"] = f"fresh{uuid4().hex[:8]}"
+
+
+# --- catalog
+
+
+@scenario(Reason.CATALOG_DOWN, COMPACT, FAILED, "refused")
+async def a_catalog_that_was_never_reached_refuses(lab: Lab) -> AsyncIterator[Night]:
+    async with lab.night(fresh) as night:
+        await lab.catalog.set(Mode.REFUSE)
+        yield night
+
+
+@scenario(Reason.CATALOG_DOWN, EXPIRE, FAILED, "I/O error")
+async def a_catalog_that_was_in_use_refuses(lab: Lab) -> AsyncIterator[Night]:
+    async with lab.night() as night:
+        await night.state(COINBASE)
+        await lab.catalog.set(Mode.REFUSE)
+        yield night
+
+
+@scenario(Reason.CATALOG_DOWN, AUDIT, FAILED, "catalog")
+async def a_catalog_resets_connections(lab: Lab) -> AsyncIterator[Night]:
+    async with lab.night() as night:
+        await lab.catalog.set(Mode.RESET)
+        yield night
+
+
+@scenario(Reason.ACCESS_DENIED, COMPACT, FAILED, 'password authentication failed for user "icekeeper"')
+async def a_jdbc_catalogs_password_is_wrong(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        fresh(document)
+        document["catalog"]["properties"]["jdbc.password"] = WRONG
+
+    async with lab.night(change) as night:
+        yield night
+
+
+@scenario(Reason.ACCESS_DENIED, COMPACT, FAILED, "password authentication failed")
+async def a_wrong_password_stands_in_the_catalogs_url(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        fresh(document)
+        document["catalog"]["uri"] += f"?user=icekeeper&password={WRONG}"
+        del document["catalog"]["properties"]["jdbc.password"], document["catalog"]["properties"]["jdbc.user"]
+
+    async with lab.night(change) as night:
+        yield night
+
+
+@on_rest(Reason.CATALOG_DOWN, COMPACT, FAILED, "Connection refused")
+async def a_rest_catalog_refuses(lab: Lab) -> AsyncIterator[Night]:
+    async with lab.night() as night:
+        await lab.catalog.set(Mode.REFUSE)
+        yield night
+
+
+@on_rest(Reason.ACCESS_DENIED, COMPACT, FAILED, "Invalid client credentials")
+async def a_rest_catalogs_credential_is_wrong(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        fresh(document)
+        document["catalog"]["properties"]["credential"] = f"somebody:{WRONG}"
+
+    async with lab.night(change) as night:
+        yield night
+
+
+@on_rest(Reason.TABLE_NOT_FOUND, COMPACT, FAILED, "cannot be found")
+async def a_rest_catalog_has_no_such_warehouse(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        fresh(document)
+        document["catalog"]["warehouse"] = "s3://nowhere"
+
+    async with lab.night(change) as night:
+        yield night
+
+
+# --- store
+
+
+@scenario(Reason.STORAGE_DOWN, COMPACT, FAILED, "waiting for the object store to read metadata")
+async def a_store_refuses(lab: Lab) -> AsyncIterator[Night]:
+    async with lab.night() as night:
+        await night.state(COINBASE)
+        await lab.store.set(Mode.REFUSE)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(iceberg, "METADATA_TIMEOUT", timedelta(seconds=2))
+            yield night
+
+
+@on_rest(Reason.ACCESS_DENIED, COMPACT, FAILED, "Service: S3, Status Code: 403")
+async def a_stores_secret_is_wrong(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        fresh(document)
+        document["catalog"]["properties"]["s3.secret-access-key"] = WRONG
+
+    async with lab.night(change) as night:
+        yield night
+
+
+@scenario(Reason.CLOCK_SKEW, COMPACT, FAILED, "time is too large")
+async def a_store_finds_this_hosts_clock_wrong(lab: Lab) -> AsyncIterator[Night]:
+    async def skewed(request: Request) -> Answer | None:
+        if "-m" not in request.target or request.method != "GET":
+            return None
+        said = "The difference between the request time and the server's time is too large."
+        error = f"<Error><Code>RequestTimeTooSkewed</Code><Message>{said}</Message></Error>"
+        return Answer(403, error.encode(), "application/xml")
+
+    async with lab.night() as night:
+        await lab.refill()
+        lab.store.rule = skewed
+        yield night
+
+
+# --- ClickHouse
+
+
+@scenario(Reason.SOURCE_DOWN, AUDIT, FAILED, "Cannot connect")
+async def a_source_refuses(lab: Lab) -> AsyncIterator[Night]:
+    async with lab.night() as night:
+        await lab.source.set(Mode.REFUSE)
+        yield night
+
+
+@scenario(Reason.SOURCE_DOWN, AUDIT, FAILED, "hangs")
+async def a_source_hangs(lab: Lab) -> AsyncIterator[Night]:
+    async with lab.night() as night:
+        await lab.source.set(Mode.HANG)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clickhouse, "_PROBE_TIMEOUT", timedelta(seconds=0.5))
+            yield night
+
+
+@scenario(Reason.ACCESS_DENIED, AUDIT, FAILED, "user icekeeper was refused")
+async def a_sources_password_is_wrong(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        document["clickhouse"]["password"] = WRONG
+
+    async with lab.night(change) as night:
+        yield night
+
+
+@scenario(Reason.SOURCE_OUT_OF_MEMORY, AUDIT, FAILED, "memory limit exceeded")
+async def a_source_grants_no_memory(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        document["clickhouse"]["settings"] = {"max_memory_usage": 1}
+
+    async with lab.night(change) as night:
+        yield night
+
+
+# --- PostgreSQL
+
+
+@scenario(Reason.LEDGER_DOWN, EXPIRE, HELD, "whether a finding is open can't be asked")
+async def a_ledger_can_not_say_whether_a_finding_is_open(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        document["expire"]["hold_on"] = ["missing_data"]
+
+    async with lab.night(change, clock=later) as night:
+        await lab.ledger.set(Mode.REFUSE)
+        tasks = set()
+
+        class Events(list[Event]):
+            def append(self, event: Event) -> None:
+                super().append(event)
+                if isinstance(event, TaskEnded):  # the ledger is back when the run is closed
+                    tasks.add(asyncio.ensure_future(lab.calm()))
+
+        night.events = Events()
+        yield night
+
+
+# --- all of them
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+async def test_a_part_that_fails_is_named_wherever_people_look(lab: Lab, scenario: Scenario) -> None:
+    await play(lab, scenario)
+
+
+@pytest.mark.parametrize("scenario", ON_REST, ids=str)
+async def test_a_part_of_a_lakehouse_with_a_rest_catalog_is_named_alike(rest_lab: Lab, scenario: Scenario) -> None:
+    await play(rest_lab, scenario)
+
+
+async def test_a_ledger_that_is_lost_in_the_middle_costs_the_record_and_not_the_work(lab: Lab) -> None:
+    async def lose_the_ledger(request: Request) -> None:
+        if request.method == "PUT":
+            await lab.ledger.set(Mode.REFUSE)
+
+    await lab.refill()
+    async with lab.night() as night:
+        lab.store.rule = lose_the_ledger
+        done = await night.execute(COMPACT)
+        await lab.calm()
+
+        assert done.report.outcome is RunOutcome.SUCCESS
+        assert done.ledger_error is not None
+        assert done.ledger_error.reason is Reason.LEDGER_DOWN
+        assert "PostgreSQL 127.0.0.1" in str(done.ledger_error)
+        run_id = done.report.run_id
+        assert night.ledger("SELECT outcome FROM maintenance_runs WHERE run_id = $1", str(run_id)) == [(None,)]
+        said = run_log_path(night.settings.state_dir, run_id).read_text()
+        assert "run_not_recorded" in said
+        assert not [secret for secret in lab.secrets() if secret in said]
+
+
+async def test_a_ledgers_password_that_is_wrong_is_access_denied_and_not_shown(lab: Lab) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["postgres"]["password"] = WRONG
+        document["expire"]["hold_on"] = ["missing_data"]
+
+    async with lab.night(change, clock=later) as night:
+        done = await night.execute(EXPIRE)
+        (task,) = done.report.tasks
+        assert (task.outcome, task.reason) == (HELD, Reason.ACCESS_DENIED)
+        assert done.ledger_error is not None
+        assert done.ledger_error.reason is Reason.ACCESS_DENIED
+        for told in (task.note, str(done.ledger_error)):
+            assert "icekeeper" in told
+            assert WRONG not in told
