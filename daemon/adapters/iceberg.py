@@ -19,6 +19,7 @@ from daemon.adapters.iceberg_jvm import IcebergJvm, Partition, PathCollector
 from daemon.adapters.iceberg_metadata import parse_metadata
 from daemon.adapters.java_stacks import Overdue
 from daemon.adapters.spark import SparkEngine
+from daemon.adapters.spark_names import quoted
 from daemon.core.errors import TransientError
 from daemon.core.model import RUN_ID_PROPERTY, DeletedFiles, FileGroup, LakehouseCount, Slice, TableState, Window
 from daemon.core.policy import CompactPolicy
@@ -161,18 +162,22 @@ class IcebergLakehouse:
         self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
     ) -> LakehouseCount:
         def current(jvm: IcebergJvm) -> int | None:
-            snapshot = jvm.load(self._name(table)).currentSnapshot()
-            return None if snapshot is None else int(snapshot.snapshotId())
+            return jvm.current_id(jvm.load(self._name(table)))
+
+        def counted(jvm: IcebergJvm) -> LakehouseCount:
+            bound = self._bound(jvm, table, at, timestamp)
+            query = f"SELECT count(*) FROM {self._name(table)}{bound} WHERE {_within(timestamp, window)}"
+            rows = int(jvm.spark.sql(query).collect()[0][0])
+            self._check_still(jvm, table, at, bound)
+            return LakehouseCount(rows, query, at)
 
         loop = asyncio.get_running_loop()
         give_up = loop.time() + timeout.total_seconds()
         at = snapshot_id if snapshot_id is not None else await self._read(current, table, at_most=timeout)
-        query = f"SELECT count(*) FROM {self._name(table)}{_at(at)} WHERE {_within(timestamp, window)}"
-        if at is None:
-            return LakehouseCount(0, query, None)  # a table that was never written to; Spark has nothing to ask
-        left = timedelta(seconds=max(0.0, give_up - loop.time()))
-        rows = await self._run(lambda jvm: int(jvm.spark.sql(query).collect()[0][0]), left, table)
-        return LakehouseCount(rows, query, at)
+        if at is None:  # a table that was never written to; Spark has nothing to ask
+            query = f"SELECT count(*) FROM {self._name(table)} WHERE {_within(timestamp, window)}"
+            return LakehouseCount(0, query, None)
+        return await self._run(counted, timedelta(seconds=max(0.0, give_up - loop.time())), table)
 
     async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
         def work(jvm: IcebergJvm) -> int:
@@ -187,14 +192,30 @@ class IcebergLakehouse:
             if snapshot_id is None:
                 return {}
             # Seconds, not timestamps: PySpark would turn those into naive datetimes of this host's zone.
-            hour = f"unix_seconds(date_trunc('HOUR', CAST({_quoted(timestamp)} AS TIMESTAMP)))"
+            hour = f"unix_seconds(date_trunc('HOUR', CAST({quoted(timestamp)} AS TIMESTAMP)))"
+            bound = self._bound(jvm, table, snapshot_id, timestamp)
             rows = jvm.spark.sql(
-                f"SELECT {hour} AS hour, count(*) FROM {self._name(table)}{_at(snapshot_id)} "
+                f"SELECT {hour} AS hour, count(*) FROM {self._name(table)}{bound} "
                 f"WHERE {_within(timestamp, window)} GROUP BY 1"
             ).collect()
+            self._check_still(jvm, table, snapshot_id, bound)
             return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
 
         return await self._run(work, timeout, table)
+
+    def _bound(self, jvm: IcebergJvm, table: str, at: int | None, column: str) -> str:
+        """What binds a query to a snapshot; nothing for the current one, where it knows the column by another name.
+
+        Spark reads a snapshot by its schema of then, and Iceberg binds the filter by today's: once a column is
+        renamed, and until something is committed, the column can be named neither way.
+        """
+        handle = jvm.load(self._name(table))
+        return "" if at == jvm.current_id(handle) and not jvm.knows_column(handle, at, column) else _at(at)
+
+    def _check_still(self, jvm: IcebergJvm, table: str, at: int | None, bound: str) -> None:
+        """TransientError where a query that was bound to no snapshot may have seen a younger one."""
+        if not bound and jvm.current_id(jvm.load(self._name(table))) != at:
+            raise TransientError("it was written to while it was counted", reason=Reason.CONFLICT, where=table)
 
     # --- the session
 
@@ -205,7 +226,8 @@ class IcebergLakehouse:
         except Overdue as exc:
             if exc.waited_for is None:
                 raise
-            raise TransientError(f"{exc.args[0]} to read metadata", reason=exc.waited_for, where=table) from exc
+            text = f"reading its metadata was {exc.args[0]}"
+            raise TransientError(text, reason=exc.waited_for, where=table) from exc
 
     async def _run(self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str) -> T:
         def opened(spark: SparkSession) -> T:
@@ -217,7 +239,7 @@ class IcebergLakehouse:
 
     def _name(self, table: str) -> str:
         # With its catalog: without it Spark first takes the namespace for a catalog.
-        return ".".join(_quoted(part) for part in (self._catalog, *table.split(".")))
+        return ".".join(quoted(part) for part in (self._catalog, *table.split(".")))
 
 
 def planner_options(policy: CompactPolicy) -> dict[str, str]:
@@ -237,11 +259,6 @@ def _delete(jvm: IcebergJvm, handle: Any, deleted: PathCollector) -> DeletedFile
     return DeletedFiles(len(paths), max(failed, len(there)), there[0] if there else paths[0] if failed else None)
 
 
-def _quoted(identifier: str) -> str:
-    """An identifier for Spark SQL; a backtick inside is doubled."""
-    return "`" + identifier.replace("`", "``") + "`"
-
-
 def _at(snapshot_id: int | None) -> str:
     return "" if snapshot_id is None else f" VERSION AS OF {snapshot_id}"
 
@@ -249,4 +266,4 @@ def _at(snapshot_id: int | None) -> str:
 def _within(column: str, window: Window) -> str:
     """A half-open range by literals: on whole days it lines up with days(ts), and metadata alone answers a count."""
     low, high = (f"TIMESTAMP '{instant:%Y-%m-%d %H:%M:%S}+00:00'" for instant in (window.start, window.end))
-    return f"{_quoted(column)} >= {low} AND {_quoted(column)} < {high}"
+    return f"{quoted(column)} >= {low} AND {quoted(column)} < {high}"

@@ -53,6 +53,16 @@ class IcebergJvm:
         """The Iceberg table behind a quoted Spark name, read anew from the catalog."""
         return self._iceberg.spark.Spark3Util.loadIcebergTable(self._session, name)
 
+    def current_id(self, table: Any) -> int | None:
+        """The id of the table's current snapshot; None where it has none."""
+        current = table.currentSnapshot()
+        return None if current is None else int(current.snapshotId())
+
+    def knows_column(self, table: Any, snapshot_id: int | None, column: str) -> bool:
+        """Whether a snapshot has a column of this name, as Spark reads it."""
+        schema = self._iceberg.util.SnapshotUtil.schemaFor(table, snapshot_id)
+        return schema.caseInsensitiveFindField(column) is not None
+
     def actions(self) -> Any:
         return self._iceberg.spark.actions.SparkActions.get(self._session)
 

@@ -221,6 +221,8 @@ class SparkEngine:
                 cancelling = asyncio.ensure_future(asyncio.to_thread(self._cancel_jobs, tag, loop.time() > interrupt))
             await asyncio.wait([done], timeout=CANCEL_EVERY_S)
         if done.done():
+            if cancelling is not None:  # one that is still on its way must not strike the next call
+                await asyncio.wait([cancelling], timeout=STACKS_S)
             return done.exception() is None
         log.error("engine_killed", why="work did not stop when it was cancelled", grace_s=CANCEL_GRACE_S)
         self._lost = True

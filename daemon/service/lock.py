@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,7 +34,8 @@ def run_lock(state_dir: Path) -> Iterator[None]:
         pid = holder.read_text().strip() if holder.exists() else "unknown"
         raise RunLockHeld(f"another run is under way (process {pid}, {path}): wait for its end") from exc
     try:
-        holder.write_text(f"{os.getpid()}\n")
+        with suppress(OSError):  # on a full disk; the lock is held all the same, only its holder is not told
+            holder.write_text(f"{os.getpid()}\n")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -127,11 +127,13 @@ def _parsed(text: str) -> Pause:
     document = json.loads(text)
     if not isinstance(document, dict):
         raise ValueError("it holds no object")  # noqa: TRY004 - of a file, that is a wrong value
-    since = document.get("since")
+    since = None
+    with suppress(ValueError, TypeError, OverflowError):
+        since = _instant(document["since"]) if document.get("since") else None
     return Pause(
         by=str(document.get("by", "unknown")),
         host=str(document.get("host", "unknown")),
-        since=None if since is None else _instant(since),
+        since=since,
         until=None if document.get("until") is None else _instant(document["until"]),
         note=str(document.get("note", "")),
     )

@@ -235,7 +235,6 @@ async def test_gc_disabled_holds_an_expiry(night: Night) -> None:
     assert len((await night.state(table_of("gc"))).history) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="a snapshot is read by its own schema, and the filter bound by today's")
 async def test_a_renamed_event_time_is_counted_before_anything_is_committed_under_its_new_name(night: Night) -> None:
     table, window = table_of("renamed"), window_of(SLOT)
     row = "id, null, timestamp'2026-02-17 10:00:00'"

@@ -127,7 +127,9 @@ async def a_rest_catalog_has_no_such_warehouse(lab: Lab) -> AsyncIterator[Night]
 # --- store
 
 
-@scenario(Reason.STORAGE_DOWN, COMPACT, FAILED, "waiting for the object store to read metadata")
+@scenario(
+    Reason.STORAGE_DOWN, COMPACT, FAILED, "reading its metadata was stopped after 2 s, waiting for the object store"
+)
 async def a_store_refuses(lab: Lab) -> AsyncIterator[Night]:
     async with lab.night() as night:
         await night.state(COINBASE)

@@ -92,7 +92,7 @@ async def a_heap_is_too_small(lab: Lab) -> AsyncIterator[Night]:
             yield night
 
 
-@scenario(Reason.CATALOG_DOWN, COMPACT, FAILED, "stopped after 2 s, waiting for the catalog to read metadata")
+@scenario(Reason.CATALOG_DOWN, COMPACT, FAILED, "reading its metadata was stopped after 2 s, waiting for the catalog")
 async def a_catalog_hangs_and_takes_the_jvm_with_it(lab: Lab) -> AsyncIterator[Night]:
     async with lab.night() as night:
         await night.state(COINBASE)
