@@ -98,11 +98,11 @@ class FaultProxy:
             self._refuse()
         elif self._server is None:
             await self.start()
-        await self._break_off()
+        await self.break_off()
 
     async def stop(self) -> None:
         self._refuse()
-        await self._break_off()
+        await self.break_off()
         if self._bound is not None:
             self._bound.close()
 
@@ -113,7 +113,8 @@ class FaultProxy:
             # Bound and not listening: nobody else gets the port, and whoever connects is refused.
             self._bound = _bound_to(self.port)
 
-    async def _break_off(self) -> None:
+    async def break_off(self) -> None:
+        """Ends the connections that are open."""
         links = tuple(self._links)
         for link in links:
             link.cancel()

@@ -156,7 +156,6 @@ def full(directory: Path) -> Iterator[None]:
         subprocess.run(["umount", str(directory)], check=True)
 
 
-@pytest.mark.xfail(reason="service/lock.py: its note of who holds the lock fails on a full disk", strict=True)
 def test_a_full_disk_is_said_and_costs_neither_the_ledgers_record_nor_a_stack_trace(place: Place) -> None:
     with full(place.state_dir):
         done = icekeeper("run", config=place.config())
