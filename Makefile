@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
 
 test: check
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --durations=15 $(ARGS)
 
 test-full: check
 	$(BIN)/pytest -m 'full or not full' $(ARGS)

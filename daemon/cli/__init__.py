@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 
@@ -14,7 +15,7 @@ from daemon.cli.ledger import history, migrate
 from daemon.cli.operators import ack, pause_nights, unpause
 from daemon.cli.programs import demo, serve
 from daemon.cli.runs import audit, compact, expire, plan, run
-from daemon.cli.shared import CANNOT_START, USAGE, complain
+from daemon.cli.shared import CANCELLED, CANNOT_START, USAGE, complain
 from daemon.core.errors import ConfigError, IcekeeperError
 
 
@@ -34,7 +35,16 @@ for command in (*_TABLES, *_RECORDS, *_HOUSE):
 def main() -> None:
     """The command `icekeeper`."""
     try:
-        cli()
+        # Click's own way says how a command is used before it says what is wrong.
+        sys.exit(cli(prog_name="icekeeper", standalone_mode=False))
+    except click.UsageError as exc:
+        _complain_of_usage(exc)
+        sys.exit(USAGE)
+    except click.ClickException as exc:
+        click.echo(f"icekeeper: {exc.format_message()}", err=True)
+        sys.exit(CANNOT_START)
+    except click.Abort:
+        sys.exit(CANCELLED)
     except ConfigError as exc:
         complain(exc)
         sys.exit(USAGE)
@@ -45,9 +55,27 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(CANNOT_START)
     except OSError as exc:
-        click.echo(f"icekeeper: {exc.strerror or exc}: {exc.filename or 'a system call'}", err=True)
+        click.echo(f"icekeeper: {exc.filename or 'a system call'}: {exc.strerror or exc}. {_what_to_do(exc)}", err=True)
         sys.exit(CANNOT_START)
     except Exception as exc:  # exit code 1 would say that the audit found something
-        traceback.print_exc()
         click.echo(f"icekeeper: an unexpected error, please report it: {type(exc).__name__}: {exc}", err=True)
+        traceback.print_exc()
         sys.exit(CANNOT_START)
+
+
+def _complain_of_usage(error: click.UsageError) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the help
+        error.show()
+        return
+    command = error.ctx.command_path if error.ctx is not None else "icekeeper"
+    click.echo(f"icekeeper: {error.format_message()}", err=True)
+    click.echo(f"    `{command} --help` says what there is", err=True)
+
+
+def _what_to_do(error: OSError) -> str:
+    """Of files and directories: the other parts' errors have been translated."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free space in its file system"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Let this user write there, or set state_dir to where it may"
+    return "Look at what stands there; state_dir has to be a directory"

@@ -89,7 +89,7 @@ def _run(
     from daemon.service import console, logs, pause
     from daemon.service.reports import report_document
     from daemon.service.runs import EXIT_CODES, execute, make_order
-    from daemon.service.session import require_ledger, session
+    from daemon.service.session import require_start, session
 
     settings = invocation.settings()
     order = make_order(
@@ -107,7 +107,7 @@ def _run(
     async def work() -> int:
         async with session(settings) as services:
             if record:
-                await require_ledger(services)
+                await require_start(services)
             with console.ProgressBar(screen) as bar:
                 done = await execute(services, order, bar.observe, record=record)
         if invocation.as_json:

@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 
-from daemon.core.errors import ConfigError, IcekeeperError
+from daemon.core.errors import ConfigError, IcekeeperError, TransientError
 from daemon.core.model import Stage
 from daemon.core.reasons import Reason
 from daemon.settings import Settings, find_config, load
 
-FAILED, USAGE, CANNOT_START = 1, 2, 4
+FAILED, USAGE, CANNOT_START, CANCELLED = 1, 2, 4, 130
 # No table has rows of before; and it keeps clear of what datetime can't express.
 _FIRST_YEAR = 1970
 
@@ -115,7 +115,7 @@ def exit_with(work: Callable[[], Awaitable[int]]) -> None:
         try:
             return await work()
         except asyncio.CancelledError:
-            return 130  # before a run could begin
+            return CANCELLED  # before a run could begin
 
     sys.exit(asyncio.run(guarded()))
 
@@ -125,7 +125,15 @@ def print_json(document: Any) -> None:
 
 
 def complain(error: IcekeeperError) -> None:
-    for line in error.problems if isinstance(error, ConfigError) else [str(error)]:
+    """Says on stderr what is wrong and, in the same line, what to do about it."""
+    for line in error.problems if isinstance(error, ConfigError) else [_told(error)]:
         click.echo(f"icekeeper: {line}", err=True)
     if not isinstance(error, ConfigError) and error.reason is not Reason.UNEXPECTED:
         click.echo(f"    {error.reason}: {error.reason.advice}", err=True)
+
+
+def _told(error: IcekeeperError) -> str:
+    if not isinstance(error, TransientError):  # it says itself what to do
+        return str(error)
+    what_to_do = error.reason.advice.partition(": ")[2]
+    return f"{error}. {what_to_do[:1].upper()}{what_to_do[1:].rstrip('.')}"

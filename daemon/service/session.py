@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.sql.migrations import pending
-from daemon.core.errors import PermanentError
+from daemon.core.errors import IcekeeperError, PermanentError
 from daemon.core.reasons import Reason
+from daemon.service import console
+from daemon.service.lock import run_lock
 from daemon.service.parts import Services, build, spark_options
 from daemon.settings import Settings
+
+# Spark copies its jars there when it starts.
+_LEAST_SPACE = 200 * 1024**2
+# What Spark's package resolver (Ivy) says of jars that it can't get.
+_NOT_FETCHED = re.compile(r"unresolved dependency|download failed|Server access error")
 
 
 @asynccontextmanager
@@ -25,12 +35,42 @@ async def session(settings: Settings) -> AsyncIterator[Services]:
         await engine.stop()
 
 
-async def require_ledger(services: Services) -> None:
-    """Raises where PostgreSQL does not answer or lacks icekeeper's tables: a night whose results go nowhere is none."""
-    postgres = services.settings.postgres
-    missing = await pending(postgres.dsn, postgres.secret())
+async def require_start(services: Services) -> None:
+    """Raises where a run can't begin, or its results would go nowhere; what is cheap to ask is asked first.
+
+    Where Spark does not start, that is said at once: within the run it is found by each task, and tried again.
+    """
+    settings = services.settings
+    with run_lock(settings.state_dir):  # the run takes it again: until then Spark has to be there
+        pass
+    missing = await pending(settings.postgres.dsn, settings.postgres.secret())
     if missing:
         raise PermanentError(
             f"the ledger's tables are missing or old ({', '.join(missing)}): run `icekeeper migrate`",
             reason=Reason.LEDGER_DOWN,
         )
+    trouble = _full(settings.state_dir) or await _not_started(services.engine)
+    if trouble is not None:
+        console.stderr().print(f"icekeeper: {trouble}", markup=False, soft_wrap=True)
+
+
+def _full(state_dir: Path) -> str | None:
+    free, least = shutil.disk_usage(state_dir).free // 1024**2, _LEAST_SPACE // 1024**2
+    if free >= least:
+        return None
+    there = f"state_dir {state_dir} has {free} MiB free, and Spark needs {least} there to start"
+    return f"{there}: free space in its file system, or set state_dir to another"
+
+
+async def _not_started(engine: SparkEngine) -> str | None:
+    try:
+        with console.stderr().status("starting Spark; the first start fetches its jars"):
+            await engine.start()
+    except IcekeeperError as exc:
+        if _NOT_FETCHED.search(str(exc)) is None:
+            return str(exc)
+        return (
+            "Spark's jars could not be fetched: let this host reach a Maven repository, or put the "
+            f"jars on this host and name them in spark.jars. {exc}"
+        )
+    return None

@@ -108,6 +108,7 @@ def test_a_slot_that_comes_due_in_a_pause_waits_and_begins_when_that_is_over(wor
     base = "http://" + yaml.safe_load(config.read_text())["http"]["listen"]
     assert icekeeper("migrate", config=config).returncode == 0
     edit(config, spark=NO_SPARK)
+    (tmp_path / "state").mkdir(mode=0o700)  # as the daemon makes it
     assert icekeeper("pause", "--note", "moving the warehouse", config=config).returncode == 0
 
     with running("serve", config=config, log=log, at=SHORTLY_BEFORE) as daemon:
