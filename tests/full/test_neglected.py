@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from daemon.sandbox import Sandbox, World, WorldSpec
-from tests.conftest import COINBASE, GOLD, SLOT, write_settings
+from tests.conftest import COINBASE, SLOT, write_settings
 from tests.process.program import children, document, icekeeper, running
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(3600)]
@@ -28,11 +28,11 @@ MIB = 1024**2
 HEAP_MIB, BESIDE_MIB, PYTHON_MIB = 1024, 600, 300
 
 
-@pytest.fixture(scope="module", params=[COINBASE, GOLD], ids=["31 partitions", "6 partitions"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
     """30 days of 15-minute commits, 14 files each: 2,880 snapshots and manifests, 40,320 files."""
     spec = WorldSpec(
-        now=SLOT, days=30, name="neglected", tables=(request.param,), files_per_commit=14, rows_per_file=10,
+        now=SLOT, days=30, name="neglected", tables=(COINBASE,), files_per_commit=14, rows_per_file=10,
         symbols=34, old_snapshots=0,
     )  # fmt: skip
     with Sandbox.from_cache(CACHE, spec) as box:
@@ -118,4 +118,6 @@ def test_a_neglected_table_reaches_its_shape_in_bounded_nights(world: World, tmp
     assert world.rows_iceberg(table) == rows
 
     quiet = icekeeper("run", "--slot", SLOT.isoformat(), "--stage", "compact", "--json", config=config)
-    assert document(quiet)["tasks"][0]["duration_s"] < 5
+    (task,) = document(quiet)["tasks"]
+    assert task["outcome"] == "skipped"
+    assert task["duration_s"] < 30, "a table in its shape is known by its metadata, in a JVM just started"
