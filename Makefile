@@ -1,13 +1,15 @@
 # Everything runs in a virtual environment of its own, made from the pinned and hashed constraints.txt.
 #   make demo    a whole night on a lakehouse of embedded parts
 #   make test    format, lint, types, import rules, and the tests
-#   make test-full   the same, with the big worlds: an hour and more
+#   make test-packaging   builds the container image and boots a system with the unit (root, Debian)
+#   make chaos   hurts the program at random: RUNS=200 SEED=1
+#   make test-full   all of these, with the big worlds: hours
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-full check lint unit lock clean
+.PHONY: demo test test-full test-packaging chaos check lint unit lock clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
@@ -15,8 +17,11 @@ demo: $(READY)
 test: check
 	$(BIN)/pytest --durations=15 $(ARGS)
 
+test-packaging: $(READY)
+	$(BIN)/pytest -m packaging $(ARGS)
+
 test-full: check
-	$(BIN)/pytest -m 'full or not full' $(ARGS)
+	$(BIN)/pytest -m 'full or packaging or not full' $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -152,7 +152,7 @@ class _Run:
         self.tasks.append(end.result)
         if end.audit is not None:
             self.audits.append(end.audit)
-        self._emit(TaskEnded(end.result))
+        self._emit(TaskEnded(end.result, end.audit))
 
     def _failed_alike(self) -> list[StageResult]:
         """The latest tasks that failed for one and the same part that is down, the last one first."""

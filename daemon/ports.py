@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from daemon.core.history import PastRun
 from daemon.core.model import (
+    AuditResult,
     DeletedFiles,
     FileGroup,
     LakehouseCount,
@@ -19,6 +21,8 @@ from daemon.core.model import (
     RunReport,
     Slice,
     SourceCount,
+    Stage,
+    StageResult,
     TableState,
     Watermark,
     Window,
@@ -104,6 +108,31 @@ class Surroundings(Protocol):
 
     def disks(self) -> tuple[Disk, ...]:
         """The file systems on this host that the work needs."""
+
+
+class Journal(Protocol):
+    """What this host knows of its slots and runs, on its own disk: every record goes there first, and on from there.
+
+    Each method returns when its record is on the disk. PermanentError `disk_low` where there is no room for it.
+    """
+
+    async def open_run(self, opening: RunOpening) -> None:
+        """A run begins."""
+
+    async def start_task(self, run_id: UUID, stage: Stage, table: str) -> None:
+        """The run works on this task from now on: should the process die, it was at this one."""
+
+    async def end_task(self, run_id: UUID, result: StageResult, audit: AuditResult | None) -> None:
+        """The task ended; `audit` is its row."""
+
+    async def close_run(self, report: RunReport) -> None:
+        """The run ended, and waits to be shipped. Of a slot's run any outcome but `interrupted` closes the slot."""
+
+    async def unfinished(self) -> tuple[PastRun, ...]:
+        """The runs without an outcome, oldest first. Who holds the run lock knows that their processes have died."""
+
+    async def slot_runs(self, slot: datetime) -> tuple[PastRun, ...]:
+        """The runs of a slot but operators' own (`manual`), oldest first, whatever became of them."""
 
 
 class Ledger(Protocol):

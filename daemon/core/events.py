@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from daemon.core.model import RunOpening, RunReport, Stage, StageResult
+from daemon.core.model import AuditResult, RunOpening, RunReport, Stage, StageResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,10 @@ class TaskProgressed:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
+    """`audit` is the row of an audit that was made."""
+
     result: StageResult
+    audit: AuditResult | None = None
 
 
 @dataclass(frozen=True, slots=True)

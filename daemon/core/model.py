@@ -314,6 +314,7 @@ class RunOpening:
     settings_hash: str
     stages: tuple[Stage, ...]
     tables: tuple[str, ...]
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

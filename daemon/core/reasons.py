@@ -50,6 +50,10 @@ class Reason(StrEnum):
         "budget",
         "The run's max_duration was used up: the next night goes on; raise run.max_duration if it repeats.",
     )
+    PROCESS_DIED = (
+        "process_died",
+        "The process died twice over this task: look at the host's memory and spark.log, then run the task by hand.",
+    )
     CANCELLED = "cancelled", "An operator or a shutdown ended it: run the slot again when it suits."
     ENGINE_DOWN = "engine_down", "Spark's JVM is gone or does not start: read spark.log in the state directory."
     ENGINE_OUT_OF_MEMORY = (
