@@ -18,7 +18,7 @@ from daemon.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, Task
 from daemon.core.model import AuditResult, RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
 from daemon.core.policy import RunPolicy, TablePolicy
 from daemon.core.reasons import Reason
-from daemon.core.verdict import fold
+from daemon.core.resuming import Before
 from daemon.stages.context import Clocks, Parts, TaskContext
 from daemon.task import Task, TaskEnd
 
@@ -44,12 +44,14 @@ class Order:
     window_hours: int | None = None
     settings_hash: str = ""
     policy: RunPolicy = field(default_factory=RunPolicy)
+    host: str = ""
+    before: Before = field(default_factory=Before)
 
     def work(self) -> Iterator[tuple[Stage, TablePolicy]]:
-        """Stage by stage, table by table; a table without a source has no audit."""
+        """Stage by stage, table by table; no audit where there is no source, or where the slot's audit stands."""
         for stage in (stage for stage in Stage if stage in self.stages):
             for policy in self.tables:
-                if stage is not Stage.AUDIT or policy.audit is not None:
+                if stage is not Stage.AUDIT or (policy.audit is not None and policy.name not in self.before.counted):
                     yield stage, policy
 
 
@@ -67,6 +69,7 @@ async def run_night(order: Order, parts: Parts, emit: Subscriber, tables_lock: a
         settings_hash=order.settings_hash,
         stages=order.stages,
         tables=tuple(policy.name for policy in order.tables),
+        host=order.host,
     )
     run = _Run(order, parts, emit, tables_lock, deadline=started_at + order.policy.max_duration)
     with bound_contextvars(run_id=str(order.run_id), slot=order.slot.isoformat()):
@@ -74,7 +77,7 @@ async def run_night(order: Order, parts: Parts, emit: Subscriber, tables_lock: a
         emit(RunStarted(opening))
         try:
             await run.work()
-            outcome = fold(run.tasks, (audit.status for audit in run.audits))
+            outcome = order.before.fold(run.tasks, run.audits)
         except asyncio.CancelledError as exc:
             outcome = RunOutcome.CANCELLED if exc.args == (BY_OPERATOR,) else RunOutcome.INTERRUPTED
             # The cancellation is answered by this report, so it must not strike again at the caller's next await.
@@ -137,6 +140,9 @@ class _Run:
                     raise
 
     async def _end_of(self, task: Task, down: list[StageResult]) -> TaskEnd:
+        if (task.stage, task.policy.name) in self._order.before.deadly:
+            text = "not tried again: the process died twice while it was under way"
+            return task.fail(PermanentError(text, reason=Reason.PROCESS_DIED))
         if task.context.until is not None and task.started_at >= task.context.until:
             return task.hold(Reason.BUDGET, "the run's max_duration is used up")
         if len(down) >= 2 and down[0].stage is task.stage:

@@ -9,7 +9,7 @@ from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 from pyspark.errors import PySparkException
 from pyspark.errors.exceptions.captured import CapturedException
 
-from daemon.core.errors import IcekeeperError, PermanentError, TransientError
+from daemon.core.errors import CredentialsExpired, IcekeeperError, PermanentError, TransientError
 from daemon.core.reasons import Reason
 from daemon.core.secrets import hide_in_text
 
@@ -32,7 +32,7 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
         (r"Still referenced by refs", Reason.CONFLICT, True),
         (r"NotAuthorizedException|ForbiddenException|AccessControlException", Reason.ACCESS_DENIED, False),
         (r"password authentication failed|no password was provided|permission denied", Reason.ACCESS_DENIED, False),
-        (r"no pg_hba\.conf entry|AccessDenied|ExpiredToken|token has expired", Reason.ACCESS_DENIED, False),
+        (r"no pg_hba\.conf entry|AccessDenied", Reason.ACCESS_DENIED, False),
         (r"\(Service: S3, Status Code: 40[13]|InvalidAccessKeyId|SignatureDoesNotMatch", Reason.ACCESS_DENIED, False),
         (r"Unable to load credentials", Reason.ACCESS_DENIED, False),
         (r"NotFoundException|NoSuchKey|FileNotFound", Reason.FILE_MISSING, False),
@@ -45,6 +45,10 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
         (r"RuntimeIOException|java\.io\.IOException|UncheckedIOException", Reason.STORAGE_DOWN, True),
     )
 )
+# AWS's codes for temporary credentials and what REST catalogs say of a token that ran out.
+_EXPIRED = re.compile(
+    r"ExpiredToken|RequestExpired|token (?:has |is )?expired|credentials? (?:have|has|is|are) expired", re.I
+)
 _MAX_LINKS = 20
 _MAX_MESSAGE = 400
 
@@ -56,6 +60,8 @@ def translate(error: BaseException, where: str | None = None) -> IcekeeperError:
     if is_engine_gone(error):
         return TransientError(f"the JVM is gone ({type(error).__name__})", reason=Reason.ENGINE_DOWN, where=where)
     links = list(_chain(error))
+    if expired := [link for link in links if _EXPIRED.search(link)]:
+        return CredentialsExpired(_message(_telling(_EXPIRED, expired), _root(links)), where=where)
     for pattern, reason, again in _RULES:
         matching = [link for link in links if pattern.search(link)]
         if matching:

@@ -8,20 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import signal
 import subprocess
+import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import structlog
 from pyspark import SparkConf, SparkContext
-from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from daemon.adapters.java_errors import is_engine_gone, translate
 from daemon.adapters.java_stacks import Overdue, stacks, waited_for
+from daemon.adapters.spark_launch import connect, forget, spawn
 from daemon.adapters.spark_options import (
     SparkOptions,
     clear_scratch,
@@ -31,7 +35,7 @@ from daemon.adapters.spark_options import (
     write_properties,
 )
 from daemon.adapters.spark_process import EXIT_OUT_OF_MEMORY, errors_since, left, not_started
-from daemon.core.errors import IcekeeperError, TransientError
+from daemon.core.errors import CredentialsExpired, IcekeeperError, TransientError
 from daemon.core.reasons import Reason
 
 T = TypeVar("T")
@@ -49,14 +53,24 @@ CANCEL_EVERY_S = 0.3
 STACKS_S = 3.0
 
 
+class Loss(StrEnum):
+    """Why a session had to be rebuilt."""
+
+    DIED = "died"
+    OUT_OF_MEMORY = "out_of_memory"
+    HUNG = "hung"
+
+
 class SparkEngine:
     """One session, used by one call at a time. Start is lazy: the first call, or `start`, brings the JVM up."""
 
     def __init__(self, options: SparkOptions) -> None:
         self.options = options
-        # Sessions that had to be rebuilt because the one before was lost.
-        self.restarts = 0
-        self._lost = False
+        # Sessions that were lost, by why: each was rebuilt by whoever needed one next.
+        self.losses: Counter[Loss] = Counter()
+        self._started_at = 0.0
+        # Its credentials have run out: whoever comes next gets a session that asks for new ones.
+        self._stale = False
         self._turn = asyncio.Lock()
         self._thread = _new_thread()
         self._starting: Future[None] | None = None
@@ -73,6 +87,20 @@ class SparkEngine:
     @property
     def jvm_pid(self) -> int | None:
         return self._jvm.pid if self._jvm is not None and self._jvm.poll() is None else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call, a start or an end is under way."""
+        return self._turn.locked()
+
+    @property
+    def age(self) -> timedelta | None:
+        """How long the session has been up; None where there is none."""
+        return timedelta(seconds=time.monotonic() - self._started_at) if self.up else None
+
+    @property
+    def restarts(self) -> int:
+        return self.losses.total()
 
     async def start(self) -> None:
         """Brings the session up if it isn't. TransientError `engine_down`, PermanentError where no Java fits."""
@@ -101,12 +129,23 @@ class SparkEngine:
             except asyncio.CancelledError:
                 await _to_its_end(self._stop_work(tag, done))
                 raise
+            except CredentialsExpired:
+                self._stale = True
+                raise
             except IcekeeperError:
                 raise
             except Exception as exc:
                 if is_engine_gone(exc):
                     raise await self._lost_session(where) from exc
                 raise translate(exc, where) from exc
+
+    async def check(self, timeout: timedelta) -> None:
+        """Asks the session for a sign of life: one that has died is rebuilt, one that hangs is killed.
+
+        Raises like `run`. A session that is at work is left alone: its call has a deadline of its own.
+        """
+        if not self.busy:
+            await self.run(lambda spark: spark._jvm.System.nanoTime(), timeout=timeout)  # type: ignore[union-attr]
 
     async def use(self, options: SparkOptions) -> None:
         """Takes other options over: where they differ, the session ends, and the next call starts one by them."""
@@ -123,26 +162,37 @@ class SparkEngine:
 
     async def stop(self) -> None:
         """Ends the session and its JVM; there is none afterwards, whatever state it was in."""
+        if self._starting is not None and self._spark is None:
+            self.abort()  # nobody waits for a start any more, and it may take minutes
         async with self._turn:
             await self._end_session()
             self._thread.shutdown(wait=False)
+
+    def abort(self) -> None:
+        """Kills the JVM, at once and whatever it does; who waits for it hears that it is gone."""
+        if self._jvm is not None:
+            self._jvm.kill()
 
     # --- inside the turn
 
     async def _ensure_started(self) -> None:
         await self._settle_start()
+        if self._stale:
+            log.info("engine_recycled", why="its credentials have expired")
+            await self._end_session()
         if self.up:
             return
-        if self._lost or self._jvm is not None:
-            self.restarts += 1
+        if self._jvm is not None:  # it died while nobody asked it for anything
+            self._note_loss(_why(self._jvm.poll()))
         self._discard()
         starting = self._starting = self._thread.submit(self._start_session)
         # Cancelled or out of time, the start goes on in its thread; whoever comes next settles it first.
         try:
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(starting)), START_TIMEOUT.total_seconds())
         except TimeoutError as exc:
-            raise TransientError("Spark did not start in time", reason=Reason.ENGINE_DOWN) from exc
-        self._lost = False
+            self.abort()
+            text = f"Spark did not start within {START_TIMEOUT.total_seconds():.0f} s; see {self.options.log}"
+            raise TransientError(text, reason=Reason.ENGINE_DOWN) from exc
         log.info("engine_started", master=self.options.master, jvm_pid=self.jvm_pid)
 
     async def _settle_start(self) -> None:
@@ -164,15 +214,11 @@ class SparkEngine:
             raise not_started(str(exc), options) from exc
         properties = options.scratch / "icekeeper.properties"
         conf = spark_conf(options)
-        os.environ["PYSPARK_SUBMIT_ARGS"] = f"--properties-file '{properties}' pyspark-shell"
         said_before = options.log.stat().st_size if options.log.exists() else 0
         try:
             write_properties(conf, properties)
-            with options.log.open("ab") as output:
-                # A session of its own, so that a signal to our group does not reach the JVM; it watches its stdin.
-                popen = {"stdout": output, "stderr": output, "start_new_session": True}
-                gateway = launch_gateway(popen_kwargs=popen)  # type: ignore[no-untyped-call]
-            self._jvm = gateway.proc
+            self._jvm, said_at = spawn(options, properties)
+            gateway = connect(self._jvm, said_at)
             settings = SparkConf(loadDefaults=False).setAll(list(conf.items()))
             session = SparkSession(SparkContext(conf=settings, gateway=gateway))
             for key, value in options.session_conf.items():
@@ -183,6 +229,7 @@ class SparkEngine:
             raise not_started(f"{java.origin} (Java {java.major}): {said}; see {options.log}", options) from exc
         finally:
             properties.unlink(missing_ok=True)
+        self._started_at = time.monotonic()
         self._spark = session
 
     def _call(self, work: Callable[[SparkSession], T], tag: str, where: str | None) -> T:
@@ -225,7 +272,7 @@ class SparkEngine:
                 await asyncio.wait([cancelling], timeout=STACKS_S)
             return done.exception() is None
         log.error("engine_killed", why="work did not stop when it was cancelled", grace_s=CANCEL_GRACE_S)
-        self._lost = True
+        self._note_loss(Loss.HUNG)
         self._kill()
         await asyncio.wait([done], timeout=CANCEL_GRACE_S)
         if done.done():
@@ -261,13 +308,18 @@ class SparkEngine:
     async def _lost_session(self, where: str | None) -> TransientError:
         """What to say of a JVM whose connection broke; it is dead afterwards."""
         code = await asyncio.to_thread(left, self._jvm) if self._jvm is not None else None
-        self._lost = True
+        loss = self._note_loss(_why(code))
         self._kill()
-        if code == EXIT_OUT_OF_MEMORY:
+        if loss is Loss.OUT_OF_MEMORY:
             text, reason = f"the JVM ran out of its {self.options.driver_memory} of heap", Reason.ENGINE_OUT_OF_MEMORY
         else:
-            text, reason = f"the JVM is gone (exit code {code})", Reason.ENGINE_DOWN
+            text, reason = f"the JVM is gone ({_said(code)})", Reason.ENGINE_DOWN
         return TransientError(text, reason=reason, where=where)
+
+    def _note_loss(self, why: Loss) -> Loss:
+        self.losses[why] += 1
+        log.error("engine_lost", why=why, jvm_pid=self._jvm.pid if self._jvm is not None else None)
+        return why
 
     async def _end_session(self) -> None:
         await self._settle_start()
@@ -280,12 +332,11 @@ class SparkEngine:
                 self._jvm.stdin.close()  # that is how it is told to leave
                 await asyncio.to_thread(left, self._jvm)
         self._kill()
-        self._lost = False
+        self._stale = False
         clear_scratch(self.options)
 
     def _kill(self) -> None:
-        jvm = self._jvm or getattr(SparkContext._gateway, "proc", None)
-        if jvm is not None:
+        if (jvm := self._jvm) is not None:
             if jvm.stdin is not None:
                 jvm.stdin.close()
             jvm.kill()
@@ -293,19 +344,20 @@ class SparkEngine:
         self._discard()
 
     def _discard(self) -> None:
-        """Forgets a session whose JVM is gone: PySpark keeps it in class attributes and would hand it out again."""
-        gateway = SparkContext._gateway
-        if gateway is not None:
-            try:
-                gateway.shutdown()
-            except Exception as exc:  # there is nobody at the other end
-                log.debug("gateway_shutdown_failed", error=str(exc))
-        SparkContext._gateway = None
-        SparkContext._jvm = None
-        SparkContext._active_spark_context = None
-        SparkSession._instantiatedSession = None
+        forget()
         self._spark = None
         self._jvm = None
+
+
+def _why(exit_code: int | None) -> Loss:
+    return Loss.OUT_OF_MEMORY if exit_code == EXIT_OUT_OF_MEMORY else Loss.DIED
+
+
+def _said(exit_code: int | None) -> str:
+    """An exit code in words: who was killed from outside has a negative one."""
+    if exit_code == -signal.SIGKILL:
+        return "killed; if nobody did it by hand, the host or the container ran out of memory"
+    return f"exit code {exit_code}"
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -32,6 +32,12 @@ class TransientError(IcekeeperError):
     """It may work when tried again: a lost connection, a commit conflict, a crashed engine."""
 
 
+class CredentialsExpired(TransientError):
+    """Credentials that were good have run out: a new session asks for new ones."""
+
+    default_reason = Reason.ACCESS_DENIED
+
+
 class PermanentError(IcekeeperError):
     """Trying again changes nothing: a missing table, refused credentials, a result that does not verify."""
 

@@ -52,7 +52,7 @@ class Reason(StrEnum):
     )
     PROCESS_DIED = (
         "process_died",
-        "The process died twice over this task: look at the host's memory and spark.log, then run the task by hand.",
+        "The process died over this task: look at the host's memory and spark.log; after two deaths it is left alone.",
     )
     CANCELLED = "cancelled", "An operator or a shutdown ended it: run the slot again when it suits."
     ENGINE_DOWN = "engine_down", "Spark's JVM is gone or does not start: read spark.log in the state directory."

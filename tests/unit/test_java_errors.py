@@ -70,7 +70,7 @@ CASES = [
                                      "(Service: S3, Status Code: 403, Request ID: 1)")]),
     (Reason.CLOCK_SKEW, False, [(GLUE, "Signature expired: 20260218T020000Z is now earlier than 20260218T021000Z")]),
     (Reason.ACCESS_DENIED, False, [(S3, "Forbidden (Service: S3, Status Code: 403, Request ID: 1)")]),
-    (Reason.ACCESS_DENIED, False, [(S3, "The provided token has expired. (Service: S3, Status Code: 400)")]),
+    (Reason.ACCESS_DENIED, True, [(S3, "The provided token has expired. (Service: S3, Status Code: 400)")]),
     (Reason.ACCESS_DENIED, False, [(f"{ICEBERG}.ForbiddenException", "Forbidden: no")]),
     (Reason.ACCESS_DENIED, False, [("org.postgresql.util.PSQLException", "FATAL: no pg_hba.conf entry for host")]),
     (Reason.ACCESS_DENIED, False, [("java.io.FileNotFoundException", "/warehouse/t (Permission denied)")]),
