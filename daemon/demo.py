@@ -21,9 +21,10 @@ from daemon.core.calendar import window_of
 from daemon.core.model import AuditResult, AuditStatus, RunOutcome, RunReport, Stage, Trigger
 from daemon.sandbox import Sandbox, World, WorldSpec
 from daemon.service import console, logs
+from daemon.service.alone import run_alone
 from daemon.service.parts import Services, build, spark_options
 from daemon.service.plans import make_plans
-from daemon.service.runs import execute, make_order
+from daemon.service.runs import make_order
 from daemon.settings import Settings, load
 
 # What the offload loses, in hours of the audited day, and of which table.
@@ -140,10 +141,10 @@ async def _acts(stage: _Stage, settings: Settings) -> int:
 async def _night(stage: _Stage, settings: Settings, stages: tuple[Stage, ...]) -> RunReport:
     order = make_order(settings, stage.slot, Trigger.MANUAL, stages=stages)
     with console.ProgressBar(stage.screen) as bar:
-        done = await execute(stage.services, order, bar.observe)
+        done = await run_alone(stage.services, order, bar.observe)
     console.show_report(stage.screen, done.report)
-    if done.ledger_error is not None:
-        raise done.ledger_error
+    if (lost := done.not_recorded or done.not_shipped) is not None:
+        raise lost
     return done.report
 
 

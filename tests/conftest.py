@@ -24,9 +24,10 @@ from daemon.adapters.sql.migrations import migrate
 from daemon.core.events import Event
 from daemon.core.model import RunReport, Stage, TableState, TaskOutcome, Trigger
 from daemon.sandbox import Sandbox, World, WorldSpec
+from daemon.service.alone import run_alone
 from daemon.service.logs import configure
 from daemon.service.parts import Services, build, spark_options, wall_clock
-from daemon.service.runs import Executed, execute, make_order
+from daemon.service.runs import Executed, make_order
 from daemon.settings import Settings, load
 from daemon.settings.model import DEFAULT_PACKAGES
 
@@ -64,7 +65,8 @@ class Night:
     async def run(self, *stages: Stage, **options: Any) -> RunReport:
         """Like `execute`, where PostgreSQL has to have the run; its report."""
         done = await self.execute(*stages, **options)
-        assert done.ledger_error is None
+        assert done.not_recorded is None
+        assert done.not_shipped is None
         return done.report
 
     async def execute(
@@ -85,7 +87,7 @@ class Night:
             tables=tables,
             window_hours=window_hours,
         )
-        return await execute(self.services, order, self.events.append, record=record)
+        return await run_alone(self.services, order, self.events.append, record=record)
 
     def travel(self, now: datetime) -> None:
         """Sets the injected clock to an instant, where it stays."""

@@ -87,14 +87,16 @@ def _run(
     record: bool = True,
 ) -> None:
     from daemon.service import console, logs, pause
+    from daemon.service.alone import run_alone
+    from daemon.service.asking import Daemon
+    from daemon.service.control import Asked
     from daemon.service.reports import report_document
-    from daemon.service.runs import EXIT_CODES, execute, make_order
+    from daemon.service.runs import EXIT_CODES, Executed, make_order
     from daemon.service.session import require_start, session
 
     settings = invocation.settings()
-    order = make_order(
-        settings, the_slot(settings, slot), Trigger.MANUAL, stages=stages, tables=tables, window_hours=window_hours
-    )
+    the_run = the_slot(settings, slot)
+    order = make_order(settings, the_run, Trigger.MANUAL, stages=stages, tables=tables, window_hours=window_hours)
     if (paused := pause.notice(settings.state_dir)) is not None:
         click.echo(paused, err=True)
     screen = console.stderr()
@@ -104,19 +106,31 @@ def _run(
         settings.logs.level, settings.logs.format, settings.state_dir if record else None, console_level=quiet
     )
 
-    async def work() -> int:
+    async def done_here() -> Executed:
         async with session(settings) as services:
             if record:
                 await require_start(services)
             with console.ProgressBar(screen) as bar:
-                done = await execute(services, order, bar.observe, record=record)
+                return await run_alone(services, order, bar.observe, record=record)
+
+    async def work() -> int:
+        daemon = await Daemon.find(settings.state_dir)
+        if daemon is None:
+            done = await done_here()
+        else:
+            asked = Asked(slot=the_run, stages=stages, tables=tables, window_hours=window_hours, record=record)
+            with console.ProgressBar(screen, "the daemon begins") as bar:
+                done = await daemon.run(asked, bar.observe)
         if invocation.as_json:
             print_json(report_document(done.report))
         else:
             console.show_report(console.stdout(), done.report)
-        if done.ledger_error is not None:
-            complain(done.ledger_error)
+        if done.not_recorded is not None:
+            complain(done.not_recorded)
             return CANNOT_START
+        if done.not_shipped is not None:
+            complain(done.not_shipped)
+            click.echo(f"    the run is kept in {settings.state_dir} until PostgreSQL takes it", err=True)
         return EXIT_CODES[done.report.outcome]
 
     exit_with(work)
@@ -124,24 +138,25 @@ def _run(
 
 def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], tables: tuple[str, ...]) -> None:
     from daemon.service import console, logs
+    from daemon.service.asking import Daemon
+    from daemon.service.control import Asked
     from daemon.service.plans import make_plans
     from daemon.service.reports import plan_document
     from daemon.service.runs import make_order
     from daemon.service.session import session
 
     settings = invocation.settings()
-    order = make_order(
-        settings,
-        the_slot(settings, slot),
-        Trigger.MANUAL,
-        stages=stages,
-        tables=tables,
-    )
+    the_run = the_slot(settings, slot)
+    order = make_order(settings, the_run, Trigger.MANUAL, stages=stages, tables=tables)
     logs.configure(settings.logs.level, settings.logs.format, None, console_level="warning")
 
     async def work() -> int:
-        async with session(settings) as services:
-            plans, errors = await make_plans(order, services.parts)
+        daemon = await Daemon.find(settings.state_dir)
+        if daemon is not None:
+            plans, errors = await daemon.plan(Asked(slot=the_run, stages=stages, tables=tables))
+        else:
+            async with session(settings) as services:
+                plans, errors = await make_plans(order, services.parts)
         if invocation.as_json:
             print_json(plan_document(order.slot, plans, errors))
         else:

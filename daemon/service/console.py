@@ -63,7 +63,8 @@ def stdout() -> Console:
 class ProgressBar:
     """Follows a run on a terminal: a bar over its tasks, and a line for each that ended. Silent elsewhere."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, first: str = "starting Spark") -> None:
+        """`first` is shown until the run begins."""
         self._console = console
         self._progress = Progress(
             SpinnerColumn(),
@@ -75,7 +76,7 @@ class ProgressBar:
             console=console,
             transient=True,
         )
-        self._bar = self._progress.add_task("starting Spark", stage="", total=None)
+        self._bar = self._progress.add_task(first, stage="", total=None)
 
     def __enter__(self) -> ProgressBar:
         if self._console.is_terminal:

@@ -23,16 +23,29 @@ def make_state_dir(state_dir: Path) -> None:
 
 @contextmanager
 def run_lock(state_dir: Path) -> Iterator[None]:
-    """Holds the lock of `state_dir`, or raises RunLockHeld with the holder's process id."""
-    make_state_dir(state_dir)
-    path = state_dir / "run.lock"
+    """Holds the lock of whoever runs something, or raises RunLockHeld with the holder's process id."""
+    with _held(state_dir / "run.lock", "another run is under way", "wait for its end"):
+        yield
+
+
+@contextmanager
+def daemon_lock(state_dir: Path) -> Iterator[None]:
+    """Holds the lock of the one daemon that a state directory has, or raises RunLockHeld."""
+    advice = "stop it, or give this one a state_dir of its own"
+    with _held(state_dir / "daemon.lock", "another daemon serves this state_dir", advice):
+        yield
+
+
+@contextmanager
+def _held(path: Path, what: str, advice: str) -> Iterator[None]:
+    make_state_dir(path.parent)
     holder = path.with_suffix(".pid")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout as exc:
         pid = holder.read_text().strip() if holder.exists() else "unknown"
-        raise RunLockHeld(f"another run is under way (process {pid}, {path}): wait for its end") from exc
+        raise RunLockHeld(f"{what} (process {pid}, {path}): {advice}") from exc
     try:
         with suppress(OSError):  # on a full disk; the lock is held all the same, only its holder is not told
             holder.write_text(f"{os.getpid()}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,13 +15,16 @@ from uuid import UUID, uuid4
 import structlog
 
 from daemon.core.errors import ConfigError, IcekeeperError
-from daemon.core.events import Event, RunStarted, Subscriber
+from daemon.core.events import Event, Subscriber
 from daemon.core.model import RunOutcome, RunReport, Stage, Trigger
 from daemon.core.policy import TablePolicy
+from daemon.core.resuming import Before
 from daemon.night import Order, run_night
+from daemon.ports import Clock, Journal
 from daemon.service.lock import run_lock
 from daemon.service.logs import run_log_path
 from daemon.service.parts import Services
+from daemon.service.recording import Recording, settle_unfinished
 from daemon.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -28,10 +32,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A run that ended, and whether PostgreSQL has it; `ledger_error` says why not."""
+    """A run that ended. `not_recorded` says why it is not on this disk, `not_shipped` why not yet in PostgreSQL."""
 
     report: RunReport
-    ledger_error: IcekeeperError | None = None
+    not_recorded: IcekeeperError | None = None
+    not_shipped: IcekeeperError | None = None
 
 
 def make_order(
@@ -42,6 +47,7 @@ def make_order(
     stages: tuple[Stage, ...] = tuple(Stage),
     tables: tuple[str, ...] = (),
     window_hours: int | None = None,
+    before: Before | None = None,
 ) -> Order:
     """The order for a slot with the settings frozen into it. ConfigError where a table is unknown or disabled."""
     return Order(
@@ -53,6 +59,8 @@ def make_order(
         window_hours=window_hours,
         settings_hash=settings.digest(),
         policy=settings.run_policy(),
+        host=socket.gethostname(),
+        before=before or Before(),
     )
 
 
@@ -72,52 +80,54 @@ async def execute(
     services: Services,
     order: Order,
     emit: Subscriber,
+    journal: Journal | None,
     *,
     tables_lock: asyncio.Lock | None = None,
-    record: bool = True,
 ) -> Executed:
     """Runs the order under the host's run lock. RunLockHeld where another run is under way.
 
-    `record` False is a dry run: the ledger is not told.
+    `journal` None is a dry run: nothing is recorded. What was recorded is not yet in PostgreSQL: shipping it is the
+    caller's business.
     """
-    state_dir = services.settings.state_dir
-    opened: list[asyncio.Task[None]] = []
+    with run_lock(services.settings.state_dir):
+        if journal is None:
+            return Executed(await run_night(order, services.parts, emit, tables_lock))
+        clock = services.parts.clock
+        await _settle(journal, clock)
+        async with Recording(journal) as recording:
 
-    def observe(event: Event) -> None:
-        # The run appears in the ledger while the first table is already worked on: PostgreSQL holds up no night.
-        if isinstance(event, RunStarted) and record:
-            opened.append(asyncio.create_task(_tell_opening(services, event)))
-        emit(event)
+            def observe(event: Event) -> None:
+                recording.observe(event)
+                emit(event)
 
-    with run_lock(state_dir):
-        report = await run_night(order, services.parts, observe, tables_lock)
-        if not record:
-            return Executed(report)
-        closing = asyncio.ensure_future(_close(services, report, opened))
+            report = await run_night(order, services.parts, observe, tables_lock)
+        closing = asyncio.ensure_future(close(journal, report))
         try:
-            return await asyncio.shield(closing)
+            error = await asyncio.shield(closing)
         except asyncio.CancelledError:
-            return await closing  # a stop that comes now must not lose the record of a night that is over
+            error = await closing  # a stop that comes now must not lose the record of a night that is over
+        return Executed(report, error)
 
 
-async def _close(services: Services, report: RunReport, opened: list[asyncio.Task[None]]) -> Executed:
-    await asyncio.gather(*opened)
+async def close(journal: Journal, report: RunReport) -> IcekeeperError | None:
+    """Records the end of a run; the error that stood in the way, if one did."""
     try:
-        await services.ledger.close_run(report, _logs(services.settings.state_dir, report.run_id))
+        await journal.close_run(report)
     except IcekeeperError as exc:
         log.error("run_not_recorded", run_id=str(report.run_id), outcome=report.outcome, error=str(exc))
-        return Executed(report, exc)
-    return Executed(report)
+        return exc
+    return None
 
 
-async def _tell_opening(services: Services, event: RunStarted) -> None:
+async def _settle(journal: Journal, clock: Clock) -> None:
     try:
-        await services.ledger.open_run(event.opening)
-    except IcekeeperError as exc:  # closing the run stores all that matters of it
-        log.warning("run_opening_not_recorded", error=str(exc))
+        await settle_unfinished(journal, clock)
+    except IcekeeperError as exc:  # of runs before: this one has its own work to do
+        log.error("dead_runs_not_settled", error=str(exc), advice=exc.reason.advice)
 
 
-def _logs(state_dir: Path, run_id: UUID) -> tuple[Mapping[str, Any], ...]:
+def logs_of(state_dir: Path, run_id: UUID) -> tuple[Mapping[str, Any], ...]:
+    """The log lines of a run, as its file has them."""
     path = run_log_path(state_dir, run_id)
     if not path.exists():
         return ()
@@ -125,7 +135,7 @@ def _logs(state_dir: Path, run_id: UUID) -> tuple[Mapping[str, Any], ...]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             lines.append(json.loads(line))
-        except ValueError:  # half a line, of a full disk: the others are no worse for it
+        except ValueError:  # half a line, of a full disk or a kill: the others are no worse for it
             continue
     return tuple(lines)
 

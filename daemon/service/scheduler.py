@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import structlog
@@ -16,9 +16,9 @@ _JOB = "night"
 
 
 class Scheduler:
-    """Calls `due(slot)` at every slot. It must not wait: it stands on the loop."""
+    """Calls `due(slot)` at every slot; what that does must be over soon: putting a slot on the queue, no more."""
 
-    def __init__(self, due: Callable[[datetime], None], clock: Clock) -> None:
+    def __init__(self, due: Callable[[datetime], Awaitable[None]], clock: Clock) -> None:
         self._due = due
         self._clock = clock
         self._scheduler = AsyncIOScheduler(timezone="UTC")
@@ -38,8 +38,10 @@ class Scheduler:
         log.info("scheduled", cron=schedule.cron, timezone=schedule.timezone, next_slot=str(self.next_slot))
 
     def stop(self) -> None:
-        # Not waiting: it would cancel nothing of ours, for the night is not its job.
-        self._scheduler.shutdown(wait=False)
+        """Fires no more; nothing happens where it never began."""
+        if self._scheduler.running:
+            # Not waiting: it would cancel nothing of ours, for the night is not its job.
+            self._scheduler.shutdown(wait=False)
 
     def _arm(self, after: datetime | None = None) -> None:
         """Sets the one next slot: the calendar knows which firings of a cron are slots, APScheduler alone doesn't."""
@@ -63,5 +65,5 @@ class Scheduler:
 
     async def _fire(self, slot: datetime) -> None:
         # A coroutine, for a plain function would be called in a thread, and the queue belongs to the loop.
-        self._due(slot)
         self._arm(after=slot)
+        await self._due(slot)

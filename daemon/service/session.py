@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.sql.migrations import pending
-from daemon.core.errors import IcekeeperError, PermanentError
+from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.reasons import Reason
 from daemon.service import console
 from daemon.service.lock import run_lock
@@ -36,14 +36,21 @@ async def session(settings: Settings) -> AsyncIterator[Services]:
 
 
 async def require_start(services: Services) -> None:
-    """Raises where a run can't begin, or its results would go nowhere; what is cheap to ask is asked first.
+    """Raises where a run can't begin, or its results would be refused; what is cheap to ask is asked first.
 
     Where Spark does not start, that is said at once: within the run it is found by each task, and tried again.
     """
     settings = services.settings
     with run_lock(settings.state_dir):  # the run takes it again: until then Spark has to be there
         pass
-    missing = await pending(settings.postgres.dsn, settings.postgres.secret())
+    try:
+        missing = await pending(settings.postgres.dsn, settings.postgres.secret())
+    except TransientError as exc:  # maintenance goes on without it: what it should know waits in the spool
+        say = console.stderr().print
+        say(
+            f"icekeeper: {exc}. The run goes on; its records wait in {settings.state_dir}", markup=False, soft_wrap=True
+        )
+        missing = []
     if missing:
         raise PermanentError(
             f"the ledger's tables are missing or old ({', '.join(missing)}): run `icekeeper migrate`",

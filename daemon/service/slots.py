@@ -1,74 +1,79 @@
-"""The slots that are due, and what becomes of them while the nights are paused. Running one is the supervisor's."""
+"""The slots that nobody has closed yet: in memory, and on disk so that a restart finds them. Running one: nights.py."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from datetime import datetime
-from uuid import uuid4
 
 import structlog
 
-from daemon.core.model import RunOutcome, RunReport, Trigger
+from daemon.adapters.spool import Spool
+from daemon.core.errors import IcekeeperError
+from daemon.core.model import RunOutcome, Trigger
 from daemon.service.pause import Pause
 
 log = structlog.get_logger(__name__)
 
-# How soon a slot that waits for the end of a pause sees that it is over. Without such a slot nobody looks.
-PAUSE_LOOK_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Due:
-    """A slot that came due. `paused`: it has waited for the end of a pause."""
-
-    slot: datetime
-    paused: bool = False
-
-    @property
-    def trigger(self) -> Trigger:
-        return Trigger.CATCH_UP if self.paused else Trigger.SCHEDULE
-
 
 class Slots:
-    """The slots that wait for the worker, the oldest first."""
+    """The open slots, each with the trigger that its first run has."""
 
-    def __init__(self) -> None:
-        self._queue: asyncio.PriorityQueue[Due] = asyncio.PriorityQueue()
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._open: dict[datetime, Trigger] = {}
+        self._changed = asyncio.Event()
 
-    def put(self, slot: datetime) -> None:
-        self._queue.put_nowait(Due(slot))
+    @property
+    def open(self) -> Mapping[datetime, Trigger]:
+        return dict(self._open)
 
-    def put_back(self, due: Due) -> None:
-        self._queue.put_nowait(due)
+    async def load(self) -> None:
+        """Takes over what an earlier process has left open: it is caught up."""
+        for left in await self._spool.open_slots():
+            self._open.setdefault(left.slot, Trigger.CATCH_UP)
 
-    async def get(self) -> Due:
-        return await self._queue.get()
+    async def put(self, slot: datetime, trigger: Trigger) -> None:
+        """A slot is due. Known on disk as closed, it stays closed: a clock that was set back brings no night twice.
 
-    def keep(self, due: Due, pause: Pause, now: datetime) -> float:
-        """Puts a slot back for the pause, with all that came due behind it; for how many seconds not to look again."""
-        waiting = [due]
-        while not self._queue.empty():
-            waiting.append(self._queue.get_nowait())
-        for one in waiting:
-            if not one.paused:
-                say = log.warning if pause.problem is None else log.error
-                say("slot_paused", slot=one.slot.isoformat(), told=str(pause))
-            self._queue.put_nowait(replace(one, paused=True))
-        left = PAUSE_LOOK_S if pause.until is None else (pause.until - now).total_seconds()
-        return min(PAUSE_LOOK_S, max(left, 0.0))
+        A disk that can't take it costs the note, not the night.
+        """
+        try:
+            if not await self._spool.put_slot(slot, trigger):
+                log.info("slot_is_done", slot=slot.isoformat())
+                return
+            await self._spool.account(slot)
+        except IcekeeperError as exc:
+            log.error("slot_not_noted", slot=slot.isoformat(), error=str(exc), advice=exc.reason.advice)
+        self._open.setdefault(slot, trigger)
+        self.wake()
 
+    def keep(self, pause: Pause) -> None:
+        """Marks the open slots as waiting for the end of a pause: they are caught up."""
+        say = log.warning if pause.problem is None else log.error
+        for slot, trigger in self._open.items():
+            if trigger is Trigger.SCHEDULE:
+                say("slot_paused", slot=slot.isoformat(), told=str(pause))
+                self._open[slot] = Trigger.CATCH_UP
 
-def missed(slot: datetime, now: datetime, settings_hash: str) -> RunReport:
-    """The record of a slot that no run will answer for."""
-    return RunReport(
-        run_id=uuid4(),
-        slot=slot,
-        trigger=Trigger.CATCH_UP,
-        outcome=RunOutcome.MISSED,
-        started_at=now,
-        finished_at=now,
-        settings_hash=settings_hash,
-        tasks=(),
-        audits=(),
-    )
+    def closed(self, slot: datetime) -> None:
+        """A run has answered for it; the journal knows by that run's record."""
+        self._open.pop(slot, None)
+
+    async def close(self, slot: datetime, outcome: RunOutcome) -> None:
+        """Somebody else has answered for it."""
+        self._open.pop(slot, None)
+        await self._spool.close_slot(slot, outcome)
+
+    def wake(self) -> None:
+        """Lets whoever waits look again."""
+        self._changed.set()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Returns when something changed, or after so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+        self._changed.clear()

@@ -1,285 +1,383 @@
-"""The daemon's life: startup, a queue of slots worked off one after another, shutdown. Signals only set flags."""
+"""The daemon's life: startup, what goes on side by side, shutdown. Signals only set flags.
+
+What each part does lives in its own module; here is in which order they come and go, and what one tells the other.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from daemon.adapters.host import memory_room
+from daemon.adapters.shipper import Shipper
 from daemon.adapters.spark import SparkEngine
+from daemon.adapters.spool import Spool, Waiting
 from daemon.core.errors import ConfigError, IcekeeperError, PermanentError
-from daemon.core.events import RunEnded
+from daemon.core.events import Event
+from daemon.core.history import ConfigLoad
+from daemon.core.model import Trigger
 from daemon.core.reasons import Reason
 from daemon.ports import Clock, Sleep
 from daemon.service import logs, pause
+from daemon.service.configuration import Configuration
+from daemon.service.control import ControlSocket
+from daemon.service.heartbeat import Heartbeat
 from daemon.service.http import HttpServer
-from daemon.service.lock import RunLockHeld
-from daemon.service.metrics import Metrics
+from daemon.service.leadership import Leadership
+from daemon.service.lock import daemon_lock
+from daemon.service.metrics import Metrics, Vitals
+from daemon.service.nights import Nights
 from daemon.service.open_findings import OpenFindings
-from daemon.service.parts import Services, build, spark_options, wall_clock
-from daemon.service.runs import Executed, execute, make_order
+from daemon.service.parts import Services, spark_options, wall_clock
+from daemon.service.runs import logs_of
 from daemon.service.scheduler import Scheduler
-from daemon.service.slots import Due, Slots, missed
-from daemon.settings import Settings, load
+from daemon.service.steps import attempt, must
+from daemon.service.systemd import Systemd
+from daemon.service.told import StatusLine
+from daemon.service.warmth import Warmth
+from daemon.settings import Settings
 from daemon.settings.warnings import warnings
 
 log = structlog.get_logger(__name__)
 
-# How long a slot waits where an operator's run holds the lock.
-_LOCK_RETRY_S = 60.0
+# What each step may take, in seconds; systemd's TimeoutStopSec has to be longer than those of the stop together.
+_START_S = 10.0
+STOP_S = {"the run in hand": 45.0, "the records": 10.0, "connections": 10.0, "the session": 25.0, "http": 5.0}
+# How long a command waits for its run's records to be in PostgreSQL.
+_SHIPPED_S = 20.0
+# How long records stay on this disk after they were shipped: the slots of a week or two are looked up there.
+_KEPT = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """What stands on the state directory, from when the start has come that far."""
+
+    spool: Spool
+    shipper: Shipper
+    nights: Nights
+    control: ControlSocket
+    warmth: Warmth
 
 
 class Supervisor:
     """One daemon. `run` returns when it was asked to stop and has."""
 
-    def __init__(self, config: Path, *, clock: Clock = wall_clock, sleep: Sleep = asyncio.sleep) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: Path,
+        *,
+        clock: Clock = wall_clock,
+        sleep: Sleep = asyncio.sleep,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         self._clock = clock
         self._sleep = sleep
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Event()
-        self._slots = Slots()
-        # Whoever changes a table holds this: no two tasks of this process ever work on tables at once.
-        self._tables_lock = asyncio.Lock()
-        self._scheduler = Scheduler(self._slots.put, clock)
-        self._open_findings = OpenFindings(self._tables, self._missing_days, self._ledger_answered)
-        self.metrics = Metrics(
-            lambda: self._scheduler.next_slot, self._engine_state, self._open_findings.days, self._pause
-        )
-        self.http = HttpServer(self.metrics)
         self._engine: SparkEngine | None = None
-        self._services: Services | None = None
-        self._warming: asyncio.Task[None] | None = None
-        self._night: asyncio.Task[Executed] | None = None
-        # The services that a run has taken, also while it still waits for the session: a reload must not close them.
-        self._busy_with: Services | None = None
+        self._rooms: _Rooms | None = None
+        self._waiting = Waiting(0, 0, None)
+        self._systemd = Systemd.from_environment(environ)
+        self._configuration = Configuration(config, self._engine_for, self._put_in_force, clock, sleep)
+        self._scheduler = Scheduler(self._slot_is_due, clock)
+        self._heartbeat = Heartbeat(self._systemd.alive)
+        self._leadership = Leadership(lambda: self._configuration.settings, self._until_idle)
+        self._open_findings = OpenFindings(self._tables, self._missing_days, self._ledger_answered)
+        self.metrics = Metrics(self._vitals)
+        self._status = StatusLine(self._systemd.status, lambda: self._scheduler.next_slot)
+        self.http = HttpServer(self.metrics.exposition, self._readiness, self._reload_by_http, self._token)
+
+    # --- its life
 
     async def run(self) -> None:
         """Starts, serves until SIGTERM or SIGINT, stops. ConfigError where the configuration is no good at boot."""
-        await self._startup()
-        tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._reload_when_asked())]
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            # A daemon without its worker would be alive and do nothing: if a task ends unasked, all of it ends.
-            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            await self._shutdown(tasks)
-        for task in tasks:
+        side_by_side: list[asyncio.Task[None]] = []
+        with ExitStack() as held:
+            try:
+                rooms = await self._startup(held)
+                side_by_side = [asyncio.create_task(work) for work in self._work(rooms)]
+                stopping = asyncio.create_task(self._stopping.wait())
+                # A daemon without its worker would be alive and do nothing: if a task ends unasked, all of it ends.
+                await asyncio.wait([stopping, *side_by_side], return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
+            finally:
+                await self._shutdown(side_by_side)
+        for task in side_by_side:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
     def stop(self) -> None:
-        """Asks for the end; what is in hand is stopped and recorded."""
+        """Asks for the end: what is in hand is stopped and recorded. Asked twice, it ends at once."""
+        if self._stopping.is_set():
+            log.error("service_killed", why="it was asked to stop twice")
+            if self._engine is not None:
+                self._engine.abort()
+            os._exit(130)  # the spool has what there was to keep; the next start settles the run
         self._stopping.set()
 
-    def reload(self) -> None:
-        """Asks for the configuration to be read again."""
-        self._reloading.set()
-
-    # --- startup and shutdown
-
-    async def _startup(self) -> None:
+    async def _startup(self, held: ExitStack) -> _Rooms:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
-        settings = load(self._config)
-        self._loaded(settings)
-        self._engine = SparkEngine(spark_options(settings))
-        self._services = build(settings, self._engine, clock=self._clock, sleep=self._sleep)
-        try:
-            await self.http.start(settings.http.address)
-        except OSError as exc:
-            text = f"http.listen: {settings.http.listen} can't be had: {exc.strerror or exc}"
-            raise PermanentError(text, reason=Reason.UNEXPECTED) from exc
+        loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
+        load = await self._configuration.boot()
+        settings = self._configuration.settings
+        held.enter_context(daemon_lock(settings.state_dir))
+        await must("the spool", _START_S, self._open_rooms(settings.state_dir))
+        rooms = self._in_place()
+        await must("the control socket", _START_S, rooms.control.start(settings.state_dir))
         self._scheduler.start(settings.schedule)
-        self._warm_up()
+        await self._note(load)
+        try:
+            await must("http", _START_S, self.http.start(settings.http.address))
+        except OSError as exc:
+            raise PermanentError(_not_listening(settings, exc), reason=Reason.UNEXPECTED) from exc
         self._open_findings.refresh()
-        if (now_paused := self._pause()) is not None:
+        if (now_paused := self.pause()) is not None:
             log.warning("nights_paused", told=str(now_paused))
         log.info("service_started", port=self.http.port, next_slot=str(self._scheduler.next_slot))
+        self._systemd.ready(self._status.text)
+        return rooms
 
-    async def _shutdown(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _open_rooms(self, state_dir: Path) -> None:
+        spool = await Spool.open(state_dir, clock=self._clock)
+        shipper = Shipper(
+            spool,
+            lambda: self._configuration.services.ledger,
+            lambda run_id: logs_of(state_dir, run_id),
+            on_answer=self._ledger_answered,
+        )
+        nights = Nights(self._configuration, spool, self._observe, self._clock)
+        assert self._engine is not None  # the configuration has made it
+        warmth = Warmth(
+            self._engine,
+            lambda: self._configuration.settings,
+            lambda: self._scheduler.next_slot,
+            lambda: nights.busy,
+            self._clock,
+        )
+        control = ControlSocket(self._configuration, nights, self._shipped, self._standby)
+        self._rooms = _Rooms(spool, shipper, nights, control, warmth)
+        await spool.prune(self._clock() - _KEPT)
+
+    def _in_place(self) -> _Rooms:
+        assert self._rooms is not None  # the startup has made them
+        return self._rooms
+
+    def _work(self, rooms: _Rooms) -> Iterable[Coroutine[Any, Any, None]]:
+        yield self._leadership.run(rooms.nights.run, rooms.nights.stop)
+        yield rooms.shipper.run()
+        yield rooms.warmth.run()
+        yield self._reload_when_asked()
+        yield self._heartbeat.run()
+        yield self._look_at_the_spool(rooms.spool)
+
+    async def _shutdown(self, side_by_side: list[asyncio.Task[None]]) -> None:
         log.info("service_stopping")
-        self._stopping.set()  # so that the worker takes no other slot after the one that is cancelled here
+        self._systemd.stopping("stopping")
+        self._stopping.set()
         self._scheduler.stop()
-        if self._night is not None:
-            self._night.cancel()  # it ends as `interrupted`, and is recorded so
-            await asyncio.wait([self._night])
-        tasks += [self._warming] if self._warming else []
-        for task in tasks:
+        rooms, budget = self._rooms, STOP_S
+        if rooms is not None:
+            await attempt("the run in hand", budget["the run in hand"], rooms.nights.stop())
+        for task in side_by_side:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._open_findings.close()
-        if self._services is not None:
-            await self._services.close()
-        if self._engine is not None:
-            await self._engine.stop()
-        await self.http.stop()
+        if side_by_side:
+            await asyncio.wait(side_by_side, timeout=budget["connections"])
+        if rooms is not None:
+            await attempt("the records", budget["the records"], rooms.shipper.ship())
+        await attempt("connections", budget["connections"], self._close(rooms))
+        if self._engine is not None and not await attempt("the session", budget["the session"], self._engine.stop()):
+            self._engine.abort()
+        await attempt("http", budget["http"], self.http.stop())
         log.info("service_stopped")
 
-    def _loaded(self, settings: Settings) -> None:
-        """Says that a configuration is in force, and logs by it from now on."""
+    async def _close(self, rooms: _Rooms | None) -> None:
+        if rooms is not None:
+            await rooms.control.stop()
+            await rooms.spool.close()
+        await self._open_findings.close()
+        await self._configuration.close()
+
+    # --- the configuration
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reloading.wait()
+            self._reloading.clear()
+            self._systemd.reloading()
+            await self._note(await self._configuration.reload("sighup"))
+            self._systemd.ready(self._status.text)
+
+    async def _reload_by_http(self) -> ConfigLoad:
+        load = await self._configuration.reload("http")
+        await self._note(load)
+        return load
+
+    def _engine_for(self, settings: Settings) -> SparkEngine:
+        if self._engine is None:
+            self._engine = SparkEngine(spark_options(settings))
+        return self._engine
+
+    async def _put_in_force(self, old: Services | None, new: Services) -> None:
+        """Makes the daemon follow a configuration; what can fail comes first, so that the old one stays whole."""
+        settings = new.settings
+        if old is not None and settings.http.address != old.settings.http.address:
+            try:
+                await self.http.move(settings.http.address)
+            except OSError as exc:
+                raise ConfigError([_not_listening(settings, exc)]) from exc
         logs.configure(settings.logs.level, settings.logs.format, settings.state_dir)
-        self.metrics.reload_successful.set(1)
-        self.metrics.reload_time.set(self._clock().timestamp())
-        tables = len(settings.policies())
+        if old is None:
+            return
+        self.metrics.keep_tables(policy.name for policy in settings.policies())
+        self._scheduler.reschedule(settings.schedule)
+        if (old.settings.replicas, old.settings.postgres) != (settings.replicas, settings.postgres):
+            self._leadership.changed()
+        # After the services have been put in force.
+        asyncio.get_running_loop().call_soon(self._follow)
+
+    def _follow(self) -> None:
+        rooms = self._in_place()
+        rooms.warmth.wake()
+        rooms.shipper.wake()
+        rooms.nights.slots.wake()
+
+    async def _note(self, load: ConfigLoad) -> None:
+        """Says and records what a reading of the configuration has changed."""
+        self.metrics.reload_successful.set(not load.problems)
+        if load.problems:
+            log.error("reload_failed", by=load.by, problems=load.problems, kept=True)
+        else:
+            self.metrics.reload_time.set(load.at.timestamp())
+            if load.by == "boot":
+                self._say_loaded(load)
+            elif load.changes:
+                self._say_loaded(load)
+                log.info("reloaded", by=load.by, changes=load.changes)
+            else:
+                log.info("reloaded", by=load.by, changes=[])
+                return
+        try:
+            await self._in_place().spool.record_load(load)
+        except IcekeeperError as exc:
+            log.error("reload_not_recorded", error=str(exc), advice=exc.reason.advice)
+
+    def _say_loaded(self, load: ConfigLoad) -> None:
+        settings = self._configuration.settings
         log.info(
             "config_loaded",
-            path=str(self._config),
-            settings_hash=settings.digest(),
-            tables=tables,
+            path=str(self._configuration.path),
+            settings_hash=load.settings_hash,
+            tables=len(settings.policies()),
             disabled=[table.name for table in settings.tables if not table.enabled],
             mode=settings.mode,
         )
         for doubt in warnings(settings, memory=memory_room()):
             log.warning("config_doubtful", warning=doubt)
 
-    # --- the engine
+    def _token(self) -> str | None:
+        token = self._configuration.settings.http.token
+        return token.get_secret_value() if token is not None else None
 
-    def _warm_up(self) -> None:
-        """Brings the session up beside everything else; READY and /livez don't wait for it."""
-        if self._warming is not None and not self._warming.done():
-            self._warming.cancel()
-        self._warming = asyncio.create_task(self._start_engine())
+    # --- slots and runs
 
-    async def _start_engine(self) -> None:
-        engine, services = self._in_force()
+    async def _slot_is_due(self, slot: Any) -> None:
+        if self._leadership.leading:  # a standby finds it by the ledger, should it ever lead
+            await self._in_place().nights.slots.put(slot, Trigger.SCHEDULE)
+
+    async def _until_idle(self) -> None:
+        await self._in_place().nights.idle()
+
+    def _observe(self, event: Event) -> None:
+        self.metrics.observe(event)
+        self._status.observe(event)
+
+    async def _standby(self) -> str | None:
+        if self._leadership.leading:
+            return None
+        holder = await self._leadership.holder()
+        where = f"the daemon on {holder} leads: run it there" if holder else "nobody holds the lease at the moment"
+        return f"this daemon stands by: {where}"
+
+    async def _shipped(self) -> IcekeeperError | None:
+        """Waits until what was recorded is in PostgreSQL; what stands in the way, if it isn't."""
         try:
-            await services.postgres.ping()
-            self._ledger_answered(True)
-        except IcekeeperError as exc:
-            log.error("ledger_not_reached", error=str(exc), advice=exc.reason.advice)
-        try:
-            await engine.use(spark_options(services.settings))
-            await engine.start()
-        except IcekeeperError as exc:  # the first run tries again, and says so in its tasks
-            log.error("engine_not_started", error=str(exc), advice=exc.reason.advice)
+            async with asyncio.timeout(_SHIPPED_S):
+                return (await self._in_place().shipper.ship()).error
+        except TimeoutError:
+            return PermanentError("PostgreSQL takes too long", reason=Reason.LEDGER_DOWN)
 
-    def _engine_state(self) -> tuple[bool, int]:
-        return (self._engine.up, self._engine.restarts) if self._engine else (False, 0)
+    async def _look_at_the_spool(self, spool: Spool) -> None:
+        """Keeps the numbers that a scrape shows."""
+        while True:
+            try:
+                self._waiting = await spool.waiting()
+                self.metrics.spool_up.set(1)
+            except IcekeeperError as exc:
+                self.metrics.spool_up.set(0)
+                log.error("spool_not_read", error=str(exc), advice=exc.reason.advice)
+            await self._sleep(5.0)
 
-    def _in_force(self) -> tuple[SparkEngine, Services]:
-        assert self._engine is not None  # both are set by the startup, which comes first
-        assert self._services is not None
-        return self._engine, self._services
-
-    # --- what operators did
-
-    def _pause(self) -> pause.Pause | None:
-        _, services = self._in_force()
-        return pause.in_force(services.settings.state_dir, self._clock())
-
-    def _tables(self) -> list[str]:
-        _, services = self._in_force()
-        return [policy.name for policy in services.settings.policies()]
-
-    async def _missing_days(self, tables: Iterable[str]) -> Mapping[str, int]:
-        _, services = self._in_force()
-        return await services.findings.missing_days(tables)
+    # --- what is shown
 
     def _ledger_answered(self, answered: bool) -> None:
         self.metrics.ledger_up.set(answered)
-
-    # --- the queue of slots
-
-    async def _work(self) -> None:
-        while not self._stopping.is_set():
-            due = await self._slots.get()
-            try:
-                await self._work_off(due)
-            except RunLockHeld as exc:
-                log.warning("slot_waits", slot=due.slot.isoformat(), error=str(exc), retry_s=_LOCK_RETRY_S)
-                self._slots.put_back(due)
-                await self._sleep(_LOCK_RETRY_S)
-            except Exception:  # the daemon outlives a bug in one night
-                log.exception("slot_crashed", slot=due.slot.isoformat())
-
-    async def _work_off(self, due: Due) -> None:
-        """Runs the slot; or keeps it where the nights are paused, and records it as missed where that took too long."""
-        _, services = self._in_force()
-        now = self._clock()
-        if due.paused and pause.too_old(due.slot, now, services.settings.schedule.catch_up):
-            await self._miss(due.slot, services)
-        elif (holding := self._pause()) is not None:
-            await self._sleep(self._slots.keep(due, holding, now))
-        else:
-            await self._run_slot(due)
-
-    async def _miss(self, slot: datetime, services: Services) -> None:
-        report = missed(slot, self._clock(), services.settings.digest())
-        catch_up = services.settings.schedule.catch_up
-        log.error("slot_missed", slot=slot.isoformat(), catch_up_s=catch_up.total_seconds())
-        self.metrics.observe(RunEnded(report))
-        try:
-            await services.ledger.close_run(report)
-            self._ledger_answered(True)
-        except IcekeeperError as exc:
-            self._ledger_answered(False)
-            log.error("run_not_recorded", run_id=str(report.run_id), outcome=report.outcome, error=str(exc))
-
-    async def _run_slot(self, due: Due) -> None:
-        try:
-            services = await self._begin()
-            order = make_order(services.settings, due.slot, due.trigger)
-            night = execute(services, order, self.metrics.observe, tables_lock=self._tables_lock)
-            self._night = asyncio.create_task(night)
-            done = await self._night
-            self._ledger_answered(done.ledger_error is None)
+        if answered:
             self._open_findings.refresh()
-        finally:
-            used, self._night, self._busy_with = self._busy_with, None, None
-            if used is not None and used is not self._services:
-                await used.close()  # a reload replaced them meanwhile
 
-    async def _begin(self) -> Services:
-        """The services for the next run, with the session as their settings want it."""
-        while True:
-            engine, services = self._in_force()
-            self._busy_with = services
-            await engine.use(spark_options(services.settings))
-            if services is self._services:
-                return services
-            await services.close()  # a reload came while the session before was ending
+    def _tables(self) -> list[str]:
+        return [policy.name for policy in self._configuration.settings.policies()]
 
-    # --- reload
+    async def _missing_days(self, tables: Iterable[str]) -> Mapping[str, int]:
+        return await self._configuration.services.findings.missing_days(tables)
 
-    async def _reload_when_asked(self) -> None:
-        while True:
-            await self._reloading.wait()
-            self._reloading.clear()
-            try:
-                await self._swap()
-            except ConfigError as exc:
-                self.metrics.reload_successful.set(0)
-                log.error("reload_failed", problems=exc.problems, kept=True)
-            except Exception as exc:  # whatever a file can hold, the next one is read again
-                self.metrics.reload_successful.set(0)
-                log.error("reload_failed", error=f"{type(exc).__name__}: {exc}", kept=True)
+    def pause(self) -> pause.Pause | None:
+        """The pause in force."""
+        return pause.in_force(self._configuration.settings.state_dir, self._clock())
 
-    async def _swap(self) -> None:
-        """Puts a new configuration in force. A run in progress keeps the services that it began with."""
-        settings = load(self._config)
-        engine, old = self._in_force()
-        new = build(settings, engine, clock=self._clock, sleep=self._sleep)
-        if settings.http.address != old.settings.http.address:
-            await self.http.move(settings.http.address)
-        self._services = new
-        self._scheduler.reschedule(settings.schedule)
-        self._loaded(settings)
-        if self._busy_with is not old:
-            await old.close()
-        if self._busy_with is None:
-            self._warm_up()
-        log.info("reloaded", changed=changed_blocks(old.settings, settings))
+    def _vitals(self) -> Vitals:
+        engine, rooms = self._engine, self._rooms
+        if engine is None or rooms is None:  # still starting
+            return Vitals()
+        return Vitals(
+            next_slot=self._scheduler.next_slot,
+            engine_up=engine.up,
+            engine_losses=engine.losses,
+            engine_recycles=rooms.warmth.recycled,
+            leading=self._leadership.leading,
+            loop_lag_s=self._heartbeat.worst_lag_s(),
+            spool=self._waiting,
+            spool_corrupt_files=len(rooms.spool.corrupt_files()),
+            open_findings=self._open_findings.days(),
+            pause=self.pause(),
+        )
+
+    async def _readiness(self) -> Mapping[str, Any]:
+        """Ready means: slots are taken. A part that is down is named, and its work waits or fails by itself."""
+        if self._rooms is None or self._engine is None or self._stopping.is_set():
+            return {"ready": False, "status": "stopping" if self._stopping.is_set() else "starting", "parts": {}}
+        engine = self._engine
+        parts = {
+            "engine": "up" if engine.up else "starting or down",
+            "ledger": "up" if self.metrics.ledger_up._value.get() else "down",
+            "spool": "up" if self.metrics.spool_up._value.get() else "down",
+            "configuration": "loaded" if self.metrics.reload_successful._value.get() else "the last reload failed",
+            "lease": "held" if self._leadership.leading else "waiting",
+        }
+        down = [name for name, said in parts.items() if said not in ("up", "loaded", "held")]
+        return {"ready": True, "status": "degraded" if down else "ok", "down": down, "parts": parts}
 
 
-def changed_blocks(old: Settings, new: Settings) -> list[str]:
-    """The top-level keys that differ."""
-    return [name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)]
+def _not_listening(settings: Settings, error: OSError) -> str:
+    return f"http.listen: {settings.http.listen} can't be had: {error.strerror or error}"

@@ -28,7 +28,7 @@ class Schedule(Block):
     timezone: TimeZone = "UTC"
     """The zone of the cron expression. The audited day is a UTC day, whatever this says."""
     catch_up: Duration = timedelta(hours=12)
-    """A slot that waited for a pause is run if younger than this; not yet one missed while icekeeper was down."""
+    """A slot that waited (for a pause, or while icekeeper was down) is run if younger than this, else missed."""
 
     def calendar(self) -> Calendar:
         """The slots."""
@@ -50,9 +50,9 @@ class Http(Block):
     listen: ListenAddress = "127.0.0.1:9420"
     """The address of /metrics and /livez. Port 0 takes any free one."""
     token: SecretStr | None = None
-    """The bearer token that POST requests need. Rather a token_file. Not acted on yet: there are no such requests."""
+    """The bearer token that POST requests need; without one they are refused. Rather a token_file."""
     token_file: Path | None = None
-    """A file that holds the token. Not acted on yet."""
+    """A file that holds the token."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -78,8 +78,8 @@ class Settings(Block):
     """When the nights are."""
     mode: Literal["maintain", "observe"] = "maintain"
     """observe: plans and audits, but changes no table (for the days of a cut-over)."""
-    replicas: Annotated[bool, NotYet, Field(json_schema_extra={"const": False})] = False
-    """true: a lease in PostgreSQL lets a standby take over. Not available yet."""
+    replicas: bool = False
+    """true: daemons on several hosts share a lease in PostgreSQL: one leads, a standby takes over. No lease, no run."""
     spark: Spark = Spark()
     """The engine: one Spark session that stays warm."""
     catalog: Catalog
@@ -107,7 +107,7 @@ class Settings(Block):
     notify: Annotated[tuple[str, ...], NotYet, Field(json_schema_extra={"maxItems": 0})] = ()
     """Whom to tell. Not available yet."""
     state_dir: AbsolutePath = Path("/var/lib/icekeeper")
-    """Where icekeeper keeps its lock, logs of runs and Spark's scratch files."""
+    """Where icekeeper keeps its locks, spool, logs of runs and Spark's scratch files. A reload can't change it."""
 
     @model_validator(mode="wrap")
     @classmethod

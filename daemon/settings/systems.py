@@ -62,7 +62,7 @@ class Spark(Block):
     home: AbsolutePath | None = None
     """Another Spark than the one icekeeper brings. SPARK_HOME of the environment is ignored."""
     recycle: Duration = timedelta(days=1)
-    """The session is renewed after this time, between runs. Not acted on yet."""
+    """The session is renewed in the minutes before a slot at which it would be older than this."""
     conf: TextMap = Field(default_factory=dict, json_schema_extra=_none_of(*_SPARK_KEYS))
     """Any Spark setting. Those whose name says secret, password or token stay off the JVM's command line."""
 
@@ -194,6 +194,8 @@ class Postgres(Block):
     """Rather a password_file, or ICEKEEPER_POSTGRES__PASSWORD."""
     password_file: Path | None = None
     """A file that holds the password."""
+    lease_dsn: Dsn | None = None
+    """With replicas: the same database straight from its server, where dsn goes through a pooler (PgBouncer)."""
 
     def secret(self) -> str | None:
         """The password, in clear."""

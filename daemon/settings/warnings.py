@@ -12,7 +12,6 @@ from daemon.core.model import AuditStatus, Stage
 from daemon.core.policy import TablePolicy
 from daemon.settings.heap import heap_mib, largest, needed
 from daemon.settings.model import Logs, Settings
-from daemon.settings.systems import Spark
 from daemon.settings.values import format_duration
 
 # A year that ends with a leap day: every rule of a cron and of a time zone comes by in it.
@@ -134,8 +133,6 @@ def _about_other_systems(settings: Settings) -> Iterator[str]:
 def _about_what_is_not_acted_on(settings: Settings) -> Iterator[str]:
     """Keys of the contract that do nothing yet: whoever sets one expects something of it."""
     given = {
-        "spark.recycle": settings.spark.recycle != Spark().recycle,
-        "http.token": settings.http.token is not None or settings.http.token_file is not None,
         "logs.retention": settings.logs.retention != Logs().retention,
     }
     for key in (key for key, set_ in given.items() if set_):

@@ -248,9 +248,9 @@ async def test_a_ledger_that_is_lost_in_the_middle_costs_the_record_and_not_the_
         await lab.calm()
 
         assert done.report.outcome is RunOutcome.SUCCESS
-        assert done.ledger_error is not None
-        assert done.ledger_error.reason is Reason.LEDGER_DOWN
-        assert "PostgreSQL 127.0.0.1" in str(done.ledger_error)
+        assert done.not_shipped is not None
+        assert done.not_shipped.reason is Reason.LEDGER_DOWN
+        assert "PostgreSQL 127.0.0.1" in str(done.not_shipped)
         run_id = done.report.run_id
         assert night.ledger("SELECT outcome FROM maintenance_runs WHERE run_id = $1", str(run_id)) == [(None,)]
         said = run_log_path(night.settings.state_dir, run_id).read_text()
@@ -267,8 +267,8 @@ async def test_a_ledgers_password_that_is_wrong_is_access_denied_and_not_shown(l
         done = await night.execute(EXPIRE)
         (task,) = done.report.tasks
         assert (task.outcome, task.reason) == (HELD, Reason.ACCESS_DENIED)
-        assert done.ledger_error is not None
-        assert done.ledger_error.reason is Reason.ACCESS_DENIED
-        for told in (task.note, str(done.ledger_error)):
+        assert done.not_shipped is not None
+        assert done.not_shipped.reason is Reason.ACCESS_DENIED
+        for told in (task.note, str(done.not_shipped)):
             assert "icekeeper" in told
             assert WRONG not in told

@@ -21,7 +21,7 @@ def test_every_reason_stands_in_the_operations_page_with_its_advice() -> None:
 
 
 def test_every_metric_stands_in_the_operations_page() -> None:
-    metrics = Metrics(lambda: None, lambda: (False, 0))
+    metrics = Metrics()
     for family in metrics.registry.collect():
         name = family.name.removeprefix("icekeeper_")
         tail = name.removeprefix("table").removeprefix("last_run").removeprefix("config_last_reload")
@@ -35,7 +35,7 @@ def test_the_shipped_configuration_is_complete_and_holds_the_defaults() -> None:
     settings = Settings(**document)
     assert len(settings.policies()) == 10
     for name in Settings.model_fields:
-        if name in ("catalog", "clickhouse", "postgres", "tables", "notify", "replicas"):
+        if name in ("catalog", "clickhouse", "postgres", "tables", "notify"):
             continue
         assert name in document, f"{name} is not explained in config/icekeeper.yaml"
         assert getattr(settings, name) == Settings.model_fields[name].default, name

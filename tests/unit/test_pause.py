@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from structlog.typing import EventDict
 
+from daemon.adapters.spool import Spool
 from daemon.core.errors import TransientError
 from daemon.core.events import RunEnded
 from daemon.core.model import RunOutcome, Trigger
 from daemon.core.reasons import Reason
 from daemon.service import pause
-from daemon.service.metrics import Metrics
+from daemon.service.metrics import Metrics, Vitals
+from daemon.service.nights import PAUSE_LOOK_S, until_a_look
 from daemon.service.open_findings import OpenFindings
 from daemon.service.pause import Pause
-from daemon.service.slots import PAUSE_LOOK_S, Slots, missed
+from daemon.service.slots import Slots
 from tests.unit.test_shell import REPORT
 
 NOW = datetime(2026, 2, 28, 5, 30, tzinfo=UTC)
@@ -148,35 +151,27 @@ def test_a_slot_is_too_old_from_catch_up_on() -> None:
     assert pause.too_old(SLOT, SLOT + HALF_A_DAY, HALF_A_DAY)
 
 
-async def test_slots_that_wait_for_a_pause_keep_their_order_and_are_told_of_once(logs: list[EventDict]) -> None:
-    slots = Slots()
+async def test_slots_that_wait_for_a_pause_are_caught_up_and_told_of_once(
+    tmp_path: Path, logs: list[EventDict]
+) -> None:
+    spool = await Spool.open(tmp_path)
+    slots = Slots(spool)
     first, second = SLOT, SLOT + timedelta(minutes=15)
-    slots.put(second)
-    slots.put(first)
-    due = await slots.get()
-    assert (due.slot, due.trigger) == (first, Trigger.SCHEDULE)
+    await slots.put(second, Trigger.SCHEDULE)
+    await slots.put(first, Trigger.SCHEDULE)
+    logs.clear()
     for _ in range(3):
-        assert slots.keep(due, held(None), NOW) == PAUSE_LOOK_S
-        due = await slots.get()
-        assert (due.slot, due.trigger) == (first, Trigger.CATCH_UP)
-    assert [line["slot"] for line in logs] == [first.isoformat(), second.isoformat()]
+        slots.keep(held(None))
+        assert slots.open == {first: Trigger.CATCH_UP, second: Trigger.CATCH_UP}
+    assert sorted(line["slot"] for line in logs) == [first.isoformat(), second.isoformat()]
     assert {(line["event"], line["log_level"]) for line in logs} == {("slot_paused", "warning")}
-    slots.put_back(due)
-    assert [(await slots.get()).slot, (await slots.get()).slot] == [first, second]
+    await spool.close()
 
 
-async def test_the_end_of_a_pause_is_not_slept_through(logs: list[EventDict]) -> None:
-    slots = Slots()
-    slots.put(SLOT)
-    due = await slots.get()
-    assert slots.keep(due, held(NOW + timedelta(seconds=2)), NOW) == 2
-    assert slots.keep(due, held(NOW - timedelta(seconds=2)), NOW) == 0
-    assert slots.keep(due, held(NOW + timedelta(days=2)), NOW) == PAUSE_LOOK_S
-
-
-def test_the_record_of_a_missed_slot_has_no_tasks() -> None:
-    report = missed(SLOT, NOW, "hash")
-    assert (report.outcome, report.slot, report.tasks, report.duration_s) == (RunOutcome.MISSED, SLOT, (), 0)
+def test_the_end_of_a_pause_is_not_slept_through() -> None:
+    assert until_a_look(held(NOW + timedelta(seconds=2)), NOW) == 2
+    assert until_a_look(held(NOW - timedelta(seconds=2)), NOW) == 0
+    assert until_a_look(held(NOW + timedelta(days=2)), NOW) == PAUSE_LOOK_S
 
 
 # --- what is open, as the daemon knows it
@@ -246,7 +241,7 @@ async def test_a_scrape_soon_after_the_last_answer_asks_nobody() -> None:
 
 def test_pause_and_findings_are_in_the_metrics_from_the_first_scrape() -> None:
     now: list[Pause | None] = [None]
-    metrics = Metrics(lambda: SLOT, lambda: (False, 0), lambda: {"cold.a": 0, "cold.b": 2}, lambda: now[0])
+    metrics = Metrics(lambda: Vitals(open_findings={"cold.a": 0, "cold.b": 2}, pause=now[0]))
     assert operators(metrics) == [0, 2, 0, 0]
     now[0] = held(None)
     assert operators(metrics) == [0, 2, 1, 0]
@@ -266,10 +261,10 @@ def operators(metrics: Metrics) -> list[float]:
 
 
 def test_a_missed_slot_is_counted_and_takes_nothing_away_that_is_known_of_tables() -> None:
-    metrics = Metrics(lambda: SLOT, lambda: (True, 0))
+    metrics = Metrics()
     metrics.observe(RunEnded(REPORT))
     before = metrics.exposition().decode()
-    metrics.observe(RunEnded(missed(SLOT, NOW, "hash")))
+    metrics.observe(RunEnded(replace(REPORT, outcome=RunOutcome.MISSED, tasks=(), audits=())))
     after = metrics.exposition().decode()
     assert 'icekeeper_runs_total{outcome="missed"} 1.0' in after
     assert 'icekeeper_last_run_outcome{outcome="missed"} 1.0' in after

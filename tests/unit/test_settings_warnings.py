@@ -126,9 +126,7 @@ HEAP = (
             f"spark.driver_memory (8g) does not fit the 4096 MiB of memory that the container has: {HEAP.format(10540)}"
             "set it to 3036m or less, or give the container more",
         ),
-        ("spark: {recycle: 12h}", "spark.recycle is not acted on yet; leave it out"),
         ("logs: {retention: 30d}", "logs.retention is not acted on yet; leave it out"),
-        ("http: {token: t}", "http.token is not acted on yet; leave it out"),
         (
             "spark: {conf: {fs.s3a.endpoint: x}}",
             "spark.conf.fs.s3a.endpoint has no effect: Spark ignores settings that don't begin with spark.; Hadoop's "

@@ -30,7 +30,7 @@ from daemon.core.model import (
 from daemon.core.reasons import Reason
 from daemon.service import console
 from daemon.service.lock import RunLockHeld, run_lock
-from daemon.service.metrics import Metrics
+from daemon.service.metrics import Metrics, Vitals
 from daemon.service.reports import report_document
 from daemon.settings.model import Schedule
 
@@ -88,18 +88,18 @@ def samples(metrics: Metrics) -> dict[str, float]:
 
 
 def test_every_series_without_a_table_is_there_from_the_first_scrape() -> None:
-    seen = samples(Metrics(lambda: SLOT, lambda: (False, 0)))
+    seen = samples(Metrics(lambda: Vitals(next_slot=SLOT)))
     for outcome in RunOutcome:
         assert seen[f'icekeeper_runs_total{{outcome="{outcome}"}}'] == 0
         assert seen[f'icekeeper_last_run_outcome{{outcome="{outcome}"}}'] == 0
     assert seen["icekeeper_last_success_timestamp_seconds"] == 0
     assert seen["icekeeper_next_run_timestamp_seconds"] == SLOT.timestamp()
-    assert seen["icekeeper_engine_restarts_total"] == 0
+    assert seen['icekeeper_engine_restarts_total{why="out_of_memory"}'] == 0
     assert any(name.startswith("icekeeper_build_info{") for name in seen)
 
 
 def test_the_gauges_are_what_the_last_report_says_and_the_counters_count() -> None:
-    metrics = Metrics(lambda: SLOT, lambda: (True, 2))
+    metrics = Metrics()
     metrics.observe(RunStarted(OPENING))
     assert samples(metrics)["icekeeper_run_in_progress"] == 1
     for result in REPORT.tasks:

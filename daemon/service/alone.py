@@ -1,0 +1,71 @@
+"""A run without a daemon: what a command does itself where none serves this state directory."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from daemon.adapters.lease import Lease
+from daemon.adapters.shipper import Shipper
+from daemon.adapters.spool import Spool
+from daemon.core.errors import TransientError
+from daemon.core.events import Subscriber
+from daemon.core.reasons import Reason
+from daemon.night import Order
+from daemon.service.lock import RunLockHeld
+from daemon.service.parts import Services
+from daemon.service.runs import Executed, execute, logs_of
+from daemon.settings import Settings
+
+# How long PostgreSQL may take to be given what the run recorded; after that it waits in the spool.
+_SHIP_S = 60.0
+
+
+async def run_alone(services: Services, order: Order, emit: Subscriber, *, record: bool = True) -> Executed:
+    """Runs the order, its records by way of the spool. RunLockHeld where another run is under way, here or, with
+    replicas, on another host."""
+    if not record:
+        return await execute(services, order, emit, None)
+    settings = services.settings
+    spool = await Spool.open(settings.state_dir, clock=services.parts.clock)
+    try:
+        async with _leading(settings):
+            done = await execute(services, order, emit, spool)
+        if done.not_recorded is not None:
+            return done
+        shipper = Shipper(spool, lambda: services.ledger, lambda run_id: logs_of(settings.state_dir, run_id))
+        try:
+            async with asyncio.timeout(_SHIP_S):
+                return replace(done, not_shipped=(await shipper.ship()).error)
+        except TimeoutError:
+            late = TransientError("PostgreSQL takes too long to take the run's records", reason=Reason.LEDGER_DOWN)
+            return replace(done, not_shipped=late)
+    finally:
+        await spool.close()
+
+
+@asynccontextmanager
+async def _leading(settings: Settings) -> AsyncIterator[None]:
+    """Holds the lease for the run, where there is one to hold."""
+    if (lease := lease_of(settings)) is None:
+        yield
+        return
+    try:
+        if not await lease.try_acquire():
+            holder = await lease.holder()
+            where = f"the daemon on {holder.host} leads" if holder is not None else "another host leads"
+            raise RunLockHeld(f"{where} (replicas: true): run it there, or stop that daemon")
+        yield
+    finally:
+        await lease.release()
+
+
+def lease_of(settings: Settings) -> Lease | None:
+    """The lease that the settings want; None where there is one daemon only."""
+    if not settings.replicas:
+        return None
+    postgres = settings.postgres
+    return Lease(postgres.lease_dsn or postgres.dsn, postgres.secret(), host=socket.gethostname())

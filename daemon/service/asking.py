@@ -1,0 +1,124 @@
+"""Asks the daemon on this host to do what a command wants. The other end of the socket is `control.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from daemon.adapters.records import event_from_json, from_json
+from daemon.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
+from daemon.core.events import RunStarted, Subscriber
+from daemon.core.model import Plan, RunReport
+from daemon.core.reasons import Reason
+from daemon.night import BY_OPERATOR
+from daemon.service.control import SOCKET, Asked
+from daemon.service.lock import RunLockHeld
+from daemon.service.runs import Executed
+
+_CONNECT_S = 5.0
+
+
+class Daemon:
+    """The daemon that serves a state directory."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    @classmethod
+    async def find(cls, state_dir: Path) -> Daemon | None:
+        """The daemon there, None where none is. PermanentError where there is one that is not ours to ask."""
+        path = state_dir / SOCKET
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_unix_connection(path), _CONNECT_S)
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            return None
+        except PermissionError as exc:
+            text = f"{path} is not ours to open: run this as the daemon's user (or as root)"
+            raise PermanentError(text, reason=Reason.ACCESS_DENIED) from exc
+        except TimeoutError as exc:
+            raise TransientError(f"the daemon behind {path} does not answer: look at its log, or restart it") from exc
+        writer.close()
+        return cls(path)
+
+    async def run(self, asked: Asked, emit: Subscriber) -> Executed:
+        """Has a run done and hears its events. Cancelled, it asks the daemon to end the run, and waits for that."""
+        run_id: str | None = None
+        lines = self._lines("/runs", asked)
+        pending = asyncio.ensure_future(anext(lines))
+        while True:
+            try:
+                line = await asyncio.shield(pending)
+            except asyncio.CancelledError as exc:
+                if run_id is None:
+                    raise
+                await self._cancel(run_id, by_operator=exc.args == (BY_OPERATOR,))
+                if (task := asyncio.current_task()) is not None:
+                    task.uncancel()  # answered by the report that is to come
+                continue
+            except StopAsyncIteration:
+                raise _gone() from None
+            if "report" in line:
+                report = from_json(RunReport, json.dumps(line["report"]))
+                return Executed(report, _error(line["not_recorded"]), _error(line["not_shipped"]))
+            event = event_from_json(json.dumps(line))
+            if isinstance(event, RunStarted):
+                run_id = str(event.opening.run_id)
+            emit(event)
+            pending = asyncio.ensure_future(anext(lines))
+
+    async def plan(self, asked: Asked) -> tuple[list[Plan], dict[str, str]]:
+        """Tonight's plans, and an error for every table that could not be read."""
+        async for line in self._lines("/plans", asked):
+            return [from_json(Plan, json.dumps(plan)) for plan in line["plans"]], line["errors"]
+        raise _gone()
+
+    async def _lines(self, path: str, asked: Asked) -> AsyncIterator[dict[str, Any]]:
+        try:
+            async with (
+                self._session() as session,
+                session.post(f"http://daemon{path}", data=asked.model_dump_json()) as got,
+            ):
+                if got.status != 200:
+                    raise PermanentError(f"the daemon refused it: {await got.text()}")
+                async for raw in got.content:
+                    line: dict[str, Any] = json.loads(raw)
+                    if "error" in line and set(line) == {"error"}:
+                        raise _raised(line["error"])
+                    yield line
+        except aiohttp.ClientError as exc:
+            raise _gone() from exc
+
+    async def _cancel(self, run_id: str, *, by_operator: bool) -> None:
+        by = "operator" if by_operator else "signal"
+        async with self._session() as session, session.post(f"http://daemon/runs/{run_id}/cancel?by={by}") as got:
+            await got.read()
+
+    def _session(self) -> aiohttp.ClientSession:
+        # A run takes as long as it takes; a line of a report may be long.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
+        return aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(path=str(self._socket)), timeout=timeout, read_bufsize=2**24
+        )
+
+
+def _error(told: dict[str, Any] | None) -> IcekeeperError | None:
+    return None if told is None else _raised(told)
+
+
+def _raised(error: dict[str, Any]) -> IcekeeperError:
+    """The daemon's error, as if it had happened here."""
+    if error["kind"] == "config":
+        return ConfigError(error["problems"])
+    kind = RunLockHeld if error["kind"] == "lock" else PermanentError
+    return kind(error["message"], reason=Reason.__members__[error["reason"].upper()])
+
+
+def _gone() -> IcekeeperError:
+    return TransientError(
+        "the daemon ended before it could answer: its next start settles the run; see `icekeeper history`"
+    )

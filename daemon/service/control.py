@@ -1,0 +1,191 @@
+"""The control socket: a command on this host asks the daemon, so that no second session comes up beside it.
+
+A Unix socket in state_dir, which only the daemon's user can reach. Each answer is a stream of JSON lines: the events of
+the run as they happen, and at last what came out. `asking.py` is the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from daemon.adapters.records import event_to_json, to_json
+from daemon.core.errors import ConfigError, IcekeeperError
+from daemon.core.events import Event
+from daemon.core.model import Stage, Trigger
+from daemon.night import Order
+from daemon.service.configuration import Configuration
+from daemon.service.lock import RunLockHeld
+from daemon.service.nights import Nights
+from daemon.service.parts import Services, spark_options
+from daemon.service.plans import make_plans
+from daemon.service.runs import make_order
+
+log = structlog.get_logger(__name__)
+
+SOCKET = "control.sock"
+
+
+class Asked(BaseModel):
+    """What a command wants: a run, or a plan. `record` False counts, and records nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slot: datetime
+    stages: tuple[Stage, ...] = tuple(Stage)
+    tables: tuple[str, ...] = ()
+    window_hours: int | None = None
+    record: bool = True
+
+
+class ControlSocket:
+    """Listens for commands."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        nights: Nights,
+        shipped: Callable[[], Awaitable[IcekeeperError | None]],
+        standby: Callable[[], Awaitable[str | None]],
+    ) -> None:
+        """`shipped` waits until what a run recorded is in PostgreSQL, and says what stands in the way; `standby` says
+        why this daemon runs nothing now, None where it does."""
+        self._configuration = configuration
+        self._nights = nights
+        self._shipped = shipped
+        self._standby = standby
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, state_dir: Path) -> None:
+        """OSError where the socket can't be made."""
+        path = state_dir / SOCKET
+        path.unlink(missing_ok=True)  # of a daemon that died: who holds the daemon's lock is the only one
+        app = web.Application()
+        app.router.add_post("/runs", self._run)
+        app.router.add_post("/runs/{run_id}/cancel", self._cancel)
+        app.router.add_post("/plans", self._plan)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.UnixSite(runner, path).start()
+        path.chmod(0o600)
+        self._runner = runner
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _run(self, request: web.Request) -> web.StreamResponse:
+        asked = await _asked(request)
+        lines: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def emit(event: Event) -> None:
+            lines.put_nowait(event_to_json(event))
+
+        async def work() -> None:
+            try:
+                lines.put_nowait(json.dumps(await self._ordered(asked, emit)))
+            except Exception as exc:
+                lines.put_nowait(json.dumps({"error": _error(exc)}))
+            finally:
+                lines.put_nowait(None)
+
+        # On its own: a command that is gone takes nothing from a run that it ordered.
+        working = asyncio.create_task(work())
+        response = await _stream(request)
+        while (line := await lines.get()) is not None:
+            await response.write(line.encode() + b"\n")
+        await working
+        await response.write_eof()
+        return response
+
+    async def _ordered(self, asked: Asked, emit: Callable[[Event], None]) -> dict[str, Any]:
+        if (why := await self._standby()) is not None:
+            raise RunLockHeld(why)
+
+        def make(services: Services) -> Order:
+            return self._order(services, asked)
+
+        done = await self._nights.order(make, emit, record=asked.record)
+        not_shipped = await self._shipped() if asked.record and done.not_recorded is None else None
+        return {
+            "report": json.loads(to_json(done.report)),
+            "not_recorded": _error_or_none(done.not_recorded),
+            "not_shipped": _error_or_none(not_shipped),
+        }
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        by_operator = request.query.get("by") != "signal"
+        try:
+            run_id = UUID(request.match_info["run_id"])
+        except ValueError as exc:
+            raise web.HTTPBadRequest(text=str(exc)) from exc
+        if not self._nights.cancel(run_id, by_operator=by_operator):
+            raise web.HTTPNotFound(text="no such run is under way")
+        return web.Response(status=202)
+
+    async def _plan(self, request: web.Request) -> web.StreamResponse:
+        asked = await _asked(request)
+        try:
+            async with self._configuration.borrowed() as services:
+                order = self._order(services, asked)
+                if not self._nights.busy:  # a run keeps the session that it began with
+                    await services.engine.use(spark_options(services.settings))
+                plans, errors = await make_plans(order, services.parts)
+            answer: dict[str, Any] = {"plans": [json.loads(to_json(plan)) for plan in plans], "errors": errors}
+        except Exception as exc:
+            answer = {"error": _error(exc)}
+        response = await _stream(request)
+        await response.write(json.dumps(answer).encode() + b"\n")
+        await response.write_eof()
+        return response
+
+    def _order(self, services: Services, asked: Asked) -> Order:
+        now = services.parts.clock()
+        if asked.slot > now:
+            raise ConfigError([f"the slot {asked.slot:%Y-%m-%dT%H:%M:%SZ} lies in the future"])
+        return make_order(
+            services.settings,
+            asked.slot,
+            Trigger.MANUAL,
+            stages=asked.stages,
+            tables=asked.tables,
+            window_hours=asked.window_hours,
+        )
+
+
+async def _asked(request: web.Request) -> Asked:
+    try:
+        return Asked.model_validate_json(await request.read())
+    except ValidationError as exc:
+        raise web.HTTPBadRequest(text=str(exc)) from exc
+
+
+async def _stream(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    return response
+
+
+def _error_or_none(error: IcekeeperError | None) -> dict[str, Any] | None:
+    return None if error is None else _error(error)
+
+
+def _error(error: Exception) -> dict[str, Any]:
+    """An error so that the other end can raise it again."""
+    if isinstance(error, ConfigError):
+        return {"kind": "config", "problems": error.problems}
+    if isinstance(error, IcekeeperError):
+        kind = "lock" if isinstance(error, RunLockHeld) else "other"
+        return {"kind": kind, "message": str(error), "reason": error.reason.value}
+    log.exception("command_crashed")
+    return {"kind": "other", "message": f"{type(error).__name__}: {error}", "reason": "unexpected"}

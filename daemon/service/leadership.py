@@ -1,0 +1,97 @@
+"""Who may run nights: this daemon, or with `replicas: true` whoever holds the lease. The lease: adapters/lease.py."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from daemon.adapters.lease import Lease
+from daemon.core.errors import IcekeeperError
+from daemon.service.alone import lease_of
+from daemon.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# How long to wait after a term that could not even begin.
+_AGAIN_S = 5.0
+# How long giving the lease back may take: without an answer, closing the connection says it.
+RELEASE_S = 5.0
+
+
+class Leadership:
+    """Lets the work go on as long as this daemon leads."""
+
+    def __init__(self, settings: Callable[[], Settings], idle: Callable[[], Awaitable[None]]) -> None:
+        """`idle` returns when no run is under way: only then a change of the settings takes the lease away."""
+        self._settings = settings
+        self._idle = idle
+        self._changed = asyncio.Event()
+        self._lease: Lease | None = None
+        self.leading = False
+
+    def changed(self) -> None:
+        """The settings that the lease depends on have changed."""
+        self._changed.set()
+
+    async def holder(self) -> str | None:
+        """The host that leads, None where nobody does or PostgreSQL does not say."""
+        if self._lease is None:
+            return socket.gethostname()
+        try:
+            holder = await self._lease.holder()
+        except IcekeeperError:
+            return None
+        return holder.host if holder is not None else None
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, None]], stop: Callable[[], Awaitable[None]]) -> None:
+        """Runs `work` whenever this daemon leads, and ends it by `stop` when it does no longer. For ever.
+
+        Raises what `work` raises where that is none of ours: a worker with a bug must not be taken for one that waits.
+        """
+        while True:
+            self._changed.clear()
+            self._lease = lease_of(self._settings())
+            try:
+                if self._lease is not None:
+                    log.info("lease_awaited")
+                    await self._lease.acquire()
+                    log.info("lease_taken")
+                self.leading = True
+                await self._term(work, stop)
+            except IcekeeperError as exc:
+                log.error("term_ended", error=str(exc), advice=exc.reason.advice, retry_s=_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
+            finally:
+                self.leading = False
+                if self._lease is not None:
+                    await self._lease.release()
+
+    async def _term(self, work: Callable[[], Coroutine[Any, Any, None]], stop: Callable[[], Awaitable[None]]) -> None:
+        working = asyncio.create_task(work())
+        changed = asyncio.create_task(self._changed_and_idle())
+        lost = asyncio.create_task(self._lost())
+        try:
+            await asyncio.wait([working, changed, lost], return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                log.error("lease_lost")
+        finally:
+            await stop()
+            for task in (working, changed, lost):
+                task.cancel()
+            await asyncio.gather(working, changed, lost, return_exceptions=True)
+        if not working.cancelled() and (error := working.exception()) is not None:
+            raise error
+
+    async def _lost(self) -> None:
+        if self._lease is None:
+            await asyncio.Event().wait()
+        else:
+            await self._lease.lost()
+
+    async def _changed_and_idle(self) -> None:
+        await self._changed.wait()
+        await self._idle()

@@ -1,0 +1,42 @@
+"""One line about what the daemon does now, for `systemctl status`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from daemon.core.events import Event, RunEnded, RunStarted, TaskProgressed, TaskStarted
+from daemon.core.model import RunReport
+
+
+class StatusLine:
+    """Follows the runs and tells a line whenever it changes."""
+
+    def __init__(self, tell: Callable[[str], None], next_slot: Callable[[], datetime | None]) -> None:
+        self._tell = tell
+        self._next_slot = next_slot
+        self._run = ""
+        self._last: RunReport | None = None
+
+    @property
+    def text(self) -> str:
+        """What is to be said while no run is under way."""
+        slot = self._next_slot()
+        following = f"next night {slot:%Y-%m-%d %H:%M} UTC" if slot is not None else "the schedule has no further night"
+        if self._last is None:
+            return f"idle; {following}"
+        return f"idle; the night of {self._last.slot:%Y-%m-%d} was {self._last.outcome}; {following}"
+
+    def observe(self, event: Event) -> None:
+        """Takes an event of a run."""
+        if isinstance(event, RunStarted):
+            opening = event.opening
+            self._run = f"night of {opening.slot:%Y-%m-%d} ({opening.trigger})"
+            self._tell(self._run)
+        elif isinstance(event, TaskStarted):
+            self._tell(f"{self._run}: {event.stage} {event.table}, {event.position} of {event.of}")
+        elif isinstance(event, TaskProgressed):
+            self._tell(f"{self._run}: {event.stage} {event.table}: {event.note}")
+        elif isinstance(event, RunEnded):
+            self._last = event.report
+            self._tell(self.text)
