@@ -40,24 +40,20 @@ class PostgresLedger:
     async def open_run(self, opening: RunOpening) -> None:
         """Makes the run visible, without an outcome; a run that is closed already stays closed."""
         async with self._postgres.connection() as connection:
-            await connection.execute(
-                _OPEN_RUN,
-                opening.run_id,
-                opening.slot,
-                opening.trigger.value,
-                opening.started_at,
-                storable(opening.settings_hash),
-                [stage.value for stage in opening.stages],
-                [storable(table) for table in opening.tables],
-            )
+            await connection.execute(_OPEN_RUN, *_opening_row(opening))
 
-    async def close_run(self, report: RunReport, logs: tuple[Mapping[str, Any], ...] = ()) -> None:
+    async def close_run(
+        self, report: RunReport, logs: tuple[Mapping[str, Any], ...] = (), opening: RunOpening | None = None
+    ) -> None:
         """Stores the whole run in one transaction. Storing it again changes nothing; a lost answer is no harm.
 
+        `opening`: what the report doesn't say of it, where PostgreSQL may not have been told.
         PermanentError `unexpected` where PostgreSQL refuses this very record.
         """
         async with self._postgres.connection() as connection, connection.transaction():
             await store_run(connection, report, logs)
+            if opening is not None:
+                await connection.execute(_OPEN_RUN, *_opening_row(opening))
 
     async def runs(self, limit: int) -> tuple[Mapping[str, Any], ...]:
         """The newest runs, newest first; one under way has neither `outcome` nor `finished_at`."""
@@ -145,6 +141,18 @@ def _json(value: Any) -> str:
 
 def _health(health: TableHealth | None) -> str | None:
     return None if health is None else _json(asdict(health))
+
+
+def _opening_row(opening: RunOpening) -> tuple[Any, ...]:
+    return (
+        opening.run_id,
+        opening.slot,
+        opening.trigger.value,
+        opening.started_at,
+        storable(opening.settings_hash),
+        [stage.value for stage in opening.stages],
+        [storable(table) for table in opening.tables],
+    )
 
 
 def _task_row(run_id: UUID, position: int, task: StageResult) -> tuple[Any, ...]:
