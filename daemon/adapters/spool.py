@@ -18,7 +18,8 @@ from uuid import UUID
 import aiosqlite
 
 from daemon.adapters.records import from_json, to_json
-from daemon.adapters.spool_file import SpoolFile, corrupt_files
+from daemon.adapters.spool_file import SpoolFile
+from daemon.adapters.spool_opening import corrupt_files
 from daemon.core.errors import PermanentError
 from daemon.core.history import ConfigLoad, PastRun
 from daemon.core.model import AuditResult, RunOpening, RunOutcome, RunReport, Stage, StageResult, Trigger
