@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from daemon.adapters.ledger_rows import audit_document, past_run, task_document
 from daemon.adapters.postgres import Postgres
 from daemon.adapters.sql import statement
-from daemon.core.model import AuditResult, MissingHour, RunOpening, RunReport, StageResult, TableHealth, Trigger
+from daemon.core.history import ConfigLoad, PastRun
+from daemon.core.model import AuditResult, MissingHour, RunOpening, RunReport, Stage, StageResult, TableHealth, Trigger
 
 # Which row an audit may meet again: the one of its slot or, for an operator's audit, the one of its run.
 _STORE_AUDIT = statement("store_audit")
@@ -23,9 +26,14 @@ _STORE_SLOT_AUDIT = _STORE_AUDIT.replace(
 )
 _STORE_TASK, _STORE_LOG = statement("store_task"), statement("store_log")
 _STORE_RUN, _OPEN_RUN = statement("store_run"), statement("open_run")
+_STORE_LOAD, _PAST_RUNS = statement("store_load"), statement("past_runs")
+_MARK_IN_FLIGHT = """
+    UPDATE maintenance_runs SET in_flight_stage = $2, in_flight_table = $3 WHERE run_id = $1 AND outcome IS NULL
+"""
+_LAST_SLOT = "SELECT max(slot) FROM maintenance_runs WHERE trigger <> 'manual'"
 _TASKS, _AUDITS = statement("tasks"), statement("audits")
 _RUNS = """
-    SELECT run_id, slot, trigger, outcome, started_at, finished_at, duration_s, settings_hash, stages, tables
+    SELECT run_id, slot, trigger, outcome, started_at, finished_at, duration_s, settings_hash, stages, tables, host
     FROM maintenance_runs
 """
 _FOUND_AT_MOST = 20
@@ -55,6 +63,39 @@ class PostgresLedger:
             if opening is not None:
                 await connection.execute(_OPEN_RUN, *_opening_row(opening))
 
+    async def record_load(self, load: ConfigLoad) -> None:
+        """Stores a reading of the configuration; storing it again changes nothing."""
+        async with self._postgres.connection() as connection:
+            await connection.execute(_STORE_LOAD, *_load_row(load))
+
+    async def mark_in_flight(self, run_id: UUID, stage: Stage | None, table: str | None) -> None:
+        """Notes which task the open run is at, so that another host knows it should this one die. None: at none.
+
+        Nothing where the run is not there yet, or closed.
+        """
+        async with self._postgres.connection() as connection:
+            await connection.execute(_MARK_IN_FLIGHT, run_id, stage and stage.value, storable(table))
+
+    async def past_runs(self, since: datetime) -> tuple[PastRun, ...]:
+        """The runs of slots from `since` on but operators' own, oldest first, whichever host they ran on."""
+        async with self._one_snapshot() as connection:
+            return tuple(
+                [
+                    past_run(
+                        row,
+                        await connection.fetch(_TASKS, row["run_id"]),
+                        await connection.fetch(_AUDITS, row["run_id"]),
+                    )
+                    for row in await connection.fetch(_PAST_RUNS, since)
+                ]
+            )
+
+    async def last_slot(self) -> datetime | None:
+        """The newest slot that a run but operators' own answered for; None where there is none."""
+        async with self._postgres.connection() as connection:
+            slot: datetime | None = await connection.fetchval(_LAST_SLOT)
+        return slot
+
     async def runs(self, limit: int) -> tuple[Mapping[str, Any], ...]:
         """The newest runs, newest first; one under way has neither `outcome` nor `finished_at`."""
         async with self._postgres.connection() as connection:
@@ -75,11 +116,7 @@ class PostgresLedger:
 
     async def run(self, run_id: UUID) -> Mapping[str, Any] | None:
         """The run's row with `tasks` and `audits` (keys as in the report) and `logs` (the lines as they were given)."""
-        async with (
-            self._postgres.connection() as connection,
-            # One snapshot, so that a run that is being closed is seen either open or whole.
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with self._one_snapshot() as connection:
             row = await connection.fetchrow(f"{_RUNS} WHERE run_id = $1", run_id)
             if row is None:
                 return None
@@ -90,10 +127,19 @@ class PostgresLedger:
             )
         return {
             **dict(row),
-            "tasks": [_task(task) for task in tasks],
-            "audits": [_audit(audit) for audit in audits],
+            "tasks": [task_document(task) for task in tasks],
+            "audits": [audit_document(audit) for audit in audits],
             "logs": [json.loads(line["line"]) for line in logs],
         }
+
+    @asynccontextmanager
+    async def _one_snapshot(self) -> AsyncIterator[Any]:
+        """A connection that sees a run that is being closed either open or whole."""
+        async with (
+            self._postgres.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
 
 
 async def store_run(connection: Any, report: RunReport, logs: Sequence[Mapping[str, Any]]) -> None:
@@ -152,6 +198,19 @@ def _opening_row(opening: RunOpening) -> tuple[Any, ...]:
         storable(opening.settings_hash),
         [stage.value for stage in opening.stages],
         [storable(table) for table in opening.tables],
+        storable(opening.host),
+    )
+
+
+def _load_row(load: ConfigLoad) -> tuple[Any, ...]:
+    return (
+        load.load_id,
+        load.at,
+        storable(load.host),
+        storable(load.by),
+        storable(load.settings_hash),
+        storable(load.changes),
+        storable(load.problems),
     )
 
 
@@ -203,19 +262,3 @@ def _audit_row(audit: AuditResult) -> tuple[Any, ...]:
 
 def _hour(hour: MissingHour) -> dict[str, Any]:
     return {"start": hour.start, "clickhouse": hour.clickhouse, "iceberg": hour.iceberg}
-
-
-def _task(row: Any) -> dict[str, Any]:
-    return {**dict(row), "before": _loaded(row["before"]), "after": _loaded(row["after"])}
-
-
-def _audit(row: Any) -> dict[str, Any]:
-    hours = _loaded(row["missing_hours"]) or []
-    return {
-        **dict(row),
-        "missing_hours": [{**hour, "start": datetime.fromisoformat(hour["start"])} for hour in hours],
-    }
-
-
-def _loaded(text: str | None) -> Any:
-    return None if text is None else json.loads(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -39,6 +39,12 @@ def to_json(record: object) -> str:
 def from_json(kind: type[T], text: str) -> T:
     """The record of that kind. ValueError where the text is none."""
     record: T = _adapter(kind).validate_json(text)
+    return record
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The record with these fields, each as Python or JSON has it. ValueError where they make none."""
+    record: T = _adapter(kind).validate_python(values)
     return record
 
 

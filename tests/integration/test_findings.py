@@ -279,14 +279,15 @@ async def test_a_ledger_of_the_first_revision_is_brought_up_to_date_with_its_row
     await ledger.audited(MISSING, 5)
     ledger.sql(
         """
-        DROP TABLE maintenance_acks; DROP INDEX maintenance_audit_log_windows;
+        DROP TABLE maintenance_acks, maintenance_config_loads; DROP INDEX maintenance_audit_log_windows;
+        ALTER TABLE maintenance_runs DROP host, DROP in_flight_stage, DROP in_flight_table;
         UPDATE icekeeper_schema_version SET version_num = '0001_ledger'
         """
     )
     with pytest.raises(PermanentError, match="icekeeper migrate") as refused:
         await ledger.open()
     assert refused.value.reason is Reason.LEDGER_DOWN
-    assert await ledger.migrate() == ["0002_acks"]
+    assert await ledger.migrate() == ["0002_acks", "0003_hosts"]
     assert await pending(ledger.dsn, ledger.box.postgres.password) == []
     assert await ledger.open() == [(DAY, MISSING, -5)]
 

@@ -42,7 +42,7 @@ from daemon.sandbox.postgres import Postgres as Server
 from daemon.sandbox.process import Janitor, free_ports
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
-REVISIONS = ["0001_ledger", "0002_acks"]
+REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts"]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
 
@@ -248,7 +248,7 @@ async def test_two_that_migrate_at_once_do_not_collide(empty: Database) -> None:
 
 async def test_the_tables_come_to_where_the_search_path_leads(empty: Database) -> None:
     await empty.migrate()
-    assert len(empty.tables()) == 6
+    assert len(empty.tables()) == 7
     assert empty.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
     with pytest.raises(PermanentError, match=r"has been selected to create in.*search_path"):
         await migrate(f"{empty.dsn}_nowhere", PASSWORD)

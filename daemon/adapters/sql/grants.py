@@ -10,8 +10,8 @@ from daemon.adapters.sql.migrations import VERSION_TABLE
 from daemon.core.errors import PermanentError
 
 _WRITTEN = ("maintenance_runs", "maintenance_tasks", "maintenance_logs", AUDIT_LOG)
-# What somebody acknowledged stays as it was said.
-_ADDED_TO = ("maintenance_acks",)
+# What somebody acknowledged, and what was once in force, stays as it was said.
+_ADDED_TO = ("maintenance_acks", "maintenance_config_loads")
 # The rights on each table.
 NEEDED = {
     **dict.fromkeys(_WRITTEN, "SELECT, INSERT, UPDATE"),

@@ -1,7 +1,8 @@
 -- A run that begins. Told late, after the run was closed, it only adds what the closing did not know.
 INSERT INTO maintenance_runs AS run
-  (run_id, slot, trigger, started_at, settings_hash, stages, tables)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+  (run_id, slot, trigger, started_at, settings_hash, stages, tables, host)
+VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''))
 ON CONFLICT (run_id) DO UPDATE SET
   stages = excluded.stages,
-  tables = excluded.tables
+  tables = excluded.tables,
+  host = excluded.host

@@ -1,7 +1,7 @@
 -- {arbiter} is the unique index that this row may meet: per slot or per run, see ledger.py.
 -- The casts serve adopted tables, whose columns may be timestamps without a zone (the session's zone is UTC) or numeric.
 -- status has none: it takes the column's own type, which may be an enum.
--- Of two counts of a slot the later one stays, in whichever order they arrive.
+-- Of two counts of a slot the later one stays, in whichever order they arrive; an error never takes the place of a count.
 INSERT INTO maintenance_audit_log AS audit
   (run_id, slot, trigger, run_timestamp, iceberg_table, ch_source, layer,
    audit_window_hours, window_start, window_end,
@@ -34,4 +34,8 @@ ON CONFLICT {arbiter} DO UPDATE SET
   ch_final = excluded.ch_final,
   watermark = excluded.watermark,
   missing_hours = excluded.missing_hours
-WHERE audit.run_timestamp <= excluded.run_timestamp
+WHERE CASE
+  WHEN (audit.status::text = 'error') = (excluded.status::text = 'error')
+    THEN audit.run_timestamp <= excluded.run_timestamp
+  ELSE audit.status::text = 'error'
+END

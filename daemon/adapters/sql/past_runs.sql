@@ -1,0 +1,14 @@
+-- The runs of slots from an instant on, oldest first. What was begun and has no row of a task never ended.
+SELECT run_id, slot, trigger, started_at, outcome, coalesce(host, '') AS host, settings_hash,
+       coalesce(stages, '{}') AS stages, coalesce(tables, '{}') AS tables,
+       CASE WHEN NOT ended.it THEN in_flight_stage END AS in_flight_stage,
+       CASE WHEN NOT ended.it THEN in_flight_table END AS in_flight_table
+FROM maintenance_runs AS run
+CROSS JOIN LATERAL (
+  SELECT EXISTS (
+    SELECT FROM maintenance_tasks AS task
+    WHERE task.run_id = run.run_id AND task.stage = in_flight_stage AND task.iceberg_table = in_flight_table
+  ) AS it
+) AS ended
+WHERE trigger <> 'manual' AND slot >= $1
+ORDER BY started_at, run_id
