@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pytest
 import yaml
 
 from daemon.adapters.host import Host
 from daemon.sandbox import Sandbox, WorldSpec
-from daemon.sandbox.process import free_ports, port_answers
 from daemon.service.doctor import Check, Level, Part, examine
 from daemon.service.doctor.ledger import examine_ledger
 from daemon.service.parts import build, wall_clock
 from daemon.settings import load
 from tests.conftest import BINANCE, COINBASE, SILVER, SLOT, MakeNight, Night, write_settings
-from tests.process.program import document, icekeeper, wait_for
+from tests.process.program import document, icekeeper
 
 SMALL: dict[str, Any] = {"days": 0.25, "commits_per_day": 48, "files_per_commit": 1, "old_snapshots": 0}
 WARNED = (Part.POSTGRES, Level.WARNING)
@@ -267,36 +261,6 @@ async def test_a_store_that_only_says_that_it_deletes_is_found_out(make_night: M
     (key,) = [key for key in night.store() if "icekeeper-doctor-probe" in key]
     assert key in left.advice
     assert f"/{COINBASE.rpartition('.')[2]}/data/" in key
-
-
-@pytest.fixture
-def bouncer(box: Sandbox, tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Starts real PgBouncers before the sandbox's PostgreSQL; each call gives a port."""
-    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-    if program is None:
-        pytest.skip("there is no pgbouncer here: Debian has it in a package of that name")
-    with ExitStack() as stack:
-
-        def start(mode: str, *extra: str) -> int:
-            (port,) = free_ports(1)
-            users, config = tmp_path / f"{port}.users", tmp_path / f"{port}.ini"
-            users.write_text(f'"{box.postgres.user}" "{box.postgres.password}"\n')
-            lines = ["[databases]", f"* = host={box.postgres.host} port={box.postgres.port}", "[pgbouncer]"]
-            lines += ["listen_addr = 127.0.0.1", f"listen_port = {port}", "unix_socket_dir =", f"pool_mode = {mode}"]
-            lines += ["auth_type = scram-sha-256", f"auth_file = {users}", *extra]
-            config.write_text("\n".join(lines))
-            account: dict[str, Any] = {}
-            if os.geteuid() == 0:  # it refuses to run as root; nobody must come through to its files
-                account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-                for path in (users, config, *list(config.parents)[:3]):
-                    path.chmod(path.stat().st_mode | 0o055)
-            process = subprocess.Popen([program, "-q", str(config)], stderr=subprocess.DEVNULL, **account)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            wait_for("PgBouncer", lambda: port_answers(port), 20)
-            return port
-
-        yield start
 
 
 async def test_a_pgbouncer_in_the_way_is_found_whatever_it_pools_by(
