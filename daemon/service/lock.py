@@ -1,4 +1,4 @@
-"""One run at a time on a host: a lock file that the kernel frees however its holder dies; and its directory."""
+"""One run at a time on a host: a lock file that the kernel frees however its holder dies."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from daemon.adapters.state_dir import make_state_dir
 from daemon.core.errors import IcekeeperError
 
 
 class RunLockHeld(IcekeeperError):
     """Another process is running a night. Exit code 4."""
-
-
-def make_state_dir(state_dir: Path) -> None:
-    """Makes it where it is missing, for this user alone: its files hold what the logs say. OSError where it can't."""
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 @contextmanager

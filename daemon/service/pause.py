@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from daemon.service.lock import make_state_dir
+from daemon.adapters.state_dir import make_state_dir
 from daemon.service.reports import plain
 from daemon.settings.values import format_duration, parse_duration
 
