@@ -1,4 +1,4 @@
-"""The spool's file in use: reads and transactions. How it comes into its place: spool_opening.py; its records: spool.py."""
+"""The spool's file in use: reads and transactions. How it is put there: spool_opening.py. What it holds: spool.py."""
 
 from __future__ import annotations
 
