@@ -1,0 +1,147 @@
+"""Commands beside a daemon that runs: it does their work in its own session, and says how that goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from daemon.sandbox import Sandbox, World, WorldSpec
+from tests.conftest import COINBASE, GOLD, SLOT, write_settings
+from tests.process.program import children, document, fetch, icekeeper, metrics, running, wait_for
+
+DAY = f"{SLOT:%Y-%m-%d}"
+
+
+@dataclass
+class Served:
+    """A world with a daemon whose clock shows an hour after the slot, so that it has nothing of its own to do."""
+
+    world: World
+    config: Path
+    base: str
+    log: Path
+    pid: int
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def jvms(self) -> list[psutil.Process]:
+        return [child for child in children(self.pid) if child.name() == "java"]
+
+    def runs(self) -> list[tuple[Any, ...]]:
+        query = "SELECT outcome, trigger FROM maintenance_runs WHERE outcome IS NOT NULL ORDER BY started_at"
+        return self.world.postgres.execute(self.world.postgres_database, query)
+
+
+@pytest.fixture(scope="module")
+def served(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    place = tmp_path_factory.mktemp("control")
+    world = box.world(WorldSpec(now=SLOT, days=1.25, tables=(COINBASE, GOLD), rows_per_file=10, symbols=6))
+    config, log = write_settings(world, place / "icekeeper.yaml", place / "state"), place / "stderr"
+    base = "http://" + yaml.safe_load(config.read_text())["http"]["listen"]
+    assert icekeeper("migrate", config=config).returncode == 0
+    with running("serve", config=config, log=log, at=SLOT + timedelta(hours=1)) as daemon:
+        wait_for("the session", lambda: metrics(base).get("icekeeper_engine_up") == 1)
+        yield Served(world, config, base, log, daemon.pid)
+        os.kill(daemon.pid, signal.SIGTERM)
+        assert daemon.wait(60) == 0
+
+
+def test_a_plan_is_made_by_the_daemon_and_starts_no_second_session(served: Served) -> None:
+    done = icekeeper("plan", "--slot", DAY, "--json", config=served.config)
+    assert done.returncode == 0, done.stderr
+    plans = document(done)["plans"]
+    assert [plan["stage"] for plan in plans if plan["table"] == COINBASE] == ["compact", "expire", "audit"]
+    assert plans[0]["decision"] == "act"
+    assert len(served.jvms()) == 1
+    assert served.runs() == []
+
+
+def test_a_run_is_done_by_the_daemon_and_its_report_is_the_commands(served: Served) -> None:
+    done = icekeeper("compact", "--slot", DAY, "--table", COINBASE, "--json", config=served.config)
+    assert done.returncode == 0, done.stderr
+    report = document(done)
+    (task,) = report["tasks"]
+    assert (report["trigger"], report["outcome"], task["outcome"]) == ("manual", "success", "done")
+    assert task["after"]["data_files"] < task["before"]["data_files"]
+    # When the command returns, PostgreSQL has it.
+    assert served.runs() == [("success", "manual")]
+    assert any(line["event"] == "run_ordered" and line["run_id"] == report["run_id"] for line in served.events())
+    assert metrics(served.base)['icekeeper_runs_total{outcome="success"}'] == 1
+
+
+def test_a_dry_audit_counts_in_the_daemon_and_records_nothing(served: Served) -> None:
+    before = served.runs()
+    done = icekeeper("audit", "--slot", DAY, "--dry-run", "--json", config=served.config)
+    assert done.returncode == 0, done.stderr
+    assert {audit["status"] for audit in document(done)["audits"]} == {"ok"}
+    assert served.runs() == before
+
+
+def test_a_slot_in_the_daemons_future_is_refused(served: Served) -> None:
+    done = icekeeper("run", "--slot", "2026-03-01", config=served.config)
+    assert done.returncode == 2
+    assert "lies in the future" in done.stderr
+
+
+def test_a_table_that_the_daemon_does_not_know_is_a_mistake_of_the_command(served: Served) -> None:
+    done = icekeeper("plan", "--slot", DAY, "--table", "cold.nowhere", config=served.config)
+    assert done.returncode == 2
+    assert "cold.nowhere" in done.stderr
+
+
+def test_ctrl_c_cancels_the_run_in_the_daemon_and_a_second_run_meanwhile_is_refused(
+    served: Served, tmp_path: Path
+) -> None:
+    (jvm,) = served.jvms()
+    out, log = tmp_path / "out", tmp_path / "stderr"
+    jvm.suspend()  # so that the run lasts
+    try:
+        with running("run", "--slot", DAY, "--json", config=served.config, log=log, out=out) as command:
+            wait_for("the run", lambda: metrics(served.base).get("icekeeper_run_in_progress") == 1)
+            refused = icekeeper("compact", "--slot", DAY, config=served.config)
+            assert refused.returncode == 4
+            assert "another run is under way in the daemon" in refused.stderr
+            os.kill(command.pid, signal.SIGINT)
+            jvm.resume()
+            assert command.wait(60) == 130
+    finally:
+        if jvm.is_running():
+            jvm.resume()
+    assert json.loads(out.read_text())["outcome"] == "cancelled"
+    assert served.runs()[-1] == ("cancelled", "manual")
+
+
+def test_a_jvm_that_dies_while_nobody_needs_it_is_there_again_for_the_next_command(served: Served) -> None:
+    (jvm,) = wait_for("a session", served.jvms)
+    wait_for("the session", lambda: metrics(served.base).get("icekeeper_engine_up") == 1)
+    lost = metrics(served.base)['icekeeper_engine_restarts_total{why="died"}']
+    jvm.kill()
+    wait_for("the loss to be seen", lambda: metrics(served.base)["icekeeper_engine_up"] == 0)
+    done = icekeeper("plan", "--slot", DAY, "--stage", "compact", config=served.config)
+    assert done.returncode == 0, done.stderr
+    seen = metrics(served.base)
+    assert seen["icekeeper_engine_up"] == 1
+    assert seen['icekeeper_engine_restarts_total{why="died"}'] == lost + 1
+
+
+def test_readyz_names_the_parts(served: Served) -> None:
+    told = json.loads(fetch(f"{served.base}/readyz") or "")
+    assert told["ready"] is True
+    assert set(told["parts"]) == {"engine", "ledger", "spool", "configuration", "lease"}
+
+
+def test_a_second_daemon_on_the_same_state_directory_is_refused(served: Served) -> None:
+    done = icekeeper("serve", config=served.config)
+    assert done.returncode == 4
+    assert "another daemon serves this state_dir" in done.stderr
