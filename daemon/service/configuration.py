@@ -52,6 +52,8 @@ class Configuration:
         self._clock = clock
         self._sleep = sleep
         self._current: _Built | None = None
+        # What a reload has replaced and a run still uses.
+        self._replaced: list[_Built] = []
         self._turn = asyncio.Lock()
 
     @property
@@ -105,11 +107,12 @@ class Configuration:
                 return self._said(by)
             if old is not None:
                 refuse_unchangeable(old.settings, settings)
-            new = build(settings, self._engine(settings), clock=self._clock, sleep=self._sleep)
+            new = build(settings, self._engine(settings), clock=self._clock, sleep=self._sleep, before=old)
             await self._put_in_force(old, new)
             self._current = _Built(new)
             if current is None:
                 return self._said(by)
+            self._replaced.append(current)
             await self._retire(current)
             return self._said(by, changes=changes(current.services.settings, settings))
 
@@ -118,5 +121,8 @@ class Configuration:
         return ConfigLoad(uuid4(), self._clock(), socket.gethostname(), by, digest, changes, problems)
 
     async def _retire(self, built: _Built) -> None:
-        if built is not self._current and not built.users:
-            await built.services.close()
+        if built not in self._replaced or built.users:
+            return
+        self._replaced.remove(built)
+        used = [*self.services.connections, *(one for other in self._replaced for one in other.services.connections)]
+        await built.services.close(but=used)

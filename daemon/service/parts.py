@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,12 +41,17 @@ class Services:
     findings: PostgresFindings
     parts: Parts
 
-    async def close(self) -> None:
-        """Closes the connections. The engine outlives them: whoever made it stops it."""
-        await self.source.close()
-        await self.postgres.close()
-        if self.offload_postgres is not self.postgres:
-            await self.offload_postgres.close()
+    @property
+    def connections(self) -> tuple[ClickHouse | Postgres, ...]:
+        """What has to be closed. The engine outlives it: whoever made it stops it."""
+        own = (self.source, self.postgres)
+        return own if self.offload_postgres is self.postgres else (*own, self.offload_postgres)
+
+    async def close(self, but: Collection[ClickHouse | Postgres] = ()) -> None:
+        """Closes the connections, except for those that others go on with."""
+        for connection in self.connections:
+            if not any(connection is other for other in but):
+                await connection.close()
 
 
 def build(
@@ -55,27 +61,18 @@ def build(
     clock: Clock = wall_clock,
     sleep: Sleep = asyncio.sleep,
     surroundings: Surroundings | None = None,
+    before: Services | None = None,
 ) -> Services:
     """Builds the parts. Nothing is connected and no JVM is started: each part does that when it is first used.
 
-    `surroundings` None: this host, its clock compared with PostgreSQL's and ClickHouse's.
+    `surroundings` None: this host, its clock compared with PostgreSQL's and ClickHouse's. Connections that are the same
+    `before` are taken over.
     """
-    clickhouse = settings.clickhouse
-    source = ClickHouse(
-        ClickHouseOptions(
-            url=clickhouse.url,
-            database=clickhouse.database,
-            user=clickhouse.user,
-            password=clickhouse.password.get_secret_value(),
-            settings=clickhouse.settings,
-        )
-    )
-    own = settings.postgres
-    postgres = Postgres(own.dsn, own.secret())
-    offload_postgres = postgres
-    if settings.offload.dsn is not None:
-        password = settings.offload.password
-        offload_postgres = Postgres(settings.offload.dsn, password.get_secret_value() if password else None)
+    kept = before if before is not None and before.settings.clickhouse == settings.clickhouse else None
+    source = kept.source if kept is not None else _clickhouse(settings)
+    kept = before if before is not None and before.settings.postgres == settings.postgres else None
+    postgres = kept.postgres if kept is not None else Postgres(settings.postgres.dsn, settings.postgres.secret())
+    offload_postgres = _offload_postgres(settings, postgres, before)
     findings = PostgresFindings(postgres)
     parts = Parts(
         lakehouse=IcebergLakehouse(engine, settings.catalog.name),
@@ -88,6 +85,29 @@ def build(
         sleep=sleep,
     )
     return Services(settings, engine, source, postgres, offload_postgres, PostgresLedger(postgres), findings, parts)
+
+
+def _clickhouse(settings: Settings) -> ClickHouse:
+    block = settings.clickhouse
+    return ClickHouse(
+        ClickHouseOptions(
+            url=block.url,
+            database=block.database,
+            user=block.user,
+            password=block.password.get_secret_value(),
+            settings=block.settings,
+        )
+    )
+
+
+def _offload_postgres(settings: Settings, postgres: Postgres, before: Services | None) -> Postgres:
+    """Where the offload's watermarks are; the ledger's own pool unless they have a database of theirs."""
+    block = settings.offload
+    if block.dsn is None:
+        return postgres
+    if before is not None and before.settings.offload == block:
+        return before.offload_postgres
+    return Postgres(block.dsn, block.password.get_secret_value() if block.password else None)
 
 
 def _directories(settings: Settings) -> tuple[Path, ...]:

@@ -52,6 +52,7 @@ log = structlog.get_logger(__name__)
 # What each step may take, in seconds; systemd's TimeoutStopSec has to be longer than those of the stop together.
 _START_S = 10.0
 STOP_S = {"the run in hand": 45.0, "the records": 10.0, "connections": 10.0, "the session": 25.0, "http": 5.0}
+_RELOAD_PAUSE_S = 1.0
 # How long a command waits for its run's records to be in PostgreSQL.
 _SHIPPED_S = 20.0
 # How long records stay on this disk after they were shipped: the slots of a week or two are looked up there.
@@ -218,6 +219,8 @@ class Supervisor:
             self._systemd.reloading()
             await self._note(await self._configuration.reload("sighup"))
             self._systemd.ready(self._status.text)
+            # Of a storm of signals one a second is answered, and the last: reading takes the night's time.
+            await self._sleep(_RELOAD_PAUSE_S)
 
     async def _reload_by_http(self) -> ConfigLoad:
         load = await self._configuration.reload("http")
