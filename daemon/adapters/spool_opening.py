@@ -76,12 +76,18 @@ def _locked(lock: int, kind: int) -> bool:
 
 
 def _problem(path: Path) -> str | None:
-    """Why the file is no spool; None where it is one. Reads only. PermanentError where it is a newer icekeeper's."""
+    """Why the file is no spool; None where it is one. PermanentError where it is a newer icekeeper's.
+
+    All of it is read, which takes milliseconds.
+    """
     try:
-        # Not the quick check: the full one sees indexes that miss a row, and of this file it takes milliseconds.
         with _opened(path, "ro") as db:
             said = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             version = db.execute("PRAGMA user_version").fetchone()[0]
+        if said == "ok" and version == VERSION:
+            # The checks of the schema, which a connection that only reads doesn't know.
+            with _opened(path, "rw") as db:
+                said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as exc:
         if not is_damage(exc):
             raise

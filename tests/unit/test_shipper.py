@@ -1,0 +1,227 @@
+"""What the shipper does with a ledger that answers, is away, or refuses. The real one: integration/test_spool.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from structlog.typing import EventDict
+
+from daemon.adapters.shipper import Logs, Shipped, Shipper
+from daemon.adapters.spool import Spool
+from daemon.core.errors import IcekeeperError, PermanentError, TransientError
+from daemon.core.history import ConfigLoad
+from daemon.core.model import RunOpening, RunReport
+from daemon.core.reasons import Reason
+from tests.unit.builders import DAY, HOUR, SLOT
+from tests.unit.test_spool import load, opening, report
+
+AWAY = TransientError("does not answer", reason=Reason.LEDGER_DOWN, where="PostgreSQL")
+CLOSED = PermanentError("refused role", reason=Reason.ACCESS_DENIED, where="PostgreSQL")
+REFUSED = PermanentError("refused it: check constraint", where="PostgreSQL")
+
+
+@dataclass
+class Receiver:
+    """Takes what it gets, or raises what it is told to: for all, or for one id."""
+
+    got: list[tuple[Any, ...]] = field(default_factory=list)
+    away: Exception | None = None
+    refuses: dict[UUID, Exception] = field(default_factory=dict)
+    tries: int = 0
+
+    async def open_run(self, opening: RunOpening) -> None:
+        self._take(opening.run_id, opening)
+
+    async def close_run(self, report: RunReport, logs: Logs = (), opening: RunOpening | None = None) -> None:
+        self._take(report.run_id, report, logs, opening)
+
+    async def record_load(self, load: ConfigLoad) -> None:
+        self._take(load.load_id, load)
+
+    def _take(self, record_id: UUID, *record: Any) -> None:
+        self.tries += 1
+        if problem := self.away or self.refuses.get(record_id):
+            raise problem
+        self.got.append(record)
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
+    opened = await Spool.open(tmp_path)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def ledger() -> Receiver:
+    return Receiver()
+
+
+LINES: Logs = ({"event": "run_started"},)
+
+
+def shipper(spool: Spool, ledger: Receiver, **options: Any) -> Shipper:
+    return Shipper(spool, lambda: ledger, lambda run_id: LINES, **options)
+
+
+async def test_everything_goes_oldest_first_and_a_run_that_ended_with_its_opening(
+    spool: Spool, ledger: Receiver
+) -> None:
+    ended, under_way, missed, read = opening(), opening(slot=SLOT + DAY), opening(slot=SLOT - DAY), load()
+    await spool.open_run(ended)
+    await spool.open_run(under_way)
+    await spool.record_load(read)
+    await spool.close_run(report(missed))
+    await spool.close_run(report(ended))
+    assert await shipper(spool, ledger).ship() == Shipped(records=4)
+    assert ledger.got == [(report(ended), LINES, ended), (under_way,), (read,), (report(missed), LINES, None)]
+    assert await shipper(spool, ledger).ship() == Shipped()
+
+
+async def test_a_refused_record_is_set_aside_and_told_and_the_rest_flows_on(
+    spool: Spool, ledger: Receiver, logs: list[EventDict]
+) -> None:
+    runs = [opening(slot=SLOT + n * DAY) for n in range(4)]
+    for begun in runs:
+        await spool.open_run(begun)
+    # Nobody foresaw the second, and it is no reason to hold up the others either.
+    ledger.refuses = {runs[0].run_id: REFUSED, runs[2].run_id: OverflowError("int too big")}
+    answers: list[bool] = []
+    assert await shipper(spool, ledger, on_answer=answers.append).ship() == Shipped(records=2, set_aside=2)
+    assert [opening for (opening,) in ledger.got] == [runs[1], runs[3]]
+    assert [(aside.id, aside.error) for aside in await spool.set_aside()] == [
+        (runs[0].run_id, str(REFUSED)),
+        (runs[2].run_id, "OverflowError: int too big"),
+    ]
+    assert [(line["event"], line["log_level"]) for line in logs] == [("record_set_aside", "error")] * 2
+    assert all(answers)
+
+    ledger.refuses = {}
+    assert await shipper(spool, ledger).ship() == Shipped()
+    await spool.retry_set_aside()
+    assert await shipper(spool, ledger).ship() == Shipped(records=2)
+
+
+@pytest.mark.parametrize("problem", [AWAY, CLOSED])
+async def test_a_ledger_that_takes_nothing_is_not_asked_for_each_record(
+    spool: Spool, ledger: Receiver, problem: IcekeeperError
+) -> None:
+    for n in range(3):
+        await spool.open_run(opening(slot=SLOT + n * DAY))
+    ledger.away = problem
+    answers: list[bool] = []
+    assert await shipper(spool, ledger, on_answer=answers.append).ship() == Shipped(error=problem)
+    assert (ledger.tries, answers) == (1, [False])
+    assert (await spool.waiting()).records == 3
+
+
+async def test_a_record_that_can_not_be_read_is_set_aside(spool: Spool, ledger: Receiver) -> None:
+    begun = opening()
+    text = json.dumps({"run_id": str(begun.run_id), "slot": "yesterday"})
+    await spool._file.write(
+        lambda db: db.execute_insert(
+            "INSERT INTO runs (run_id, slot, trigger, started_at, opening) VALUES (?, ?, 'schedule', ?, ?)",
+            (str(begun.run_id), SLOT.isoformat(), SLOT.isoformat(), text),
+        )
+    )
+    await spool._file.write(
+        lambda db: db.execute_insert(
+            "INSERT INTO outbox (kind, id, changed_at) VALUES ('run', ?, ?), ('run', ?, ?)",
+            (str(begun.run_id), SLOT.isoformat(), str(opening().run_id), SLOT.isoformat()),
+        )
+    )
+    assert await shipper(spool, ledger).ship() == Shipped(set_aside=2)
+    unreadable, nothing = await spool.set_aside()
+    assert "slot" in unreadable.error
+    assert "no longer" in nothing.error
+
+
+async def test_a_run_is_worth_more_than_its_log_lines(spool: Spool, ledger: Receiver, logs: list[EventDict]) -> None:
+    def unreadable(run_id: UUID) -> Logs:
+        raise PermissionError(13, "Permission denied")
+
+    begun = opening()
+    await spool.close_run(report(begun))
+    assert await Shipper(spool, lambda: ledger, unreadable).ship() == Shipped(records=1)
+    assert ledger.got == [(report(begun), (), None)]
+    assert [line["event"] for line in logs] == ["run_logs_not_read"]
+
+
+async def test_a_spool_that_fails_is_told_by_the_pass_and_ends_nothing(spool: Spool, ledger: Receiver) -> None:
+    await spool.close()
+    done = await shipper(spool, ledger).ship()
+    assert isinstance(done.error, PermanentError)
+    assert "spool.db" in str(done.error)
+
+
+# --- for ever
+
+
+class Waits:
+    """The sleep of a shipper: notes how long it would be, and lasts until it is let go on."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._turns: asyncio.Queue[None] = asyncio.Queue()
+        self._begun: asyncio.Queue[None] = asyncio.Queue()
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self._begun.put_nowait(None)
+        await self._turns.get()
+
+    async def begun(self) -> None:
+        async with asyncio.timeout(10):
+            await self._begun.get()
+
+    async def over(self) -> None:
+        self._turns.put_nowait(None)
+        await self.begun()
+
+
+async def test_while_postgresql_is_away_it_is_asked_ever_more_rarely_and_told_of_once(
+    spool: Spool, ledger: Receiver, logs: list[EventDict]
+) -> None:
+    begun, waits, answers = opening(), Waits(), []  # type: ignore[var-annotated]
+    await spool.open_run(begun)
+    ledger.away = AWAY
+    running = asyncio.create_task(shipper(spool, ledger, sleep=waits.sleep, on_answer=answers.append).run())
+    await waits.begun()
+    for _ in range(6):
+        await waits.over()
+    assert waits.seconds == [5, 10, 20, 40, 60, 60, 60]
+    ledger.away = None
+    await waits.over()
+    assert ledger.got == [(begun,)]
+    ledger.away = AWAY
+    await spool.close_run(report(begun))  # wakes it
+    await waits.begun()
+    assert waits.seconds[-2:] == [60, 5]  # it looks again now and then, and begins anew with 5
+    assert [line["event"] for line in logs] == ["shipping_stopped", "shipping_resumed", "shipping_stopped"]
+    assert answers == [False] * 7 + [True, False]
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_what_is_put_while_postgresql_is_away_has_it_asked_at_once(spool: Spool, ledger: Receiver) -> None:
+    waits = Waits()
+    ledger.away = AWAY
+    running = asyncio.create_task(shipper(spool, ledger, sleep=waits.sleep).run())
+    await waits.begun()
+    await spool.record_load(replace(load(), at=SLOT - HOUR))
+    await waits.begun()
+    assert ledger.tries == 1
+    ledger.away = None
+    await spool.record_load(load())
+    await waits.begun()
+    assert len(ledger.got) == 2
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
