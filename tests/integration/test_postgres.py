@@ -23,6 +23,7 @@ from daemon.adapters.postgres import Postgres, PostgresOffload, Target, quoted
 from daemon.adapters.sql.grants import grants
 from daemon.adapters.sql.migrations import migrate, pending
 from daemon.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
+from daemon.core.history import ConfigLoad, PastRun
 from daemon.core.model import (
     AuditResult,
     AuditStatus,
@@ -241,6 +242,33 @@ async def test_a_fresh_database_is_migrated_once(empty: Database) -> None:
     assert empty.sql("SELECT version_num FROM icekeeper_schema_version") == [(REVISIONS[-1],)]
 
 
+async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_rows(database: Database) -> None:
+    night = report(audit())
+    await database.ledger.close_run(night, LOGS)
+    database.sql(
+        """
+        DROP TABLE maintenance_config_loads;
+        ALTER TABLE maintenance_runs DROP host, DROP in_flight_stage, DROP in_flight_table;
+        UPDATE icekeeper_schema_version SET version_num = '0002_acks'
+        """
+    )
+    with pytest.raises(PermanentError, match="icekeeper migrate") as old:
+        await database.ledger.runs(1)
+    assert old.value.reason is Reason.LEDGER_DOWN
+    assert await database.migrate() == ["0003_hosts"]
+    assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
+    (run,) = await database.ledger.past_runs(SLOT)
+    assert (run.run_id, run.host, run.in_flight, len(run.tasks)) == (night.run_id, "", None, 3)
+    await database.ledger.record_load(ConfigLoad(uuid4(), SLOT, "h", "boot", "x"))
+    uncommented = """
+        SELECT relname || '.' || attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0
+        WHERE relnamespace = $1::regnamespace AND relkind = 'r' AND NOT attisdropped
+          AND (relname = 'maintenance_config_loads' OR attname IN ('host', 'in_flight_stage', 'in_flight_table'))
+          AND relname <> 'maintenance_acks' AND col_description(pg_class.oid, attnum) IS NULL
+    """
+    assert database.sql(uncommented, database.schema) == []
+
+
 async def test_two_that_migrate_at_once_do_not_collide(empty: Database) -> None:
     results = await asyncio.gather(*(empty.migrate() for _ in range(3)))
     assert sorted(results) == [[], [], REVISIONS]
@@ -379,6 +407,102 @@ async def test_a_slot_has_one_audit_of_a_table_but_operators_may_have_many(datab
     assert sorted(notes) == [("hand 0",), ("hand 1",), ("late",)]
     assert [row["iceberg_table"] for row in (await stored(database.ledger, died.run_id))["audits"]] == ["cold.b"]
     assert database.rows()["audit_log"] == 5
+
+
+@pytest.mark.parametrize("status", ["text", "verdict"])
+async def test_an_error_never_takes_the_place_of_a_count_of_its_slot(empty: Database, status: str) -> None:
+    """A run counted and died; the one that resumed the slot found ClickHouse down. In whichever order they arrive."""
+    if status == "verdict":
+        empty.sql("CREATE TYPE verdict AS ENUM ('ok', 'gap')")
+        empty.sql(OLD_TABLE.format(**PLAIN | {"status": "verdict NOT NULL"}))
+    await empty.migrate()
+    hour = timedelta(hours=1)
+    counted = [report(audit("cold.a", run_timestamp=SLOT + n * hour, notes=f"count {n}")) for n in (0, 2)]
+    errors = [report(replace(uncounted("cold.a"), run_timestamp=SLOT + n * hour, notes=f"error {n}")) for n in (1, 3)]
+    for first in ([errors[0], counted[0], errors[1]], [errors[1], errors[0], counted[0]], [counted[0], *errors]):
+        for night in first:
+            await empty.ledger.close_run(night)
+        assert empty.sql("SELECT notes FROM maintenance_audit_log") == [("count 0",)]
+        await empty.ledger.close_run(counted[1])
+        await empty.ledger.close_run(counted[0])
+        assert empty.sql("SELECT notes FROM maintenance_audit_log") == [("count 2",)]
+        empty.sql("DELETE FROM maintenance_audit_log")
+    for night in reversed(errors):
+        await empty.ledger.close_run(night)
+    assert empty.sql("SELECT notes FROM maintenance_audit_log") == [("error 3",)]
+
+
+async def test_past_runs_are_what_another_host_must_know_of_them(database: Database) -> None:
+    ended = report(audit(), uncounted())
+    died = report(trigger=Trigger.CATCH_UP, slot=SLOT + timedelta(days=1), started_at=SLOT + timedelta(days=1))
+    by_hand, older = report(trigger=Trigger.MANUAL), report(slot=SLOT - timedelta(days=1))
+    for night in (ended, by_hand, older):
+        await database.ledger.close_run(night)
+    begun = replace(opening(died), host="host-2")
+    await database.ledger.open_run(begun)
+    await database.ledger.mark_in_flight(died.run_id, Stage.EXPIRE, "cold.a")
+    await database.ledger.mark_in_flight(uuid4(), Stage.EXPIRE, "cold.a")  # not there yet: no harm
+
+    past = await database.ledger.past_runs(SLOT)
+    by_name = tuple(sorted(ended.audits, key=lambda row: row.iceberg_table))
+    assert past == (
+        PastRun(
+            ended.run_id, SLOT, Trigger.SCHEDULE, ended.started_at, RunOutcome.FAILED, "", "9f86d081", (), (),
+            ended.tasks, by_name,
+        ),
+        PastRun(
+            died.run_id, died.slot, Trigger.CATCH_UP, died.started_at, None, "host-2", "9f86d081", begun.stages,
+            begun.tables, in_flight=(Stage.EXPIRE, "cold.a"),
+        ),
+    )  # fmt: skip
+    assert await database.ledger.last_slot() == died.slot
+    assert [run.run_id for run in await database.ledger.past_runs(died.slot)] == [died.run_id]
+
+
+async def test_a_task_is_in_flight_until_it_has_ended_or_another_has_begun(database: Database) -> None:
+    night = report(outcome=RunOutcome.INTERRUPTED)
+
+    async def in_flight() -> tuple[Stage, str] | None:
+        (run,) = await database.ledger.past_runs(SLOT)
+        return run.in_flight
+
+    await database.ledger.open_run(opening(night))
+    assert await in_flight() is None
+    for at in ((Stage.COMPACT, "cold.a"), (Stage.COMPACT, "cold.silver_trades")):
+        await database.ledger.mark_in_flight(night.run_id, *at)
+        assert await in_flight() == at
+    await database.ledger.mark_in_flight(night.run_id, None, None)
+    assert await in_flight() is None
+    await database.ledger.mark_in_flight(night.run_id, Stage.EXPIRE, "cold.a")
+    await database.ledger.close_run(night)  # its process died at that task
+    assert await in_flight() == (Stage.EXPIRE, "cold.a")
+    await database.ledger.close_run(replace(night, tasks=(*night.tasks, task(Stage.EXPIRE, "cold.a"))))
+    assert await in_flight() is None
+
+
+async def test_past_runs_of_a_newer_icekeeper_are_read_as_far_as_they_are_known(database: Database) -> None:
+    night = report(audit())
+    await database.ledger.close_run(night)
+    await database.ledger.open_run(opening(night))
+    database.sql(
+        """
+        UPDATE maintenance_runs SET outcome = 'adjourned', stages = '{audit,remove_orphan_files}',
+          in_flight_stage = 'remove_orphan_files', in_flight_table = 'cold.a';
+        UPDATE maintenance_tasks SET stage = 'remove_orphan_files' WHERE position = 1;
+        UPDATE maintenance_tasks SET reason = 'sunspots' WHERE position = 2;
+        UPDATE maintenance_audit_log SET reason = 'sunspots'
+        """
+    )
+    (run,) = await database.ledger.past_runs(SLOT)
+    assert (run.outcome, run.stages, run.in_flight) == (RunOutcome.FAILED, (Stage.AUDIT,), None)
+    assert [result.reason for result in run.tasks] == [Reason.UNEXPECTED, None]
+    assert [row.reason for row in run.audits] == [Reason.UNEXPECTED]
+
+
+async def test_a_ledger_without_runs_knows_no_slot(database: Database) -> None:
+    await database.ledger.close_run(report(trigger=Trigger.MANUAL))
+    assert await database.ledger.last_slot() is None
+    assert await database.ledger.past_runs(SLOT - timedelta(days=9999)) == ()
 
 
 async def test_runs_are_listed_newest_first_and_found_by_the_beginning_of_their_id(database: Database) -> None:

@@ -19,6 +19,8 @@ CREATE TABLE maintenance_config_loads (
 CREATE INDEX maintenance_config_loads_loaded_at ON maintenance_config_loads (loaded_at DESC);
 
 COMMENT ON TABLE maintenance_config_loads IS 'icekeeper: one row per reading of the configuration; rows are only ever added';
+COMMENT ON COLUMN maintenance_config_loads.load_id IS 'made by icekeeper, so that a load that is stored twice is one row';
+COMMENT ON COLUMN maintenance_config_loads.loaded_at IS 'when it was read';
 COMMENT ON COLUMN maintenance_config_loads.host IS 'where it was read';
 COMMENT ON COLUMN maintenance_config_loads.loaded_by IS 'boot, sighup or http';
 COMMENT ON COLUMN maintenance_config_loads.settings_hash IS 'of the settings in force from then on; runs name the same';
