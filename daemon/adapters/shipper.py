@@ -103,6 +103,9 @@ class Shipper:
                         refused += 1
             except IcekeeperError as exc:
                 error = exc
+            except Exception as exc:  # a mistake of ours must not end the shipping for good: it is told and tried again
+                log.exception("shipping_failed")
+                error = PermanentError(f"{type(exc).__name__}: {exc}")
             self._tell(error, records)
             return Shipped(records, refused, error)
 

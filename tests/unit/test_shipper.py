@@ -124,17 +124,18 @@ async def test_a_ledger_that_takes_nothing_is_not_asked_for_each_record(
 
 async def test_a_record_that_can_not_be_read_is_set_aside(spool: Spool, ledger: Receiver) -> None:
     begun = opening()
+    instant = SLOT.isoformat(timespec="microseconds")
     text = json.dumps({"run_id": str(begun.run_id), "slot": "yesterday"})
     await spool._file.write(
         lambda db: db.execute_insert(
             "INSERT INTO runs (run_id, slot, trigger, started_at, opening) VALUES (?, ?, 'schedule', ?, ?)",
-            (str(begun.run_id), SLOT.isoformat(), SLOT.isoformat(), text),
+            (str(begun.run_id), instant, instant, text),
         )
     )
     await spool._file.write(
         lambda db: db.execute_insert(
             "INSERT INTO outbox (kind, id, changed_at) VALUES ('run', ?, ?), ('run', ?, ?)",
-            (str(begun.run_id), SLOT.isoformat(), str(opening().run_id), SLOT.isoformat()),
+            (str(begun.run_id), instant, str(opening().run_id), instant),
         )
     )
     assert await shipper(spool, ledger).ship() == Shipped(set_aside=2)
@@ -159,6 +160,19 @@ async def test_a_spool_that_fails_is_told_by_the_pass_and_ends_nothing(spool: Sp
     done = await shipper(spool, ledger).ship()
     assert isinstance(done.error, PermanentError)
     assert "spool.db" in str(done.error)
+
+
+async def test_a_mistake_of_ours_does_not_end_the_shipping(
+    spool: Spool, ledger: Receiver, logs: list[EventDict]
+) -> None:
+    def broken() -> Receiver:
+        raise KeyError("ledger")
+
+    await spool.open_run(opening())
+    done = await Shipper(spool, broken, lambda run_id: LINES).ship()
+    assert "KeyError" in str(done.error)
+    assert [line["event"] for line in logs] == ["shipping_failed", "shipping_stopped"]
+    assert await shipper(spool, ledger).ship() == Shipped(records=1)
 
 
 # --- for ever
