@@ -1,5 +1,5 @@
--- Instants are ISO 8601 in UTC to the microsecond, so that they sort as text. The checks are asked again at each opening
--- (PRAGMA quick_check): a damaged page whose structure happens to hold is found by them.
+-- Instants are ISO 8601 in UTC to a microsecond, so that they sort as text. The checks are asked again when the file is
+-- opened (PRAGMA quick_check): a damaged page whose structure happens to hold is found by them.
 
 CREATE TABLE runs (
   run_id TEXT NOT NULL PRIMARY KEY
