@@ -271,6 +271,10 @@ class Spool:
         (row,) = await self._file.read(_WAITING)
         return Waiting(row["records"], row["set_aside"], None if row["oldest"] is None else _instant(row["oldest"]))
 
+    async def has_shipped(self) -> bool:
+        """Whether PostgreSQL ever took anything of what is still here."""
+        return bool(await self._file.read("SELECT 1 FROM outbox WHERE shipped > 0 LIMIT 1"))
+
     async def next_parcel(self, after: int = 0) -> Parcel | None:
         """The oldest record that waits and isn't set aside, of those with a higher number than `after`."""
         rows = await self._file.read(_NEXT, after)

@@ -11,7 +11,7 @@ import click
 from daemon import __version__
 from daemon.cli.configuration import config
 from daemon.cli.doctor import doctor
-from daemon.cli.ledger import history, migrate
+from daemon.cli.ledger import history, migrate, spool
 from daemon.cli.operators import ack, pause_nights, unpause
 from daemon.cli.programs import demo, serve
 from daemon.cli.runs import audit, compact, expire, plan, run
@@ -26,7 +26,7 @@ def cli() -> None:
 
 
 _TABLES = (run, compact, expire, audit, plan)
-_RECORDS = (history, pause_nights, unpause, ack)
+_RECORDS = (history, spool, pause_nights, unpause, ack)
 _HOUSE = (doctor, migrate, config, serve, demo)
 for command in (*_TABLES, *_RECORDS, *_HOUSE):
     cli.add_command(command)

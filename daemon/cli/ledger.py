@@ -46,6 +46,36 @@ def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
     exit_with(work)
 
 
+@click.command(short_help="Shows what PostgreSQL does not have yet.")
+@click.option("--retry", is_flag=True, help="Try the records again that PostgreSQL refused.")
+@common
+def spool(invocation: Invocation, retry: bool) -> None:
+    """Shows which records of this host wait for PostgreSQL, and which it refused and why."""
+    from daemon.adapters.spool import Spool
+    from daemon.service import console, listings
+    from daemon.service.reports import plain
+
+    state_dir = invocation.settings().state_dir
+    if not (state_dir / "spool.db").exists():
+        raise click.UsageError(f"{state_dir} has no spool: nothing was ever run there")
+
+    async def work() -> int:
+        opened = await Spool.open(state_dir)
+        try:
+            retried = await opened.retry_set_aside() if retry else 0
+            waiting, refused = await opened.waiting(), await opened.set_aside()
+        finally:
+            await opened.close()
+        damaged = [str(path) for path in opened.corrupt_files()]
+        if invocation.as_json:
+            print_json(plain({"waiting": waiting, "refused": refused, "retried": retried, "damaged": damaged}))
+        else:
+            listings.show_spool(console.stdout(), waiting, refused, retried, damaged)
+        return 0
+
+    exit_with(work)
+
+
 @click.command(short_help="Creates or updates the tables in PostgreSQL.")
 @click.option(
     "--grants",

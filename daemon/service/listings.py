@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.adapters.findings import Ack
+from daemon.adapters.spool import SetAside, Waiting
 from daemon.core.model import AuditStatus, TaskOutcome, Window
 from daemon.core.restraints import Finding
 from daemon.service.console import COLOURS, add_numbers, new_table, number
@@ -109,6 +110,26 @@ def _acks_table(acks: Iterable[Ack]) -> Table:
         rows = number(ack.rows_missing) if ack.status is not AuditStatus.ERROR else ""
         table.add_row(ack.table, audited(ack.window), ack.status.value, rows, _minute(ack.at), who, Text(ack.note))
     return table
+
+
+def show_spool(
+    console: Console, waiting: Waiting, refused: Sequence[SetAside], retried: int, damaged: Sequence[str]
+) -> None:
+    """What waits for PostgreSQL, what it refused, and what became of a damaged spool."""
+    left = waiting.records - waiting.set_aside
+    since = f", the first since {_minute(waiting.oldest)} UTC" if waiting.oldest is not None else ""
+    if retried:
+        console.print(f"{retried} refused {'record' if retried == 1 else 'records'} will be tried again")
+    said = (
+        f"{left} {'record waits' if left == 1 else 'records wait'} for PostgreSQL{since}" if left else "nothing waits"
+    )
+    console.print(said)
+    for one in refused:
+        console.print(f"refused: {one.kind} {one.id}, since {_minute(one.since)}: {one.error}", markup=False)
+    if refused:
+        console.print("    mend what it names, then `icekeeper spool --retry`; the daemon, or the next run, takes them")
+    for path in damaged:
+        console.print(f"damaged, and kept: {path}. What could be read of it was taken over", markup=False)
 
 
 def audited(window: Window) -> str:

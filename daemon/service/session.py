@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from daemon.adapters.spark import SparkEngine
+from daemon.adapters.spool import Spool
 from daemon.adapters.sql.migrations import pending
 from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.reasons import Reason
@@ -45,7 +46,10 @@ async def require_start(services: Services) -> None:
         pass
     try:
         missing = await pending(settings.postgres.dsn, settings.postgres.secret())
-    except TransientError as exc:  # maintenance goes on without it: what it should know waits in the spool
+    except TransientError as exc:
+        if not await _ledger_was_there(settings.state_dir):  # then it is rather a mistake in the settings
+            raise
+        # Maintenance goes on without it: what it should know waits in the spool.
         say = console.stderr().print
         say(
             f"icekeeper: {exc}. The run goes on; its records wait in {settings.state_dir}", markup=False, soft_wrap=True
@@ -59,6 +63,15 @@ async def require_start(services: Services) -> None:
     trouble = _full(settings.state_dir) or await _not_started(services.engine)
     if trouble is not None:
         console.stderr().print(f"icekeeper: {trouble}", markup=False, soft_wrap=True)
+
+
+async def _ledger_was_there(state_dir: Path) -> bool:
+    """Whether anything that was recorded here has ever reached PostgreSQL."""
+    spool = await Spool.open(state_dir)
+    try:
+        return await spool.has_shipped()
+    finally:
+        await spool.close()
 
 
 def _full(state_dir: Path) -> str | None:

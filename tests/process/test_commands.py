@@ -111,12 +111,22 @@ def test_a_run_beside_another_one_exits_4_and_names_it(place: Place) -> None:
     assert "another run is under way" in done.stderr
 
 
-def test_a_ledger_that_is_down_exits_4_before_anything_is_changed(place: Place, tmp_path: Path) -> None:
+def test_a_ledger_that_is_away_costs_nothing_but_time_the_next_command_brings_it_the_run(
+    place: Place, tmp_path: Path
+) -> None:
     config = changed(place, tmp_path, postgres={"dsn": "postgresql://icekeeper@127.0.0.1:1/nowhere"})
-    done = icekeeper("run", config=config)
-    assert done.returncode == 4
-    assert "ledger_down" in done.stderr
-    assert "postgres.dsn" in done.stderr
+    away = icekeeper("compact", "--json", config=config)
+    assert away.returncode == 0, away.stderr
+    assert "The run goes on; its records wait in" in away.stderr
+    assert f"the run is kept in {place.state_dir} until PostgreSQL takes it" in away.stderr
+    run_id = document(away)["run_id"]
+    assert icekeeper("history", run_id, config=place.config).returncode == 2
+
+    shown = icekeeper("spool", config=config)
+    assert "1 record waits for PostgreSQL" in shown.stdout
+    assert icekeeper("compact", "--json", config=place.config).returncode == 0
+    assert document(icekeeper("history", run_id, "--json", config=place.config))["outcome"] == "success"
+    assert "nothing waits" in icekeeper("spool", config=config).stdout
 
 
 def test_a_ledger_that_was_not_migrated_exits_4_and_names_the_command(place: Place, tmp_path: Path) -> None:

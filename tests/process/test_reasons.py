@@ -106,7 +106,7 @@ def test_a_machine_without_java_exits_1_and_says_which_to_install(place: Place) 
     assert row == ("error", "engine_down", None, None)
 
 
-async def test_a_ledger_that_is_lost_in_the_middle_exits_4_after_the_report(place: Place) -> None:
+async def test_a_ledger_that_is_lost_in_the_middle_is_said_after_the_report_and_the_run_is_kept(place: Place) -> None:
     server = place.world.postgres
     async with proxied(f"http://{server.host}:{server.port}") as proxy:
         dsn = place.settings["postgres"]["dsn"].replace(str(server.port), str(proxy.port))
@@ -120,10 +120,11 @@ async def test_a_ledger_that_is_lost_in_the_middle_exits_4_after_the_report(plac
                 pass
             await proxy.set(Mode.REFUSE)
             out, err = await night.communicate()
-    assert night.returncode == 4
+    assert night.returncode == 0
     (task,) = json.loads(out)["tasks"]
     assert task["outcome"] == "done"
-    *_, what, what_to_do = err.decode().splitlines()
+    *_, what, what_to_do, kept = err.decode().splitlines()
+    assert kept == f"    the run is kept in {place.state_dir} until PostgreSQL takes it"
     assert what.startswith(f"icekeeper: PostgreSQL 127.0.0.1:{proxy.port}/")
     assert what_to_do == f"    ledger_down: {Reason.LEDGER_DOWN.advice}"
     assert server.password not in err.decode()
