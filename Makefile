@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-full test-packaging chaos check lint unit lock clean
+.PHONY: demo test test-full test-packaging chaos check lint unit lock jars clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
@@ -32,10 +32,23 @@ check: $(READY)
 unit: $(READY)
 	$(BIN)/pytest tests/unit
 
-# Pins the newest versions that fit pyproject.toml, for every supported Python, with their hashes.
+# Pins the newest versions that fit pyproject.toml, for every supported Python, with their hashes; then the same
+# versions again for the container image: what it runs, and what it is built with.
+PIN := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-emit-index-url --no-annotate --quiet
 lock: $(READY)
-	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --generate-hashes --upgrade \
-	  --no-header --no-emit-index-url --no-annotate --quiet -o constraints.txt pyproject.toml
+	$(PIN) --all-extras --upgrade -o constraints.txt pyproject.toml
+	$(PIN) --upgrade -c constraints.txt -o constraints-runtime.txt pyproject.toml
+	$(PIN) --upgrade -c constraints.txt -o constraints-build.txt --group build
+
+# Writes the hashes of the jars that DEFAULT_PACKAGES names: read the difference before you commit it.
+MAVEN ?= https://repo1.maven.org/maven2
+jars: $(READY)
+	mkdir -p .cache
+	$(BIN)/python -c 'from daemon.adapters.jars import maven_path; from daemon.settings.model import DEFAULT_PACKAGES; \
+	  print(*map(maven_path, DEFAULT_PACKAGES), sep="\n")' > .cache/jars.txt
+	cd .cache && xargs -I{} curl --fail --silent --show-error --location --create-dirs -o jars/{} $(MAVEN)/{} < jars.txt
+	cd .cache/jars && xargs sha256sum < ../jars.txt > ../../jars.sha256
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -13,6 +13,8 @@ from daemon.adapters.clickhouse import ClickHouse, ClickHouseOptions
 from daemon.adapters.findings import PostgresFindings
 from daemon.adapters.host import Host
 from daemon.adapters.iceberg import IcebergLakehouse, catalog_conf
+from daemon.adapters.jars import HOME as JARS
+from daemon.adapters.jars import brought_along
 from daemon.adapters.ledger import PostgresLedger
 from daemon.adapters.postgres import Postgres, PostgresOffload
 from daemon.adapters.spark import SparkEngine
@@ -120,12 +122,15 @@ def _directories(settings: Settings) -> tuple[Path, ...]:
 def spark_options(settings: Settings) -> SparkOptions:
     """How the settings want the session; two that are equal can share one."""
     spark = settings.spark
-    packages = spark.packages if spark.packages is not None else () if spark.jars else DEFAULT_PACKAGES
+    jars, packages = spark.jars, spark.packages
+    if packages is None:
+        jars = jars or brought_along(DEFAULT_PACKAGES, JARS)
+        packages = () if jars else DEFAULT_PACKAGES
     return SparkOptions(
         master=spark.master,
         driver_memory=spark.driver_memory,
         state_dir=settings.state_dir,
-        jars=spark.jars,
+        jars=jars,
         packages=packages,
         home=spark.home,
         conf=spark.conf,

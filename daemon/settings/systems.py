@@ -58,7 +58,7 @@ class Spark(Block):
     """Paths of jars. Given, nothing is fetched: they have to hold Iceberg's runtime and what the catalog needs."""
     packages: tuple[Coordinate, ...] | None = None
     """Maven coordinates fetched at the first start; by default Iceberg's runtime, its AWS bundle and PostgreSQL's
-    driver, or none where jars are given."""
+    driver, or none where jars are given or came with the installation."""
     home: AbsolutePath | None = None
     """Another Spark than the one icekeeper brings. SPARK_HOME of the environment is ignored."""
     recycle: Duration = timedelta(days=1)
