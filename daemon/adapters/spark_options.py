@@ -93,8 +93,19 @@ def spark_conf(options: SparkOptions) -> dict[str, str]:
     conf |= options.conf
     # The process that holds the tables must not linger half dead: it exits, and a new one is started.
     java_options = options.conf.get("spark.driver.extraJavaOptions", "")
-    conf["spark.driver.extraJavaOptions"] = f"{_MANIFEST_READERS} {java_options} -XX:+ExitOnOutOfMemoryError"
+    conf["spark.driver.extraJavaOptions"] = (
+        f"{_temporary_files(options)} {_MANIFEST_READERS} {java_options} -XX:+ExitOnOutOfMemoryError"
+    )
     return conf
+
+
+def _temporary_files(options: SparkOptions) -> str:
+    """Keeps out of /tmp what Iceberg stages before an upload, and the libraries that codecs unpack and map.
+
+    In a container /tmp is often a small tmpfs that counts as its memory, and mounted noexec.
+    """
+    path = str(options.scratch).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"-Djava.io.tmpdir={path}"'
 
 
 def write_properties(conf: Mapping[str, str], path: Path) -> None:
