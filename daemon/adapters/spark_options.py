@@ -10,6 +10,8 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyspark
+
 from daemon.adapters.java import JavaHome, find_java
 
 # Iceberg reads manifests in as many threads as there are cores; they wait for the store, and cores have no part in it.
@@ -49,13 +51,13 @@ class SparkOptions:
 def prepare_environment(options: SparkOptions, environ: MutableMapping[str, str]) -> JavaHome:
     """Makes pip's PySpark start its own Spark with a Java that fits; PySpark reads all this from the environment.
 
-    A SPARK_HOME of the container would make it launch that other Spark, a SPARK_CONF_DIR or PYTHONPATH would mix the
-    two. Only `spark.home` in the settings chooses another one.
+    What a container that holds another Spark says of it (SPARK_HOME, SPARK_CONF_DIR, SPARK_DIST_CLASSPATH,
+    SPARK_LOCAL_DIRS, ...) would start that one, or mix the two. Only `spark.home` in the settings chooses another one.
     """
-    for name in ("SPARK_HOME", "SPARK_CONF_DIR", "PYTHONPATH", "PYSPARK_GATEWAY_PORT", "SPARK_LOCAL_IP"):
-        environ.pop(name, None)
-    if options.home is not None:
-        environ["SPARK_HOME"] = str(options.home)
+    for name in [name for name in environ if name.startswith(("SPARK_", "PYSPARK_")) or name == "PYTHONPATH"]:
+        del environ[name]
+    # Said, not left to PySpark: it would take a Spark in the parent of the working directory before its own.
+    environ["SPARK_HOME"] = str(options.home or Path(pyspark.__file__).parent)
     if options.is_local:
         environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     java = find_java(environ, options.state_dir / "java")

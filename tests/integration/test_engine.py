@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
@@ -142,9 +143,11 @@ async def test_no_secret_stands_on_the_command_line_and_no_port_is_open_to_other
 async def test_an_environment_of_another_spark_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from daemon.adapters.spark_options import prepare_environment
 
-    environ = {**os.environ, "SPARK_HOME": "/opt/old-spark", "SPARK_CONF_DIR": "/etc/spark", "PYTHONPATH": "/opt/old"}
+    old = {"SPARK_HOME": "/opt/old", "SPARK_CONF_DIR": "/etc/spark", "SPARK_DIST_CLASSPATH": "/opt/hadoop/*"}
+    environ = {**os.environ, **old, "PYSPARK_PYTHON": "python3.8", "PYTHONPATH": "/opt/old/python"}
     prepare_environment(SparkOptions("local[1]", "1g", tmp_path), environ)
-    assert not {"SPARK_HOME", "SPARK_CONF_DIR", "PYTHONPATH"} & environ.keys()
+    assert not {"SPARK_CONF_DIR", "SPARK_DIST_CLASSPATH", "PYSPARK_PYTHON", "PYTHONPATH"} & environ.keys()
+    assert environ["SPARK_HOME"] == str(Path(pyspark.__file__).parent)
     other = SparkOptions("local[1]", "1g", tmp_path, home=Path("/opt/chosen"))
     prepare_environment(other, environ)
     assert environ["SPARK_HOME"] == "/opt/chosen"
