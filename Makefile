@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+RUNS   ?= 20
+SEED   ?= 1
 
 .PHONY: demo test test-full test-packaging chaos check lint unit lock jars clean
 
@@ -22,6 +24,9 @@ test-packaging: $(READY)
 
 test-full: check
 	$(BIN)/pytest -m 'full or packaging or not full' $(ARGS)
+
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

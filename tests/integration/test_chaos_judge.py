@@ -1,0 +1,92 @@
+"""The judge of the chaos campaign convicts: each thing that must not be is found where somebody has done it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from daemon.core.model import RunOutcome, Stage, Trigger
+from daemon.sandbox.offload import Offload
+from daemon.sandbox.spec import OFFLOAD_LAG
+from daemon.sandbox.tables import SHAPES
+from tests.chaos.judge import Before, Violation, Wrong, judge, judge_ledger
+from tests.conftest import COINBASE, GOLD, MakeNight, Night
+
+NOTHING: frozenset[Stage] = frozenset()
+SQL = "UPDATE maintenance_{} SET {} WHERE {}"
+
+
+@pytest.fixture
+async def night(make_night: MakeNight) -> Night:
+    # Hourly ticks: the audited day is offloaded whole.
+    return await make_night(COINBASE, GOLD, commits_per_day=24, files_per_commit=1)
+
+
+async def judged(night: Night, before: Before) -> dict[Wrong, Violation]:
+    found = await asyncio.to_thread(judge, night.box, night.world, before, NOTHING)
+    return {violation.wrong: violation for violation in found}
+
+
+async def test_an_honest_night_is_acquitted_also_where_the_offload_commits_meanwhile(night: Night) -> None:
+    before = Before.of(night.world)
+    report = await night.run(trigger=Trigger.SCHEDULE)
+    assert report.outcome is RunOutcome.SUCCESS
+    assert await judged(night, before) == {}
+    at = night.world.traded_until() + OFFLOAD_LAG + timedelta(hours=1)
+    assert await asyncio.to_thread(Offload(night.world).run, at=at) > 0
+    assert await judged(night, before) == {}
+
+
+async def test_what_is_lost_or_doubled_in_tables_and_ledger_is_found_and_counted(night: Night) -> None:
+    before = Before.of(night.world)
+    await night.run(trigger=Trigger.SCHEDULE)
+    table = night.world.pyiceberg_catalog().load_table(SHAPES[COINBASE].identifier)
+    some = table.scan().to_arrow().slice(0, 5)
+
+    table.append(some)
+    assert (await judged(night, before))[Wrong.ROWS_DOUBLED].count == 5
+    coin = some["symbol"][0].as_py()
+    table.delete(f"symbol = '{coin}'")
+    lost = sum(count for row, count in before.rows[COINBASE].items() if f"'{coin}'" in row)
+    assert (await judged(night, before))[Wrong.ROWS_LOST].count == lost > 0
+
+    key = str(next(iter(table.refresh().scan().plan_files())).file.file_path).partition("://")[2]
+    night.box.s3.filesystem().delete_file(key)
+    assert (await judged(night, before))[Wrong.FILES_LOST].count == 1
+
+
+TAMPERED = (
+    (SQL.format("runs", "outcome = NULL, finished_at = NULL", "true"), Wrong.LEDGER_UNTRUE),
+    (SQL.format("runs", "outcome = 'interrupted'", "true"), Wrong.LEDGER_UNTRUE),
+    (SQL.format("runs", "outcome = 'partial'", "true"), Wrong.LEDGER_UNTRUE),
+    (SQL.format("runs", "trigger = 'resume'", "true"), Wrong.LEDGER_UNTRUE),
+    (SQL.format("tasks", "outcome = 'failed'", "stage = 'expire'"), Wrong.NOT_RESUMED),
+    ("DELETE FROM maintenance_tasks WHERE stage = 'compact'", Wrong.LEDGER_UNTRUE),
+    ("DELETE FROM maintenance_audit_log", Wrong.AUDITS_LOST),
+    (SQL.format("audit_log", "ch_row_count = ch_row_count + 1", "true"), Wrong.AUDIT_UNTRUE),
+    (SQL.format("audit_log", "run_id = gen_random_uuid()", "true"), Wrong.AUDIT_UNTRUE),
+    (SQL.format("audit_log", "status = 'error'", "true"), Wrong.NOT_RESUMED),
+)
+
+
+async def test_an_untrue_ledger_is_found(night: Night) -> None:
+    await night.run(trigger=Trigger.SCHEDULE)
+    tables = ("runs", "tasks", "audit_log")
+    for table in tables:
+        night.ledger(f"CREATE TABLE true_{table} AS TABLE maintenance_{table}")
+    for tamper, wrong in TAMPERED:
+        night.ledger(tamper)
+        assert wrong in {violation.wrong for violation in judge_ledger(night.world, NOTHING)}, tamper
+        for table in tables:
+            night.ledger(f"DELETE FROM maintenance_{table}")
+            night.ledger(f"INSERT INTO maintenance_{table} OVERRIDING SYSTEM VALUE TABLE true_{table}")
+        assert judge_ledger(night.world, NOTHING) == []
+
+    # What may have failed has to be told all the same.
+    may_fail = frozenset({Stage.EXPIRE})
+    night.ledger(SQL.format("tasks", "outcome = 'failed'", "stage = 'expire'"))
+    assert {violation.wrong for violation in judge_ledger(night.world, may_fail)} == {Wrong.LEDGER_UNTRUE}
+    night.ledger(SQL.format("runs", "outcome = 'partial'", "true"))
+    assert judge_ledger(night.world, may_fail) == []
