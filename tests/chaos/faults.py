@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
@@ -244,7 +245,7 @@ class ClockStepped(Fault):
 
 @dataclass(frozen=True)
 class HangUps(Fault):
-    """SIGHUP, twenty times a second: somebody's deployment script has gone mad."""
+    """SIGHUP twenty times a second, and each time the file says something else: a deployment script has gone mad."""
 
     name = "SIGHUP storm"
     seconds: float
@@ -255,8 +256,16 @@ class HangUps(Fault):
 
     def strike(self, scene: Scene) -> None:
         scene.tell(f"SIGHUP 20 times a second, for {self.seconds} s")
-        for _ in range(round(self.seconds * 20)):
-            scene.program.hang_up()
+        program = scene.program
+        before = program.config.read_text()
+        other = before.replace("retry_delay: 1s", "retry_delay: 2s")
+        assert other != before
+        for text, _ in zip(cycle((other, before)), range(round(self.seconds * 10) * 2), strict=False):
+            # At once or not at all: half a file is another fault.
+            new = program.config.with_suffix(".new")
+            new.write_text(text)
+            new.replace(program.config)
+            program.hang_up()
             scene.rest(0.05)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import psutil
 import psycopg2  # type: ignore[import-untyped]  # no annotations
-import yaml
 
 from daemon.sandbox import Sandbox, World
 from tests.chaos.network import Network
@@ -30,7 +29,6 @@ _RESTART_S = 1.0
 _LOOK_S = 0.05
 # Every process of a run has its name in the environment, so that none can hide by losing its parent.
 _MARK = "CHAOS_RUN"
-_LEAD = timedelta(seconds=6)
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,16 @@ class Clock:
     def step(self, seconds: float) -> None:
         self._stepped += seconds
 
+    def since(self, moment: datetime) -> float:
+        """How many seconds really went by since it showed that instant for the first time."""
+        return time.monotonic() - self._began - (moment - self._start).total_seconds()
+
 
 class Program:
     """One `icekeeper serve`, which `tend` starts again when it has ended, as systemd would."""
 
     def __init__(self, config: Path, directory: Path, clock: Clock, mark: str) -> None:
         self.config = config
-        self.address = str(yaml.safe_load(config.read_text())["http"]["listen"])
         self.log = directory / "stderr"
         self.starts = 0
         # How it ended where nobody had asked for it.
@@ -164,11 +165,12 @@ class Program:
 class Scene:
     """What the faults see of a run."""
 
-    def __init__(self, box: Sandbox, world: World, network: Network, mark: str) -> None:
+    def __init__(self, box: Sandbox, world: World, network: Network, mark: str, lead: timedelta) -> None:
+        """`lead` before the slot the clock begins."""
         self.box = box
         self.world = world
         self.network = network
-        self.clock = Clock(SLOT - _LEAD)
+        self.clock = Clock(SLOT - lead)
         self.programs: list[Program] = []
         # The slot is closed, or nobody waits for that any more.
         self.over = threading.Event()
