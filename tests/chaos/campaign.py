@@ -141,7 +141,7 @@ class _Run:
         if not self._wait(_ORPHAN_S, lambda: not self.scene.processes()):
             names = [process.name() for process in self.scene.processes()]
             found.append(Violation(Wrong.PROCESS_LEFT, f"after {_ORPHAN_S:.0f} s: {names}", len(names)))
-        return found
+        return found + self.scene.wrong
 
     def clear(self) -> None:
         """Whatever happened to us: nothing goes on, and everything is right again for the next run."""

@@ -24,10 +24,13 @@ import psutil
 from daemon.core.model import Stage
 from daemon.sandbox.offload import Offload
 from daemon.sandbox.spec import OFFLOAD_LAG, from_micros, to_micros
+from tests.chaos.judge import Violation, Wrong
 from tests.chaos.network import Part
 from tests.chaos.scene import Scene
 from tests.integration.faults import Mode
 
+# Within what time a standby has to lead.
+TAKE_OVER_S = 30.0
 ALL_STAGES = frozenset(Stage)
 _BROKEN = (Mode.REFUSE, Mode.RESET, Mode.HANG)
 
@@ -307,7 +310,10 @@ class LeaderKilled(Fault):
         while not any(_leads(program.said()) for program in others):
             if scene.over.wait(0.1):
                 return
-        scene.tell(f"the standby leads after {time.monotonic() - killed_at:.1f} s")
+        took = time.monotonic() - killed_at
+        scene.tell(f"the standby leads after {took:.1f} s")
+        if took > TAKE_OVER_S:
+            scene.wrong.append(Violation(Wrong.LATE, f"the standby led only after {took:.1f} s"))
 
 
 def _leads(said: Iterator[Mapping[str, Any]]) -> bool:

@@ -39,6 +39,7 @@ class Wrong(StrEnum):
     SPOOL_LEFT = "records left in the spool"
     PROCESS_LEFT = "process left behind"
     DIED = "died by itself"
+    LATE = "taken over late"
     NOT_JUDGED = "not judged"
 
 

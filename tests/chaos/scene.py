@@ -19,6 +19,7 @@ import psutil
 import psycopg2  # type: ignore[import-untyped]  # no annotations
 
 from daemon.sandbox import Sandbox, World
+from tests.chaos.judge import Violation
 from tests.chaos.network import Network
 from tests.conftest import SLOT
 from tests.process.program import environment
@@ -176,6 +177,8 @@ class Scene:
         self.over = threading.Event()
         # What the faults did, as it happened.
         self.happened: list[str] = []
+        # What they saw that must not be.
+        self.wrong: list[Violation] = []
         self._mark = mark
         self._began = time.monotonic()
 
