@@ -30,7 +30,7 @@ from tests.conftest import SLOT, write_settings
 from tests.process.program import environment
 
 # How long a slot may stay open, from its start on. The longest way there is a JVM that stands still twice.
-LIMIT_S = 240.0
+LIMIT_S = 300.0
 _DRAIN_S = 30.0
 _STOP_S = 60.0
 _ORPHAN_S = 15.0

@@ -116,7 +116,7 @@ class JvmStopped(Fault):
     name = "JVM stopped"
 
     def change(self, settings: dict[str, Any]) -> None:
-        _stages(settings, timeout="12s")
+        _stages(settings, timeout="20s")
 
     def strike(self, scene: Scene) -> None:
         jvms = scene.program.jvms()
@@ -137,7 +137,7 @@ class _Away(Fault):
         return cls(random.choice(_BROKEN), round(random.uniform(1, 10), 1))
 
     def change(self, settings: dict[str, Any]) -> None:
-        _stages(settings, timeout="20s")
+        _stages(settings, timeout="30s")
 
     def strike(self, scene: Scene) -> None:
         scene.tell(f"connections to the {self.part}: {self.mode.value}")
