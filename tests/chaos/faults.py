@@ -210,7 +210,8 @@ class DiskFull(Fault):
 
     @contextmanager
     def around(self, directory: Path) -> Iterator[None]:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=32m,mode=0755", "chaos", str(directory)]
+        # Each JVM has its own copy of the jars in the state directory.
+        mount = ["mount", "-t", "tmpfs", "-o", "size=640m,mode=0755", "chaos", str(directory)]
         subprocess.run(mount, check=True)
         try:
             yield
@@ -220,9 +221,11 @@ class DiskFull(Fault):
     def strike(self, scene: Scene) -> None:
         ballast = scene.program.config.parent / "ballast"
         scene.tell("the disk is full")
-        with suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 20) if shutil.disk_usage(ballast.parent).free > 1 << 20 else b"\0")
+        with ballast.open("wb", buffering=0) as file:
+            for size in (1 << 20, 1 << 12, 1):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
         scene.rest(self.seconds)
         ballast.unlink()
         scene.tell("the disk has room again")

@@ -35,7 +35,7 @@ class Wrong(StrEnum):
     AUDITS_DOUBLED = "audit rows doubled"
     AUDIT_UNTRUE = "audit untrue"
     LEDGER_UNTRUE = "ledger untrue"
-    NOT_RESUMED = "failed for nothing"
+    FAILED = "failed for nothing"
     SPOOL_LEFT = "records left in the spool"
     PROCESS_LEFT = "process left behind"
     DIED = "died by itself"
@@ -201,7 +201,7 @@ class _Ledger:
         failed = {key: task["reason"] for key, task in last.items() if task["outcome"] == "failed"}
         for (stage, table), reason in failed.items():
             if Stage(stage) not in may_fail:
-                yield Violation(Wrong.NOT_RESUMED, f"{stage} of {table} failed: {reason}")
+                yield Violation(Wrong.FAILED, f"{stage} of {table} failed: {reason}")
         by_verdict = "missing_data" in self._verdicts() or "error" in self._verdicts()
         expected = "failed" if by_verdict or any(stage == "audit" for stage, _ in failed) else "success"
         if expected == "success" and failed:
@@ -227,7 +227,7 @@ class _Ledger:
                 yield Violation(Wrong.AUDIT_UNTRUE, f"{audit['table']}: by a run that the ledger doesn't know")
             if audit["status"] == "error":
                 if Stage.AUDIT not in may_fail:
-                    yield Violation(Wrong.NOT_RESUMED, f"the audit of {audit['table']} failed: {audit['reason']}")
+                    yield Violation(Wrong.FAILED, f"the audit of {audit['table']} failed: {audit['reason']}")
                 continue
             counted, recounted = (audit["clickhouse"], audit["iceberg"]), _count_again(world, audit)
             if counted != recounted or audit["delta"] != counted[1] - counted[0] or audit["status"] != "ok":

@@ -62,12 +62,12 @@ TAMPERED = (
     (SQL.format("runs", "outcome = 'interrupted'", "true"), Wrong.LEDGER_UNTRUE),
     (SQL.format("runs", "outcome = 'partial'", "true"), Wrong.LEDGER_UNTRUE),
     (SQL.format("runs", "trigger = 'resume'", "true"), Wrong.LEDGER_UNTRUE),
-    (SQL.format("tasks", "outcome = 'failed'", "stage = 'expire'"), Wrong.NOT_RESUMED),
+    (SQL.format("tasks", "outcome = 'failed'", "stage = 'expire'"), Wrong.FAILED),
     ("DELETE FROM maintenance_tasks WHERE stage = 'compact'", Wrong.LEDGER_UNTRUE),
     ("DELETE FROM maintenance_audit_log", Wrong.AUDITS_LOST),
     (SQL.format("audit_log", "ch_row_count = ch_row_count + 1", "true"), Wrong.AUDIT_UNTRUE),
     (SQL.format("audit_log", "run_id = gen_random_uuid()", "true"), Wrong.AUDIT_UNTRUE),
-    (SQL.format("audit_log", "status = 'error'", "true"), Wrong.NOT_RESUMED),
+    (SQL.format("audit_log", "status = 'error'", "true"), Wrong.FAILED),
 )
 
 
