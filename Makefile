@@ -3,6 +3,7 @@
 #   make test    format, lint, types, import rules, and the tests
 #   make test-packaging   builds the container image and boots a system with the unit (root, Debian)
 #   make chaos   hurts the program at random: RUNS=200 SEED=1
+#   make soak    many nights in one process, and a chart of their memory: NIGHTS=200 OUT=soak.md
 #   make test-full   all of these, with the big worlds: hours
 PYTHON ?= python3
 VENV   := .venv
@@ -10,8 +11,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RUNS   ?= 20
 SEED   ?= 1
+NIGHTS ?= 200
 
-.PHONY: demo test test-full test-packaging chaos check lint unit lock jars clean
+.PHONY: demo test test-full test-packaging chaos soak check lint unit lock jars clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
@@ -27,6 +29,9 @@ test-full: check
 
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
+
+soak: $(READY)
+	SOAK_OUT=$(or $(OUT),soak.md) NIGHTS=$(NIGHTS) $(BIN)/pytest -m full tests/integration/test_soak.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .
