@@ -13,13 +13,13 @@ import pytest
 
 from daemon.adapters import iceberg, spark
 from daemon.adapters.iceberg_jvm import IcebergJvm
-from daemon.adapters.spark import SparkEngine
+from daemon.adapters.spark import Loss, SparkEngine
 from daemon.core.model import Stage
 from daemon.core.reasons import Reason
 from daemon.sandbox import Sandbox
 from tests.conftest import COINBASE, Night
 from tests.integration.evidence import DONE, FAILED, Scenario, collected_in, play
-from tests.integration.faults import Mode, Request
+from tests.integration.faults import Answer, Mode, Request
 from tests.integration.lab import Lab, laboratory
 
 COMPACT = Stage.COMPACT
@@ -58,10 +58,39 @@ async def test_a_task_whose_jvm_is_killed_is_done_by_its_second_attempt_on_a_new
         assert (task.outcome, task.reason, task.attempts) == (DONE, None, 2)
         assert lab.engine.jvm_pid not in (None, pid)
         assert lab.engine.restarts == restarts + 1
+        assert lab.engine.losses[Loss.DIED] > 0
         assert (await night.state(COINBASE)).health.records == rows
 
 
-@scenario(Reason.ENGINE_DOWN, COMPACT, FAILED, "the JVM is gone (exit code -9)")
+async def test_credentials_that_expire_cost_the_session_and_not_the_task(lab: Lab) -> None:
+    def retried(document: dict[str, Any]) -> None:
+        document["compact"]["retries"] = 1
+
+    await lab.refill()
+    async with lab.night(retried) as night:
+        await night.state(COINBASE)
+        pid, restarts = lab.engine.jvm_pid, lab.engine.restarts
+
+        async def expired(request: Request) -> Answer | None:
+            if lab.engine.jvm_pid != pid or request.method != "PUT":
+                return None
+            text = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+            return Answer(400, text, "application/xml")
+
+        lab.store.rule = expired
+        (task,) = (await night.run(COMPACT)).tasks
+        await lab.calm()
+        assert (task.outcome, task.attempts) == (DONE, 2)
+        assert lab.engine.jvm_pid not in (None, pid)
+        assert lab.engine.restarts == restarts, "nothing was lost: the session was renewed"
+
+
+@scenario(
+    Reason.ENGINE_DOWN,
+    COMPACT,
+    FAILED,
+    "the JVM is gone (killed; if nobody did it by hand, the host or the container ran out of memory)",
+)
 async def a_jvm_is_killed(lab: Lab) -> AsyncIterator[Night]:
     await lab.refill()
     async with lab.night() as night:
@@ -90,6 +119,7 @@ async def a_heap_is_too_small(lab: Lab) -> AsyncIterator[Night]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(IcebergJvm, "load", load_far_too_much)
             yield night
+        assert lab.engine.losses[Loss.OUT_OF_MEMORY] > 0
 
 
 @scenario(Reason.CATALOG_DOWN, COMPACT, FAILED, "reading its metadata was stopped after 2 s, waiting for the catalog")
