@@ -66,11 +66,6 @@ class Before:
         return cls(rows, {table: mark for table, mark in marks.items() if mark is not None})
 
 
-def judge(box: Sandbox, world: World, before: Before, may_fail: frozenset[Stage]) -> list[Violation]:
-    """Everything that is wrong; the program has ended."""
-    return judge_tables(box, world, before) + judge_ledger(world, may_fail)
-
-
 def judge_tables(box: Sandbox, world: World, before: Before) -> list[Violation]:
     """What is lost or doubled. Rows of a table that lacks files can't be read, and needn't."""
     found: list[Violation] = []

@@ -11,7 +11,7 @@ from daemon.core.model import RunOutcome, Stage, Trigger
 from daemon.sandbox.offload import Offload
 from daemon.sandbox.spec import OFFLOAD_LAG
 from daemon.sandbox.tables import SHAPES
-from tests.chaos.judge import Before, Violation, Wrong, judge, judge_ledger
+from tests.chaos.judge import Before, Violation, Wrong, judge_ledger, judge_tables
 from tests.conftest import COINBASE, GOLD, MakeNight, Night
 
 NOTHING: frozenset[Stage] = frozenset()
@@ -25,7 +25,8 @@ async def night(make_night: MakeNight) -> Night:
 
 
 async def judged(night: Night, before: Before) -> dict[Wrong, Violation]:
-    found = await asyncio.to_thread(judge, night.box, night.world, before, NOTHING)
+    found = await asyncio.to_thread(judge_tables, night.box, night.world, before)
+    found += await asyncio.to_thread(judge_ledger, night.world, NOTHING)
     return {violation.wrong: violation for violation in found}
 
 
