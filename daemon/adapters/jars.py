@@ -1,9 +1,9 @@
-"""Jars that came with the installation, as in the container image: with them nothing is fetched when Spark starts."""
+"""Where jars are: those that came with the installation, as in the container image, and those fetched before."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 HOME = Path(sys.prefix, "share", "icekeeper", "jars")
@@ -19,3 +19,14 @@ def brought_along(coordinates: Iterable[str], home: Path = HOME) -> tuple[str, .
     """The paths of these jars; empty unless all are there: those of an older icekeeper may lie there too."""
     paths = [home / maven_path(coordinate).rpartition("/")[2] for coordinate in coordinates]
     return tuple(map(str, paths)) if all(path.is_file() for path in paths) else ()
+
+
+def fetched_before(coordinates: Iterable[str], conf: Mapping[str, str]) -> bool:
+    """Whether Spark's resolver (Ivy) has these in its cache, so that a start downloads nothing."""
+    own = conf.get("spark.jars.ivy")
+    caches = [Path(own)] if own is not None else sorted(Path.home().glob(".ivy2*"))
+    names = [coordinate.split(":") for coordinate in coordinates]
+    return all(
+        any((cache / "jars" / f"{group}_{artifact}-{version}.jar").is_file() for cache in caches)
+        for group, artifact, version in names
+    )

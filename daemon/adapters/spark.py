@@ -23,6 +23,7 @@ import structlog
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from daemon.adapters.jars import fetched_before
 from daemon.adapters.java_errors import is_engine_gone, translate
 from daemon.adapters.java_stacks import Overdue, stacks, waited_for
 from daemon.adapters.spark_launch import connect, forget, spawn
@@ -41,8 +42,9 @@ from daemon.core.reasons import Reason
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-# How long a session may take to start: the first start on a machine downloads the jars.
-START_TIMEOUT = timedelta(minutes=10)
+# How long a session may take to start, and to download its jars before.
+START_TIMEOUT = timedelta(minutes=2)
+DOWNLOAD_TIMEOUT = timedelta(minutes=8)
 # How long cancelled work may go on (planning, commits and deletes are no Spark jobs) before the JVM is killed.
 CANCEL_GRACE_S = 15.0
 # When its thread is interrupted besides: by then a commit under way has landed, and who waits to try again gives up.
@@ -185,13 +187,17 @@ class SparkEngine:
         if self._jvm is not None:  # it died while nobody asked it for anything
             self._note_loss(_why(self._jvm.poll()))
         self._discard()
-        starting = self._starting = self._thread.submit(self._start_session)
-        # Cancelled or out of time, the start goes on in its thread; whoever comes next settles it first.
+        self._starting = self._thread.submit(self._start_session)
+        starting = asyncio.wrap_future(self._starting)
+        starting.add_done_callback(_seen)
+        ready = fetched_before(self.options.packages, self.options.conf)
+        limit = START_TIMEOUT if ready else START_TIMEOUT + DOWNLOAD_TIMEOUT
+        # Cancelled, the start goes on in its thread; whoever comes next settles it first.
         try:
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(starting)), START_TIMEOUT.total_seconds())
+            await asyncio.wait_for(asyncio.shield(starting), limit.total_seconds())
         except TimeoutError as exc:
             self.abort()
-            text = f"Spark did not start within {START_TIMEOUT.total_seconds():.0f} s; see {self.options.log}"
+            text = f"Spark did not start within {limit.total_seconds():.0f} s; see {self.options.log}"
             raise TransientError(text, reason=Reason.ENGINE_DOWN) from exc
         log.info("engine_started", master=self.options.master, jvm_pid=self.jvm_pid)
 
@@ -358,6 +364,12 @@ def _said(exit_code: int | None) -> str:
     if exit_code == -signal.SIGKILL:
         return "killed; if nobody did it by hand, the host or the container ran out of memory"
     return f"exit code {exit_code}"
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Takes note of an exception that nobody waits for any more, or Python would complain of it."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -17,12 +17,14 @@ EXIT_OUT_OF_MEMORY = 3
 LEAVE_S = 5.0
 # With less than this (bytes) free for its files no JVM starts.
 _LEAST_DISK = 1024**2
+_NO_SPACE = "No space left on device"
 
 
 def not_started(said: str, options: SparkOptions) -> IcekeeperError:
     """The error of a start that failed. On a full disk Spark fails in many ways, and can't always write why."""
     there = next(path for path in (options.state_dir, *options.state_dir.parents) if path.exists())
-    if shutil.disk_usage(there).free < _LEAST_DISK:
+    # What it could not write is removed when it fails, and there is room again.
+    if shutil.disk_usage(there).free < _LEAST_DISK or _NO_SPACE in said:
         text = f"Spark did not start: the file system of {there} is full: {hide_in_text(said)}"
         return PermanentError(text, reason=Reason.DISK_LOW)  # it stays full while a retry is waited for
     return TransientError(f"Spark did not start: {hide_in_text(said)}", reason=Reason.ENGINE_DOWN)

@@ -64,6 +64,7 @@ class ControlSocket:
         self._shipped = shipped
         self._standby = standby
         self._runner: web.AppRunner | None = None
+        self._path: Path | None = None
 
     async def start(self, state_dir: Path) -> None:
         """OSError where the socket can't be made."""
@@ -77,12 +78,15 @@ class ControlSocket:
         await runner.setup()
         await web.UnixSite(runner, path).start()
         path.chmod(0o600)
-        self._runner = runner
+        self._runner, self._path = runner, path
 
     async def stop(self) -> None:
+        """Listens no more; who asks now finds no daemon."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     async def _run(self, request: web.Request) -> web.StreamResponse:
         asked = await _asked(request)

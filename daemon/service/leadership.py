@@ -76,8 +76,6 @@ class Leadership:
         lost = asyncio.create_task(self._lost())
         try:
             await asyncio.wait([working, changed, lost], return_when=asyncio.FIRST_COMPLETED)
-            if lost.done():
-                log.error("lease_lost")
         finally:
             await stop()
             for task in (working, changed, lost):

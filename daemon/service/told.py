@@ -16,11 +16,15 @@ class StatusLine:
         self._tell = tell
         self._next_slot = next_slot
         self._run = ""
+        # What was last told of a run under way; empty while none is.
+        self._now = ""
         self._last: RunReport | None = None
 
     @property
     def text(self) -> str:
-        """What is to be said while no run is under way."""
+        """What is to be said now."""
+        if self._now:
+            return self._now
         slot = self._next_slot()
         following = f"next night {slot:%Y-%m-%d %H:%M} UTC" if slot is not None else "the schedule has no further night"
         if self._last is None:
@@ -32,11 +36,13 @@ class StatusLine:
         if isinstance(event, RunStarted):
             opening = event.opening
             self._run = f"night of {opening.slot:%Y-%m-%d} ({opening.trigger})"
-            self._tell(self._run)
+            self._now = self._run
         elif isinstance(event, TaskStarted):
-            self._tell(f"{self._run}: {event.stage} {event.table}, {event.position} of {event.of}")
+            self._now = f"{self._run}: {event.stage} {event.table}, {event.position} of {event.of}"
         elif isinstance(event, TaskProgressed):
-            self._tell(f"{self._run}: {event.stage} {event.table}: {event.note}")
+            self._now = f"{self._run}: {event.stage} {event.table}: {event.note}"
         elif isinstance(event, RunEnded):
-            self._last = event.report
-            self._tell(self.text)
+            self._last, self._now = event.report, ""
+        else:
+            return
+        self._tell(self.text)
