@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -55,10 +55,17 @@ class Order:
                     yield stage, policy
 
 
-async def run_night(order: Order, parts: Parts, emit: Subscriber, tables_lock: asyncio.Lock | None = None) -> RunReport:
+async def run_night(
+    order: Order,
+    parts: Parts,
+    emit: Subscriber,
+    tables_lock: asyncio.Lock | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
+) -> RunReport:
     """Runs the order to its end and returns the report; a cancellation ends it early and is in the outcome.
 
     `tables_lock` is held while a table is worked on, so that no two tasks of one process ever change tables at once.
+    `may_go_on` is asked before each task; where it says no, the run is `interrupted`.
     """
     started_at = parts.clock()
     opening = RunOpening(
@@ -71,7 +78,7 @@ async def run_night(order: Order, parts: Parts, emit: Subscriber, tables_lock: a
         tables=tuple(policy.name for policy in order.tables),
         host=order.host,
     )
-    run = _Run(order, parts, emit, tables_lock, deadline=started_at + order.policy.max_duration)
+    run = _Run(order, parts, emit, tables_lock, may_go_on, deadline=started_at + order.policy.max_duration)
     with bound_contextvars(run_id=str(order.run_id), slot=order.slot.isoformat()):
         log.info("run_started", trigger=order.trigger, stages=list(order.stages), tables=len(order.tables))
         emit(RunStarted(opening))
@@ -103,7 +110,13 @@ class _Run:
     """The state of a run under way: what is done so far, and which part was found down."""
 
     def __init__(
-        self, order: Order, parts: Parts, emit: Subscriber, tables_lock: asyncio.Lock | None, deadline: datetime
+        self,
+        order: Order,
+        parts: Parts,
+        emit: Subscriber,
+        tables_lock: asyncio.Lock | None,
+        may_go_on: Callable[[], bool],
+        deadline: datetime,
     ) -> None:
         self.tasks: list[StageResult] = []
         self.audits: list[AuditResult] = []
@@ -111,6 +124,7 @@ class _Run:
         self._emit = emit
         self._clock = parts.clock
         self._lock = tables_lock or nullcontext()
+        self._may_go_on = may_go_on
         self._deadline = deadline
         self._context = TaskContext(
             run_id=order.run_id,
@@ -126,6 +140,8 @@ class _Run:
     async def work(self) -> None:
         work = list(self._order.work())
         for position, (stage, policy) in enumerate(work, start=1):
+            if not self._may_go_on():
+                raise asyncio.CancelledError
             self._emit(TaskStarted(stage, policy.name, position, len(work)))
             with bound_contextvars(stage=stage, table=policy.name):
                 down = self._failed_alike()

@@ -12,11 +12,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from daemon.adapters.ledger_rows import audit_document, past_run, task_document
 from daemon.adapters.postgres import Postgres
 from daemon.adapters.sql import statement
 from daemon.core.history import ConfigLoad, PastRun
 from daemon.core.model import AuditResult, MissingHour, RunOpening, RunReport, Stage, StageResult, TableHealth, Trigger
+
+log = structlog.get_logger(__name__)
 
 # Which row an audit may meet again: the one of its slot or, for an operator's audit, the one of its run.
 _STORE_AUDIT = statement("store_audit")
@@ -78,17 +82,16 @@ class PostgresLedger:
 
     async def past_runs(self, since: datetime) -> tuple[PastRun, ...]:
         """The runs of slots from `since` on but operators' own, oldest first, whichever host they ran on."""
+        found = []
         async with self._one_snapshot() as connection:
-            return tuple(
-                [
-                    past_run(
-                        row,
-                        await connection.fetch(_TASKS, row["run_id"]),
-                        await connection.fetch(_AUDITS, row["run_id"]),
-                    )
-                    for row in await connection.fetch(_PAST_RUNS, since)
-                ]
-            )
+            for row in await connection.fetch(_PAST_RUNS, since):
+                tasks = await connection.fetch(_TASKS, row["run_id"])
+                audits = await connection.fetch(_AUDITS, row["run_id"])
+                try:
+                    found.append(past_run(row, tasks, audits))
+                except ValueError as exc:  # of a newer icekeeper, or edited by hand: the others are no worse for it
+                    log.warning("run_not_understood", run_id=str(row["run_id"]), error=str(exc))
+        return tuple(found)
 
     async def last_slot(self) -> datetime | None:
         """The newest slot that a run but operators' own answered for; None where there is none."""

@@ -13,6 +13,7 @@ from daemon.adapters.postgres import CONNECT_TIMEOUT_S, FOREIGN_ERRORS, Target, 
 # PgBouncer answers for a database of this name itself, wherever it stands: by its console, or by refusing in its words.
 _CONSOLE = "pgbouncer"
 _ITS_REFUSAL = "08P01"
+_ALL_OF_IT_S = 30.0
 _PATIENCE_S = 3.0
 
 
@@ -30,7 +31,8 @@ async def find_pooler(dsn: str, password: str | None) -> Pooler:
     Raises like `Postgres.connection`. A pooler that is no PgBouncer and pools by session is not seen, and does no harm.
     """
     try:
-        return Pooler(await _is_bouncer(dsn, password), await _shares(dsn, password))
+        async with asyncio.timeout(_ALL_OF_IT_S):  # a server may hang after it has let us in
+            return Pooler(await _is_bouncer(dsn, password), await _shares(dsn, password))
     except FOREIGN_ERRORS as exc:
         raise translated(exc, Target.of(dsn)) from exc
 

@@ -137,7 +137,8 @@ class Shipper:
             return
         opening = None if parcel.opening is None else from_json(RunOpening, parcel.opening)
         if parcel.report is not None:
-            await ledger.close_run(from_json(RunReport, parcel.report), self._logs(parcel.id), opening)
+            logs = await asyncio.to_thread(self._logs, parcel.id)
+            await ledger.close_run(from_json(RunReport, parcel.report), logs, opening)
         elif opening is not None:
             await ledger.open_run(opening)
         else:

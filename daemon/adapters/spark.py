@@ -122,7 +122,9 @@ class SparkEngine:
             context = contextvars.copy_context()  # run_in_executor would lose the log's run_id
             done = asyncio.wrap_future(self._thread.submit(context.run, self._call, work, tag, where))
             try:
-                return await asyncio.wait_for(asyncio.shield(done), timeout.total_seconds())
+                # Not wait_for: on Python 3.11 it swallows a cancellation that comes with the result.
+                async with asyncio.timeout(timeout.total_seconds()):
+                    return await asyncio.shield(done)
             except TimeoutError as exc:
                 part, ended_well = await _to_its_end(self._stop_overdue(tag, done))
                 if ended_well:
@@ -194,7 +196,8 @@ class SparkEngine:
         limit = START_TIMEOUT if ready else START_TIMEOUT + DOWNLOAD_TIMEOUT
         # Cancelled, the start goes on in its thread; whoever comes next settles it first.
         try:
-            await asyncio.wait_for(asyncio.shield(starting), limit.total_seconds())
+            async with asyncio.timeout(limit.total_seconds()):
+                await asyncio.shield(starting)
         except TimeoutError as exc:
             self.abort()
             text = f"Spark did not start within {limit.total_seconds():.0f} s; see {self.options.log}"
@@ -346,7 +349,7 @@ class SparkEngine:
             if jvm.stdin is not None:
                 jvm.stdin.close()
             jvm.kill()
-            jvm.wait()
+            left(jvm)
         self._discard()
 
     def _discard(self) -> None:
@@ -373,13 +376,16 @@ def _seen(future: asyncio.Future[Any]) -> None:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Awaits it, also where its caller is cancelled meanwhile: work that nobody stops would hold the thread up."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    """Awaits it, however often its caller is cancelled meanwhile: work that nobody stops would hold the thread up."""
+    task, told = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as exc:
+            told = told or exc
+    if told is not None:
+        raise told
+    return task.result()
 
 
 def _new_thread() -> ThreadPoolExecutor:

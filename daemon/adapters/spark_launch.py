@@ -23,6 +23,7 @@ from pyspark.serializers import UTF8Deserializer, read_int
 from pyspark.sql import SparkSession
 
 from daemon.adapters.spark_options import SparkOptions
+from daemon.adapters.state_dir import give_to_its_owner
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ def spawn(options: SparkOptions, properties: Path) -> tuple[subprocess.Popen[byt
         raise FileNotFoundError(2, "no spark-submit", str(submit))
     env = {**os.environ, "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(said_at)}
     with options.log.open("ab") as output:
+        give_to_its_owner(options.log)
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command],
             stdin=subprocess.PIPE,  # the JVM leaves when this is closed

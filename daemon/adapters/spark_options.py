@@ -13,6 +13,7 @@ from pathlib import Path
 import pyspark
 
 from daemon.adapters.java import JavaHome, find_java
+from daemon.adapters.state_dir import give_to_its_owner
 
 # Iceberg reads manifests in as many threads as there are cores; they wait for the store, and cores have no part in it.
 _MANIFEST_READERS = "-Diceberg.worker.num-threads=8"
@@ -134,6 +135,7 @@ _held: dict[Path, int] = {}
 def take_scratch(options: SparkOptions) -> None:
     """Makes this process's scratch directory, and holds it."""
     options.scratch.mkdir(parents=True)
+    give_to_its_owner(options.scratch.parent)
     _held[options.scratch] = os.open(options.scratch, os.O_RDONLY)
     fcntl.flock(_held[options.scratch], fcntl.LOCK_EX | fcntl.LOCK_NB)
 

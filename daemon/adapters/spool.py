@@ -257,10 +257,11 @@ class Spool:
         return _instant(rows[0]["until"]) if rows else None
 
     async def account(self, until: datetime) -> None:
-        """All slots up to here were put. An earlier instant than the one that is known changes nothing."""
+        """All slots up to here were put. The last word counts, also after a clock that was far ahead: a slot that was
+        closed is not opened again."""
         upsert = """
             INSERT INTO accounted (one, until) VALUES (1, ?)
-            ON CONFLICT (one) DO UPDATE SET until = max(until, excluded.until)
+            ON CONFLICT (one) DO UPDATE SET until = excluded.until
         """
         await self._file.write(lambda db: _changes(db, upsert, _text(until)))
 

@@ -58,8 +58,12 @@ def before(runs: Iterable[PastRun]) -> Before:
         # What was stopped in the middle says nothing: it is done again.
         tasks.update({(one.stage, one.table): one for one in run.tasks if one.reason is not Reason.CANCELLED})
         audits.update({one.iceberg_table: one for one in run.audits})
+        # By its own record too: what another host has settled has no more than that.
+        died = {(one.stage, one.table) for one in run.tasks if one.reason is Reason.PROCESS_DIED and one.attempts}
         if run.in_flight is not None:
-            deaths[run.in_flight] = deaths.get(run.in_flight, 0) + 1
+            died.add(run.in_flight)
+        for task in died:
+            deaths[task] = deaths.get(task, 0) + 1
     return Before(
         tasks=tuple(tasks.values()),
         audits=tuple(audits.values()),

@@ -58,7 +58,14 @@ async def _leading(settings: Settings) -> AsyncIterator[None]:
             holder = await lease.holder()
             where = f"the daemon on {holder.host} leads" if holder is not None else "another host leads"
             raise RunLockHeld(f"{where} (replicas: true): run it there, or stop that daemon")
-        yield
+        owner = asyncio.current_task()
+        watch = asyncio.create_task(lease.lost())
+        # Without a word: the run is `interrupted`.
+        watch.add_done_callback(lambda ended: None if ended.cancelled() or owner is None else owner.cancel())
+        try:
+            yield
+        finally:
+            watch.cancel()
     finally:
         await lease.release()
 

@@ -48,15 +48,19 @@ class Daemon:
     async def run(self, asked: Asked, emit: Subscriber) -> Executed:
         """Has a run done and hears its events. Cancelled, it asks the daemon to end the run, and waits for that."""
         run_id: str | None = None
+        wanted: bool | None = None  # to be cancelled as soon as it has begun: by an operator, or by a signal
         lines = self._lines("/runs", asked)
         pending = asyncio.ensure_future(anext(lines))
         while True:
             try:
                 line = await asyncio.shield(pending)
             except asyncio.CancelledError as exc:
-                if run_id is None:
-                    raise
-                await self._cancel(run_id, by_operator=exc.args == (BY_OPERATOR,))
+                by_operator = exc.args == (BY_OPERATOR,)
+                if run_id is not None:
+                    await self._cancel(run_id, by_operator=by_operator)
+                elif wanted is not None:
+                    raise  # asked twice: whoever asks wants to be gone
+                wanted = by_operator
                 if (task := asyncio.current_task()) is not None:
                     task.uncancel()  # answered by the report that is to come
                 continue
@@ -68,6 +72,8 @@ class Daemon:
             event = event_from_json(json.dumps(line))
             if isinstance(event, RunStarted):
                 run_id = str(event.opening.run_id)
+                if wanted is not None:
+                    await self._cancel(run_id, by_operator=wanted)
             emit(event)
             pending = asyncio.ensure_future(anext(lines))
 
@@ -95,8 +101,15 @@ class Daemon:
 
     async def _cancel(self, run_id: str, *, by_operator: bool) -> None:
         by = "operator" if by_operator else "signal"
-        async with self._session() as session, session.post(f"http://daemon/runs/{run_id}/cancel?by={by}") as got:
-            await got.read()
+        try:
+            async with (
+                asyncio.timeout(_CONNECT_S),
+                self._session() as session,
+                session.post(f"http://daemon/runs/{run_id}/cancel?by={by}") as got,
+            ):
+                await got.read()
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise _gone() from exc
 
     def _session(self) -> aiohttp.ClientSession:
         # A run takes as long as it takes; a line of a report may be long.

@@ -65,6 +65,7 @@ class ControlSocket:
         self._standby = standby
         self._runner: web.AppRunner | None = None
         self._path: Path | None = None
+        self._working: set[asyncio.Task[None]] = set()
 
     async def start(self, state_dir: Path) -> None:
         """OSError where the socket can't be made."""
@@ -104,7 +105,8 @@ class ControlSocket:
                 lines.put_nowait(None)
 
         # On its own: a command that is gone takes nothing from a run that it ordered.
-        working = asyncio.create_task(work())
+        self._working.add(working := asyncio.create_task(work()))
+        working.add_done_callback(self._working.discard)
         response = await _stream(request)
         while (line := await lines.get()) is not None:
             await response.write(line.encode() + b"\n")

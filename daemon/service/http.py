@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -33,6 +34,7 @@ class HttpServer:
         self._token = token
         self._runner: web.AppRunner | None = None
         self._address: Address | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self.port: int | None = None
 
     async def start(self, address: Address) -> None:
@@ -55,23 +57,32 @@ class HttpServer:
     async def move(self, address: Address) -> None:
         """Listens somewhere else from now on. OSError: it goes on where it was."""
         old, was = self._runner, self._address
-        if was is not None and was[1] == address[1] and address[1] != 0:
+        same_port = old is not None and was is not None and was[1] == address[1] != 0
+        if old is not None and same_port:
             # Another host on the same port may include this one: there can be no two at a time.
-            await self.stop()
-            old = None
+            for site in list(old.sites):
+                await site.stop()
         try:
             await self.start(address)
         except OSError:
-            if old is None and was is not None:
+            if old is not None and was is not None and same_port:
                 await self.start(was)
+                self._leave(old)
             raise
         if old is not None:
-            await old.cleanup()
+            self._leave(old)
 
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def _leave(self, runner: web.AppRunner) -> None:
+        """Lets what is under way there end behind us: it may be the request that we were moved by."""
+        self._leaving.add(leaving := asyncio.create_task(runner.cleanup()))
+        leaving.add_done_callback(self._leaving.discard)
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -16,10 +16,8 @@ from daemon.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# How long to wait after a term that could not even begin.
+# How long to wait after a term that could not even begin; longer than it takes a standby to look again.
 _AGAIN_S = 5.0
-# How long giving the lease back may take: without an answer, closing the connection says it.
-RELEASE_S = 5.0
 
 
 class Leadership:
@@ -31,7 +29,12 @@ class Leadership:
         self._idle = idle
         self._changed = asyncio.Event()
         self._lease: Lease | None = None
-        self.leading = False
+        self._leads = False
+
+    @property
+    def leading(self) -> bool:
+        """Whether this daemon may work now: of a lease, its own clock says so before PostgreSQL could."""
+        return self._leads and (self._lease is None or self._lease.held)
 
     def changed(self) -> None:
         """The settings that the lease depends on have changed."""
@@ -55,20 +58,37 @@ class Leadership:
         while True:
             self._changed.clear()
             self._lease = lease_of(self._settings())
+            failed = False
             try:
-                if self._lease is not None:
-                    log.info("lease_awaited")
-                    await self._lease.acquire()
-                    log.info("lease_taken")
-                self.leading = True
-                await self._term(work, stop)
+                if self._lease is None or await self._acquired(self._lease):
+                    self._leads = True
+                    await self._term(work, stop)
             except IcekeeperError as exc:
                 log.error("term_ended", error=str(exc), advice=exc.reason.advice, retry_s=_AGAIN_S)
-                await asyncio.sleep(_AGAIN_S)
+                failed = True
             finally:
-                self.leading = False
+                self._leads = False
                 if self._lease is not None:
                     await self._lease.release()
+            if failed:  # without the lease: another host may do better meanwhile
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _acquired(self, lease: Lease) -> bool:
+        """Waits for the lease; False where the settings have changed before it was ours."""
+        log.info("lease_awaited")
+        acquiring = asyncio.create_task(lease.acquire())
+        changed = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait([acquiring, changed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (acquiring, changed):
+                task.cancel()
+            await asyncio.gather(acquiring, changed, return_exceptions=True)
+        if acquiring.cancelled():
+            return False
+        acquiring.result()
+        log.info("lease_taken")
+        return True
 
     async def _term(self, work: Callable[[], Coroutine[Any, Any, None]], stop: Callable[[], Awaitable[None]]) -> None:
         working = asyncio.create_task(work())

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from daemon.adapters.state_dir import make_state_dir
-from daemon.core.errors import IcekeeperError
+from daemon.adapters.state_dir import give_to_its_owner, make_state_dir
+from daemon.core.errors import IcekeeperError, PermanentError
+from daemon.core.reasons import Reason
 
 
 class RunLockHeld(IcekeeperError):
@@ -39,13 +40,19 @@ def _held(path: Path, what: str, advice: str) -> Iterator[None]:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
+        give_to_its_owner(path)
     except Timeout as exc:
         pid = holder.read_text().strip() if holder.exists() else "unknown"
         raise RunLockHeld(f"{what} (process {pid}, {path}): {advice}") from exc
+    except PermissionError as exc:
+        text = f"{path} is not ours to lock: run this as the owner of {path.parent}, or remove that file"
+        raise PermanentError(text, reason=Reason.ACCESS_DENIED) from exc
     try:
         with suppress(OSError):  # on a full disk; the lock is held all the same, only its holder is not told
             holder.write_text(f"{os.getpid()}\n")
+            give_to_its_owner(holder)
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
         lock.release()

@@ -13,8 +13,15 @@ from uuid import UUID
 import structlog
 from structlog.typing import EventDict, Processor
 
+from daemon.adapters.state_dir import give_to_its_owner
+
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
+
+
+# Bound while a run is a dry one: it changes nothing, so it has no file.
+_DRY = "dry_run"
+UNRECORDED = {_DRY: True}
 
 
 def run_log_path(state_dir: Path, run_id: UUID | str) -> Path:
@@ -96,12 +103,16 @@ class _RunFiles:
 
     def __call__(self, logger: Any, name: str, event: EventDict) -> EventDict:
         run_id = event.get("run_id")
-        if run_id is not None:
+        dry = event.pop(_DRY, False)
+        if run_id is not None and not dry:
             path = run_log_path(self._state_dir, run_id)
             # A full disk must not end the night that wants to say something: the line is on stderr all the same.
             with suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.parent.exists():
+                    path.parent.mkdir(parents=True)
+                    give_to_its_owner(path.parent)
                 # Opened for each line: a night writes a few hundred, and a file held open would outlive a crash badly.
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(dict(event), default=str) + "\n")
+                give_to_its_owner(path)
         return event

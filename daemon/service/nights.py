@@ -45,16 +45,26 @@ _LOOK_BACK = timedelta(days=3)
 class Nights:
     """Works off slots. `emit` hears all events of all runs."""
 
-    def __init__(self, configuration: Configuration, spool: Spool, emit: Subscriber, clock: Clock) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        spool: Spool,
+        emit: Subscriber,
+        clock: Clock,
+        leading: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`leading`: whether this daemon may work; asked before each task."""
         self._configuration = configuration
         self._spool = spool
         self._emit = emit
         self._clock = clock
+        self._leading = leading
         self.slots = Slots(spool)
         # Whoever changes a table holds this: no two tasks of this process ever work on tables at once.
         self._tables_lock = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._running: asyncio.Task[Executed] | None = None
+        self._cancelled: UUID | None = None
         self.opening: RunOpening | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -79,6 +89,7 @@ class Nights:
         self._stopping = False
         await self._recover()
         while not self._stopping:
+            await self._idle.wait()  # an operator's run first, and then by the settings and the pause of then
             await self._record_what_is_left()
             runs = {slot: await self._runs_of(slot) for slot in self.slots.open}
             catch_up = self._configuration.settings.schedule.catch_up
@@ -102,12 +113,15 @@ class Nights:
         while (running := self._running) is not None and not running.done():
             running.cancel()
             await asyncio.wait([running])
+        await self._record_what_is_left()
 
     def cancel(self, run_id: UUID, *, by_operator: bool = True) -> bool:
         """Asks a run in hand to end; False where it isn't. An operator's word makes it `cancelled`."""
         if self._running is None or self.opening is None or self.opening.run_id != run_id:
             return False
-        self._running.cancel(*((BY_OPERATOR,) if by_operator else ()))
+        if self._cancelled != run_id:  # asked again, it is still on its way to its end
+            self._cancelled = run_id
+            self._running.cancel(*((BY_OPERATOR,) if by_operator else ()))
         return True
 
     async def order(self, make: Callable[[Services], Order], emit: Subscriber, *, record: bool = True) -> Executed:
@@ -135,6 +149,7 @@ class Nights:
         """Settles what earlier processes left behind, here and, by the ledger, elsewhere."""
         settings = self._configuration.settings
         now = self._clock()
+        await self._record_what_is_left()
         await self.slots.load()
         try:
             with run_lock(settings.state_dir):
@@ -145,9 +160,14 @@ class Nights:
         mark = await self._spool.accounted_until()
         if last is not None and (settings.replicas or mark is None):
             mark = last
+        if mark is not None and mark > now:  # a clock was ahead once; slots that were done stay done
+            mark = now - settings.schedule.catch_up
         if mark is not None:
             await self._put_since(mark, now)
-        await self._spool.account(now)
+        try:
+            await self._spool.account(now)
+        except IcekeeperError as exc:  # the next start looks at slots again that it need not
+            log.error("slots_not_accounted", error=str(exc), advice=exc.reason.advice)
 
     async def _ask_the_ledger(self, since: datetime) -> datetime | None:
         """Takes over what the ledger knows of slots since then; the newest slot it knows of."""
@@ -212,6 +232,8 @@ class Nights:
                 order = make_order(services.settings, due.slot, due.trigger, before=before(runs))
                 log.info("slot_begun", slot=slot, trigger=due.trigger, why=due.why)
                 done = await self._execute(services, order, self._emit, self._spool)
+        except Cancelled as exc:
+            log.info("slot_left", slot=slot, why=str(exc))
         except RunLockHeld as exc:
             log.warning("slot_waits", slot=slot, error=str(exc), retry_s=RETRY_S)
             await self.slots.wait(RETRY_S)
@@ -226,13 +248,17 @@ class Nights:
 
     async def _execute(self, services: Services, order: Order, emit: Subscriber, journal: Spool | None) -> Executed:
         async with self._turn:
-            if self._stopping:
-                raise TransientError("the daemon is stopping")
             self._idle.clear()
             try:
+                # Before what is open in the journal is taken for dead.
+                await self._record_what_is_left()
                 await services.engine.use(spark_options(services.settings))
+                if self._stopping or not self._leading():
+                    raise Cancelled("the daemon is stopping, or leads no longer")
                 observe = self._watched(services, emit)
-                work = execute(services, order, observe, journal, tables_lock=self._tables_lock)
+                work = execute(
+                    services, order, observe, journal, tables_lock=self._tables_lock, may_go_on=self._leading
+                )
                 self._running = asyncio.create_task(work)
                 return await self._running
             except asyncio.CancelledError:

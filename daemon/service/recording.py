@@ -38,8 +38,9 @@ class Recording:
     ) -> None:
         assert self._writing is not None  # __aenter__ made it
         self._events.put_nowait(None)
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(self._writing)
+        while not self._writing.done():
+            with suppress(asyncio.CancelledError):  # the run was cancelled, and has answered; this takes a moment
+                await asyncio.wait([self._writing])
 
     def observe(self, event: Event) -> None:
         """Takes an event of the run; never waits."""
@@ -66,11 +67,15 @@ class Recording:
             await self._journal.end_task(self._run.opening.run_id, event.result, event.audit)
 
 
-async def settle_unfinished(journal: Journal, clock: Clock) -> int:
-    """Records as `interrupted` the runs whose process died, and says how many. The caller holds the run lock."""
-    dead = await journal.unfinished()
-    for run in dead:
-        at = None if run.in_flight is None else f"{run.in_flight[0]} of {run.in_flight[1]}"
-        log.warning("run_found_dead", run_id=str(run.run_id), slot=run.slot.isoformat(), trigger=run.trigger, at=at)
-        await journal.close_run(interrupted_report(run, clock()))
-    return len(dead)
+async def settle_unfinished(journal: Journal, clock: Clock) -> None:
+    """Records as `interrupted` the runs whose process died. The caller holds the run lock.
+
+    A disk that can't take that costs the record: whoever asks next has work of its own to do.
+    """
+    try:
+        for run in await journal.unfinished():
+            at = None if run.in_flight is None else f"{run.in_flight[0]} of {run.in_flight[1]}"
+            log.warning("run_found_dead", run_id=str(run.run_id), slot=run.slot.isoformat(), trigger=run.trigger, at=at)
+            await journal.close_run(interrupted_report(run, clock()))
+    except IcekeeperError as exc:
+        log.error("dead_runs_not_settled", error=str(exc), advice=exc.reason.advice)

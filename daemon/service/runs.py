@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from daemon.core.errors import ConfigError, IcekeeperError
 from daemon.core.events import Event, Subscriber
@@ -20,7 +21,8 @@ from daemon.core.model import RunOutcome, RunReport, Stage, Trigger
 from daemon.core.policy import TablePolicy
 from daemon.core.resuming import Before
 from daemon.night import Order, run_night
-from daemon.ports import Clock, Journal
+from daemon.ports import Journal
+from daemon.service import logs
 from daemon.service.lock import run_lock
 from daemon.service.logs import run_log_path
 from daemon.service.parts import Services
@@ -83,6 +85,7 @@ async def execute(
     journal: Journal | None,
     *,
     tables_lock: asyncio.Lock | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> Executed:
     """Runs the order under the host's run lock. RunLockHeld where another run is under way.
 
@@ -91,16 +94,17 @@ async def execute(
     """
     with run_lock(services.settings.state_dir):
         if journal is None:
-            return Executed(await run_night(order, services.parts, emit, tables_lock))
+            with bound_contextvars(**logs.UNRECORDED):
+                return Executed(await run_night(order, services.parts, emit, tables_lock, may_go_on))
         clock = services.parts.clock
-        await _settle(journal, clock)
+        await settle_unfinished(journal, clock)
         async with Recording(journal) as recording:
 
             def observe(event: Event) -> None:
                 recording.observe(event)
                 emit(event)
 
-            report = await run_night(order, services.parts, observe, tables_lock)
+            report = await run_night(order, services.parts, observe, tables_lock, may_go_on)
         closing = asyncio.ensure_future(close(journal, report))
         try:
             error = await asyncio.shield(closing)
@@ -117,13 +121,6 @@ async def close(journal: Journal, report: RunReport) -> IcekeeperError | None:
         log.error("run_not_recorded", run_id=str(report.run_id), outcome=report.outcome, error=str(exc))
         return exc
     return None
-
-
-async def _settle(journal: Journal, clock: Clock) -> None:
-    try:
-        await settle_unfinished(journal, clock)
-    except IcekeeperError as exc:  # of runs before: this one has its own work to do
-        log.error("dead_runs_not_settled", error=str(exc), advice=exc.reason.advice)
 
 
 def logs_of(state_dir: Path, run_id: UUID) -> tuple[Mapping[str, Any], ...]:

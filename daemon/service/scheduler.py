@@ -37,6 +37,11 @@ class Scheduler:
         self._arm()
         log.info("scheduled", cron=schedule.cron, timezone=schedule.timezone, next_slot=str(self.next_slot))
 
+    def look(self) -> None:
+        """Looks at the clock: APScheduler sleeps by another one, which no step moves and a suspended host stops."""
+        if self._scheduler.running:
+            self._scheduler.wakeup()
+
     def stop(self) -> None:
         """Fires no more; nothing happens where it never began."""
         if self._scheduler.running:

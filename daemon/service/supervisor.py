@@ -51,12 +51,20 @@ log = structlog.get_logger(__name__)
 
 # What each step may take, in seconds; systemd's TimeoutStopSec has to be longer than those of the stop together.
 _START_S = 10.0
-STOP_S = {"the run in hand": 45.0, "the records": 10.0, "connections": 10.0, "the session": 25.0, "http": 5.0}
+STOP_S = {
+    "the run in hand": 40.0,
+    "the records": 10.0,
+    "what goes on beside": 5.0,
+    "connections": 5.0,
+    "the session": 25.0,
+    "http": 5.0,
+}
 _RELOAD_PAUSE_S = 1.0
 # How long a command waits for its run's records to be in PostgreSQL.
 _SHIPPED_S = 20.0
 # How long records stay on this disk after they were shipped: the slots of a week or two are looked up there.
 _KEPT = timedelta(days=30)
+_PRUNE_EVERY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +92,12 @@ class Supervisor:
         self._clock = clock
         self._sleep = sleep
         self._stopping = asyncio.Event()
+        self._asked = 0
         self._reloading = asyncio.Event()
         self._engine: SparkEngine | None = None
         self._rooms: _Rooms | None = None
         self._waiting = Waiting(0, 0, None)
+        self._answers = {"ledger": False, "spool": False, "configuration": False}
         self._systemd = Systemd.from_environment(environ)
         self._configuration = Configuration(config, self._engine_for, self._put_in_force, clock, sleep)
         self._scheduler = Scheduler(self._slot_is_due, clock)
@@ -119,7 +129,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Asks for the end: what is in hand is stopped and recorded. Asked twice, it ends at once."""
-        if self._stopping.is_set():
+        self._asked += 1
+        if self._asked > 1:
             log.error("service_killed", why="it was asked to stop twice")
             if self._engine is not None:
                 self._engine.abort()
@@ -158,7 +169,7 @@ class Supervisor:
             lambda run_id: logs_of(state_dir, run_id),
             on_answer=self._ledger_answered,
         )
-        nights = Nights(self._configuration, spool, self._observe, self._clock)
+        nights = Nights(self._configuration, spool, self._observe, self._clock, lambda: self._leadership.leading)
         assert self._engine is not None  # the configuration has made it
         warmth = Warmth(
             self._engine,
@@ -169,7 +180,13 @@ class Supervisor:
         )
         control = ControlSocket(self._configuration, nights, self._shipped, self._standby)
         self._rooms = _Rooms(spool, shipper, nights, control, warmth)
-        await spool.prune(self._clock() - _KEPT)
+        await self._prune(spool)
+
+    async def _prune(self, spool: Spool) -> None:
+        try:
+            await spool.prune(self._clock() - _KEPT)
+        except IcekeeperError as exc:  # a full disk; it is tried again
+            log.error("spool_not_pruned", error=str(exc), advice=exc.reason.advice)
 
     def _in_place(self) -> _Rooms:
         assert self._rooms is not None  # the startup has made them
@@ -191,12 +208,11 @@ class Supervisor:
         rooms, budget = self._rooms, STOP_S
         if rooms is not None:
             await attempt("the run in hand", budget["the run in hand"], rooms.nights.stop())
+            # Before the lease is given back: who takes it reads from the ledger how our run ended.
+            await attempt("the records", budget["the records"], rooms.shipper.ship())
         for task in side_by_side:
             task.cancel()
-        if side_by_side:
-            await asyncio.wait(side_by_side, timeout=budget["connections"])
-        if rooms is not None:
-            await attempt("the records", budget["the records"], rooms.shipper.ship())
+        await attempt("what goes on beside", budget["what goes on beside"], _ended(side_by_side))
         await attempt("connections", budget["connections"], self._close(rooms))
         if self._engine is not None and not await attempt("the session", budget["the session"], self._engine.stop()):
             self._engine.abort()
@@ -223,9 +239,13 @@ class Supervisor:
             await self._sleep(_RELOAD_PAUSE_S)
 
     async def _reload_by_http(self) -> ConfigLoad:
-        load = await self._configuration.reload("http")
-        await self._note(load)
-        return load
+        async def reload() -> ConfigLoad:
+            load = await self._configuration.reload("http")
+            await self._note(load)
+            return load
+
+        # On its own: a client that is gone leaves no half of a configuration in force.
+        return await asyncio.shield(asyncio.create_task(reload()))
 
     def _engine_for(self, settings: Settings) -> SparkEngine:
         if self._engine is None:
@@ -258,7 +278,7 @@ class Supervisor:
 
     async def _note(self, load: ConfigLoad) -> None:
         """Says and records what a reading of the configuration has changed."""
-        self.metrics.reload_successful.set(not load.problems)
+        self._answered("configuration", not load.problems)
         if load.problems:
             log.error("reload_failed", by=load.by, problems=load.problems, kept=True)
         else:
@@ -322,22 +342,37 @@ class Supervisor:
             return PermanentError("PostgreSQL takes too long", reason=Reason.LEDGER_DOWN)
 
     async def _look_at_the_spool(self, spool: Spool) -> None:
-        """Keeps the numbers that a scrape shows."""
+        """Keeps the numbers that a scrape shows, and the spool small; has the scheduler look at the clock."""
+        pruned = self._clock()
         while True:
+            self._scheduler.look()
+            if self._clock() - pruned > _PRUNE_EVERY:
+                pruned = self._clock()
+                await self._prune(spool)
             try:
                 self._waiting = await spool.waiting()
-                self.metrics.spool_up.set(1)
+                self._answered("spool", True)
             except IcekeeperError as exc:
-                self.metrics.spool_up.set(0)
+                self._answered("spool", False)
                 log.error("spool_not_read", error=str(exc), advice=exc.reason.advice)
             await self._sleep(5.0)
 
     # --- what is shown
 
     def _ledger_answered(self, answered: bool) -> None:
-        self.metrics.ledger_up.set(answered)
+        self._answered("ledger", answered)
         if answered:
             self._open_findings.refresh()
+
+    def _answered(self, part: str, well: bool) -> None:
+        """Takes note of how a part is, for the page and for /readyz."""
+        self._answers[part] = well
+        gauges = {
+            "ledger": self.metrics.ledger_up,
+            "spool": self.metrics.spool_up,
+            "configuration": self.metrics.reload_successful,
+        }
+        gauges[part].set(well)
 
     def _tables(self) -> list[str]:
         return [policy.name for policy in self._configuration.settings.policies()]
@@ -373,13 +408,17 @@ class Supervisor:
         engine = self._engine
         parts = {
             "engine": "up" if engine.up else "starting or down",
-            "ledger": "up" if self.metrics.ledger_up._value.get() else "down",
-            "spool": "up" if self.metrics.spool_up._value.get() else "down",
-            "configuration": "loaded" if self.metrics.reload_successful._value.get() else "the last reload failed",
+            "ledger": "up" if self._answers["ledger"] else "down",
+            "spool": "up" if self._answers["spool"] else "down",
+            "configuration": "loaded" if self._answers["configuration"] else "the last reload failed",
             "lease": "held" if self._leadership.leading else "waiting",
         }
         down = [name for name, said in parts.items() if said not in ("up", "loaded", "held")]
         return {"ready": True, "status": "degraded" if down else "ok", "down": down, "parts": parts}
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _not_listening(settings: Settings, error: OSError) -> str:

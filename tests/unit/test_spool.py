@@ -171,11 +171,13 @@ async def test_a_run_closes_its_slot_though_nobody_had_put_it(spool: Spool, outc
     assert not await spool.put_slot(SLOT, Trigger.CATCH_UP)
 
 
-async def test_what_is_accounted_for_never_goes_back(spool: Spool) -> None:
+async def test_the_last_word_on_what_is_accounted_for_counts_and_a_closed_slot_stays_closed(spool: Spool) -> None:
     assert await spool.accounted_until() is None
-    for until in (SLOT, SLOT + HOUR, SLOT - HOUR):
+    await spool.close_slot(SLOT, RunOutcome.SUCCESS)
+    for until in (SLOT, SLOT + HOUR, SLOT - HOUR):  # the clock was ahead
         await spool.account(until)
-    assert await spool.accounted_until() == SLOT + HOUR
+    assert await spool.accounted_until() == SLOT - HOUR
+    assert not await spool.put_slot(SLOT, Trigger.CATCH_UP)
 
 
 # --- shipping
