@@ -176,26 +176,22 @@ def test_the_commands_of_the_image_run_as_its_user(image: Image) -> None:
         buildah("rm", name)
 
 
-def test_a_night_runs_in_a_container_that_can_write_its_volume_only(
-    make_container: MakeContainer, root: Path, world: World
-) -> None:
+def test_a_night_runs_in_a_container_that_can_write_its_volume_only(make_container: MakeContainer) -> None:
     container = make_container()
     checked = container.run("config", "check")
     assert checked.returncode == 0, checked.stderr
     migrated = container.run("migrate")
     assert migrated.returncode == 0, migrated.stderr
 
-    done = container.run("run", "--json")
+    tables = (COINBASE, GOLD)
+    done = container.run("run", *(part for table in tables for part in ("--table", table)), "--json")
 
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)
     assert report["outcome"] == "success"
     assert {task["outcome"] for task in report["tasks"] if task["stage"] != "expire"} == {"done"}
-    assert len(report["audits"]) == len(world.tables)
-    spark_log = (container.state / "spark.log").read_text()
-    assert "org.apache.spark.util.DependencyUtils" not in spark_log
+    assert len(report["audits"]) == len(tables)
     assert not list(container.state.glob(".ivy*")), "jars were fetched, and the image has them"
-    assert sorted(path.name for path in container.state.iterdir()) == ["run.lock", "runs", "spark", "spark.log"]
     assert list((container.state / "spark").iterdir()) == []
 
 
@@ -208,7 +204,9 @@ def test_a_cluster_of_this_image_has_all_that_its_driver_and_executors_need(
     url = f"spark://127.0.0.1:{master}"
     container = make_container(spark={"master": url})
     document = yaml.safe_load((container.config / "icekeeper.yaml").read_text())
-    document["spark"]["conf"] |= {"spark.driver.host": "127.0.0.1", "spark.executor.memory": "1g"}
+    # An executor's codecs have to be mapped, too, and its /tmp is as closed as everyone's.
+    elsewhere = {"spark.executor.extraJavaOptions": "-Djava.io.tmpdir=/var/lib/icekeeper"}
+    document["spark"]["conf"] |= {"spark.driver.host": "127.0.0.1", "spark.executor.memory": "1g", **elsewhere}
     (container.config / "icekeeper.yaml").write_text(yaml.safe_dump(document))
 
     deploy, local = "org.apache.spark.deploy", ["--host", "127.0.0.1"]
@@ -221,9 +219,11 @@ def test_a_cluster_of_this_image_has_all_that_its_driver_and_executors_need(
         with as_worker.running(tmp_path / "worker.log"):
             wait_for("the worker", lambda: '"aliveworkers" : 1' in (fetch(f"http://127.0.0.1:{web}/json/") or ""))
             assert container.run("migrate").returncode == 0
-            done = container.run("run", "--table", GOLD, "--json")
+            done = container.run("run", "--table", SILVER, "--json")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout)["outcome"] == "success"
+    report = json.loads(done.stdout)
+    assert report["outcome"] == "success"
+    assert report["tasks"][0]["outcome"] == "done"
 
 
 def test_the_daemon_is_healthy_and_leaves_in_order_when_it_is_told_to(
@@ -247,10 +247,6 @@ def test_the_daemon_is_healthy_and_leaves_in_order_when_it_is_told_to(
         assert left == []
     # Whoever is killed by the end of the container tidies nothing up.
     assert list((container.state / "spark").iterdir()) == []
-
-    dead = replace(container, environment={"ICEKEEPER_HTTP__LISTEN": "127.0.0.1:1"})
-    with pytest.raises(AssertionError, match="ended at once"), dead.running(log):
-        raise AssertionError("port 1 is not for this user")
 
 
 def service(like: Container, directory: Path, *command: str) -> Container:

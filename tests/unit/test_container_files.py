@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from daemon.service.supervisor import STOP_S
 from daemon.settings import load
 from daemon.settings.heap import heap_mib, needed
 
@@ -80,3 +81,10 @@ def test_icekeeper_is_closed_up_in_compose(compose: dict[str, Any]) -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert "init" not in service, "the image has its own process 1, and Docker's would be a second"
     assert all(port.startswith("127.0.0.1:") for port in compose["services"]["icekeeper"]["ports"])
+
+
+def test_the_daemon_is_given_the_time_to_stop_that_it_may_take(compose: dict[str, Any]) -> None:
+    longest = sum(STOP_S.values())
+    assert longest < int(compose["services"]["icekeeper"]["stop_grace_period"].removesuffix("s"))
+    page = (ROOT / "docs" / "containers.md").read_text()
+    assert all(longest < int(given) for given in re.findall(r"(?:--stop-timeout|GracePeriodSeconds:) (\d+)", page))
