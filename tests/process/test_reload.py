@@ -169,13 +169,14 @@ def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(wo
 
         (port,) = free_ports(1)
         edit(lambda document: document["http"].update(listen=f"127.0.0.1:{port}"))
-        os.kill(daemon.pid, signal.SIGHUP)
+        # The request that moves the listener is answered where it came in.
+        assert post(f"{base}/-/reload", TOKEN)[0] == 200
         moved = f"http://127.0.0.1:{port}"
         wait_for("the new address", lambda: fetch(f"{moved}/livez"))
         wait_for("the old one to be free", lambda: fetch(f"{base}/livez") is None)
         # Another host on the same port: the listener before has to go first.
         edit(lambda document: document["http"].update(listen=f"127.0.0.2:{port}"))
-        os.kill(daemon.pid, signal.SIGHUP)
+        assert post(f"{moved}/-/reload", TOKEN)[0] == 200
         wait_for("the same port elsewhere", lambda: fetch(f"http://127.0.0.2:{port}/livez"))
         os.kill(daemon.pid, signal.SIGTERM)
         assert daemon.wait(60) == 0

@@ -11,9 +11,11 @@ from structlog.typing import EventDict
 
 from daemon.core.errors import DeadlineExceeded, IcekeeperError
 from daemon.core.events import RunEnded, RunStarted, TaskEnded, TaskStarted
+from daemon.core.history import PastRun
 from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
 from daemon.core.policy import RunPolicy, TablePolicy
 from daemon.core.reasons import Reason
+from daemon.core.resuming import before
 from daemon.night import BY_OPERATOR, Order, run_night
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, FakeTable, Step, World, does_nothing, fails, permanent, transient
@@ -579,3 +581,39 @@ async def test_an_empty_table_is_a_quiet_night(world: World) -> None:
     assert report.outcome is RunOutcome.SUCCESS
     assert [task.outcome for task in report.tasks] == [SKIPPED, SKIPPED, DONE]
     assert report.audits[0].reason is Reason.SOURCE_EMPTY
+
+
+# --- a slot that is resumed
+
+
+async def test_a_resumed_run_repeats_no_audit_that_counted_and_its_outcome_is_the_slots(world: World) -> None:
+    first = await night(world)
+    counted = {audit.iceberg_table for audit in first.audits}
+    died = PastRun(RUN_ID, SLOT, Trigger.SCHEDULE, SLOT, None, tasks=first.tasks, audits=first.audits)
+    again = await night(world, replace(order(), trigger=Trigger.RESUME, before=before([died])))
+    assert counted
+    assert of_stage(again, Stage.AUDIT) == []
+    assert again.outcome is first.outcome
+
+
+async def test_a_task_that_the_process_died_at_twice_is_failed_and_the_others_go_on(world: World) -> None:
+    dead = PastRun(RUN_ID, SLOT, Trigger.SCHEDULE, SLOT, None, in_flight=(Stage.COMPACT, SILVER))
+    report = await night(world, replace(order(), trigger=Trigger.RESUME, before=before([dead, dead])))
+    assert outcomes(report, Stage.COMPACT) == [(FAILED, Reason.PROCESS_DIED), *ALL_DONE[1:]]
+    assert attempts(report, Stage.COMPACT) == [0, 1, 1, 1]
+    assert report.outcome is RunOutcome.PARTIAL
+
+
+async def test_a_run_that_may_not_go_on_ends_before_its_next_task(world: World) -> None:
+    asked: list[int] = []
+
+    def for_two_tasks() -> bool:
+        asked.append(len(asked))
+        return len(asked) <= 2
+
+    report = await run_night(order(), world.parts, world.events.append, None, for_two_tasks)
+    assert report.outcome is RunOutcome.INTERRUPTED
+    assert outcomes(report, Stage.COMPACT) == ALL_DONE[:2]
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()

@@ -122,6 +122,16 @@ def test_a_task_is_deadly_after_two_deaths_and_another_one_after_one_is_not() ->
     assert before([past(in_flight=task), past(in_flight=task)]).deadly == {task}
 
 
+def test_a_death_on_another_host_counts_by_its_record() -> None:
+    task = (Stage.COMPACT, A)
+    settled = interrupted_report(past(outcome=None, in_flight=task), SLOT + HOUR)
+    elsewhere = past(tasks=settled.tasks)  # what the ledger has of it: the task, and no flight any more
+    assert before([elsewhere, past(in_flight=task)]).deadly == {task}
+    # That it was set aside is no third death, and no second one either.
+    left_alone = replace(result(Stage.COMPACT, A, TaskOutcome.FAILED, Reason.PROCESS_DIED), attempts=0)
+    assert before([elsewhere, past(tasks=(left_alone,))]).deadly == frozenset()
+
+
 def test_the_outcome_of_a_resumed_run_is_the_slots() -> None:
     audited = result(Stage.AUDIT, A)
     failed = result(Stage.COMPACT, B, TaskOutcome.FAILED, Reason.CONFLICT)

@@ -1,0 +1,125 @@
+"""Who may work, and until when: the lease is a scripted one, the rest is real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from daemon.core.errors import TransientError
+from daemon.service import leadership
+from daemon.service.leadership import Leadership
+
+
+class ScriptedLease:
+    """A lease that is granted and taken away by hand."""
+
+    def __init__(self) -> None:
+        self.granted, self.gone = asyncio.Event(), asyncio.Event()
+        self.held = False
+        self.released = 0
+
+    async def acquire(self) -> None:
+        await self.granted.wait()
+        self.held = True
+
+    async def lost(self) -> None:
+        await self.gone.wait()
+
+    async def release(self) -> None:
+        self.held = False
+        self.released += 1
+
+
+class Work:
+    """Counts how often it is begun and stopped; fails as often as it is told to."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.begun = self.stopped = 0
+        self.failures = failures
+
+    async def run(self) -> None:
+        self.begun += 1
+        if self.begun <= self.failures:
+            raise TransientError("the ledger does not say which slots are done")
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        self.stopped += 1
+
+
+@asynccontextmanager
+async def leading(
+    monkeypatch: pytest.MonkeyPatch, leases: list[ScriptedLease | None], work: Work
+) -> AsyncIterator[Leadership]:
+    monkeypatch.setattr(leadership, "lease_of", lambda settings: leases.pop(0) if leases else None)
+    monkeypatch.setattr(leadership, "_AGAIN_S", 0.02)
+    settings: Any = SimpleNamespace()
+
+    async def idle() -> None:
+        return None
+
+    subject = Leadership(lambda: settings, idle)
+    running = asyncio.create_task(subject.run(work.run, work.stop))
+    try:
+        yield subject
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_without_replicas_it_leads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work()
+    async with leading(monkeypatch, [None], work) as subject:
+        await settle()
+        assert subject.leading
+        assert work.begun == 1
+
+
+async def test_it_works_as_long_as_the_lease_is_held_and_its_own_clock_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, second, work = ScriptedLease(), ScriptedLease(), Work()
+    async with leading(monkeypatch, [lease, second], work) as subject:
+        seen = []
+        await settle()
+        seen.append(subject.leading)
+        lease.granted.set()
+        await settle()
+        seen.append(subject.leading)
+        lease.held = False  # a host that was suspended: nobody has said so yet
+        seen.append(subject.leading)
+        assert seen == [False, True, False]
+        lease.held = True
+        lease.gone.set()
+        await settle()
+        assert (work.begun, work.stopped, lease.released) == (1, 1, 1)
+        assert not subject.leading
+
+
+async def test_a_term_that_can_not_begin_gives_the_lease_back_before_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, second, work = ScriptedLease(), ScriptedLease(), Work(failures=1)
+    lease.granted.set()
+    async with leading(monkeypatch, [lease, second], work) as subject:
+        await settle()
+        assert (work.begun, lease.released, subject.leading) == (1, 1, False)
+        second.granted.set()
+        await asyncio.sleep(0.05)
+        assert (work.begun, subject.leading) == (2, True)
+
+
+async def test_a_reload_reaches_a_daemon_that_stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    never, work = ScriptedLease(), Work()
+    async with leading(monkeypatch, [never, None], work) as subject:
+        await settle()
+        assert (work.begun, subject.leading) == (0, False)
+        subject.changed()  # replicas: false
+        await settle()
+        assert (work.begun, never.released, subject.leading) == (1, 1, True)
