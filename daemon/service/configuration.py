@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import structlog
 
+from daemon.adapters.host import memory_room
 from daemon.adapters.spark import SparkEngine
 from daemon.core.errors import ConfigError
 from daemon.core.history import ConfigLoad
@@ -19,6 +20,7 @@ from daemon.ports import Clock, Sleep
 from daemon.service.changes import changes, refuse_unchangeable
 from daemon.service.parts import Services, build
 from daemon.settings import Settings, load
+from daemon.settings.warnings import warnings
 
 log = structlog.get_logger(__name__)
 
@@ -126,3 +128,24 @@ class Configuration:
         self._replaced.remove(built)
         used = [*self.services.connections, *(one for other in self._replaced for one in other.services.connections)]
         await built.services.close(but=used)
+
+
+def tell(load: ConfigLoad, configuration: Configuration) -> None:
+    """Logs what a reading of the configuration has brought about."""
+    if load.problems:
+        log.error("reload_failed", by=load.by, problems=load.problems, kept=True)
+        return
+    if load.by == "boot" or load.changes:
+        settings = configuration.settings
+        log.info(
+            "config_loaded",
+            path=str(configuration.path),
+            settings_hash=load.settings_hash,
+            tables=len(settings.policies()),
+            disabled=[table.name for table in settings.tables if not table.enabled],
+            mode=settings.mode,
+        )
+        for doubt in warnings(settings, memory=memory_room()):
+            log.warning("config_doubtful", warning=doubt)
+    if load.by != "boot":
+        log.info("reloaded", by=load.by, changes=load.changes)

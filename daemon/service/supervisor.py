@@ -17,10 +17,9 @@ from typing import Any
 
 import structlog
 
-from daemon.adapters.host import memory_room
 from daemon.adapters.shipper import Shipper
 from daemon.adapters.spark import SparkEngine
-from daemon.adapters.spool import Spool, Waiting
+from daemon.adapters.spool import Spool
 from daemon.core.errors import ConfigError, IcekeeperError, PermanentError
 from daemon.core.events import Event
 from daemon.core.history import ConfigLoad
@@ -28,7 +27,8 @@ from daemon.core.model import Trigger
 from daemon.core.reasons import Reason
 from daemon.ports import Clock, Sleep
 from daemon.service import logs, pause
-from daemon.service.configuration import Configuration
+from daemon.service.condition import LOOK_S, Condition, not_ready
+from daemon.service.configuration import Configuration, tell
 from daemon.service.control import ControlSocket
 from daemon.service.heartbeat import Heartbeat
 from daemon.service.http import HttpServer
@@ -45,7 +45,6 @@ from daemon.service.systemd import Systemd
 from daemon.service.told import StatusLine
 from daemon.service.warmth import Warmth
 from daemon.settings import Settings
-from daemon.settings.warnings import warnings
 
 log = structlog.get_logger(__name__)
 
@@ -96,8 +95,6 @@ class Supervisor:
         self._reloading = asyncio.Event()
         self._engine: SparkEngine | None = None
         self._rooms: _Rooms | None = None
-        self._waiting = Waiting(0, 0, None)
-        self._answers = {"ledger": False, "spool": False, "configuration": False}
         self._systemd = Systemd.from_environment(environ)
         self._configuration = Configuration(config, self._engine_for, self._put_in_force, clock, sleep)
         self._scheduler = Scheduler(self._slot_is_due, clock)
@@ -105,6 +102,7 @@ class Supervisor:
         self._leadership = Leadership(lambda: self._configuration.settings, self._until_idle)
         self._open_findings = OpenFindings(self._tables, self._missing_days, self._ledger_answered)
         self.metrics = Metrics(self._vitals)
+        self._condition = Condition(self.metrics)
         self._status = StatusLine(self._systemd.status, lambda: self._scheduler.next_slot)
         self.http = HttpServer(self.metrics.exposition, self._readiness, self._reload_by_http, self._token)
 
@@ -198,7 +196,7 @@ class Supervisor:
         yield rooms.warmth.run()
         yield self._reload_when_asked()
         yield self._heartbeat.run()
-        yield self._look_at_the_spool(rooms.spool)
+        yield self._keep_the_spool(rooms.spool)
 
     async def _shutdown(self, side_by_side: list[asyncio.Task[None]]) -> None:
         log.info("service_stopping")
@@ -278,36 +276,16 @@ class Supervisor:
 
     async def _note(self, load: ConfigLoad) -> None:
         """Says and records what a reading of the configuration has changed."""
-        self._answered("configuration", not load.problems)
-        if load.problems:
-            log.error("reload_failed", by=load.by, problems=load.problems, kept=True)
-        else:
+        self._condition.answered("configuration", not load.problems)
+        if not load.problems:
             self.metrics.reload_time.set(load.at.timestamp())
-            if load.by == "boot":
-                self._say_loaded(load)
-            elif load.changes:
-                self._say_loaded(load)
-                log.info("reloaded", by=load.by, changes=load.changes)
-            else:
-                log.info("reloaded", by=load.by, changes=[])
-                return
+        tell(load, self._configuration)
+        if load.by != "boot" and not load.problems and not load.changes:
+            return
         try:
             await self._in_place().spool.record_load(load)
         except IcekeeperError as exc:
             log.error("reload_not_recorded", error=str(exc), advice=exc.reason.advice)
-
-    def _say_loaded(self, load: ConfigLoad) -> None:
-        settings = self._configuration.settings
-        log.info(
-            "config_loaded",
-            path=str(self._configuration.path),
-            settings_hash=load.settings_hash,
-            tables=len(settings.policies()),
-            disabled=[table.name for table in settings.tables if not table.enabled],
-            mode=settings.mode,
-        )
-        for doubt in warnings(settings, memory=memory_room()):
-            log.warning("config_doubtful", warning=doubt)
 
     def _token(self) -> str | None:
         token = self._configuration.settings.http.token
@@ -341,7 +319,7 @@ class Supervisor:
         except TimeoutError:
             return PermanentError("PostgreSQL takes too long", reason=Reason.LEDGER_DOWN)
 
-    async def _look_at_the_spool(self, spool: Spool) -> None:
+    async def _keep_the_spool(self, spool: Spool) -> None:
         """Keeps the numbers that a scrape shows, and the spool small; has the scheduler look at the clock."""
         pruned = self._clock()
         while True:
@@ -349,30 +327,15 @@ class Supervisor:
             if self._clock() - pruned > _PRUNE_EVERY:
                 pruned = self._clock()
                 await self._prune(spool)
-            try:
-                self._waiting = await spool.waiting()
-                self._answered("spool", True)
-            except IcekeeperError as exc:
-                self._answered("spool", False)
-                log.error("spool_not_read", error=str(exc), advice=exc.reason.advice)
-            await self._sleep(5.0)
+            await self._condition.look_at(spool)
+            await self._sleep(LOOK_S)
 
     # --- what is shown
 
     def _ledger_answered(self, answered: bool) -> None:
-        self._answered("ledger", answered)
+        self._condition.answered("ledger", answered)
         if answered:
             self._open_findings.refresh()
-
-    def _answered(self, part: str, well: bool) -> None:
-        """Takes note of how a part is, for the page and for /readyz."""
-        self._answers[part] = well
-        gauges = {
-            "ledger": self.metrics.ledger_up,
-            "spool": self.metrics.spool_up,
-            "configuration": self.metrics.reload_successful,
-        }
-        gauges[part].set(well)
 
     def _tables(self) -> list[str]:
         return [policy.name for policy in self._configuration.settings.policies()]
@@ -395,26 +358,16 @@ class Supervisor:
             engine_recycles=rooms.warmth.recycled,
             leading=self._leadership.leading,
             loop_lag_s=self._heartbeat.worst_lag_s(),
-            spool=self._waiting,
+            spool=self._condition.waiting,
             spool_corrupt_files=len(rooms.spool.corrupt_files()),
             open_findings=self._open_findings.days(),
             pause=self.pause(),
         )
 
     async def _readiness(self) -> Mapping[str, Any]:
-        """Ready means: slots are taken. A part that is down is named, and its work waits or fails by itself."""
         if self._rooms is None or self._engine is None or self._stopping.is_set():
-            return {"ready": False, "status": "stopping" if self._stopping.is_set() else "starting", "parts": {}}
-        engine = self._engine
-        parts = {
-            "engine": "up" if engine.up else "starting or down",
-            "ledger": "up" if self._answers["ledger"] else "down",
-            "spool": "up" if self._answers["spool"] else "down",
-            "configuration": "loaded" if self._answers["configuration"] else "the last reload failed",
-            "lease": "held" if self._leadership.leading else "waiting",
-        }
-        down = [name for name, said in parts.items() if said not in ("up", "loaded", "held")]
-        return {"ready": True, "status": "degraded" if down else "ok", "down": down, "parts": parts}
+            return not_ready(self._stopping.is_set())
+        return self._condition.readiness(engine_up=self._engine.up, leading=self._leadership.leading)
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:
