@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
 
 test: check
-	$(BIN)/pytest --durations=15 $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --durations=15 $(ARGS)
 
 test-packaging: $(READY)
 	$(BIN)/pytest -m packaging $(ARGS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from daemon.core.reasons import Reason
 from daemon.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import children, icekeeper, metrics, running, wait_for
@@ -41,6 +44,12 @@ def lines(log: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == event]
 
 
+def in_flight(state_dir: Path) -> list[Any]:
+    """The task that a run is at, as the spool has it."""
+    with closing(sqlite3.connect(f"file:{state_dir}/spool.db?mode=ro", uri=True)) as spool:
+        return spool.execute("SELECT in_flight_stage FROM runs WHERE in_flight_stage IS NOT NULL").fetchall()
+
+
 def gone(family: list[psutil.Process]) -> bool:
     return not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
@@ -57,6 +66,7 @@ def test_killed_in_the_middle_down_for_days_and_stopped_twice(world: World, tmp_
         family = children(daemon.pid)
         (jvm,) = [one for one in family if one.name() == "java"]
         jvm.suspend()  # one that can't notice that we are gone must go all the same
+        wait_for("the next task to be noted", lambda: in_flight(state))
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait(10)
         wait_for("the JVM to be gone", lambda: gone(family), seconds=10)
@@ -68,6 +78,9 @@ def test_killed_in_the_middle_down_for_days_and_stopped_twice(world: World, tmp_
         assert runs(world) == [("interrupted", "schedule", SLOT), ("success", "resume", SLOT)]
         (dead,) = lines(resumed, "run_found_dead")
         assert dead["trigger"] == "schedule"
+        query = "SELECT outcome, error FROM maintenance_tasks WHERE reason = $1"
+        died = world.postgres.execute(world.postgres_database, query, Reason.PROCESS_DIED.value)
+        assert died == [("failed", "the process died while this was under way")]
         os.kill(daemon.pid, signal.SIGTERM)
         assert daemon.wait(60) == 0
     assert audits(world) == [(SLOT, COINBASE, "ok"), (SLOT, GOLD, "ok")]
