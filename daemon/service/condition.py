@@ -8,7 +8,8 @@ from typing import Any
 import structlog
 
 from daemon.adapters.spool import Spool, Waiting
-from daemon.core.errors import IcekeeperError
+from daemon.core.errors import IcekeeperError, PermanentError
+from daemon.core.reasons import Reason
 from daemon.service.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -36,13 +37,15 @@ class Condition:
         gauges[part].set(well)
 
     async def look_at(self, spool: Spool) -> None:
-        """Asks the spool how much waits in it."""
+        """Asks the spool how much waits in it. Raises where it is damaged: only a restart mends that."""
         try:
             self.waiting = await spool.waiting()
             self.answered("spool", True)
         except IcekeeperError as exc:
             self.answered("spool", False)
             log.error("spool_not_read", error=str(exc), advice=exc.reason.advice)
+            if isinstance(exc, PermanentError) and exc.reason is Reason.UNEXPECTED:
+                raise
 
     def readiness(self, *, engine_up: bool, leading: bool) -> Mapping[str, Any]:
         """Ready means: slots are taken. A part that is down is named, and its work waits or fails by itself."""
