@@ -30,11 +30,16 @@ class Leadership:
         self._changed = asyncio.Event()
         self._lease: Lease | None = None
         self._leads = False
+        self._last_term = False
 
     @property
     def leading(self) -> bool:
         """Whether this daemon may work now: of a lease, its own clock says so before PostgreSQL could."""
         return self._leads and (self._lease is None or self._lease.held)
+
+    def end(self) -> None:
+        """No other term follows this one: the daemon stops. The lease is kept until `run` is cancelled."""
+        self._last_term = True
 
     def changed(self) -> None:
         """The settings that the lease depends on have changed."""
@@ -63,6 +68,8 @@ class Leadership:
                 if self._lease is None or await self._acquired(self._lease):
                     self._leads = True
                     await self._term(work, stop)
+                if self._last_term:
+                    await asyncio.Event().wait()  # until we are cancelled: what the run recorded is shipped before
             except IcekeeperError as exc:
                 log.error("term_ended", error=str(exc), advice=exc.reason.advice, retry_s=_AGAIN_S)
                 failed = True

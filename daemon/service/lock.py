@@ -45,6 +45,8 @@ def _held(path: Path, what: str, advice: str) -> Iterator[None]:
         pid = holder.read_text().strip() if holder.exists() else "unknown"
         raise RunLockHeld(f"{what} (process {pid}, {path}): {advice}") from exc
     except PermissionError as exc:
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise  # it is about the directory, and says so
         text = f"{path} is not ours to lock: run this as the owner of {path.parent}, or remove that file"
         raise PermanentError(text, reason=Reason.ACCESS_DENIED) from exc
     try:

@@ -204,6 +204,7 @@ class Supervisor:
         self._stopping.set()
         self._scheduler.stop()
         rooms, budget = self._rooms, STOP_S
+        self._leadership.end()
         if rooms is not None:
             await attempt("the run in hand", budget["the run in hand"], rooms.nights.stop())
             # Before the lease is given back: who takes it reads from the ledger how our run ended.

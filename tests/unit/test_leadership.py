@@ -123,3 +123,29 @@ async def test_a_reload_reaches_a_daemon_that_stands_by(monkeypatch: pytest.Monk
         subject.changed()  # replicas: false
         await settle()
         assert (work.begun, never.released, subject.leading) == (1, 1, True)
+
+
+async def test_a_daemon_that_stops_begins_no_other_term_and_keeps_the_lease_until_it_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ends(Work):
+        """As nights do: stopping makes the work end by itself."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.over = asyncio.Event()
+
+        async def run(self) -> None:
+            self.begun += 1
+            await self.over.wait()
+
+    lease, second, work = ScriptedLease(), ScriptedLease(), Ends()
+    lease.granted.set()
+    second.granted.set()
+    async with leading(monkeypatch, [lease, second], work) as subject:
+        await settle()
+        subject.end()
+        work.over.set()
+        await settle()
+        assert (work.begun, lease.released) == (1, 0)
+    assert lease.released == 1
