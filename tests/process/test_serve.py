@@ -62,7 +62,7 @@ def test_serve_runs_the_night_at_its_slot_reloads_and_stops(world: World, tmp_pa
         assert after[f'icekeeper_table_data_files{{table="{GOLD}"}}'] < 10
         assert after["icekeeper_next_run_timestamp_seconds"] == (SLOT + timedelta(days=1)).timestamp()
         assert after["icekeeper_engine_up"] == 1
-        wait_for("the run in the ledger", lambda: runs(world))
+        wait_for("the end of the run in the ledger", lambda: [run for run in runs(world) if run[0]])
         assert runs(world) == [("success", "schedule", SLOT)]
 
         good = config.read_text()
