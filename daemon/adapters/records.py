@@ -33,7 +33,7 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 def to_json(record: object) -> str:
     """The record on one line of ASCII. Characters that are none (lone surrogates) become `?`."""
-    return json.dumps(_plain(record), allow_nan=False)
+    return json.dumps(to_plain(record), allow_nan=False)
 
 
 def from_json(kind: type[T], text: str) -> T:
@@ -50,19 +50,24 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
 
 def event_to_json(event: Event) -> str:
     """The event with its name beside it, on one line."""
-    return json.dumps({"event": _NAMES[type(event)], "data": _plain(event)}, allow_nan=False)
+    return json.dumps({"event": _NAMES[type(event)], "data": to_plain(event)}, allow_nan=False)
 
 
 def event_from_json(text: str) -> Event:
     """The event. ValueError where the text is none, or one that this version doesn't know."""
-    document = json.loads(text)
+    return event_from_plain(json.loads(text))
+
+
+def event_from_plain(document: Any) -> Event:
+    """The event, from what its line says. ValueError like `event_from_json`."""
     if not isinstance(document, dict) or document.get("event") not in _EVENTS:
-        raise ValueError(f"no event that is known here: {text[:200]}")
+        raise ValueError(f"no event that is known here: {str(document)[:200]}")
     event: Event = _adapter(_EVENTS[document["event"]]).validate_python(document.get("data"))
     return event
 
 
-def _plain(record: object) -> Any:
+def to_plain(record: object) -> Any:
+    """The record as JSON's own kinds; `from_plain` is the way back."""
     # Not pydantic's own dump_json: it raises at a lone surrogate, which the path in an error message may hold, and
     # writes a float that is no number as null, which it refuses to read.
     return _storable(_adapter(type(record)).dump_python(record, mode="json"))

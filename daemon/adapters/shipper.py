@@ -12,7 +12,7 @@ import structlog
 
 from daemon.adapters.records import from_json
 from daemon.adapters.spool import Parcel, Spool
-from daemon.core.errors import IcekeeperError, PermanentError
+from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.history import ConfigLoad
 from daemon.core.model import RunOpening, RunReport
 from daemon.core.reasons import Reason
@@ -108,6 +108,14 @@ class Shipper:
                 error = PermanentError(f"{type(exc).__name__}: {exc}")
             self._tell(error, records)
             return Shipped(records, refused, error)
+
+    async def ship_within(self, seconds: float) -> IcekeeperError | None:
+        """One pass, for who can't wait for longer; what stands in the way of it, None where all went."""
+        try:
+            async with asyncio.timeout(seconds):
+                return (await self.ship()).error
+        except TimeoutError:
+            return TransientError("PostgreSQL takes too long to take the run's records", reason=Reason.LEDGER_DOWN)
 
     async def _delivered(self, ledger: Receiver, parcel: Parcel) -> bool:
         """False: it was set aside. Raises what is not about this very record."""

@@ -11,9 +11,7 @@ from dataclasses import replace
 from daemon.adapters.lease import Lease
 from daemon.adapters.shipper import Shipper
 from daemon.adapters.spool import Spool
-from daemon.core.errors import TransientError
 from daemon.core.events import Subscriber
-from daemon.core.reasons import Reason
 from daemon.night import Order
 from daemon.service.lock import RunLockHeld
 from daemon.service.parts import Services
@@ -37,12 +35,7 @@ async def run_alone(services: Services, order: Order, emit: Subscriber, *, recor
         if done.not_recorded is not None:
             return done
         shipper = Shipper(spool, lambda: services.ledger, lambda run_id: logs_of(settings.state_dir, run_id))
-        try:
-            async with asyncio.timeout(_SHIP_S):
-                return replace(done, not_shipped=(await shipper.ship()).error)
-        except TimeoutError:
-            late = TransientError("PostgreSQL takes too long to take the run's records", reason=Reason.LEDGER_DOWN)
-            return replace(done, not_shipped=late)
+        return replace(done, not_shipped=await shipper.ship_within(_SHIP_S))
     finally:
         await spool.close()
 

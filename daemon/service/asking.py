@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from daemon.adapters.records import event_from_json, from_json
+from daemon.adapters.records import event_from_plain, from_plain
 from daemon.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from daemon.core.events import RunStarted, Subscriber
 from daemon.core.model import Plan, RunReport
@@ -67,9 +67,9 @@ class Daemon:
             except StopAsyncIteration:
                 raise _gone() from None
             if "report" in line:
-                report = from_json(RunReport, json.dumps(line["report"]))
+                report = from_plain(RunReport, line["report"])
                 return Executed(report, _error(line["not_recorded"]), _error(line["not_shipped"]))
-            event = event_from_json(json.dumps(line))
+            event = event_from_plain(line)
             if isinstance(event, RunStarted):
                 run_id = str(event.opening.run_id)
                 if wanted is not None:
@@ -80,7 +80,7 @@ class Daemon:
     async def plan(self, asked: Asked) -> tuple[list[Plan], dict[str, str]]:
         """Tonight's plans, and an error for every table that could not be read."""
         async for line in self._lines("/plans", asked):
-            return [from_json(Plan, json.dumps(plan)) for plan in line["plans"]], line["errors"]
+            return [from_plain(Plan, plan) for plan in line["plans"]], line["errors"]
         raise _gone()
 
     async def _lines(self, path: str, asked: Asked) -> AsyncIterator[dict[str, Any]]:

@@ -19,7 +19,6 @@ _EFFECTS = {
     "http": "applied",
     "logs": "applied",
     "replicas": "applied",
-    "mode": "from the next run on",
 }
 _NEXT_RUN = "from the next run on"
 

@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from daemon.adapters.records import event_to_json, to_json
+from daemon.adapters.records import event_to_json, to_plain
 from daemon.core.errors import ConfigError, IcekeeperError
 from daemon.core.events import Event
 from daemon.core.model import Stage, Trigger
@@ -124,7 +124,7 @@ class ControlSocket:
         done = await self._nights.order(make, emit, record=asked.record)
         not_shipped = await self._shipped() if asked.record and done.not_recorded is None else None
         return {
-            "report": json.loads(to_json(done.report)),
+            "report": to_plain(done.report),
             "not_recorded": _error_or_none(done.not_recorded),
             "not_shipped": _error_or_none(not_shipped),
         }
@@ -147,7 +147,7 @@ class ControlSocket:
                 if not self._nights.busy:  # a run keeps the session that it began with
                     await services.engine.use(spark_options(services.settings))
                 plans, errors = await make_plans(order, services.parts)
-            answer: dict[str, Any] = {"plans": [json.loads(to_json(plan)) for plan in plans], "errors": errors}
+            answer: dict[str, Any] = {"plans": [to_plain(plan) for plan in plans], "errors": errors}
         except Exception as exc:
             answer = {"error": _error(exc)}
         response = await _stream(request)

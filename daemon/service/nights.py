@@ -137,11 +137,7 @@ class Nights:
                 if record:
                     self._emit(event)
 
-            done = await self._execute(services, order, observe, self._spool if record else None)
-        if done.not_recorded is not None:
-            self._unrecorded.append(done.report)
-            self.slots.wake()
-        return done
+            return await self._execute(services, order, observe, self._spool if record else None)
 
     # --- what is owed
 
@@ -243,8 +239,6 @@ class Nights:
         else:
             if done.report.outcome is not RunOutcome.INTERRUPTED:
                 self.slots.closed(due.slot)
-            if done.not_recorded is not None:
-                self._unrecorded.append(done.report)
 
     async def _execute(self, services: Services, order: Order, emit: Subscriber, journal: Spool | None) -> Executed:
         async with self._turn:
@@ -260,7 +254,11 @@ class Nights:
                     services, order, observe, journal, tables_lock=self._tables_lock, may_go_on=self._leading
                 )
                 self._running = asyncio.create_task(work)
-                return await self._running
+                done = await self._running
+                if done.not_recorded is not None:
+                    self._unrecorded.append(done.report)
+                    self.slots.wake()
+                return done
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise

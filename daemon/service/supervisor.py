@@ -313,12 +313,7 @@ class Supervisor:
         return f"this daemon stands by: {where}"
 
     async def _shipped(self) -> IcekeeperError | None:
-        """Waits until what was recorded is in PostgreSQL; what stands in the way, if it isn't."""
-        try:
-            async with asyncio.timeout(_SHIPPED_S):
-                return (await self._in_place().shipper.ship()).error
-        except TimeoutError:
-            return PermanentError("PostgreSQL takes too long", reason=Reason.LEDGER_DOWN)
+        return await self._in_place().shipper.ship_within(_SHIPPED_S)
 
     async def _keep_the_spool(self, spool: Spool) -> None:
         """Keeps the numbers that a scrape shows, and the spool small; has the scheduler look at the clock."""
