@@ -43,7 +43,7 @@ from daemon.sandbox.postgres import Postgres as Server
 from daemon.sandbox.process import Janitor, free_ports
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
-REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts"]
+REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups"]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
 
@@ -255,7 +255,7 @@ async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_ro
     with pytest.raises(PermanentError, match="icekeeper migrate") as old:
         await database.ledger.runs(1)
     assert old.value.reason is Reason.LEDGER_DOWN
-    assert await database.migrate() == ["0003_hosts"]
+    assert await database.migrate() == ["0003_hosts", "0004_lookups"]
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
     (run,) = await database.ledger.past_runs(SLOT)
     assert (run.run_id, run.host, run.in_flight, len(run.tasks)) == (night.run_id, "", None, 3)
