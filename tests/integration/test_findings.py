@@ -281,6 +281,8 @@ async def test_a_ledger_of_the_first_revision_is_brought_up_to_date_with_its_row
         """
         DROP TABLE maintenance_acks, maintenance_config_loads; DROP INDEX maintenance_audit_log_windows;
         ALTER TABLE maintenance_runs DROP host, DROP in_flight_stage, DROP in_flight_table;
+        ALTER TABLE maintenance_tasks DROP engine_log;
+        DROP INDEX maintenance_tasks_iceberg_table;
         UPDATE icekeeper_schema_version SET version_num = '0001_ledger'
         """
     )
