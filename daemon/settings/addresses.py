@@ -37,6 +37,16 @@ def _http_url(value: str) -> str:
     return value
 
 
+def _page_url(value: str) -> str:
+    parts = _split(value)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
+        raise ValueError("an address of the page is written like https://icekeeper.example.com")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("no user, ? or # in it: what a link leads to is put behind it")
+    _check_port(parts)
+    return value.rstrip("/")
+
+
 def _listen(value: str) -> str:
     match = _HOST_AND_PORT.fullmatch(value)
     if match is None or int(match.group(2)) > _HIGHEST_PORT:
@@ -76,6 +86,11 @@ HttpUrl = Annotated[
     str,
     in_the_form(_http_url),
     pattern(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\[\]@:/?#\s]+)(:\d{1,5})?/?", "http://clickhouse:8123"),
+]
+PageUrl = Annotated[
+    str,
+    in_the_form(_page_url),
+    pattern(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\[\]@:/?#\s]+)(:\d{1,5})?(/[^?#\s]*)?", "https://icekeeper.example.com"),
 ]
 ListenAddress = Annotated[
     str, in_the_form(_listen), pattern(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@]+):\d{1,5}", "127.0.0.1:9420")

@@ -13,7 +13,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from daemon.core.calendar import Calendar
 from daemon.core.policy import RunPolicy, TablePolicy
-from daemon.settings.addresses import ListenAddress
+from daemon.settings.addresses import ListenAddress, PageUrl
 from daemon.settings.systems import DEFAULT_PACKAGES, Catalog, ClickHouse, Offload, Postgres, Spark
 from daemon.settings.tables import Audit, Block, Compact, Expire, Table, completed, misfits, refuse
 from daemon.settings.values import AbsolutePath, Duration, NotYet, Size
@@ -49,6 +49,8 @@ class Http(Block):
 
     listen: ListenAddress = "127.0.0.1:9420"
     """The address of /metrics and /livez. Port 0 takes any free one."""
+    url: PageUrl | None = None
+    """Where people reach the page, e.g. https://icekeeper.example.com: what links in messages begin with."""
     token: SecretStr | None = None
     """The bearer token that POST requests need; without one they are refused. Rather a token_file."""
     token_file: Path | None = None
@@ -58,6 +60,11 @@ class Http(Block):
     def address(self) -> tuple[str, int]:
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def base_url(self) -> str:
+        """What links to the page begin with; without a slash at its end."""
+        return self.url or f"http://{self.listen}"
 
 
 class Logs(Block):
