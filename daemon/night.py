@@ -81,7 +81,7 @@ async def run_night(
     run = _Run(order, parts, emit, tables_lock, may_go_on, deadline=started_at + order.policy.max_duration)
     with bound_contextvars(run_id=str(order.run_id), slot=order.slot.isoformat()):
         log.info("run_started", trigger=order.trigger, stages=list(order.stages), tables=len(order.tables))
-        emit(RunStarted(opening))
+        emit(RunStarted(opening, tuple((stage, policy.name) for stage, policy in order.work())))
         try:
             await run.work()
             outcome = order.before.fold(run.tasks, run.audits)

@@ -50,7 +50,12 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
 
 def event_to_json(event: Event) -> str:
     """The event with its name beside it, on one line."""
-    return json.dumps({"event": _NAMES[type(event)], "data": to_plain(event)}, allow_nan=False)
+    return json.dumps(event_to_plain(event), allow_nan=False)
+
+
+def event_to_plain(event: Event) -> dict[str, Any]:
+    """The event's name as `event`, what it says as `data`."""
+    return {"event": _NAMES[type(event)], "data": to_plain(event)}
 
 
 def event_from_json(text: str) -> Event:

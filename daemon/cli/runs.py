@@ -89,7 +89,7 @@ def _run(
     from daemon.service import console, logs, pause
     from daemon.service.alone import run_alone
     from daemon.service.asking import Daemon
-    from daemon.service.control import Asked
+    from daemon.service.orders import Asked
     from daemon.service.reports import report_document
     from daemon.service.runs import EXIT_CODES, Executed, make_order
     from daemon.service.session import require_start, session
@@ -139,7 +139,7 @@ def _run(
 def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], tables: tuple[str, ...]) -> None:
     from daemon.service import console, logs
     from daemon.service.asking import Daemon
-    from daemon.service.control import Asked
+    from daemon.service.orders import Asked
     from daemon.service.plans import make_plans
     from daemon.service.reports import plan_document
     from daemon.service.runs import make_order

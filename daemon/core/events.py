@@ -10,7 +10,10 @@ from daemon.core.model import AuditResult, RunOpening, RunReport, Stage, StageRe
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
+    """`work` are its tasks in their order, as far as they are known beforehand."""
+
     opening: RunOpening
+    work: tuple[tuple[Stage, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

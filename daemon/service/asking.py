@@ -16,8 +16,9 @@ from daemon.core.events import RunStarted, Subscriber
 from daemon.core.model import Plan, RunReport
 from daemon.core.reasons import Reason
 from daemon.night import BY_OPERATOR
-from daemon.service.control import SOCKET, Asked
+from daemon.service.control import SOCKET
 from daemon.service.lock import RunLockHeld
+from daemon.service.orders import Asked
 from daemon.service.runs import Executed
 
 _CONNECT_S = 5.0

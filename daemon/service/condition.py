@@ -47,15 +47,19 @@ class Condition:
             if isinstance(exc, PermanentError) and exc.reason is Reason.UNEXPECTED:
                 raise
 
-    def readiness(self, *, engine_up: bool, leading: bool) -> Mapping[str, Any]:
-        """Ready means: slots are taken. A part that is down is named, and its work waits or fails by itself."""
-        parts = {
+    def parts(self, *, engine_up: bool, leading: bool) -> dict[str, str]:
+        """Each part in a word."""
+        return {
             "engine": "up" if engine_up else "starting or down",
             "ledger": "up" if self._well["ledger"] else "down",
             "spool": "up" if self._well["spool"] else "down",
             "configuration": "loaded" if self._well["configuration"] else "the last reload failed",
             "lease": "held" if leading else "waiting",
         }
+
+    def readiness(self, *, engine_up: bool, leading: bool) -> Mapping[str, Any]:
+        """Ready means: slots are taken. A part that is down is named, and its work waits or fails by itself."""
+        parts = self.parts(engine_up=engine_up, leading=leading)
         down = [name for name, said in parts.items() if said not in ("up", "loaded", "held")]
         return {"ready": True, "status": "degraded" if down else "ok", "down": down, "parts": parts}
 

@@ -9,42 +9,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import structlog
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from daemon.adapters.records import event_to_json, to_plain
 from daemon.core.errors import ConfigError, IcekeeperError
 from daemon.core.events import Event
-from daemon.core.model import Stage, Trigger
-from daemon.night import Order
-from daemon.service.configuration import Configuration
 from daemon.service.lock import RunLockHeld
-from daemon.service.nights import Nights
-from daemon.service.parts import Services, spark_options
-from daemon.service.plans import make_plans
-from daemon.service.runs import make_order
+from daemon.service.orders import Asked, Orders
 
 log = structlog.get_logger(__name__)
 
 SOCKET = "control.sock"
-
-
-class Asked(BaseModel):
-    """What a command wants: a run, or a plan. `record` False counts, and records nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    slot: datetime
-    stages: tuple[Stage, ...] = tuple(Stage)
-    tables: tuple[str, ...] = ()
-    window_hours: int | None = None
-    record: bool = True
 
 
 class ControlSocket:
@@ -52,17 +33,15 @@ class ControlSocket:
 
     def __init__(
         self,
-        configuration: Configuration,
-        nights: Nights,
+        orders: Orders,
         shipped: Callable[[], Awaitable[IcekeeperError | None]],
-        standby: Callable[[], Awaitable[str | None]],
+        api: Callable[[web.Application], None] = lambda app: None,
     ) -> None:
-        """`shipped` waits until what a run recorded is in PostgreSQL, and says what stands in the way; `standby` says
-        why this daemon runs nothing now, None where it does."""
-        self._configuration = configuration
-        self._nights = nights
+        """`shipped` waits until what a run recorded is in PostgreSQL, and says what stands in the way; `api` adds the
+        routes that commands share with the HTTP server."""
+        self._orders = orders
         self._shipped = shipped
-        self._standby = standby
+        self._api = api
         self._runner: web.AppRunner | None = None
         self._path: Path | None = None
         self._working: set[asyncio.Task[None]] = set()
@@ -75,6 +54,7 @@ class ControlSocket:
         app.router.add_post("/runs", self._run)
         app.router.add_post("/runs/{run_id}/cancel", self._cancel)
         app.router.add_post("/plans", self._plan)
+        self._api(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.UnixSite(runner, path).start()
@@ -115,13 +95,7 @@ class ControlSocket:
         return response
 
     async def _ordered(self, asked: Asked, emit: Callable[[Event], None]) -> dict[str, Any]:
-        if (why := await self._standby()) is not None:
-            raise RunLockHeld(why)
-
-        def make(services: Services) -> Order:
-            return self._order(services, asked)
-
-        done = await self._nights.order(make, emit, record=asked.record)
+        done = await self._orders.run(asked, emit)
         not_shipped = await self._shipped() if asked.record and done.not_recorded is None else None
         return {
             "report": to_plain(done.report),
@@ -135,18 +109,14 @@ class ControlSocket:
             run_id = UUID(request.match_info["run_id"])
         except ValueError as exc:
             raise web.HTTPBadRequest(text=str(exc)) from exc
-        if not self._nights.cancel(run_id, by_operator=by_operator):
+        if not self._orders.cancel(run_id, by_operator=by_operator):
             raise web.HTTPNotFound(text="no such run is under way")
         return web.Response(status=202)
 
     async def _plan(self, request: web.Request) -> web.StreamResponse:
         asked = await _asked(request)
         try:
-            async with self._configuration.borrowed() as services:
-                order = self._order(services, asked)
-                if not self._nights.busy:  # a run keeps the session that it began with
-                    await services.engine.use(spark_options(services.settings))
-                plans, errors = await make_plans(order, services.parts)
+            plans, errors = await self._orders.plan(asked)
             answer: dict[str, Any] = {"plans": [to_plain(plan) for plan in plans], "errors": errors}
         except Exception as exc:
             answer = {"error": _error(exc)}
@@ -154,19 +124,6 @@ class ControlSocket:
         await response.write(json.dumps(answer).encode() + b"\n")
         await response.write_eof()
         return response
-
-    def _order(self, services: Services, asked: Asked) -> Order:
-        now = services.parts.clock()
-        if asked.slot > now:
-            raise ConfigError([f"the slot {asked.slot:%Y-%m-%dT%H:%M:%SZ} lies in the future"])
-        return make_order(
-            services.settings,
-            asked.slot,
-            Trigger.MANUAL,
-            stages=asked.stages,
-            tables=asked.tables,
-            window_hours=asked.window_hours,
-        )
 
 
 async def _asked(request: web.Request) -> Asked:

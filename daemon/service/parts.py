@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from daemon.adapters.clickhouse import ClickHouse, ClickHouseOptions
 from daemon.adapters.findings import PostgresFindings
+from daemon.adapters.history import PostgresHistory
 from daemon.adapters.host import Host
 from daemon.adapters.iceberg import IcebergLakehouse, catalog_conf
 from daemon.adapters.jars import HOME as JARS
@@ -40,6 +41,7 @@ class Services:
     postgres: Postgres
     offload_postgres: Postgres
     ledger: PostgresLedger
+    history: PostgresHistory
     findings: PostgresFindings
     parts: Parts
 
@@ -86,7 +88,17 @@ def build(
         clock=clock,
         sleep=sleep,
     )
-    return Services(settings, engine, source, postgres, offload_postgres, PostgresLedger(postgres), findings, parts)
+    return Services(
+        settings=settings,
+        engine=engine,
+        source=source,
+        postgres=postgres,
+        offload_postgres=offload_postgres,
+        ledger=PostgresLedger(postgres),
+        history=PostgresHistory(postgres),
+        findings=findings,
+        parts=parts,
+    )
 
 
 def _clickhouse(settings: Settings) -> ClickHouse:

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ from daemon.service import logs, pause
 from daemon.service.condition import LOOK_S, Condition, not_ready
 from daemon.service.configuration import Configuration, tell
 from daemon.service.control import ControlSocket
+from daemon.service.front import Front
 from daemon.service.heartbeat import Heartbeat
-from daemon.service.http import HttpServer
 from daemon.service.leadership import Leadership
 from daemon.service.lock import daemon_lock
 from daemon.service.metrics import Metrics, Vitals
 from daemon.service.nights import Nights
 from daemon.service.open_findings import OpenFindings
+from daemon.service.orders import Orders
 from daemon.service.parts import Services, spark_options, wall_clock
 from daemon.service.runs import logs_of
 from daemon.service.scheduler import Scheduler
@@ -104,7 +105,16 @@ class Supervisor:
         self.metrics = Metrics(self._vitals)
         self._condition = Condition(self.metrics)
         self._status = StatusLine(self._systemd.status, lambda: self._scheduler.next_slot)
-        self.http = HttpServer(self.metrics.exposition, self._readiness, self._reload_by_http, self._token)
+        self.front = Front(
+            self._configuration,
+            self.metrics,
+            vitals=self._look,
+            parts=self._parts,
+            open_slots=lambda: self._in_place().nights.slots.open,
+            readiness=self._readiness,
+            reload=self._reload_by_http,
+            clock=clock,
+        )
 
     # --- its life
 
@@ -149,13 +159,13 @@ class Supervisor:
         self._scheduler.start(settings.schedule)
         await self._note(load)
         try:
-            await must("http", _START_S, self.http.start(settings.http.address))
+            await must("http", _START_S, self.front.start(settings.http.address))
         except OSError as exc:
             raise PermanentError(_not_listening(settings, exc), reason=Reason.UNEXPECTED) from exc
         self._open_findings.refresh()
         if (now_paused := self.pause()) is not None:
             log.warning("nights_paused", told=str(now_paused))
-        log.info("service_started", port=self.http.port, next_slot=str(self._scheduler.next_slot))
+        log.info("service_started", port=self.front.port, next_slot=str(self._scheduler.next_slot))
         self._systemd.ready(self._status.text)
         return rooms
 
@@ -176,7 +186,9 @@ class Supervisor:
             lambda: nights.busy,
             self._clock,
         )
-        control = ControlSocket(self._configuration, nights, self._shipped, self._standby)
+        orders = Orders(self._configuration, nights, self._standby)
+        self.front.open(orders)
+        control = ControlSocket(orders, self._shipped, self.front.add_api)
         self._rooms = _Rooms(spool, shipper, nights, control, warmth)
         await self._prune(spool)
 
@@ -215,7 +227,7 @@ class Supervisor:
         await attempt("connections", budget["connections"], self._close(rooms))
         if self._engine is not None and not await attempt("the session", budget["the session"], self._engine.stop()):
             self._engine.abort()
-        await attempt("http", budget["http"], self.http.stop())
+        await attempt("http", budget["http"], self.front.stop())
         log.info("service_stopped")
 
     async def _close(self, rooms: _Rooms | None) -> None:
@@ -256,7 +268,7 @@ class Supervisor:
         settings = new.settings
         if old is not None and settings.http.address != old.settings.http.address:
             try:
-                await self.http.move(settings.http.address)
+                await self.front.move(settings.http.address)
             except OSError as exc:
                 raise ConfigError([_not_listening(settings, exc)]) from exc
         logs.configure(settings.logs.level, settings.logs.format, settings.state_dir)
@@ -288,10 +300,6 @@ class Supervisor:
         except IcekeeperError as exc:
             log.error("reload_not_recorded", error=str(exc), advice=exc.reason.advice)
 
-    def _token(self) -> str | None:
-        token = self._configuration.settings.http.token
-        return token.get_secret_value() if token is not None else None
-
     # --- slots and runs
 
     async def _slot_is_due(self, slot: Any) -> None:
@@ -304,6 +312,7 @@ class Supervisor:
     def _observe(self, event: Event) -> None:
         self.metrics.observe(event)
         self._status.observe(event)
+        self.front.observe(event)
 
     async def _standby(self) -> str | None:
         if self._leadership.leading:
@@ -344,6 +353,10 @@ class Supervisor:
         return pause.in_force(self._configuration.settings.state_dir, self._clock())
 
     def _vitals(self) -> Vitals:
+        """At a scrape: how late the loop was since the last one."""
+        return replace(self._look(), loop_lag_s=self._heartbeat.worst_lag_s())
+
+    def _look(self) -> Vitals:
         engine, rooms = self._engine, self._rooms
         if engine is None or rooms is None:  # still starting
             return Vitals()
@@ -353,7 +366,6 @@ class Supervisor:
             engine_losses=engine.losses,
             engine_recycles=rooms.warmth.recycled,
             leading=self._leadership.leading,
-            loop_lag_s=self._heartbeat.worst_lag_s(),
             spool=self._condition.waiting,
             spool_corrupt_files=len(rooms.spool.corrupt_files()),
             open_findings=self._open_findings.days(),
@@ -364,6 +376,10 @@ class Supervisor:
         if self._rooms is None or self._engine is None or self._stopping.is_set():
             return not_ready(self._stopping.is_set())
         return self._condition.readiness(engine_up=self._engine.up, leading=self._leadership.leading)
+
+    def _parts(self) -> Mapping[str, str]:
+        engine_up = self._engine is not None and self._engine.up
+        return self._condition.parts(engine_up=engine_up, leading=self._leadership.leading)
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:

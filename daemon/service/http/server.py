@@ -1,9 +1,8 @@
-"""The HTTP side of the daemon: /metrics, health, reload. It stands on the loop, so that its answers prove it turns."""
+"""The HTTP server: where it listens, how much it takes, what every answer carries. Its routes: api.py and the pages."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,10 +10,30 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from daemon.core.history import ConfigLoad
-from daemon.service.reports import plain
+from daemon.service.http.access import Access
+from daemon.service.http.problems import Handler, problem, problems
 
 Address = tuple[str, int]
+
+# What the server takes at most: bytes of a body, requests at once, seconds for one.
+_MOST_BODY = 64 * 1024
+_MOST_AT_ONCE = 64
+_LONGEST_S = 30.0
+# A scrape must never wait behind people, nor a sign of life; a listener to events stays for hours.
+_UNBOUNDED = frozenset({"/metrics", "/livez", "/readyz", "/api/v1/events"})
+# Everything on the page is ours, and nobody else shows it in a frame of his.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 
 class HttpServer:
@@ -24,26 +43,30 @@ class HttpServer:
         self,
         metrics: Callable[[], bytes],
         readiness: Callable[[], Awaitable[Mapping[str, Any]]],
-        reload: Callable[[], Awaitable[ConfigLoad]],
-        token: Callable[[], str | None],
+        add_routes: Callable[[web.Application], None],
+        access: Access,
     ) -> None:
-        """`readiness` has `ready` and what the parts say; who wants to change something has to bear the `token`."""
+        """`readiness` has `ready` and what the parts say; `add_routes` puts in what people look at."""
         self._metrics = metrics
         self._readiness = readiness
-        self._reload = reload
-        self._token = token
+        self._add_routes = add_routes
+        self._access = access
         self._runner: web.AppRunner | None = None
         self._address: Address | None = None
         self._leaving: set[asyncio.Task[None]] = set()
+        self._at_once = asyncio.Semaphore(_MOST_AT_ONCE)
         self.port: int | None = None
 
     async def start(self, address: Address) -> None:
         """OSError where the address can't be had."""
-        app = web.Application()
+        app = web.Application(
+            middlewares=[problems, self._bounded, self._access.middleware], client_max_size=_MOST_BODY
+        )
+        app.on_response_prepare.append(_add_headers)
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
-        app.router.add_post("/-/reload", self._reload_asked)
+        self._add_routes(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         try:
@@ -96,30 +119,20 @@ class HttpServer:
         status = HTTPStatus.OK if told["ready"] else HTTPStatus.SERVICE_UNAVAILABLE
         return web.json_response(dict(told), status=status)
 
-    async def _reload_asked(self, request: web.Request) -> web.Response:
-        if (refusal := self._refusal(request)) is not None:
-            return refusal
-        load = await self._reload()
-        if load.problems:
-            return problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "The configuration is kept as it was.", problems=load.problems
-            )
-        return web.json_response(plain(load))
-
-    def _refusal(self, request: web.Request) -> web.Response | None:
-        """The answer to a request that may change nothing; None where it may."""
-        token = self._token()
-        if token is None:
-            return problem(HTTPStatus.FORBIDDEN, "Nothing can be changed over HTTP: http.token is not set.")
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode()):
-            return None
-        answer = problem(HTTPStatus.UNAUTHORIZED, "This needs the header `Authorization: Bearer` with http.token.")
-        answer.headers["WWW-Authenticate"] = "Bearer"
-        return answer
+    @web.middleware
+    async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Lets so many be under way, each for so long. Who listens to events is counted where they are told."""
+        if request.path in _UNBOUNDED:
+            return await handler(request)
+        if self._at_once.locked():
+            answer = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are under way.")
+            answer.headers["Retry-After"] = "1"
+            return answer
+        async with self._at_once, asyncio.timeout(_LONGEST_S):
+            return await handler(request)
 
 
-def problem(status: HTTPStatus, detail: str, **more: Any) -> web.Response:
-    """A problem document (RFC 9457)."""
-    document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **plain(more)}
-    return web.json_response(document, status=status.value, content_type="application/problem+json")
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers["Server"] = "icekeeper"  # and neither the library nor its version

@@ -1,0 +1,6 @@
+-- How long (s) the tasks of the tables $1 that had something to do took since $2: the median, by stage and table.
+SELECT stage, iceberg_table AS "table",
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_s) AS duration_s
+FROM maintenance_tasks
+WHERE iceberg_table = ANY($1::text[]) AND started_at >= $2 AND outcome = 'done'
+GROUP BY stage, iceberg_table

@@ -1,0 +1,103 @@
+"""What the daemon shows and takes over HTTP, wired: the server, the API, the page, and what these are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+
+from daemon.core.events import Event
+from daemon.core.history import ConfigLoad
+from daemon.ports import Clock
+from daemon.service.configuration import Configuration
+from daemon.service.http import HttpServer
+from daemon.service.http.access import Access
+from daemon.service.http.api import Api
+from daemon.service.http.events import EventStream
+from daemon.service.http.server import Address
+from daemon.service.live import Live
+from daemon.service.metrics import Metrics, Vitals
+from daemon.service.orders import Orders
+from daemon.service.overview import Overview
+from daemon.service.pages import Pages
+from daemon.service.tonight import Tonight
+
+
+class Front:
+    """`observe` takes the events of runs; `open` comes before `start`. The rest is asked when somebody looks."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        metrics: Metrics,
+        *,
+        vitals: Callable[[], Vitals],
+        parts: Callable[[], Mapping[str, str]],
+        open_slots: Callable[[], Iterable[datetime]],
+        readiness: Callable[[], Awaitable[Mapping[str, Any]]],
+        reload: Callable[[], Awaitable[ConfigLoad]],
+        clock: Clock,
+    ) -> None:
+        self._configuration = configuration
+        self._reload = reload
+        self._clock = clock
+        self._live = Live(clock)
+        self._overview = Overview(configuration, metrics, self._live, vitals, parts, open_slots, clock)
+        self._events = EventStream()
+        self._access = Access(self._token, self._listens_at, self._url, time.monotonic)
+        self._server = HttpServer(metrics.exposition, readiness, self._add_routes, self._access)
+        self._api: Api | None = None
+        self._pages: Pages | None = None
+
+    @property
+    def port(self) -> int | None:
+        """The port that was really taken."""
+        return self._server.port
+
+    def observe(self, event: Event) -> None:
+        """Takes an event of a run; never waits."""
+        self._live.observe(event)
+        self._overview.observe(event)
+        self._events.observe(event)
+
+    def open(self, orders: Orders) -> None:
+        """Orders are taken from now on."""
+        tonight = Tonight(orders, self._clock)
+        self._api = Api(self._overview, orders, tonight, self._events, self._reload, self._clock)
+        self._pages = Pages(self._overview, orders, tonight, self._access, self._reload, self._clock)
+
+    def add_api(self, app: web.Application) -> None:
+        """The API for who can open the control socket: it needs no token."""
+        assert self._api is not None  # open comes first
+        self._api.add_to(app, None)
+
+    async def start(self, address: Address) -> None:
+        """OSError where the address can't be had."""
+        await self._server.start(address)
+
+    async def move(self, address: Address) -> None:
+        """Listens somewhere else from now on. OSError: it goes on where it was."""
+        await self._server.move(address)
+
+    async def stop(self) -> None:
+        self._events.close()
+        await self._server.stop()
+
+    def _add_routes(self, app: web.Application) -> None:
+        assert self._api is not None  # open comes first
+        assert self._pages is not None
+        self._api.add_to(app, self._access)
+        self._pages.add_to(app)
+
+    def _token(self) -> str | None:
+        token = self._configuration.settings.http.token
+        return token.get_secret_value() if token is not None else None
+
+    def _listens_at(self) -> str:
+        return self._configuration.settings.http.address[0]
+
+    def _url(self) -> str | None:
+        return self._configuration.settings.http.url

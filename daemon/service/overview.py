@@ -1,0 +1,331 @@
+"""What those who look are told of the daemon: now, and by the ledger in the past. The API and the page ask here.
+
+Every method that asks the ledger raises IcekeeperError where PostgreSQL doesn't answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from daemon import __version__
+from daemon.adapters.history import LogFilter, RunFilter
+from daemon.core.errors import IcekeeperError
+from daemon.core.events import Event, RunStarted
+from daemon.core.model import AuditResult, RunReport, Stage, TableHealth
+from daemon.core.reasons import Reason
+from daemon.ports import Clock
+from daemon.service import documents
+from daemon.service.configuration import Configuration
+from daemon.service.live import Live, RunUnderWay, Typical
+from daemon.service.logs import run_log_path
+from daemon.service.metrics import Metrics, Vitals
+from daemon.service.reports import plain
+from daemon.service.troubles import Seen, state, troubles
+from daemon.settings.shown import shown
+
+# How far back the last answered slot is looked for, and what a task usually takes.
+_LAST_SLOT = timedelta(days=40)
+_TYPICAL = timedelta(days=30)
+# How long a question may take that is only there to say more.
+_ASIDE_S = 3.0
+_ADVICE = {reason.value: reason.advice for reason in Reason}
+
+Cursor = tuple[datetime, UUID]
+
+
+class NotFoundError(Exception):
+    """There is no such run or table."""
+
+
+class Overview:
+    """Looks, and changes nothing."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        metrics: Metrics,
+        live: Live,
+        vitals: Callable[[], Vitals],
+        parts: Callable[[], Mapping[str, str]],
+        open_slots: Callable[[], Iterable[datetime]],
+        clock: Clock,
+    ) -> None:
+        self._configuration = configuration
+        self._metrics = metrics
+        self._live = live
+        self._vitals = vitals
+        self._parts = parts
+        self._open_slots = open_slots
+        self._clock = clock
+        self._typical: Typical = {}
+        self._asking: set[asyncio.Task[None]] = set()
+
+    def observe(self, event: Event) -> None:
+        """Takes an event of a run: when one begins, asks the ledger how long its tasks usually take."""
+        if isinstance(event, RunStarted):
+            self._asking.add(asking := asyncio.create_task(self._ask_typical(event.opening.tables)))
+            asking.add_done_callback(self._asking.discard)
+
+    async def _ask_typical(self, tables: Iterable[str]) -> None:
+        try:
+            async with asyncio.timeout(_ASIDE_S):
+                since = self._clock() - _TYPICAL
+                self._typical = await self._configuration.services.history.typical_durations(tables, since)
+        except (IcekeeperError, TimeoutError):
+            return  # a bar without an estimate
+
+    # --- now
+
+    async def status(self) -> documents.Status:
+        """In one glance. Without PostgreSQL it says what this process knows."""
+        vitals, parts, now = self._vitals(), dict(self._parts()), self._clock()
+        last = await self._last_run()
+        seen = Seen(
+            vitals=vitals,
+            parts=parts,
+            last_outcome=last.outcome if last is not None else None,
+            last_slot=last.slot if last is not None else None,
+            open_slots=tuple(self._open_slots()),
+            running=self._live.run is not None,
+        )
+        found = troubles(seen, now)
+        settings = self._configuration.settings
+        return documents.Status(
+            state=state(found),
+            troubles=tuple(documents.Trouble.model_validate(trouble) for trouble in found),
+            version=__version__,
+            host=socket.gethostname(),
+            leading=vitals.leading,
+            mode=settings.mode,
+            settings_hash=settings.digest(),
+            now=now,
+            next_slot=vitals.next_slot,
+            pause=documents.Pause.model_validate(vitals.pause) if vitals.pause is not None else None,
+            run=self._under_way(now),
+            last_run=last,
+            parts=parts,
+            open_findings=dict(vitals.open_findings),
+            spool_records=vitals.spool.records,
+        )
+
+    def _under_way(self, now: datetime) -> documents.RunUnderWay | None:
+        run = self._live.run
+        if run is None:
+            return None
+        opening, hand = run.opening, run.in_hand
+        return documents.RunUnderWay(
+            run_id=opening.run_id,
+            slot=opening.slot,
+            trigger=opening.trigger,
+            started_at=opening.started_at,
+            elapsed_s=(now - opening.started_at).total_seconds(),
+            left_s=run.left_s(self._typical, now),
+            in_hand=documents.TaskInHand.model_validate(hand) if hand is not None else None,
+            stages=tuple(_stage_progress(run, stage) for stage in Stage if any(stage is one for one, _ in run.work)),
+            tasks=tuple(_task_progress(run, stage, table, self._typical, now) for stage, table in run.work),
+        )
+
+    async def _last_run(self) -> documents.RunHead | None:
+        here = self._live.last
+        try:
+            async with asyncio.timeout(_ASIDE_S):
+                nights = await self._configuration.services.history.nights(self._clock() - _LAST_SLOT)
+                closed = next((night for night in nights if night["outcome"] is not None), None)
+                if closed is not None and (here is None or closed["started_at"] >= here.started_at):
+                    row = await self._configuration.services.history.run(closed["run_id"])
+                    return documents.RunHead.model_validate(row) if row is not None else None
+        except (IcekeeperError, TimeoutError):
+            pass  # the status says itself that PostgreSQL is away
+        return documents.RunHead(**_head(here)) if here is not None else None
+
+    def tables(self) -> documents.Tables:
+        """The configured tables as they were last seen."""
+        return documents.Tables(items=tuple(self._summary(name) for name in self._names()))
+
+    def config(self) -> documents.Config:
+        """The configuration in force."""
+        settings = self._configuration.settings
+        return documents.Config(settings_hash=settings.digest(), settings=shown(settings))
+
+    def _names(self) -> list[str]:
+        return [policy.name for policy in self._configuration.settings.policies()]
+
+    def _summary(self, name: str) -> documents.TableSummary:
+        policy = next((one for one in self._configuration.settings.policies() if one.name == name), None)
+        if policy is None:
+            raise NotFoundError(f"no enabled table has the name {name}")
+        health, audit = self._metrics.healths.get(name), self._metrics.audits.get(name)
+        return documents.TableSummary(
+            name=name,
+            source=policy.source,
+            layer=policy.layer,
+            health=_health(health),
+            audit=_audit(audit) if audit is not None else None,
+            open_findings=self._vitals().open_findings.get(name, 0),
+        )
+
+    # --- the past
+
+    async def runs(self, wanted: RunFilter, after: Cursor | None, limit: int) -> documents.RunPage:
+        """Runs, newest first."""
+        rows = await self._configuration.services.history.runs(wanted, after, limit + 1)
+        items = tuple(documents.RunSummary.model_validate(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return documents.RunPage(items=items, next=cursor(items[-1]) if more else None)
+
+    async def run(self, run_id: UUID) -> documents.Run:
+        """A run with all it did: of this process as it knows it, of others as the ledger does."""
+        if (known := self._known_here(run_id)) is not None:
+            return known
+        services = self._configuration.services
+        row = await services.history.run(run_id)
+        if row is None:
+            raise NotFoundError(f"no run has the id {run_id}")
+        acks = await services.findings.acks_of_run(run_id)
+        audits = [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in row["audits"]]
+        return _run({**row, "audits": audits})
+
+    def _known_here(self, run_id: UUID) -> documents.Run | None:
+        run, last = self._live.run, self._live.last
+        if run is not None and run.opening.run_id == run_id:
+            head = {**plain(run.opening), "outcome": None, "finished_at": None, "duration_s": None}
+            return _run({**head, "tasks": plain(run.tasks), "audits": plain(run.audits)})
+        # Once the ledger has it, it knows more: acknowledgements, and what the opening said.
+        if last is not None and last.run_id == run_id and self._parts().get("ledger") != "up":
+            return _run({**_head(last), "tasks": plain(last.tasks), "audits": plain(last.audits)})
+        return None
+
+    async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> documents.LogPage:
+        """Log lines of a run: of its file where this host has it, else of the ledger."""
+        path = run_log_path(self._configuration.settings.state_dir, run_id)
+        lines = await asyncio.to_thread(_lines_of, path, wanted, after, limit)
+        if lines is None:
+            history = self._configuration.services.history
+            lines = [_log_line(row["line_no"], row["line"]) for row in await history.logs(run_id, wanted, after, limit)]
+        return documents.LogPage(items=tuple(lines), next=lines[-1].line_no if len(lines) == limit else None)
+
+    async def nights(self, days: int) -> documents.Nights:
+        """How the slots of the last days were answered, newest first."""
+        rows = await self._configuration.services.history.nights(self._clock() - timedelta(days=days))
+        return documents.Nights(items=tuple(documents.Night.model_validate(row) for row in rows))
+
+    async def table(self, name: str, days: int) -> documents.Table:
+        """A table with what became of it in the last days."""
+        summary, since = self._summary(name), self._clock() - timedelta(days=days)
+        history = self._configuration.services.history
+        tasks, audits = await history.tasks_of(name, since), await history.audits_of(name, since)
+        # The last task of a run that has seen it: how it was when the run was done with it.
+        healths = {
+            task["run_id"]: documents.HealthPoint(
+                run_id=task["run_id"], slot=task["slot"], at=task["started_at"], health=task["after"]
+            )
+            for task in tasks
+            if task["after"] is not None
+        }
+        return documents.Table(
+            **summary.model_dump(),
+            healths=tuple(healths.values()),
+            audits=tuple(documents.AuditPoint.model_validate(audit) for audit in audits),
+            tasks=tuple(documents.TableTask.model_validate(task) for task in tasks),
+        )
+
+
+def cursor(run: documents.RunHead) -> str:
+    """Names the place behind a run, as `after` takes it."""
+    # With a Z: the plus of +00:00 would be a blank in a query.
+    return f"{run.started_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}_{run.run_id}"
+
+
+def parse_cursor(text: str) -> Cursor:
+    """ValueError where that is none."""
+    instant, _, run_id = text.partition("_")
+    began = datetime.fromisoformat(instant)
+    if began.tzinfo is None:
+        raise ValueError("a cursor has a time zone")
+    return began, UUID(run_id)
+
+
+def _stage_progress(run: RunUnderWay, stage: Stage) -> documents.StageProgress:
+    ended = [task for task in run.tasks if task.stage is stage]
+    return documents.StageProgress(
+        stage=stage,
+        ended=len(ended),
+        failed=sum(task.outcome == "failed" for task in ended),
+        of=sum(one is stage for one, _ in run.work),
+    )
+
+
+def _task_progress(
+    run: RunUnderWay, stage: Stage, table: str, typical: Typical, now: datetime
+) -> documents.TaskProgress:
+    usual, hand = typical.get((stage, table)), run.in_hand
+    ended = next((task for task in run.tasks if (task.stage, task.table) == (stage, table)), None)
+    if ended is not None:
+        return documents.TaskProgress(
+            stage=stage,
+            table=table,
+            state=ended.outcome,
+            reason=ended.reason,
+            elapsed_s=ended.duration_s,
+            usual_s=usual,
+        )
+    if hand is not None and (hand.stage, hand.table) == (stage, table):
+        elapsed = (now - hand.since).total_seconds()
+        return documents.TaskProgress(stage=stage, table=table, state="in_hand", elapsed_s=elapsed, usual_s=usual)
+    return documents.TaskProgress(stage=stage, table=table, state="waiting", usual_s=usual)
+
+
+def _head(report: RunReport) -> dict[str, Any]:
+    head = {key: value for key, value in plain(report).items() if key not in ("tasks", "audits")}
+    return {**head, "duration_s": report.duration_s}
+
+
+def _run(row: Mapping[str, Any]) -> documents.Run:
+    tasks = [{**task, "advice": _ADVICE.get(task["reason"] or "")} for task in row["tasks"]]
+    audits = [{**audit, "advice": _ADVICE.get(audit["reason"] or "")} for audit in row["audits"]]
+    return documents.Run.model_validate({**row, "tasks": tasks, "audits": audits})
+
+
+def _health(health: TableHealth | None) -> documents.Health | None:
+    return documents.Health.model_validate(health) if health is not None else None
+
+
+def _audit(audit: AuditResult) -> documents.Audit:
+    return documents.Audit.model_validate({**plain(audit), "advice": _ADVICE.get(audit.reason or "")})
+
+
+def _lines_of(path: Path, wanted: LogFilter, after: int, limit: int) -> list[documents.LogLine] | None:
+    """Lines of a run's file, None where there is none."""
+    found: list[documents.LogLine] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, text in enumerate(file, start=1):
+                if number <= after or len(found) >= limit:
+                    continue
+                try:
+                    line = json.loads(text)
+                except ValueError:  # half a line, of a full disk or of one that is being written
+                    continue
+                if isinstance(line, dict) and wanted.takes(line):
+                    found.append(_log_line(number, line))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _log_line(number: int, line: Mapping[str, Any]) -> documents.LogLine:
+    known = ("timestamp", "level", "event", "run_id", "slot")
+    return documents.LogLine(
+        line_no=number,
+        timestamp=str(line.get("timestamp", "")),
+        level=str(line.get("level", "")),
+        event=str(line.get("event", "")),
+        fields={key: value for key, value in line.items() if key not in known and value is not None},
+    )

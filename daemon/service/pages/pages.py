@@ -1,0 +1,274 @@
+"""The page's routes: what each shows, and the forms that order something. How it looks: templates/ and static/."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, timedelta
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import ValidationError
+
+from daemon.adapters.history import RunFilter
+from daemon.core.errors import ConfigError, IcekeeperError
+from daemon.core.history import ConfigLoad
+from daemon.core.model import RunOutcome, Stage, Trigger
+from daemon.ports import Clock
+from daemon.service import documents
+from daemon.service.http.access import Access
+from daemon.service.http.api import LogsWanted, RunAsked, RunsWanted
+from daemon.service.lock import RunLockHeld
+from daemon.service.orders import Orders
+from daemon.service.overview import NotFoundError, Overview, parse_cursor
+from daemon.service.pages import views
+from daemon.service.pages.filters import FILTERS
+from daemon.service.tonight import Tonight
+
+_HERE = Path(__file__).parent
+_CALENDAR_DAYS = 60
+_SPANS = (30, 90, 365, 1825)
+_LOG_LINES = 300
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Pages:
+    """`add_to` puts them into an application. Reading needs nothing; forms need a browser that has signed in."""
+
+    def __init__(
+        self,
+        overview: Overview,
+        orders: Orders,
+        tonight: Tonight,
+        access: Access,
+        reload: Callable[[], Awaitable[ConfigLoad]],
+        clock: Clock,
+    ) -> None:
+        self._overview = overview
+        self._orders = orders
+        self._tonight = tonight
+        self._access = access
+        self._reload = reload
+        self._clock = clock
+        self._templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(FILTERS)
+
+    def add_to(self, app: web.Application) -> None:
+        looks: Mapping[str, Handler] = {
+            "/": self._home,
+            "/runs": self._runs,
+            "/runs/{run_id}": self._run,
+            "/runs/{run_id}/log.jsonl": self._download,
+            "/tables": self._tables,
+            "/tables/{name}": self._table,
+            "/plan": self._plan,
+            "/settings": self._settings,
+            "/sign-in": self._sign_in_form,
+        }
+        for path, handler in looks.items():
+            app.router.add_get(path, self._guarded(handler))
+        orders: Mapping[str, Handler] = {
+            "/orders/run": self._order_run,
+            "/orders/cancel/{run_id}": self._order_cancel,
+            "/orders/reload": self._order_reload,
+            "/sign-out": self._sign_out,
+        }
+        for path, handler in orders.items():
+            app.router.add_post(path, self._guarded(self._signed_in(handler)))
+        app.router.add_post("/sign-in", self._guarded(self._sign_in))
+        app.router.add_static("/static", _HERE / "static")
+
+    # --- looking
+
+    async def _home(self, request: web.Request) -> web.Response:
+        status = await self._overview.status()
+        today = status.now.astimezone(UTC).date()
+        try:
+            nights = (await self._overview.nights(_CALENDAR_DAYS + 7)).items
+        except IcekeeperError:  # the status says it
+            nights = ()
+        return self._shown(
+            request,
+            "home.html",
+            status=status,
+            weeks=views.calendar(nights, today, _CALENDAR_DAYS),
+            durations=views.durations(nights, status.now - timedelta(days=_CALENDAR_DAYS), status.now),
+            chart=views,
+            nights_known=bool(nights) or status.parts.get("ledger") == "up",
+            tables=self._overview.tables().items,
+        )
+
+    async def _runs(self, request: web.Request) -> web.Response:
+        wanted = RunsWanted.model_validate({key: value for key, value in request.query.items() if value})
+        after = parse_cursor(wanted.after) if wanted.after is not None else None
+        page = await self._overview.runs(RunFilter(wanted.outcome, wanted.trigger, wanted.table), after, wanted.limit)
+        return self._shown(
+            request, "runs.html", page=page, wanted=wanted, outcomes=[*RunOutcome, "running"], triggers=list(Trigger)
+        )
+
+    async def _run(self, request: web.Request) -> web.Response:
+        wanted = _logs_wanted(request)
+        run = await self._overview.run(wanted.run_id)
+        try:
+            logs = await self._overview.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
+        except IcekeeperError:  # of a run that goes on here without PostgreSQL
+            logs = documents.LogPage(items=(), next=None)
+        status = await self._overview.status()
+        progress = status.run if status.run is not None and status.run.run_id == run.run_id else None
+        return self._shown(
+            request,
+            "run.html",
+            run=run,
+            progress=progress,
+            logs=logs,
+            wanted=wanted,
+            hours={audit.iceberg_table: views.hours(audit) for audit in run.audits},
+        )
+
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        wanted = _logs_wanted(request)
+        run = await self._overview.run(wanted.run_id)
+        name = f"icekeeper-{run.slot:%Y-%m-%d}-{str(run.run_id)[:8]}.jsonl"
+        headers = {"Content-Type": "application/x-ndjson", "Content-Disposition": f'attachment; filename="{name}"'}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        after: int | None = wanted.after
+        while after is not None:
+            page = await self._overview.logs(wanted.run_id, wanted.filter(), after, 1000)
+            for line in page.items:
+                await response.write(line.model_dump_json().encode() + b"\n")
+            after = page.next
+        return response
+
+    async def _tables(self, request: web.Request) -> web.Response:
+        return self._shown(request, "tables.html", tables=self._overview.tables().items)
+
+    async def _table(self, request: web.Request) -> web.Response:
+        days = int(request.query.get("days", "") or 90) if request.query.get("days", "90").isdigit() else 90
+        days = min(max(days, 1), 2000)
+        table = await self._overview.table(request.match_info["name"], days)
+        now = self._clock()
+        charts = views.charts(table, now - timedelta(days=days), now)
+        return self._shown(request, "table.html", table=table, charts=charts, days=days, spans=_SPANS, chart=views)
+
+    async def _plan(self, request: web.Request) -> web.Response:
+        try:
+            plan, waits = await self._tonight.plan(), False
+        except TimeoutError:
+            plan, waits = None, True
+        return self._shown(request, "plan.html", plan=plan, waits=waits, dry_run=False, **self._choices())
+
+    async def _settings(self, request: web.Request) -> web.Response:
+        return self._shown(request, "settings.html", config=self._overview.config())
+
+    # --- ordering
+
+    async def _order_run(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        given: dict[str, Any] = {
+            "stages": form.getall("stage", []),
+            "tables": form.getall("table", []),
+            "dry_run": "dry" in form,
+        }
+        if day := str(form.get("slot", "")).strip():
+            given["slot"] = f"{day}:00Z" if len(day) == len("2026-02-18T02:00") else day
+        now = self._clock()
+        body = RunAsked.model_validate(given)
+        if body.dry_run:
+            plan = await self._tonight.make(body.asked(now), now)
+            return self._shown(request, "plan.html", plan=plan, waits=False, dry_run=True, **self._choices())
+        run_id = await self._orders.begin(body.asked(now))
+        raise web.HTTPSeeOther(f"/runs/{run_id}")
+
+    async def _order_cancel(self, request: web.Request) -> web.Response:
+        run_id = UUID(request.match_info["run_id"])
+        if not self._orders.cancel(run_id):
+            raise NotFoundError(f"no run with the id {run_id} is under way")
+        raise web.HTTPSeeOther(f"/runs/{run_id}")
+
+    async def _order_reload(self, request: web.Request) -> web.Response:
+        return self._shown(request, "reloaded.html", load=await self._reload())
+
+    async def _sign_in_form(self, request: web.Request) -> web.Response:
+        return self._shown(request, "sign_in.html", wrong=False)
+
+    async def _sign_in(self, request: web.Request) -> web.Response:
+        given = str((await request.post()).get("token", ""))
+        answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/"})
+        if self._access.sign_in(given, answer):
+            return answer
+        return self._shown(request, "sign_in.html", HTTPStatus.FORBIDDEN, wrong=True)
+
+    async def _sign_out(self, request: web.Request) -> web.Response:
+        answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/"})
+        self._access.sign_out(request, answer)
+        return answer
+
+    # --- how
+
+    def _choices(self) -> dict[str, Any]:
+        return {"stages": list(Stage), "names": [table.name for table in self._overview.tables().items]}
+
+    def _shown(
+        self, request: web.Request, template: str, status_code: HTTPStatus = HTTPStatus.OK, **values: Any
+    ) -> web.Response:
+        text = self._templates.get_template(template).render(
+            path=request.path,
+            now=self._clock(),
+            changes_allowed=self._access.changes_allowed,
+            signed_in=self._access.signed_in(request),
+            **values,
+        )
+        return web.Response(text=text, content_type="text/html", status=status_code)
+
+    def _guarded(self, handler: Handler) -> Handler:
+        """Answers what goes wrong in a way that people can read."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except NotFoundError as exc:
+                return self._trouble(request, HTTPStatus.NOT_FOUND, f"{exc}.")
+            except ConfigError as exc:
+                return self._trouble(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(exc.problems))
+            except RunLockHeld as exc:
+                return self._trouble(request, HTTPStatus.CONFLICT, f"{exc}.")
+            except IcekeeperError as exc:
+                return self._trouble(request, HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}.", exc.reason.advice)
+            except ValidationError as exc:
+                said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in exc.errors())
+                return self._trouble(request, HTTPStatus.UNPROCESSABLE_ENTITY, f"That is not allowed: {said}.")
+            except ValueError:
+                return self._trouble(request, HTTPStatus.NOT_FOUND, "There is no such page.")
+
+        return handle
+
+    def _signed_in(self, handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if not self._access.changes_allowed:
+                text = "Nothing can be changed here: http.token is not set."
+                return self._trouble(request, HTTPStatus.FORBIDDEN, text)
+            if not self._access.signed_in(request):
+                raise web.HTTPSeeOther("/sign-in")
+            return await handler(request)
+
+        return handle
+
+    def _trouble(self, request: web.Request, status: HTTPStatus, text: str, advice: str = "") -> web.Response:
+        return self._shown(request, "trouble.html", status, title=status.phrase, text=text, advice=advice)
+
+
+def _logs_wanted(request: web.Request) -> LogsWanted:
+    """What the form above the log says; the page shows more lines at once than it says there."""
+    given = {key: value for key, value in request.query.items() if value and key in ("after", "level", "text")}
+    return LogsWanted.model_validate({**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})

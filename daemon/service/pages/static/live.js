@@ -1,0 +1,74 @@
+// Keeps the page up to date: when the daemon tells of something, the parts marked data-live are fetched again.
+// Without this file the page is the same, as of its loading.
+"use strict";
+
+const LEAST_MS = 1000; // between two looks
+const QUIET_MS = 30000; // with nothing told: the next night comes nearer, a part may have gone down
+const sign = document.getElementById("live");
+let due = null;
+let looking = false;
+let lastLook = Date.now();
+// What the server's clock is ahead of ours.
+let ahead = new Date(document.querySelector("footer time").dateTime) - Date.now();
+
+function soon() {
+  if (due === null) due = setTimeout(look, Math.max(0, lastLook + LEAST_MS - Date.now()));
+}
+
+async function look() {
+  due = null;
+  if (looking || document.hidden) return;
+  looking = true;
+  lastLook = Date.now();
+  try {
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (answer.ok) show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  } catch {
+    // The daemon is away; the event stream says so, and when it is back.
+  } finally {
+    looking = false;
+  }
+}
+
+function show(fresh) {
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const now = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
+    // What somebody types in or has opened stays as it is.
+    if (now === null || now.innerHTML === part.innerHTML || isInUse(part)) continue;
+    part.className = now.className;
+    part.replaceChildren(...now.childNodes);
+  }
+  const time = fresh.querySelector("footer time");
+  ahead = new Date(time.dateTime) - Date.now();
+  document.querySelector("footer time").replaceWith(time);
+  document.title = fresh.title;
+  tick();
+}
+
+function isInUse(part) {
+  const focused = document.activeElement;
+  return part.querySelector("details[open]") !== null || (part.contains(focused) && focused !== part);
+}
+
+function tick() {
+  const now = Date.now() + ahead;
+  for (const each of document.querySelectorAll("[data-elapsed]")) each.textContent = spell((now - new Date(each.dataset.elapsed)) / 1000);
+  for (const each of document.querySelectorAll("[data-until]")) each.textContent = "in " + spell((new Date(each.dataset.until) - now) / 1000);
+}
+
+function spell(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const hours = Math.floor(whole / 3600);
+  if (hours < 48) return `${hours} h ${Math.floor((whole % 3600) / 60)} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+const stream = new EventSource("/api/v1/events");
+stream.onopen = () => { sign.textContent = "live"; sign.classList.add("on"); soon(); };
+stream.onerror = () => { sign.textContent = "not connected"; sign.classList.remove("on"); };
+for (const name of ["run_started", "task_started", "task_progressed", "task_ended", "run_ended"]) stream.addEventListener(name, soon);
+setInterval(tick, 1000);
+setInterval(soon, QUIET_MS);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) soon(); });

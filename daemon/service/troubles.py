@@ -1,0 +1,105 @@
+"""What is not as it should be, in sentences: the first thing that an operator sees. Decides; looks at nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from daemon.core.model import RunOutcome
+from daemon.core.reasons import Reason
+from daemon.service.metrics import Vitals
+
+# After this a slot that nobody has answered for is late.
+LATE = timedelta(hours=1)
+
+Severity = Literal["warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    severity: Severity
+    text: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known: the daemon's own numbers, its parts, and how the last slot was answered."""
+
+    vitals: Vitals
+    parts: Mapping[str, str]
+    last_outcome: str | None
+    last_slot: datetime | None
+    open_slots: tuple[datetime, ...]
+    running: bool
+
+
+def troubles(seen: Seen, now: datetime) -> tuple[Trouble, ...]:
+    """The worst first."""
+    found = sorted(_all(seen, now), key=lambda trouble: trouble.severity != "error")
+    return tuple(found)
+
+
+def state(found: tuple[Trouble, ...]) -> str:
+    """`ok`, `warning` or `error`."""
+    if not found:
+        return "ok"
+    return "error" if any(trouble.severity == "error" for trouble in found) else "warning"
+
+
+def _all(seen: Seen, now: datetime) -> Iterator[Trouble]:
+    yield from _of_nights(seen, now)
+    yield from _of_findings(seen.vitals.open_findings)
+    yield from _of_parts(seen.parts)
+    yield from _of_spool(seen.vitals)
+    if (pause := seen.vitals.pause) is not None:
+        yield Trouble("warning", f"The nights are {pause}.", "`icekeeper unpause` lets them go on.")
+
+
+def _of_nights(seen: Seen, now: datetime) -> Iterator[Trouble]:
+    night = f"The night of {seen.last_slot:%Y-%m-%d}" if seen.last_slot is not None else "The last night"
+    if seen.last_outcome == RunOutcome.FAILED:
+        yield Trouble("error", f"{night} failed.", "Its run says which tables, and what to do about each.")
+    elif seen.last_outcome == RunOutcome.MISSED:
+        yield Trouble(
+            "error", f"{night} was missed.", "It was too old to be caught up: `icekeeper run --slot` does it."
+        )
+    elif seen.last_outcome == RunOutcome.PARTIAL:
+        yield Trouble(
+            "warning", f"{night} is partial.", "A compaction or expiry failed: the next night tries it again."
+        )
+    late = [slot for slot in seen.open_slots if now - slot >= LATE]
+    if late and not seen.running:
+        text = f"The slot {min(late):%Y-%m-%d %H:%M} UTC is due, and nobody works on it."
+        yield Trouble("error", text, "The log says what it waits for: a pause, a command, or the lease.")
+
+
+def _of_findings(days: Mapping[str, int]) -> Iterator[Trouble]:
+    for table, number in days.items():
+        if number:
+            what = "1 day lacks rows" if number == 1 else f"{number} days lack rows"
+            advice = f"Repair it and audit it again, or say that it may stay so: `icekeeper ack {table}`."
+            yield Trouble("error", f"{table}: {what}, or could not be counted.", advice)
+
+
+def _of_parts(parts: Mapping[str, str]) -> Iterator[Trouble]:
+    if parts.get("ledger") == "down":
+        yield Trouble("warning", "PostgreSQL does not answer: records wait on disk.", Reason.LEDGER_DOWN.advice)
+    if parts.get("engine") not in ("up", None):
+        yield Trouble("warning", "There is no Spark session yet.", Reason.ENGINE_DOWN.advice)
+    if parts.get("spool") == "down":
+        yield Trouble("error", "The spool can't be read.", "The log says why; the disk of state_dir may be full.")
+    if parts.get("configuration") not in ("loaded", None):
+        text = "The last reload was refused: the configuration is as it was before."
+        yield Trouble("error", text, "`icekeeper config check` says what is wrong with the file.")
+
+
+def _of_spool(vitals: Vitals) -> Iterator[Trouble]:
+    if vitals.spool.set_aside:
+        text = f"PostgreSQL refused {vitals.spool.set_aside} records."
+        yield Trouble("error", text, "`icekeeper spool` says which and why; then `icekeeper spool --retry`.")
+    if vitals.spool_corrupt_files:
+        text = "A damaged spool was put aside."
+        yield Trouble("warning", text, "Look whether the last runs are in the history, then remove spool.db.corrupt-*.")
