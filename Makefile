@@ -52,7 +52,7 @@ lock: $(READY)
 	$(PIN) --upgrade -c constraints.txt -o constraints-build.txt --group build
 
 # Writes the hashes of the jars that DEFAULT_PACKAGES names: read the difference before you commit it.
-MAVEN ?= https://repo1.maven.org/maven2
+MAVEN ?= $(shell sed -n "s/^ARG MAVEN=//p" Dockerfile)
 jars: $(READY)
 	mkdir -p .cache
 	$(BIN)/python -c 'from daemon.adapters.jars import maven_path; from daemon.settings.model import DEFAULT_PACKAGES; \

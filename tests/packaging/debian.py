@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[2]
 # `make clean` empties it.
 CACHE = ROOT / ".cache" / "packaging"
 SUITE = "bookworm"
-MIRROR = "http://deb.debian.org/debian"
 _LOCAL_CAS = Path("/usr/local/share/ca-certificates")
 
 
@@ -66,7 +65,7 @@ def _installed(package: str) -> bool:
 
 def _debootstrap(packages: Sequence[str]) -> list[str]:
     with_packages = [f"--include={','.join(packages)}"] if packages else []
-    return ["debootstrap", "--variant=minbase", *with_packages, SUITE, "TREE", MIRROR]
+    return ["debootstrap", "--variant=minbase", *with_packages, SUITE, "TREE"]
 
 
 def _make(command: Sequence[str], made: Path) -> None:

@@ -83,5 +83,7 @@ def _build(running: Machine, wheels: Path) -> None:
     running.sh("mkdir -p wheels && cp kept/*.whl wheels/")
     running.sh(program, environ=environ)
     if running.sh(check_jars, check=False).returncode != 0:
-        running.sh(fetch_jars)
+        maven = re.search(r"^ARG MAVEN=(\S+)", (debian.ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        assert maven is not None
+        running.sh(fetch_jars, environ={"MAVEN": os.environ.get("MAVEN", maven[1])})
         running.sh(check_jars)
