@@ -17,6 +17,7 @@ import structlog
 from daemon.adapters.ledger_rows import audit_document, past_run, task_document
 from daemon.adapters.postgres import Postgres
 from daemon.adapters.sql import statement
+from daemon.core.errors import IcekeeperError
 from daemon.core.history import ConfigLoad, PastRun
 from daemon.core.model import AuditResult, MissingHour, RunOpening, RunReport, Stage, StageResult, TableHealth, Trigger
 
@@ -66,6 +67,14 @@ class PostgresLedger:
             await store_run(connection, report, logs)
             if opening is not None:
                 await connection.execute(_OPEN_RUN, *_opening_row(opening))
+
+    async def answers(self) -> bool:
+        """Whether PostgreSQL is there at all."""
+        try:
+            await self._postgres.ping()
+        except IcekeeperError:
+            return False
+        return True
 
     async def record_load(self, load: ConfigLoad) -> None:
         """Stores a reading of the configuration; storing it again changes nothing."""

@@ -39,6 +39,9 @@ class Receiver(Protocol):
     async def record_load(self, load: ConfigLoad) -> None:
         """A reading of the configuration."""
 
+    async def answers(self) -> bool:
+        """Whether it is there at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
@@ -97,10 +100,14 @@ class Shipper:
                 ledger, last = self._ledger(), 0
                 while (parcel := await self._spool.next_parcel(last)) is not None:
                     last = parcel.number
-                    if await self._delivered(ledger, parcel):
-                        records += 1
-                    else:
-                        refused += 1
+                    try:
+                        delivered = await self._delivered(ledger, parcel)
+                    except TransientError as exc:
+                        error = error or exc
+                        if not await ledger.answers():
+                            break
+                        continue  # it is this record's own, like a timeout: those behind it needn't wait for it
+                    records, refused = records + delivered, refused + (not delivered)
             except IcekeeperError as exc:
                 error = exc
             except Exception as exc:  # a mistake of ours must not end the shipping for good: it is told and tried again

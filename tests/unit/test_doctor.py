@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from daemon.core.reasons import Reason
 from daemon.service.doctor import Check, Level, Part, checks_document, show_checks
 from daemon.service.doctor.check import fine, guarded, skipped, sound, warning, wrong
 from daemon.service.doctor.clocks import clock_checks
-from daemon.service.doctor.here import heap_check, python_check, room_check
+from daemon.service.doctor.here import heap_check, python_check, room_check, spool_check
 from daemon.service.doctor.jdbc import dsn
 from daemon.service.doctor.ledger import lacking_rights, offload_checks, pooler_checks
 from daemon.service.doctor.others import foreign_snapshots
@@ -591,3 +592,12 @@ def test_the_document_is_stable_for_scripts() -> None:
     }
     assert sound([])
     assert not sound(checks)
+
+
+def test_a_damaged_spool_that_was_put_aside_is_named(tmp_path: Path) -> None:
+    (tmp_path / "spool.db").touch()
+    assert spool_check(tmp_path) == []
+    (tmp_path / "spool.db.corrupt-20260218T020000Z").touch()
+    (told,) = spool_check(tmp_path)
+    assert (told.level, "corrupt-20260218" in told.text) == (Level.WARNING, True)
+    assert "icekeeper history" in told.advice

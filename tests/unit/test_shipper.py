@@ -45,6 +45,9 @@ class Receiver:
     async def record_load(self, load: ConfigLoad) -> None:
         self._take(load.load_id, load)
 
+    async def answers(self) -> bool:
+        return self.away is None
+
     def _take(self, record_id: UUID, *record: Any) -> None:
         self.tries += 1
         if problem := self.away or self.refuses.get(record_id):
@@ -69,6 +72,19 @@ LINES: Logs = ({"event": "run_started"},)
 
 def shipper(spool: Spool, ledger: Receiver, **options: Any) -> Shipper:
     return Shipper(spool, lambda: ledger, lambda run_id: LINES, **options)
+
+
+async def test_a_record_that_always_times_out_holds_up_none_behind_it(spool: Spool, ledger: Receiver) -> None:
+    slow, quick = load(), load()
+    await spool.record_load(slow)
+    await spool.record_load(quick)
+    ledger.refuses[slow.load_id] = TransientError("no answer in time", reason=Reason.LEDGER_DOWN)
+    shipped = await shipper(spool, ledger).ship()
+    assert (shipped.records, shipped.set_aside, shipped.error) == (1, 0, ledger.refuses[slow.load_id])
+    assert ledger.got == [(quick,)]
+    assert (await spool.waiting()).records == 1
+    del ledger.refuses[slow.load_id]
+    assert await shipper(spool, ledger).ship() == Shipped(1)
 
 
 async def test_everything_goes_oldest_first_and_a_run_that_ended_with_its_opening(

@@ -15,6 +15,7 @@ from pathlib import Path
 from daemon import __version__
 from daemon.adapters.host import memory_free, memory_room
 from daemon.adapters.java import JavaHome, find_java
+from daemon.adapters.spool_opening import corrupt_files
 from daemon.core.restraints import by_disk
 from daemon.service.doctor.check import Check, Level, Part, fine, guarded, skipped, sound, warning, wrong
 from daemon.service.parts import Services
@@ -45,6 +46,7 @@ async def examine_here(services: Services, environ: Mapping[str, str]) -> Here:
     home = await guarded(Part.STATE_DIR, partial(asyncio.to_thread, _state_dir, settings.state_dir))
     if usable := sound(home):
         home = await guarded(Part.STATE_DIR, partial(_with_room, services, home))
+        home += [*spool_check(settings.state_dir), *await guarded(Part.STATE_DIR, _localhost)]
     checks += [*home, *await _about_settings(settings)]
     if not usable:
         because = "the state directory can't be used"
@@ -92,6 +94,25 @@ def _state_dir(path: Path) -> list[Check]:
         advice = f"Give all of it to {user}: chown -R {user} {path}"
         return [wrong(Part.STATE_DIR, f"{user} can't write to {strange[0]}", advice)]
     return [fine(Part.STATE_DIR, f"{path} can be written by {user}")]
+
+
+def spool_check(state_dir: Path) -> list[Check]:
+    """Whether a damaged spool waits for somebody to look at it."""
+    damaged = corrupt_files(state_dir)
+    if not damaged:
+        return []
+    advice = "Look whether the last runs are in `icekeeper history`, then remove it."
+    return [warning(Part.STATE_DIR, f"a damaged spool was put aside: {damaged[0]}", advice)]
+
+
+async def _localhost() -> list[Check]:
+    """Whether this host knows the name that Spark's driver and its JVM find each other by."""
+    try:
+        await asyncio.get_running_loop().getaddrinfo("localhost", None)
+    except OSError as exc:
+        text = f"this host does not know the name localhost ({exc.strerror}): Spark can't start"
+        return [wrong(Part.STATE_DIR, text, "Put `127.0.0.1 localhost` into /etc/hosts.")]
+    return []
 
 
 async def _with_room(services: Services, found: list[Check]) -> list[Check]:
