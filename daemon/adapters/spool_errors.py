@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from daemon.adapters.state_dir import user_name
 from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.reasons import Reason
 
@@ -75,18 +75,11 @@ def _free(path: Path) -> int | None:
 
 
 def _user() -> str:
-    return _name(os.geteuid())
+    return user_name(os.geteuid())
 
 
 def _owner(directory: Path) -> str:
     try:
-        return f"{_name(directory.stat().st_uid)}, who owns {directory}"
+        return f"{user_name(directory.stat().st_uid)}, who owns {directory}"
     except OSError:
         return f"the owner of {directory}"
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # a container's user without a name
-        return str(uid)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from daemon.adapters.state_dir import make_state_dir
+from daemon.adapters.state_dir import make_state_dir, user_name
 from daemon.service.reports import plain
 from daemon.settings.values import format_duration, parse_duration
 
@@ -86,15 +86,9 @@ def obstacle(state_dir: Path) -> str | None:
         make = f"`install -d -m 0700 -o USER {state_dir}`"
         return f"state_dir {state_dir} is missing: start the daemon, which makes it, or {make} for the daemon's USER"
     if not os.access(state_dir, os.W_OK | os.X_OK):
-        return f"state_dir {state_dir} is not ours to write: pause as its owner (user {_owner(state_dir)})"
+        owner = user_name(state_dir.stat().st_uid)
+        return f"state_dir {state_dir} is not ours to write: pause as its owner (user {owner})"
     return None
-
-
-def _owner(path: Path) -> str:
-    try:
-        return path.owner()
-    except KeyError:  # a container's user without a name
-        return str(path.stat().st_uid)
 
 
 def write(state_dir: Path, pause: Pause) -> None:

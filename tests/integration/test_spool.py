@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from daemon.core.model import RunOutcome, RunReport, Stage, Trigger
 from daemon.core.reasons import Reason
 from daemon.sandbox.postgres import Postgres as Server
 from daemon.sandbox.process import Janitor
+from tests.disks import small_disk
 from tests.integration import spool_writer
 from tests.integration.spool_writer import night_of
 from tests.integration.test_postgres import DATABASE, LOGS, PASSWORD, SLOT, Database, audit, opening, report, task
@@ -322,23 +323,9 @@ async def test_two_that_ship_the_same_at_once_land_it_once(database: Database, s
 # --- the disk
 
 
-@contextmanager
-def small_disk(directory: Path) -> Iterator[Path]:
-    """A file system of two MiB; skips the test where none may be mounted."""
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(directory)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield directory
-    finally:
-        # Lazily, for a test that failed may have left it open.
-        subprocess.run(["umount", "--lazy", str(directory)], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "state") as directory:
+    with small_disk(tmp_path / "state", "2m") as directory:
         yield directory
 
 

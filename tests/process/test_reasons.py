@@ -19,6 +19,7 @@ import yaml
 from daemon.core.reasons import Reason
 from daemon.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, write_settings
+from tests.disks import small_disk
 from tests.integration.faults import Mode, proxied
 from tests.process.program import PATIENCE_S, document, environment, icekeeper
 
@@ -143,18 +144,12 @@ def test_an_empty_warehouse_exits_1_and_names_the_settings_to_compare(place: Pla
 
 @contextmanager
 def full(directory: Path) -> Iterator[None]:
-    """A small file system without a free byte; skips the test where none may be mounted."""
-    directory.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(directory)], capture_output=True)
-    if mount.returncode:
-        pytest.skip(f"no file system can be mounted here: {mount.stderr.decode().strip()}")
-    try:
+    """A small file system without a free byte."""
+    with small_disk(directory, "256k"):
         with suppress(OSError), (directory / "rest").open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
         yield
-    finally:
-        subprocess.run(["umount", str(directory)], check=True)
 
 
 def test_a_full_disk_that_could_keep_no_record_of_a_run_lets_none_begin_and_is_said(place: Place) -> None:

@@ -9,8 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ import yaml
 from daemon.sandbox import Sandbox, World, WorldSpec
 from daemon.service.lock import run_lock
 from tests.conftest import GOLD, SILVER, write_settings
+from tests.disks import small_disk
 from tests.process.program import PATIENCE_S, environment, icekeeper
 
 ROOT = Path(__file__).parents[2]
@@ -276,20 +277,7 @@ def _(attempt: Attempt) -> None:
 @trouble("The disk is full")
 def _(attempt: Attempt) -> None:
     attempt.settings["compact"] = {"retries": 0}
-    attempt.stack.enter_context(small_disk(Path(attempt.settings["state_dir"])))
-
-
-@contextmanager
-def small_disk(directory: Path) -> Iterator[None]:
-    """A file system of one MiB; skips the test where none may be mounted."""
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(directory)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(directory)], check=True)
+    attempt.stack.enter_context(small_disk(Path(attempt.settings["state_dir"]), "1m"))
 
 
 @trouble("The catalog refuses the password")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from daemon import __version__
 from daemon.adapters.host import memory_free, memory_room
 from daemon.adapters.java import JavaHome, find_java
 from daemon.adapters.spool_opening import corrupt_files
+from daemon.adapters.state_dir import user_name
 from daemon.core.restraints import by_disk
 from daemon.service.doctor.check import Check, Level, Part, fine, guarded, skipped, sound, warning, wrong
 from daemon.service.parts import Services
@@ -77,9 +77,9 @@ def python_check(version: tuple[int, ...]) -> Check:
 def _state_dir(path: Path) -> list[Check]:
     """Whether we can write there. What is written is removed again."""
     place = next(each for each in (path, *path.parents) if each.exists())
-    user = _name(os.geteuid())
+    user = user_name(os.geteuid())
     if place == path and os.geteuid() == 0 != path.stat().st_uid:
-        owner = _name(path.stat().st_uid)
+        owner = user_name(path.stat().st_uid)
         # A session's files would be root's, and the daemon could not write to them any more.
         text = f"{path} belongs to {owner}, and this is root"
         return [wrong(Part.STATE_DIR, text, f"Ask as {owner}: sudo -u {owner} icekeeper doctor")]
@@ -175,10 +175,3 @@ def room_check(free: int | None) -> Check | None:
 
 def _size(number: int) -> str:
     return f"{number / 1024**3:.1f} GiB" if number >= 1024**3 else f"{number / _MIB:.0f} MiB"
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
