@@ -5,6 +5,7 @@ When a finding is open, and what an acknowledgement closes: sql/open_findings.sq
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -15,6 +16,7 @@ from daemon.adapters.ledger import storable
 from daemon.adapters.postgres import Postgres
 from daemon.adapters.sql import statement
 from daemon.core.model import AuditStatus, Window
+from daemon.core.past import FINDINGS
 from daemon.core.restraints import Finding
 
 _OPEN = statement("open_findings")
@@ -48,9 +50,6 @@ _ACKS_OF_RUN = f"""
     ORDER BY audit.iceberg_table, ack.acked_at DESC, ack.id DESC
 """
 
-# What has to be repaired or acknowledged. A warning is open, too, but lies within what the settings tolerate.
-MISSING = frozenset({AuditStatus.MISSING_DATA, AuditStatus.ERROR})
-
 
 @dataclass(frozen=True, slots=True)
 class Ack:
@@ -83,13 +82,14 @@ class PostgresFindings:
             rows = await connection.fetch(f"{_OPEN} {_IN_ORDER}", list(tables))
         return tuple(_finding(row) for row in rows)
 
-    async def missing_days(self, tables: Iterable[str]) -> Mapping[str, int]:
-        """On how many UTC days of each table rows lack, or could not be counted; tables without any are left out."""
-        days: dict[str, set[date]] = {}
-        for finding in await self.all_open(tables):
-            if finding.status in MISSING:
-                days.setdefault(finding.table, set()).add(finding.window.start.date())
-        return {table: len(found) for table, found in days.items()}
+    async def open_days(self, tables: Iterable[str]) -> Mapping[tuple[str, AuditStatus], int]:
+        """On how many UTC days of each table rows lack, or could not be counted; what is nought is left out."""
+        days = {
+            (finding.table, finding.status, finding.window.start.date())
+            for finding in await self.all_open(tables)
+            if finding.status in FINDINGS
+        }
+        return Counter((table, status) for table, status, _ in days)
 
     async def acknowledge(self, table: str, day: date, note: str, by: str, host: str) -> tuple[Finding, ...]:
         """Closes what is open of the table's windows that begin on this UTC day, and returns it; empty: nothing was."""

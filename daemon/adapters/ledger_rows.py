@@ -35,15 +35,15 @@ def audit_document(row: Any) -> dict[str, Any]:
 
 def past_run(row: Any, tasks: Iterable[Any], audits: Iterable[Any]) -> PastRun:
     """A row of past_runs.sql with its rows of tasks.sql and audits.sql."""
-    at = _known(Stage, row["in_flight_stage"])
+    at = known(Stage, row["in_flight_stage"])
     return from_plain(
         PastRun,
         {
             **dict(row),
             # What ended in a way that is not known here has ended.
-            "outcome": row["outcome"] and (_known(RunOutcome, row["outcome"]) or RunOutcome.FAILED),
-            "stages": [stage for stage in row["stages"] if _known(Stage, stage)],
-            "tasks": [_result(task) for task in tasks if _known(Stage, task["stage"])],
+            "outcome": row["outcome"] and (known(RunOutcome, row["outcome"]) or RunOutcome.FAILED),
+            "stages": [stage for stage in row["stages"] if known(Stage, stage)],
+            "tasks": [_result(task) for task in tasks if known(Stage, task["stage"])],
             "audits": [_audit(audit) for audit in audits],
             "in_flight": None if at is None else (at, row["in_flight_table"]),
         },
@@ -59,10 +59,11 @@ def _audit(row: Any) -> AuditResult:
 
 
 def _reason(word: str | None) -> Reason | None:
-    return None if word is None else _known(Reason, word) or Reason.UNEXPECTED
+    return None if word is None else known(Reason, word) or Reason.UNEXPECTED
 
 
-def _known(kind: type[Word], word: str | None) -> Word | None:
+def known(kind: type[Word], word: str | None) -> Word | None:
+    """The member of that value; None where this version has none."""
     return next((member for member in kind if member.value == word), None)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from daemon.adapters.last_seen import PostgresLastSeen
 from daemon.adapters.shipper import Shipper
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.spool import Spool
@@ -31,12 +32,13 @@ from daemon.service.condition import LOOK_S, Condition, not_ready
 from daemon.service.configuration import Configuration, tell
 from daemon.service.control import ControlSocket
 from daemon.service.front import Front
+from daemon.service.gauges import Vitals
 from daemon.service.heartbeat import Heartbeat
 from daemon.service.leadership import Leadership
+from daemon.service.ledger_view import LedgerView
 from daemon.service.lock import daemon_lock
-from daemon.service.metrics import Metrics, Vitals
+from daemon.service.metrics import Metrics
 from daemon.service.nights import Nights
-from daemon.service.open_findings import OpenFindings
 from daemon.service.orders import Orders
 from daemon.service.parts import Services, spark_options, wall_clock
 from daemon.service.runs import logs_of
@@ -51,6 +53,8 @@ log = structlog.get_logger(__name__)
 
 # What each step may take, in seconds; systemd's TimeoutStopSec has to be longer than those of the stop together.
 _START_S = 10.0
+# How long the first scrape waits for what PostgreSQL knows of the last night.
+_SEED_S = 2.0
 STOP_S = {
     "the run in hand": 40.0,
     "the records": 10.0,
@@ -101,9 +105,9 @@ class Supervisor:
         self._scheduler = Scheduler(self._slot_is_due, clock)
         self._heartbeat = Heartbeat(self._systemd.alive)
         self._leadership = Leadership(lambda: self._configuration.settings, self._until_idle)
-        self._open_findings = OpenFindings(self._tables, self._missing_days, self._ledger_answered)
         self.metrics = Metrics(self._vitals)
         self._condition = Condition(self.metrics)
+        self._ledger_view = LedgerView(self._ask_the_ledger, lambda well: self._condition.answered("ledger", well))
         self._status = StatusLine(self._systemd.status, lambda: self._scheduler.next_slot)
         self.front = Front(
             self._configuration,
@@ -158,11 +162,12 @@ class Supervisor:
         await must("the control socket", _START_S, rooms.control.start(settings.state_dir))
         self._scheduler.start(settings.schedule)
         await self._note(load)
+        self._ledger_view.refresh()
+        await self._ledger_view.answered(_SEED_S)
         try:
             await must("http", _START_S, self.front.start(settings.http.address))
         except OSError as exc:
             raise PermanentError(_not_listening(settings, exc), reason=Reason.UNEXPECTED) from exc
-        self._open_findings.refresh()
         if (now_paused := self.pause()) is not None:
             log.warning("nights_paused", told=str(now_paused))
         log.info("service_started", port=self.front.port, next_slot=str(self._scheduler.next_slot))
@@ -234,7 +239,7 @@ class Supervisor:
         if rooms is not None:
             await rooms.control.stop()
             await rooms.spool.close()
-        await self._open_findings.close()
+        await self._ledger_view.close()
         await self._configuration.close()
 
     # --- the configuration
@@ -274,7 +279,6 @@ class Supervisor:
         logs.configure(settings.logs.level, settings.logs.format, settings.state_dir)
         if old is None:
             return
-        self.metrics.keep_tables(policy.name for policy in settings.policies())
         self._scheduler.reschedule(settings.schedule)
         if (old.settings.replicas, old.settings.postgres) != (settings.replicas, settings.postgres):
             self._leadership.changed()
@@ -340,13 +344,16 @@ class Supervisor:
     def _ledger_answered(self, answered: bool) -> None:
         self._condition.answered("ledger", answered)
         if answered:
-            self._open_findings.refresh()
+            self._ledger_view.refresh()
 
     def _tables(self) -> list[str]:
         return [policy.name for policy in self._configuration.settings.policies()]
 
-    async def _missing_days(self, tables: Iterable[str]) -> Mapping[str, int]:
-        return await self._configuration.services.findings.missing_days(tables)
+    async def _ask_the_ledger(self) -> None:
+        services, tables = self._configuration.services, self._tables()
+        past = await PostgresLastSeen(services.postgres).past(tables)
+        # After the past: what is open of a run that is in it is among these.
+        self.metrics.learn(past, await services.findings.open_days(tables))
 
     def pause(self) -> pause.Pause | None:
         """The pause in force."""
@@ -360,7 +367,12 @@ class Supervisor:
         engine, rooms = self._engine, self._rooms
         if engine is None or rooms is None:  # still starting
             return Vitals()
+        self._ledger_view.look()
+        settings = self._configuration.settings
         return Vitals(
+            policies=settings.policies(),
+            max_duration=settings.run.max_duration,
+            open_slots=rooms.nights.slots.open.keys() if self._leadership.leading else frozenset(),
             next_slot=self._scheduler.next_slot,
             engine_up=engine.up,
             engine_losses=engine.losses,
@@ -368,7 +380,6 @@ class Supervisor:
             leading=self._leadership.leading,
             spool=self._condition.waiting,
             spool_corrupt_files=len(rooms.spool.corrupt_files()),
-            open_findings=self._open_findings.days(),
             pause=self.pause(),
         )
 

@@ -171,7 +171,7 @@ async def test_rows_from_before_icekeeper_and_words_of_others_open_nothing(empty
     )
     await empty.migrate()
     assert await empty.open() == []
-    assert await empty.findings.missing_days([TABLE]) == {}
+    assert await empty.findings.open_days([TABLE]) == {}
     found = await empty.audited(MISSING, 500)
     assert await empty.findings.open_findings(TABLE) == (Finding(TABLE, DAY, MISSING, found, -500),)
     (closed,) = await empty.ack()
@@ -187,7 +187,11 @@ async def test_days_of_missing_data_are_counted_without_warnings(ledger: Ledger)
         await ledger.audited(status, 5 if status in (MISSING, WARNING) else None, within(24 * day, 24))
     await ledger.audited(MISSING, 5, within(3, 2))  # the same day again
     await ledger.audited(ERROR, None, table="cold.b")
-    assert await ledger.findings.missing_days([TABLE, "cold.b", "cold.c"]) == {TABLE: 2, "cold.b": 1}
+    assert await ledger.findings.open_days([TABLE, "cold.b", "cold.c"]) == {
+        (TABLE, MISSING): 1,
+        (TABLE, ERROR): 1,
+        ("cold.b", ERROR): 1,
+    }
     found = await ledger.findings.all_open(["cold.b", TABLE])
     assert [finding.table for finding in found] == ["cold.b", *[TABLE] * 4]
 
@@ -200,7 +204,7 @@ async def test_an_acknowledged_day_stays_closed_until_more_rows_are_missing(ledg
     (closed,) = await ledger.ack(note="the feed was down \0")
     assert (closed.window, closed.delta) == (DAY, -500)
     assert await ledger.open() == []
-    assert await ledger.findings.missing_days([TABLE]) == {}
+    assert await ledger.findings.open_days([TABLE]) == {}
     await ledger.audited(MISSING, 500)
     await ledger.audited(WARNING, 20)
     await ledger.audited(ERROR)
@@ -329,7 +333,7 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_index(ledger: Led
     explained = "\n".join(line[0] for line in lines)
     assert "maintenance_audit_log_windows" in explained
     assert "Seq Scan on maintenance_audit_log" not in explained, explained
-    everything = await ledger.findings.missing_days([f"cold.t{n}" for n in range(10)])
+    everything = await ledger.findings.open_days([f"cold.t{n}" for n in range(10)])
     assert len(everything) == 10
     began = datetime.now(UTC)
     await ledger.findings.open_findings("cold.t3")

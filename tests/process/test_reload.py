@@ -165,7 +165,7 @@ def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(wo
         assert "another" not in told + log.read_text()
         half_past_three = (SLOT.replace(hour=3, minute=30)).timestamp()
         assert metrics(base)["icekeeper_next_run_timestamp_seconds"] == half_past_three
-        assert f'icekeeper_open_findings{{table="{GOLD}"}}' not in metrics(base)
+        assert f'icekeeper_open_findings{{status="error",table="{GOLD}"}}' not in metrics(base)
 
         (port,) = free_ports(1)
         edit(lambda document: document["http"].update(listen=f"127.0.0.1:{port}"))

@@ -149,9 +149,9 @@ def test_a_slot_that_waited_too_long_is_recorded_as_missed_and_open_findings_are
     (tmp_path / "state" / "pause.json").write_text("this is no pause")
 
     with running("serve", config=config, log=log, at=SHORTLY_BEFORE) as daemon:
-        open_days = f'icekeeper_open_findings{{table="{COINBASE}"}}'
+        open_days = f'icekeeper_open_findings{{status="missing_data",table="{COINBASE}"}}'
         wait_for("the open finding", lambda: metrics(base).get(open_days) == 1)
-        assert metrics(base)[f'icekeeper_open_findings{{table="{GOLD}"}}'] == 0
+        assert metrics(base)[f'icekeeper_open_findings{{status="missing_data",table="{GOLD}"}}'] == 0
         wait_for("the missed slot", lambda: metrics(base).get('icekeeper_runs_total{outcome="missed"}') == 1)
         wait_for("its record", lambda: runs(world))
         assert runs(world) == [("missed", "catch_up", SLOT)]

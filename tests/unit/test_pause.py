@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,16 +11,15 @@ import pytest
 from structlog.typing import EventDict
 
 from daemon.adapters.spool import Spool
-from daemon.core.errors import TransientError
 from daemon.core.events import RunEnded
 from daemon.core.model import RunOutcome, Trigger
-from daemon.core.reasons import Reason
 from daemon.service import pause
-from daemon.service.metrics import Metrics, Vitals
+from daemon.service.gauges import Vitals
+from daemon.service.metrics import Metrics
 from daemon.service.nights import PAUSE_LOOK_S, until_a_look
-from daemon.service.open_findings import OpenFindings
 from daemon.service.pause import Pause
 from daemon.service.slots import Slots
+from tests.unit.builders import table_policy
 from tests.unit.test_shell import REPORT
 
 NOW = datetime(2026, 2, 28, 5, 30, tzinfo=UTC)
@@ -174,94 +171,26 @@ def test_the_end_of_a_pause_is_not_slept_through() -> None:
     assert until_a_look(held(NOW + timedelta(days=2)), NOW) == PAUSE_LOOK_S
 
 
-# --- what is open, as the daemon knows it
-
-
-class Ledger:
-    """Answers the question for open findings, or fails."""
-
-    def __init__(self) -> None:
-        self.answer: Mapping[str, int] | None = {}
-        self.asked = 0
-        self.told: list[bool] = []
-
-    async def ask(self, tables: Iterable[str]) -> Mapping[str, int]:
-        self.asked += 1
-        await asyncio.sleep(0)
-        if self.answer is None:
-            raise TransientError("away", reason=Reason.LEDGER_DOWN)
-        return self.answer
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def test_open_findings_are_nought_at_first_and_asked_for_behind_the_scrape(logs: list[EventDict]) -> None:
-    ledger = Ledger()
-    found = OpenFindings(lambda: ["a", "b"], ledger.ask, ledger.told.append, refresh_s=0)
-    assert found.days() == {"a": 0, "b": 0}
-    await settle()
-    assert ledger.asked == 0  # the start asks, not a scrape before it
-    ledger.answer = {"a": 2, "gone": 1}
-    found.refresh()
-    found.refresh()
-    assert found.days() == {"a": 0, "b": 0}
-    await settle()
-    assert ledger.asked == 1
-    ledger.answer = None
-    assert found.days() == {"a": 2, "b": 0}
-    await settle()
-    assert found.days() == {"a": 2, "b": 0}  # what is not known anew stays
-    await settle()
-    assert ledger.told == [True, False, False]
-    assert [line["event"] for line in logs] == ["findings_not_read"]
-    ledger.answer = {"b": 1}
-    found.days()
-    await settle()
-    assert found.days() == {"a": 0, "b": 1}
-    await found.close()
-
-
-async def test_a_scrape_soon_after_the_last_answer_asks_nobody() -> None:
-    ledger = Ledger()
-    found = OpenFindings(lambda: ["a"], ledger.ask, ledger.told.append)
-    found.refresh()
-    await settle()
-    for _ in range(3):
-        found.days()
-        await settle()
-    assert ledger.asked == 1
-    await found.close()
-
-
 # --- what Prometheus sees
 
 
-def test_pause_and_findings_are_in_the_metrics_from_the_first_scrape() -> None:
+def test_a_pause_is_in_the_metrics_from_the_first_scrape() -> None:
     now: list[Pause | None] = [None]
-    metrics = Metrics(lambda: Vitals(open_findings={"cold.a": 0, "cold.b": 2}, pause=now[0]))
-    assert operators(metrics) == [0, 2, 0, 0]
+    metrics = Metrics(lambda: Vitals(pause=now[0]))
+    assert paused(metrics) == [0, 0]
     now[0] = held(None)
-    assert operators(metrics) == [0, 2, 1, 0]
+    assert paused(metrics) == [1, 0]
     now[0] = held(NOW)
-    assert operators(metrics) == [0, 2, 1, NOW.timestamp()]
+    assert paused(metrics) == [1, NOW.timestamp()]
 
 
-def operators(metrics: Metrics) -> list[float]:
+def paused(metrics: Metrics) -> list[float]:
     lines = dict(line.rsplit(" ", 1) for line in metrics.exposition().decode().splitlines() if line[0] != "#")
-    names = (
-        'open_findings{table="cold.a"}',
-        'open_findings{table="cold.b"}',
-        "paused",
-        "paused_until_timestamp_seconds",
-    )
-    return [float(lines[f"icekeeper_{name}"]) for name in names]
+    return [float(lines[f"icekeeper_{name}"]) for name in ("paused", "paused_until_timestamp_seconds")]
 
 
 def test_a_missed_slot_is_counted_and_takes_nothing_away_that_is_known_of_tables() -> None:
-    metrics = Metrics()
+    metrics = Metrics(lambda: Vitals(policies=(table_policy(REPORT.tasks[0].table),)))
     metrics.observe(RunEnded(REPORT))
     before = metrics.exposition().decode()
     metrics.observe(RunEnded(replace(REPORT, outcome=RunOutcome.MISSED, tasks=(), audits=())))

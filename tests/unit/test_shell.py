@@ -29,10 +29,12 @@ from daemon.core.model import (
 )
 from daemon.core.reasons import Reason
 from daemon.service import console
+from daemon.service.gauges import Vitals
 from daemon.service.lock import RunLockHeld, run_lock
-from daemon.service.metrics import Metrics, Vitals
+from daemon.service.metrics import Metrics
 from daemon.service.reports import report_document
 from daemon.settings.model import Schedule
+from tests.unit.builders import table_policy
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 TABLE = "cold.bronze_trades_coinbase"
@@ -99,15 +101,21 @@ def test_every_series_without_a_table_is_there_from_the_first_scrape() -> None:
 
 
 def test_the_gauges_are_what_the_last_report_says_and_the_counters_count() -> None:
-    metrics = Metrics()
+    metrics = Metrics(lambda: Vitals(policies=(table_policy(TABLE),)))
     metrics.observe(RunStarted(OPENING))
-    assert samples(metrics)["icekeeper_run_in_progress"] == 1
+    begun = samples(metrics)
+    assert begun["icekeeper_run_in_progress"] == 1
+    assert begun["icekeeper_run_in_progress_start_timestamp_seconds"] == SLOT.timestamp()
     for result in REPORT.tasks:
         metrics.observe(TaskEnded(result))
     metrics.observe(RunEnded(REPORT))
     seen = samples(metrics)
     assert seen["icekeeper_run_in_progress"] == 0
+    assert seen["icekeeper_run_in_progress_start_timestamp_seconds"] == 0
     assert seen['icekeeper_runs_total{outcome="failed"}'] == 1
+    expired = f'icekeeper_last_task_info{{outcome="failed",reason="storage_down",stage="expire",table="{TABLE}"}}'
+    assert seen[expired] == 1
+    assert seen["icekeeper_last_run_failure_open"] == 1
     assert seen['icekeeper_tasks_total{outcome="failed",reason="storage_down",stage="expire"}'] == 1
     assert seen['icekeeper_task_duration_seconds_count{stage="compact"}'] == 1
     assert seen[f'icekeeper_table_data_files{{table="{TABLE}"}}'] == 1

@@ -1,0 +1,132 @@
+"""What a scrape shows of the last nights: before anything is known, from the ledger, and after a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from daemon.core.events import RunEnded, RunStarted
+from daemon.core.model import AuditStatus, RunOutcome, Stage, Trigger
+from daemon.core.past import Past, past_of
+from daemon.core.reasons import Reason
+from daemon.service.gauges import Vitals
+from daemon.service.metrics import Metrics
+from tests.unit.builders import DAY, HOUR, table_policy
+from tests.unit.test_shell import OPENING, REPORT, SLOT, TABLE, samples
+
+OTHER, UNAUDITED = "cold.other", "cold.unaudited"
+POLICIES = (table_policy(TABLE), table_policy(OTHER), table_policy(UNAUDITED, audit=None))
+SUCCESS = replace(REPORT, outcome=RunOutcome.SUCCESS)
+OPEN = {(TABLE, AuditStatus.MISSING_DATA): 2}
+
+
+def shown(past: Past | None = None, **vitals: Any) -> Metrics:
+    """The metrics of a daemon with these tables, which was told a past."""
+    metrics = Metrics(lambda: Vitals(policies=POLICIES, **vitals))
+    if past is not None:
+        metrics.learn(past, {})
+    return metrics
+
+
+def test_every_enabled_table_has_its_series_before_anything_is_known() -> None:
+    seen = samples(shown())
+    for policy in POLICIES:
+        table = policy.name
+        assert seen[f'icekeeper_table_consecutive_failed_nights{{table="{table}"}}'] == 0
+        assert seen[f'icekeeper_table_consecutive_held_nights{{table="{table}"}}'] == 0
+        for status in ("missing_data", "error"):
+            assert seen[f'icekeeper_open_findings{{status="{status}",table="{table}"}}'] == 0
+        for stage in Stage:
+            series = f'icekeeper_last_task_info{{outcome="",reason="",stage="{stage}",table="{table}"}}'
+            assert seen.get(series) == (None if (stage, policy.audit) == (Stage.AUDIT, None) else 1)
+        for status in AuditStatus:
+            series = f'icekeeper_audit_status{{status="{status}",table="{table}"}}'
+            assert seen.get(series) == (0 if policy.audit is not None else None)
+    assert not [name for name in seen if name.startswith(("icekeeper_table_data_files", "icekeeper_audit_rows"))]
+
+
+def test_every_reason_has_its_advice() -> None:
+    seen = samples(shown())
+    for reason in Reason:
+        assert seen[f'icekeeper_reason_info{{advice="{reason.advice}",reason="{reason}"}}'] == 1
+
+
+def test_slots_that_wait_are_shown_by_their_oldest() -> None:
+    assert samples(shown())["icekeeper_oldest_open_slot_timestamp_seconds"] == 0
+    seen = samples(shown(open_slots={SLOT + DAY, SLOT}, max_duration=timedelta(hours=4)))
+    assert seen["icekeeper_open_slots"] == 2
+    assert seen["icekeeper_oldest_open_slot_timestamp_seconds"] == SLOT.timestamp()
+    assert seen["icekeeper_run_max_duration_seconds"] == 4 * 3600
+
+
+def test_what_the_ledger_knows_is_shown_as_if_it_had_been_seen_but_for_the_counters() -> None:
+    live, seeded = shown(), shown(past_of(REPORT, night=True))
+    live.observe(RunEnded(REPORT))
+    live.learn(past_of(REPORT, night=True), {})
+    changed = {name for name, value in samples(live).items() if samples(seeded).get(name) != value}
+    assert changed == {'icekeeper_runs_total{outcome="failed"}'}
+    assert samples(seeded)["icekeeper_last_run_end_timestamp_seconds"] == REPORT.finished_at.timestamp()
+
+
+def test_what_was_seen_here_is_not_overwritten_by_something_older() -> None:
+    metrics = shown()
+    metrics.observe(RunEnded(REPORT))
+    before = samples(metrics)
+    yesterday = replace(SUCCESS, run_id=UUID(int=9), started_at=SLOT - DAY, finished_at=SLOT - DAY + HOUR, audits=())
+    older = tuple(replace(task, started_at=SLOT - DAY, after=task.before) for task in REPORT.tasks)
+    metrics.learn(past_of(replace(yesterday, tasks=older), night=True), {})
+    after = samples(metrics)
+    assert after["icekeeper_last_success_timestamp_seconds"] == (SLOT - DAY + HOUR).timestamp()
+    changed = {name for name, value in after.items() if before.get(name) != value}
+    assert changed == {"icekeeper_last_success_timestamp_seconds"}
+
+
+def test_an_operators_run_is_the_last_run_if_it_went_through_everything() -> None:
+    def run_of(tables: tuple[str, ...]) -> float:
+        metrics = shown()
+        metrics.observe(RunStarted(replace(OPENING, trigger=Trigger.MANUAL, tables=tables)))
+        metrics.observe(RunEnded(replace(SUCCESS, trigger=Trigger.MANUAL)))
+        assert samples(metrics)['icekeeper_runs_total{outcome="success"}'] == 1
+        return samples(metrics)["icekeeper_last_success_timestamp_seconds"]
+
+    assert run_of((TABLE,)) == 0
+    assert run_of(tuple(policy.name for policy in POLICIES)) == REPORT.finished_at.timestamp()
+
+
+def test_a_failure_is_open_until_the_ledger_has_it_and_nothing_of_it_is_open() -> None:
+    def still_open() -> float:
+        return samples(metrics)["icekeeper_last_run_failure_open"]
+
+    metrics = shown()
+    metrics.observe(RunEnded(REPORT))
+    metrics.learn(Past(), {})  # PostgreSQL has not got it yet: that nothing is open there says nothing
+    assert still_open() == 1
+    metrics.learn(past_of(REPORT, night=True), OPEN)
+    assert still_open() == 1
+    assert samples(metrics)[f'icekeeper_open_findings{{status="missing_data",table="{TABLE}"}}'] == 2
+    metrics.learn(past_of(REPORT, night=True), {})
+    assert still_open() == 0
+    assert samples(metrics)['icekeeper_last_run_outcome{outcome="failed"}'] == 1
+
+
+def test_a_table_that_is_enabled_no_longer_is_not_shown_any_more() -> None:
+    policies = list(POLICIES)
+    metrics = Metrics(lambda: Vitals(policies=tuple(policies)))
+    metrics.observe(RunEnded(REPORT))
+    metrics.learn(past_of(REPORT, night=True), OPEN)
+    assert [name for name in samples(metrics) if TABLE in name]
+    policies.pop(0)
+    assert not [name for name in samples(metrics) if TABLE in name]
+
+
+def test_an_audit_that_could_not_count_has_a_verdict_and_no_rows() -> None:
+    later: datetime = REPORT.audits[0].run_timestamp + HOUR
+    error = replace(REPORT.audits[0], status=AuditStatus.ERROR, ch_row_count=None, run_timestamp=later)
+    metrics = shown()
+    for report in (REPORT, replace(REPORT, run_id=UUID(int=2), audits=(error,))):
+        metrics.observe(RunEnded(report))
+    seen = samples(metrics)
+    assert seen[f'icekeeper_audit_status{{status="error",table="{TABLE}"}}'] == 1
+    assert f'icekeeper_audit_delta_rows{{table="{TABLE}"}}' not in seen

@@ -1,0 +1,227 @@
+"""What the last nights add up to: which runs answer for one, what is joined of two pasts, what comes in a row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
+from daemon.core.past import (
+    MOST_NIGHTS,
+    MOST_TASKS,
+    Past,
+    failed_nights,
+    failure_is_open,
+    held_nights,
+    is_night,
+    partial_nights,
+    past_of,
+)
+from daemon.core.reasons import Reason
+from tests.unit.builders import DAY, HOUR, SLOT, health, result
+from tests.unit.test_shell import AUDIT
+
+A, B = "cold.a", "cold.b"
+SUCCESS, PARTIAL, FAILED = RunOutcome.SUCCESS, RunOutcome.PARTIAL, RunOutcome.FAILED
+COMPACTED, NOT_COMPACTED = result(TaskOutcome.DONE), result(TaskOutcome.FAILED, reason=Reason.DEADLINE)
+HELD = result(TaskOutcome.HELD, Stage.EXPIRE, reason=Reason.AUDIT_HOLD)
+
+
+def run(
+    day: int,
+    outcome: RunOutcome = SUCCESS,
+    *tasks: StageResult,
+    after: timedelta = timedelta(0),
+    night: bool = True,
+    audits: dict[str, AuditStatus] | None = None,
+) -> Past:
+    """What a run leaves that answers for the slot so many days on, and begins so long after it."""
+    at = SLOT + day * DAY + after
+    rows = [
+        replace(
+            AUDIT,
+            slot=at,
+            iceberg_table=table,
+            status=status,
+            run_timestamp=at + HOUR,
+            window_start=(at - DAY).replace(hour=0),
+            window_end=at.replace(hour=0),
+        )
+        for table, status in (audits or {}).items()
+    ]
+    report = RunReport(
+        run_id=uuid4(),
+        slot=SLOT + day * DAY,
+        trigger=Trigger.SCHEDULE,
+        outcome=outcome,
+        started_at=at,
+        finished_at=at + HOUR,
+        settings_hash="",
+        tasks=tuple(replace(task, started_at=at) for task in tasks),
+        audits=tuple(rows),
+    )
+    return past_of(report, night=night)
+
+
+def together(*pasts: Past) -> Past:
+    past = Past()
+    for one in pasts:
+        past = one.joined(past)
+    return past
+
+
+# --- which runs answer for a night
+
+
+@pytest.mark.parametrize(
+    ("trigger", "stages", "tables", "answers"),
+    [
+        (Trigger.SCHEDULE, (), (), True),  # a slot that was closed without a run says no stages
+        (Trigger.RESUME, tuple(Stage), (A,), True),
+        (Trigger.MANUAL, tuple(Stage), (A, B), True),
+        (Trigger.MANUAL, tuple(Stage), (A,), False),
+        (Trigger.MANUAL, (Stage.AUDIT,), (A, B), False),
+    ],
+)
+def test_an_operators_run_answers_for_a_night_if_it_goes_through_all_of_it(
+    trigger: Trigger, stages: tuple[Stage, ...], tables: tuple[str, ...], answers: bool
+) -> None:
+    assert is_night(trigger, stages, tables, (A, B)) is answers
+
+
+def test_a_run_that_answers_for_no_night_tells_of_its_tables_all_the_same() -> None:
+    past = run(0, SUCCESS, replace(COMPACTED, after=health(3)), night=False, audits={A: AuditStatus.OK})
+    assert (past.nights, past.last_success) == ((), None)
+    assert past.healths[A].health == health(3)
+    assert past.audits[A].status is AuditStatus.OK
+
+
+# --- two pasts
+
+
+def test_of_two_pasts_the_newer_state_counts_whichever_comes_first() -> None:
+    old = run(0, SUCCESS, replace(COMPACTED, after=health(9)), audits={A: AuditStatus.OK})
+    new = run(1, FAILED, replace(COMPACTED, after=health(3)), audits={A: AuditStatus.MISSING_DATA})
+    for past in (old.joined(new), new.joined(old), new.joined(old).joined(old)):
+        assert past.nights == (*new.nights, *old.nights)
+        assert past.healths[A].health == health(3)
+        assert past.audits[A].status is AuditStatus.MISSING_DATA
+        assert past.last_success == SLOT + HOUR
+        assert len(past.tasks) == 2
+
+
+def test_an_audit_of_an_older_day_takes_no_newer_ones_place_and_one_counted_again_does() -> None:
+    last = run(1, audits={A: AuditStatus.MISSING_DATA})
+    assert together(last, run(0, after=2 * DAY, audits={A: AuditStatus.OK})).audits[A].status is AuditStatus.OK
+    older = run(0, audits={A: AuditStatus.OK})
+    assert together(last, older).audits[A].status is AuditStatus.MISSING_DATA
+    again = run(1, after=HOUR, audits={A: AuditStatus.OK})
+    assert together(last, again).audits[A].status is AuditStatus.OK
+
+
+def test_an_operators_window_is_no_days_audit() -> None:
+    hours = replace(AUDIT, window_start=AUDIT.window_end - 6 * HOUR)
+    report = RunReport(UUID(int=1), SLOT, Trigger.MANUAL, SUCCESS, SLOT, SLOT, "", (), (hours,))
+    assert past_of(report, night=False).audits == {}
+
+
+def test_the_past_is_bounded() -> None:
+    past = together(*(run(day, SUCCESS, *[COMPACTED, HELD] * 1) for day in range(2 * MOST_TASKS)))
+    assert len(past.nights) == MOST_NIGHTS
+    assert len(past.tasks) == MOST_TASKS
+    assert past.nights[0].slot == SLOT + (2 * MOST_TASKS - 1) * DAY
+
+
+# --- nights in a row
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "row"),
+    [
+        ([], 0),
+        ([SUCCESS], 0),
+        ([PARTIAL], 1),
+        ([PARTIAL, SUCCESS], 0),
+        ([SUCCESS, PARTIAL, PARTIAL], 2),
+        ([PARTIAL, FAILED, PARTIAL], 1),
+        ([PARTIAL, PARTIAL, RunOutcome.INTERRUPTED], 2),
+    ],
+)
+def test_partial_nights_in_a_row(outcomes: list[RunOutcome], row: int) -> None:
+    assert partial_nights(together(*(run(day, outcome) for day, outcome in enumerate(outcomes)))) == row
+
+
+def test_what_runs_later_for_the_same_night_takes_the_place_of_what_ran_before() -> None:
+    nights = [run(0, PARTIAL, NOT_COMPACTED), run(1, PARTIAL, NOT_COMPACTED)]
+    past = together(*nights)
+    assert (partial_nights(past), failed_nights(past, A)) == (2, 2)
+    repaired = together(*nights, run(1, SUCCESS, COMPACTED, after=HOUR))
+    assert (partial_nights(repaired), failed_nights(repaired, A)) == (0, 0)
+
+
+def test_a_table_fails_night_after_night_whichever_task_does() -> None:
+    not_expired = result(TaskOutcome.FAILED, Stage.EXPIRE, reason=Reason.STORAGE_DOWN)
+    past = together(
+        run(0, PARTIAL, COMPACTED),
+        run(1, PARTIAL, NOT_COMPACTED),
+        run(2, PARTIAL, COMPACTED, not_expired),
+        run(3, PARTIAL, NOT_COMPACTED, result(TaskOutcome.DONE, table=B)),
+    )
+    assert (failed_nights(past, A), failed_nights(past, B), failed_nights(past, "cold.c")) == (3, 0, 0)
+
+
+def test_a_task_that_was_stopped_in_the_middle_says_nothing() -> None:
+    stopped = result(TaskOutcome.FAILED, reason=Reason.CANCELLED)
+    past = together(run(0, PARTIAL, NOT_COMPACTED), run(1, RunOutcome.CANCELLED, stopped))
+    assert failed_nights(past, A) == 1
+    assert past.last_tasks()[Stage.COMPACT, A].reason is Reason.DEADLINE
+
+
+def test_an_expiry_that_is_held_is_counted_unless_the_night_only_observes() -> None:
+    observing = replace(HELD, reason=Reason.OBSERVING)
+    past = together(run(0, SUCCESS, observing), run(1, SUCCESS, HELD, NOT_COMPACTED), run(2, SUCCESS, HELD, COMPACTED))
+    assert held_nights(past, A) == 2
+    assert held_nights(together(past, run(3, SUCCESS, observing)), A) == 0
+
+
+# --- whether a failure is still somebody's business
+
+
+def ids(past: Past) -> set[UUID]:
+    return {night.run_id for night in past.nights}
+
+
+def test_a_failure_that_audits_found_is_open_until_nothing_of_it_is() -> None:
+    past = run(0, FAILED, audits={A: AuditStatus.MISSING_DATA, B: AuditStatus.OK})
+    assert failure_is_open(past, ids(past), {A})
+    assert not failure_is_open(past, ids(past), {B})  # of another night
+    assert not failure_is_open(past, ids(past), set())
+
+
+def test_as_long_as_the_ledger_has_not_got_the_run_nothing_is_settled() -> None:
+    past = run(0, FAILED, audits={A: AuditStatus.ERROR})
+    assert failure_is_open(past, set(), set())
+
+
+def test_a_failure_without_a_finding_can_not_be_acknowledged() -> None:
+    past = run(0, FAILED)
+    assert failure_is_open(past, ids(past), set())
+    assert not failure_is_open(together(past, run(1)), set(), {A})
+    assert not failure_is_open(Past(), set(), {A})
+
+
+def test_a_resumed_run_answers_for_what_the_run_before_it_found() -> None:
+    first = run(0, RunOutcome.INTERRUPTED, audits={A: AuditStatus.MISSING_DATA, B: AuditStatus.ERROR})
+    past = together(first, run(0, FAILED, after=HOUR, audits={B: AuditStatus.OK}))
+    assert failure_is_open(past, ids(past), {A})
+    assert not failure_is_open(past, ids(past), {B})
+
+
+def test_two_days_of_a_zone_are_one_night_in_utc() -> None:
+    berlin = datetime.fromisoformat("2026-02-18T00:30+01:00")
+    late = run(0, PARTIAL)
+    early = replace(late, nights=(replace(late.nights[0], run_id=uuid4(), slot=berlin),))
+    assert partial_nights(together(early, run(-1, PARTIAL, after=timedelta(minutes=5)))) == 1
