@@ -18,7 +18,7 @@ from daemon.core.reasons import Reason
 
 # How much of the past is kept: what nights in a row add up to ends here.
 MOST_NIGHTS = 30
-MOST_TASKS = 100  # of each table
+MOST_TASKS = 45  # of each table: those of 15 nights
 
 # What somebody has to repair or acknowledge. A warning lies within what the settings tolerate.
 FINDINGS = frozenset({AuditStatus.MISSING_DATA, AuditStatus.ERROR})

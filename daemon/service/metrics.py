@@ -14,7 +14,7 @@ from daemon.core.reasons import Reason
 from daemon.service.gauges import Gauges, Known, Vitals
 
 # Else every counter has a second series, with the process's start in it.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # no annotations
 
 # From a task that reads metadata to one that uses its whole timeout.
 _TASK_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200)
