@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tests.debian import apt_get
+
 ROOT = Path(__file__).parents[2]
 # `make clean` empties it.
 CACHE = ROOT / ".cache" / "packaging"
@@ -26,13 +28,7 @@ def install(*packages: str) -> None:
     wanted = f"the packaging tests need the Debian packages {' '.join(missing)}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise RuntimeError(f"{wanted}: run them as root on Debian, or install these first")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing]
-    # A machine that never asked has no package lists, one that asked long ago has outdated ones.
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
-        subprocess.run(["apt-get", "update", "--quiet"], capture_output=True, env=environment, check=False)
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = apt_get("install", "--yes", "--no-install-recommends", *missing)
     if done.returncode != 0:
         raise RuntimeError(f"{wanted}, and apt-get could not install them:\n{done.stderr[-2000:]}")
 
