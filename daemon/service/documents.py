@@ -210,6 +210,17 @@ class RunUnderWay(Document):
     tasks: tuple[TaskProgress, ...]
 
 
+class LastNight(Document):
+    """The last run that answered for a night."""
+
+    run_id: UUID
+    slot: datetime
+    outcome: str
+    started_at: datetime
+    finished_at: datetime
+    duration_s: float
+
+
 class Pause(Document):
     by: str
     host: str
@@ -240,10 +251,21 @@ class Status(Document):
     next_slot: datetime | None
     pause: Pause | None
     run: RunUnderWay | None
-    last_run: RunHead | None = Field(description="The last run that answered for a slot, as far as is known.")
+    last_run: LastNight | None = Field(description="null: none is known")
     parts: dict[str, str] = Field(examples=[{"engine": "up", "ledger": "up"}])
     open_findings: dict[str, int] = Field(description="By table: days that lack rows or could not be counted.")
     spool_records: int = Field(description="Records that PostgreSQL does not have yet.")
+
+
+class LastAudit(Document):
+    """What was counted of a table's newest audited day; both counts are null where one could not be had."""
+
+    run_timestamp: datetime
+    window_start: datetime
+    ch_row_count: int | None
+    iceberg_row_count: int | None
+    delta: int | None
+    status: str
 
 
 class TableSummary(Document):
@@ -253,7 +275,7 @@ class TableSummary(Document):
     source: str | None
     layer: str
     health: Health | None
-    audit: Audit | None
+    audit: LastAudit | None
     open_findings: int
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -13,13 +12,14 @@ from daemon.core.events import Event
 from daemon.core.history import ConfigLoad
 from daemon.ports import Clock
 from daemon.service.configuration import Configuration
+from daemon.service.gauges import Vitals
 from daemon.service.http import HttpServer
 from daemon.service.http.access import Access
 from daemon.service.http.api import Api
 from daemon.service.http.events import EventStream
 from daemon.service.http.server import Address
 from daemon.service.live import Live
-from daemon.service.metrics import Metrics, Vitals
+from daemon.service.metrics import Metrics
 from daemon.service.orders import Orders
 from daemon.service.overview import Overview
 from daemon.service.pages import Pages
@@ -36,7 +36,6 @@ class Front:
         *,
         vitals: Callable[[], Vitals],
         parts: Callable[[], Mapping[str, str]],
-        open_slots: Callable[[], Iterable[datetime]],
         readiness: Callable[[], Awaitable[Mapping[str, Any]]],
         reload: Callable[[], Awaitable[ConfigLoad]],
         clock: Clock,
@@ -45,7 +44,7 @@ class Front:
         self._reload = reload
         self._clock = clock
         self._live = Live(clock)
-        self._overview = Overview(configuration, metrics, self._live, vitals, parts, open_slots, clock)
+        self._overview = Overview(configuration, metrics, self._live, vitals, parts, clock)
         self._events = EventStream()
         self._access = Access(self._token, self._listens_at, self._url, time.monotonic)
         self._server = HttpServer(metrics.exposition, readiness, self._add_routes, self._access)

@@ -110,6 +110,11 @@ class Metrics:
         self._open_days = open_days
         self._know()
 
+    @property
+    def known(self) -> Known:
+        """What is known of the last nights, seen here or told by the ledger."""
+        return self._known
+
     def exposition(self) -> bytes:
         """The text that is scraped."""
         return generate_latest(self.registry)

@@ -18,20 +18,21 @@ from daemon import __version__
 from daemon.adapters.history import LogFilter, RunFilter
 from daemon.core.errors import IcekeeperError
 from daemon.core.events import Event, RunStarted
-from daemon.core.model import AuditResult, RunReport, Stage, TableHealth
+from daemon.core.model import RunReport, Stage
+from daemon.core.past import PastAudit, PastNight
 from daemon.core.reasons import Reason
 from daemon.ports import Clock
 from daemon.service import documents
 from daemon.service.configuration import Configuration
+from daemon.service.gauges import Vitals
 from daemon.service.live import Live, RunUnderWay, Typical
 from daemon.service.logs import run_log_path
-from daemon.service.metrics import Metrics, Vitals
+from daemon.service.metrics import Metrics
 from daemon.service.reports import plain
-from daemon.service.troubles import Seen, state, troubles
+from daemon.service.troubles import Seen, open_days, state, troubles
 from daemon.settings.shown import shown
 
-# How far back the last answered slot is looked for, and what a task usually takes.
-_LAST_SLOT = timedelta(days=40)
+# How far back it is looked what a task usually takes.
 _TYPICAL = timedelta(days=30)
 # How long a question may take that is only there to say more.
 _ASIDE_S = 3.0
@@ -54,7 +55,6 @@ class Overview:
         live: Live,
         vitals: Callable[[], Vitals],
         parts: Callable[[], Mapping[str, str]],
-        open_slots: Callable[[], Iterable[datetime]],
         clock: Clock,
     ) -> None:
         self._configuration = configuration
@@ -62,7 +62,6 @@ class Overview:
         self._live = live
         self._vitals = vitals
         self._parts = parts
-        self._open_slots = open_slots
         self._clock = clock
         self._typical: Typical = {}
         self._asking: set[asyncio.Task[None]] = set()
@@ -83,19 +82,11 @@ class Overview:
 
     # --- now
 
-    async def status(self) -> documents.Status:
-        """In one glance. Without PostgreSQL it says what this process knows."""
+    def status(self) -> documents.Status:
+        """In one glance: what this process knows, without asking anybody."""
         vitals, parts, now = self._vitals(), dict(self._parts()), self._clock()
-        last = await self._last_run()
-        seen = Seen(
-            vitals=vitals,
-            parts=parts,
-            last_outcome=last.outcome if last is not None else None,
-            last_slot=last.slot if last is not None else None,
-            open_slots=tuple(self._open_slots()),
-            running=self._live.run is not None,
-        )
-        found = troubles(seen, now)
+        known = self._metrics.known
+        found = troubles(Seen(vitals, known, parts, running=self._live.run is not None), now)
         settings = self._configuration.settings
         return documents.Status(
             state=state(found),
@@ -109,9 +100,9 @@ class Overview:
             next_slot=vitals.next_slot,
             pause=documents.Pause.model_validate(vitals.pause) if vitals.pause is not None else None,
             run=self._under_way(now),
-            last_run=last,
+            last_run=_last_night(known.past.nights[0]) if known.past.nights else None,
             parts=parts,
-            open_findings=dict(vitals.open_findings),
+            open_findings={name: open_days(known, name) for name in self._names()},
             spool_records=vitals.spool.records,
         )
 
@@ -132,19 +123,6 @@ class Overview:
             tasks=tuple(_task_progress(run, stage, table, self._typical, now) for stage, table in run.work),
         )
 
-    async def _last_run(self) -> documents.RunHead | None:
-        here = self._live.last
-        try:
-            async with asyncio.timeout(_ASIDE_S):
-                nights = await self._configuration.services.history.nights(self._clock() - _LAST_SLOT)
-                closed = next((night for night in nights if night["outcome"] is not None), None)
-                if closed is not None and (here is None or closed["started_at"] >= here.started_at):
-                    row = await self._configuration.services.history.run(closed["run_id"])
-                    return documents.RunHead.model_validate(row) if row is not None else None
-        except (IcekeeperError, TimeoutError):
-            pass  # the status says itself that PostgreSQL is away
-        return documents.RunHead(**_head(here)) if here is not None else None
-
     def tables(self) -> documents.Tables:
         """The configured tables as they were last seen."""
         return documents.Tables(items=tuple(self._summary(name) for name in self._names()))
@@ -161,14 +139,15 @@ class Overview:
         policy = next((one for one in self._configuration.settings.policies() if one.name == name), None)
         if policy is None:
             raise NotFoundError(f"no enabled table has the name {name}")
-        health, audit = self._metrics.healths.get(name), self._metrics.audits.get(name)
+        known = self._metrics.known
+        seen, audit = known.past.healths.get(name), known.past.audits.get(name)
         return documents.TableSummary(
             name=name,
             source=policy.source,
             layer=policy.layer,
-            health=_health(health),
-            audit=_audit(audit) if audit is not None else None,
-            open_findings=self._vitals().open_findings.get(name, 0),
+            health=documents.Health.model_validate(seen.health) if seen is not None else None,
+            audit=_last_audit(audit) if audit is not None else None,
+            open_findings=open_days(known, name),
         )
 
     # --- the past
@@ -182,25 +161,36 @@ class Overview:
 
     async def run(self, run_id: UUID) -> documents.Run:
         """A run with all it did: of this process as it knows it, of others as the ledger does."""
-        if (known := self._known_here(run_id)) is not None:
-            return known
-        services = self._configuration.services
-        row = await services.history.run(run_id)
+        if (under_way := self._under_way_here(run_id)) is not None:
+            return under_way
+        services, last = self._configuration.services, self._last_here(run_id)
+        try:
+            row = await services.history.run(run_id)
+            acks = await services.findings.acks_of_run(run_id) if row is not None else {}
+        except IcekeeperError:
+            if last is not None:
+                return last
+            raise
+        # Its end may still be on its way to the ledger, which knows more once it is there.
+        if last is not None and (row is None or row["outcome"] is None):
+            return last
         if row is None:
             raise NotFoundError(f"no run has the id {run_id}")
-        acks = await services.findings.acks_of_run(run_id)
         audits = [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in row["audits"]]
         return _run({**row, "audits": audits})
 
-    def _known_here(self, run_id: UUID) -> documents.Run | None:
-        run, last = self._live.run, self._live.last
+    def _under_way_here(self, run_id: UUID) -> documents.Run | None:
+        run = self._live.run
         if run is not None and run.opening.run_id == run_id:
             head = {**plain(run.opening), "outcome": None, "finished_at": None, "duration_s": None}
             return _run({**head, "tasks": plain(run.tasks), "audits": plain(run.audits)})
-        # Once the ledger has it, it knows more: acknowledgements, and what the opening said.
-        if last is not None and last.run_id == run_id and self._parts().get("ledger") != "up":
-            return _run({**_head(last), "tasks": plain(last.tasks), "audits": plain(last.audits)})
         return None
+
+    def _last_here(self, run_id: UUID) -> documents.Run | None:
+        last = self._live.last
+        if last is None or last.run_id != run_id:
+            return None
+        return _run({**_head(last), "tasks": plain(last.tasks), "audits": plain(last.audits)})
 
     async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> documents.LogPage:
         """Log lines of a run: of its file where this host has it, else of the ledger."""
@@ -293,12 +283,27 @@ def _run(row: Mapping[str, Any]) -> documents.Run:
     return documents.Run.model_validate({**row, "tasks": tasks, "audits": audits})
 
 
-def _health(health: TableHealth | None) -> documents.Health | None:
-    return documents.Health.model_validate(health) if health is not None else None
+def _last_night(night: PastNight) -> documents.LastNight:
+    return documents.LastNight(
+        run_id=night.run_id,
+        slot=night.slot,
+        outcome=night.outcome,
+        started_at=night.started_at,
+        finished_at=night.finished_at,
+        duration_s=(night.finished_at - night.started_at).total_seconds(),
+    )
 
 
-def _audit(audit: AuditResult) -> documents.Audit:
-    return documents.Audit.model_validate({**plain(audit), "advice": _ADVICE.get(audit.reason or "")})
+def _last_audit(audit: PastAudit) -> documents.LastAudit:
+    counted = audit.clickhouse is not None and audit.iceberg is not None
+    return documents.LastAudit(
+        run_timestamp=audit.at,
+        window_start=audit.day,
+        ch_row_count=audit.clickhouse,
+        iceberg_row_count=audit.iceberg,
+        delta=(audit.iceberg or 0) - (audit.clickhouse or 0) if counted else None,
+        status=audit.status,
+    )
 
 
 def _lines_of(path: Path, wanted: LogFilter, after: int, limit: int) -> list[documents.LogLine] | None:

@@ -114,7 +114,6 @@ class Supervisor:
             self.metrics,
             vitals=self._look,
             parts=self._parts,
-            open_slots=lambda: self._in_place().nights.slots.open,
             readiness=self._readiness,
             reload=self._reload_by_http,
             clock=clock,

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from daemon.core.model import RunOutcome
+from daemon.core.past import PastNight
 from daemon.core.reasons import Reason
-from daemon.service.metrics import Vitals
+from daemon.service.gauges import Known, Vitals
 
 # After this a slot that nobody has answered for is late.
 LATE = timedelta(hours=1)
@@ -26,13 +27,11 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known: the daemon's own numbers, its parts, and how the last slot was answered."""
+    """What the daemon knows of itself and of the last nights; `parts` are its parts, each in a word."""
 
     vitals: Vitals
+    known: Known
     parts: Mapping[str, str]
-    last_outcome: str | None
-    last_slot: datetime | None
-    open_slots: tuple[datetime, ...]
     running: bool
 
 
@@ -51,7 +50,7 @@ def state(found: tuple[Trouble, ...]) -> str:
 
 def _all(seen: Seen, now: datetime) -> Iterator[Trouble]:
     yield from _of_nights(seen, now)
-    yield from _of_findings(seen.vitals.open_findings)
+    yield from _of_findings(seen.known)
     yield from _of_parts(seen.parts)
     yield from _of_spool(seen.vitals)
     if (pause := seen.vitals.pause) is not None:
@@ -59,29 +58,38 @@ def _all(seen: Seen, now: datetime) -> Iterator[Trouble]:
 
 
 def _of_nights(seen: Seen, now: datetime) -> Iterator[Trouble]:
-    night = f"The night of {seen.last_slot:%Y-%m-%d}" if seen.last_slot is not None else "The last night"
-    if seen.last_outcome == RunOutcome.FAILED:
-        yield Trouble("error", f"{night} failed.", "Its run says which tables, and what to do about each.")
-    elif seen.last_outcome == RunOutcome.MISSED:
-        yield Trouble(
-            "error", f"{night} was missed.", "It was too old to be caught up: `icekeeper run --slot` does it."
-        )
-    elif seen.last_outcome == RunOutcome.PARTIAL:
-        yield Trouble(
-            "warning", f"{night} is partial.", "A compaction or expiry failed: the next night tries it again."
-        )
-    late = [slot for slot in seen.open_slots if now - slot >= LATE]
-    if late and not seen.running:
-        text = f"The slot {min(late):%Y-%m-%d %H:%M} UTC is due, and nobody works on it."
+    if seen.known.past.nights:
+        yield from _of_last(seen.known.past.nights[0], failure_open=seen.known.failure_open)
+    oldest = min(seen.vitals.open_slots, default=now)
+    if now - oldest >= LATE and not seen.running:
+        text = f"The slot {oldest:%Y-%m-%d %H:%M} UTC is due, and nobody works on it."
         yield Trouble("error", text, "The log says what it waits for: a pause, a command, or the lease.")
 
 
-def _of_findings(days: Mapping[str, int]) -> Iterator[Trouble]:
-    for table, number in days.items():
-        if number:
-            what = "1 day lacks rows" if number == 1 else f"{number} days lack rows"
-            advice = f"Repair it and audit it again, or say that it may stay so: `icekeeper ack {table}`."
-            yield Trouble("error", f"{table}: {what}, or could not be counted.", advice)
+def _of_last(last: PastNight, *, failure_open: bool) -> Iterator[Trouble]:
+    night = f"The night of {last.slot:%Y-%m-%d}"
+    if last.outcome is RunOutcome.FAILED and failure_open:
+        yield Trouble("error", f"{night} failed.", "Its run says which tables, and what to do about each.")
+    elif last.outcome is RunOutcome.MISSED:
+        advice = f"It was too old to be caught up: `icekeeper run --slot {last.slot:%Y-%m-%d}` does it."
+        yield Trouble("error", f"{night} was missed.", advice)
+    elif last.outcome is RunOutcome.PARTIAL:
+        yield Trouble(
+            "warning", f"{night} is partial.", "A compaction or expiry failed: the next night tries it again."
+        )
+
+
+def open_days(known: Known, table: str) -> int:
+    """On how many days rows of the table lack, or could not be counted."""
+    return sum(days for (name, _), days in known.open_days.items() if name == table)
+
+
+def _of_findings(known: Known) -> Iterator[Trouble]:
+    for table in sorted({name for name, _ in known.open_days}):
+        number = open_days(known, table)
+        what = "1 day lacks rows" if number == 1 else f"{number} days lack rows"
+        advice = f"Repair it and audit it again, or say that it may stay so: `icekeeper ack {table}`."
+        yield Trouble("error", f"{table}: {what}, or could not be counted.", advice)
 
 
 def _of_parts(parts: Mapping[str, str]) -> Iterator[Trouble]:

@@ -204,7 +204,7 @@ class Api:
         return web.json_response(self._openapi)
 
     async def _status(self, wanted: Nothing) -> Answer:
-        return await self._overview.status()
+        return self._overview.status()
 
     async def _runs(self, wanted: RunsWanted) -> Answer:
         after = parse_cursor(wanted.after) if wanted.after is not None else None

@@ -91,7 +91,7 @@ class Pages:
     # --- looking
 
     async def _home(self, request: web.Request) -> web.Response:
-        status = await self._overview.status()
+        status = self._overview.status()
         today = status.now.astimezone(UTC).date()
         try:
             nights = (await self._overview.nights(_CALENDAR_DAYS + 7)).items
@@ -123,7 +123,7 @@ class Pages:
             logs = await self._overview.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
         except IcekeeperError:  # of a run that goes on here without PostgreSQL
             logs = documents.LogPage(items=(), next=None)
-        status = await self._overview.status()
+        status = self._overview.status()
         progress = status.run if status.run is not None and status.run.run_id == run.run_id else None
         return self._shown(
             request,
