@@ -17,9 +17,12 @@ from uuid import UUID
 
 import aiosqlite
 
+from daemon.adapters.notice_box import NoticeBox
 from daemon.adapters.records import from_json, to_json
 from daemon.adapters.spool_file import SpoolFile
 from daemon.adapters.spool_opening import corrupt_files
+from daemon.adapters.spool_times import instant as _instant
+from daemon.adapters.spool_times import text as _text
 from daemon.core.errors import PermanentError
 from daemon.core.history import ConfigLoad, PastRun
 from daemon.core.model import AuditResult, RunOpening, RunOutcome, RunReport, Stage, StageResult, Trigger
@@ -137,6 +140,7 @@ class Spool:
         self._state_dir = state_dir
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
+        self.notices = NoticeBox(file)
 
     @classmethod
     async def open(cls, state_dir: Path, *, clock: Clock = _now) -> Spool:
@@ -309,6 +313,8 @@ class Spool:
         async def body(db: aiosqlite.Connection) -> int:
             runs = await _changes(db, _PRUNE, then)
             await db.execute("DELETE FROM slots WHERE outcome IS NOT NULL AND slot < ?", (then,))
+            await db.execute("DELETE FROM told WHERE run_id NOT IN (SELECT run_id FROM runs)")
+            await db.execute("DELETE FROM notices WHERE run_id NOT IN (SELECT run_id FROM runs)")
             gone = "kind = 'run' AND revision <= shipped AND id NOT IN (SELECT run_id FROM runs)"
             await db.execute(f"DELETE FROM outbox WHERE {gone}")
             shipped = "kind = 'config_load' AND revision <= shipped AND changed_at < ?"
@@ -354,15 +360,6 @@ def _past_run(rows: list[sqlite3.Row]) -> PastRun:
         audits=report.audits if report else audits,
         in_flight=None if at is None else (Stage(at), run["in_flight_table"]),
     )
-
-
-def _text(instant: datetime) -> str:
-    """As the file keeps it: all of one length, so that they sort."""
-    return instant.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)
 
 
 def _storable(text: str) -> str:

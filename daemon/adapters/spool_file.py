@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from daemon.adapters.spool_errors import WAIT_S, in_our_words
-from daemon.adapters.spool_opening import NAME, made_ready
+from daemon.adapters.spool_opening import ADDED, NAME, made_ready
 from daemon.core.errors import PermanentError
 from daemon.ports import Clock
 
@@ -116,6 +116,8 @@ async def _connected(path: Path) -> aiosqlite.Connection:
         connection.row_factory = sqlite3.Row
         # An acknowledged record outlives a power cut: the log is flushed at every commit.
         await connection.execute("PRAGMA synchronous = FULL")
+        # Writes only where a table is missing.
+        await connection.executescript(ADDED.read_text(encoding="utf-8"))
     except BaseException:
         await connection.close()
         raise

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 NAME = "spool.db"
 VERSION = 1  # of the schema, in PRAGMA user_version
 _SCHEMA = Path(__file__).with_name("spool.sql")
+# Tables that older files lack. They need no new version: an older icekeeper that comes back leaves them alone.
+ADDED = Path(__file__).with_name("spool_added.sql")
 _BESIDE = ("", "-wal", "-shm")
 
 
@@ -155,7 +157,8 @@ def _create(path: Path) -> None:
         # Readers don't wait for a writer, and a commit is one flush.
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        db.executescript(f"BEGIN;\n{_SCHEMA.read_text(encoding='utf-8')}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+        schema = "\n".join(file.read_text(encoding="utf-8") for file in (_SCHEMA, ADDED))
+        db.executescript(f"BEGIN;\n{schema}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
     _flush(new)
     new.rename(path)
     _flush(path.parent)

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 _Row = tuple[object, ...]
-_TABLES = ("runs", "tasks", "slots", "accounted", "config_loads", "outbox")
+_TABLES = ("runs", "tasks", "slots", "accounted", "config_loads", "outbox", "told", "notices")
 # What a lost row of the outbox was about is shipped once more; PostgreSQL has it once all the same.
 _QUEUE_AGAIN = """
     INSERT OR IGNORE INTO outbox (kind, id, changed_at)
@@ -63,7 +63,7 @@ def _readable(broken: Path, table: str, columns: list[str]) -> list[_Row]:
 
 
 def _until_damage(broken: Path, query: str) -> tuple[list[_Row], bool]:
-    """The rows, and whether they are all."""
+    """The rows, and whether they are all. An older file lacks tables: there are none."""
     rows: list[_Row] = []
     db = sqlite3.connect(f"{broken.absolute().as_uri()}?mode=ro", uri=True)
     db.text_factory = lambda text: text.decode("utf-8", "replace")

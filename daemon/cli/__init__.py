@@ -12,6 +12,7 @@ from daemon import __version__
 from daemon.cli.configuration import config
 from daemon.cli.doctor import doctor
 from daemon.cli.ledger import history, migrate, spool
+from daemon.cli.notify import notify
 from daemon.cli.operators import ack, pause_nights, unpause
 from daemon.cli.programs import demo, serve
 from daemon.cli.runs import audit, compact, expire, plan, run
@@ -27,7 +28,7 @@ def cli() -> None:
 
 _TABLES = (run, compact, expire, audit, plan)
 _RECORDS = (history, spool, pause_nights, unpause, ack)
-_HOUSE = (doctor, migrate, config, serve, demo)
+_HOUSE = (doctor, notify, migrate, config, serve, demo)
 for command in (*_TABLES, *_RECORDS, *_HOUSE):
     cli.add_command(command)
 

@@ -18,6 +18,7 @@ _EFFECTS = {
     "offload": "pool rebuilt",
     "http": "applied",
     "logs": "applied",
+    "notify": "applied",
     "replicas": "applied",
 }
 _NEXT_RUN = "from the next run on"

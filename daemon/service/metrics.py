@@ -12,6 +12,7 @@ from daemon.core.model import AuditStatus, RunOpening, RunOutcome, RunReport, St
 from daemon.core.past import Past, is_night, past_of
 from daemon.core.reasons import Reason
 from daemon.service.gauges import Gauges, Known, Vitals
+from daemon.service.notify import RESULTS, Result
 
 # Else every counter has a second series, with the process's start in it.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # no annotations
@@ -70,6 +71,12 @@ class Metrics:
         self.run_start = self._flag(
             "icekeeper_run_in_progress_start_timestamp_seconds", "When the run under way started; 0: there is none."
         )
+        self._notifications = Counter(
+            "icekeeper_notifications",
+            "Messages that a receiver has taken, and those that were given up.",
+            ["result"],
+            registry=self.registry,
+        )
         self.reload_successful = self._flag(
             "icekeeper_config_last_reload_successful", "1 if the last attempt to load the configuration succeeded."
         )
@@ -81,6 +88,8 @@ class Metrics:
         # Every series is there from the first scrape: a rate() over one that appears with its first 1 misses it.
         for outcome in RunOutcome:
             self._runs.labels(outcome)
+        for told in RESULTS:
+            self._notifications.labels(told)
         for stage in Stage:
             self._durations.labels(stage)
             for task_outcome, reason in _TASK_ENDS:
@@ -89,6 +98,10 @@ class Metrics:
 
     def _flag(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self.registry)
+
+    def notified(self, result: Result) -> None:
+        """A message to a receiver came to its end."""
+        self._notifications.labels(result).inc()
 
     def observe(self, event: Event) -> None:
         """Takes an event of a run."""

@@ -39,6 +39,7 @@ from daemon.service.ledger_view import LedgerView
 from daemon.service.lock import daemon_lock
 from daemon.service.metrics import Metrics
 from daemon.service.nights import Nights
+from daemon.service.notify import Teller
 from daemon.service.orders import Orders
 from daemon.service.parts import Services, spark_options, wall_clock
 from daemon.service.runs import logs_of
@@ -80,6 +81,7 @@ class _Rooms:
     nights: Nights
     control: ControlSocket
     warmth: Warmth
+    teller: Teller
 
 
 class Supervisor:
@@ -193,7 +195,8 @@ class Supervisor:
         orders = Orders(self._configuration, nights, self._standby)
         self.front.open(orders)
         control = ControlSocket(orders, self._shipped, self.front.add_api)
-        self._rooms = _Rooms(spool, shipper, nights, control, warmth)
+        teller = Teller(spool, lambda: self._configuration.settings, self._clock, self._sleep, self.metrics.notified)
+        self._rooms = _Rooms(spool, shipper, nights, control, warmth, teller)
         await self._prune(spool)
 
     async def _prune(self, spool: Spool) -> None:
@@ -210,6 +213,7 @@ class Supervisor:
         yield self._leadership.run(rooms.nights.run, rooms.nights.stop)
         yield rooms.shipper.run()
         yield rooms.warmth.run()
+        yield rooms.teller.run()
         yield self._reload_when_asked()
         yield self._heartbeat.run()
         yield self._keep_the_spool(rooms.spool)

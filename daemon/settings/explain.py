@@ -114,9 +114,16 @@ def _allowed(kind: str, error: ErrorDetails, at: KeyPath) -> str:
 
 def _shown(at: KeyPath, value: object, origins: Origins) -> str:
     """The value as its author wrote it, but no secret."""
-    if any(is_secret(str(part)) for part in at) and not str(at[-1]).endswith("_file"):
+    if _is_hidden(at):
         return HIDDEN
     written = origins.document.written.get(at) if origins.variable(at) is None else None
     text = hide_in_text(_CREDENTIALS.sub(rf"\g<1>{HIDDEN}\g<2>", str(value) if written is None else written))
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     return repr(text) if written is None and isinstance(value, str) else text
+
+
+def _is_hidden(at: KeyPath) -> bool:
+    """Whether what stands there may be a secret. A URL of `notify` is one, also where it stands in a block's place."""
+    if at[0] == "notify" and at[-1] != "url_file" and "on" not in at:
+        return True
+    return any(is_secret(str(part)) for part in at) and not str(at[-1]).endswith("_file")

@@ -14,9 +14,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from daemon.core.calendar import Calendar
 from daemon.core.policy import RunPolicy, TablePolicy
 from daemon.settings.addresses import ListenAddress, PageUrl
+from daemon.settings.notify import Notify
 from daemon.settings.systems import DEFAULT_PACKAGES, Catalog, ClickHouse, Offload, Postgres, Spark
 from daemon.settings.tables import Audit, Block, Compact, Expire, Table, completed, misfits, refuse
-from daemon.settings.values import AbsolutePath, Duration, NotYet, Size
+from daemon.settings.values import AbsolutePath, Duration, Size
 from daemon.settings.when import Cron, TimeZone, calendar_of
 
 __all__ = ["DEFAULT_PACKAGES", "Schedule", "Settings"]
@@ -111,8 +112,8 @@ class Settings(Block):
     """The HTTP server: /metrics and /livez."""
     logs: Logs = Logs()
     """The daemon's own log lines."""
-    notify: Annotated[tuple[str, ...], NotYet, Field(json_schema_extra={"maxItems": 0})] = ()
-    """Whom to tell. Not available yet."""
+    notify: tuple[Notify, ...] = ()
+    """Whom to tell of nights that failed, and that all is well again."""
     state_dir: AbsolutePath = Path("/var/lib/icekeeper")
     """Where icekeeper keeps its locks, spool, logs of runs and Spark's scratch files. A reload can't change it."""
 

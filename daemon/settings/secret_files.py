@@ -13,6 +13,8 @@ from daemon.settings.mistakes import Mistake, Origins
 _SUFFIX = "_file"
 # The keys that X_file may give, by block; of catalog.properties it may give any.
 _SECRETS = {"clickhouse": "password", "postgres": "password", "offload": "password", "http": "token"}
+# The same, of each block of a list.
+_LISTED_SECRETS = {"notify": "url"}
 _PROPERTIES = ("catalog", "properties")
 # Whoever names a larger file means another one; and /dev/zero has no end.
 _LARGEST = 64 * 1024
@@ -37,6 +39,7 @@ def with_secrets(data: dict[str, Any], origins: Origins, *, read: bool) -> tuple
             if file is not None:
                 mistakes.append(Mistake(name, f"{dotted(name)}: it has to be the path of a file"))
                 block.pop(key + _SUFFIX, None)
+                _stand_in(block, at, key)
             continue
         if block.get(key) is not None and name not in origins.variables:
             mistakes.append(Mistake(name, f"{dotted(name)}: {key} is given as well: one of the two has to go"))
@@ -46,7 +49,14 @@ def with_secrets(data: dict[str, Any], origins: Origins, *, read: bool) -> tuple
             block[key] = _secret(origins.document.path.parent / file, key) if read else HIDDEN
         except ValueError as exc:
             mistakes.append(Mistake(name, f"{dotted(name)}: {exc}"))
+            _stand_in(block, at, key)
     return data, mistakes
+
+
+def _stand_in(block: dict[str, Any], at: KeyPath, key: str) -> None:
+    """A secret that is needed and whose file is no good is not missing, too: one mistake is told once."""
+    if at[0] in _LISTED_SECRETS:
+        block.setdefault(key, HIDDEN)
 
 
 def _secret(path: Path, key: str) -> str:
@@ -66,7 +76,7 @@ def _secret(path: Path, key: str) -> str:
         raise ValueError(f"{path} is not UTF-8 text; {_WANTED}") from exc
     if not secret:
         raise ValueError(f"{path} is empty; {_WANTED}")
-    if key in _SECRETS.values() and len(secret.splitlines()) > 1:
+    if key in {*_SECRETS.values(), *_LISTED_SECRETS.values()} and len(secret.splitlines()) > 1:
         raise ValueError(f"{path} holds several lines; {_WANTED}")
     return secret
 
@@ -77,6 +87,12 @@ def _named(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], KeyPath, str]
         if isinstance(data.get(name), dict) and key + _SUFFIX in data[name]:
             data[name] = dict(data[name])
             yield data[name], (name,), key
+    for name, key in _LISTED_SECRETS.items():
+        if isinstance(data.get(name), list):
+            data[name] = [dict(block) if isinstance(block, dict) else block for block in data[name]]
+            for index, block in enumerate(data[name]):
+                if isinstance(block, dict) and key + _SUFFIX in block:
+                    yield block, (name, index), key
     catalog = data.get("catalog")
     if isinstance(catalog, dict) and isinstance(catalog.get("properties"), dict):
         properties = dict(catalog["properties"])

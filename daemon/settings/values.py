@@ -133,12 +133,6 @@ def _by_its_text(value: object) -> object:
     return str(value) if isinstance(value, float) else value
 
 
-def _not_yet(value: object) -> object:
-    if value not in (False, "false", [], ()):
-        raise ValueError("not available yet: leave it out")
-    return value
-
-
 def _as_text(value: object) -> object:
     """Spark and Iceberg take text: YAML's true and 5 are written as they would be."""
     if isinstance(value, bool):
@@ -202,5 +196,3 @@ TableName = Annotated[str, in_the_form(_table_name), pattern(_TABLE_NAME, "cold.
 CatalogName = Annotated[str, in_the_form(_catalog_name), pattern("[A-Za-z0-9_]+", "k2")]
 Coordinate = Annotated[str, in_the_form(_coordinate), pattern(_COORDINATE, "org.postgresql:postgresql:42.7.13")]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute), pattern("/.*", "/var/lib/icekeeper")]
-# A key of the contract that does nothing yet: to accept it silently would be worse than to refuse it.
-NotYet = BeforeValidator(_not_yet)

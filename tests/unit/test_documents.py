@@ -32,7 +32,7 @@ def test_the_shipped_configuration_is_complete_and_holds_the_defaults() -> None:
     settings = Settings(**document)
     assert len(settings.policies()) == 10
     for name in Settings.model_fields:
-        if name in ("catalog", "clickhouse", "postgres", "tables", "notify"):
+        if name in ("catalog", "clickhouse", "postgres", "tables"):
             continue
         assert name in document, f"{name} is not explained in config/icekeeper.yaml"
         assert getattr(settings, name) == Settings.model_fields[name].default, name

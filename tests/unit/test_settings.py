@@ -214,6 +214,7 @@ def test_text_that_looks_like_a_number_reaches_spark_and_the_catalog_as_it_was_w
         "audit: {warning_pct: 5, missing_pct: 5.0, enabled: false}",
         "compact: {target_file_size: 16GiB, retries: 0}",
         "replicas: false\nnotify: []",
+        "notify: [{url: 'json://me:secret@h:8/a'}, {url: 'https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiaj'}]",
         "compact: {}",
     ],
 )

@@ -1,0 +1,286 @@
+"""Telling people: once each, again until it is taken, given up in the end; on a real spool, with time injected."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from daemon.adapters.spool import Spool
+from daemon.core.errors import TransientError
+from daemon.core.model import RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
+from daemon.core.reasons import Reason
+from daemon.service.notify import GIVE_UP, Result, Teller, addresses
+from daemon.settings import Settings
+from tests.unit.builders import DAY, SLOT, result
+from tests.unit.test_changes import BASE
+
+A, B = "json://me:geheim@127.0.0.1:1/a", "json://127.0.0.1:1/b"
+
+
+class Post:
+    """A service that takes messages while it is up."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.taken: list[tuple[str, str, str]] = []
+        self.tried = 0
+        self.came = asyncio.Event()
+
+    def to(self, url: str) -> _Box:
+        return _Box(self, url)
+
+
+class _Box:
+    def __init__(self, post: Post, url: str) -> None:
+        self._post, self._url = post, url
+
+    async def send(self, title: str, body: str, kind: str, timeout_s: float) -> None:
+        self._post.tried += 1
+        if not self._post.up:
+            raise TransientError("500")
+        self._post.taken.append((self._url, kind, title))
+        self._post.came.set()
+
+
+class World:
+    """A spool, a clock, a service, and a teller that can be made anew as after a restart."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self.now = SLOT + timedelta(hours=1)
+        self.post = Post()
+        self.results: list[Result] = []
+        self.notify: list[dict[str, Any]] = [{"url": A}]
+        self.spool: Spool
+
+    async def restart(self) -> None:
+        await self.spool.close()
+        await self.start()
+
+    async def start(self) -> None:
+        self.spool = await Spool.open(self.state_dir, clock=lambda: self.now)
+
+    async def tell(self) -> None:
+        teller = Teller(
+            self.spool, self.settings, lambda: self.now, asyncio.sleep, self.results.append, opened=self.post.to
+        )
+        await teller.judge()
+        await teller.deliver()
+
+    def settings(self) -> Settings:
+        return Settings.model_validate({**BASE, "notify": self.notify, "http": {"url": "https://ice.example.com"}})
+
+    async def night(
+        self,
+        outcome: RunOutcome,
+        slot: datetime = SLOT,
+        trigger: Trigger = Trigger.SCHEDULE,
+        tasks: tuple[StageResult, ...] = (),
+    ) -> RunReport:
+        opening = RunOpening(uuid4(), slot, trigger, slot, "hash", tuple(Stage), ("cold.a",), "ice1")
+        await self.spool.open_run(opening)
+        report = RunReport(opening.run_id, slot, trigger, outcome, slot, self.now, "hash", tasks, ())
+        await self.spool.close_run(report)
+        return report
+
+    @property
+    def titles(self) -> list[str]:
+        return [title.removeprefix("icekeeper: ") for _, _, title in self.post.taken]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    await made.start()
+    yield made
+    await made.spool.close()
+
+
+async def test_a_failed_night_is_told_once_however_often_one_looks_and_across_restarts(world: World) -> None:
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    await world.tell()
+    await world.restart()
+    await world.tell()
+    assert world.titles == ["failed, slot 2026-02-18 02:00 UTC"]
+    assert world.results == ["delivered"]
+
+
+async def test_the_same_state_night_after_night_tells_each_and_then_the_recovery(world: World) -> None:
+    for number, outcome in enumerate([RunOutcome.PARTIAL, RunOutcome.FAILED, RunOutcome.SUCCESS, RunOutcome.SUCCESS]):
+        world.now = SLOT + number * DAY + timedelta(hours=1)
+        await world.night(outcome, SLOT + number * DAY)
+        await world.tell()
+    assert world.titles == [
+        "partial, slot 2026-02-18 02:00 UTC",
+        "failed, slot 2026-02-19 02:00 UTC",
+        "recovered, slot 2026-02-20 02:00 UTC",
+    ]
+
+
+async def test_an_interrupted_run_is_told_by_the_one_that_resumes_it(world: World) -> None:
+    first = (replace(result(TaskOutcome.FAILED, reason=Reason.STORAGE_DOWN), error="lost"),)
+    await world.night(RunOutcome.INTERRUPTED, tasks=first)
+    await world.tell()
+    assert not world.titles
+    await world.night(RunOutcome.PARTIAL, trigger=Trigger.RESUME)
+    await world.tell()
+    assert world.titles == ["partial, slot 2026-02-18 02:00 UTC"]
+
+
+async def test_what_operators_ran_by_hand_is_not_told(world: World) -> None:
+    await world.night(RunOutcome.FAILED, trigger=Trigger.MANUAL)
+    await world.tell()
+    assert not world.titles
+
+
+async def test_slots_that_were_missed_together_are_told_together(world: World) -> None:
+    for number in range(5):
+        await world.night(RunOutcome.MISSED, SLOT - number * DAY)
+    await world.tell()
+    assert world.titles == ["missed, 5 slots, the last 2026-02-18 02:00 UTC"]
+
+
+async def test_each_receiver_hears_what_it_asked_for(world: World) -> None:
+    world.notify = [{"url": A, "on": ["failed"]}, {"url": B, "on": ["recovered"]}]
+    await world.night(RunOutcome.FAILED, SLOT - DAY)
+    await world.night(RunOutcome.SUCCESS)
+    await world.tell()
+    assert [(url, kind) for url, kind, _ in world.post.taken] == [(A, "failed"), (B, "recovered")]
+
+
+async def test_a_receiver_that_is_down_is_tried_again_later_and_after_a_restart(world: World) -> None:
+    world.post.up = False
+    await world.night(RunOutcome.FAILED)
+    with capture_logs() as lines:
+        await world.tell()
+        await world.tell()  # it is not due yet
+        assert world.post.tried == 1
+        world.now += timedelta(seconds=31)
+        await world.restart()
+        await world.tell()
+    assert world.post.tried == 2
+    assert [line["event"] for line in lines] == ["notification_not_delivered"], "said once"
+    assert "geheim" not in str(lines)
+    world.post.up = True
+    world.now += timedelta(minutes=2)
+    await world.tell()
+    await world.tell()
+    assert world.titles == ["failed, slot 2026-02-18 02:00 UTC"]
+
+
+async def test_after_a_day_it_is_given_up_and_that_is_said_and_counted(world: World) -> None:
+    world.post.up = False
+    await world.night(RunOutcome.FAILED)
+    with capture_logs() as lines:
+        for _ in range(200):
+            await world.tell()
+            world.now += timedelta(minutes=10)
+    assert world.results == ["failed"]
+    assert 40 < world.post.tried < 70
+    assert [line["event"] for line in lines] == ["notification_not_delivered", "notification_given_up"]
+    assert lines[-1]["log_level"] == "error"
+
+
+async def test_a_message_for_a_receiver_that_is_configured_no_longer_is_dropped(world: World) -> None:
+    world.post.up = False
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    world.notify, world.now = [], world.now + timedelta(minutes=5)
+    await world.tell()
+    assert world.results == ["failed"]
+
+
+async def test_what_ended_while_nobody_was_configured_or_long_ago_is_not_told_later(world: World) -> None:
+    world.notify = []
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    world.notify = [{"url": A}]
+    await world.night(RunOutcome.FAILED, SLOT - DAY)
+    world.now += GIVE_UP
+    await world.tell()
+    assert not world.titles
+
+
+async def test_a_url_that_was_put_right_gets_what_waits_for_its_file(world: World, tmp_path: Path) -> None:
+    world.notify = [{"url": A, "url_file": "slack"}]
+    world.post.up = False
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    world.notify, world.post.up, world.now = [{"url": B, "url_file": "slack"}], True, world.now + timedelta(minutes=5)
+    await world.tell()
+    assert [url for url, _, _ in world.post.taken] == [B]
+    assert "geheim" not in (tmp_path / "spool.db").read_bytes().decode("latin-1")
+
+
+async def test_a_spool_from_before_there_were_messages_is_taken_as_it_is(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    report = await world.night(RunOutcome.FAILED)
+    await world.spool.close()
+    with sqlite3.connect(tmp_path / "spool.db") as db:
+        db.execute("DROP TABLE told")
+        db.execute("DROP TABLE notices")
+    db.close()
+    await world.start()
+    assert [run.run_id for run in await world.spool.slot_runs(SLOT)] == [report.run_id]
+    await world.tell()
+    assert world.titles == ["failed, slot 2026-02-18 02:00 UTC"]
+    assert not world.spool.corrupt_files()
+    await world.spool.close()
+
+
+async def test_pruning_takes_the_messages_of_its_runs_along(world: World) -> None:
+    report = await world.night(RunOutcome.FAILED)
+    await world.tell()
+    parcel = await world.spool.next_parcel()
+    assert parcel is not None
+    assert parcel.id == report.run_id
+    await world.spool.mark_shipped(parcel)
+    world.now += 31 * DAY
+    assert await world.spool.prune(world.now - 30 * DAY) == 1
+    await world.restart()
+    with sqlite3.connect(world.state_dir / "spool.db") as db:
+        assert db.execute("SELECT (SELECT count(*) FROM told), (SELECT count(*) FROM notices)").fetchone() == (0, 0)
+    db.close()
+
+
+async def test_it_goes_on_side_by_side_with_the_nights_and_survives_its_own_mistakes(world: World) -> None:
+    broken = [True]
+
+    def settings() -> Settings:
+        if broken.pop() if broken else False:
+            raise RuntimeError("a bug")
+        return world.settings()
+
+    async def soon(seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.01))
+
+    teller = Teller(world.spool, settings, lambda: world.now, soon, world.results.append, opened=world.post.to)
+    running = asyncio.create_task(teller.run())
+    await world.night(RunOutcome.FAILED)
+    async with asyncio.timeout(10):
+        await world.post.came.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert world.titles == ["failed, slot 2026-02-18 02:00 UTC"]
+
+
+def test_a_receiver_is_known_by_its_file_or_its_place_never_by_its_url() -> None:
+    notify = [
+        {"url": A},
+        {"url": B, "url_file": "/run/x", "on": ["failed"]},
+        {"url": B, "url_file": "/run/x", "on": []},
+    ]
+    found = addresses(Settings.model_validate({**BASE, "notify": notify}))
+    assert list(found) == ["notify[0]", "/run/x"]
+    assert found["/run/x"].on == {"failed"}
