@@ -72,6 +72,16 @@ class Lakehouse(Protocol):
         """Rows of each hour of the window that has any."""
 
 
+class EngineLog(Protocol):
+    """What the engine says of itself. Both are answered at once."""
+
+    def mark(self) -> int:
+        """Where its log ends now."""
+
+    def since(self, mark: int) -> str:
+        """The last lines since then, secrets hidden; empty where nothing was said."""
+
+
 class SourceCounter(Protocol):
     """The ClickHouse side."""
 

@@ -44,9 +44,13 @@ class Task:
         self.stage, self.policy, self.context = stage, policy, context
         self.progress = Progress()
         self.started_at = context.parts.clock()
+        # Where the engine's log was when this began; None for a task that never does.
+        self._log_mark: int | None = None
 
     async def run(self) -> TaskEnd:
         """Its attempts. An error becomes a `failed` result; only a cancellation gets out."""
+        if (engine_log := self.context.parts.engine_log) is not None:
+            self._log_mark = engine_log.mark()
         try:
             return self._end(await self._attempts())
         except IcekeeperError as exc:
@@ -114,5 +118,12 @@ class Task:
             before=self.progress.before,
             after=self.progress.after or self.progress.before,
             error=(error or ended.note) if failed else None,
+            engine_log=self._engine_said() if failed else None,
         )
         return TaskEnd(result, ended.audit)
+
+    def _engine_said(self) -> str | None:
+        engine_log = self.context.parts.engine_log
+        if engine_log is None or self._log_mark is None:
+            return None
+        return engine_log.since(self._log_mark) or None

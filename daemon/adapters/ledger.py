@@ -241,6 +241,7 @@ def _task_row(run_id: UUID, position: int, task: StageResult) -> tuple[Any, ...]
         _health(task.before),
         _health(task.after),
         storable(task.error),
+        storable(task.engine_log),
     )
 
 

@@ -27,6 +27,7 @@ from daemon.adapters.jars import fetched_before
 from daemon.adapters.java_errors import is_engine_gone, translate
 from daemon.adapters.java_stacks import Overdue, stacks, waited_for
 from daemon.adapters.spark_launch import connect, forget, spawn
+from daemon.adapters.spark_log import SparkLog
 from daemon.adapters.spark_options import (
     SparkOptions,
     clear_scratch,
@@ -35,7 +36,7 @@ from daemon.adapters.spark_options import (
     take_scratch,
     write_properties,
 )
-from daemon.adapters.spark_process import EXIT_OUT_OF_MEMORY, errors_since, left, not_started
+from daemon.adapters.spark_process import EXIT_OUT_OF_MEMORY, errors_in, left, not_started
 from daemon.core.errors import CredentialsExpired, IcekeeperError, TransientError
 from daemon.core.reasons import Reason
 
@@ -68,6 +69,7 @@ class SparkEngine:
 
     def __init__(self, options: SparkOptions) -> None:
         self.options = options
+        self.log = SparkLog(options.log)
         # Sessions that were lost, by why: each was rebuilt by whoever needed one next.
         self.losses: Counter[Loss] = Counter()
         self._started_at = 0.0
@@ -223,10 +225,12 @@ class SparkEngine:
             raise not_started(str(exc), options) from exc
         properties = options.scratch / "icekeeper.properties"
         conf = spark_conf(options)
-        said_before = options.log.stat().st_size if options.log.exists() else 0
+        said_before = self.log.mark()
         try:
             write_properties(conf, properties)
             self._jvm, said_at = spawn(options, properties)
+            assert self._jvm.stdout is not None  # it is a pipe
+            self.log.follow(self._jvm.stdout)
             gateway = connect(self._jvm, said_at)
             settings = SparkConf(loadDefaults=False).setAll(list(conf.items()))
             session = SparkSession(SparkContext(conf=settings, gateway=gateway))
@@ -234,7 +238,7 @@ class SparkEngine:
                 session.conf.set(key, value)
         except Exception as exc:  # whatever it was, no half-made session may stay
             self._kill()
-            said = errors_since(options.log, said_before) or str(exc)
+            said = errors_in(self.log.all_since(said_before)) or str(exc)
             raise not_started(f"{java.origin} (Java {java.major}): {said}; see {options.log}", options) from exc
         finally:
             properties.unlink(missing_ok=True)

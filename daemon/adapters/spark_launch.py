@@ -23,7 +23,6 @@ from pyspark.serializers import UTF8Deserializer, read_int
 from pyspark.sql import SparkSession
 
 from daemon.adapters.spark_options import SparkOptions
-from daemon.adapters.state_dir import give_to_its_owner
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +44,8 @@ _PORT, _SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
 def spawn(options: SparkOptions, properties: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """Starts `spark-submit` with the settings of a properties file; the path is where it will say how it is reached.
 
-    Called in the session's thread. OSError where there is no such program.
+    What it says comes out of its stdout: whoever starts it has to read that, or it will wait. Called in the session's
+    thread. OSError where there is no such program.
     """
     said_at = Path(tempfile.mkdtemp(dir=options.scratch)) / "connection"
     submit = Path(_find_spark_home()) / "bin" / "spark-submit"  # type: ignore[no-untyped-call]
@@ -53,16 +53,15 @@ def spawn(options: SparkOptions, properties: Path) -> tuple[subprocess.Popen[byt
     if not submit.exists():
         raise FileNotFoundError(2, "no spark-submit", str(submit))
     env = {**os.environ, "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(said_at)}
-    with options.log.open("ab") as output:
-        give_to_its_owner(options.log)
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command],
-            stdin=subprocess.PIPE,  # the JVM leaves when this is closed
-            stdout=output,
-            stderr=output,
-            env=env,
-            start_new_session=True,  # a signal to our group is ours to answer
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command],
+        bufsize=0,
+        stdin=subprocess.PIPE,  # the JVM leaves when this is closed
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=env,
+        start_new_session=True,  # a signal to our group is ours to answer
+    )
     return process, said_at
 
 

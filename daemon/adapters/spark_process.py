@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
 
 from daemon.adapters.spark_options import SparkOptions
 from daemon.core.errors import IcekeeperError, PermanentError, TransientError
@@ -30,13 +29,8 @@ def not_started(said: str, options: SparkOptions) -> IcekeeperError:
     return TransientError(f"Spark did not start: {hide_in_text(said)}", reason=Reason.ENGINE_DOWN)
 
 
-def errors_since(log: Path, offset: int, lines: int = 3) -> str:
-    """The last lines of spark.log since an offset that tell of an error; empty where there are none, or no log."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(offset)
-        text = file.read().decode(errors="replace")
+def errors_in(text: str, lines: int = 3) -> str:
+    """The last lines of what a JVM said that tell of an error; empty where none does."""
     telling = [line.strip() for line in text.splitlines() if "Exception" in line or "Error" in line]
     return " | ".join(telling[-lines:])
 

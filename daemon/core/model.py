@@ -213,7 +213,10 @@ class DeletedFiles:
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """How one task ended. `before` and `after` are None where the table could not be read (and for an audit)."""
+    """How one task ended. `before` and `after` are None where the table could not be read (and for an audit).
+
+    `engine_log` is what the engine said while it was under way, if it failed: the last lines.
+    """
 
     stage: Stage
     table: str
@@ -226,6 +229,7 @@ class StageResult:
     before: TableHealth | None = None
     after: TableHealth | None = None
     error: str | None = None
+    engine_log: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

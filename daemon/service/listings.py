@@ -16,6 +16,10 @@ from daemon.core.model import AuditStatus, TaskOutcome, Window
 from daemon.core.restraints import Finding
 from daemon.service.console import COLOURS, add_numbers, new_table, number
 
+# How much of an engine's log a person is shown.
+_ENGINE_LINES = 10
+_ENGINE_WIDTH = 200
+
 
 def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
     """The newest runs, a line each."""
@@ -54,6 +58,8 @@ def show_run(console: Console, run: Mapping[str, Any]) -> None:
         tasks.add_row(task["stage"], task["table"], outcome, task["reason"] or "", str(task["attempts"]), seconds, note)
     if run["tasks"]:
         console.print(tasks)
+    for task in run["tasks"]:
+        _show_engine_log(console, task)
     audits = new_table("audits", "table", "status")
     add_numbers(audits, "clickhouse", "iceberg", "delta")
     audits.add_column("notes", overflow="fold")
@@ -68,6 +74,16 @@ def show_run(console: Console, run: Mapping[str, Any]) -> None:
         console.print(audits)
     for line in run["logs"]:
         console.print(Text(_log_line(line)), soft_wrap=True)
+
+
+def _show_engine_log(console: Console, task: Mapping[str, Any]) -> None:
+    """The end of what Spark said during a task that failed; all that is kept of it is in the JSON."""
+    lines = (task["engine_log"] or "").splitlines()
+    if not lines:
+        return
+    console.print(Text(f"what Spark said during {task['stage']} of {task['table']}:", "dim"))
+    for line in lines[-_ENGINE_LINES:]:
+        console.print(Text(f"    {line[:_ENGINE_WIDTH]}", "dim"), soft_wrap=True)
 
 
 def _log_line(line: Mapping[str, Any]) -> str:

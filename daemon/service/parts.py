@@ -87,6 +87,7 @@ def build(
         or Host(clock, {"PostgreSQL": postgres.now, "ClickHouse": source.now}, _directories(settings)),
         clock=clock,
         sleep=sleep,
+        engine_log=engine.log,
     )
     return Services(
         settings=settings,

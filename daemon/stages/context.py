@@ -12,7 +12,7 @@ from daemon.core.events import Subscriber
 from daemon.core.model import AuditResult, Decision, Plan, Slice, TableHealth, TableState, TaskOutcome, Trigger
 from daemon.core.policy import RunPolicy, StageLimits
 from daemon.core.reasons import Reason
-from daemon.ports import Clock, Findings, Lakehouse, OffloadStatus, Sleep, SourceCounter, Surroundings
+from daemon.ports import Clock, EngineLog, Findings, Lakehouse, OffloadStatus, Sleep, SourceCounter, Surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Parts:
     surroundings: Surroundings
     clock: Clock
     sleep: Sleep
+    engine_log: EngineLog | None = None
 
 
 class Clocks:

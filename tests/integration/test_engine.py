@@ -52,6 +52,18 @@ async def test_work_past_its_deadline_is_cancelled_and_the_session_lives_on(own_
     assert own_engine.jvm_pid == pid
 
 
+async def test_what_the_jvm_says_of_work_that_fails_is_in_its_log_and_can_be_told(own_engine: SparkEngine) -> None:
+    def fail(spark: SparkSession) -> None:
+        spark.sql("SELECT raise_error('a-word-of-this-test') FROM range(9)").collect()
+
+    mark = own_engine.log.mark()
+    with pytest.raises(IcekeeperError):
+        await own_engine.run(fail, timeout=MINUTE)
+    assert "a-word-of-this-test" in own_engine.log.all_since(mark)
+    assert own_engine.log.since(mark), "its end"
+    assert "a-word-of-this-test" in own_engine.options.log.read_text()
+
+
 async def test_cancelling_the_caller_cancels_the_job(own_engine: SparkEngine) -> None:
     pid = own_engine.jvm_pid
     running = asyncio.create_task(own_engine.run(slow_job, timeout=MINUTE))
