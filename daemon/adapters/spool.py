@@ -276,6 +276,11 @@ class Spool:
         (row,) = await self._file.read(_WAITING)
         return Waiting(row["records"], row["set_aside"], None if row["oldest"] is None else _instant(row["oldest"]))
 
+    async def unshipped_runs(self) -> frozenset[UUID]:
+        """The runs of which PostgreSQL doesn't have all yet, those set aside among them."""
+        rows = await self._file.read("SELECT id FROM outbox WHERE kind = 'run' AND revision > shipped")
+        return frozenset(UUID(row["id"]) for row in rows)
+
     async def has_shipped(self) -> bool:
         """Whether PostgreSQL ever took anything of what is still here."""
         return bool(await self._file.read("SELECT 1 FROM outbox WHERE shipped > 0 LIMIT 1"))

@@ -42,6 +42,7 @@ from daemon.service.nights import Nights
 from daemon.service.notify import Teller
 from daemon.service.orders import Orders
 from daemon.service.parts import Services, spark_options, wall_clock
+from daemon.service.retention import Retention
 from daemon.service.runs import logs_of
 from daemon.service.scheduler import Scheduler
 from daemon.service.steps import attempt, must
@@ -82,6 +83,7 @@ class _Rooms:
     control: ControlSocket
     warmth: Warmth
     teller: Teller
+    retention: Retention
 
 
 class Supervisor:
@@ -196,7 +198,15 @@ class Supervisor:
         self.front.open(orders)
         control = ControlSocket(orders, self._shipped, self.front.add_api)
         teller = Teller(spool, lambda: self._configuration.settings, self._clock, self._sleep, self.metrics.notified)
-        self._rooms = _Rooms(spool, shipper, nights, control, warmth, teller)
+        retention = Retention(
+            self._configuration,
+            spool,
+            lambda: self._leadership.leading,
+            lambda: nights.busy,
+            self._clock,
+            self._sleep,
+        )
+        self._rooms = _Rooms(spool, shipper, nights, control, warmth, teller, retention)
         await self._prune(spool)
 
     async def _prune(self, spool: Spool) -> None:
@@ -214,6 +224,7 @@ class Supervisor:
         yield rooms.shipper.run()
         yield rooms.warmth.run()
         yield rooms.teller.run()
+        yield rooms.retention.run()
         yield self._reload_when_asked()
         yield self._heartbeat.run()
         yield self._keep_the_spool(rooms.spool)

@@ -74,7 +74,7 @@ class Logs(Block):
     format: Literal["auto", "json", "console"] = "auto"
     """auto: colours on a terminal, JSON elsewhere."""
     retention: Duration = timedelta(days=400)
-    """How long the ledger keeps the logs of runs. Not acted on yet: it keeps them for good."""
+    """How long the ledger keeps the log lines of runs. The runs themselves, tasks and audits stay."""
 
 
 class Settings(Block):

@@ -11,7 +11,7 @@ from daemon.core.calendar import window_of
 from daemon.core.model import AuditStatus, Stage
 from daemon.core.policy import TablePolicy
 from daemon.settings.heap import heap_mib, largest, needed
-from daemon.settings.model import Logs, Settings
+from daemon.settings.model import Settings
 from daemon.settings.values import format_duration
 
 # A year that ends with a leap day: every rule of a cron and of a time zone comes by in it.
@@ -38,7 +38,6 @@ def warnings(settings: Settings, *, memory: tuple[int, str] | None) -> list[str]
         *_about_the_schedule(settings, year, audited=audited),
         *_about_the_heap(settings, memory),
         *_about_other_systems(settings),
-        *_about_what_is_not_acted_on(settings),
         *_told(policies, lambda policy: _about_times(policy, settings, year)),
         *_told(policies, lambda policy: _about_holds(policy, year, audited=audited)),
         *_told(policies, _about_limits),
@@ -128,15 +127,6 @@ def _about_other_systems(settings: Settings) -> Iterator[str]:
             "clickhouse.settings.max_execution_time replaces what follows from audit.timeout: a count may go on after "
             "its audit gave up, or end before; leave it out and set audit.timeout"
         )
-
-
-def _about_what_is_not_acted_on(settings: Settings) -> Iterator[str]:
-    """Keys of the contract that do nothing yet: whoever sets one expects something of it."""
-    given = {
-        "logs.retention": settings.logs.retention != Logs().retention,
-    }
-    for key in (key for key, set_ in given.items() if set_):
-        yield f"{key} is not acted on yet; leave it out"
 
 
 def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterator[str]:

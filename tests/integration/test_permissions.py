@@ -165,7 +165,7 @@ async def test_each_missing_grant_in_postgresql_is_named(limited: Night, box: Sa
             for privilege in privileges.split(", "):
                 right = f"{privilege} ON {table}"
                 box.postgres.execute(name, f"REVOKE {right} FROM {role}")
-                checks = wrong(await examine_ledger(limited.services, limited.settings.policies()))
+                checks = await examine_ledger(limited.services, limited.settings.policies())
                 box.postgres.execute(name, f"GRANT {right} TO {role}")
                 named = [
                     f

@@ -19,8 +19,9 @@ import asyncpg
 import pytest
 
 from daemon.adapters.ledger import PostgresLedger
+from daemon.adapters.old_logs import OldLogs
 from daemon.adapters.postgres import Postgres, PostgresOffload, Target, quoted
-from daemon.adapters.sql.grants import grants
+from daemon.adapters.sql.grants import TO_TIDY, grants, missing_grants
 from daemon.adapters.sql.migrations import migrate, pending
 from daemon.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from daemon.core.history import ConfigLoad, PastRun
@@ -43,6 +44,7 @@ from daemon.sandbox.postgres import Postgres as Server
 from daemon.sandbox.process import Janitor, free_ports
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
+DAY = timedelta(days=1)
 REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups"]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
@@ -575,7 +577,45 @@ async def test_a_role_with_the_printed_grants_keeps_the_ledger_and_can_do_no_mor
     with pytest.raises(PermanentError, match="permission denied"):
         async with postgres.connection() as connection:
             await connection.execute("DELETE FROM maintenance_runs")
+    assert await missing_grants(postgres, TO_TIDY) == []
+    assert await OldLogs(postgres).delete_lines(SLOT + DAY, 1) == len(LOGS)
+    empty.sql(f'REVOKE DELETE ON maintenance_logs FROM "{role}"')
+    with pytest.raises(PermanentError) as denied:
+        await OldLogs(postgres).delete_lines(SLOT + DAY, 1)
+    assert denied.value.reason is Reason.ACCESS_DENIED
+    assert await missing_grants(postgres) == [], "the ledger is kept all the same"
+    (grant,) = await missing_grants(postgres, TO_TIDY)
+    empty.sql(grant)
+    assert await OldLogs(postgres).delete_lines(SLOT + DAY, 1) == 0
     await postgres.close()
+
+
+async def test_old_log_lines_go_a_few_runs_at_a_time_and_nothing_else_does(database: Database) -> None:
+    nights = [report(audit(slot=SLOT + n * DAY), slot=SLOT + n * DAY, started_at=SLOT + n * DAY) for n in range(6)]
+    for night in nights:
+        await database.ledger.close_run(night, LOGS)
+    under_way = opening(report(started_at=SLOT - DAY))
+    await database.ledger.open_run(under_way)
+    before = database.rows()
+    assert before["logs"] == 6 * len(LOGS)
+
+    old = OldLogs(database.postgres)
+    deleted = [await old.delete_lines(SLOT + 5 * DAY, 2) for _ in range(4)]
+    assert deleted == [2 * len(LOGS), 2 * len(LOGS), len(LOGS), 0]
+    assert database.rows() == {**before, "logs": len(LOGS)}
+    assert (await stored(database.ledger, nights[5].run_id))["logs"]
+    assert (await stored(database.ledger, nights[4].run_id))["logs"] == []
+
+    asked = [*(night.run_id for night in nights), under_way.run_id, uuid4()]
+    assert await old.held(asked) == {night.run_id for night in nights}
+
+
+async def test_what_the_engine_said_during_a_failed_task_is_kept(database: Database) -> None:
+    failed = task(Stage.COMPACT, "cold.a", outcome=TaskOutcome.FAILED, engine_log="ERROR lost\n\tat x\0")
+    night = report(tasks=(failed, task(Stage.EXPIRE, "cold.a")))
+    await database.ledger.close_run(night)
+    said = [one["engine_log"] for one in (await stored(database.ledger, night.run_id))["tasks"]]
+    assert said == ["ERROR lost\n\tat x\N{REPLACEMENT CHARACTER}", None]
 
 
 # --- the server

@@ -126,7 +126,6 @@ HEAP = (
             f"spark.driver_memory (8g) does not fit the 4096 MiB of memory that the container has: {HEAP.format(10540)}"
             "set it to 3036m or less, or give the container more",
         ),
-        ("logs: {retention: 30d}", "logs.retention is not acted on yet; leave it out"),
         (
             "spark: {conf: {fs.s3a.endpoint: x}}",
             "spark.conf.fs.s3a.endpoint has no effect: Spark ignores settings that don't begin with spark.; Hadoop's "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from daemon.adapters.postgres import Postgres, quoted_exactly
 from daemon.adapters.sql.adoption import AUDIT_LOG
@@ -18,6 +19,8 @@ NEEDED = {
     **dict.fromkeys(_ADDED_TO, "SELECT, INSERT"),
     VERSION_TABLE: "SELECT",
 }
+# For `logs.retention`: without it the lines stay, and all else works.
+TO_TIDY = {"maintenance_logs": "DELETE"}
 _FIND = """
     SELECT wanted, pg_class.oid::regclass::text AS name, quote_ident(nspname) AS schema
     FROM unnest($1::text[]) AS wanted
@@ -57,7 +60,8 @@ _LACKING = """
 
 
 async def grants(postgres: Postgres, role: str) -> list[str]:
-    """The statements for the tables' owner to run; with them `role` can store and read, and delete or alter nothing.
+    """The statements for the tables' owner to run; with them `role` can store and read, delete log lines and
+    nothing else, and alter nothing.
 
     The tables lie where the owner's search_path leads, and the role's must lead there, too. Whatever the offload
     notes is not the ledger's: `role` needs SELECT there. PermanentError before the tables are migrated.
@@ -75,11 +79,12 @@ async def grants(postgres: Postgres, role: str) -> list[str]:
             f"GRANT {rights} ON {', '.join(names[table] for table in NEEDED if NEEDED[table] == rights)} {to}"
             for rights in dict.fromkeys(NEEDED.values())
         ),
+        *(f"GRANT {rights} ON {names[table]} {to}" for table, rights in TO_TIDY.items()),
         *(f"GRANT USAGE ON SEQUENCE {sequence} {to}" for sequence in sequences),
     ]
 
 
-async def missing_grants(postgres: Postgres) -> list[str]:
+async def missing_grants(postgres: Postgres, needed: Mapping[str, str] = NEEDED) -> list[str]:
     """The statements that the role of this very connection still needs to keep the ledger; empty where it may.
 
     Empty, too, before the tables are migrated: that is for `migrations.pending` to say.
@@ -89,8 +94,8 @@ async def missing_grants(postgres: Postgres) -> list[str]:
         path = await connection.fetchval("SELECT current_setting('search_path')")
         user = await connection.fetchval("SELECT current_user::text")
         schemas = [user if part == "$user" else part for part in _names(path)]
-        found = await connection.fetch(_LACKING, list(NEEDED), list(NEEDED.values()), schemas)
-        if VERSION_TABLE not in {row["wanted"] for row in found}:
+        found = await connection.fetch(_LACKING, list(needed), list(needed.values()), schemas)
+        if VERSION_TABLE in needed and VERSION_TABLE not in {row["wanted"] for row in found}:
             return []
         sequences = await connection.fetch(_SEQUENCES_LACKING, [row["oid"] for row in found])
     closed = sorted({row["quoted_schema"] for row in found if not row["usage"]})

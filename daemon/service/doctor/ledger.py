@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from daemon.adapters.pooler import Pooler, find_pooler
 from daemon.adapters.postgres import Postgres, quoted, quoted_exactly
-from daemon.adapters.sql.grants import missing_grants
+from daemon.adapters.sql.grants import TO_TIDY, missing_grants
 from daemon.adapters.sql.migrations import pending
 from daemon.core.errors import IcekeeperError
 from daemon.core.model import Watermark
@@ -64,7 +64,12 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
         if waiting:
             text = f"the ledger's tables are missing or old ({', '.join(waiting)})"
             return [wrong(Part.POSTGRES, text, "Run `icekeeper migrate`.")]
-        return [fine(Part.POSTGRES, "the ledger's tables are up to date, and the role may write them")]
+        checks = [fine(Part.POSTGRES, "the ledger's tables are up to date, and the role may write them")]
+        if untidy := await missing_grants(postgres, TO_TIDY):
+            text = "the role may not delete old log lines: logs.retention is not acted on"
+            advice = f"Let the tables' owner run ({PERMISSIONS}):\n{untidy[0]};"
+            checks.append(warning(Part.POSTGRES, text, advice))
+        return checks
 
     checks += await guarded(Part.POSTGRES, tables)
     if services.offload_postgres is postgres:

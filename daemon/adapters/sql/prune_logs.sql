@@ -1,0 +1,11 @@
+-- The lines of some runs that are older than that, oldest first: a few runs at a time hold no lock for long.
+DELETE FROM maintenance_logs
+WHERE run_id IN (
+  SELECT run_id
+  FROM maintenance_runs AS run
+  WHERE started_at < $1
+    AND outcome IS NOT NULL
+    AND EXISTS (SELECT 1 FROM maintenance_logs AS line WHERE line.run_id = run.run_id)
+  ORDER BY started_at
+  LIMIT $2
+)
