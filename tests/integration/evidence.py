@@ -101,7 +101,10 @@ async def prove(lab: Lab, night: Night, done: Executed, expected: Scenario) -> N
         *_in_the_log(night, report, task),
         await _in_the_ledgers_log(night, report, task),
         _on_the_terminal(report, task),
+        task.engine_log or "",
     ]
+    if task.reason is Reason.ENGINE_OUT_OF_MEMORY:
+        assert "OutOfMemoryError" in (task.engine_log or ""), "what the JVM said when it died"
     _in_the_metrics(night, task)
     for secret in lab.secrets():
         for text in texts:
