@@ -13,6 +13,9 @@ from filelock import FileLock
 
 # `make clean` empties it.
 CACHE = Path(__file__).parents[1] / ".cache" / "debian"
+# Where Debian's build of Alertmanager looks for its templates, installed or not; and, as long, its working directory.
+_TEMPLATES = b"/usr/share/prometheus/alertmanager"
+_HERE = b"/proc/self/cwd/./././././././././."
 
 
 def program(package: str, *names: str) -> Path:
@@ -49,9 +52,22 @@ def unpacked(package: str) -> Path:
                 raise RuntimeError(done.stderr[-2000:])
             (archive,) = fresh.glob("*.deb")
             subprocess.run(["dpkg-deb", "-x", archive, fresh / "tree"], check=True, capture_output=True)
+            for binary in (fresh / "tree" / "usr" / "bin").iterdir():
+                _look_here(binary)
             (fresh / "tree").rename(tree)
             shutil.rmtree(fresh)
     return tree
+
+
+def share(program: Path) -> Path | None:
+    """The directory that an unpacked Alertmanager has to be started in: that of its templates."""
+    directory = program.parents[1] / "share" / "prometheus" / "alertmanager"
+    return directory if directory.is_dir() else None
+
+
+def _look_here(binary: Path) -> None:
+    if _TEMPLATES in (content := binary.read_bytes()):
+        binary.write_bytes(content.replace(_TEMPLATES, _HERE))
 
 
 def apt_get(*arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
