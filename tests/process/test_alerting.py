@@ -26,10 +26,8 @@ def edit(config: Path, **blocks: Any) -> None:
 def test_a_night_that_lacks_rows_is_told_until_it_is_acknowledged_and_known_after_a_restart(
     box: Sandbox, tmp_path: Path
 ) -> None:
-    spec = WorldSpec(
-        now=SLOT, days=1.25, tables=(COINBASE, GOLD), commits_per_day=48, rows_per_file=10, symbols=6, lost=LOST
-    )
-    world = box.world(spec)
+    few: dict[str, Any] = {"days": 1.25, "commits_per_day": 24, "files_per_commit": 1, "symbols": 6}
+    world = box.world(WorldSpec(now=SLOT, tables=(COINBASE, GOLD), lost=LOST, **few))
     config, log = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state"), tmp_path / "stderr"
     listens = yaml.safe_load(config.read_text())["http"]["listen"]
     base = f"http://{listens}"
