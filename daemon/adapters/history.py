@@ -5,7 +5,9 @@ Rows come back as Python's own types by their column's name, and each question i
 
 from __future__ import annotations
 
+import asyncio
 import json
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,12 +22,17 @@ from daemon.core.model import Stage
 _RUN_PAGE, _NIGHTS = statement("run_page"), statement("nights")
 _TASKS, _AUDITS = statement("tasks"), statement("audits")
 _TABLE_TASKS, _TABLE_AUDITS = statement("table_tasks"), statement("table_audits")
+_TABLE_HEALTHS, _LAST_NIGHT = statement("table_healths"), statement("last_night")
 _LOG_PAGE, _TYPICAL = statement("log_page"), statement("typical_durations")
 _ONE_RUN = """
     SELECT run_id, slot, trigger, outcome, started_at, finished_at, duration_s, settings_hash,
            coalesce(stages, '{}') AS stages, coalesce(tables, '{}') AS tables, host
     FROM maintenance_runs WHERE run_id = $1
 """
+
+# The pool is the ledger's, too: however many look, the night finds a connection.
+_MOST_AT_ONCE = 2
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 Row = Mapping[str, Any]
 
@@ -50,7 +57,9 @@ class LogFilter:
         """Whether it wants the line; says the same as log_page.sql."""
         if self.levels is not None and line.get("level") not in self.levels:
             return False
-        return self.text is None or self.text.lower() in json.dumps(line, ensure_ascii=False).lower()
+        if self.text is None:
+            return True
+        return self.text.translate(_LOWER) in json.dumps(line, ensure_ascii=False).translate(_LOWER)
 
 
 class PostgresHistory:
@@ -58,6 +67,7 @@ class PostgresHistory:
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
+        self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def runs(self, wanted: RunFilter, after: tuple[datetime, UUID] | None, limit: int) -> tuple[Row, ...]:
         """Runs, newest first, from behind the one that began then: columns as in run_page.sql."""
@@ -67,6 +77,7 @@ class PostgresHistory:
     async def run(self, run_id: UUID) -> Row | None:
         """The run's row with `tasks` and `audits`, their keys as in the report; None where the ledger has none."""
         async with (
+            self._turns,
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
@@ -91,10 +102,19 @@ class PostgresHistory:
         """How slots were answered, newest first: columns as in nights.sql."""
         return await self._fetch(_NIGHTS, since)
 
-    async def tasks_of(self, table: str, since: datetime) -> tuple[Row, ...]:
-        """What was done with a table, oldest first: columns as in table_tasks.sql."""
-        rows = await self._fetch(_TABLE_TASKS, table, since)
-        return tuple({**row, "after": row["after"] and json.loads(row["after"])} for row in rows)
+    async def last_night(self, since: datetime) -> Row | None:
+        """The run that answered for the newest slot; None where none since then was answered for."""
+        rows = await self._fetch(_LAST_NIGHT, since)
+        return rows[0] if rows else None
+
+    async def tasks_of(self, table: str, since: datetime, limit: int) -> tuple[Row, ...]:
+        """What was last done with a table, oldest first: columns as in table_tasks.sql."""
+        return await self._fetch(_TABLE_TASKS, table, since, limit)
+
+    async def healths_of(self, table: str, since: datetime) -> tuple[Row, ...]:
+        """How a table was after each run, oldest first: columns as in table_healths.sql, `after` as in the report."""
+        rows = await self._fetch(_TABLE_HEALTHS, table, since)
+        return tuple({**row, "after": json.loads(row["after"])} for row in rows)
 
     async def audits_of(self, table: str, since: datetime) -> tuple[Row, ...]:
         """What audits said of a table, oldest first: columns as in table_audits.sql."""
@@ -107,6 +127,6 @@ class PostgresHistory:
         return {(known[row["stage"]], row["table"]): row["duration_s"] for row in rows if row["stage"] in known}
 
     async def _fetch(self, query: str, *values: object) -> tuple[Row, ...]:
-        async with self._postgres.connection() as connection:
+        async with self._turns, self._postgres.connection() as connection:
             rows = await connection.fetch(query, *values)
         return tuple(dict(row) for row in rows)

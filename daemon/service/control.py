@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from daemon.adapters.records import event_to_json, to_plain
 from daemon.core.errors import ConfigError, IcekeeperError
 from daemon.core.events import Event
+from daemon.service.http.problems import NotAllowedError, problems
 from daemon.service.lock import RunLockHeld
 from daemon.service.orders import Asked, Orders
 
@@ -50,7 +51,7 @@ class ControlSocket:
         """OSError where the socket can't be made."""
         path = state_dir / SOCKET
         path.unlink(missing_ok=True)  # of a daemon that died: who holds the daemon's lock is the only one
-        app = web.Application()
+        app = web.Application(middlewares=[problems])
         app.router.add_post("/runs", self._run)
         app.router.add_post("/runs/{run_id}/cancel", self._cancel)
         app.router.add_post("/plans", self._plan)
@@ -108,9 +109,9 @@ class ControlSocket:
         try:
             run_id = UUID(request.match_info["run_id"])
         except ValueError as exc:
-            raise web.HTTPBadRequest(text=str(exc)) from exc
+            raise web.HTTPBadRequest(reason="That is no run's id.") from exc
         if not self._orders.cancel(run_id, by_operator=by_operator):
-            raise web.HTTPNotFound(text="no such run is under way")
+            raise web.HTTPNotFound(reason="No such run is under way.")
         return web.Response(status=202)
 
     async def _plan(self, request: web.Request) -> web.StreamResponse:
@@ -130,7 +131,7 @@ async def _asked(request: web.Request) -> Asked:
     try:
         return Asked.model_validate_json(await request.read())
     except ValidationError as exc:
-        raise web.HTTPBadRequest(text=str(exc)) from exc
+        raise NotAllowedError(exc) from exc
 
 
 async def _stream(request: web.Request) -> web.StreamResponse:

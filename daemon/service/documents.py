@@ -319,7 +319,7 @@ class TableTask(Document):
 
 
 class Table(TableSummary):
-    """A table with its past, oldest first."""
+    """A table with its past, oldest first; of its tasks the last 100."""
 
     healths: tuple[HealthPoint, ...]
     audits: tuple[AuditPoint, ...]

@@ -45,7 +45,7 @@ class Front:
         self._clock = clock
         self._live = Live(clock)
         self._overview = Overview(configuration, metrics, self._live, vitals, parts, clock)
-        self._events = EventStream()
+        self._events = EventStream(number=int(clock().timestamp() * 1000))
         self._access = Access(self._token, self._listens_at, self._url, time.monotonic)
         self._server = HttpServer(metrics.exposition, readiness, self._add_routes, self._access)
         self._api: Api | None = None
@@ -93,7 +93,7 @@ class Front:
 
     def _token(self) -> str | None:
         token = self._configuration.settings.http.token
-        return token.get_secret_value() if token is not None else None
+        return (token.get_secret_value() or None) if token is not None else None
 
     def _listens_at(self) -> str:
         return self._configuration.settings.http.address[0]

@@ -57,6 +57,8 @@ class Orders:
     async def begin(self, asked: Asked) -> UUID:
         """Has it done behind the caller: its id, as soon as it has begun."""
         begun: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
+        # Whoever asked may not wait for it: an error that nobody hears is no news.
+        begun.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         def emit(event: Event) -> None:
             if isinstance(event, RunStarted) and not begun.done():

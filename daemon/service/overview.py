@@ -6,11 +6,9 @@ Every method that asks the ledger raises IcekeeperError where PostgreSQL doesn't
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -22,11 +20,10 @@ from daemon.core.model import RunReport, Stage
 from daemon.core.past import PastAudit, PastNight
 from daemon.core.reasons import Reason
 from daemon.ports import Clock
-from daemon.service import documents
+from daemon.service import documents, run_logs
 from daemon.service.configuration import Configuration
 from daemon.service.gauges import Vitals
 from daemon.service.live import Live, RunUnderWay, Typical
-from daemon.service.logs import run_log_path
 from daemon.service.metrics import Metrics
 from daemon.service.reports import plain
 from daemon.service.troubles import Seen, open_days, state, troubles
@@ -34,6 +31,8 @@ from daemon.settings.shown import shown
 
 # How far back it is looked what a task usually takes.
 _TYPICAL = timedelta(days=30)
+# A table's past is charts over years; what was done one by one matters of the last weeks.
+_MOST_TASKS = 100
 # How long a question may take that is only there to say more.
 _ASIDE_S = 3.0
 _ADVICE = {reason.value: reason.advice for reason in Reason}
@@ -163,17 +162,18 @@ class Overview:
         """A run with all it did: of this process as it knows it, of others as the ledger does."""
         if (under_way := self._under_way_here(run_id)) is not None:
             return under_way
-        services, last = self._configuration.services, self._last_here(run_id)
+        services, last = self._configuration.services, self._live.last
+        here = _of_report(last) if last is not None and last.run_id == run_id else None
         try:
             row = await services.history.run(run_id)
             acks = await services.findings.acks_of_run(run_id) if row is not None else {}
         except IcekeeperError:
-            if last is not None:
-                return last
+            if here is not None:
+                return here
             raise
         # Its end may still be on its way to the ledger, which knows more once it is there.
-        if last is not None and (row is None or row["outcome"] is None):
-            return last
+        if here is not None and (row is None or row["outcome"] is None):
+            return here
         if row is None:
             raise NotFoundError(f"no run has the id {run_id}")
         audits = [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in row["audits"]]
@@ -186,20 +186,10 @@ class Overview:
             return _run({**head, "tasks": plain(run.tasks), "audits": plain(run.audits)})
         return None
 
-    def _last_here(self, run_id: UUID) -> documents.Run | None:
-        last = self._live.last
-        if last is None or last.run_id != run_id:
-            return None
-        return _run({**_head(last), "tasks": plain(last.tasks), "audits": plain(last.audits)})
-
     async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> documents.LogPage:
         """Log lines of a run: of its file where this host has it, else of the ledger."""
-        path = run_log_path(self._configuration.settings.state_dir, run_id)
-        lines = await asyncio.to_thread(_lines_of, path, wanted, after, limit)
-        if lines is None:
-            history = self._configuration.services.history
-            lines = [_log_line(row["line_no"], row["line"]) for row in await history.logs(run_id, wanted, after, limit)]
-        return documents.LogPage(items=tuple(lines), next=lines[-1].line_no if len(lines) == limit else None)
+        services = self._configuration.services
+        return await run_logs.page(services.settings.state_dir, services.history, run_id, wanted, after, limit)
 
     async def nights(self, days: int) -> documents.Nights:
         """How the slots of the last days were answered, newest first."""
@@ -210,18 +200,13 @@ class Overview:
         """A table with what became of it in the last days."""
         summary, since = self._summary(name), self._clock() - timedelta(days=days)
         history = self._configuration.services.history
-        tasks, audits = await history.tasks_of(name, since), await history.audits_of(name, since)
-        # The last task of a run that has seen it: how it was when the run was done with it.
-        healths = {
-            task["run_id"]: documents.HealthPoint(
-                run_id=task["run_id"], slot=task["slot"], at=task["started_at"], health=task["after"]
-            )
-            for task in tasks
-            if task["after"] is not None
-        }
+        healths, audits = await history.healths_of(name, since), await history.audits_of(name, since)
+        tasks = await history.tasks_of(name, since, _MOST_TASKS)
         return documents.Table(
             **summary.model_dump(),
-            healths=tuple(healths.values()),
+            healths=tuple(
+                documents.HealthPoint.model_validate({**health, "health": health["after"]}) for health in healths
+            ),
             audits=tuple(documents.AuditPoint.model_validate(audit) for audit in audits),
             tasks=tuple(documents.TableTask.model_validate(task) for task in tasks),
         )
@@ -239,7 +224,10 @@ def parse_cursor(text: str) -> Cursor:
     began = datetime.fromisoformat(instant)
     if began.tzinfo is None:
         raise ValueError("a cursor has a time zone")
-    return began, UUID(run_id)
+    try:
+        return began.astimezone(UTC), UUID(run_id)
+    except OverflowError as exc:
+        raise ValueError("there is no such instant in UTC") from exc
 
 
 def _stage_progress(run: RunUnderWay, stage: Stage) -> documents.StageProgress:
@@ -277,6 +265,10 @@ def _head(report: RunReport) -> dict[str, Any]:
     return {**head, "duration_s": report.duration_s}
 
 
+def _of_report(report: RunReport) -> documents.Run:
+    return _run({**_head(report), "tasks": plain(report.tasks), "audits": plain(report.audits)})
+
+
 def _run(row: Mapping[str, Any]) -> documents.Run:
     tasks = [{**task, "advice": _ADVICE.get(task["reason"] or "")} for task in row["tasks"]]
     audits = [{**audit, "advice": _ADVICE.get(audit["reason"] or "")} for audit in row["audits"]]
@@ -303,34 +295,4 @@ def _last_audit(audit: PastAudit) -> documents.LastAudit:
         iceberg_row_count=audit.iceberg,
         delta=(audit.iceberg or 0) - (audit.clickhouse or 0) if counted else None,
         status=audit.status,
-    )
-
-
-def _lines_of(path: Path, wanted: LogFilter, after: int, limit: int) -> list[documents.LogLine] | None:
-    """Lines of a run's file, None where there is none."""
-    found: list[documents.LogLine] = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, text in enumerate(file, start=1):
-                if number <= after or len(found) >= limit:
-                    continue
-                try:
-                    line = json.loads(text)
-                except ValueError:  # half a line, of a full disk or of one that is being written
-                    continue
-                if isinstance(line, dict) and wanted.takes(line):
-                    found.append(_log_line(number, line))
-    except FileNotFoundError:
-        return None
-    return found
-
-
-def _log_line(number: int, line: Mapping[str, Any]) -> documents.LogLine:
-    known = ("timestamp", "level", "event", "run_id", "slot")
-    return documents.LogLine(
-        line_no=number,
-        timestamp=str(line.get("timestamp", "")),
-        level=str(line.get("level", "")),
-        event=str(line.get("event", "")),
-        fields={key: value for key, value in line.items() if key not in known and value is not None},
     )

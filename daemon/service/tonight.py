@@ -27,7 +27,8 @@ class Tonight:
 
     async def plan(self) -> documents.Plan:
         """The last one if it is fresh, else a new one. TimeoutError where that takes long: ask again."""
-        if self._last is not None and self._clock() - self._last.made_at < FRESH:
+        # A clock that was set back leaves a plan of the future: it is made anew.
+        if self._last is not None and timedelta() <= self._clock() - self._last.made_at < FRESH:
             return self._last
         if self._making is None:
             now = self._clock()

@@ -1,6 +1,11 @@
--- What was done with the table $1 since $2, oldest first.
-SELECT task.run_id, run.slot, task.stage, task.outcome, task.reason, task.started_at, task.duration_s, task.after
-FROM maintenance_tasks AS task
-JOIN maintenance_runs AS run ON run.run_id = task.run_id
-WHERE task.iceberg_table = $1 AND task.started_at >= $2
-ORDER BY task.started_at, task.position
+-- What was last done with the table $1 since $2, oldest first: the newest $3 tasks.
+SELECT run_id, slot, stage, outcome, reason, started_at, duration_s
+FROM (
+  SELECT task.run_id, run.slot, task.stage, task.outcome, task.reason, task.started_at, task.duration_s, task.position
+  FROM maintenance_tasks AS task
+  JOIN maintenance_runs AS run ON run.run_id = task.run_id
+  WHERE task.iceberg_table = $1 AND task.started_at >= $2
+  ORDER BY task.started_at DESC, task.position DESC
+  LIMIT $3
+) AS newest
+ORDER BY started_at, position

@@ -103,14 +103,26 @@ class Access:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Turns away what another site has a browser ask here."""
-        if request.path not in _FOR_MACHINES and not self._is_known_host(request.host):
+        # Not request.host: where the header lacks that asks the resolver for our name, and everybody waits.
+        host = request.headers.get("Host", "")
+        if request.path not in _FOR_MACHINES and not self._is_known_host(host):
             # A name that an attacker makes point at this host (DNS rebinding) would let his page read ours.
             return problem(
-                HTTPStatus.MISDIRECTED_REQUEST, f"{request.host} is not this daemon's address: http.url names another."
+                HTTPStatus.MISDIRECTED_REQUEST, f"{host!r} is not this daemon's address: http.url names another."
             )
-        if request.method not in _SAFE and _is_cross_site(request):
+        if request.method not in _SAFE and self._is_cross_site(request, host):
             return problem(HTTPStatus.FORBIDDEN, "Another site asked for this.")
         return await handler(request)
+
+    def _is_cross_site(self, request: web.Request, host: str) -> bool:
+        site = request.headers.get("Sec-Fetch-Site")
+        if site is not None and site not in ("same-origin", "none"):
+            return True
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return False
+        # Behind a proxy the browser knows us by http.url, and Host may be the proxy's word for us.
+        return _place_of(origin) not in (host, _place_of(self._url() or ""))
 
     def _is_known_host(self, host: str) -> bool:
         """Any where we listen beyond this host; else its own names, and that of http.url."""
@@ -118,7 +130,7 @@ class Access:
         if not _is_loopback(self._listens_at()) or _is_loopback(name):
             return True
         url = self._url()
-        return url is not None and name == urlsplit(url).hostname
+        return url is not None and name is not None and name == urlsplit(url).hostname
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(_digest(given).encode(), _digest(self._token() or "").encode())
@@ -162,9 +174,9 @@ def _is_loopback(host: str | None) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _is_cross_site(request: web.Request) -> bool:
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None and site not in ("same-origin", "none"):
-        return True
-    origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
+def _place_of(url: str) -> str | None:
+    """Host and port of an origin; None where it is none, such as a sandbox's `null`."""
+    try:
+        return urlsplit(url).netloc or None
+    except ValueError:
+        return None

@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic_core import PydanticSerializationError
 
 from daemon.adapters.history import LogFilter, RunFilter
+from daemon.adapters.records import to_json
 from daemon.core.history import ConfigLoad
 from daemon.core.model import RunOutcome, Stage, Trigger
 from daemon.ports import Clock
@@ -28,9 +30,25 @@ from daemon.service.tonight import Tonight
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
+# Text that PostgreSQL takes: it refuses NUL.
+_NO_NUL = r"^[^\x00]*$"
+# No table has rows of before; and it keeps clear of what datetime can't express.
+_FIRST_YEAR = 1970
+
+
 def _valid_cursor(text: str) -> str:
     parse_cursor(text)
     return text
+
+
+def _valid_slot(slot: datetime) -> datetime:
+    try:
+        slot = slot.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError("there is no such instant in UTC") from exc
+    if slot.year < _FIRST_YEAR:
+        raise ValueError(f"it lies before {_FIRST_YEAR}")
+    return slot
 
 
 class RunsWanted(Taken):
@@ -42,7 +60,9 @@ class RunsWanted(Taken):
         Literal["running"] | RunOutcome | None, Field(description="Only runs that ended so, or are under way.")
     ] = None
     trigger: Annotated[Trigger | None, Field(description="Only runs that were begun so.")] = None
-    table: Annotated[str | None, Field(description="Only runs that were asked to work on it.", max_length=300)] = None
+    table: Annotated[
+        str | None, Field(description="Only runs that were asked to work on it.", max_length=300, pattern=_NO_NUL)
+    ] = None
 
 
 class RunWanted(Taken):
@@ -56,7 +76,9 @@ class LogsWanted(Taken):
     level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, Field(description="Only lines at least as important.")
     ] = None
-    text: Annotated[str | None, Field(description="Only lines that hold this, in any case.", max_length=200)] = None
+    text: Annotated[
+        str | None, Field(description="Only lines that hold this, in any case.", max_length=200, pattern=_NO_NUL)
+    ] = None
 
     def filter(self) -> LogFilter:
         levels = None if self.level is None else LEVELS[LEVELS.index(self.level) :]
@@ -68,16 +90,17 @@ class NightsWanted(Taken):
 
 
 class TableWanted(Taken):
-    name: Annotated[str, Field(max_length=300)]
+    name: Annotated[str, Field(max_length=300, pattern=_NO_NUL)]
     days: Annotated[int, Field(ge=1, le=2000, description="How far back.")] = 60
 
 
 class RunAsked(Taken):
     """A run to be begun: by default all stages on all tables, for now."""
 
-    slot: Annotated[AwareDatetime | None, Field(description="The slot to answer for; default: now, to the minute.")] = (
-        None
-    )
+    slot: Annotated[
+        Annotated[AwareDatetime, AfterValidator(_valid_slot)] | None,
+        Field(description="The slot to answer for; default: now, to the minute."),
+    ] = None
     stages: Annotated[tuple[Stage, ...], Field(description="Only these; default: all.", max_length=3)] = ()
     tables: Annotated[tuple[str, ...], Field(description="Only these; default: all.", max_length=1000)] = ()
     window_hours: Annotated[
@@ -86,7 +109,7 @@ class RunAsked(Taken):
     dry_run: Annotated[bool, Field(description="Answers what it would do, and changes nothing.")] = False
 
     def asked(self, now: datetime) -> Asked:
-        slot = self.slot.astimezone(UTC) if self.slot is not None else now.replace(second=0, microsecond=0)
+        slot = self.slot if self.slot is not None else now.replace(second=0, microsecond=0)
         return Asked(slot=slot, stages=self.stages or tuple(Stage), tables=self.tables, window_hours=self.window_hours)
 
 
@@ -114,8 +137,12 @@ class Api:
     def add_to(self, app: web.Application, access: Access | None) -> None:
         """`access` judges what changes something; None where whoever can connect may do so (the control socket)."""
         for route in self.routes:
-            app.router.add_route(route.method, route.path, _handler(route, access), name=route.name)
-        app.router.add_get("/api/v1/events", self._events.serve)
+            if route.method == "GET":  # and HEAD
+                app.router.add_get(route.path, _handler(route, access), name=route.name)
+            else:
+                app.router.add_post(route.path, _handler(route, access), name=route.name)
+        # A HEAD would wait for an end that doesn't come.
+        app.router.add_get("/api/v1/events", self._events.serve, allow_head=False)
         app.router.add_get("/api/v1/openapi.json", self._document)
 
     def _made_routes(self) -> tuple[Route, ...]:
@@ -261,6 +288,13 @@ def _handler(route: Route, access: Access | None) -> Handler:
         answer = await route.handle(*await route.taken(request))
         if isinstance(answer, web.StreamResponse):
             return answer
-        return web.json_response(text=answer.model_dump_json())
+        return web.json_response(text=_json(answer))
 
     return handle
+
+
+def _json(answer: BaseModel) -> str:
+    try:
+        return answer.model_dump_json()
+    except PydanticSerializationError:  # a lone surrogate, as the path in an error message may hold
+        return to_json(answer)

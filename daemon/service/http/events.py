@@ -14,11 +14,13 @@ from daemon.adapters.records import event_to_plain
 from daemon.core.events import Event
 from daemon.service.http.problems import problem
 
-# How many may listen, how far behind one may be, how much is kept for one that comes back, how often a sign of life.
+# How many may listen, how far behind one may be, how much is kept for one that comes back, how often a sign of life,
+# and how long one may take nothing.
 MOST_LISTENERS = 50
 _MOST_BEHIND = 500
 _KEPT = 500
 _ALIVE_S = 15.0
+_SLOWEST_S = 20.0
 
 Message = tuple[int, bytes]
 
@@ -26,10 +28,17 @@ Message = tuple[int, bytes]
 class EventStream:
     """`observe` takes the events; `serve` is the handler of a listener."""
 
-    def __init__(self) -> None:
-        self._number = 0
+    def __init__(self, number: int = 0, alive_s: float = _ALIVE_S, slowest_s: float = _SLOWEST_S) -> None:
+        """Events are numbered from behind `number`, which has to be above all that an earlier process has given: who
+        comes back to a daemon that was restarted has seen none of these.
+        """
+        self._number = number
+        self._alive_s = alive_s
+        self._slowest_s = slowest_s
         self._kept: deque[Message] = deque(maxlen=_KEPT)
         self._listeners: set[asyncio.Queue[Message | None]] = set()
+        self._connected = 0
+        self._closed = False
 
     def observe(self, event: Event) -> None:
         """Takes an event of a run; never waits."""
@@ -47,7 +56,8 @@ class EventStream:
                 listener.put_nowait(None)
 
     def close(self) -> None:
-        """Lets every listener go."""
+        """Lets every listener go, and takes no other."""
+        self._closed = True
         for listener in self._listeners:
             while listener.full():
                 listener.get_nowait()
@@ -56,39 +66,54 @@ class EventStream:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Events from now on or, with `Last-Event-ID`, from behind that one, for as long as anybody listens."""
-        if len(self._listeners) >= MOST_LISTENERS:
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_LISTENERS} listen already.")
+        if self._closed or self._connected >= MOST_LISTENERS:
+            why = "The daemon stops." if self._closed else f"{MOST_LISTENERS} listen already."
+            answer = problem(HTTPStatus.SERVICE_UNAVAILABLE, why)
+            answer.headers["Retry-After"] = "10"
+            return answer
         listener: asyncio.Queue[Message | None] = asyncio.Queue(_MOST_BEHIND)
         self._listeners.add(listener)
+        self._connected += 1
         try:
             return await self._told(request, listener)
         finally:
+            self._connected -= 1
             self._listeners.discard(listener)
 
     async def _told(self, request: web.Request, listener: asyncio.Queue[Message | None]) -> web.StreamResponse:
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        # Sent at once, so that a listener knows that it listens.
-        await response.write(b"retry: 3000\n\n")
-        # What comes while these are sent waits in the queue.
+        # What comes from now on waits in the queue.
         last, known, seen = _last_seen(request), tuple(self._kept), self._number
-        for number, lines in known:
-            if last is not None and number > last:
-                await response.write(lines)
+        response = web.StreamResponse(headers=headers)
         with suppress(ConnectionError):
+            await response.prepare(request)
+            # Sent at once, so that a listener knows that it listens.
+            await self._write(request, response, b"retry: 3000\n\n")
+            for number, lines in known:
+                if last is not None and number > last:
+                    await self._write(request, response, lines)
             while True:
                 try:
-                    async with asyncio.timeout(_ALIVE_S):
+                    async with asyncio.timeout(self._alive_s):
                         message = await listener.get()
                 except TimeoutError:
-                    await response.write(b": still here\n\n")
+                    await self._write(request, response, b": still here\n\n")
                     continue
                 if message is None:
                     break
                 if message[0] > seen:
-                    await response.write(message[1])
+                    await self._write(request, response, message[1])
         return response
+
+    async def _write(self, request: web.Request, response: web.StreamResponse, lines: bytes) -> None:
+        """ConnectionError where the listener is gone, or takes nothing: it holds a place that others want."""
+        try:
+            async with asyncio.timeout(self._slowest_s):
+                await response.write(lines)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the listener takes nothing") from None
 
 
 def _last_seen(request: web.Request) -> int | None:

@@ -21,6 +21,14 @@ log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class NotAllowedError(Exception):
+    """A request carries what its endpoint doesn't take. Of an answer of ours that is wrong it says nothing."""
+
+    def __init__(self, of: ValidationError) -> None:
+        super().__init__(str(of))
+        self.of = of
+
+
 def problem(status: HTTPStatus, detail: str, **more: Any) -> web.Response:
     """A problem document; `more` are members of its own."""
     document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **plain(more)}
@@ -32,6 +40,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     """Answers every error by a problem document, whatever was raised."""
     try:
         return await handler(request)
+    except NotAllowedError as exc:
+        return _not_allowed(exc.of)
     except web.HTTPException as exc:
         if exc.status < HTTPStatus.BAD_REQUEST:
             raise
@@ -43,17 +53,19 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return _of(exc)
 
 
+def _not_allowed(error: ValidationError) -> web.Response:
+    # Without what was given: it may be a secret in the wrong place.
+    errors = [
+        {"at": ".".join(map(str, each["loc"])) or "body", "wrong": each["msg"]}
+        for each in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    said = "; ".join(f"{each['at']}: {each['wrong']}" for each in errors)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"What was asked is not allowed: {said}.", errors=errors)
+
+
 def _of(error: Exception) -> web.Response:
     if isinstance(error, NotFoundError):
         return problem(HTTPStatus.NOT_FOUND, f"{error}.")
-    if isinstance(error, ValidationError):
-        # Without what was given: it may be a secret in the wrong place.
-        errors = [
-            {"at": ".".join(map(str, each["loc"])) or "body", "wrong": each["msg"]}
-            for each in error.errors(include_url=False, include_input=False)
-        ]
-        said = "; ".join(f"{each['at']}: {each['wrong']}" for each in errors)
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"What was asked is not allowed: {said}.", errors=errors)
     if isinstance(error, ConfigError):
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(error.problems), problems=error.problems)
     if isinstance(error, RunLockHeld):

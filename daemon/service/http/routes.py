@@ -8,7 +8,9 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from daemon.service.http.problems import NotAllowedError
 
 Answer = BaseModel | web.StreamResponse
 
@@ -44,13 +46,16 @@ class Route:
         return self.method == "POST"
 
     async def taken(self, request: web.Request) -> tuple[Taken, ...]:
-        """What the request carries, checked. ValidationError says what is wrong, HTTPException of what kind it is."""
+        """What the request carries, checked. NotAllowedError says what is wrong, HTTPException of what kind it is."""
         given: dict[str, Any] = dict(request.query)
-        if any(len(request.query.getall(name)) > 1 for name in request.query):
+        if len(given) < len(request.query) or given.keys() & request.match_info.keys():
             raise web.HTTPUnprocessableEntity(reason="A parameter is given twice.")
-        parameters = self.parameters.model_validate({**given, **request.match_info})
-        if self.body is None:
-            return (parameters,)
-        if request.content_type != "application/json":
-            raise web.HTTPUnsupportedMediaType(reason="The body has to be application/json.")
-        return (parameters, self.body.model_validate_json(await request.read()))
+        try:
+            parameters = self.parameters.model_validate({**given, **request.match_info})
+            if self.body is None:
+                return (parameters,)
+            if request.content_type != "application/json":
+                raise web.HTTPUnsupportedMediaType(reason="The body has to be application/json.")
+            return (parameters, self.body.model_validate_json(await request.read(), strict=True))
+        except ValidationError as exc:
+            raise NotAllowedError(exc) from exc

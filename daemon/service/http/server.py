@@ -15,10 +15,12 @@ from daemon.service.http.problems import Handler, problem, problems
 
 Address = tuple[str, int]
 
-# What the server takes at most: bytes of a body, requests at once, seconds for one.
+# What the server takes at most: bytes of a body, requests at once, seconds for one, and for a connection on which
+# nobody asks for anything (or not to the end: the headers have to be there by then).
 _MOST_BODY = 64 * 1024
 _MOST_AT_ONCE = 64
 _LONGEST_S = 30.0
+_IDLE_S = 75.0
 # A scrape must never wait behind people, nor a sign of life; a listener to events stays for hours.
 _UNBOUNDED = frozenset({"/metrics", "/livez", "/readyz", "/api/v1/events"})
 # Everything on the page is ours, and nobody else shows it in a frame of his.
@@ -35,6 +37,9 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
+# Said of a request whose answer has begun.
+_BEGUN = web.RequestKey("begun", bool)
+
 
 class HttpServer:
     """Listens where the settings say; `port` is the one that was really taken."""
@@ -45,12 +50,16 @@ class HttpServer:
         readiness: Callable[[], Awaitable[Mapping[str, Any]]],
         add_routes: Callable[[web.Application], None],
         access: Access,
+        longest_s: float = _LONGEST_S,
+        idle_s: float = _IDLE_S,
     ) -> None:
         """`readiness` has `ready` and what the parts say; `add_routes` puts in what people look at."""
         self._metrics = metrics
         self._readiness = readiness
         self._add_routes = add_routes
         self._access = access
+        self._longest_s = longest_s
+        self._idle_s = idle_s
         self._runner: web.AppRunner | None = None
         self._address: Address | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -67,7 +76,7 @@ class HttpServer:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         self._add_routes(app)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=self._idle_s)
         await runner.setup()
         try:
             await web.TCPSite(runner, *address).start()
@@ -128,11 +137,17 @@ class HttpServer:
             answer = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are under way.")
             answer.headers["Retry-After"] = "1"
             return answer
-        async with self._at_once, asyncio.timeout(_LONGEST_S):
+        async with self._at_once, asyncio.timeout(self._longest_s):
             return await handler(request)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    if _BEGUN in request:
+        # Half of another answer is out: a page that ends there, rather than one with an error in its middle.
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the answer broke off")
+    request[_BEGUN] = True
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["Server"] = "icekeeper"  # and neither the library nor its version
