@@ -49,6 +49,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if "Allow" in exc.headers:
             answer.headers["Allow"] = exc.headers["Allow"]
         return answer
+    except ConnectionError:
+        return web.Response(status=HTTPStatus.BAD_REQUEST)  # whoever asked is gone, and nobody hears it
     except Exception as exc:
         return _of(exc)
 
