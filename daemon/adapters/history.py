@@ -46,6 +46,14 @@ class RunFilter:
     table: str | None = None
 
 
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def levels_from(level: str) -> tuple[str, ...]:
+    """This level and the more important ones."""
+    return _LEVELS[_LEVELS.index(level) :]
+
+
 @dataclass(frozen=True, slots=True)
 class LogFilter:
     """Which log lines are wanted: of these levels (None: any), that hold this text in any case (None: any)."""

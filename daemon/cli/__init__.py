@@ -10,6 +10,7 @@ import click
 
 from daemon import __version__
 from daemon.cli.configuration import config
+from daemon.cli.daemons import cancel, logs, status
 from daemon.cli.doctor import doctor
 from daemon.cli.ledger import history, migrate, spool
 from daemon.cli.notify import notify
@@ -28,8 +29,9 @@ def cli() -> None:
 
 _TABLES = (run, compact, expire, audit, plan)
 _RECORDS = (history, spool, pause_nights, unpause, ack)
+_DAEMON = (status, cancel, logs)
 _HOUSE = (doctor, notify, migrate, config, serve, demo)
-for command in (*_TABLES, *_RECORDS, *_HOUSE):
+for command in (*_TABLES, *_DAEMON, *_RECORDS, *_HOUSE):
     cli.add_command(command)
 
 

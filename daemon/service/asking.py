@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 
@@ -16,12 +18,14 @@ from daemon.core.events import RunStarted, Subscriber
 from daemon.core.model import Plan, RunReport
 from daemon.core.reasons import Reason
 from daemon.night import BY_OPERATOR
+from daemon.service import documents
 from daemon.service.control import SOCKET
 from daemon.service.lock import RunLockHeld
 from daemon.service.orders import Asked
 from daemon.service.runs import Executed
 
 _CONNECT_S = 5.0
+_ANSWER_S = 30.0
 
 
 class Daemon:
@@ -90,8 +94,8 @@ class Daemon:
                 self._session() as session,
                 session.post(f"http://daemon{path}", data=asked.model_dump_json()) as got,
             ):
-                if got.status != 200:
-                    raise PermanentError(f"the daemon refused it: {await got.text()}")
+                if got.status != HTTPStatus.OK:
+                    raise PermanentError(f"the daemon refused it: {(await got.json(content_type=None))['detail']}")
                 async for raw in got.content:
                     line: dict[str, Any] = json.loads(raw)
                     if "error" in line and set(line) == {"error"}:
@@ -111,6 +115,34 @@ class Daemon:
                 await got.read()
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise _gone() from exc
+
+    async def status(self) -> documents.Status:
+        """What it says of itself, in one glance."""
+        return documents.Status.model_validate(await self._asked("GET", "/api/v1/status"))
+
+    async def known_run(self, run_id: UUID) -> documents.Run:
+        """A run as it knows it, also before PostgreSQL does. PermanentError where it knows none."""
+        return documents.Run.model_validate(await self._asked("GET", f"/api/v1/runs/{run_id}"))
+
+    async def cancel(self, run_id: UUID) -> None:
+        """Asks a run to end, as an operator does. PermanentError where it is not under way."""
+        await self._asked("POST", f"/api/v1/runs/{run_id}/cancel")
+
+    async def _asked(self, method: str, path: str) -> Any:
+        try:
+            async with (
+                asyncio.timeout(_ANSWER_S),
+                self._session() as session,
+                session.request(method, f"http://daemon{path}") as got,
+            ):
+                answer = await got.json(content_type=None)
+        except TimeoutError as exc:
+            raise TransientError("the daemon does not answer: look at its log, or restart it") from exc
+        except (aiohttp.ClientError, ValueError) as exc:
+            raise _gone() from exc
+        if got.status >= HTTPStatus.BAD_REQUEST:
+            raise PermanentError(f"the daemon refused it: {answer['detail']}")
+        return answer
 
     def _session(self) -> aiohttp.ClientSession:
         # A run takes as long as it takes; a line of a report may be long.

@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 from pydantic_core import PydanticSerializationError
 
-from daemon.adapters.history import LogFilter, RunFilter
+from daemon.adapters.history import LogFilter, RunFilter, levels_from
 from daemon.adapters.records import to_json
 from daemon.core.history import ConfigLoad
 from daemon.core.model import RunOutcome, Stage, Trigger
@@ -26,9 +26,6 @@ from daemon.service.http.routes import Answer, Nothing, Route, Taken
 from daemon.service.orders import Asked, Orders
 from daemon.service.overview import NotFoundError, Overview, parse_cursor
 from daemon.service.tonight import Tonight
-
-LEVELS = ("debug", "info", "warning", "error", "critical")
-
 
 # Text that PostgreSQL takes: it refuses NUL.
 _NO_NUL = r"^[^\x00]*$"
@@ -81,8 +78,7 @@ class LogsWanted(Taken):
     ] = None
 
     def filter(self) -> LogFilter:
-        levels = None if self.level is None else LEVELS[LEVELS.index(self.level) :]
-        return LogFilter(levels, self.text or None)
+        return LogFilter(None if self.level is None else levels_from(self.level), self.text or None)
 
 
 class NightsWanted(Taken):
