@@ -235,6 +235,7 @@ class Trouble(Document):
     severity: str
     text: str
     advice: str
+    link: str | None = Field(default=None, description="The page that shows more of it.")
 
 
 class Status(Document):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
+from urllib.parse import quote
 
 from daemon.core.model import RunOutcome
 from daemon.core.past import PastNight
@@ -23,6 +24,8 @@ class Trouble:
     severity: Severity
     text: str
     advice: str
+    # Where the page shows more of it.
+    link: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +70,15 @@ def _of_nights(seen: Seen, now: datetime) -> Iterator[Trouble]:
 
 
 def _of_last(last: PastNight, *, failure_open: bool) -> Iterator[Trouble]:
-    night = f"The night of {last.slot:%Y-%m-%d}"
+    night, run = f"The night of {last.slot:%Y-%m-%d}", f"/runs/{last.run_id}"
     if last.outcome is RunOutcome.FAILED and failure_open:
-        yield Trouble("error", f"{night} failed.", "Its run says which tables, and what to do about each.")
+        yield Trouble("error", f"{night} failed.", "Its run says which tables, and what to do about each.", run)
     elif last.outcome is RunOutcome.MISSED:
         advice = f"It was too old to be caught up: `icekeeper run --slot {last.slot:%Y-%m-%d}` does it."
-        yield Trouble("error", f"{night} was missed.", advice)
+        yield Trouble("error", f"{night} was missed.", advice, run)
     elif last.outcome is RunOutcome.PARTIAL:
-        yield Trouble(
-            "warning", f"{night} is partial.", "A compaction or expiry failed: the next night tries it again."
-        )
+        advice = "A compaction or expiry failed: the next night tries it again."
+        yield Trouble("warning", f"{night} is partial.", advice, run)
 
 
 def open_days(known: Known, table: str) -> int:
@@ -89,7 +91,7 @@ def _of_findings(known: Known) -> Iterator[Trouble]:
         number = open_days(known, table)
         what = "1 day lacks rows" if number == 1 else f"{number} days lack rows"
         advice = f"Repair it and audit it again, or say that it may stay so: `icekeeper ack {table}`."
-        yield Trouble("error", f"{table}: {what}, or could not be counted.", advice)
+        yield Trouble("error", f"{table}: {what}, or could not be counted.", advice, f"/tables/{quote(table)}")
 
 
 def _of_parts(parts: Mapping[str, str]) -> Iterator[Trouble]:

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 # Set so that it neither breaks nor is mistaken for a separator of fields.
 _THIN = "\N{NARROW NO-BREAK SPACE}"
+_POWERS = ("", "k", "M", "G", "T", "P", "E")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -23,37 +24,53 @@ def signed(value: int | None) -> str:
     return number(value) if not value else f"{value:+,}".replace(",", _THIN).replace("-", "−")
 
 
+def brief(value: float) -> str:
+    """Three digits of it: `1.25 M`."""
+    power = 0
+    while abs(value) >= (10_000 if power == 0 else 999.5) and power < len(_POWERS) - 1:
+        value, power = value / 1000, power + 1
+    return (f"{value:.3g}{_THIN}{_POWERS[power]}" if power else number(value)).replace("-", "−")
+
+
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}{_THIN}%".replace("-", "−")
+    """`-8.33 %`; two digits of what is less than a hundredth."""
+    if value is None:
+        return "–"
+    text = "0" if value == 0 else f"{value:+.2f}" if abs(value) >= 0.01 else f"{value:+.2g}"
+    return f"{text}{_THIN}%".replace("-", "−")
 
 
 def size(value: float | None) -> str:
-    """Bytes in the unit that leaves at most four digits."""
+    """Bytes in the unit that leaves at most three digits."""
     if value is None:
         return "–"
     unit = 0
-    while abs(value) >= 1024 and unit < len(_UNITS) - 1:
+    while abs(value) >= 999.5 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return f"{value:.0f}{_THIN}B" if unit == 0 else f"{value:.3g}{_THIN}{_UNITS[unit]}"
 
 
 def duration(seconds: float | None) -> str:
-    """`2 h 5 min`, `3 min 20 s`, `4.2 s`, `30 ms`."""
+    """`2 h 5 min`, `3 min 20 s`, `3 min`, `4.2 s`, `30 ms`."""
     if seconds is None:
         return "–"
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f}{_THIN}ms"
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f}{_THIN}s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole}{_THIN}s"
     if whole < 3600:
-        return f"{whole // 60}{_THIN}min {whole % 60}{_THIN}s"
+        return _two(whole // 60, "min", whole % 60, "s")
     hours, minutes = divmod(whole // 60, 60)
     if hours < 48:
-        return f"{hours}{_THIN}h {minutes}{_THIN}min"
-    return f"{hours // 24}{_THIN}d {hours % 24}{_THIN}h"
+        return _two(hours, "h", minutes, "min")
+    return _two(hours // 24, "d", hours % 24, "h")
+
+
+def _two(much: int, unit: str, more: int, smaller: str) -> str:
+    return f"{much}{_THIN}{unit}" + (f" {more}{_THIN}{smaller}" if more else "")
 
 
 def instant(value: datetime | None) -> str:

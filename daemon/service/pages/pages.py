@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -24,14 +27,19 @@ from daemon.service.http.api import LogsWanted, RunAsked, RunsWanted
 from daemon.service.lock import RunLockHeld
 from daemon.service.orders import Orders
 from daemon.service.overview import NotFoundError, Overview, parse_cursor
-from daemon.service.pages import views
+from daemon.service.pages import charts, views
 from daemon.service.pages.filters import FILTERS
 from daemon.service.tonight import Tonight
 
 _HERE = Path(__file__).parent
 _CALENDAR_DAYS = 60
+# Paths that a browser can't take for another host's, and that hold nothing to be done.
+_PAGE = re.compile(r"/(?:(?:runs|tables|plan|settings)(?:/[\w.%-]+)?)?")
 _SPANS = (30, 90, 365, 1825)
 _LOG_LINES = 300
+_TABLE_NIGHTS = 30
+# A run under way keeps the session busy.
+_PATIENCE_S = 20.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -102,8 +110,7 @@ class Pages:
             "home.html",
             status=status,
             weeks=views.calendar(nights, today, _CALENDAR_DAYS),
-            durations=views.durations(nights, status.now - timedelta(days=_CALENDAR_DAYS), status.now),
-            chart=views,
+            durations=charts.durations(nights, status.now - timedelta(days=_CALENDAR_DAYS), status.now),
             nights_known=bool(nights) or status.parts.get("ledger") == "up",
             tables=self._overview.tables().items,
         )
@@ -113,7 +120,13 @@ class Pages:
         after = parse_cursor(wanted.after) if wanted.after is not None else None
         page = await self._overview.runs(RunFilter(wanted.outcome, wanted.trigger, wanted.table), after, wanted.limit)
         return self._shown(
-            request, "runs.html", page=page, wanted=wanted, outcomes=[*RunOutcome, "running"], triggers=list(Trigger)
+            request,
+            "runs.html",
+            page=page,
+            wanted=wanted,
+            outcomes=[*RunOutcome, "running"],
+            triggers=list(Trigger),
+            names=self._choices()["names"],
         )
 
     async def _run(self, request: web.Request) -> web.Response:
@@ -133,6 +146,7 @@ class Pages:
             logs=logs,
             wanted=wanted,
             hours={audit.iceberg_table: views.hours(audit) for audit in run.audits},
+            views=views,
         )
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
@@ -158,15 +172,23 @@ class Pages:
         days = min(max(days, 1), 2000)
         table = await self._overview.table(request.match_info["name"], days)
         now = self._clock()
-        charts = views.charts(table, now - timedelta(days=days), now)
-        return self._shown(request, "table.html", table=table, charts=charts, days=days, spans=_SPANS, chart=views)
+        return self._shown(
+            request,
+            "table.html",
+            table=table,
+            charts=charts.of_table(table, now - timedelta(days=days), now),
+            nights=views.nights_of(table, _TABLE_NIGHTS),
+            unclean=views.unclean(table, _TABLE_NIGHTS),
+            stages=list(Stage),
+            days=days,
+            spans=_SPANS,
+        )
 
     async def _plan(self, request: web.Request) -> web.Response:
-        try:
-            plan, waits = await self._tonight.plan(), False
-        except TimeoutError:
-            plan, waits = None, True
-        return self._shown(request, "plan.html", plan=plan, waits=waits, dry_run=False, **self._choices())
+        plan: documents.Plan | None = None
+        with suppress(TimeoutError):
+            plan = await self._tonight.plan()
+        return self._shown(request, "plan.html", plan=plan, dry_run=False, **self._choices())
 
     async def _settings(self, request: web.Request) -> web.Response:
         return self._shown(request, "settings.html", config=self._overview.config())
@@ -185,8 +207,11 @@ class Pages:
         now = self._clock()
         body = RunAsked.model_validate(given)
         if body.dry_run:
-            plan = await self._tonight.make(body.asked(now), now)
-            return self._shown(request, "plan.html", plan=plan, waits=False, dry_run=True, **self._choices())
+            plan: documents.Plan | None = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    plan = await self._tonight.make(body.asked(now), now)
+            return self._shown(request, "plan.html", plan=plan, dry_run=True, **self._choices())
         run_id = await self._orders.begin(body.asked(now))
         raise web.HTTPSeeOther(f"/runs/{run_id}")
 
@@ -200,14 +225,15 @@ class Pages:
         return self._shown(request, "reloaded.html", load=await self._reload())
 
     async def _sign_in_form(self, request: web.Request) -> web.Response:
-        return self._shown(request, "sign_in.html", wrong=False)
+        return self._shown(request, "sign_in.html", wrong=False, back=_way_back(request.query.get("back", "")))
 
     async def _sign_in(self, request: web.Request) -> web.Response:
-        given = str((await request.post()).get("token", ""))
-        answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/"})
-        if self._access.sign_in(given, answer):
+        form = await request.post()
+        back = _way_back(str(form.get("back", "")))
+        answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": back})
+        if self._access.sign_in(str(form.get("token", "")), answer):
             return answer
-        return self._shown(request, "sign_in.html", HTTPStatus.FORBIDDEN, wrong=True)
+        return self._shown(request, "sign_in.html", HTTPStatus.FORBIDDEN, wrong=True, back=back)
 
     async def _sign_out(self, request: web.Request) -> web.Response:
         answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/"})
@@ -272,3 +298,8 @@ def _logs_wanted(request: web.Request) -> LogsWanted:
     """What the form above the log says; the page shows more lines at once than it says there."""
     given = {key: value for key, value in request.query.items() if value and key in ("after", "level", "text")}
     return LogsWanted.model_validate({**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
+
+
+def _way_back(path: str) -> str:
+    """Where somebody came from who signs in; the overview where that is no page of ours."""
+    return path if _PAGE.fullmatch(path) else "/"

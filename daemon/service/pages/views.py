@@ -1,24 +1,24 @@
-"""What templates can't work out by themselves: the calendar, the hours of a window, a table's charts. Pure."""
+"""What templates can't work out by themselves: the calendar, the hours of a window, what comes first. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 from daemon.service import documents
-from daemon.service.pages.filters import duration, number, signed, size
 
 # The worst first: a day shows the worst of its nights.
 _WORST = ("failed", "missed", "partial", "interrupted", "cancelled", "success")
-
-# A chart's drawing, in its own units, and how many gridlines it has at most.
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 400, 150, 56, 20, 8
+# What an operator has to see before everything else, in this order.
+_URGENT = ("failed", "missing_data", "error", "held", "warning")
 
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """Monday to Sunday, or to today; `month` where one begins in it."""
+    """Monday to Sunday, or to today; `month` where one begins in it, and the next label leaves room."""
 
     month: str
     days: tuple[Day, ...]
@@ -55,6 +55,8 @@ def calendar(nights: Iterable[documents.Night], today: date, days: int) -> tuple
         month = f"{begins or monday:%b}" if begins is not None or not weeks else ""
         weeks.append(Week(month, tuple(Day(day, by_day.get(day)) for day in span)))
         monday += timedelta(days=7)
+    if len(weeks) > 1 and weeks[1].month:
+        weeks[0] = Week("", weeks[0].days)
     return tuple(weeks)
 
 
@@ -85,113 +87,48 @@ def hours(audit: documents.Audit) -> tuple[Hour, ...]:
     )
 
 
-# --- charts
+# --- what comes first
+
+
+def urgent_tasks(tasks: Iterable[documents.Task]) -> tuple[documents.Task, ...]:
+    """What failed, what is held, then the rest in the order of the night."""
+    return tuple(sorted(tasks, key=lambda task: _urgency(task.outcome)))
+
+
+def urgent_audits(audits: Iterable[documents.Audit]) -> tuple[documents.Audit, ...]:
+    """Missing data first; what is acknowledged needs nobody."""
+    return tuple(sorted(audits, key=lambda audit: len(_URGENT) if audit.ack else _urgency(audit.status)))
+
+
+def tally(words: Iterable[str]) -> Mapping[str, int]:
+    """How many of each, the urgent ones first."""
+    counted = Counter(words)
+    return {word: counted[word] for word in sorted(counted, key=_urgency)}
+
+
+def _urgency(word: str) -> int:
+    return _URGENT.index(word) if word in _URGENT else len(_URGENT)
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    x: float
-    y: float
-    text: str
+class TableNight:
+    """What a run did with a table, by stage."""
+
+    run_id: UUID
+    slot: datetime
+    tasks: Mapping[str, documents.TableTask]
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    name: str
-    points: tuple[Point, ...]
-
-    @property
-    def path(self) -> str:
-        """As SVG's polyline takes it."""
-        return " ".join(f"{point.x:.1f},{point.y:.1f}" for point in self.points)
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    at: float
-    text: str
+def nights_of(table: documents.Table, most: int) -> tuple[TableNight, ...]:
+    """The newest first."""
+    found: dict[UUID, dict[str, documents.TableTask]] = {}
+    for task in reversed(table.tasks):
+        if task.run_id not in found and len(found) == most:
+            break
+        found.setdefault(task.run_id, {})[task.stage] = task
+    return tuple(TableNight(run_id, next(iter(by.values())).slot, by) for run_id, by in found.items())
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Lines over time; positions are in the drawing's units, from its upper left corner."""
-
-    title: str
-    lines: tuple[Line, ...]
-    levels: tuple[Tick, ...]
-    days: tuple[Tick, ...]
-
-    @property
-    def empty(self) -> bool:
-        return not any(line.points for line in self.lines)
-
-
-Sample = tuple[datetime, float]
-
-
-def charts(table: documents.Table, since: datetime, until: datetime) -> tuple[Chart, ...]:
-    """What became of a table: files, small files, bytes, snapshots, rows on both sides, and their difference."""
-
-    def health(pick: Callable[[documents.Health], int]) -> list[Sample]:
-        return [(point.at, pick(point.health)) for point in table.healths]
-
-    counted = [audit for audit in table.audits if audit.delta is not None]
-    sides = {
-        "ClickHouse": [(audit.window_start, float(audit.ch_row_count or 0)) for audit in counted],
-        "Iceberg": [(audit.window_start, float(audit.iceberg_row_count or 0)) for audit in counted],
-    }
-    difference = {"difference": [(audit.window_start, float(audit.delta or 0)) for audit in counted]}
-    files = {"all": health(lambda one: one.data_files), "small": health(lambda one: one.small_files)}
-    drawn = [
-        _chart("Data files", files, since, until, number),
-        _chart("Size", {"size": health(lambda one: one.bytes)}, since, until, size),
-        _chart("Snapshots", {"snapshots": health(lambda one: one.snapshots)}, since, until, number),
-        _chart("Rows of each day", sides, since, until, number),
-        _chart("Iceberg's rows less ClickHouse's", difference, since, until, lambda value: signed(round(value))),
-    ]
-    return tuple(drawn)
-
-
-def durations(nights: Iterable[documents.Night], since: datetime, until: datetime) -> Chart:
-    """How long the nights took."""
-    took = [(night.slot, night.duration_s) for night in nights if night.duration_s and night.slot >= since]
-    return _chart("How long they took", {"": sorted(took)}, since, until, duration)
-
-
-def _chart(
-    title: str,
-    series: dict[str, list[Sample]],
-    since: datetime,
-    until: datetime,
-    shown: Callable[[float], str],
-) -> Chart:
-    values = [value for samples in series.values() for _, value in samples]
-    low, high = min([0.0, *values]), max([0.0, *values])
-    if low == high:
-        high = low + 1
-    span = (until - since).total_seconds() or 1.0
-
-    def x(at: datetime) -> float:
-        return LEFT + (WIDTH - LEFT - 8) * (at - since).total_seconds() / span
-
-    def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
-
-    lines = tuple(
-        Line(
-            name,
-            tuple(Point(x(at), y(value), f"{at:%Y-%m-%d}: {shown(value)} {name}".rstrip()) for at, value in samples),
-        )
-        for name, samples in series.items()
-    )
-    levels = tuple(Tick(y(value), shown(value)) for value in _levels(low, high))
-    return Chart(title, lines, levels, _day_ticks(since, until, x))
-
-
-def _levels(low: float, high: float) -> Sequence[float]:
-    return (high, 0.0, low) if low < 0 < high else (high, (high + low) / 2, low)
-
-
-def _day_ticks(since: datetime, until: datetime, x: Callable[[datetime], float]) -> tuple[Tick, ...]:
-    step = (until - since) / 4
-    return tuple(Tick(x(since + step * each), f"{since + step * each:%d %b}") for each in range(1, 4))
+def unclean(table: documents.Table, most: int) -> tuple[documents.AuditPoint, ...]:
+    """The audits that found something or could not count, the newest first."""
+    return tuple([audit for audit in reversed(table.audits) if audit.status != "ok"][:most])

@@ -4,6 +4,9 @@
 
 const LEAST_MS = 1000; // between two looks
 const QUIET_MS = 30000; // with nothing told: the next night comes nearer, a part may have gone down
+const AGAIN_MS = 5000; // after the stream was refused
+const TOLD = ["run_started", "task_started", "task_progressed", "task_ended", "run_ended"];
+const REACHED = "a, button, summary, input, select";
 const sign = document.getElementById("live");
 let due = null;
 let looking = false;
@@ -17,7 +20,8 @@ function soon() {
 
 async function look() {
   due = null;
-  if (looking || document.hidden) return;
+  if (document.hidden) return;
+  if (looking) return soon();
   looking = true;
   lastLook = Date.now();
   try {
@@ -33,10 +37,7 @@ async function look() {
 function show(fresh) {
   for (const part of document.querySelectorAll("[data-live]")) {
     const now = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
-    // What somebody types in or has opened stays as it is.
-    if (now === null || now.innerHTML === part.innerHTML || isInUse(part)) continue;
-    part.className = now.className;
-    part.replaceChildren(...now.childNodes);
+    if (now !== null && now.innerHTML !== part.innerHTML && !isBeingRead(part)) swap(part, now);
   }
   const time = fresh.querySelector("footer time");
   ahead = new Date(time.dateTime) - Date.now();
@@ -45,9 +46,19 @@ function show(fresh) {
   tick();
 }
 
-function isInUse(part) {
-  const focused = document.activeElement;
-  return part.querySelector("details[open]") !== null || (part.contains(focused) && focused !== part);
+// What is unfolded stays so, and the keyboard stays where it is.
+function swap(part, now) {
+  for (const open of part.querySelectorAll("details[open]")) now.querySelector(`details[id="${open.id}"]`)?.setAttribute("open", "");
+  const place = [...part.querySelectorAll(REACHED)].indexOf(document.activeElement);
+  part.className = now.className;
+  part.replaceChildren(...now.childNodes);
+  if (place >= 0) part.querySelectorAll(REACHED)[place]?.focus({ preventScroll: true });
+}
+
+// Somebody is about to copy something of it.
+function isBeingRead(part) {
+  const marked = getSelection();
+  return !marked.isCollapsed && marked.containsNode(part, true);
 }
 
 function tick() {
@@ -65,10 +76,19 @@ function spell(seconds) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-const stream = new EventSource("/api/v1/events");
-stream.onopen = () => { sign.textContent = "live"; sign.classList.add("on"); soon(); };
-stream.onerror = () => { sign.textContent = "not connected"; sign.classList.remove("on"); };
-for (const name of ["run_started", "task_started", "task_progressed", "task_ended", "run_ended"]) stream.addEventListener(name, soon);
+function listen() {
+  const stream = new EventSource("/api/v1/events");
+  stream.onopen = () => { sign.textContent = "live"; sign.classList.add("on"); soon(); };
+  stream.onerror = () => {
+    sign.textContent = "not connected";
+    sign.classList.remove("on");
+    // A browser comes back by itself after a cut, not after a refusal.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS);
+  };
+  for (const name of TOLD) stream.addEventListener(name, soon);
+}
+
+listen();
 setInterval(tick, 1000);
 setInterval(soon, QUIET_MS);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) soon(); });
