@@ -34,7 +34,9 @@ def show_status(console: Console, status: documents.Status) -> None:
         _say(console, "spool", f"{_number(status.spool_records, 'record')} on the way to PostgreSQL")
 
 
-def show_nights(console: Console, last: documents.RunHead | None, next_slot: datetime | None, now: datetime) -> None:
+def show_nights(
+    console: Console, last: documents.RunHead | documents.LastNight | None, next_slot: datetime | None, now: datetime
+) -> None:
     """The last night and the next one."""
     if last is None:
         _say(console, "last night", "none is known")

@@ -100,7 +100,8 @@ class Pages:
 
     async def _home(self, request: web.Request) -> web.Response:
         status = self._overview.status()
-        today = status.now.astimezone(UTC).date()
+        midnight = status.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        tomorrow = midnight + timedelta(days=1)
         try:
             nights = (await self._overview.nights(_CALENDAR_DAYS + 7)).items
         except IcekeeperError:  # the status says it
@@ -109,8 +110,8 @@ class Pages:
             request,
             "home.html",
             status=status,
-            weeks=views.calendar(nights, today, _CALENDAR_DAYS),
-            durations=charts.durations(nights, status.now - timedelta(days=_CALENDAR_DAYS), status.now),
+            weeks=views.calendar(nights, midnight.date(), _CALENDAR_DAYS),
+            durations=charts.durations(nights, tomorrow - timedelta(days=_CALENDAR_DAYS), tomorrow),
             nights_known=bool(nights) or status.parts.get("ledger") == "up",
             tables=self._overview.tables().items,
         )

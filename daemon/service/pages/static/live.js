@@ -20,7 +20,7 @@ function soon() {
 
 async function look() {
   due = null;
-  if (document.hidden) return;
+  if (document.hidden || document.querySelector("[data-live]") === null) return;
   if (looking) return soon();
   looking = true;
   lastLook = Date.now();
