@@ -2,6 +2,7 @@
 #   make demo    a whole night on a lakehouse of embedded parts
 #   make test    format, lint, types, import rules, and the tests
 #   make test-packaging   builds the container image and boots a system with the unit (root, Debian)
+#   make test-browser     drives Chromium through the page (Debian; as root it installs it); make screenshots keeps what it saw
 #   make chaos   hurts the program at random: RUNS=200 SEED=1
 #   make soak    many nights in one process, and a chart of their memory: NIGHTS=200 OUT=soak.md
 #   make test-full   all of these, with the big worlds: hours
@@ -13,7 +14,7 @@ RUNS   ?= 20
 SEED   ?= 1
 NIGHTS ?= 200
 
-.PHONY: demo test test-full test-packaging chaos soak check lint unit lock jars clean
+.PHONY: demo test test-full test-packaging test-browser screenshots chaos soak check lint unit lock jars clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
@@ -24,8 +25,15 @@ test: check
 test-packaging: $(READY)
 	$(BIN)/pytest -m packaging $(ARGS)
 
+test-browser: $(READY)
+	$(BIN)/pytest -m browser tests/browser $(ARGS)
+
+# The pictures of docs/page.md, taken by the same test.
+screenshots: $(READY)
+	SCREENSHOTS=docs/images $(BIN)/pytest -m browser tests/browser $(ARGS)
+
 test-full: check
-	$(BIN)/pytest -m 'full or packaging or not full' $(ARGS)
+	$(BIN)/pytest -m 'full or not full' $(ARGS)
 
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)

@@ -1,4 +1,4 @@
-"""What the packaging tests take from Debian: its packages on this host, and bookworm trees kept for next time."""
+"""What tests take from Debian: its packages on this host, and bookworm trees kept for next time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def install(*packages: str) -> None:
     missing = [package for package in packages if not _installed(package)]
     if not missing:
         return
-    wanted = f"the packaging tests need the Debian packages {' '.join(missing)}"
+    wanted = f"these tests need the Debian packages {' '.join(missing)}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise RuntimeError(f"{wanted}: run them as root on Debian, or install these first")
     done = apt_get("install", "--yes", "--no-install-recommends", *missing)

@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 1000, 120
 # More gridlines than these say nothing more; with more points nobody finds the one he points at.
 _MOST_STEPS = 3
 _MOST_POINTED_AT = 120
+_MOST_DOTS = 40
 # Over more days than these a tick names its year.
 _LONG = timedelta(days=200)
 
@@ -41,7 +42,7 @@ class Line:
     @property
     def dots(self) -> str:
         """As SVG's path takes it; none where they would run together."""
-        return "".join(f"M{x:.1f},{y:.1f}h0" for x, y in self.points) if len(self.points) <= _MOST_POINTED_AT else ""
+        return "".join(f"M{x:.1f},{y:.1f}h0" for x, y in self.points) if len(self.points) <= _MOST_DOTS else ""
 
 
 @dataclass(frozen=True, slots=True)
