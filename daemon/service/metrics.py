@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -45,12 +45,14 @@ _TASK_ENDS = (
 class Metrics:
     """The registry of one daemon. `observe` takes the events of runs, `learn` what the ledger knows of earlier ones.
 
-    `vitals` is asked at every scrape, so it must not wait.
+    `vitals` is asked at every scrape, so it must not wait; `enabled` are the names of the enabled tables.
     """
 
-    def __init__(self, vitals: Callable[[], Vitals] = Vitals) -> None:
+    def __init__(
+        self, vitals: Callable[[], Vitals] = Vitals, enabled: Callable[[], Iterable[str]] = tuple[str, ...]
+    ) -> None:
         self.registry = CollectorRegistry()
-        self._vitals = vitals
+        self._enabled = enabled
         self._running: RunOpening | None = None
         self._past = Past()
         self._in_ledger: frozenset[UUID] = frozenset()
@@ -139,8 +141,7 @@ class Metrics:
         running, self._running = self._running, None
         # A slot that is closed without a run was never begun.
         stages, tables = (running.stages, running.tables) if running else ((), ())
-        enabled = [policy.name for policy in self._vitals().policies]
-        night = is_night(report.trigger, stages, tables, enabled)
+        night = is_night(report.trigger, stages, tables, self._enabled())
         self._past = past_of(report, night=night).joined(self._past)
         self._know()
 

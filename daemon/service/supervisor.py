@@ -109,7 +109,7 @@ class Supervisor:
         self._scheduler = Scheduler(self._slot_is_due, clock)
         self._heartbeat = Heartbeat(self._systemd.alive)
         self._leadership = Leadership(lambda: self._configuration.settings, self._until_idle)
-        self.metrics = Metrics(self._vitals)
+        self.metrics = Metrics(self._vitals, self._tables)
         self._condition = Condition(self.metrics)
         self._ledger_view = LedgerView(self._ask_the_ledger, lambda well: self._condition.answered("ledger", well))
         self._status = StatusLine(self._systemd.status, lambda: self._scheduler.next_slot)

@@ -24,7 +24,7 @@ OPEN = {(TABLE, AuditStatus.MISSING_DATA): 2}
 
 def shown(past: Past | None = None, **vitals: Any) -> Metrics:
     """The metrics of a daemon with these tables, which was told a past."""
-    metrics = Metrics(lambda: Vitals(policies=POLICIES, **vitals))
+    metrics = Metrics(lambda: Vitals(policies=POLICIES, **vitals), lambda: [policy.name for policy in POLICIES])
     if past is not None:
         metrics.learn(past, {})
     return metrics
