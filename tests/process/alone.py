@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from daemon.sandbox.process import free_ports
 from daemon.sandbox.tables import TABLES as SHAPES
 from tests.conftest import SLOT
 from tests.process.program import fetch, icekeeper, running, wait_for
+from tests.years import fill
 
 TOKEN = "open-sesame"
 TABLES = tuple(shape.iceberg for shape in SHAPES)
@@ -52,8 +54,8 @@ class Alone:
 
 
 @contextmanager
-def alone(box: Sandbox, place: Path, **blocks: Any) -> Iterator[Alone]:
-    """`blocks` take the place of those of the settings."""
+def alone(box: Sandbox, place: Path, *, nights: int = 0, lines: int = 20, **blocks: Any) -> Iterator[Alone]:
+    """The ledger knows `nights`, that of SLOT the last of them; `blocks` take the place of those of the settings."""
     database = f"alone_{uuid4().hex[:8]}"
     box.postgres.create_database(database)
     (port, nobody) = free_ports(2)
@@ -76,6 +78,9 @@ def alone(box: Sandbox, place: Path, **blocks: Any) -> Iterator[Alone]:
     config, log, base = place / "icekeeper.yaml", place / "stderr", f"http://127.0.0.1:{port}"
     config.write_text(yaml.safe_dump(document))
     assert icekeeper("migrate", config=config).returncode == 0
+    if nights:
+        execute = partial(box.postgres.execute, database)
+        fill(execute, TABLES, SLOT + timedelta(days=1), nights=nights, lines=lines)
     with running("serve", config=config, log=log, at=SLOT + timedelta(hours=1)) as daemon:
         wait_for("the daemon", lambda: fetch(f"{base}/livez"))
         yield Alone(box, database, config, base, log, daemon.pid)

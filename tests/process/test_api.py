@@ -20,7 +20,6 @@ from daemon.sandbox import Sandbox
 from tests.conftest import SLOT
 from tests.process.alone import TABLES, TOKEN, Alone, alone
 from tests.process.program import document, environment, icekeeper, wait_for
-from tests.years import fill
 
 BEARER = f"Bearer {TOKEN}"
 JSON = {"Content_Type": "application/json"}
@@ -28,8 +27,7 @@ JSON = {"Content_Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def served(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
-    with alone(box, tmp_path_factory.mktemp("api")) as daemon:
-        fill(daemon.execute, TABLES, SLOT, nights=70, lines=20)
+    with alone(box, tmp_path_factory.mktemp("api"), nights=70) as daemon:
         yield daemon
 
 
@@ -230,7 +228,8 @@ def test_nothing_can_be_cancelled_where_nothing_is_under_way(served: Alone) -> N
 
 
 def test_logs_on_the_command_line_are_those_of_the_last_run(served: Alone) -> None:
-    run = document(icekeeper("compact", "--table", TABLES[0], "--json", config=served.config))
+    chosen = ("--slot", f"{SLOT:%Y-%m-%d}", "--table", TABLES[0])
+    run = document(icekeeper("compact", *chosen, "--json", config=served.config))
     done = icekeeper("logs", "--json", config=served.config)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
