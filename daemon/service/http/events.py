@@ -17,7 +17,7 @@ from daemon.service.http.problems import problem
 # How many may listen, how far behind one may be, how much is kept for one that comes back, how often a sign of life,
 # and how long one may take nothing.
 MOST_LISTENERS = 50
-_MOST_BEHIND = 500
+_MOST_BEHIND = 400
 _KEPT = 500
 _ALIVE_S = 15.0
 _SLOWEST_S = 20.0
@@ -40,6 +40,11 @@ class EventStream:
         self._connected = 0
         self._closed = False
 
+    @property
+    def listeners(self) -> int:
+        """How many are connected."""
+        return self._connected
+
     def observe(self, event: Event) -> None:
         """Takes an event of a run; never waits."""
         document = event_to_plain(event)
@@ -52,16 +57,13 @@ class EventStream:
                 listener.put_nowait(message)
             except asyncio.QueueFull:  # it comes back, and is told what it missed
                 self._listeners.discard(listener)
-                listener.get_nowait()
-                listener.put_nowait(None)
+                _let_go(listener)
 
     def close(self) -> None:
         """Lets every listener go, and takes no other."""
         self._closed = True
         for listener in self._listeners:
-            while listener.full():
-                listener.get_nowait()
-            listener.put_nowait(None)
+            _let_go(listener)
         self._listeners.clear()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -114,6 +116,13 @@ class EventStream:
             if request.transport is not None:
                 request.transport.abort()
             raise ConnectionResetError("the listener takes nothing") from None
+
+
+def _let_go(listener: asyncio.Queue[Message | None]) -> None:
+    # All of what it has not heard: were it told the rest, it would never ask for what lies between.
+    while not listener.empty():
+        listener.get_nowait()
+    listener.put_nowait(None)
 
 
 def _last_seen(request: web.Request) -> int | None:
