@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from daemon.sandbox import Sandbox, WorldSpec
 from tests.conftest import BINANCE, COINBASE, GOLD, SLOT, write_settings
@@ -86,6 +86,7 @@ def site(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
 def chromium() -> Iterator[Browser]:
     install("chromium", "fonts-dejavu-core")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    expect.set_options(timeout=30_000)  # a machine that is busy with something else fails no test
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
         yield browser

@@ -167,7 +167,7 @@ def _lines(
         Line(
             name,
             tuple((scale.x(at), scale.y(value)) for at, value in samples),
-            f"{name} {shown(samples[-1][1])}".strip() if samples else "",
+            f"{shown(samples[-1][1])} {name}".rstrip() if samples else "",
         )
         for name, samples in series.items()
     )

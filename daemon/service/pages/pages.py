@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 from aiohttp import web
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import ValidationError
 
 from daemon.adapters.history import RunFilter
@@ -28,10 +27,10 @@ from daemon.service.lock import RunLockHeld
 from daemon.service.orders import Orders
 from daemon.service.overview import NotFoundError, Overview, parse_cursor
 from daemon.service.pages import charts, views
-from daemon.service.pages.filters import FILTERS
+from daemon.service.pages.rendering import environment
 from daemon.service.tonight import Tonight
 
-_HERE = Path(__file__).parent
+_STATIC = Path(__file__).parent / "static"
 _CALENDAR_DAYS = 60
 # Paths that a browser can't take for another host's, and that hold nothing to be done.
 _PAGE = re.compile(r"/(?:(?:runs|tables|plan|settings)(?:/[\w.%-]+)?)?")
@@ -62,14 +61,7 @@ class Pages:
         self._access = access
         self._reload = reload
         self._clock = clock
-        self._templates = Environment(
-            loader=FileSystemLoader(_HERE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.filters.update(FILTERS)
+        self._templates = environment()
 
     def add_to(self, app: web.Application) -> None:
         looks: Mapping[str, Handler] = {
@@ -94,7 +86,7 @@ class Pages:
         for path, handler in orders.items():
             app.router.add_post(path, self._guarded(self._signed_in(handler)))
         app.router.add_post("/sign-in", self._guarded(self._sign_in))
-        app.router.add_static("/static", _HERE / "static")
+        app.router.add_static("/static", _STATIC)
 
     # --- looking
 
@@ -226,11 +218,11 @@ class Pages:
         return self._shown(request, "reloaded.html", load=await self._reload())
 
     async def _sign_in_form(self, request: web.Request) -> web.Response:
-        return self._shown(request, "sign_in.html", wrong=False, back=_way_back(request.query.get("back", "")))
+        return self._shown(request, "sign_in.html", wrong=False, back=way_back(request.query.get("back", "")))
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         form = await request.post()
-        back = _way_back(str(form.get("back", "")))
+        back = way_back(str(form.get("back", "")))
         answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": back})
         if self._access.sign_in(str(form.get("token", "")), answer):
             return answer
@@ -301,6 +293,6 @@ def _logs_wanted(request: web.Request) -> LogsWanted:
     return LogsWanted.model_validate({**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
 
 
-def _way_back(path: str) -> str:
+def way_back(path: str) -> str:
     """Where somebody came from who signs in; the overview where that is no page of ours."""
     return path if _PAGE.fullmatch(path) else "/"

@@ -1,0 +1,614 @@
+"""What the page says: its values, its calendar, its charts, and its templates on the oddest documents there may be."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, timedelta
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.service import documents, pages
+from daemon.service.pages import charts, filters, views
+from daemon.service.pages.pages import way_back
+from daemon.service.pages.rendering import environment
+from tests.unit.builders import DAY, HOUR, SLOT
+
+STYLE = (Path(pages.__file__).parent / "static" / "style.css").read_text()
+HOSTILE = "<script>alert('x')</script>\"'&"
+RUN = UUID("00000000-0000-4000-8000-000000000001")
+
+
+def plain(text: str) -> str:
+    """With ordinary blanks and signs."""
+    return text.replace("\N{NARROW NO-BREAK SPACE}", " ").replace("−", "-")
+
+
+# --- values
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0, "0"), (999, "999"), (1234567, "1 234 567")],
+)
+def test_numbers_are_grouped(value: float | None, text: str) -> None:
+    assert plain(filters.number(value)) == text
+
+
+def test_a_difference_has_its_sign_and_none_has_a_dash() -> None:
+    assert [plain(filters.signed(value)) for value in (None, 0, 5, -1200)] == ["–", "0", "+5", "-1 200"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.0, "0 %"), (-8.3333, "-8.33 %"), (25, "+25.00 %"), (-0.0004, "-0.0004 %")],
+)
+def test_a_share_is_never_rounded_to_nothing(value: float | None, text: str) -> None:
+    assert plain(filters.percent(value)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "0.977 KiB"),
+        (1000 * 1024, "0.977 MiB"),
+        (128 * 1024**2, "128 MiB"),
+        (999.5 * 1024**5, "1e+03 PiB"),
+    ],
+)
+def test_sizes_stay_in_three_digits(value: float | None, text: str) -> None:
+    assert plain(filters.size(value)) == text
+
+
+@given(st.floats(min_value=0, max_value=999 * 1024.0**5))
+def test_no_size_is_written_with_an_exponent(value: float) -> None:
+    assert "e" not in filters.size(value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (0, "0 ms"),
+        (0.9996, "1.0 s"),
+        (4.24, "4.2 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (200000, "2 d 7 h"),
+    ],
+)
+def test_durations_are_in_two_units_at_most(seconds: float | None, text: str) -> None:
+    assert plain(filters.duration(seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (500, "500"), (10_000, "10 k"), (1_250_000, "1.25 M"), (-60_000, "-60 k"), (3e9, "3 G")],
+)
+def test_levels_are_brief(value: float, text: str) -> None:
+    assert plain(filters.brief(value)) == text
+
+
+def test_instants_are_in_utc_whatever_they_were_in() -> None:
+    paris = datetime.fromisoformat("2026-02-18T03:00:17+01:00")
+    assert filters.instant(paris) == "2026-02-18 02:00"
+    assert filters.second(paris) == "2026-02-18 02:00:17"
+    assert filters.machine(paris) == "2026-02-18T02:00:17Z"
+    assert (filters.instant(None), filters.second(None)) == ("–", "–")
+
+
+def test_what_stands_between_backticks_is_code_and_everything_is_escaped() -> None:
+    assert filters.marked("run `icekeeper run` <now>") == "run <code>icekeeper run</code> &lt;now&gt;"
+    assert filters.marked("`<b>`") == "<code>&lt;b&gt;</code>"
+    # One that is not closed marks nothing.
+    assert filters.marked("a ` b") == "a  b"
+    assert filters.words(None) == ""
+    assert filters.words("missing_data") == "missing data"
+
+
+# --- the calendar
+
+
+def night(day: str, outcome: str | None = "success", duration_s: float | None = 60.0) -> documents.Night:
+    slot = datetime.fromisoformat(f"{day}T02:00:00+00:00")
+    return documents.Night(
+        slot=slot, run_id=uuid4(), trigger="schedule", outcome=outcome, started_at=slot, duration_s=duration_s
+    )
+
+
+def test_the_calendar_ends_today_and_begins_on_a_monday() -> None:
+    weeks = views.calendar((), date(2026, 2, 18), 60)
+    days = [day.day for week in weeks for day in week.days]
+    assert days[0].weekday() == 0
+    assert days[-1] == date(2026, 2, 18)
+    assert days == [days[0] + timedelta(days=each) for each in range(len(days))]
+    assert 60 <= len(days) <= 66
+    assert {day.word for week in weeks for day in week.days} == {"none"}
+
+
+@given(st.dates(min_value=date(2000, 1, 1), max_value=date(2100, 1, 1)))
+def test_the_months_of_a_calendar_never_touch(today: date) -> None:
+    weeks = views.calendar((), today, 60)
+    labelled = [number for number, week in enumerate(weeks) if week.month]
+    assert labelled
+    assert all(later - earlier >= 2 for earlier, later in pairwise(labelled))
+
+
+def test_a_day_shows_the_worst_of_its_nights_and_a_run_under_way_before_all() -> None:
+    def word(*nights: documents.Night) -> str:
+        return views.calendar(nights, date(2026, 2, 18), 1)[-1].days[-1].word
+
+    day = "2026-02-18"
+    assert word(night(day), night(day, "failed"), night(day, "partial")) == "failed"
+    assert word(night(day, "failed"), night(day, None)) == "running"
+    assert word(night(day), night(day, "cancelled")) == "cancelled"
+    # What a newer icekeeper says is shown rather than hidden.
+    assert word(night(day), night(day, "hibernated")) == "hibernated"
+
+
+# --- hours, and what comes first
+
+
+def audit(status: str = "ok", **change: Any) -> documents.Audit:
+    start = SLOT.replace(hour=0) - DAY
+    given: dict[str, Any] = {
+        "iceberg_table": "cold.t", "ch_source": "t", "layer": "bronze", "run_timestamp": SLOT, "audit_window_hours": 24,
+        "window_start": start, "window_end": start + DAY, "ch_row_count": 100, "iceberg_row_count": 90, "delta": -10,
+        "delta_pct": -10.0, "status": status, "reason": None, "notes": None, "snapshot_id": 1, "ch_query": "SELECT 1",
+        "iceberg_query": None, "ch_final": None, "watermark": None, "missing_hours": (),
+    }  # fmt: skip
+    return documents.Audit.model_validate({**given, **change})
+
+
+def task(outcome: str = "done", **change: Any) -> documents.Task:
+    given: dict[str, Any] = {
+        "stage": "compact", "table": "cold.t", "outcome": outcome, "reason": None, "note": "", "attempts": 1,
+        "started_at": SLOT, "duration_s": 1.0, "before": None, "after": None, "error": None,
+    }  # fmt: skip
+    return documents.Task.model_validate({**given, **change})
+
+
+def test_the_hours_of_a_window_say_which_lack_how_much() -> None:
+    start = SLOT.replace(hour=0) - DAY
+    lacking = {"start": start + 13 * HOUR, "clickhouse": 60, "iceberg": 20}
+    strip = views.hours(audit("missing_data", missing_hours=[lacking]))
+    assert len(strip) == 24
+    assert [(hour.start.hour, hour.missing, hour.clickhouse) for hour in strip if hour.missing] == [(13, 40, 60)]
+
+
+def test_a_window_without_missing_hours_or_of_weeks_has_no_strip() -> None:
+    assert views.hours(audit()) == ()
+    lacking = {"start": SLOT, "clickhouse": 60, "iceberg": 20}
+    assert views.hours(audit("missing_data", missing_hours=[lacking], audit_window_hours=169)) == ()
+
+
+def test_what_an_operator_must_see_comes_first_and_the_rest_keeps_its_order() -> None:
+    ack = {"by": "ada", "host": "k2", "at": SLOT, "note": "known"}
+    given = [audit("ok"), audit("missing_data", ack=ack), audit("warning"), audit("error"), audit("missing_data")]
+    assert [(one.status, one.ack is not None) for one in views.urgent_audits(given)] == [
+        ("missing_data", False), ("error", False), ("warning", False), ("ok", False), ("missing_data", True),
+    ]  # fmt: skip
+    tasks = [task("done", table="a"), task("held", table="b"), task("failed", table="c"), task("skipped", table="d")]
+    assert [one.table for one in views.urgent_tasks(tasks)] == ["c", "b", "a", "d"]
+    assert list(views.tally(["ok", "ok", "error"]).items()) == [("error", 1), ("ok", 2)]
+
+
+# --- charts
+
+
+def table(**change: Any) -> documents.Table:
+    given: dict[str, Any] = {
+        "name": "cold.t", "source": "t", "layer": "bronze", "health": None, "audit": None, "open_findings": 0,
+        "healths": (), "audits": (), "tasks": (),
+    }  # fmt: skip
+    return documents.Table.model_validate({**given, **change})
+
+
+def health(**change: Any) -> dict[str, Any]:
+    given = {
+        "data_files": 10, "small_files": 2, "bytes": 10**9, "records": 1000, "delete_files": 0, "manifests": 1,
+        "snapshots": 5, "snapshot_id": 1,
+    }  # fmt: skip
+    return {**given, **change}
+
+
+def point(days_ago: int, **change: Any) -> dict[str, Any]:
+    at = SLOT - days_ago * DAY
+    return {"run_id": RUN, "slot": at, "at": at, "health": health(**change)}
+
+
+def audited(days_ago: int, delta: int | None, status: str = "ok") -> dict[str, Any]:
+    start = SLOT.replace(hour=0) - days_ago * DAY
+    rows = None if delta is None else 1000 + delta
+    return {
+        "run_id": RUN, "window_start": start, "window_end": start + DAY, "ch_row_count": 1000,
+        "iceberg_row_count": rows, "delta": delta, "delta_pct": None, "status": status, "reason": None,
+    }  # fmt: skip
+
+
+def done(days_ago: int, stage: str = "compact", run_id: UUID = RUN) -> dict[str, Any]:
+    at = SLOT - days_ago * DAY
+    return {
+        "run_id": run_id, "slot": at, "stage": stage, "outcome": "done", "reason": None, "started_at": at,
+        "duration_s": 3.0,
+    }  # fmt: skip
+
+
+def drawn(one: documents.Table) -> dict[str, charts.Chart]:
+    return {chart.title: chart for chart in charts.of_table(one, SLOT - 90 * DAY, SLOT)}
+
+
+def test_a_table_that_nothing_is_known_of_has_empty_charts() -> None:
+    assert all(chart.empty for chart in drawn(table()).values())
+    assert charts.durations((), SLOT - 60 * DAY, SLOT).empty
+
+
+def test_a_single_value_is_a_dot_in_the_drawing() -> None:
+    files = drawn(table(healths=[point(45)]))["Data files"]
+    assert files.lines[0].points == ((500.0, 0.0),)
+    assert files.lines[0].dots == "M500.0,0.0h0"
+    assert [level.text for level in files.levels] == ["0", "5", "10"]
+    assert files.said == "Data files. Newest: 10 all; 2 small"
+    assert [spot.text for spot in files.spots] == ["2026-01-04: 10 all, 2 small"]
+
+
+@pytest.mark.parametrize("value", [0, 1, 7, 10**6, 10**15])
+def test_a_value_that_never_changes_stays_inside_the_drawing(value: int) -> None:
+    healths = [point(each, snapshots=value) for each in (50, 20, 1)]
+    snapshots = drawn(table(healths=healths))["Snapshots"]
+    heights = {y for _, y in snapshots.lines[0].points}
+    assert len(heights) == 1
+    assert 0 <= heights.pop() <= charts.HEIGHT
+
+
+def test_a_difference_may_be_negative_positive_or_both() -> None:
+    title = "Iceberg's rows less ClickHouse's"
+    for deltas in ((-50, -20), (50, 20), (-50, 20), (0, 0)):
+        chart = drawn(table(audits=[audited(9 - each, delta) for each, delta in enumerate(deltas)]))[title]
+        levels = {level.text: level.y for level in chart.levels}
+        assert "0" in levels
+        assert 2 <= len(levels) <= 5
+        for (_, y), delta in zip(chart.lines[0].points, deltas, strict=True):
+            assert (y > levels["0"], y < levels["0"]) == (delta < 0, delta > 0)
+
+
+def test_what_could_not_be_counted_is_no_zero_in_a_chart() -> None:
+    rows = drawn(table(audits=[audited(3, None, "error"), audited(2, 0)]))["Rows of each day"]
+    assert [len(line.points) for line in rows.lines] == [1, 1]
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1e9), min_size=1, max_size=20))
+def test_bars_stay_inside_their_drawing_and_its_levels_are_few(lengths: list[float]) -> None:
+    nights = [night(f"2026-02-{number + 1:02d}", duration_s=length) for number, length in enumerate(lengths)]
+    chart = charts.durations(nights, SLOT.replace(day=1, hour=0), SLOT.replace(day=28, hour=0))
+    for bar in chart.bars:
+        assert bar.x >= 0
+        assert bar.x + bar.width <= charts.WIDTH + 0.001
+        assert bar.y >= -0.001
+        assert bar.height >= 0
+    assert len(chart.levels) <= 5
+
+
+def test_a_bar_has_the_colour_of_its_outcome_and_says_what_it_is() -> None:
+    nights = [night("2026-02-17", "failed", 200), night("2026-02-18", None, 5), night("2026-02-16", duration_s=None)]
+    chart = charts.durations(nights, SLOT - 60 * DAY, SLOT + DAY)
+    assert [bar.word for bar in chart.bars] == ["failed", "running"]
+    assert plain(chart.bars[0].text) == "Tue 17 Feb 2026: 3 min 20 s, failed"
+
+
+def test_years_have_ticks_with_their_year_and_nothing_to_point_at() -> None:
+    one = table(healths=[point(each) for each in range(1800, 0, -1)])
+    files = charts.of_table(one, SLOT - 1825 * DAY, SLOT)[0]
+    assert [tick.text for tick in files.ticks] == ["May 2022", "Aug 2023", "Nov 2024"]
+    assert files.spots == ()
+    assert files.lines[0].dots == ""
+
+
+def test_the_nights_of_a_table_are_one_row_each_the_newest_first() -> None:
+    other = uuid4()
+    tasks = [done(2, "compact"), done(2, "expire"), done(1, "compact", other)]
+    nights = views.nights_of(table(tasks=tasks), 30)
+    assert [(one.run_id, sorted(one.tasks)) for one in nights] == [(other, ["compact"]), (RUN, ["compact", "expire"])]
+    assert [one.run_id for one in views.nights_of(table(tasks=tasks), 1)] == [other]
+    found = views.unclean(table(audits=[audited(3, -5, "missing_data"), audited(2, 0), audited(1, -1, "warning")]), 30)
+    assert [one.status for one in found] == ["warning", "missing_data"]
+
+
+# --- the templates
+
+
+class Outline(HTMLParser):
+    """Which elements there are, with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+
+def shown(template: str, *, signed_in: bool = True, **values: Any) -> str:
+    """Rendered as Pages does it; nothing of a document has become an element, an attribute or a style."""
+    text = (
+        environment()
+        .get_template(template)
+        .render(path="/", now=SLOT, changes_allowed=True, signed_in=signed_in, **values)
+    )
+    outline = Outline(text)
+    assert "<script>alert" not in text
+    assert outline.count("script") == 1
+    assert outline.count("h1") == 1
+    assert outline.count("main") == 1
+    for tag, attributes in outline.elements:
+        assert "style" not in attributes, "the Content-Security-Policy forbids it"
+        assert not [name for name in attributes if name.startswith("on")], "the Content-Security-Policy forbids it"
+        for name in ("src", "href", "action"):
+            assert (attributes.get(name) or "/").startswith(("/", "?", "#")), f"{tag} leads outside"
+    return text
+
+
+def status(**change: Any) -> documents.Status:
+    given: dict[str, Any] = {
+        "state": "ok", "troubles": (), "version": "1", "host": "k2", "leading": True, "mode": "maintain",
+        "settings_hash": "0123", "now": SLOT, "next_slot": None, "pause": None, "run": None, "last_run": None,
+        "parts": {}, "open_findings": {}, "spool_records": 0,
+    }  # fmt: skip
+    return documents.Status.model_validate({**given, **change})
+
+
+def run(**change: Any) -> documents.Run:
+    given: dict[str, Any] = {
+        "run_id": RUN, "slot": SLOT, "trigger": "schedule", "outcome": "success", "started_at": SLOT,
+        "finished_at": SLOT, "duration_s": 1.0, "settings_hash": "0123", "tasks": (), "audits": (),
+    }  # fmt: skip
+    return documents.Run.model_validate({**given, **change})
+
+
+def home(state: documents.Status, tables: tuple[documents.TableSummary, ...] = (), **values: Any) -> str:
+    given: dict[str, Any] = {
+        "weeks": views.calendar((), SLOT.date(), 60), "durations": charts.durations((), SLOT - 60 * DAY, SLOT),
+        "nights_known": True,
+    }  # fmt: skip
+    return shown("home.html", status=state, tables=tables, **{**given, **values})
+
+
+def run_page(one: documents.Run, lines: tuple[documents.LogLine, ...] = (), **values: Any) -> str:
+    hours = {audit.iceberg_table: views.hours(audit) for audit in one.audits}
+    logs = documents.LogPage(items=lines, next=None)
+    wanted = {"level": None, "text": None}
+    given: dict[str, Any] = {"progress": None, "logs": logs, "wanted": wanted, "hours": hours, "views": views}
+    return shown("run.html", run=one, **{**given, **values})
+
+
+def table_page(one: documents.Table) -> str:
+    return shown(
+        "table.html", table=one, charts=charts.of_table(one, SLOT - 90 * DAY, SLOT), nights=views.nights_of(one, 30),
+        unclean=views.unclean(one, 30), stages=["compact", "expire", "audit"], days=90, spans=(30, 90),
+    )  # fmt: skip
+
+
+UNDER_WAY = {
+    "run_id": RUN, "slot": SLOT, "trigger": "manual", "started_at": SLOT, "elapsed_s": 5.0, "left_s": None,
+    "in_hand": {"stage": "compact", "table": HOSTILE, "since": SLOT, "note": HOSTILE},
+    "stages": [
+        {"stage": "compact", "ended": 1, "failed": 1, "of": 4}, {"stage": "sweep", "ended": 0, "failed": 0, "of": 4},
+    ],
+    "tasks": [
+        {"stage": "compact", "table": "a", "state": "failed", "reason": "conflict", "elapsed_s": 3.0, "usual_s": None},
+        {"stage": "compact", "table": HOSTILE, "state": "in_hand", "elapsed_s": 0.0, "usual_s": 0.0},
+        {"stage": "compact", "table": "c", "state": "waiting", "usual_s": 7.0},
+        {"stage": "sweep", "table": "d", "state": "hibernated", "elapsed_s": None, "usual_s": None},
+    ],
+}  # fmt: skip
+
+
+def test_a_daemon_that_knows_nothing_yet_has_a_page() -> None:
+    text = home(status(), signed_in=False)
+    assert "<title>✓ Everything is all right · icekeeper</title>" in text
+    assert "none in the schedule" in text
+    assert "none yet" in text
+    assert "Run now" not in text
+
+
+def test_trouble_is_the_first_thing_said_and_leads_to_what_it_is_about() -> None:
+    troubles = [
+        {"severity": "error", "text": "The night failed.", "advice": "Do `this`.", "link": f"/runs/{RUN}"},
+        {"severity": "warning", "text": HOSTILE, "advice": HOSTILE},
+    ]
+    text = home(status(state="error", troubles=troubles))
+    assert "<title>✗ Something is wrong · icekeeper</title>" in text
+    assert f'<a href="/runs/{RUN}"><strong>The night failed.</strong></a> Do <code>this</code>.' in text
+    assert "more</summary>" not in text
+
+
+def test_forty_troubles_do_not_push_everything_else_away() -> None:
+    troubles = [{"severity": "error", "text": f"table {each}", "advice": ""} for each in range(40)]
+    text = home(status(state="error", troubles=troubles))
+    assert "<summary>34 more</summary>" in text
+    assert text.index("table 5") < text.index("<summary>34 more") < text.index("table 6")
+
+
+def test_a_run_under_way_is_shown_task_by_task_and_no_other_can_be_ordered() -> None:
+    text = home(status(run=UNDER_WAY, parts={"engine": "down", "ledger": "up"}, pause={
+        "by": HOSTILE, "host": "k2", "since": None, "until": None, "note": HOSTILE}))  # fmt: skip
+    assert "<title>✓ Everything is all right, a run is under way · icekeeper</title>" in text
+    assert "engine down" in text
+    assert "1 of 4, 1 failed" in text
+    assert "waits (usually 7.0" in text
+    assert "hibernated" in text
+    assert "<button disabled>Run now</button>" in text
+    assert "Cancel this run" in text
+    assert "paused" in text
+
+
+def test_a_table_that_was_never_seen_has_a_dash_in_every_column() -> None:
+    summary = {"name": HOSTILE, "source": None, "layer": HOSTILE, "health": None, "audit": None, "open_findings": 0}
+    text = home(status(), (documents.TableSummary.model_validate(summary),))
+    body = text[text.index('id="tables"') :]
+    assert body.count('scope="col"') == body.count('scope="row"') + len(re.findall("<td[ >]", body))
+    assert "no source" in text
+
+
+def test_hostile_and_unknown_words_of_a_newer_version_are_only_words() -> None:
+    unknown = task(
+        "hibernated", reason="too_cold", note=HOSTILE, table=HOSTILE, error=HOSTILE, engine_log=HOSTILE,
+        before=health(), after=health(snapshot_id=None),
+    )  # fmt: skip
+    odd = audit(
+        "doubtful", iceberg_table=HOSTILE, reason="too_cold", advice=HOSTILE, notes=HOSTILE, ch_query=HOSTILE,
+        iceberg_query=HOSTILE, ch_row_count=None, iceberg_row_count=None, delta=None, delta_pct=None,
+        ack={"by": HOSTILE, "host": HOSTILE, "at": SLOT, "note": HOSTILE},
+    )  # fmt: skip
+    line = documents.LogLine(
+        line_no=1, timestamp=HOSTILE, level=HOSTILE, event=HOSTILE, fields={"note": HOSTILE, HOSTILE: [1]}
+    )
+    text = run_page(run(outcome="hibernated", trigger=HOSTILE, host=HOSTILE, tasks=[unknown], audits=[odd]), (line,))
+    assert "hibernated" in text
+    assert "too cold" in text
+
+
+def test_a_run_that_has_only_begun_says_so() -> None:
+    text = run_page(run(outcome=None, duration_s=None, finished_at=None), progress=status(run=UNDER_WAY).run)
+    assert "<title>running: run of 2026-02-18 02:00 · icekeeper</title>" in text
+    assert text.count("None yet.") == 2
+    assert "Cancel this run" in text
+    assert "No lines." in text
+
+
+def test_missing_data_says_what_to_do_and_can_be_audited_again() -> None:
+    lacking = [{"start": SLOT.replace(hour=5) - DAY, "clickhouse": 60, "iceberg": 20}]
+    found = run(outcome="failed", audits=[audit("missing_data", missing_hours=lacking)])
+    text = run_page(found)
+    assert "1 hour lacks rows: 05:00 (40 of 60)" in plain(text)
+    assert "icekeeper ack cold.t 2026-02-17 --note WHY" in text
+    assert '<input type="hidden" name="slot" value="2026-02-18T02:00:00Z">' in text
+    assert "Audit this day again" not in run_page(found, signed_in=False)
+    ack = {"by": "ada", "host": "k2", "at": SLOT, "note": "known"}
+    assert "icekeeper ack" not in run_page(run(audits=[audit("missing_data", ack=ack)]))
+
+
+def test_tables_with_and_without_a_past_have_their_page() -> None:
+    assert "Nothing in this time." in table_page(table(name=HOSTILE, source=None, layer=""))
+    full = table(
+        health=health(delete_files=3), audit=audit("missing_data"), open_findings=2, healths=[point(2), point(1)],
+        audits=[audited(2, -5, "missing_data"), audited(1, None, "error")], tasks=[done(1), done(1, "sweep")],
+    )  # fmt: skip
+    text = table_page(full)
+    assert "3 of deletes" in text
+    assert "Audits that found something" in text
+    assert text.count('role="img"') == 6
+
+
+def test_the_other_pages_stand_too() -> None:
+    plans = [
+        {"stage": "compact", "table": HOSTILE, "decision": "skip", "reason": "nothing_small", "note": HOSTILE},
+        {"stage": "sweep", "table": "t", "decision": "ponder", "reason": None, "note": ""},
+    ]
+    plan = documents.Plan.model_validate({"slot": SLOT, "made_at": SLOT, "plans": plans, "errors": {HOSTILE: HOSTILE}})
+    choices: dict[str, Any] = {"stages": ["compact"], "names": [HOSTILE, "a" * 300]}
+    assert "not read" in shown("plan.html", plan=plan, dry_run=False, **choices)
+    assert "Look again" in shown("plan.html", plan=None, dry_run=True, **choices)
+    summary = {
+        **run().model_dump(), "host": HOSTILE, "outcome": None, "tasks_done": 1, "tasks_skipped": 0, "tasks_held": 0,
+        "tasks_failed": 1, "audits_ok": 0, "audits_warning": 1, "audits_missing_data": 1, "audits_error": 0,
+    }  # fmt: skip
+    page = documents.RunPage.model_validate({"items": [summary], "next": "x&y"})
+    wanted = {"outcome": None, "trigger": "manual", "table": HOSTILE, "after": "x"}
+    runs: dict[str, Any] = {"outcomes": ["failed"], "triggers": ["manual"], "names": ["cold.t"]}
+    assert "1 missing data" in shown("runs.html", page=page, wanted=wanted, **runs)
+    empty = documents.RunPage(items=(), next=None)
+    assert "No runs yet." in shown("runs.html", page=empty, wanted=dict.fromkeys(wanted), **runs)
+    config = documents.Config(
+        settings_hash="0123", settings={"tables": [{"name": HOSTILE}], "catalog": {"secret": "*"}}
+    )
+    shown("settings.html", config=config)
+    assert 'role="alert"' in shown("sign_in.html", wrong=True, back="/plan")
+    assert 'role="alert"' not in shown("sign_in.html", wrong=False, back="/")
+    shown("trouble.html", title=HOSTILE, text=HOSTILE, advice=HOSTILE)
+    shown("tables.html", tables=())
+    for load in (
+        {"problems": [HOSTILE], "changes": ()},
+        {"problems": (), "changes": [HOSTILE]},
+        {"problems": (), "changes": ()},
+    ):
+        shown("reloaded.html", load=load)
+
+
+def test_nothing_can_be_changed_without_a_token_and_the_page_says_why() -> None:
+    text = (
+        environment()
+        .get_template("sign_in.html")
+        .render(path="/", now=SLOT, changes_allowed=False, signed_in=False, wrong=False, back="/")
+    )
+    assert "http.token" in text
+    assert "Sign in</a>" not in text
+
+
+@pytest.mark.parametrize("path", ["/", "/runs", f"/runs/{RUN}", "/tables/cold.t", "/plan", "/settings"])
+def test_who_signs_in_comes_back_to_where_he_was(path: str) -> None:
+    assert way_back(path) == path
+
+
+@pytest.mark.parametrize(
+    "path", ["", "//evil", "/\\evil", "https://evil", "/runs/../..//evil", "/orders/run", "/sign-in", "/runs\n//evil"]
+)
+def test_nobody_is_sent_elsewhere_by_signing_in(path: str) -> None:
+    assert way_back(path) == "/"
+
+
+# --- colours
+
+# What is written on what.
+PAIRS = [
+    *((ink, paper) for ink in ("ink", "quiet", "accent") for paper in ("paper", "panel")),
+    *((word, f"{word}-paper") for word in ("good", "warn", "bad", "busy")),
+    *((ink, paper) for ink in ("ink", "accent") for paper in ("warn-paper", "bad-paper", "none-paper")),
+    *((word, "panel") for word in ("good", "warn", "bad")),
+    ("quiet", "none-paper"),
+    *(("panel", colour) for colour in ("good", "warn", "bad", "quiet", "busy", "accent")),
+]
+
+
+def colours(scheme: str) -> dict[str, str]:
+    blocks = re.findall(r":root \{(.*?)\}", STYLE, re.S)
+    named = dict(re.findall(r"--([\w-]+): (#\w+);", blocks[0]))
+    return named if scheme == "light" else {**named, **dict(re.findall(r"--([\w-]+): (#\w+);", blocks[1]))}
+
+
+def luminance(colour: str) -> float:
+    """As WCAG defines it."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[each : each + 2], 16) / 255 for each in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read_on_its_ground(scheme: str) -> None:
+    named = colours(scheme)
+    for ink, paper in PAIRS:
+        lighter, darker = sorted((luminance(named[ink]), luminance(named[paper])), reverse=True)
+        contrast = (lighter + 0.05) / (darker + 0.05)
+        assert contrast >= 4.5, f"{ink} on {paper} in the {scheme} scheme: {contrast:.2f}"
+
+
+def test_the_style_takes_nothing_from_outside_and_names_every_colour() -> None:
+    assert "url(" not in STYLE
+    assert "@import" not in STYLE
+    assert set(re.findall(r"var\(--([\w-]+)\)", STYLE)) <= set(colours("light"))
