@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.service import documents, pages
+from daemon.service.metrics import Vitals
 from daemon.service.pages import charts, filters, views
 from daemon.service.pages.pages import way_back
 from daemon.service.pages.rendering import environment
+from daemon.service.troubles import Seen, troubles
 from tests.unit.builders import DAY, HOUR, SLOT
 
 STYLE = (Path(pages.__file__).parent / "static" / "style.css").read_text()
@@ -437,6 +439,12 @@ def test_trouble_is_the_first_thing_said_and_leads_to_what_it_is_about() -> None
     assert "more</summary>" not in text
 
 
+def test_a_failed_night_and_a_table_that_lacks_rows_lead_to_their_pages() -> None:
+    vitals = Vitals(open_findings={"cold.t": 2, "cold.u": 0})
+    seen = Seen(vitals, {}, "failed", SLOT, RUN, (), running=False)
+    assert [one.link for one in troubles(seen, SLOT)] == [f"/runs/{RUN}", "/tables/cold.t"]
+
+
 def test_forty_troubles_do_not_push_everything_else_away() -> None:
     troubles = [{"severity": "error", "text": f"table {each}", "advice": ""} for each in range(40)]
     text = home(status(state="error", troubles=troubles))
@@ -455,6 +463,13 @@ def test_a_run_under_way_is_shown_task_by_task_and_no_other_can_be_ordered() -> 
     assert "<button disabled>Run now</button>" in text
     assert "Cancel this run" in text
     assert "paused" in text
+
+
+def test_a_run_over_many_tables_folds_them_and_stays_quick() -> None:
+    tasks = [{"stage": "compact", "table": f"cold.t{each}", "state": "waiting", "usual_s": None} for each in range(40)]
+    text = home(status(run={**UNDER_WAY, "tasks": tasks}))
+    assert "<summary>All 40 tables, task by task</summary>" in text
+    assert text.index("cold.t9<") < text.index("cold.t10<")
 
 
 def test_a_table_that_was_never_seen_has_a_dash_in_every_column() -> None:

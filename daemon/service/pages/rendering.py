@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from daemon.service.pages import views
 from daemon.service.pages.filters import FILTERS
 
 
@@ -17,6 +18,8 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        # A package that is upgraded under a running daemon: its new templates are not for the old code.
+        auto_reload=False,
     )
-    templates.filters.update(FILTERS)
+    templates.filters.update(FILTERS, by_table=views.by_table)
     return templates

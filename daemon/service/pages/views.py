@@ -132,3 +132,11 @@ def nights_of(table: documents.Table, most: int) -> tuple[TableNight, ...]:
 def unclean(table: documents.Table, most: int) -> tuple[documents.AuditPoint, ...]:
     """The audits that found something or could not count, the newest first."""
     return tuple([audit for audit in reversed(table.audits) if audit.status != "ok"][:most])
+
+
+def by_table(tasks: Iterable[documents.TaskProgress]) -> Mapping[str, Mapping[str, documents.TaskProgress]]:
+    """The tasks of a run under way by table and stage, in the order of the night."""
+    found: dict[str, dict[str, documents.TaskProgress]] = {}
+    for task in tasks:
+        found.setdefault(task.table, {})[task.stage] = task
+    return found
