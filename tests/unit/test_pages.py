@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -14,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.core.model import AuditStatus, RunOutcome
+from daemon.core.past import Past, PastNight
 from daemon.service import documents, pages
-from daemon.service.metrics import Vitals
+from daemon.service.gauges import Known, Vitals
 from daemon.service.pages import charts, filters, views
 from daemon.service.pages.pages import way_back
 from daemon.service.pages.rendering import environment
@@ -440,8 +443,9 @@ def test_trouble_is_the_first_thing_said_and_leads_to_what_it_is_about() -> None
 
 
 def test_a_failed_night_and_a_table_that_lacks_rows_lead_to_their_pages() -> None:
-    vitals = Vitals(open_findings={"cold.t": 2, "cold.u": 0})
-    seen = Seen(vitals, {}, "failed", SLOT, RUN, (), running=False)
+    night = PastNight(RUN, SLOT, RunOutcome.FAILED, SLOT, SLOT)
+    known = Known.of(Past(nights=(night,)), open_days={("cold.t", AuditStatus.MISSING_DATA): 2})
+    seen = Seen(Vitals(), replace(known, failure_open=True), {}, running=False)
     assert [one.link for one in troubles(seen, SLOT)] == [f"/runs/{RUN}", "/tables/cold.t"]
 
 
