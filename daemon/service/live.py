@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from daemon.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
-from daemon.core.model import AuditResult, RunOpening, RunReport, Stage, StageResult, Trigger
+from daemon.core.model import AuditResult, RunOpening, RunReport, Stage, StageResult
 from daemon.ports import Clock
 
 Typical = Mapping[tuple[Stage, str], float]
@@ -45,15 +45,12 @@ class RunUnderWay:
 
 
 class Live:
-    """Follows the runs. `run` is None while none is under way; `last` is the newest that ended in this process, and
-    `last_night` the newest of these that no operator ordered.
-    """
+    """Follows the runs. `run` is None while none is under way; `last` is the newest that ended in this process."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.run: RunUnderWay | None = None
         self.last: RunReport | None = None
-        self.last_night: RunReport | None = None
 
     def observe(self, event: Event) -> None:
         """Takes an event of a run."""
@@ -61,8 +58,6 @@ class Live:
             self.run = RunUnderWay(event.opening, event.work)
         elif isinstance(event, RunEnded):
             self.run, self.last = None, event.report
-            if event.report.trigger is not Trigger.MANUAL:
-                self.last_night = event.report
         elif self.run is None:  # it began before we listened
             return
         elif isinstance(event, TaskStarted):
