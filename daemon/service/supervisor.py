@@ -10,17 +10,14 @@ import os
 import signal
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from daemon.adapters.last_seen import PostgresLastSeen
-from daemon.adapters.shipper import Shipper
 from daemon.adapters.spark import SparkEngine
-from daemon.adapters.spool import Spool
 from daemon.core.errors import ConfigError, IcekeeperError, PermanentError
 from daemon.core.events import Event
 from daemon.core.history import ConfigLoad
@@ -30,7 +27,6 @@ from daemon.ports import Clock, Sleep
 from daemon.service import logs, pause
 from daemon.service.condition import LOOK_S, Condition, not_ready
 from daemon.service.configuration import Configuration, tell
-from daemon.service.control import ControlSocket
 from daemon.service.front import Front
 from daemon.service.gauges import Vitals
 from daemon.service.heartbeat import Heartbeat
@@ -38,17 +34,12 @@ from daemon.service.leadership import Leadership
 from daemon.service.ledger_view import LedgerView
 from daemon.service.lock import daemon_lock
 from daemon.service.metrics import Metrics
-from daemon.service.nights import Nights
-from daemon.service.notify import Teller
-from daemon.service.orders import Orders
 from daemon.service.parts import Services, spark_options, wall_clock
-from daemon.service.retention import Retention
-from daemon.service.runs import logs_of
+from daemon.service.rooms import Owner, Rooms
 from daemon.service.scheduler import Scheduler
 from daemon.service.steps import attempt, must
 from daemon.service.systemd import Systemd
 from daemon.service.told import StatusLine
-from daemon.service.warmth import Warmth
 from daemon.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -66,24 +57,6 @@ STOP_S = {
     "http": 5.0,
 }
 _RELOAD_PAUSE_S = 1.0
-# How long a command waits for its run's records to be in PostgreSQL.
-_SHIPPED_S = 20.0
-# How long records stay on this disk after they were shipped: the slots of a week or two are looked up there.
-_KEPT = timedelta(days=30)
-_PRUNE_EVERY = timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rooms:
-    """What stands on the state directory, from when the start has come that far."""
-
-    spool: Spool
-    shipper: Shipper
-    nights: Nights
-    control: ControlSocket
-    warmth: Warmth
-    teller: Teller
-    retention: Retention
 
 
 class Supervisor:
@@ -103,7 +76,7 @@ class Supervisor:
         self._asked = 0
         self._reloading = asyncio.Event()
         self._engine: SparkEngine | None = None
-        self._rooms: _Rooms | None = None
+        self._rooms: Rooms | None = None
         self._systemd = Systemd.from_environment(environ)
         self._configuration = Configuration(config, self._engine_for, self._put_in_force, clock, sleep)
         self._scheduler = Scheduler(self._slot_is_due, clock)
@@ -152,7 +125,7 @@ class Supervisor:
             os._exit(130)  # the spool has what there was to keep; the next start settles the run
         self._stopping.set()
 
-    async def _startup(self, held: ExitStack) -> _Rooms:
+    async def _startup(self, held: ExitStack) -> Rooms:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
@@ -160,7 +133,7 @@ class Supervisor:
         load = await self._configuration.boot()
         settings = self._configuration.settings
         held.enter_context(daemon_lock(settings.state_dir))
-        await must("the spool", _START_S, self._open_rooms(settings.state_dir))
+        await must("the spool", _START_S, self._open_rooms())
         rooms = self._in_place()
         await must("the control socket", _START_S, rooms.control.start(settings.state_dir))
         self._scheduler.start(settings.schedule)
@@ -177,57 +150,35 @@ class Supervisor:
         self._systemd.ready(self._status.text)
         return rooms
 
-    async def _open_rooms(self, state_dir: Path) -> None:
-        spool = await Spool.open(state_dir, clock=self._clock)
-        shipper = Shipper(
-            spool,
-            lambda: self._configuration.services.ledger,
-            lambda run_id: logs_of(state_dir, run_id),
-            on_answer=self._ledger_answered,
-        )
-        nights = Nights(self._configuration, spool, self._observe, self._clock, lambda: self._leadership.leading)
+    async def _open_rooms(self) -> None:
         assert self._engine is not None  # the configuration has made it
-        warmth = Warmth(
-            self._engine,
-            lambda: self._configuration.settings,
-            lambda: self._scheduler.next_slot,
-            lambda: nights.busy,
-            self._clock,
+        self._rooms = await Rooms.open(
+            Owner(
+                configuration=self._configuration,
+                engine=self._engine,
+                metrics=self.metrics,
+                condition=self._condition,
+                front=self.front,
+                clock=self._clock,
+                sleep=self._sleep,
+                observe=self._observe,
+                leading=lambda: self._leadership.leading,
+                next_slot=lambda: self._scheduler.next_slot,
+                standby=self._standby,
+                answered=self._ledger_answered,
+            )
         )
-        orders = Orders(self._configuration, nights, self._standby)
-        self.front.open(orders)
-        control = ControlSocket(orders, self._shipped, self.front.add_api)
-        teller = Teller(spool, lambda: self._configuration.settings, self._clock, self._sleep, self.metrics.notified)
-        retention = Retention(
-            self._configuration,
-            spool,
-            lambda: self._leadership.leading,
-            lambda: nights.busy,
-            self._clock,
-            self._sleep,
-        )
-        self._rooms = _Rooms(spool, shipper, nights, control, warmth, teller, retention)
-        await self._prune(spool)
 
-    async def _prune(self, spool: Spool) -> None:
-        try:
-            await spool.prune(self._clock() - _KEPT)
-        except IcekeeperError as exc:  # a full disk; it is tried again
-            log.error("spool_not_pruned", error=str(exc), advice=exc.reason.advice)
-
-    def _in_place(self) -> _Rooms:
+    def _in_place(self) -> Rooms:
         assert self._rooms is not None  # the startup has made them
         return self._rooms
 
-    def _work(self, rooms: _Rooms) -> Iterable[Coroutine[Any, Any, None]]:
+    def _work(self, rooms: Rooms) -> Iterable[Coroutine[Any, Any, None]]:
         yield self._leadership.run(rooms.nights.run, rooms.nights.stop)
-        yield rooms.shipper.run()
-        yield rooms.warmth.run()
-        yield rooms.teller.run()
-        yield rooms.retention.run()
+        yield from rooms.work()
         yield self._reload_when_asked()
         yield self._heartbeat.run()
-        yield self._keep_the_spool(rooms.spool)
+        yield self._look_at_the_clock()
 
     async def _shutdown(self, side_by_side: list[asyncio.Task[None]]) -> None:
         log.info("service_stopping")
@@ -249,10 +200,9 @@ class Supervisor:
         await attempt("http", budget["http"], self.front.stop())
         log.info("service_stopped")
 
-    async def _close(self, rooms: _Rooms | None) -> None:
+    async def _close(self, rooms: Rooms | None) -> None:
         if rooms is not None:
-            await rooms.control.stop()
-            await rooms.spool.close()
+            await rooms.close()
         await self._ledger_view.close()
         await self._configuration.close()
 
@@ -297,13 +247,7 @@ class Supervisor:
         if (old.settings.replicas, old.settings.postgres) != (settings.replicas, settings.postgres):
             self._leadership.changed()
         # After the services have been put in force.
-        asyncio.get_running_loop().call_soon(self._follow)
-
-    def _follow(self) -> None:
-        rooms = self._in_place()
-        rooms.warmth.wake()
-        rooms.shipper.wake()
-        rooms.nights.slots.wake()
+        asyncio.get_running_loop().call_soon(self._in_place().follow)
 
     async def _note(self, load: ConfigLoad) -> None:
         """Says and records what a reading of the configuration has changed."""
@@ -339,18 +283,10 @@ class Supervisor:
         where = f"the daemon on {holder} leads: run it there" if holder else "nobody holds the lease at the moment"
         return f"this daemon stands by: {where}"
 
-    async def _shipped(self) -> IcekeeperError | None:
-        return await self._in_place().shipper.ship_within(_SHIPPED_S)
-
-    async def _keep_the_spool(self, spool: Spool) -> None:
-        """Keeps the numbers that a scrape shows, and the spool small; has the scheduler look at the clock."""
-        pruned = self._clock()
+    async def _look_at_the_clock(self) -> None:
+        """A clock that was set, or a host that slept, is told to the scheduler."""
         while True:
             self._scheduler.look()
-            if self._clock() - pruned > _PRUNE_EVERY:
-                pruned = self._clock()
-                await self._prune(spool)
-            await self._condition.look_at(spool)
             await self._sleep(LOOK_S)
 
     # --- what is shown
