@@ -119,14 +119,14 @@ class PostgresHistory:
         """What was last done with a table, oldest first: columns as in table_tasks.sql."""
         return await self._fetch(_TABLE_TASKS, table, since, limit)
 
-    async def healths_of(self, table: str, since: datetime) -> tuple[Row, ...]:
+    async def healths_of(self, table: str, since: datetime, most: int) -> tuple[Row, ...]:
         """How a table was after each run, oldest first: columns as in table_healths.sql, `after` as in the report."""
-        rows = await self._fetch(_TABLE_HEALTHS, table, since)
+        rows = await self._fetch(_TABLE_HEALTHS, table, since, most)
         return tuple({**row, "after": json.loads(row["after"])} for row in rows)
 
-    async def audits_of(self, table: str, since: datetime) -> tuple[Row, ...]:
+    async def audits_of(self, table: str, since: datetime, most: int) -> tuple[Row, ...]:
         """What audits said of a table, oldest first: columns as in table_audits.sql."""
-        return await self._fetch(_TABLE_AUDITS, table, since)
+        return await self._fetch(_TABLE_AUDITS, table, since, most)
 
     async def typical_durations(self, tables: Iterable[str], since: datetime) -> Mapping[tuple[Stage, str], float]:
         """How long (s) a stage takes on a table where there is something to do: the median since then."""

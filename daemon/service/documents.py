@@ -320,7 +320,9 @@ class TableTask(Document):
 
 
 class Table(TableSummary):
-    """A table with its past, oldest first; of its tasks the last 100."""
+    """A table with its past, oldest first: its last 100 tasks; of more than 366 healths or audits every second, third
+    and so on from the newest back, and all audits that were not ok.
+    """
 
     healths: tuple[HealthPoint, ...]
     audits: tuple[AuditPoint, ...]

@@ -31,7 +31,8 @@ from daemon.settings.shown import shown
 
 # How far back it is looked what a task usually takes.
 _TYPICAL = timedelta(days=30)
-# A table's past is charts over years; what was done one by one matters of the last weeks.
+# A table's past is charts over years, of so many points; what was done one by one matters of the last weeks.
+_MOST_POINTS = 366
 _MOST_TASKS = 100
 # How long a question may take that is only there to say more.
 _ASIDE_S = 3.0
@@ -200,7 +201,8 @@ class Overview:
         """A table with what became of it in the last days."""
         summary, since = self._summary(name), self._clock() - timedelta(days=days)
         history = self._configuration.services.history
-        healths, audits = await history.healths_of(name, since), await history.audits_of(name, since)
+        healths = await history.healths_of(name, since, _MOST_POINTS)
+        audits = await history.audits_of(name, since, _MOST_POINTS)
         tasks = await history.tasks_of(name, since, _MOST_TASKS)
         return documents.Table(
             **summary.model_dump(),

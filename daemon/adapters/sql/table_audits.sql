@@ -1,8 +1,14 @@
--- What audits said of the table $1, of windows from $2 on, oldest first. The casts: see store_audit.sql.
-SELECT run_id, slot, run_timestamp::timestamptz AS run_timestamp,
-       window_start::timestamptz AS window_start, window_end::timestamptz AS window_end,
-       ch_row_count::bigint AS ch_row_count, iceberg_row_count::bigint AS iceberg_row_count,
-       delta::bigint AS delta, delta_pct::numeric AS delta_pct, status::text AS status, reason
-FROM maintenance_audit_log
-WHERE iceberg_table = $1 AND window_start >= $2 AND run_id IS NOT NULL
+-- What audits said of the table $1, of windows from $2 on, oldest first. Of more than $3 it is every second, third, ...
+-- from the newest back, and all that were not ok. The casts: see store_audit.sql.
+SELECT run_id, window_start, window_end, ch_row_count, iceberg_row_count, delta, delta_pct, status, reason
+FROM (
+  SELECT run_id, run_timestamp::timestamptz AS run_timestamp,
+         window_start::timestamptz AS window_start, window_end::timestamptz AS window_end,
+         ch_row_count::bigint AS ch_row_count, iceberg_row_count::bigint AS iceberg_row_count,
+         delta::bigint AS delta, delta_pct::numeric AS delta_pct, status::text AS status, reason,
+         row_number() OVER (ORDER BY window_start DESC, run_timestamp DESC) AS number, count(*) OVER () AS of
+  FROM maintenance_audit_log
+  WHERE iceberg_table = $1 AND window_start >= $2 AND run_id IS NOT NULL
+) AS counted
+WHERE (number - 1) % ((of + $3 - 1) / $3) = 0 OR status <> 'ok'
 ORDER BY window_start, run_timestamp

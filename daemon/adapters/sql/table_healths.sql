@@ -1,10 +1,15 @@
--- How the table $1 was when a run was done with it, of runs since $2, oldest first: what the run's last task saw.
+-- How the table $1 was when a run was done with it, of runs since $2, oldest first: what the run's last task saw. Of more
+-- than $3 runs it is every second, third, ... from the newest back: so much as a chart can show.
 SELECT run_id, slot, at, after
 FROM (
-  SELECT DISTINCT ON (task.run_id) task.run_id, run.slot, task.started_at AS at, task.after
-  FROM maintenance_tasks AS task
-  JOIN maintenance_runs AS run ON run.run_id = task.run_id
-  WHERE task.iceberg_table = $1 AND task.started_at >= $2 AND task.after IS NOT NULL
-  ORDER BY task.run_id, task.position DESC
-) AS seen
+  SELECT seen.*, row_number() OVER (ORDER BY at DESC) AS number, count(*) OVER () AS of
+  FROM (
+    SELECT DISTINCT ON (task.run_id) task.run_id, run.slot, task.started_at AS at, task.after
+    FROM maintenance_tasks AS task
+    JOIN maintenance_runs AS run ON run.run_id = task.run_id
+    WHERE task.iceberg_table = $1 AND task.started_at >= $2 AND task.after IS NOT NULL
+    ORDER BY task.run_id, task.position DESC
+  ) AS seen
+) AS counted
+WHERE (number - 1) % ((of + $3 - 1) / $3) = 0
 ORDER BY at
