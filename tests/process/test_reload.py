@@ -125,7 +125,7 @@ def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(wo
         assert (status, problem["status"], problem["title"]) == (401, 401, "Unauthorized")
         assert post(f"{base}/-/reload", "guess")[0] == 401
         status, load = post(f"{base}/-/reload", TOKEN)
-        assert (status, load["changes"], load["problems"], load["by"]) == (200, [], [], "http")
+        assert (status, load["changes"], load["by"]) == (200, [], "http")
 
         edit(lambda document: document.update(schedule={"cron": "0 99 * * *"}))
         status, problem = post(f"{base}/-/reload", TOKEN)
