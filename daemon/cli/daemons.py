@@ -103,17 +103,15 @@ def cancel(invocation: Invocation, run_id: str | None, no_wait: bool) -> None:
             raise click.ClickException(f"no daemon serves {settings.state_dir}: Ctrl-C cancels a command's own run")
         run = _meant((await daemon.status()).run, run_id)
         await daemon.cancel(run.run_id)
-        if no_wait:
-            outcome: str | None = None
-            told = f"run {run.run_id} was asked to end"
-        else:
+        click.echo(f"run {run.run_id} was asked to end", err=True)
+        outcome: str | None = None
+        if not no_wait:
             await _end(daemon, run.run_id)
             outcome = (await daemon.known_run(run.run_id)).outcome
-            told = f"run {run.run_id} has ended: {outcome or 'the daemon does not say how'}"
         if invocation.as_json:
             print_json({"run_id": str(run.run_id), "outcome": outcome})
-        else:
-            click.echo(told)
+        elif not no_wait:
+            click.echo(f"run {run.run_id} has ended: {outcome or 'the daemon does not say how'}")
         return 0
 
     exit_with(work)

@@ -217,7 +217,8 @@ class Overview:
 def cursor(run: documents.RunHead) -> str:
     """Names the place behind a run, as `after` takes it."""
     # With a Z: the plus of +00:00 would be a blank in a query.
-    return f"{run.started_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}_{run.run_id}"
+    began = run.started_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return f"{began}_{run.run_id}"
 
 
 def parse_cursor(text: str) -> Cursor:

@@ -122,6 +122,39 @@ def test_ctrl_c_cancels_the_run_in_the_daemon_and_a_second_run_meanwhile_is_refu
     assert served.runs()[-1] == ("cancelled", "manual")
 
 
+def test_a_run_under_way_is_shown_followed_and_cancelled_by_other_commands(served: Served, tmp_path: Path) -> None:
+    (jvm,) = served.jvms()
+    log, followed, ended, told = (tmp_path / name for name in ("stderr", "followed", "ended", "told"))
+    jvm.suspend()  # so that the run lasts
+    try:
+        with running("run", "--slot", DAY, config=served.config, log=log) as command:
+            wait_for("the run", lambda: metrics(served.base).get("icekeeper_run_in_progress") == 1)
+            run = document(icekeeper("status", "--json", config=served.config))["run"]
+            assert [stage["stage"] for stage in run["stages"]] == ["compact", "expire", "audit"]
+            assert run["run_id"][:8] in icekeeper("status", config=served.config).stdout
+            wrong = icekeeper("cancel", "ffffffff", config=served.config)
+            assert (wrong.returncode, run["run_id"] in wrong.stderr) == (2, True)
+            with (
+                running("logs", "--follow", "--json", config=served.config, log=log, out=followed) as follower,
+                running("cancel", run["run_id"][:8], "--json", config=served.config, log=told, out=ended) as cancelling,
+            ):
+                wait_for("the log", lambda: "run_started" in followed.read_text())
+                wait_for("the word", lambda: "was asked to end" in told.read_text())
+                jvm.resume()
+                assert command.wait(60) == 130
+                assert cancelling.wait(60) == 0
+                assert follower.wait(60) == 0
+    finally:
+        if jvm.is_running():
+            jvm.resume()
+    assert json.loads(ended.read_text()) == {"run_id": run["run_id"], "outcome": "cancelled"}
+    lines = [json.loads(line) for line in followed.read_text().splitlines()]
+    assert (lines[0]["event"], lines[-1]["event"]) == ("run_started", "run_ended")
+    assert lines[-1]["fields"]["outcome"] == "cancelled"
+    assert [line["line_no"] for line in lines] == list(range(1, len(lines) + 1))
+    assert icekeeper("cancel", config=served.config).returncode == 2
+
+
 def test_a_jvm_that_dies_while_nobody_needs_it_is_there_again_for_the_next_command(served: Served) -> None:
     (jvm,) = wait_for("a session", served.jvms)
     wait_for("the session", lambda: metrics(served.base).get("icekeeper_engine_up") == 1)

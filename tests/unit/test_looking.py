@@ -1,0 +1,259 @@
+"""What is shown of runs: how long one will take, where a page of runs goes on, and a plan that is made once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.core.errors import ConfigError, TransientError
+from daemon.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskProgressed, TaskStarted
+from daemon.core.model import Decision, Plan, RunReport, Stage, TaskOutcome, Trigger
+from daemon.service import documents
+from daemon.service.live import Live
+from daemon.service.lock import RunLockHeld
+from daemon.service.orders import Asked, Orders
+from daemon.service.overview import cursor, parse_cursor
+from daemon.service.runs import Executed
+from daemon.service.tonight import FRESH, Tonight
+from tests.unit.builders import result
+from tests.unit.test_shell import OPENING, REPORT, SLOT
+
+A, B = "cold.a", "cold.b"
+WORK = tuple((stage, table) for stage in Stage for table in (A, B))
+TYPICAL = {(Stage.COMPACT, A): 100.0, (Stage.COMPACT, B): 60.0, (Stage.AUDIT, A): 5.0}
+
+
+class Clock:
+    """Shows what it was set to."""
+
+    def __init__(self) -> None:
+        self.now = SLOT
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+# --- the run under way
+
+
+def shown(live: Live) -> tuple[list[str], tuple[str, str, datetime] | None] | None:
+    """Its tables that are done, and the one in hand."""
+    if (run := live.run) is None:
+        return None
+    hand = run.in_hand
+    return [task.table for task in run.tasks], None if hand is None else (hand.table, hand.note, hand.since)
+
+
+def test_a_run_is_followed_from_its_start_to_its_end() -> None:
+    clock = Clock()
+    live = Live(clock)
+    live.observe(TaskStarted(Stage.COMPACT, A, 1, 6))  # of a run that began before we listened
+    assert shown(live) is None
+    live.observe(RunStarted(OPENING, WORK))
+    live.observe(TaskStarted(Stage.COMPACT, A, 1, 6))
+    live.observe(TaskProgressed(Stage.COMPACT, A, "960 files to 1"))
+    assert shown(live) == ([], (A, "960 files to 1", SLOT))
+    live.observe(TaskEnded(result(TaskOutcome.DONE, Stage.COMPACT, A)))
+    assert shown(live) == ([A], None)
+    live.observe(RunEnded(REPORT))
+    assert shown(live) is None
+    assert live.last == live.last_night == REPORT
+
+
+def test_an_operators_run_is_the_last_run_and_not_the_last_night() -> None:
+    live = Live(Clock())
+    by_hand = replace(REPORT, run_id=uuid4(), trigger=Trigger.MANUAL)
+    live.observe(RunEnded(REPORT))
+    live.observe(RunEnded(by_hand))
+    assert (live.last, live.last_night) == (by_hand, REPORT)
+
+
+def test_what_is_left_is_what_the_tasks_to_come_usually_take() -> None:
+    clock = Clock()
+    live = Live(clock)
+    live.observe(RunStarted(OPENING, WORK))
+    assert live.run is not None
+    assert live.run.left_s({}, SLOT) is None
+    assert live.run.left_s(TYPICAL, SLOT) == 165.0
+    live.observe(TaskStarted(Stage.COMPACT, A, 1, 6))
+    assert live.run.left_s(TYPICAL, SLOT + timedelta(seconds=40)) == 125.0
+    # One that takes longer than usual is about to end, for all that is known.
+    assert live.run.left_s(TYPICAL, SLOT + timedelta(hours=1)) == 65.0
+    live.observe(TaskEnded(result(TaskOutcome.DONE, Stage.COMPACT, A)))
+    assert live.run.left_s(TYPICAL, SLOT + timedelta(hours=1)) == 65.0
+
+
+# --- pages of runs
+
+instants = st.datetimes(timezones=st.just(UTC))
+
+
+@given(instants, st.uuids())
+def test_a_cursor_comes_back_as_it_was(began: datetime, run_id: UUID) -> None:
+    head = documents.RunHead(
+        run_id=run_id,
+        slot=began,
+        trigger="schedule",
+        outcome=None,
+        started_at=began,
+        finished_at=None,
+        duration_s=None,
+        settings_hash="",
+    )
+    assert parse_cursor(cursor(head)) == (began, run_id)
+    assert "+" not in cursor(head)
+
+
+@given(st.text(max_size=100) | st.builds(lambda a, b: f"{a}_{b}", instants.map(str), st.text(max_size=40)))
+def test_what_is_no_cursor_is_a_value_error_and_nothing_else(text: str) -> None:
+    try:
+        began, _ = parse_cursor(text)
+    except ValueError:
+        return
+    assert began.tzinfo is UTC
+
+
+@pytest.mark.parametrize("instant", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_an_instant_that_utc_does_not_have_is_no_cursor(instant: str) -> None:
+    with pytest.raises(ValueError, match="no such instant"):
+        parse_cursor(f"{instant}_{UUID(int=1)}")
+
+
+# --- tonight's plan
+
+
+class Planner(Orders):
+    """Makes the plans that it is told to, when it is let."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.let = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def plan(self, asked: Asked) -> tuple[list[Plan], dict[str, str]]:
+        self.asked += 1
+        await self.let.wait()
+        if self.error is not None:
+            raise self.error
+        plans = [Plan(stage, A, Decision.SKIP, "nothing to do") for stage in (Stage.AUDIT, Stage.COMPACT)]
+        return plans, {B: "the catalog has no such table"}
+
+
+async def test_however_many_look_a_plan_is_made_once_a_minute() -> None:
+    planner, clock = Planner(), Clock()
+    tonight = Tonight(planner, clock)
+    looking = [asyncio.create_task(tonight.plan()) for _ in range(5)]
+    await asyncio.sleep(0)
+    planner.let.set()
+    first, *others = await asyncio.gather(*looking)
+    assert planner.asked == 1
+    assert all(other is first for other in others)
+    assert [plan.stage for plan in first.plans] == ["compact", "audit"]
+    assert first.errors == {B: "the catalog has no such table"}
+    clock.now += FRESH - timedelta(seconds=1)
+    assert await tonight.plan() is first
+    clock.now += timedelta(seconds=1)
+    assert (await tonight.plan()).made_at == clock.now
+    assert planner.asked == 2
+
+
+async def test_a_clock_that_was_set_back_makes_the_plan_anew() -> None:
+    planner, clock = Planner(), Clock()
+    planner.let.set()
+    tonight = Tonight(planner, clock)
+    await tonight.plan()
+    clock.now -= timedelta(days=1)
+    assert (await tonight.plan()).made_at == clock.now
+
+
+async def test_what_went_wrong_is_told_to_all_who_wait_and_is_not_kept() -> None:
+    planner = Planner()
+    planner.error = TransientError("no answer")
+    planner.let.set()
+    tonight = Tonight(planner, Clock())
+    for told in await asyncio.gather(tonight.plan(), tonight.plan(), return_exceptions=True):
+        assert isinstance(told, TransientError)
+    planner.error = None
+    assert (await tonight.plan()).plans
+
+
+async def test_who_does_not_want_to_wait_takes_the_plan_from_nobody() -> None:
+    planner = Planner()
+    tonight = Tonight(planner, Clock())
+    impatient, patient = asyncio.create_task(tonight.plan()), asyncio.create_task(tonight.plan())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    planner.let.set()
+    assert (await patient).plans
+
+
+# --- a run that is begun behind the caller
+
+
+class Runner(Orders):
+    """Runs what it is told to: begins, and ends when it is let; or does not begin."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._begun = set()
+        self.error = error
+        self.let = asyncio.Event()
+        self.ended: RunReport | None = None
+
+    async def run(self, asked: Asked, emit: Subscriber) -> Executed:
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        emit(RunStarted(OPENING, WORK))
+        await self.let.wait()
+        emit(RunEnded(REPORT))
+        self.ended = REPORT
+        return Executed(REPORT)
+
+
+async def test_a_run_is_begun_and_its_id_told_long_before_it_ends() -> None:
+    runner = Runner()
+    assert await runner.begin(Asked(slot=SLOT)) == OPENING.run_id
+    assert runner.ended is None
+    runner.let.set()
+    await asyncio.gather(*runner._begun)
+    assert runner.ended is REPORT
+
+
+@pytest.mark.parametrize("error", [RunLockHeld("another run is under way"), ConfigError(["no such table"])])
+async def test_why_a_run_can_not_begin_is_told_to_who_asked(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        await Runner(error).begin(Asked(slot=SLOT))
+
+
+async def test_who_asked_and_is_gone_takes_nothing_from_the_run() -> None:
+    runner = Runner()
+    asking = asyncio.create_task(runner.begin(Asked(slot=SLOT)))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    runner.let.set()
+    await asyncio.gather(*runner._begun)
+    assert runner.ended is REPORT
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_no_noise() -> None:
+    heard: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: heard.append(context))
+    try:
+        runner = Runner(RunLockHeld("another run is under way"))
+        asking = asyncio.create_task(runner.begin(Asked(slot=SLOT)))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(*runner._begun)
+        del asking
+    finally:
+        loop.set_exception_handler(None)
+    assert heard == []

@@ -1,0 +1,86 @@
+"""What an operator is told first: each trouble alone, the worst first, and nothing where nothing is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from daemon.adapters.spool import Waiting
+from daemon.service.metrics import Vitals
+from daemon.service.pause import Pause
+from daemon.service.troubles import LATE, Seen, state, troubles
+
+SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
+NOW = SLOT + timedelta(hours=3)
+WELL = Seen(
+    vitals=Vitals(engine_up=True, leading=True),
+    parts={"engine": "up", "ledger": "up", "spool": "up", "configuration": "loaded", "lease": "held"},
+    last_outcome="success",
+    last_slot=SLOT,
+    open_slots=(),
+    running=False,
+)
+
+
+def with_part(name: str, said: str) -> Seen:
+    return replace(WELL, parts={**WELL.parts, name: said})
+
+
+def with_vitals(**values: object) -> Seen:
+    return replace(WELL, vitals=replace(WELL.vitals, **values))  # type: ignore[arg-type]
+
+
+def test_where_nothing_is_wrong_nothing_is_said() -> None:
+    assert troubles(WELL, NOW) == ()
+    assert state(()) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("seen", "severity", "said"),
+    [
+        (replace(WELL, last_outcome="failed"), "error", "The night of 2026-02-18 failed."),
+        (replace(WELL, last_outcome="missed"), "error", "The night of 2026-02-18 was missed."),
+        (replace(WELL, last_outcome="partial", last_slot=None), "warning", "The last night is partial."),
+        (replace(WELL, open_slots=(SLOT,)), "error", "The slot 2026-02-18 02:00 UTC is due"),
+        (with_vitals(open_findings={"cold.a": 1, "cold.b": 0}), "error", "cold.a: 1 day lacks rows"),
+        (with_vitals(open_findings={"cold.a": 3}), "error", "cold.a: 3 days lack rows"),
+        (with_part("ledger", "down"), "warning", "PostgreSQL does not answer"),
+        (with_part("engine", "starting or down"), "warning", "There is no Spark session yet."),
+        (with_part("spool", "down"), "error", "The spool can't be read."),
+        (with_part("configuration", "the last reload failed"), "error", "The last reload was refused"),
+        (with_vitals(spool=Waiting(5, 2, SLOT)), "error", "PostgreSQL refused 2 records."),
+        (with_vitals(spool_corrupt_files=1), "warning", "A damaged spool was put aside."),
+        (with_vitals(pause=Pause("ada", "k2", SLOT, None, "")), "warning", "The nights are paused without end by ada"),
+    ],
+)
+def test_each_trouble_is_said_with_what_to_do(seen: Seen, severity: str, said: str) -> None:
+    (trouble,) = troubles(seen, NOW)
+    assert trouble.severity == severity
+    assert trouble.text.startswith(said)
+    assert trouble.advice
+    assert state((trouble,)) == severity
+
+
+@pytest.mark.parametrize("outcome", ["cancelled", "interrupted", "splendid", None])
+def test_a_night_that_somebody_ended_or_a_newer_word_is_no_trouble(outcome: str | None) -> None:
+    assert troubles(replace(WELL, last_outcome=outcome), NOW) == ()
+
+
+def test_a_slot_is_late_after_an_hour_unless_somebody_works() -> None:
+    waiting = replace(WELL, open_slots=(SLOT,))
+    assert troubles(waiting, SLOT + LATE - timedelta(seconds=1)) == ()
+    assert len(troubles(waiting, SLOT + LATE)) == 1
+    assert troubles(replace(waiting, running=True), NOW) == ()
+
+
+def test_parts_that_are_not_known_yet_are_no_trouble() -> None:
+    assert troubles(replace(WELL, parts={}), NOW) == ()
+
+
+def test_the_worst_stands_first() -> None:
+    seen = replace(with_part("ledger", "down"), last_outcome="failed")
+    found = troubles(seen, NOW)
+    assert [trouble.severity for trouble in found] == ["error", "warning"]
+    assert state(found) == "error"
