@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, ViewportSize, expect, sync_playwright
 
 from daemon.sandbox import Sandbox, WorldSpec
 from tests.conftest import BINANCE, COINBASE, GOLD, SLOT, write_settings
@@ -29,7 +29,7 @@ TABLES = (BINANCE, COINBASE, GOLD)
 LOST = tuple(SLOT.replace(hour=hour) - timedelta(days=1) for hour in (13, 14))
 # The daemon's clock when it starts: time enough for orders before the night.
 BEFORE = SLOT - timedelta(seconds=50)
-WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+WIDE, NARROW = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
 
 
 @dataclass

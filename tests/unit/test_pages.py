@@ -460,7 +460,7 @@ def test_a_run_under_way_is_shown_task_by_task_and_no_other_can_be_ordered() -> 
     text = home(status(run=UNDER_WAY, parts={"engine": "down", "ledger": "up"}, pause={
         "by": HOSTILE, "host": "k2", "since": None, "until": None, "note": HOSTILE}))  # fmt: skip
     assert "<title>✓ Everything is all right, a run is under way · icekeeper</title>" in text
-    assert "engine down" in text
+    assert "engine: down" in text
     assert "1 of 4, 1 failed" in text
     assert "waits (usually 7.0" in text
     assert "hibernated" in text

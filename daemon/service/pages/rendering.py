@@ -18,8 +18,10 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # A package that is upgraded under a running daemon: its new templates are not for the old code.
         auto_reload=False,
     )
     templates.filters.update(FILTERS, by_table=views.by_table)
+    # All at once: those of a package that is upgraded under a running daemon are not for its old code.
+    for name in templates.list_templates():
+        templates.get_template(name)
     return templates
