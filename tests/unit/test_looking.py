@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from daemon.core.errors import ConfigError, TransientError
 from daemon.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskProgressed, TaskStarted
-from daemon.core.model import Decision, Plan, RunReport, Stage, TaskOutcome, Trigger
+from daemon.core.model import Decision, Plan, RunReport, Stage, TaskOutcome
 from daemon.service import documents
 from daemon.service.live import Live
 from daemon.service.lock import RunLockHeld
@@ -63,15 +62,7 @@ def test_a_run_is_followed_from_its_start_to_its_end() -> None:
     assert shown(live) == ([A], None)
     live.observe(RunEnded(REPORT))
     assert shown(live) is None
-    assert live.last == live.last_night == REPORT
-
-
-def test_an_operators_run_is_the_last_run_and_not_the_last_night() -> None:
-    live = Live(Clock())
-    by_hand = replace(REPORT, run_id=uuid4(), trigger=Trigger.MANUAL)
-    live.observe(RunEnded(REPORT))
-    live.observe(RunEnded(by_hand))
-    assert (live.last, live.last_night) == (by_hand, REPORT)
+    assert live.last == REPORT
 
 
 def test_what_is_left_is_what_the_tasks_to_come_usually_take() -> None:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
 from daemon.adapters.spool import Waiting
-from daemon.service.metrics import Vitals
+from daemon.core.model import AuditStatus, RunOutcome
+from daemon.core.past import Past, PastNight
+from daemon.service.gauges import Known, Vitals
 from daemon.service.pause import Pause
 from daemon.service.troubles import LATE, Seen, state, troubles
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 NOW = SLOT + timedelta(hours=3)
+
+
+def ended(outcome: RunOutcome, *, failure_open: bool = True, **findings: int) -> Known:
+    """The last night ended so; days of `missing_data` by table."""
+    night = PastNight(uuid4(), SLOT, outcome, SLOT, SLOT + timedelta(minutes=4))
+    days = {(f"cold.{table}", AuditStatus.MISSING_DATA): number for table, number in findings.items()}
+    return replace(Known.of(Past(nights=(night,)), open_days=days), failure_open=failure_open)
+
+
 WELL = Seen(
     vitals=Vitals(engine_up=True, leading=True),
+    known=ended(RunOutcome.SUCCESS),
     parts={"engine": "up", "ledger": "up", "spool": "up", "configuration": "loaded", "lease": "held"},
-    last_outcome="success",
-    last_slot=SLOT,
-    open_slots=(),
     running=False,
 )
 
@@ -40,12 +50,12 @@ def test_where_nothing_is_wrong_nothing_is_said() -> None:
 @pytest.mark.parametrize(
     ("seen", "severity", "said"),
     [
-        (replace(WELL, last_outcome="failed"), "error", "The night of 2026-02-18 failed."),
-        (replace(WELL, last_outcome="missed"), "error", "The night of 2026-02-18 was missed."),
-        (replace(WELL, last_outcome="partial", last_slot=None), "warning", "The last night is partial."),
-        (replace(WELL, open_slots=(SLOT,)), "error", "The slot 2026-02-18 02:00 UTC is due"),
-        (with_vitals(open_findings={"cold.a": 1, "cold.b": 0}), "error", "cold.a: 1 day lacks rows"),
-        (with_vitals(open_findings={"cold.a": 3}), "error", "cold.a: 3 days lack rows"),
+        (replace(WELL, known=ended(RunOutcome.FAILED)), "error", "The night of 2026-02-18 failed."),
+        (replace(WELL, known=ended(RunOutcome.MISSED)), "error", "The night of 2026-02-18 was missed."),
+        (replace(WELL, known=ended(RunOutcome.PARTIAL)), "warning", "The night of 2026-02-18 is partial."),
+        (with_vitals(open_slots={SLOT}), "error", "The slot 2026-02-18 02:00 UTC is due"),
+        (replace(WELL, known=ended(RunOutcome.SUCCESS, a=1)), "error", "cold.a: 1 day lacks rows"),
+        (replace(WELL, known=ended(RunOutcome.SUCCESS, a=3)), "error", "cold.a: 3 days lack rows"),
         (with_part("ledger", "down"), "warning", "PostgreSQL does not answer"),
         (with_part("engine", "starting or down"), "warning", "There is no Spark session yet."),
         (with_part("spool", "down"), "error", "The spool can't be read."),
@@ -63,13 +73,21 @@ def test_each_trouble_is_said_with_what_to_do(seen: Seen, severity: str, said: s
     assert state((trouble,)) == severity
 
 
-@pytest.mark.parametrize("outcome", ["cancelled", "interrupted", "splendid", None])
-def test_a_night_that_somebody_ended_or_a_newer_word_is_no_trouble(outcome: str | None) -> None:
-    assert troubles(replace(WELL, last_outcome=outcome), NOW) == ()
+@pytest.mark.parametrize("outcome", [RunOutcome.CANCELLED, RunOutcome.INTERRUPTED])
+def test_a_night_that_somebody_ended_is_no_trouble(outcome: RunOutcome) -> None:
+    assert troubles(replace(WELL, known=ended(outcome)), NOW) == ()
+
+
+def test_a_failed_night_whose_findings_are_all_closed_is_no_trouble_any_more() -> None:
+    assert troubles(replace(WELL, known=ended(RunOutcome.FAILED, failure_open=False)), NOW) == ()
+
+
+def test_where_no_night_is_known_none_is_a_trouble() -> None:
+    assert troubles(replace(WELL, known=Known.of(Past())), NOW) == ()
 
 
 def test_a_slot_is_late_after_an_hour_unless_somebody_works() -> None:
-    waiting = replace(WELL, open_slots=(SLOT,))
+    waiting = with_vitals(open_slots={SLOT})
     assert troubles(waiting, SLOT + LATE - timedelta(seconds=1)) == ()
     assert len(troubles(waiting, SLOT + LATE)) == 1
     assert troubles(replace(waiting, running=True), NOW) == ()
@@ -80,7 +98,7 @@ def test_parts_that_are_not_known_yet_are_no_trouble() -> None:
 
 
 def test_the_worst_stands_first() -> None:
-    seen = replace(with_part("ledger", "down"), last_outcome="failed")
+    seen = replace(with_part("ledger", "down"), known=ended(RunOutcome.FAILED))
     found = troubles(seen, NOW)
     assert [trouble.severity for trouble in found] == ["error", "warning"]
     assert state(found) == "error"
