@@ -67,13 +67,14 @@ function tick() {
   for (const each of document.querySelectorAll("[data-until]")) each.textContent = "in " + spell((new Date(each.dataset.until) - now) / 1000);
 }
 
+// As filters.py writes durations, with its narrow blanks.
 function spell(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  if (whole < 60) return `${whole}\u202fs`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}\u202fmin ${whole % 60}\u202fs`;
   const hours = Math.floor(whole / 3600);
-  if (hours < 48) return `${hours} h ${Math.floor((whole % 3600) / 60)} min`;
-  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  if (hours < 48) return `${hours}\u202fh ${Math.floor((whole % 3600) / 60)}\u202fmin`;
+  return `${Math.floor(hours / 24)}\u202fd ${hours % 24}\u202fh`;
 }
 
 function listen() {
