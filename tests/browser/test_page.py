@@ -86,7 +86,7 @@ def test_a_night_is_seen_from_start_to_end_without_a_reload(open_page: Open, pic
         run.evaluate("window.sameDocument = true")
         expect(run.locator("h1 .badge")).to_have_text("running")
 
-        expect(night.locator("progress#stage-compact")).not_to_have_js_property("value", 0)
+        expect(night.locator("progress#stage-compact")).not_to_have_js_property("value", 0, timeout=120_000)
         picture(page, "night-dark")
         expect(page.locator(".facts .badge.failed")).to_be_visible(timeout=120_000)
         expect(night.locator(".panel")).to_have_count(0)
