@@ -149,7 +149,7 @@ def test_a_run_under_way_is_shown_followed_and_cancelled_by_other_commands(serve
             jvm.resume()
     assert json.loads(ended.read_text()) == {"run_id": run["run_id"], "outcome": "cancelled"}
     lines = [json.loads(line) for line in followed.read_text().splitlines()]
-    assert (lines[0]["event"], lines[-1]["event"]) == ("run_started", "run_ended")
+    assert (lines[0]["event"], lines[-1]["event"]) == ("run_ordered", "run_ended")
     assert lines[-1]["fields"]["outcome"] == "cancelled"
     assert [line["line_no"] for line in lines] == list(range(1, len(lines) + 1))
     assert icekeeper("cancel", config=served.config).returncode == 2
