@@ -36,6 +36,7 @@ class Front:
         *,
         vitals: Callable[[], Vitals],
         parts: Callable[[], Mapping[str, str]],
+        led: Callable[[], bool],
         readiness: Callable[[], Awaitable[Mapping[str, Any]]],
         reload: Callable[[], Awaitable[ConfigLoad]],
         clock: Clock,
@@ -44,7 +45,7 @@ class Front:
         self._reload = reload
         self._clock = clock
         self._live = Live(clock)
-        self._overview = Overview(configuration, metrics, self._live, vitals, parts, clock)
+        self._overview = Overview(configuration, metrics, self._live, vitals, parts, led, clock)
         self._events = EventStream(number=int(clock().timestamp() * 1000))
         self._access = Access(self._token, self._listens_at, self._url, time.monotonic)
         self._server = HttpServer(metrics.exposition, readiness, self._add_routes, self._access)
@@ -61,6 +62,10 @@ class Front:
         self._live.observe(event)
         self._overview.observe(event)
         self._events.observe(event)
+
+    def no_run(self) -> None:
+        """None is under way any more."""
+        self._live.no_run()
 
     def open(self, orders: Orders) -> None:
         """Orders are taken from now on."""

@@ -44,20 +44,29 @@ class RunUnderWay:
         return max(0.0, sum(left) - min(spent, usual))
 
 
+@dataclass(frozen=True, slots=True)
+class RunThatEnded:
+    opening: RunOpening
+    report: RunReport
+
+
 class Live:
     """Follows the runs. `run` is None while none is under way; `last` is the newest that ended in this process."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.run: RunUnderWay | None = None
-        self.last: RunReport | None = None
+        self.last: RunThatEnded | None = None
 
     def observe(self, event: Event) -> None:
         """Takes an event of a run."""
         if isinstance(event, RunStarted):
             self.run = RunUnderWay(event.opening, event.work)
         elif isinstance(event, RunEnded):
-            self.run, self.last = None, event.report
+            # A slot that is closed without a run may be told while an operator's is under way.
+            if self.run is not None and self.run.opening.run_id == event.report.run_id:
+                self.last = RunThatEnded(self.run.opening, event.report)
+                self.run = None
         elif self.run is None:  # it began before we listened
             return
         elif isinstance(event, TaskStarted):
@@ -68,3 +77,7 @@ class Live:
         elif isinstance(event, TaskEnded):
             audits = self.run.audits if event.audit is None else (*self.run.audits, event.audit)
             self.run = replace(self.run, tasks=(*self.run.tasks, event.result), audits=audits, in_hand=None)
+
+    def no_run(self) -> None:
+        """None is under way any more, also where the last one crashed and told no end."""
+        self.run = None

@@ -52,13 +52,15 @@ class Nights:
         emit: Subscriber,
         clock: Clock,
         leading: Callable[[], bool] = lambda: True,
+        no_run: Callable[[], None] = lambda: None,
     ) -> None:
-        """`leading`: whether this daemon may work; asked before each task."""
+        """`leading`: whether this daemon may work; asked before each task. `no_run`: told when none is in hand."""
         self._configuration = configuration
         self._spool = spool
         self._emit = emit
         self._clock = clock
         self._leading = leading
+        self._no_run = no_run
         self.slots = Slots(spool)
         # Whoever changes a table holds this: no two tasks of this process ever work on tables at once.
         self._tables_lock = asyncio.Lock()
@@ -73,6 +75,11 @@ class Nights:
         self._unrecorded: list[RunReport] = []
         # What the ledger knew of slots when this worker began, by slot: runs of other hosts among them.
         self._elsewhere: dict[datetime, tuple[PastRun, ...]] = {}
+
+    @property
+    def unrecorded(self) -> int:
+        """How many runs ended whose record the disk could not take."""
+        return len(self._unrecorded)
 
     @property
     def busy(self) -> bool:
@@ -265,6 +272,7 @@ class Nights:
                 raise Cancelled("it was cancelled before it began") from None  # the run was, not the worker
             finally:
                 self._running, self.opening = None, None
+                self._no_run()  # one that crashed has told no end
                 self._idle.set()
 
     def _watched(self, services: Services, emit: Subscriber) -> Subscriber:

@@ -16,14 +16,15 @@ from daemon import __version__
 from daemon.adapters.history import LogFilter, RunFilter
 from daemon.core.errors import IcekeeperError
 from daemon.core.events import Event, RunStarted
-from daemon.core.model import RunReport, Stage
+from daemon.core.model import Stage
 from daemon.core.past import PastAudit, PastNight
+from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.ports import Clock
 from daemon.service import documents, run_logs
 from daemon.service.configuration import Configuration
 from daemon.service.gauges import Vitals
-from daemon.service.live import Live, RunUnderWay, Typical
+from daemon.service.live import Live, RunThatEnded, RunUnderWay, Typical
 from daemon.service.metrics import Metrics
 from daemon.service.reports import plain
 from daemon.service.troubles import Seen, open_days, state, troubles
@@ -55,13 +56,16 @@ class Overview:
         live: Live,
         vitals: Callable[[], Vitals],
         parts: Callable[[], Mapping[str, str]],
+        led: Callable[[], bool],
         clock: Clock,
     ) -> None:
+        """`led`: whether anybody runs the nights, as far as is known."""
         self._configuration = configuration
         self._metrics = metrics
         self._live = live
         self._vitals = vitals
         self._parts = parts
+        self._led = led
         self._clock = clock
         self._typical: Typical = {}
         self._asking: set[asyncio.Task[None]] = set()
@@ -86,7 +90,7 @@ class Overview:
         """In one glance: what this process knows, without asking anybody."""
         vitals, parts, now = self._vitals(), dict(self._parts()), self._clock()
         known = self._metrics.known
-        found = troubles(Seen(vitals, known, parts, running=self._live.run is not None), now)
+        found = troubles(Seen(vitals, known, parts, running=self._live.run is not None, led=self._led()), now)
         settings = self._configuration.settings
         return documents.Status(
             state=state(found),
@@ -102,7 +106,7 @@ class Overview:
             run=self._under_way(now),
             last_run=_last_night(known.past.nights[0]) if known.past.nights else None,
             parts=parts,
-            open_findings={name: open_days(known, name) for name in self._names()},
+            open_findings={name: open_days(known, name) for name in self.names()},
             spool_records=vitals.spool.records,
         )
 
@@ -125,20 +129,19 @@ class Overview:
 
     def tables(self) -> documents.Tables:
         """The configured tables as they were last seen."""
-        return documents.Tables(items=tuple(self._summary(name) for name in self._names()))
+        return documents.Tables(items=tuple(map(self._summary, self._configuration.settings.policies())))
 
     def config(self) -> documents.Config:
         """The configuration in force."""
         settings = self._configuration.settings
         return documents.Config(settings_hash=settings.digest(), settings=shown(settings))
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """The enabled tables, in their order."""
         return [policy.name for policy in self._configuration.settings.policies()]
 
-    def _summary(self, name: str) -> documents.TableSummary:
-        policy = next((one for one in self._configuration.settings.policies() if one.name == name), None)
-        if policy is None:
-            raise NotFoundError(f"no enabled table has the name {name}")
+    def _summary(self, policy: TablePolicy) -> documents.TableSummary:
+        name = policy.name
         known = self._metrics.known
         seen, audit = known.past.healths.get(name), known.past.audits.get(name)
         return documents.TableSummary(
@@ -164,7 +167,9 @@ class Overview:
         if (under_way := self._under_way_here(run_id)) is not None:
             return under_way
         services, last = self._configuration.services, self._live.last
-        here = _of_report(last) if last is not None and last.run_id == run_id else None
+        here = _of_last(last) if last is not None and last.report.run_id == run_id else None
+        if here is not None and self._parts().get("ledger") == "down":
+            return here
         try:
             row = await services.history.run(run_id)
             acks = await services.findings.acks_of_run(run_id) if row is not None else {}
@@ -192,14 +197,22 @@ class Overview:
         services = self._configuration.services
         return await run_logs.page(services.settings.state_dir, services.history, run_id, wanted, after, limit)
 
+    async def newest_logs(self, run_id: UUID, wanted: LogFilter, limit: int) -> documents.LogPage:
+        """The last log lines of a run under way here."""
+        return await run_logs.tail(self._configuration.settings.state_dir, run_id, wanted, limit)
+
     async def nights(self, days: int) -> documents.Nights:
-        """How the slots of the last days were answered, newest first."""
-        rows = await self._configuration.services.history.nights(self._clock() - timedelta(days=days))
+        """How the slots of the last days were answered, newest first. TimeoutError where that takes too long."""
+        async with asyncio.timeout(_ASIDE_S):
+            rows = await self._configuration.services.history.nights(self._clock() - timedelta(days=days))
         return documents.Nights(items=tuple(documents.Night.model_validate(row) for row in rows))
 
     async def table(self, name: str, days: int) -> documents.Table:
         """A table with what became of it in the last days."""
-        summary, since = self._summary(name), self._clock() - timedelta(days=days)
+        policy = next((one for one in self._configuration.settings.policies() if one.name == name), None)
+        if policy is None:
+            raise NotFoundError(f"no enabled table has the name {name}")
+        summary, since = self._summary(policy), self._clock() - timedelta(days=days)
         history = self._configuration.services.history
         healths = await history.healths_of(name, since, _MOST_POINTS)
         audits = await history.audits_of(name, since, _MOST_POINTS)
@@ -263,13 +276,9 @@ def _task_progress(
     return documents.TaskProgress(stage=stage, table=table, state="waiting", usual_s=usual)
 
 
-def _head(report: RunReport) -> dict[str, Any]:
-    head = {key: value for key, value in plain(report).items() if key not in ("tasks", "audits")}
-    return {**head, "duration_s": report.duration_s}
-
-
-def _of_report(report: RunReport) -> documents.Run:
-    return _run({**_head(report), "tasks": plain(report.tasks), "audits": plain(report.audits)})
+def _of_last(last: RunThatEnded) -> documents.Run:
+    report = plain(last.report)
+    return _run({**plain(last.opening), **report, "duration_s": last.report.duration_s})
 
 
 def _run(row: Mapping[str, Any]) -> documents.Run:

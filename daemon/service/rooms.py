@@ -48,6 +48,7 @@ class Owner:
     clock: Clock
     sleep: Sleep
     observe: Subscriber
+    no_run: Callable[[], None]
     leading: Callable[[], bool]
     next_slot: Callable[[], datetime | None]
     standby: Callable[[], Awaitable[str | None]]
@@ -77,7 +78,7 @@ class Rooms:
             lambda run_id: logs_of(state_dir, run_id),
             on_answer=owner.answered,
         )
-        nights = Nights(configuration, spool, owner.observe, clock, owner.leading)
+        nights = Nights(configuration, spool, owner.observe, clock, owner.leading, owner.no_run)
         orders = Orders(configuration, nights, owner.standby)
         owner.front.open(orders)
         rooms = cls(

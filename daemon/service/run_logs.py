@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,9 +27,19 @@ async def page(
     return documents.LogPage(items=tuple(lines), next=lines[-1].line_no if len(lines) == limit else None)
 
 
+async def tail(state_dir: Path, run_id: UUID, wanted: LogFilter, limit: int) -> documents.LogPage:
+    """The last lines of a run's file; none where there is none."""
+    path = run_log_path(state_dir, run_id)
+    lines = await asyncio.to_thread(lambda: deque(_lines(path, wanted, 0), maxlen=limit))
+    return documents.LogPage(items=tuple(lines), next=None)
+
+
 def _of_file(path: Path, wanted: LogFilter, after: int, limit: int) -> list[documents.LogLine] | None:
     """Lines of a run's file, None where there is none that can be read."""
-    found: list[documents.LogLine] = []
+    return list(islice(_lines(path, wanted, after), limit)) if os.access(path, os.R_OK) else None
+
+
+def _lines(path: Path, wanted: LogFilter, after: int) -> Iterator[documents.LogLine]:
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             for number, text in enumerate(file, start=1):
@@ -37,12 +50,9 @@ def _of_file(path: Path, wanted: LogFilter, after: int, limit: int) -> list[docu
                 except ValueError:  # half a line, of a full disk or of one that is being written
                     continue
                 if isinstance(line, dict) and wanted.takes(line):
-                    found.append(_line(number, line))
-                    if len(found) == limit:
-                        break
+                    yield _line(number, line)
     except OSError:
-        return None
-    return found
+        return
 
 
 def _line(number: int, line: Mapping[str, Any]) -> documents.LogLine:

@@ -74,6 +74,8 @@ class Supervisor:
         self._sleep = sleep
         self._stopping = asyncio.Event()
         self._asked = 0
+        # With replicas, where this one does not lead: whether the last answer of PostgreSQL was that another one does.
+        self._another_leads = True
         self._reloading = asyncio.Event()
         self._engine: SparkEngine | None = None
         self._rooms: Rooms | None = None
@@ -91,6 +93,7 @@ class Supervisor:
             self.metrics,
             vitals=self._look,
             parts=self._parts,
+            led=lambda: self._leadership.leading or self._another_leads,
             readiness=self._readiness,
             reload=self._reload_by_http,
             clock=clock,
@@ -162,6 +165,7 @@ class Supervisor:
                 clock=self._clock,
                 sleep=self._sleep,
                 observe=self._observe,
+                no_run=self.front.no_run,
                 leading=lambda: self._leadership.leading,
                 next_slot=lambda: self._scheduler.next_slot,
                 standby=self._standby,
@@ -301,6 +305,8 @@ class Supervisor:
 
     async def _ask_the_ledger(self) -> None:
         services, tables = self._configuration.services, self._tables()
+        if not self._leadership.leading:
+            self._another_leads = services.settings.replicas and await self._leadership.holder() is not None
         past = await PostgresLastSeen(services.postgres).past(tables)
         # After the past: what is open of a run that is in it is among these.
         self.metrics.learn(past, await services.findings.open_days(tables))

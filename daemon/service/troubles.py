@@ -36,6 +36,8 @@ class Seen:
     known: Known
     parts: Mapping[str, str]
     running: bool
+    # Whether anybody runs the nights, as far as is known: this daemon, or another one that holds the lease.
+    led: bool = True
 
 
 def troubles(seen: Seen, now: datetime) -> tuple[Trouble, ...]:
@@ -56,6 +58,9 @@ def _all(seen: Seen, now: datetime) -> Iterator[Trouble]:
     yield from _of_findings(seen.known)
     yield from _of_parts(seen.parts)
     yield from _of_spool(seen.vitals)
+    if not seen.led:
+        advice = "PostgreSQL keeps the lease: look who holds it, and at `lease` lines in the log."
+        yield Trouble("error", "Nobody runs the nights.", advice)
     if (pause := seen.vitals.pause) is not None:
         yield Trouble("warning", f"The nights are {pause}.", "`icekeeper unpause` lets them go on.")
 
@@ -64,7 +69,8 @@ def _of_nights(seen: Seen, now: datetime) -> Iterator[Trouble]:
     if seen.known.past.nights:
         yield from _of_last(seen.known.past.nights[0], failure_open=seen.known.failure_open)
     oldest = min(seen.vitals.open_slots, default=now)
-    if now - oldest >= LATE and not seen.running:
+    # A pause is somebody's will, and said below.
+    if now - oldest >= LATE and not seen.running and seen.vitals.pause is None:
         text = f"The slot {oldest:%Y-%m-%d %H:%M} UTC is due, and nobody works on it."
         yield Trouble("error", text, "The log says what it waits for: a pause, a command, or the lease.")
 

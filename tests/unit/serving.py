@@ -80,7 +80,7 @@ def _add_routes(app: web.Application, place: Place, access: Access) -> None:
 
     async def sign_in(request: web.Request) -> web.Response:
         answer = web.Response(text="ok")
-        return answer if access.sign_in(await request.text(), answer) else web.Response(status=403)
+        return answer if access.sign_in(request, await request.text(), answer) else web.Response(status=403)
 
     async def sign_out(request: web.Request) -> web.Response:
         answer = web.Response(text="ok")

@@ -173,6 +173,12 @@ async def test_another_site_can_have_nothing_changed(served: Served, headers: di
     assert await status_of(client, "POST", "/change", {**BEARER, **told}) == status
 
 
+@pytest.mark.parametrize("origin", ["null", "", "http://["])
+async def test_an_origin_that_is_nobodys_is_not_ours_where_no_url_is_set(served: Served, origin: str) -> None:
+    _, client = served
+    assert await status_of(client, "POST", "/change", {**BEARER, "Origin": origin}) == 403
+
+
 @pytest.mark.parametrize(
     ("host", "known"),
     [

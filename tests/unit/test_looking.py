@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from daemon.core.errors import ConfigError, TransientError
 from daemon.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskProgressed, TaskStarted
 from daemon.core.model import Decision, Plan, RunReport, Stage, TaskOutcome
 from daemon.service import documents
-from daemon.service.live import Live
+from daemon.service.live import Live, RunThatEnded
 from daemon.service.lock import RunLockHeld
 from daemon.service.orders import Asked, Orders
 from daemon.service.overview import cursor, parse_cursor
@@ -62,7 +63,16 @@ def test_a_run_is_followed_from_its_start_to_its_end() -> None:
     assert shown(live) == ([A], None)
     live.observe(RunEnded(REPORT))
     assert shown(live) is None
-    assert live.last == REPORT
+    assert live.last == RunThatEnded(OPENING, REPORT)
+
+
+def test_a_slot_that_is_closed_without_a_run_ends_none_that_is_under_way() -> None:
+    live = Live(Clock())
+    live.observe(RunStarted(OPENING, WORK))
+    live.observe(RunEnded(replace(REPORT, run_id=uuid4())))
+    assert shown(live) == ([], None)
+    live.no_run()
+    assert (shown(live), live.last) == (None, None)
 
 
 def test_what_is_left_is_what_the_tasks_to_come_usually_take() -> None:

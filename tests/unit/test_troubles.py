@@ -93,6 +93,16 @@ def test_a_slot_is_late_after_an_hour_unless_somebody_works() -> None:
     assert troubles(replace(waiting, running=True), NOW) == ()
 
 
+def test_a_slot_that_waits_for_the_end_of_a_pause_is_no_trouble_of_its_own() -> None:
+    (told,) = troubles(with_vitals(open_slots={SLOT}, pause=Pause("ada", "k2", SLOT, None, "")), NOW)
+    assert told.severity == "warning"
+
+
+def test_nights_that_nobody_runs_are_a_trouble() -> None:
+    (told,) = troubles(replace(WELL, led=False), NOW)
+    assert told.text == "Nobody runs the nights."
+
+
 def test_parts_that_are_not_known_yet_are_no_trouble() -> None:
     assert troubles(replace(WELL, parts={}), NOW) == ()
 

@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+import structlog
 from aiohttp import web
 
 from daemon.service.http.problems import Handler, problem
+
+log = structlog.get_logger(__name__)
 
 COOKIE = "icekeeper_session"
 # How long a sign-in on the page lasts, and how many there may be.
 SESSION_S = 12 * 3600.0
 _MOST_SESSIONS = 100
-# Tokens are guessed no faster than this.
+# From one address tokens are guessed no faster than this; so many addresses are kept in mind.
 _MOST_WRONG_PER_MINUTE = 30
+_MOST_ADDRESSES = 1000
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # What machines fetch, by whatever name they know this host: nothing of it is about people.
 _FOR_MACHINES = frozenset({"/metrics", "/livez", "/readyz"})
@@ -48,7 +52,8 @@ class Access:
         self._url = url
         self._seconds = seconds
         self._sessions: dict[str, _Session] = {}
-        self._wrong: list[float] = []
+        # When somebody at an address gave a wrong token.
+        self._wrong: dict[str, list[float]] = {}
 
     @property
     def changes_allowed(self) -> bool:
@@ -59,23 +64,23 @@ class Access:
         """The answer to an API request that may change nothing; None where its bearer token is right."""
         if self._token() is None:
             return problem(HTTPStatus.FORBIDDEN, "Nothing can be changed over HTTP: http.token is not set.")
-        if self._guessing():
+        if self._guesses(request):
             return _too_many()
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(given):
             return None
         if given:
-            self._note_wrong()
+            self._note_wrong(request)
         answer = problem(HTTPStatus.UNAUTHORIZED, "This needs the header `Authorization: Bearer` with http.token.")
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer
 
-    def sign_in(self, given: str, answer: web.Response) -> bool:
+    def sign_in(self, request: web.Request, given: str, answer: web.Response) -> bool:
         """Has the browser that gets this answer signed in, if that was the token."""
-        if self._token() is None or self._guessing():
+        if self._token() is None or self._guesses(request):
             return False
         if not self._is_token(given):
-            self._note_wrong()
+            self._note_wrong(request)
             return False
         now = self._seconds()
         self._sessions = {name: one for name, one in self._sessions.items() if one.until > now}
@@ -121,8 +126,9 @@ class Access:
         origin = request.headers.get("Origin")
         if origin is None:
             return False
-        # Behind a proxy the browser knows us by http.url, and Host may be the proxy's word for us.
-        return _place_of(origin) not in (host, _place_of(self._url() or ""))
+        # Behind a proxy the browser knows us by http.url, and Host may be the proxy's word for us. `null` is nobody.
+        place = _place_of(origin)
+        return place is None or place not in (host, _place_of(self._url() or ""))
 
     def _is_known_host(self, host: str) -> bool:
         """Any where we listen beyond this host; else its own names, and that of http.url."""
@@ -138,13 +144,20 @@ class Access:
     def _token_digest(self) -> bytes:
         return _digest(self._token() or "").encode()
 
-    def _guessing(self) -> bool:
+    def _guesses(self, request: web.Request) -> bool:
+        """Whether too many wrong tokens came from that address in the last minute."""
         since = self._seconds() - 60.0
-        self._wrong = [at for at in self._wrong if at > since]
-        return len(self._wrong) >= _MOST_WRONG_PER_MINUTE
+        self._wrong = {who: lately for who, at in self._wrong.items() if (lately := [one for one in at if one > since])}
+        return len(self._wrong.get(request.remote or "", ())) >= _MOST_WRONG_PER_MINUTE
 
-    def _note_wrong(self) -> None:
-        self._wrong.append(self._seconds())
+    def _note_wrong(self, request: web.Request) -> None:
+        who = request.remote or ""
+        if len(self._wrong) >= _MOST_ADDRESSES and who not in self._wrong:
+            del self._wrong[next(iter(self._wrong))]
+        given = self._wrong.setdefault(who, [])
+        if not given:  # once a minute for each that keeps guessing
+            log.warning("token_refused", address=who, path=request.path)
+        given.append(self._seconds())
 
 
 def _too_many() -> web.Response:

@@ -28,6 +28,18 @@ class NotAllowedError(Exception):
         super().__init__(str(of))
         self.of = of
 
+    @property
+    def said(self) -> str:
+        """What is wrong where, in a line; without what was given: it may be a secret in the wrong place."""
+        return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in self._errors())
+
+    def _errors(self) -> list[Any]:
+        return list(self.of.errors(include_url=False, include_input=False, include_context=False))
+
+    def documents(self) -> list[dict[str, str]]:
+        """The same, one by one."""
+        return [{"at": ".".join(map(str, each["loc"])) or "body", "wrong": each["msg"]} for each in self._errors()]
+
 
 def problem(status: HTTPStatus, detail: str, **more: Any) -> web.Response:
     """A problem document; `more` are members of its own."""
@@ -41,7 +53,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except NotAllowedError as exc:
-        return _not_allowed(exc.of)
+        said = f"What was asked is not allowed: {exc.said}."
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, said, errors=exc.documents())
     except web.HTTPException as exc:
         if exc.status < HTTPStatus.BAD_REQUEST:
             raise
@@ -53,16 +66,6 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return web.Response(status=HTTPStatus.BAD_REQUEST)  # whoever asked is gone, and nobody hears it
     except Exception as exc:
         return _of(exc)
-
-
-def _not_allowed(error: ValidationError) -> web.Response:
-    # Without what was given: it may be a secret in the wrong place.
-    errors = [
-        {"at": ".".join(map(str, each["loc"])) or "body", "wrong": each["msg"]}
-        for each in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-    said = "; ".join(f"{each['at']}: {each['wrong']}" for each in errors)
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"What was asked is not allowed: {said}.", errors=errors)
 
 
 def _of(error: Exception) -> web.Response:

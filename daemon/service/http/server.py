@@ -37,6 +37,10 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
+# How the path of a download ends, and how long a piece of it may take.
+DOWNLOAD = "/log.jsonl"
+PIECE_S = 30.0
+
 # Said of a request whose answer has begun.
 _BEGUN = web.RequestKey("begun", bool)
 
@@ -133,11 +137,13 @@ class HttpServer:
         """Lets so many be under way, each for so long. Who listens to events is counted where they are told."""
         if request.path in _UNBOUNDED:
             return await handler(request)
+        # A download takes as long as its reader does; each piece of it has the time that others have for all.
+        longest_s = None if request.path.endswith(DOWNLOAD) else self._longest_s
         if self._at_once.locked():
             answer = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are under way.")
             answer.headers["Retry-After"] = "1"
             return answer
-        async with self._at_once, asyncio.timeout(self._longest_s):
+        async with self._at_once, asyncio.timeout(longest_s):
             return await handler(request)
 
 

@@ -9,8 +9,7 @@ from contextlib import suppress
 from datetime import UTC, timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-from uuid import UUID
+from typing import Any, TypeVar
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -22,7 +21,10 @@ from daemon.core.model import RunOutcome, Stage, Trigger
 from daemon.ports import Clock
 from daemon.service import documents
 from daemon.service.http.access import Access
-from daemon.service.http.api import LogsWanted, RunAsked, RunsWanted
+from daemon.service.http.api import LogsWanted, RunAsked, RunsWanted, RunWanted, TableWanted
+from daemon.service.http.problems import NotAllowedError
+from daemon.service.http.routes import Taken
+from daemon.service.http.server import PIECE_S
 from daemon.service.lock import RunLockHeld
 from daemon.service.orders import Orders
 from daemon.service.overview import NotFoundError, Overview, parse_cursor
@@ -40,6 +42,7 @@ _TABLE_NIGHTS = 30
 # A run under way keeps the session busy.
 _PATIENCE_S = 20.0
 
+Wanted = TypeVar("Wanted", bound=Taken)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -94,10 +97,9 @@ class Pages:
         status = self._overview.status()
         midnight = status.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         tomorrow = midnight + timedelta(days=1)
-        try:
+        nights: tuple[documents.Night, ...] = ()
+        with suppress(IcekeeperError, TimeoutError):  # the status says it
             nights = (await self._overview.nights(_CALENDAR_DAYS + 7)).items
-        except IcekeeperError:  # the status says it
-            nights = ()
         return self._shown(
             request,
             "home.html",
@@ -109,7 +111,7 @@ class Pages:
         )
 
     async def _runs(self, request: web.Request) -> web.Response:
-        wanted = RunsWanted.model_validate({key: value for key, value in request.query.items() if value})
+        wanted = _parsed(RunsWanted, {key: value for key, value in request.query.items() if value})
         after = parse_cursor(wanted.after) if wanted.after is not None else None
         page = await self._overview.runs(RunFilter(wanted.outcome, wanted.trigger, wanted.table), after, wanted.limit)
         return self._shown(
@@ -125,10 +127,12 @@ class Pages:
     async def _run(self, request: web.Request) -> web.Response:
         wanted = _logs_wanted(request)
         run = await self._overview.run(wanted.run_id)
-        try:
-            logs = await self._overview.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
-        except IcekeeperError:  # of a run that goes on here without PostgreSQL
+        if run.outcome is None and not wanted.after:  # what goes on is at the end
+            logs = await self._overview.newest_logs(wanted.run_id, wanted.filter(), wanted.limit)
+        else:
             logs = documents.LogPage(items=(), next=None)
+            with suppress(IcekeeperError):  # of a run that goes on here without PostgreSQL
+                logs = await self._overview.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
         status = self._overview.status()
         progress = status.run if status.run is not None and status.run.run_id == run.run_id else None
         return self._shown(
@@ -152,8 +156,9 @@ class Pages:
         after: int | None = wanted.after
         while after is not None:
             page = await self._overview.logs(wanted.run_id, wanted.filter(), after, 1000)
-            for line in page.items:
-                await response.write(line.model_dump_json().encode() + b"\n")
+            piece = "".join(f"{line.model_dump_json()}\n" for line in page.items)
+            async with asyncio.timeout(PIECE_S):
+                await response.write(piece.encode(errors="replace"))
             after = page.next
         return response
 
@@ -161,9 +166,10 @@ class Pages:
         return self._shown(request, "tables.html", tables=self._overview.tables().items)
 
     async def _table(self, request: web.Request) -> web.Response:
-        days = int(request.query.get("days", "") or 90) if request.query.get("days", "90").isdigit() else 90
-        days = min(max(days, 1), 2000)
-        table = await self._overview.table(request.match_info["name"], days)
+        given = {"days": request.query["days"]} if "days" in request.query else {"days": "90"}
+        wanted = _parsed(TableWanted, {**given, "name": request.match_info["name"]})
+        days = wanted.days
+        table = await self._overview.table(wanted.name, days)
         now = self._clock()
         return self._shown(
             request,
@@ -189,7 +195,7 @@ class Pages:
     # --- ordering
 
     async def _order_run(self, request: web.Request) -> web.Response:
-        form = await request.post()
+        form = await _form(request)
         given: dict[str, Any] = {
             "stages": form.getall("stage", []),
             "tables": form.getall("table", []),
@@ -198,7 +204,7 @@ class Pages:
         if day := str(form.get("slot", "")).strip():
             given["slot"] = f"{day}:00Z" if len(day) == len("2026-02-18T02:00") else day
         now = self._clock()
-        body = RunAsked.model_validate(given)
+        body = _parsed(RunAsked, given)
         if body.dry_run:
             plan: documents.Plan | None = None
             with suppress(TimeoutError):
@@ -209,7 +215,7 @@ class Pages:
         raise web.HTTPSeeOther(f"/runs/{run_id}")
 
     async def _order_cancel(self, request: web.Request) -> web.Response:
-        run_id = UUID(request.match_info["run_id"])
+        run_id = _parsed(RunWanted, request.match_info).run_id
         if not self._orders.cancel(run_id):
             raise NotFoundError(f"no run with the id {run_id} is under way")
         raise web.HTTPSeeOther(f"/runs/{run_id}")
@@ -221,10 +227,10 @@ class Pages:
         return self._shown(request, "sign_in.html", wrong=False, back=way_back(request.query.get("back", "")))
 
     async def _sign_in(self, request: web.Request) -> web.Response:
-        form = await request.post()
+        form = await _form(request)
         back = way_back(str(form.get("back", "")))
         answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": back})
-        if self._access.sign_in(str(form.get("token", "")), answer):
+        if self._access.sign_in(request, str(form.get("token", "")), answer):
             return answer
         return self._shown(request, "sign_in.html", HTTPStatus.FORBIDDEN, wrong=True, back=back)
 
@@ -236,7 +242,7 @@ class Pages:
     # --- how
 
     def _choices(self) -> dict[str, Any]:
-        return {"stages": list(Stage), "names": [table.name for table in self._overview.tables().items]}
+        return {"stages": list(Stage), "names": self._overview.names()}
 
     def _shown(
         self, request: web.Request, template: str, status_code: HTTPStatus = HTTPStatus.OK, **values: Any
@@ -248,7 +254,9 @@ class Pages:
             signed_in=self._access.signed_in(request),
             **values,
         )
-        return web.Response(text=text, content_type="text/html", status=status_code)
+        # A log line may hold half a character.
+        body = text.encode(errors="replace")
+        return web.Response(body=body, content_type="text/html", charset="utf-8", status=status_code)
 
     def _guarded(self, handler: Handler) -> Handler:
         """Answers what goes wrong in a way that people can read."""
@@ -264,11 +272,11 @@ class Pages:
                 return self._trouble(request, HTTPStatus.CONFLICT, f"{exc}.")
             except IcekeeperError as exc:
                 return self._trouble(request, HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}.", exc.reason.advice)
-            except ValidationError as exc:
-                said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in exc.errors())
-                return self._trouble(request, HTTPStatus.UNPROCESSABLE_ENTITY, f"That is not allowed: {said}.")
-            except ValueError:
-                return self._trouble(request, HTTPStatus.NOT_FOUND, "There is no such page.")
+            except NotAllowedError as exc:
+                return self._trouble(request, HTTPStatus.UNPROCESSABLE_ENTITY, f"That is not allowed: {exc.said}.")
+            except TimeoutError:
+                advice = "Try again, or look which part is down in /readyz."
+                return self._trouble(request, HTTPStatus.SERVICE_UNAVAILABLE, "It took too long.", advice)
 
         return handle
 
@@ -290,7 +298,23 @@ class Pages:
 def _logs_wanted(request: web.Request) -> LogsWanted:
     """What the form above the log says; the page shows more lines at once than it says there."""
     given = {key: value for key, value in request.query.items() if value and key in ("after", "level", "text")}
-    return LogsWanted.model_validate({**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
+    return _parsed(LogsWanted, {**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
+
+
+def _parsed(kind: type[Wanted], given: Mapping[str, Any]) -> Wanted:
+    """What was asked for. NotAllowedError where it is nothing that can be."""
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as exc:
+        raise NotAllowedError(exc) from exc
+
+
+async def _form(request: web.Request) -> Any:
+    """The fields of a form that was sent."""
+    try:
+        return await request.post()
+    except (LookupError, ValueError) as exc:  # of a character set that is none, or no form at all
+        raise web.HTTPBadRequest(reason="The form can't be read.") from exc
 
 
 def way_back(path: str) -> str:
