@@ -22,7 +22,9 @@ from daemon.service.live import Live
 from daemon.service.metrics import Metrics
 from daemon.service.orders import Orders
 from daemon.service.overview import Overview
-from daemon.service.pages import Pages
+from daemon.service.pages.answers import Answers
+from daemon.service.pages.looking import Looks
+from daemon.service.pages.ordering import Forms
 from daemon.service.tonight import Tonight
 
 
@@ -50,7 +52,7 @@ class Front:
         self._access = Access(self._token, self._listens_at, self._url, time.monotonic)
         self._server = HttpServer(metrics.exposition, readiness, self._add_routes, self._access)
         self._api: Api | None = None
-        self._pages: Pages | None = None
+        self._pages: tuple[Looks, Forms] | None = None
 
     @property
     def port(self) -> int | None:
@@ -71,7 +73,11 @@ class Front:
         """Orders are taken from now on."""
         tonight = Tonight(orders, self._clock)
         self._api = Api(self._overview, orders, tonight, self._events, self._reload, self._clock)
-        self._pages = Pages(self._overview, orders, tonight, self._access, self._reload, self._clock)
+        answers = Answers(self._access, self._clock)
+        self._pages = (
+            Looks(answers, self._overview, tonight, self._clock),
+            Forms(answers, self._overview, orders, tonight, self._access, self._reload, self._clock),
+        )
 
     def add_api(self, app: web.Application) -> None:
         """The API for who can open the control socket: it needs no token."""
@@ -94,7 +100,8 @@ class Front:
         assert self._api is not None  # open comes first
         assert self._pages is not None
         self._api.add_to(app, self._access)
-        self._pages.add_to(app)
+        for pages in self._pages:
+            pages.add_to(app)
 
     def _token(self) -> str | None:
         token = self._configuration.settings.http.token

@@ -20,7 +20,7 @@ from daemon.core.past import Past, PastNight
 from daemon.service import documents, pages
 from daemon.service.gauges import Known, Vitals
 from daemon.service.pages import charts, filters, views
-from daemon.service.pages.pages import way_back
+from daemon.service.pages.ordering import way_back
 from daemon.service.pages.rendering import environment
 from daemon.service.troubles import Seen, troubles
 from tests.unit.builders import DAY, HOUR, SLOT
