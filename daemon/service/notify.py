@@ -96,6 +96,8 @@ class Teller:
         self._count = count
         self._opened = opened
         self._senders: dict[str, Sender] = {}
+        # What came to its end and could not be written down, by number: it must not be sent again.
+        self._unsettled: dict[int, Result] = {}
         self._woken = asyncio.Event()
         spool.on_put(self._woken.set)
 
@@ -163,23 +165,39 @@ class Teller:
         if not due:
             return
         whom = addresses(self._settings())
-        await asyncio.gather(*(self._deliver_to(whom.get(name), messages) for name, messages in due.items()))
+        sending = (self._deliver_to(whom.get(name), messages) for name, messages in due.items())
+        # To the end of all of them: a send that is left behind would run beside the next pass, which sends it too.
+        for end in await asyncio.gather(*sending, return_exceptions=True):
+            if isinstance(end, BaseException):
+                raise end
 
     async def _deliver_to(self, address: Address | None, messages: Sequence[WaitingNotice]) -> None:
+        unwritten: IcekeeperError | None = None
         for waiting in messages:
-            about = {"receiver": waiting.receiver, "about": str(waiting.notice.run_id), "on": waiting.notice.occasion}
-            if address is None:
-                log.warning("notification_dropped", why="its receiver is configured no longer", **about)
-                await self._settle(waiting, "failed")
-                continue
             try:
-                notice = waiting.notice
-                await self._sender(address).send(notice.title, notice.body, notice.occasion, SEND_S)
-            except IcekeeperError as exc:
-                await self._try_later(waiting, str(exc), about)
-            else:
-                log.info("notification_delivered", attempt=waiting.attempts + 1, **about)
-                await self._settle(waiting, "delivered")
+                if waiting.number in self._unsettled:
+                    await self._settle(waiting, self._unsettled[waiting.number])
+                else:
+                    await self._deliver_one(address, waiting)
+            except IcekeeperError as exc:  # the disk's: no reason to keep the news behind it from anybody
+                unwritten = unwritten or exc
+        if unwritten is not None:
+            raise unwritten
+
+    async def _deliver_one(self, address: Address | None, waiting: WaitingNotice) -> None:
+        notice = waiting.notice
+        about = {"receiver": waiting.receiver, "about": str(notice.run_id), "on": notice.occasion}
+        if address is None:
+            log.warning("notification_dropped", why="its receiver is configured no longer", **about)
+            await self._settle(waiting, "failed")
+            return
+        try:
+            await self._sender(address).send(notice.title, notice.body, notice.occasion, SEND_S)
+        except IcekeeperError as exc:
+            await self._try_later(waiting, str(exc), about)
+        else:
+            log.info("notification_delivered", attempt=waiting.attempts + 1, **about)
+            await self._settle(waiting, "delivered")
 
     async def _try_later(self, waiting: WaitingNotice, why: str, about: Mapping[str, str]) -> None:
         now = self._clock()
@@ -193,7 +211,9 @@ class Teller:
         await self._box.postpone(waiting.number, due_at)
 
     async def _settle(self, waiting: WaitingNotice, result: Result) -> None:
+        self._unsettled[waiting.number] = result
         await self._box.settle(waiting.number, result)
+        del self._unsettled[waiting.number]
         self._count(result)
 
     def _sender(self, address: Address) -> Sender:

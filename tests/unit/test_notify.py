@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon.adapters.spool import Spool
-from daemon.core.errors import TransientError
+from daemon.core.errors import PermanentError, TransientError
 from daemon.core.model import RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
 from daemon.core.reasons import Reason
 from daemon.service.notify import GIVE_UP, Result, Teller, addresses
@@ -31,6 +31,7 @@ class Post:
 
     def __init__(self) -> None:
         self.up = True
+        self.slow: set[str] = set()
         self.taken: list[tuple[str, str, str]] = []
         self.tried = 0
         self.came = asyncio.Event()
@@ -45,6 +46,8 @@ class _Box:
 
     async def send(self, title: str, body: str, kind: str, timeout_s: float) -> None:
         self._post.tried += 1
+        if self._url in self._post.slow:
+            await asyncio.sleep(0.05)
         if not self._post.up:
             raise TransientError("500")
         self._post.taken.append((self._url, kind, title))
@@ -61,6 +64,7 @@ class World:
         self.results: list[Result] = []
         self.notify: list[dict[str, Any]] = [{"url": A}]
         self.spool: Spool
+        self.teller: Teller
 
     async def restart(self) -> None:
         await self.spool.close()
@@ -68,13 +72,13 @@ class World:
 
     async def start(self) -> None:
         self.spool = await Spool.open(self.state_dir, clock=lambda: self.now)
-
-    async def tell(self) -> None:
-        teller = Teller(
+        self.teller = Teller(
             self.spool, self.settings, lambda: self.now, asyncio.sleep, self.results.append, opened=self.post.to
         )
-        await teller.judge()
-        await teller.deliver()
+
+    async def tell(self) -> None:
+        await self.teller.judge()
+        await self.teller.deliver()
 
     def settings(self) -> Settings:
         return Settings.model_validate({**BASE, "notify": self.notify, "http": {"url": "https://ice.example.com"}})
@@ -237,6 +241,50 @@ async def test_a_spool_from_before_there_were_messages_is_taken_as_it_is(tmp_pat
     assert world.titles == ["failed, slot 2026-02-18 02:00 UTC"]
     assert not world.spool.corrupt_files()
     await world.spool.close()
+
+
+async def test_what_was_taken_and_could_not_be_written_down_is_not_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.notify = [{"url": A}, {"url": B}]
+    world.post.slow = {B}
+    await world.night(RunOutcome.FAILED, SLOT - DAY)
+    await world.night(RunOutcome.PARTIAL)
+    with monkeypatch.context() as full, capture_logs() as lines:
+        full.setattr(world.spool.notices, "settle", disk_full)
+        for _ in range(3):
+            with pytest.raises(PermanentError, match="no space left"):
+                await world.tell()
+            assert len(world.post.taken) == 4, "the one behind it too, and the slower receiver's, before it is raised"
+    assert [line["event"] for line in lines] == ["notification_delivered"] * 4
+    assert not world.results
+    await world.tell()
+    await world.restart()
+    await world.tell()
+    assert len(world.post.taken) == world.post.tried == 4
+    assert world.results == ["delivered"] * 4
+
+
+async def disk_full(*_: object) -> None:
+    raise PermanentError("no space left")
+
+
+async def test_what_was_given_up_and_could_not_be_written_down_is_said_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.post.up = False
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    world.now += GIVE_UP
+    with monkeypatch.context() as full, capture_logs() as lines:
+        full.setattr(world.spool.notices, "settle", disk_full)
+        for _ in range(3):
+            with pytest.raises(PermanentError):
+                await world.tell()
+    assert [line["event"] for line in lines] == ["notification_given_up"]
+    await world.tell()
+    assert world.results == ["failed"]
+    assert world.post.tried == 2
 
 
 async def test_pruning_takes_the_messages_of_its_runs_along(world: World) -> None:
