@@ -13,14 +13,13 @@ from daemon.adapters.records import from_json, to_json
 from daemon.adapters.spool_file import SpoolFile
 from daemon.adapters.spool_times import instant, text
 from daemon.core.model import RunOutcome, Trigger
-from daemon.core.notices import Notice, PastSlot
+from daemon.core.notices import KnownSlot, Notice
 
 _UNSEEN = """
     SELECT run_id, slot, trigger, outcome, ended_at FROM runs
     WHERE outcome IS NOT NULL AND NOT EXISTS (SELECT 1 FROM told WHERE told.run_id = runs.run_id)
     ORDER BY ended_at, rowid
 """
-_CLOSED = "SELECT slot, outcome FROM slots WHERE outcome IS NOT NULL AND slot < ? ORDER BY slot DESC"
 _QUEUE = """
     INSERT INTO notices (run_id, receiver, notice, queued_at, due_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
@@ -69,10 +68,10 @@ class NoticeBox:
             for row in rows
         )
 
-    async def closed_slots(self, before: datetime) -> tuple[PastSlot, ...]:
-        """The closed slots before this one that are still known, newest first."""
-        rows = await self._file.read(_CLOSED, text(before))
-        return tuple(PastSlot(instant(row["slot"]), RunOutcome(row["outcome"])) for row in rows)
+    async def slots(self) -> tuple[KnownSlot, ...]:
+        """The slots that are open, and those that were closed and are still known."""
+        rows = await self._file.read("SELECT slot, outcome FROM slots")
+        return tuple(KnownSlot(instant(row["slot"]), row["outcome"] and RunOutcome(row["outcome"])) for row in rows)
 
     async def queue(self, seen: Iterable[UUID], notices: Mapping[Notice, Iterable[str]], now: datetime) -> None:
         """The ends of these runs were looked at, and this is to be told to these receivers: all of it or nothing."""

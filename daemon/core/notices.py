@@ -9,6 +9,7 @@ from enum import StrEnum
 from itertools import takewhile
 from uuid import UUID
 
+from daemon.core.calendar import window_of
 from daemon.core.history import PastRun
 from daemon.core.model import (
     AuditResult,
@@ -53,6 +54,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownSlot:
+    """A slot that came due; `outcome` None: it is open."""
+
+    slot: datetime
+    outcome: RunOutcome | None
+
+
+@dataclass(frozen=True, slots=True)
 class PastSlot:
     """A slot that is closed."""
 
@@ -60,8 +69,34 @@ class PastSlot:
     outcome: RunOutcome
 
 
+def answered_by_later(slots: Iterable[KnownSlot]) -> frozenset[datetime]:
+    """The missed slots whose window a later one audits, too, and did or is about to: nothing is lost with them.
+
+    So it is after a stop where slots come more often than days: core/resuming.py closes all of a day but the last.
+    """
+    answered: set[Window] = set()
+    found: set[datetime] = set()
+    for known in sorted(slots, key=lambda known: known.slot, reverse=True):
+        if known.outcome is not RunOutcome.MISSED:
+            answered.add(window_of(known.slot))
+        elif window_of(known.slot) in answered:
+            found.add(known.slot)
+    return frozenset(found)
+
+
+def closed_before(slot: datetime, slots: Iterable[KnownSlot]) -> tuple[PastSlot, ...]:
+    """The closed ones of these slots that came before this one, newest first, without what a later one answers for."""
+    known = sorted(slots, key=lambda known: known.slot, reverse=True)
+    answered = answered_by_later(known)
+    return tuple(
+        PastSlot(one.slot, one.outcome)
+        for one in known
+        if one.slot < slot and one.outcome is not None and one.slot not in answered
+    )
+
+
 def occasion_of(trigger: Trigger, outcome: RunOutcome, earlier: Sequence[PastSlot]) -> Occasion | None:
-    """Why the end of a run is told; None where it isn't. `earlier` are the closed slots before its own, newest first.
+    """Why the end of a run is told; None where it isn't. `earlier`: what `closed_before` knows of its slot.
 
     Only runs that answer for a slot are told: whoever starts one by hand sees its end. An interrupted one is resumed,
     and the end of that is told; a cancelled one was ended by an operator.

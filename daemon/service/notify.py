@@ -19,7 +19,18 @@ from daemon.adapters.spool import Spool
 from daemon.core.errors import IcekeeperError
 from daemon.core.history import PastRun
 from daemon.core.model import RunOutcome
-from daemon.core.notices import Notice, Occasion, failure, missed, occasion_of, recovery, trouble
+from daemon.core.notices import (
+    KnownSlot,
+    Notice,
+    Occasion,
+    answered_by_later,
+    closed_before,
+    failure,
+    missed,
+    occasion_of,
+    recovery,
+    trouble,
+)
 from daemon.ports import Clock, Sleep
 from daemon.settings import Settings
 
@@ -131,18 +142,20 @@ class Teller:
             return
         now, page = self._clock(), self._settings().http.base_url
         fresh = [run for run in unseen if now - run.ended_at < GIVE_UP]
-        notices = [notice for run in fresh if (notice := await self._judged(run, page)) is not None]
-        lost = [run for run in fresh if run.outcome is RunOutcome.MISSED]
+        slots = await self._box.slots()
+        notices = [notice for run in fresh if (notice := await self._judged(run, slots, page)) is not None]
+        answered = answered_by_later(slots)
+        lost = [run for run in fresh if run.outcome is RunOutcome.MISSED and run.slot not in answered]
         if lost and (runs := [past for run in lost if (past := await self._past(run)) is not None]):
             notices.append(missed(sorted(runs, key=lambda run: run.slot), page))
         whom = addresses(self._settings())
         told = {notice: [one.name for one in whom.values() if notice.occasion in one.on] for notice in notices}
         await self._box.queue([run.run_id for run in unseen], told, now)
 
-    async def _judged(self, run: EndedRun, page: str) -> Notice | None:
+    async def _judged(self, run: EndedRun, slots: Sequence[KnownSlot], page: str) -> Notice | None:
         if run.outcome is RunOutcome.MISSED:
             return None  # all of them together
-        earlier = await self._box.closed_slots(run.slot)
+        earlier = closed_before(run.slot, slots)
         occasion = occasion_of(run.trigger, run.outcome, earlier)
         past = None if occasion is None else await self._past(run)
         if occasion is None or past is None:

@@ -20,7 +20,19 @@ from daemon.core.model import (
     TaskOutcome,
     Trigger,
 )
-from daemon.core.notices import LONGEST_BODY, Occasion, PastSlot, failure, missed, occasion_of, recovery, trouble
+from daemon.core.notices import (
+    LONGEST_BODY,
+    KnownSlot,
+    Occasion,
+    PastSlot,
+    answered_by_later,
+    closed_before,
+    failure,
+    missed,
+    occasion_of,
+    recovery,
+    trouble,
+)
 from daemon.core.reasons import Reason
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, result
 
@@ -96,6 +108,28 @@ def test_which_ends_are_told(
     trigger: Trigger, outcome: RunOutcome, earlier: list[RunOutcome], told: Occasion | None
 ) -> None:
     assert occasion_of(trigger, outcome, nights(*earlier)) is told
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "answered"),
+    [
+        ([M, M, None], 2),  # the last one of the day is about to run
+        ([M, M, S], 2),
+        ([M, M, F], 2),  # told for what it is
+        ([M, S, M], 1),
+        ([M, M, M], 0),
+        ([S, M], 0),
+        ([F, None], 0),
+    ],
+)
+def test_a_missed_slot_is_no_loss_where_a_later_one_of_its_day_answers(
+    outcomes: list[RunOutcome | None], answered: int
+) -> None:
+    slots = [KnownSlot(SLOT + number * HOUR, outcome) for number, outcome in enumerate(outcomes)]
+    next_day = KnownSlot(SLOT + DAY, S)
+    assert answered_by_later([next_day, *slots]) == {known.slot for known in slots[:answered]}
+    past = closed_before(SLOT + DAY, [next_day, *slots])
+    assert [one.slot for one in past] == [one.slot for one in slots[answered:] if one.outcome is not None][::-1]
 
 
 def test_a_night_that_failed_says_table_window_counts_hours_reason_advice_and_where_to_look() -> None:

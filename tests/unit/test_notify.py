@@ -20,7 +20,7 @@ from daemon.core.model import RunOpening, RunOutcome, RunReport, Stage, StageRes
 from daemon.core.reasons import Reason
 from daemon.service.notify import GIVE_UP, Result, Teller, addresses
 from daemon.settings import Settings
-from tests.unit.builders import DAY, SLOT, result
+from tests.unit.builders import DAY, HOUR, SLOT, result
 from tests.unit.test_changes import BASE
 
 A, B = "json://me:geheim@127.0.0.1:1/a", "json://127.0.0.1:1/b"
@@ -152,6 +152,35 @@ async def test_slots_that_were_missed_together_are_told_together(world: World) -
         await world.night(RunOutcome.MISSED, SLOT - number * DAY)
     await world.tell()
     assert world.titles == ["missed, 5 slots, the last 2026-02-18 02:00 UTC"]
+
+
+@pytest.mark.parametrize("pass_between", [True, False])
+async def test_slots_that_a_later_one_of_the_day_answers_for_are_neither_told_nor_recovered_from(
+    world: World, pass_between: bool
+) -> None:
+    # Hourly slots, down for three of them: the newest one is run for all.
+    await world.night(RunOutcome.SUCCESS, SLOT - HOUR)
+    for number in range(3):
+        await world.spool.put_slot(SLOT + number * HOUR, Trigger.CATCH_UP)
+    for number in range(2):
+        await world.night(RunOutcome.MISSED, SLOT + number * HOUR, Trigger.CATCH_UP)
+    if pass_between:
+        await world.tell()
+    await world.night(RunOutcome.SUCCESS, SLOT + 2 * HOUR, Trigger.CATCH_UP)
+    await world.tell()
+    assert not world.titles
+
+
+async def test_where_the_newest_slot_of_the_day_is_missed_too_it_is_told_and_recovered_from(world: World) -> None:
+    await world.spool.put_slot(SLOT + HOUR, Trigger.CATCH_UP)
+    await world.night(RunOutcome.MISSED)
+    await world.tell()
+    assert not world.titles
+    await world.night(RunOutcome.MISSED, SLOT + HOUR, Trigger.CATCH_UP)
+    await world.tell()
+    await world.night(RunOutcome.SUCCESS, SLOT + DAY)
+    await world.tell()
+    assert world.titles == ["missed, slot 2026-02-18 03:00 UTC", "recovered, slot 2026-02-19 02:00 UTC"]
 
 
 async def test_each_receiver_hears_what_it_asked_for(world: World) -> None:
