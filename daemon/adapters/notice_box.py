@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -101,6 +101,11 @@ class NoticeBox:
         """When the next message is to be sent; None where none waits."""
         (row,) = await self._file.read("SELECT min(due_at) AS due FROM notices WHERE result IS NULL")
         return None if row["due"] is None else instant(row["due"])
+
+    async def oldest(self, besides: Container[int]) -> datetime | None:
+        """When the one was queued that waits longest, but for these numbers; None where none waits."""
+        rows = await self._file.read("SELECT number, queued_at FROM notices WHERE result IS NULL ORDER BY queued_at")
+        return next((instant(row["queued_at"]) for row in rows if row["number"] not in besides), None)
 
     async def settle(self, number: int, result: str) -> None:
         """It is over: `delivered`, or `failed` for good."""

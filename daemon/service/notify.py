@@ -106,6 +106,8 @@ class Teller:
         self._sleep = sleep
         self._count = count
         self._opened = opened
+        # Since when the oldest message that nobody has taken waits, as of the last pass: a scrape asks no disk.
+        self.oldest: datetime | None = None
         self._senders: dict[str, Sender] = {}
         # What came to its end and could not be written down, by number: it must not be sent again.
         self._unsettled: dict[int, Result] = {}
@@ -175,12 +177,12 @@ class Teller:
         due: dict[str, list[WaitingNotice]] = {}
         for waiting in await self._box.due(self._clock()):
             due.setdefault(waiting.receiver, []).append(waiting)
-        if not due:
-            return
         whom = addresses(self._settings())
         sending = (self._deliver_to(whom.get(name), messages) for name, messages in due.items())
         # To the end of all of them: a send that is left behind would run beside the next pass, which sends it too.
-        for end in await asyncio.gather(*sending, return_exceptions=True):
+        ends = await asyncio.gather(*sending, return_exceptions=True)
+        self.oldest = await self._box.oldest(besides=self._unsettled)
+        for end in ends:
             if isinstance(end, BaseException):
                 raise end
 

@@ -224,6 +224,28 @@ async def test_after_a_day_it_is_given_up_and_that_is_said_and_counted(world: Wo
     assert lines[-1]["log_level"] == "error"
 
 
+async def test_it_is_known_since_when_the_oldest_message_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.tell()
+    assert world.teller.oldest is None
+    world.post.up, first = False, world.now
+    await world.night(RunOutcome.FAILED, SLOT - DAY)
+    await world.tell()
+    world.now += timedelta(minutes=5)
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    await world.restart()
+    await world.tell()
+    assert world.teller.oldest == first
+    world.post.up, world.now = True, world.now + timedelta(minutes=5)
+    with monkeypatch.context() as full:
+        full.setattr(world.spool.notices, "settle", disk_full)
+        with pytest.raises(PermanentError):
+            await world.tell()
+    assert world.teller.oldest is None, "it was taken, whatever the disk knows"
+    await world.tell()
+    assert world.teller.oldest is None
+
+
 async def test_a_message_for_a_receiver_that_is_configured_no_longer_is_dropped(world: World) -> None:
     world.post.up = False
     await world.night(RunOutcome.FAILED)
