@@ -49,7 +49,7 @@ class Http(Block):
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["token", "token_file"]}})
 
     listen: ListenAddress = "127.0.0.1:9420"
-    """The address of /metrics and /livez. Port 0 takes any free one."""
+    """The address of the page, its API, /metrics and /livez: who reaches it may look. Port 0 takes any free one."""
     url: PageUrl | None = None
     """Where people reach the page, e.g. https://icekeeper.example.com: what links in messages begin with."""
     token: SecretStr | None = None
@@ -109,7 +109,7 @@ class Settings(Block):
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
     """The tables, in the order in which a night works on them."""
     http: Http = Http()
-    """The HTTP server: /metrics and /livez."""
+    """The HTTP server: the page, its API, /metrics and /livez."""
     logs: Logs = Logs()
     """The daemon's own log lines."""
     notify: tuple[Notify, ...] = ()
