@@ -46,8 +46,8 @@ class _Box:
 
     async def send(self, title: str, body: str, kind: str, timeout_s: float) -> None:
         self._post.tried += 1
-        if self._url in self._post.slow:
-            await asyncio.sleep(0.05)
+        for _ in range(10 if self._url in self._post.slow else 0):  # the others come to their end before it
+            await asyncio.sleep(0)
         if not self._post.up:
             raise TransientError("500")
         self._post.taken.append((self._url, kind, title))
@@ -99,6 +99,10 @@ class World:
     @property
     def titles(self) -> list[str]:
         return [title.removeprefix("icekeeper: ") for _, _, title in self.post.taken]
+
+
+async def disk_full(*_: object) -> None:
+    raise PermanentError("no space left")
 
 
 @pytest.fixture
@@ -314,10 +318,6 @@ async def test_what_was_taken_and_could_not_be_written_down_is_not_sent_again(
     await world.tell()
     assert len(world.post.taken) == world.post.tried == 4
     assert world.results == ["delivered"] * 4
-
-
-async def disk_full(*_: object) -> None:
-    raise PermanentError("no space left")
 
 
 async def test_what_was_given_up_and_could_not_be_written_down_is_said_once(
