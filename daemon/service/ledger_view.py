@@ -32,6 +32,7 @@ class LedgerView:
         self._asking: asyncio.Task[None] | None = None
         self._again = False
         self._failed = False
+        self._closed = False
 
     def look(self) -> None:
         """Asks anew, behind the caller, where the last answer is old. The first question is the start's."""
@@ -40,6 +41,8 @@ class LedgerView:
 
     def refresh(self) -> None:
         """Asks, behind the caller. Where that is under way it is asked once more: the answer may be of before."""
+        if self._closed:  # a scrape during the stop: what would be asked is closed, too
+            return
         self._again = self._asking is not None and not self._asking.done()
         if not self._again:
             self._asking = asyncio.create_task(self._refresh())
@@ -50,7 +53,8 @@ class LedgerView:
             await asyncio.wait([self._asking], timeout=seconds)
 
     async def close(self) -> None:
-        """Gives up a question under way."""
+        """Gives up a question under way, and asks no other."""
+        self._closed = True
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])

@@ -68,6 +68,18 @@ async def test_who_knows_of_something_new_while_a_question_is_under_way_is_answe
     await view.close()
 
 
+async def test_a_scrape_during_the_stop_asks_nobody() -> None:
+    ledger = Ledger()
+    view = LedgerView(ledger.ask, ledger.told.append, refresh_s=0)
+    view.refresh()
+    await view.answered(1)
+    await view.close()
+    view.look()
+    view.refresh()
+    await view.answered(1)
+    assert (ledger.asked, ledger.told) == (1, [True])
+
+
 async def test_an_answer_that_does_not_come_is_waited_for_only_so_long() -> None:
     async def hang() -> None:
         await asyncio.Event().wait()
