@@ -10,7 +10,7 @@ import json
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +25,8 @@ _FORMS = "8h or 2d from now, 06:00 (today, UTC), a day like 2026-03-01, or an in
 class Pause:
     """Who paused the nights, when and why. `until` None: until somebody ends it.
 
-    `problem`: why its file can't be read; then the rest is unknown.
+    `since` is when its file was written where that doesn't say it. `problem`: why it can't be read; then the rest is
+    unknown.
     """
 
     by: str
@@ -63,12 +64,20 @@ def read(state_dir: Path) -> Pause | None:
     """What the file says, also where that is over by now; None where there is none. Raises nothing."""
     path = _path(state_dir)
     try:
-        return _parsed(path.read_text(encoding="utf-8"))
+        pause = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, OverflowError) as exc:
         said = exc.strerror if isinstance(exc, OSError) else exc
-        return Pause("unknown", "unknown", None, None, "", problem=f"{path} can't be read ({said})")
+        pause = Pause("unknown", "unknown", None, None, "", problem=f"{path} can't be read ({said})")
+    return pause if pause.since is not None else replace(pause, since=_written(path))
+
+
+def _written(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except (OSError, ValueError, OverflowError):
+        return None
 
 
 def in_force(state_dir: Path, now: datetime) -> Pause | None:

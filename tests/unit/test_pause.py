@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,6 +111,7 @@ def test_a_file_that_cannot_be_read_counts_as_a_pause_and_can_be_removed(tmp_pat
     found = pause.in_force(tmp_path, NOW)
     assert found is not None
     assert found.problem is not None
+    assert found.since is not None  # when it was written
     assert "pause.json can't be read" in str(found)
     assert "icekeeper unpause" in str(found)
     pause.remove(tmp_path)
@@ -117,10 +119,13 @@ def test_a_file_that_cannot_be_read_counts_as_a_pause_and_can_be_removed(tmp_pat
 
 
 def test_a_file_written_by_hand_needs_nothing_but_its_end(tmp_path: Path) -> None:
-    (tmp_path / "pause.json").write_text('{"until": "2026-03-01T06:00Z", "ticket": 7}')
+    path = tmp_path / "pause.json"
+    path.write_text('{"until": "2026-03-01T06:00Z", "ticket": 7}')
+    written = datetime(2026, 2, 28, 5, tzinfo=UTC)
+    os.utime(path, (written.timestamp(), written.timestamp()))
     found = pause.in_force(tmp_path, NOW)
-    assert str(found) == "paused until 2026-03-01T06:00Z by unknown on unknown"
-    (tmp_path / "pause.json").write_text("{}")
+    assert str(found) == "paused until 2026-03-01T06:00Z by unknown on unknown at 2026-02-28T05:00Z"
+    path.write_text("{}")
     assert pause.in_force(tmp_path, NOW) is not None
 
 
