@@ -32,6 +32,7 @@ _ONE_RUN = """
 
 # The pool is the ledger's, too: however many look, the night finds a connection.
 _MOST_AT_ONCE = 2
+_STAGES = [stage.value for stage in Stage]
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 Row = Mapping[str, Any]
@@ -106,13 +107,13 @@ class PostgresHistory:
         rows = await self._fetch(_LOG_PAGE, run_id, after, levels, wanted.text, limit)
         return tuple({"line_no": row["line_no"], "line": json.loads(row["line"])} for row in rows)
 
-    async def nights(self, since: datetime) -> tuple[Row, ...]:
-        """How slots were answered, newest first: columns as in nights.sql."""
-        return await self._fetch(_NIGHTS, since)
+    async def nights(self, since: datetime, tables: Iterable[str]) -> tuple[Row, ...]:
+        """How slots were answered, newest first: columns as in nights.sql. `tables` are the enabled ones."""
+        return await self._fetch(_NIGHTS, _STAGES, list(tables), since)
 
-    async def last_night(self, since: datetime) -> Row | None:
-        """The run that answered for the newest slot; None where none since then was answered for."""
-        rows = await self._fetch(_LAST_NIGHT, since)
+    async def last_night(self, since: datetime, tables: Iterable[str]) -> Row | None:
+        """The last run that answered for a night; None where none did since then. `tables` are the enabled ones."""
+        rows = await self._fetch(_LAST_NIGHT, _STAGES, list(tables), since)
         return rows[0] if rows else None
 
     async def tasks_of(self, table: str, since: datetime, limit: int) -> tuple[Row, ...]:

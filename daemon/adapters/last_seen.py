@@ -13,7 +13,7 @@ from daemon.adapters.postgres import Postgres
 from daemon.adapters.records import from_plain
 from daemon.adapters.sql import statement
 from daemon.core.model import AuditStatus, RunOutcome, Stage, TableHealth, TaskOutcome
-from daemon.core.past import MOST_NIGHTS, MOST_TASKS, Past, PastAudit, PastHealth, PastNight, PastTask
+from daemon.core.past import MOST_NIGHTS, TASKS_KEPT, Past, PastAudit, PastHealth, PastNight, PastTask
 from daemon.core.reasons import Reason
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ class PostgresLastSeen:
         ):
             nights = await connection.fetch(_NIGHTS, stages, names, MOST_NIGHTS, None)
             succeeded = await connection.fetch(_NIGHTS, stages, names, 1, RunOutcome.SUCCESS.value)
-            tasks = await connection.fetch(_TASKS, names, MOST_TASKS)
+            tasks = await connection.fetch(_TASKS, names, TASKS_KEPT)
             healths = await connection.fetch(_HEALTHS, names)
             audits = await connection.fetch(_AUDITS, names)
         # Joined, so that it has the order and the bounds of any past.
@@ -49,7 +49,7 @@ class PostgresLastSeen:
                 healths={row["table"]: seen for row in healths if (seen := _health(row)) is not None},
                 # A status that is none of ours was put there by hand.
                 audits={row["table"]: _audit(row) for row in audits if known(AuditStatus, row["status"])},
-                last_success=succeeded[0]["finished_at"] if succeeded else None,
+                success=_night(succeeded[0]) if succeeded else None,
             )
         )
 

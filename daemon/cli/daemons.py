@@ -66,7 +66,8 @@ async def _without_a_daemon(invocation: Invocation, settings: Settings) -> None:
     unknown: IcekeeperError | None = None
     async with session(settings) as services:
         try:
-            row = await services.history.last_night(now - _LAST_NIGHT)
+            tables = [policy.name for policy in settings.policies()]
+            row = await services.history.last_night(now - _LAST_NIGHT, tables)
             last = documents.RunHead.model_validate(row) if row is not None else None
         except IcekeeperError as exc:
             unknown = exc

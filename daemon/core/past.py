@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -18,10 +18,11 @@ from daemon.core.reasons import Reason
 
 # How much of the past is kept: what nights in a row add up to ends here.
 MOST_NIGHTS = 30
-MOST_TASKS = 45  # of each table: those of 15 nights
+TASKS_KEPT = timedelta(days=15)  # before the newest of each table
 
 # What somebody has to repair or acknowledge. A warning lies within what the settings tolerate.
 FINDINGS = frozenset({AuditStatus.MISSING_DATA, AuditStatus.ERROR})
+_STOPPED = frozenset({RunOutcome.CANCELLED, RunOutcome.INTERRUPTED})
 
 _Key = TypeVar("_Key")
 _Seen = TypeVar("_Seen")
@@ -74,50 +75,67 @@ class PastAudit:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What is known of the last nights; nights and tasks are the newest first. `last_success`: when that run ended."""
+    """What is known of the last nights. `success` is the last of them that ended so.
+
+    The last night is that of the newest day, whatever ran later for an older one. The tasks are the last of each stage
+    in each night, those that began last first.
+    """
 
     nights: tuple[PastNight, ...] = ()
     tasks: tuple[PastTask, ...] = ()
     healths: Mapping[str, PastHealth] = field(default_factory=dict)
     audits: Mapping[str, PastAudit] = field(default_factory=dict)
-    last_success: datetime | None = None
+    success: PastNight | None = None
 
     def joined(self, other: Past) -> Past:
         """Both together. Of what both know this one's word counts, of one table's states the newer."""
         nights = {night.run_id: night for night in (*other.nights, *self.nights)}
         tasks = {(task.run_id, task.stage, task.table): task for task in (*other.tasks, *self.tasks)}
-        successes = [at for at in (self.last_success, other.last_success) if at is not None]
+        successes = [night for night in (other.success, self.success) if night is not None]
         return Past(
-            nights=tuple(sorted(nights.values(), key=_started, reverse=True)[:MOST_NIGHTS]),
+            nights=tuple(sorted(nights.values(), key=_order, reverse=True)[:MOST_NIGHTS]),
             tasks=tuple(_newest_of_each(sorted(tasks.values(), key=_started, reverse=True))),
             healths=_newer(self.healths, other.healths, lambda seen: seen.at),
             audits=_newer(self.audits, other.audits, lambda seen: (seen.day, seen.at)),
-            last_success=max(successes, default=None),
+            success=max(successes, key=_order, default=None),
         )
 
     def last_tasks(self) -> dict[tuple[Stage, str], PastTask]:
         """How each stage ended last on each table."""
-        return {(task.stage, task.table): task for task in reversed(self.tasks) if _says_something(task)}
+        return {(task.stage, task.table): task for task in reversed(self.tasks)}
+
+    @property
+    def last_success(self) -> datetime | None:
+        """When the last night that was a success ended."""
+        return self.success.finished_at if self.success is not None else None
 
 
-def is_night(trigger: Trigger, stages: Iterable[Stage], tables: Iterable[str], enabled: Iterable[str]) -> bool:
-    """Whether a run answers for a night: an operator's does if it goes through all stages on all enabled tables."""
-    return trigger is not Trigger.MANUAL or (set(stages) >= set(Stage) and set(tables) >= set(enabled))
+def is_night(report: RunReport, stages: Iterable[Stage], tables: Iterable[str], enabled: Iterable[str]) -> bool:
+    """Whether a run answers for a night; says the same as answered.sql.
+
+    An operator's does if it was not stopped, went through all stages on all enabled tables, and audited the slot's day.
+    """
+    if report.trigger is not Trigger.MANUAL:
+        return True
+    whole = set(stages) >= set(Stage) and set(tables) >= set(enabled)
+    return whole and report.outcome not in _STOPPED and all(map(is_of_a_day, report.audits))
 
 
 def past_of(report: RunReport, *, night: bool) -> Past:
     """What a run has left; `night` as `is_night` says."""
-    succeeded = night and report.outcome is RunOutcome.SUCCESS
+    nights = (_night_of(report),) if night else ()
     return Past(
-        nights=(_night_of(report),) if night else (),
+        nights=nights,
         tasks=tuple(
             PastTask(report.run_id, report.slot, task.stage, task.table, task.outcome, task.reason, task.started_at)
             for task in report.tasks
+            # What was stopped in the middle is done again, and says nothing.
+            if task.reason is not Reason.CANCELLED
         ),
         # In their order, so that the stage that came last has the word.
         healths={task.table: PastHealth(task.started_at, task.after) for task in report.tasks if task.after},
         audits={audit.iceberg_table: _seen(audit) for audit in report.audits if is_of_a_day(audit)},
-        last_success=report.finished_at if succeeded else None,
+        success=nights[0] if nights and report.outcome is RunOutcome.SUCCESS else None,
     )
 
 
@@ -136,15 +154,29 @@ def partial_nights(past: Past) -> int:
     return _in_a_row(nights, lambda outcome: outcome is RunOutcome.PARTIAL)
 
 
-def failed_nights(past: Past, table: str) -> int:
-    """In how many of the table's last nights a task of it failed, one after the other."""
-    return _in_a_row(_nights_of(past, table), lambda ends: any(end.outcome is TaskOutcome.FAILED for end in ends))
+def missed_nights(past: Past) -> int:
+    """How many of the last nights nobody has answered for: a run was missed, and no other one came to its end.
+
+    The oldest day doesn't count where older runs may have been left out: one of them may have answered for it.
+    """
+    nights: dict[date, set[RunOutcome]] = {}
+    for night in past.nights:
+        if _ended(night):
+            nights.setdefault(_day(night), set()).add(night.outcome)
+    if len(past.nights) == MOST_NIGHTS:
+        nights.pop(_day(past.nights[-1]), None)
+    return sum(outcomes == {RunOutcome.MISSED} for outcomes in nights.values())
 
 
-def held_nights(past: Past, table: str) -> int:
-    """In how many of the table's last nights its expiry was held, one after the other; not by `mode: observe`."""
-    nights = _nights_of(past, table, Stage.EXPIRE)
-    return _in_a_row(nights, lambda ends: any(map(_is_held, ends)))
+def failed_nights(past: Past) -> dict[str, int]:
+    """In how many of each table's last nights a task of it failed, one after the other."""
+    return {table: _in_a_row(nights, _has_failed) for table, nights in _nights_of(past.tasks).items()}
+
+
+def held_nights(past: Past) -> dict[str, int]:
+    """In how many of each table's last nights its expiry was held, one after the other; not by `mode: observe`."""
+    expiries = (task for task in past.tasks if task.stage is Stage.EXPIRE)
+    return {table: _in_a_row(nights, _was_held) for table, nights in _nights_of(expiries).items()}
 
 
 def failure_is_open(past: Past, in_ledger: Set[UUID], open_tables: Set[str]) -> bool:
@@ -163,16 +195,12 @@ def failure_is_open(past: Past, in_ledger: Set[UUID], open_tables: Set[str]) -> 
     return last.run_id not in in_ledger or not found or bool(found & open_tables)
 
 
-def _nights_of(past: Past, table: str, *stages: Stage) -> dict[date, list[PastTask]]:
-    """The last end of each stage in each night, newest night first."""
-    ends: dict[tuple[date, Stage], PastTask] = {}
-    for task in reversed(past.tasks):
-        if task.table == table and task.stage in (stages or Stage) and _says_something(task):
-            ends[_day(task), task.stage] = task
-    nights: dict[date, list[PastTask]] = {}
-    for (day, _), end in ends.items():
-        nights.setdefault(day, []).append(end)
-    return nights
+def _nights_of(tasks: Iterable[PastTask]) -> dict[str, dict[date, list[PastTask]]]:
+    """Each table's nights."""
+    tables: dict[str, dict[date, list[PastTask]]] = {}
+    for task in tasks:
+        tables.setdefault(task.table, {}).setdefault(_day(task), []).append(task)
+    return tables
 
 
 def _in_a_row(nights: Mapping[date, _Seen], bad: Callable[[_Seen], bool]) -> int:
@@ -184,13 +212,12 @@ def _in_a_row(nights: Mapping[date, _Seen], bad: Callable[[_Seen], bool]) -> int
     return row
 
 
-def _says_something(task: PastTask) -> bool:
-    """What was stopped in the middle is done again."""
-    return task.reason is not Reason.CANCELLED
+def _has_failed(night: Iterable[PastTask]) -> bool:
+    return any(task.outcome is TaskOutcome.FAILED for task in night)
 
 
-def _is_held(task: PastTask) -> bool:
-    return task.outcome is TaskOutcome.HELD and task.reason is not Reason.OBSERVING
+def _was_held(night: Iterable[PastTask]) -> bool:
+    return any(task.outcome is TaskOutcome.HELD and task.reason is not Reason.OBSERVING for task in night)
 
 
 def _ended(night: PastNight) -> bool:
@@ -201,15 +228,22 @@ def _day(seen: PastNight | PastTask) -> date:
     return to_utc(seen.slot).date()
 
 
-def _started(seen: PastNight | PastTask) -> datetime:
-    return seen.started_at
+def _order(night: PastNight) -> tuple[date, datetime]:
+    return _day(night), night.started_at
+
+
+def _started(task: PastTask) -> datetime:
+    return task.started_at
 
 
 def _newest_of_each(tasks: Iterable[PastTask]) -> Iterator[PastTask]:
-    counts: dict[str, int] = {}
+    """Of tasks that come newest first; says the same as last_tasks.sql."""
+    newest: dict[str, datetime] = {}
+    found: set[tuple[str, Stage, date]] = set()
     for task in tasks:
-        counts[task.table] = counts.get(task.table, 0) + 1
-        if counts[task.table] <= MOST_TASKS:
+        one = (task.table, task.stage, _day(task))
+        if one not in found and task.started_at > newest.setdefault(task.table, task.started_at) - TASKS_KEPT:
+            found.add(one)
             yield task
 
 

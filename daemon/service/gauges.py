@@ -14,7 +14,16 @@ from daemon import __version__
 from daemon.adapters.spark import Loss
 from daemon.adapters.spool import Waiting
 from daemon.core.model import AuditStatus, RunOutcome, Stage
-from daemon.core.past import FINDINGS, Past, PastTask, failed_nights, failure_is_open, held_nights, partial_nights
+from daemon.core.past import (
+    FINDINGS,
+    Past,
+    PastTask,
+    failed_nights,
+    failure_is_open,
+    held_nights,
+    missed_nights,
+    partial_nights,
+)
 from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.service.pause import Pause
@@ -35,7 +44,8 @@ _NOTHING_WAITS = Waiting(0, 0, None)
 class Vitals:
     """What the daemon is like at the moment of a scrape. The defaults are those of one that has not begun.
 
-    `policies` are the enabled tables, `open_slots` are due and no run has answered for them yet.
+    `policies` are the enabled tables, `open_slots` are due and no run has answered for them yet. `unrecorded_runs` are
+    those that neither PostgreSQL nor the spool has, `oldest_notice` is since when the oldest message waits to be sent.
     """
 
     policies: tuple[TablePolicy, ...] = ()
@@ -50,6 +60,8 @@ class Vitals:
     spool: Waiting = _NOTHING_WAITS
     spool_corrupt_files: int = 0
     pause: Pause | None = None
+    unrecorded_runs: int = 0
+    oldest_notice: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ class Known:
     past: Past
     last_tasks: Mapping[tuple[Stage, str], PastTask]
     partial_nights: int
+    missed_nights: int
     failed_nights: Mapping[str, int]
     held_nights: Mapping[str, int]
     failure_open: bool
@@ -72,13 +85,13 @@ class Known:
         open_days: Mapping[tuple[str, AuditStatus], int] | None = None,
     ) -> Known:
         open_days = open_days or {}
-        tables = {task.table for task in past.tasks}
         return cls(
             past=past,
             last_tasks=past.last_tasks(),
             partial_nights=partial_nights(past),
-            failed_nights={table: failed_nights(past, table) for table in tables},
-            held_nights={table: held_nights(past, table) for table in tables},
+            missed_nights=missed_nights(past),
+            failed_nights=failed_nights(past),
+            held_nights=held_nights(past),
             failure_open=failure_is_open(past, in_ledger, {table for table, _ in open_days}),
             open_days=open_days,
         )
@@ -131,6 +144,10 @@ def _of_daemon(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge("icekeeper_spool_set_aside_records", "Records that PostgreSQL refused.", spool.set_aside)
     text = "Spools that were damaged, kept beside the new one."
     yield _gauge("icekeeper_spool_corrupt_files", text, vitals.spool_corrupt_files)
+    text = "Runs that neither PostgreSQL nor the spool has."
+    yield _gauge("icekeeper_unrecorded_runs", text, vitals.unrecorded_runs)
+    text = "Since when the oldest message waits to be sent; 0: none waits."
+    yield _gauge("icekeeper_notices_oldest_timestamp_seconds", text, _seconds(vitals.oldest_notice))
 
 
 def _of_slots(vitals: Vitals) -> Iterator[Metric]:
@@ -143,7 +160,9 @@ def _of_slots(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge("icekeeper_run_max_duration_seconds", text, vitals.max_duration.total_seconds())
     pause = vitals.pause
     yield _gauge("icekeeper_paused", "1 while the nights are paused.", pause is not None)
-    until = pause.until if pause is not None else None
+    since, until = (pause.since, pause.until) if pause is not None else (None, None)
+    text = "Since when the nights are paused; 0: they are not."
+    yield _gauge("icekeeper_paused_since_timestamp_seconds", text, _seconds(since))
     text = "When the pause ends; 0: none, or without end."
     yield _gauge("icekeeper_paused_until_timestamp_seconds", text, _seconds(until))
 
@@ -164,6 +183,8 @@ def _of_last_run(known: Known) -> Iterator[Metric]:
     yield _gauge("icekeeper_last_success_timestamp_seconds", text, _seconds(known.past.last_success))
     text = "Nights in a row that ended as partial."
     yield _gauge("icekeeper_consecutive_partial_nights", text, known.partial_nights)
+    text = "Nights of the last 30 runs that were missed, and that no other run answered for."
+    yield _gauge("icekeeper_missed_nights", text, known.missed_nights)
 
 
 def _of_findings(known: Known, tables: Iterable[str]) -> Iterator[Metric]:

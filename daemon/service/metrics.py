@@ -54,6 +54,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._enabled = enabled
         self._running: RunOpening | None = None
+        self._told = False
         self._past = Past()
         self._in_ledger: frozenset[UUID] = frozenset()
         self._open_days: Mapping[tuple[str, AuditStatus], int] = {}
@@ -120,6 +121,7 @@ class Metrics:
 
     def learn(self, past: Past, open_days: Mapping[tuple[str, AuditStatus], int]) -> None:
         """Takes what the ledger knows; `open_days` was asked for after `past`. What was seen here stays."""
+        self._told = True
         self._past = self._past.joined(past)
         self._in_ledger = frozenset(night.run_id for night in past.nights)
         self._open_days = open_days
@@ -130,18 +132,30 @@ class Metrics:
         """What is known of the last nights, seen here or told by the ledger."""
         return self._known
 
+    @property
+    def told(self) -> bool:
+        """Whether the ledger has said once what it knows."""
+        return self._told
+
+    def no_run(self) -> None:
+        """No run is under way: for one that ended without saying so."""
+        self._running = None
+        self.run_in_progress.set(0)
+        self.run_start.set(0)
+
     def exposition(self) -> bytes:
         """The text that is scraped."""
         return generate_latest(self.registry)
 
     def _ended(self, report: RunReport) -> None:
-        self.run_in_progress.set(0)
-        self.run_start.set(0)
         self._runs.labels(report.outcome).inc()
-        running, self._running = self._running, None
-        # A slot that is closed without a run was never begun.
-        stages, tables = (running.stages, running.tables) if running else ((), ())
-        night = is_night(report.trigger, stages, tables, self._enabled())
+        stages: tuple[Stage, ...] = ()
+        tables: tuple[str, ...] = ()
+        # A slot that is closed without a run was never begun, and another run may be under way.
+        if self._running is not None and self._running.run_id == report.run_id:
+            stages, tables = self._running.stages, self._running.tables
+            self.no_run()
+        night = is_night(report, stages, tables, self._enabled())
         self._past = past_of(report, night=night).joined(self._past)
         self._know()
 

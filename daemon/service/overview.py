@@ -203,8 +203,9 @@ class Overview:
 
     async def nights(self, days: int) -> documents.Nights:
         """How the slots of the last days were answered, newest first. TimeoutError where that takes too long."""
+        since = self._clock() - timedelta(days=days)
         async with asyncio.timeout(_ASIDE_S):
-            rows = await self._configuration.services.history.nights(self._clock() - timedelta(days=days))
+            rows = await self._configuration.services.history.nights(since, self.names())
         return documents.Nights(items=tuple(documents.Night.model_validate(row) for row in rows))
 
     async def table(self, name: str, days: int) -> documents.Table:

@@ -165,7 +165,7 @@ class Supervisor:
                 clock=self._clock,
                 sleep=self._sleep,
                 observe=self._observe,
-                no_run=self.front.no_run,
+                no_run=self._no_run,
                 leading=lambda: self._leadership.leading,
                 next_slot=lambda: self._scheduler.next_slot,
                 standby=self._standby,
@@ -280,6 +280,10 @@ class Supervisor:
         self._status.observe(event)
         self.front.observe(event)
 
+    def _no_run(self) -> None:
+        self.metrics.no_run()
+        self.front.no_run()
+
     async def _standby(self) -> str | None:
         if self._leadership.leading:
             return None
@@ -336,6 +340,8 @@ class Supervisor:
             leading=self._leadership.leading,
             spool=self._condition.waiting,
             spool_corrupt_files=len(rooms.spool.corrupt_files()),
+            unrecorded_runs=rooms.nights.unrecorded,
+            oldest_notice=rooms.teller.oldest,
             pause=self.pause(),
         )
 

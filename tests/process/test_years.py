@@ -118,14 +118,14 @@ def test_five_years_of_a_table_are_as_many_points_as_a_chart_can_show_and_all_th
 async def test_the_ledgers_queries_use_their_indexes(served: Alone) -> None:
     run_id, year = the_run(served), SLOT - timedelta(days=365)
     table, began = TABLES[0], datetime(2024, 6, 1, tzinfo=UTC)
-    long = SLOT - timedelta(days=2000)
+    long, stages = SLOT - timedelta(days=2000), ["compact", "expire", "audit"]
     asked: list[tuple[str, str, tuple[object, ...]]] = [
         ("run_page", statement("run_page"), (None, None, None, None, None, 51)),
         ("run_page after", statement("run_page"), (began, run_id, None, None, None, 51)),
         ("run_page missed", statement("run_page"), (None, None, "missed", None, None, 51)),
         ("run_page of a table", statement("run_page"), (None, None, None, "schedule", table, 51)),
-        ("last_night", statement("last_night"), (SLOT - timedelta(days=40),)),
-        ("nights", statement("nights"), (SLOT - timedelta(days=67),)),
+        ("last_night", statement("last_night"), (stages, list(TABLES), SLOT - timedelta(days=40))),
+        ("nights", statement("nights"), (stages, list(TABLES), SLOT - timedelta(days=67))),
         ("tasks", statement("tasks"), (run_id,)),
         ("audits", statement("audits"), (run_id,)),
         ("log_page", statement("log_page"), (run_id, 0, ["warning"], "task", 500)),

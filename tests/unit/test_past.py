@@ -11,12 +11,13 @@ import pytest
 from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
 from daemon.core.past import (
     MOST_NIGHTS,
-    MOST_TASKS,
+    TASKS_KEPT,
     Past,
     failed_nights,
     failure_is_open,
     held_nights,
     is_night,
+    missed_nights,
     partial_nights,
     past_of,
 )
@@ -36,10 +37,12 @@ def run(
     *tasks: StageResult,
     after: timedelta = timedelta(0),
     night: bool = True,
+    hour: int = 0,
     audits: dict[str, AuditStatus] | None = None,
 ) -> Past:
-    """What a run leaves that answers for the slot so many days on, and begins so long after it."""
-    at = SLOT + day * DAY + after
+    """What a run leaves that answers for the slot so many days and hours on, and begins so long after it."""
+    slot = SLOT + day * DAY + hour * HOUR
+    at = slot + after
     rows = [
         replace(
             AUDIT,
@@ -54,7 +57,7 @@ def run(
     ]
     report = RunReport(
         run_id=uuid4(),
-        slot=SLOT + day * DAY,
+        slot=slot,
         trigger=Trigger.SCHEDULE,
         outcome=outcome,
         started_at=at,
@@ -89,7 +92,16 @@ def together(*pasts: Past) -> Past:
 def test_an_operators_run_answers_for_a_night_if_it_goes_through_all_of_it(
     trigger: Trigger, stages: tuple[Stage, ...], tables: tuple[str, ...], answers: bool
 ) -> None:
-    assert is_night(trigger, stages, tables, (A, B)) is answers
+    report = RunReport(UUID(int=1), SLOT, trigger, SUCCESS, SLOT, SLOT, "", (), (AUDIT,))
+    assert is_night(report, stages, tables, (A, B)) is answers
+
+
+@pytest.mark.parametrize("outcome", RunOutcome)
+def test_an_operators_run_that_was_stopped_answers_for_no_night(outcome: RunOutcome) -> None:
+    report = RunReport(UUID(int=1), SLOT, Trigger.MANUAL, outcome, SLOT, SLOT, "", (), ())
+    stopped = outcome in (RunOutcome.CANCELLED, RunOutcome.INTERRUPTED)
+    assert is_night(report, tuple(Stage), (A,), (A,)) is not stopped
+    assert is_night(replace(report, trigger=Trigger.CATCH_UP), tuple(Stage), (A,), (A,))
 
 
 def test_a_run_that_answers_for_no_night_tells_of_its_tables_all_the_same() -> None:
@@ -126,13 +138,42 @@ def test_an_operators_window_is_no_days_audit() -> None:
     hours = replace(AUDIT, window_start=AUDIT.window_end - 6 * HOUR)
     report = RunReport(UUID(int=1), SLOT, Trigger.MANUAL, SUCCESS, SLOT, SLOT, "", (), (hours,))
     assert past_of(report, night=False).audits == {}
+    assert not is_night(report, tuple(Stage), (A,), (A,))
+    assert is_night(replace(report, trigger=Trigger.SCHEDULE), tuple(Stage), (A,), (A,))
+
+
+def test_the_last_night_is_that_of_the_newest_day_whatever_ran_later_for_an_older_one() -> None:
+    failed, repaired = run(1, FAILED), run(0, SUCCESS, after=2 * DAY)
+    for past in (together(failed, repaired), together(repaired, failed)):
+        assert past.nights == (*failed.nights, *repaired.nights)
+    last = together(run(0), failed, repaired, run(1, PARTIAL, after=HOUR))
+    assert [night.outcome for night in last.nights] == [PARTIAL, FAILED, SUCCESS, SUCCESS]
+
+
+def test_what_ran_for_an_older_night_is_not_the_last_success() -> None:
+    past = together(run(2), run(0, after=4 * DAY))
+    assert past.last_success == SLOT + 2 * DAY + HOUR
+    assert together(past, run(3, FAILED)).success == past.success
 
 
 def test_the_past_is_bounded() -> None:
-    past = together(*(run(day, SUCCESS, *[COMPACTED, HELD] * 1) for day in range(2 * MOST_TASKS)))
+    past = together(*(run(day, SUCCESS, COMPACTED, HELD) for day in range(3 * MOST_NIGHTS)))
     assert len(past.nights) == MOST_NIGHTS
-    assert len(past.tasks) == MOST_TASKS
-    assert past.nights[0].slot == SLOT + (2 * MOST_TASKS - 1) * DAY
+    assert len(past.tasks) == 2 * TASKS_KEPT.days
+    assert past.nights[0].slot == SLOT + (3 * MOST_NIGHTS - 1) * DAY
+
+
+def test_an_hourly_schedule_has_as_many_nights_as_any_other() -> None:
+    runs = [run(day, PARTIAL, NOT_COMPACTED, HELD, hour=hour) for day in range(20) for hour in range(20)]
+    past = together(*runs)
+    assert len(past.tasks) == 2 * TASKS_KEPT.days
+    assert (failed_nights(past), held_nights(past)) == ({A: 15}, {A: 15})
+    assert failed_nights(together(past, run(19, SUCCESS, COMPACTED, hour=20))) == {A: 0}
+
+
+def test_the_tasks_that_are_kept_are_those_before_the_newest_of_their_table() -> None:
+    past = together(run(0, SUCCESS, NOT_COMPACTED), run(30, SUCCESS, replace(COMPACTED, table=B)))
+    assert failed_nights(past) == {A: 1, B: 0}
 
 
 # --- nights in a row
@@ -157,9 +198,9 @@ def test_partial_nights_in_a_row(outcomes: list[RunOutcome], row: int) -> None:
 def test_what_runs_later_for_the_same_night_takes_the_place_of_what_ran_before() -> None:
     nights = [run(0, PARTIAL, NOT_COMPACTED), run(1, PARTIAL, NOT_COMPACTED)]
     past = together(*nights)
-    assert (partial_nights(past), failed_nights(past, A)) == (2, 2)
+    assert (partial_nights(past), failed_nights(past)) == (2, {A: 2})
     repaired = together(*nights, run(1, SUCCESS, COMPACTED, after=HOUR))
-    assert (partial_nights(repaired), failed_nights(repaired, A)) == (0, 0)
+    assert (partial_nights(repaired), failed_nights(repaired)) == (0, {A: 0})
 
 
 def test_a_table_fails_night_after_night_whichever_task_does() -> None:
@@ -170,21 +211,51 @@ def test_a_table_fails_night_after_night_whichever_task_does() -> None:
         run(2, PARTIAL, COMPACTED, not_expired),
         run(3, PARTIAL, NOT_COMPACTED, result(TaskOutcome.DONE, table=B)),
     )
-    assert (failed_nights(past, A), failed_nights(past, B), failed_nights(past, "cold.c")) == (3, 0, 0)
+    assert failed_nights(past) == {A: 3, B: 0}
 
 
 def test_a_task_that_was_stopped_in_the_middle_says_nothing() -> None:
     stopped = result(TaskOutcome.FAILED, reason=Reason.CANCELLED)
     past = together(run(0, PARTIAL, NOT_COMPACTED), run(1, RunOutcome.CANCELLED, stopped))
-    assert failed_nights(past, A) == 1
+    assert failed_nights(past) == {A: 1}
     assert past.last_tasks()[Stage.COMPACT, A].reason is Reason.DEADLINE
 
 
 def test_an_expiry_that_is_held_is_counted_unless_the_night_only_observes() -> None:
     observing = replace(HELD, reason=Reason.OBSERVING)
     past = together(run(0, SUCCESS, observing), run(1, SUCCESS, HELD, NOT_COMPACTED), run(2, SUCCESS, HELD, COMPACTED))
-    assert held_nights(past, A) == 2
-    assert held_nights(together(past, run(3, SUCCESS, observing)), A) == 0
+    assert held_nights(past) == {A: 2}
+    assert held_nights(together(past, run(3, SUCCESS, observing))) == {A: 0}
+
+
+def test_a_task_that_was_stopped_takes_no_others_place() -> None:
+    stopped = result(TaskOutcome.FAILED, reason=Reason.CANCELLED)
+    past = together(run(0, PARTIAL, NOT_COMPACTED), run(0, RunOutcome.CANCELLED, stopped, after=HOUR))
+    assert failed_nights(past) == {A: 1}
+
+
+MISSED, INTERRUPTED = RunOutcome.MISSED, RunOutcome.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("runs", "missed"),
+    [
+        ([], 0),
+        ([run(0), run(1)], 0),
+        ([run(0, MISSED), run(1, MISSED), run(2)], 2),
+        ([run(0, MISSED), run(1), run(0, after=2 * DAY)], 0),  # an operator's, later
+        ([run(0, MISSED), run(0, MISSED, hour=1), run(0, PARTIAL, hour=2)], 0),
+        ([run(0, PARTIAL), run(0, MISSED, hour=1)], 0),
+        ([run(0, MISSED), run(0, MISSED, hour=1)], 1),
+        ([run(0, INTERRUPTED), run(0, MISSED, after=DAY)], 1),
+        (
+            [run(0, MISSED), *(run(1, hour=hour % 20) for hour in range(MOST_NIGHTS - 1))],
+            0,
+        ),  # perhaps not all of its day
+    ],
+)
+def test_nights_that_nobody_answered_for(runs: list[Past], missed: int) -> None:
+    assert missed_nights(together(*runs)) == missed
 
 
 # --- whether a failure is still somebody's business

@@ -1,13 +1,14 @@
--- The newest slot from $1 on that was answered, by the last run of it that no operator ordered: one that is under way
--- does not answer yet, nor does what it goes on from.
-SELECT run.run_id, run.slot, run.trigger, run.outcome, run.started_at, run.finished_at, run.duration_s,
-       run.settings_hash, coalesce(run.stages, '{}') AS stages, coalesce(run.tables, '{}') AS tables, run.host
-FROM maintenance_runs AS run
-WHERE run.slot >= $1 AND run.trigger <> 'manual' AND run.outcome IS NOT NULL
-  AND NOT EXISTS (
-    SELECT FROM maintenance_runs AS later
-    WHERE later.slot = run.slot AND later.trigger <> 'manual'
-      AND (later.started_at > run.started_at OR later.started_at = run.started_at AND later.run_id < run.run_id)
-  )
-ORDER BY run.slot DESC
+-- The last run that answered for a night of the slots from $3 on, in the order of last_nights.sql: one that is under
+-- way does not answer yet, nor does what it goes on from.
+SELECT run_id, slot, trigger, outcome, started_at, finished_at, duration_s, settings_hash,
+       coalesce(stages, '{}') AS stages, coalesce(tables, '{}') AS tables, host
+FROM (
+  SELECT DISTINCT ON (slot) run.*
+  FROM maintenance_runs AS run
+  WHERE slot >= $3 AND
+{answered}
+  ORDER BY slot DESC, started_at DESC, run_id
+) AS last
+WHERE outcome IS NOT NULL
+ORDER BY date_trunc('day', slot) DESC, started_at DESC
 LIMIT 1

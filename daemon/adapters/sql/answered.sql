@@ -1,0 +1,13 @@
+-- Whether `run` is one that answers for a night; says the same as core/past.py. An operator's does if it was not
+-- stopped, went through all stages ($1) on all tables that are enabled ($2), and audited the UTC day of its slot.
+-- The casts serve adopted tables: see store_audit.sql. The session's zone is UTC.
+(run.trigger <> 'manual' OR (
+  run.outcome NOT IN ('cancelled', 'interrupted')
+  AND run.stages @> $1::text[] AND run.tables @> $2::text[]
+  AND NOT EXISTS (
+    SELECT FROM maintenance_audit_log AS audit
+    WHERE audit.run_id = run.run_id
+      AND (audit.window_start::timestamptz <> date_trunc('day', run.slot) - interval '1 day'
+           OR audit.window_end::timestamptz <> date_trunc('day', run.slot))
+  )
+))
