@@ -254,7 +254,9 @@ class Status(Document):
     run: RunUnderWay | None
     last_run: LastNight | None = Field(description="null: none is known")
     parts: dict[str, str] = Field(examples=[{"engine": "up", "ledger": "up"}])
-    open_findings: dict[str, int] = Field(description="By table: days that lack rows or could not be counted.")
+    open_findings: dict[str, int] = Field(
+        description="By table: days that lack rows or could not be counted; empty until PostgreSQL has said."
+    )
     spool_records: int = Field(description="Records that PostgreSQL does not have yet.")
 
 
@@ -277,7 +279,7 @@ class TableSummary(Document):
     layer: str
     health: Health | None
     audit: LastAudit | None
-    open_findings: int
+    open_findings: int | None = Field(description="Days; null: PostgreSQL has not said yet.")
 
 
 class Tables(Document):

@@ -106,7 +106,7 @@ class Overview:
             run=self._under_way(now),
             last_run=_last_night(known.past.nights[0]) if known.past.nights else None,
             parts=parts,
-            open_findings={name: open_days(known, name) for name in self.names()},
+            open_findings={name: open_days(known, name) for name in self.names()} if self._metrics.told else {},
             spool_records=vitals.spool.records,
         )
 
@@ -150,7 +150,7 @@ class Overview:
             layer=policy.layer,
             health=documents.Health.model_validate(seen.health) if seen is not None else None,
             audit=_last_audit(audit) if audit is not None else None,
-            open_findings=open_days(known, name),
+            open_findings=open_days(known, name) if self._metrics.told else None,
         )
 
     # --- the past

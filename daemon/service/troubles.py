@@ -116,6 +116,9 @@ def _of_spool(vitals: Vitals) -> Iterator[Trouble]:
     if vitals.spool.set_aside:
         text = f"PostgreSQL refused {vitals.spool.set_aside} records."
         yield Trouble("error", text, "`icekeeper spool` says which and why; then `icekeeper spool --retry`.")
+    if vitals.unrecorded_runs:
+        text = f"The disk could not take the record of {vitals.unrecorded_runs} runs: a restart would lose it."
+        yield Trouble("error", text, "Free space in the file system of state_dir: it is tried every minute.")
     if vitals.spool_corrupt_files:
         text = "A damaged spool was put aside."
         yield Trouble("warning", text, "Look whether the last runs are in the history, then remove spool.db.corrupt-*.")

@@ -61,6 +61,7 @@ def test_where_nothing_is_wrong_nothing_is_said() -> None:
         (with_part("spool", "down"), "error", "The spool can't be read."),
         (with_part("configuration", "the last reload failed"), "error", "The last reload was refused"),
         (with_vitals(spool=Waiting(5, 2, SLOT)), "error", "PostgreSQL refused 2 records."),
+        (with_vitals(unrecorded_runs=1), "error", "The disk could not take the record of 1 runs"),
         (with_vitals(spool_corrupt_files=1), "warning", "A damaged spool was put aside."),
         (with_vitals(pause=Pause("ada", "k2", SLOT, None, "")), "warning", "The nights are paused without end by ada"),
     ],
