@@ -15,6 +15,7 @@ CROSS JOIN LATERAL (
            (SELECT slot FROM maintenance_runs AS run WHERE run.run_id = one.run_id) AS slot
     FROM maintenance_tasks AS one
     WHERE iceberg_table = name AND started_at > kept.since AND reason IS DISTINCT FROM 'cancelled'
+    OFFSET 0 -- else each slot is looked up twice
   ) AS one
   ORDER BY stage, date_trunc('day', slot), started_at DESC
 ) AS task
