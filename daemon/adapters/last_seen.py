@@ -36,7 +36,7 @@ class PostgresLastSeen:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            # Which tasks are new enough is known only when it runs: guessed to be many, they would be worth compiling for.
+            # How few tasks are new enough is not known to the planner, which would have a query on so many compiled.
             await connection.execute("SET LOCAL jit = off")
             nights = await connection.fetch(_NIGHTS, stages, names, MOST_NIGHTS, None)
             succeeded = await connection.fetch(_NIGHTS, stages, names, 1, RunOutcome.SUCCESS.value)

@@ -150,16 +150,22 @@ def test_the_months_of_a_calendar_never_touch(today: date) -> None:
     assert all(later - earlier >= 2 for earlier, later in pairwise(labelled))
 
 
-def test_a_day_shows_the_worst_of_its_nights_and_a_run_under_way_before_all() -> None:
-    def word(*nights: documents.Night) -> str:
-        return views.calendar(nights, date(2026, 2, 18), 1)[-1].days[-1].word
+def test_a_day_shows_what_ran_for_it_last() -> None:
+    def word(*outcomes: str | None) -> str:
+        """Of runs that began one after the other, told newest first."""
+        nights = [
+            night("2026-02-18", outcome).model_copy(update={"started_at": SLOT + number * HOUR})
+            for number, outcome in enumerate(outcomes)
+        ]
+        return views.calendar(nights[::-1], date(2026, 2, 18), 1)[-1].days[-1].word
 
-    day = "2026-02-18"
-    assert word(night(day), night(day, "failed"), night(day, "partial")) == "failed"
-    assert word(night(day, "failed"), night(day, None)) == "running"
-    assert word(night(day), night(day, "cancelled")) == "cancelled"
+    assert word("failed", "success") == "success"
+    assert word("success", "failed") == "failed"
+    assert word("failed", None) == "running"
+    assert word("failed", "interrupted") == "failed"
+    assert word("interrupted") == "interrupted"
     # What a newer icekeeper says is shown rather than hidden.
-    assert word(night(day), night(day, "hibernated")) == "hibernated"
+    assert word("success", "hibernated") == "hibernated"
 
 
 # --- hours, and what comes first
