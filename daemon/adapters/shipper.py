@@ -12,6 +12,7 @@ import structlog
 
 from daemon.adapters.records import from_json
 from daemon.adapters.spool import Parcel, Spool
+from daemon.adapters.waking import woken
 from daemon.core.errors import IcekeeperError, PermanentError, TransientError
 from daemon.core.history import ConfigLoad
 from daemon.core.model import RunOpening, RunReport
@@ -86,9 +87,9 @@ class Shipper:
             self._due.clear()
             if (await self.ship()).error is None:
                 retry = FIRST_RETRY_S
-                await self._wait(_LOOK_S)
+                await woken(self._due, _LOOK_S, self._sleep)
             else:
-                await self._wait(retry)
+                await woken(self._due, retry, self._sleep)
                 retry = min(2 * retry, LAST_RETRY_S)
 
     async def ship(self) -> Shipped:
@@ -173,13 +174,3 @@ class Shipper:
             log.warning("shipping_stopped", reason=error.reason, error=str(error))
         elif error is None and before is not None:
             log.info("shipping_resumed", records=records)
-
-    async def _wait(self, seconds: float) -> None:
-        """Until somebody wakes us, at most so long."""
-        waits = [asyncio.ensure_future(self._due.wait()), asyncio.ensure_future(self._sleep(seconds))]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)

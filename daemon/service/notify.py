@@ -16,6 +16,7 @@ import structlog
 
 from daemon.adapters.notice_box import EndedRun, NoticeBox, WaitingNotice
 from daemon.adapters.spool import Spool
+from daemon.adapters.waking import woken
 from daemon.core.errors import IcekeeperError
 from daemon.core.history import PastRun
 from daemon.core.model import RunOutcome
@@ -132,7 +133,7 @@ class Teller:
             except Exception:  # a mistake of ours must not end the daemon: it is told and tried again
                 log.exception("notifications_failed")
                 wait = LOOK_S
-            await self._wait(wait)
+            await woken(self._woken, wait, self._sleep)
             await self._sleep(SETTLE_S)
 
     # --- what is to be told
@@ -244,16 +245,6 @@ class Teller:
         if due_at is None:
             return LOOK_S
         return min(LOOK_S, max(0.0, (due_at - self._clock()).total_seconds()))
-
-    async def _wait(self, seconds: float) -> None:
-        """Until somebody wakes us, at most so long."""
-        waits = [asyncio.ensure_future(self._woken.wait()), asyncio.ensure_future(self._sleep(seconds))]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)
