@@ -18,8 +18,11 @@ from apprise.common import NotifyFormat, OverflowMode, PersistentStoreMode
 from daemon.core.errors import TransientError
 from daemon.core.secrets import HIDDEN, hide_in_text
 
-# Its lines hold addresses. What went wrong is taken from the result instead.
-logging.getLogger("apprise").propagate = False
+# Its lines hold addresses: none goes on. What went wrong is taken from the result instead, which has what its logger
+# lets pass: that is not left to `logs.level`.
+_APPRISE_LOG = logging.getLogger("apprise")
+_APPRISE_LOG.propagate = False
+_APPRISE_LOG.setLevel(logging.WARNING)
 
 # Nothing from the disk and nothing to it, one attempt at a time in the thread that calls: when to try again is ours.
 _ASSET = apprise.AppriseAsset(

@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import structlog
 from aiohttp import web
 
 from daemon.adapters.receivers import Receiver, is_understood
 from daemon.core.errors import TransientError
+from daemon.service import logs
 from daemon.service.notify import try_all
 from daemon.settings import Settings
 from tests.unit.test_changes import BASE
@@ -62,7 +64,9 @@ async def test_a_service_that_refuses_it_is_named_without_the_url() -> None:
     assert "token-of-mine" not in str(caught.value)
 
 
-async def test_nobody_there_is_said_at_once() -> None:
+async def test_nobody_there_is_said_at_once_however_quiet_the_log_is() -> None:
+    logs.configure("error", "json", None)
+    structlog.reset_defaults()
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(TransientError, match="onnection"):
