@@ -85,11 +85,7 @@ class PostgresHistory:
 
     async def run(self, run_id: UUID) -> Row | None:
         """The run's row with `tasks` and `audits`, their keys as in the report; None where the ledger has none."""
-        async with (
-            self._turns,
-            self._postgres.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with self._turns, self._postgres.snapshot() as connection:
             row = await connection.fetchrow(_ONE_RUN, run_id)
             if row is None:
                 return None

@@ -32,10 +32,7 @@ class PostgresLastSeen:
         """What the ledger knows of the last nights of these tables, which are the enabled ones."""
         names = list(tables)
         stages = [stage.value for stage in Stage]
-        async with (
-            self._postgres.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with self._postgres.snapshot() as connection:
             # How few tasks are new enough is not known to the planner, which would have a query on so many compiled.
             await connection.execute("SET LOCAL jit = off")
             nights = await connection.fetch(_NIGHTS, stages, names, MOST_NIGHTS, None)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -92,7 +91,7 @@ class PostgresLedger:
     async def past_runs(self, since: datetime) -> tuple[PastRun, ...]:
         """The runs of slots from `since` on but operators' own, oldest first, whichever host they ran on."""
         found = []
-        async with self._one_snapshot() as connection:
+        async with self._postgres.snapshot() as connection:
             for row in await connection.fetch(_PAST_RUNS, since):
                 tasks = await connection.fetch(_TASKS, row["run_id"])
                 audits = await connection.fetch(_AUDITS, row["run_id"])
@@ -128,7 +127,7 @@ class PostgresLedger:
 
     async def run(self, run_id: UUID) -> Mapping[str, Any] | None:
         """The run's row with `tasks` and `audits` (keys as in the report) and `logs` (the lines as they were given)."""
-        async with self._one_snapshot() as connection:
+        async with self._postgres.snapshot() as connection:
             row = await connection.fetchrow(f"{_RUNS} WHERE run_id = $1", run_id)
             if row is None:
                 return None
@@ -143,15 +142,6 @@ class PostgresLedger:
             "audits": [audit_document(audit) for audit in audits],
             "logs": [json.loads(line["line"]) for line in logs],
         }
-
-    @asynccontextmanager
-    async def _one_snapshot(self) -> AsyncIterator[Any]:
-        """A connection that sees a run that is being closed either open or whole."""
-        async with (
-            self._postgres.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            yield connection
 
 
 async def store_run(connection: Any, report: RunReport, logs: Sequence[Mapping[str, Any]]) -> None:

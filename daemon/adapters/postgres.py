@@ -168,6 +168,15 @@ class Postgres:
         except FOREIGN_ERRORS as exc:
             raise translated(exc, self.target) from exc
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Any]:
+        """A connection that reads and sees one state: a run that is being closed either open or whole."""
+        async with (
+            self.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
+
     async def ping(self) -> str:
         """Asks the server for its version, e.g. `18.0`; raises like `connection`."""
         async with self.connection() as connection:

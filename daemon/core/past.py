@@ -105,6 +105,11 @@ class Past:
         return {(task.stage, task.table): task for task in reversed(self.tasks)}
 
     @property
+    def last(self) -> PastNight | None:
+        """The last night."""
+        return self.nights[0] if self.nights else None
+
+    @property
     def last_success(self) -> datetime | None:
         """When the last night that was a success ended."""
         return self.success.finished_at if self.success is not None else None
@@ -185,7 +190,7 @@ def failure_is_open(past: Past, in_ledger: Set[UUID], open_tables: Set[str]) -> 
     What audits found is settled when it is neither missing nor open any more, and PostgreSQL is the one to say so: as
     long as it does not have the run, `open_tables` knows nothing of it. A failure of any other kind stays open.
     """
-    last = past.nights[0] if past.nights else None
+    last = past.last
     if last is None or last.outcome is not RunOutcome.FAILED:
         return False
     found: frozenset[str] = frozenset()

@@ -168,7 +168,7 @@ def _of_slots(vitals: Vitals) -> Iterator[Metric]:
 
 
 def _of_last_run(known: Known) -> Iterator[Metric]:
-    last = known.past.nights[0] if known.past.nights else None
+    last = known.past.last
     text = "When the last run that answered for a night started."
     yield _gauge("icekeeper_last_run_start_timestamp_seconds", text, _seconds(last.started_at if last else None))
     text = "When the last run that answered for a night ended."

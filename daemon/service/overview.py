@@ -104,7 +104,7 @@ class Overview:
             next_slot=vitals.next_slot,
             pause=documents.Pause.model_validate(vitals.pause) if vitals.pause is not None else None,
             run=self._under_way(now),
-            last_run=_last_night(known.past.nights[0]) if known.past.nights else None,
+            last_run=_last_night(known.past.last) if known.past.last is not None else None,
             parts=parts,
             open_findings={name: open_days(known, name) for name in self.names()} if self._metrics.told else {},
             spool_records=vitals.spool.records,

@@ -66,8 +66,8 @@ def _all(seen: Seen, now: datetime) -> Iterator[Trouble]:
 
 
 def _of_nights(seen: Seen, now: datetime) -> Iterator[Trouble]:
-    if seen.known.past.nights:
-        yield from _of_last(seen.known.past.nights[0], failure_open=seen.known.failure_open)
+    if (last := seen.known.past.last) is not None:
+        yield from _of_last(last, failure_open=seen.known.failure_open)
     oldest = min(seen.vitals.open_slots, default=now)
     # A pause is somebody's will, and said below.
     if now - oldest >= LATE and not seen.running and seen.vitals.pause is None:
