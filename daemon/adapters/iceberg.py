@@ -15,7 +15,8 @@ from uuid import UUID
 import structlog
 from pyspark.sql import SparkSession
 
-from daemon.adapters.iceberg_jvm import IcebergJvm, Partition, PathCollector
+from daemon.adapters.iceberg_expiry import expire_snapshots
+from daemon.adapters.iceberg_jvm import IcebergJvm, Partition
 from daemon.adapters.iceberg_metadata import parse_metadata
 from daemon.adapters.java_stacks import Overdue
 from daemon.adapters.spark import SparkEngine
@@ -30,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 # Metadata is read in milliseconds; a store that needs minutes for it is down.
 METADATA_TIMEOUT = timedelta(minutes=2)
-# Of the files that an expiry deleted, this many are looked for in the store afterwards.
-DELETED_SAMPLE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,19 @@ class _Planned:
     partitions: Mapping[str, Partition]
 
 
+_DEFAULTS = {
+    # Spark's cache of tables expires after access: a session that looks every night would stay stale for ever.
+    "cache-enabled": "false",
+    # As many threads as cores would send bulk deletes; they wait for the store, and cores have no part in it.
+    "s3.delete.num-threads": "8",
+}
+
+
 def catalog_conf(name: str, properties: Mapping[str, str]) -> dict[str, str]:
     """The Spark settings that make an Iceberg catalog known under a name."""
     prefix = f"spark.sql.catalog.{name}"
-    # Spark's cache of tables expires after access: a session that looks every night would stay stale for ever.
-    return {
-        prefix: "org.apache.iceberg.spark.SparkCatalog",
-        **{f"{prefix}.{key}": value for key, value in {"cache-enabled": "false", **properties}.items()},
-    }
+    settings = {f"{prefix}.{key}": value for key, value in {**_DEFAULTS, **properties}.items()}
+    return {prefix: "org.apache.iceberg.spark.SparkCatalog", **settings}
 
 
 class IcebergLakehouse:
@@ -137,24 +141,7 @@ class IcebergLakehouse:
         self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
     ) -> DeletedFiles:
         def work(jvm: IcebergJvm) -> DeletedFiles:
-            handle = jvm.load(self._name(table))
-            # Named ids make Iceberg clean up by reachability, and bind the expiry to the plan. The age of 0 switches
-            # off the table's own age, which would act beside them.
-            expiry = handle.expireSnapshots().expireOlderThan(0).retainLast(retain_last)
-            for snapshot_id in snapshot_ids:
-                expiry = expiry.expireSnapshotId(snapshot_id)
-            deleted = jvm.path_collector()
-            expiry = expiry.deleteWith(deleted.consumer)
-            would_go = {snapshot.snapshotId() for snapshot in expiry.apply()}
-            if would_go != set(snapshot_ids):
-                raise TransientError(
-                    f"the table has moved since it was planned: {len(snapshot_ids)} snapshots were named, "
-                    f"{len(would_go)} would go; nothing was expired",
-                    reason=Reason.CONFLICT,
-                    where=table,
-                )
-            expiry.commit()
-            return _delete(jvm, handle, deleted)
+            return expire_snapshots(jvm, table, jvm.load(self._name(table)), snapshot_ids, retain_last)
 
         return await self._run(work, timeout, table)
 
@@ -248,15 +235,6 @@ def planner_options(policy: CompactPolicy) -> dict[str, str]:
         "target-file-size-bytes": str(policy.target_file_size),
         "min-input-files": str(policy.min_input_files),
     }
-
-
-def _delete(jvm: IcebergJvm, handle: Any, deleted: PathCollector) -> DeletedFiles:
-    """Deletes what the committed expiry left without an owner, and looks for a sample of it in the store."""
-    paths = deleted.paths()
-    failed = jvm.delete_files(handle, deleted.queue)
-    step = max(1, len(paths) // DELETED_SAMPLE)
-    there = [path for path in paths[::step][:DELETED_SAMPLE] if jvm.exists(handle, path)]
-    return DeletedFiles(len(paths), max(failed, len(there)), there[0] if there else paths[0] if failed else None)
 
 
 def _at(snapshot_id: int | None) -> str:

@@ -19,11 +19,15 @@ class PathCollector:
 
     consumer: Any
     queue: Any
-    _join: Any
 
-    def paths(self) -> tuple[str, ...]:
-        joined = self._join("\n", self.queue)
-        return tuple(joined.split("\n")) if joined else ()
+    def count(self) -> int:
+        return int(self.queue.size())
+
+    def sample(self, most: int) -> tuple[str, ...]:
+        """Some of the paths, from all over: all of them as Python's would cost more memory than the JVM has."""
+        count = self.count()
+        places = range(0, count, max(1, count // most))[:most]
+        return tuple(str(self.queue.stream().skip(place).findFirst().get()) for place in places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +189,13 @@ class IcebergJvm:
         add = self._lookup().findVirtual(self._class("java.util.Collection"), "add", signature).bindTo(queue)
         accept = add.asType(invoke.MethodType.methodType(self._lang.Void.TYPE, object_type))
         consumer = invoke.MethodHandleProxies.asInterfaceInstance(self._class("java.util.function.Consumer"), accept)
-        return PathCollector(consumer, queue, self._lang.String.join)
+        return PathCollector(consumer, queue)
 
     def delete_files(self, table: Any, paths: Any) -> int:
-        """Deletes a Java collection of paths, in bulk where the store can; the number that failed, where it is told."""
+        """Deletes a Java collection of paths, in bulk where the store can; the number that failed, where it is told.
+
+        Bounded either way: FileIOs of this kind have pools of their own, for the others Iceberg takes its worker pool.
+        """
         io = table.io()
         if not self._class("org.apache.iceberg.io.SupportsBulkOperations").isInstance(io):
             self._iceberg.CatalogUtil.deleteFiles(io, paths, "expired", True)
