@@ -6,6 +6,7 @@ What is worth doing is decided in the core; how a session is kept alive is `spar
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 # Metadata is read in milliseconds; a store that needs minutes for it is down.
 METADATA_TIMEOUT = timedelta(minutes=2)
+# So long a loaded table is used again, between stages and steps: later, what the catalog lent it may have expired.
+LOADED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,24 @@ class _Files:
     snapshot_id: int
     sizes: tuple[int, ...]
     manifests: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A table as it was loaded: its Java object, and the session in whose JVM that lives."""
+
+    spark: SparkSession
+    handle: Any
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a version of a table's metadata says; it never changes, so it is read once."""
+
+    version: str
+    target_file_size: int
+    state: TableState
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +92,44 @@ class IcebergLakehouse:
     def __init__(self, engine: SparkEngine, catalog: str) -> None:
         self._engine = engine
         self._catalog = catalog
+        self._loaded: dict[str, _Loaded] = {}
+        self._states: dict[str, _Read] = {}
         self._files: dict[str, _Files] = {}
         self._planned: dict[str, _Planned] = {}
 
     async def inspect(self, table: str, target_file_size: int) -> TableState:
         def work(jvm: IcebergJvm) -> TableState:
-            handle = jvm.load(self._name(table))
-            metadata = jvm.metadata_json(handle)
-            files = self._files.get(table)
-            current = handle.currentSnapshot()
-            if current is None:
-                files = _Files(-1, (), 0)
-            elif files is None or files.snapshot_id != current.snapshotId():
-                sizes, manifests = jvm.file_sizes(handle, current)
-                files = self._files[table] = _Files(current.snapshotId(), sizes, manifests)
-            return parse_metadata(table, metadata, files.sizes, files.manifests, target_file_size)
+            handle = self._handle(jvm, table)
+            version, read = jvm.version(handle), self._states.get(table)
+            if read is None or (read.version, read.target_file_size) != (version, target_file_size):
+                read = _Read(version, target_file_size, self._state(jvm, table, handle, target_file_size))
+                self._states[table] = read
+            return read.state
 
         return await self._read(work, table)
 
+    def _handle(self, jvm: IcebergJvm, table: str) -> Any:
+        """The table as the catalog has it now. One that was loaded just before only asks whether it has changed."""
+        now = time.monotonic()
+        self._loaded = {name: kept for name, kept in self._loaded.items() if now - kept.at < LOADED_S}
+        loaded = self._loaded.pop(table, None)
+        if loaded is None or loaded.spark is not jvm.spark or not jvm.refresh(loaded.handle):
+            loaded = _Loaded(jvm.spark, jvm.load(self._name(table)), now)
+        self._loaded[table] = loaded
+        return loaded.handle
+
+    def _state(self, jvm: IcebergJvm, table: str, handle: Any, target_file_size: int) -> TableState:
+        files, current = self._files.get(table), handle.currentSnapshot()
+        if current is None:
+            files = _Files(-1, (), 0)
+        elif files is None or files.snapshot_id != current.snapshotId():
+            sizes, manifests = jvm.file_sizes(handle, current)
+            files = self._files[table] = _Files(current.snapshotId(), sizes, manifests)
+        return parse_metadata(table, jvm.metadata_json(handle), files.sizes, files.manifests, target_file_size)
+
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         def work(jvm: IcebergJvm) -> tuple[FileGroup, ...]:
-            return tuple(self._plan(jvm, table, jvm.load(self._name(table)), policy))
+            return tuple(self._plan(jvm, table, self._handle(jvm, table), policy))
 
         return await self._read(work, table)
 
@@ -141,7 +179,7 @@ class IcebergLakehouse:
         self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
     ) -> DeletedFiles:
         def work(jvm: IcebergJvm) -> DeletedFiles:
-            return expire_snapshots(jvm, table, jvm.load(self._name(table)), snapshot_ids, retain_last)
+            return expire_snapshots(jvm, table, self._handle(jvm, table), snapshot_ids, retain_last)
 
         return await self._run(work, timeout, table)
 
@@ -149,7 +187,7 @@ class IcebergLakehouse:
         self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
     ) -> LakehouseCount:
         def current(jvm: IcebergJvm) -> int | None:
-            return jvm.current_id(jvm.load(self._name(table)))
+            return jvm.current_id(self._handle(jvm, table))
 
         def counted(jvm: IcebergJvm) -> LakehouseCount:
             bound = self._bound(jvm, table, at, timestamp)
@@ -196,12 +234,12 @@ class IcebergLakehouse:
         Spark reads a snapshot by its schema of then, and Iceberg binds the filter by today's: once a column is
         renamed, and until something is committed, the column can be named neither way.
         """
-        handle = jvm.load(self._name(table))
+        handle = self._handle(jvm, table)
         return "" if at == jvm.current_id(handle) and not jvm.knows_column(handle, at, column) else _at(at)
 
     def _check_still(self, jvm: IcebergJvm, table: str, at: int | None, bound: str) -> None:
         """TransientError where a query that was bound to no snapshot may have seen a younger one."""
-        if not bound and jvm.current_id(jvm.load(self._name(table))) != at:
+        if not bound and jvm.current_id(self._handle(jvm, table)) != at:
             raise TransientError("it was written to while it was counted", reason=Reason.CONFLICT, where=table)
 
     # --- the session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -70,9 +71,39 @@ class IcebergJvm:
     def actions(self) -> Any:
         return self._iceberg.spark.actions.SparkActions.get(self._session)
 
+    def refresh(self, table: Any) -> bool:
+        """Asks the catalog for a younger version, and reads it if there is one. False: it has to be loaded anew.
+
+        A Hadoop catalog numbers its metadata files: those of a table made anew have the names of the old ones.
+        """
+        if self._class("org.apache.iceberg.hadoop.HadoopTableOperations").isInstance(table.operations()):
+            return False
+        try:
+            table.refresh()
+        except Py4JJavaError as exc:
+            if "Table UUID does not match" not in str(exc.java_exception.getMessage()):
+                raise
+            return False
+        return True
+
+    def version(self, table: Any) -> str:
+        """What tells a version of the table's metadata from any other."""
+        metadata = table.operations().current()
+        return f"{metadata.uuid()} {metadata.metadataFileLocation()} {metadata.lastUpdatedMillis()}"
+
     def metadata_json(self, table: Any) -> str:
-        """The table's whole metadata in one call: asking snapshot by snapshot costs a round trip for every field."""
-        return str(self._iceberg.TableMetadataParser.toJson(table.operations().current()))
+        """The table's whole metadata at once: asking snapshot by snapshot costs a round trip for every field.
+
+        By a file in the session's scratch directory: py4j sends an answer of more than 8 KiB in pieces, of which the
+        second waits 40 ms for the first to be acknowledged (Nagle's algorithm).
+        """
+        path = Path(self._lang.System.getProperty("java.io.tmpdir"), "shown.metadata.json")
+        shown = self._iceberg.Files.localOutput(str(path))
+        self._iceberg.TableMetadataParser.overwrite(table.operations().current(), shown)
+        try:
+            return path.read_text(encoding="utf-8")
+        finally:
+            path.unlink()
 
     def file_sizes(self, table: Any, snapshot: Any) -> tuple[tuple[int, ...], int]:
         """The sizes of a snapshot's data files in bytes, and the number of its manifests."""
