@@ -6,6 +6,7 @@ What is worth doing is decided in the core; how a session is kept alive is `spar
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,8 +16,10 @@ from uuid import UUID
 import structlog
 from pyspark.sql import SparkSession
 
-from daemon.adapters.iceberg_jvm import IcebergJvm, Partition, PathCollector
+from daemon.adapters.iceberg_expiry import expire_snapshots
+from daemon.adapters.iceberg_jvm import IcebergJvm, Partition
 from daemon.adapters.iceberg_metadata import parse_metadata
+from daemon.adapters.iceberg_rewrite import rewriting
 from daemon.adapters.java_stacks import Overdue
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.spark_names import quoted
@@ -30,8 +33,8 @@ log = structlog.get_logger(__name__)
 
 # Metadata is read in milliseconds; a store that needs minutes for it is down.
 METADATA_TIMEOUT = timedelta(minutes=2)
-# Of the files that an expiry deleted, this many are looked for in the store afterwards.
-DELETED_SAMPLE = 5
+# So long a loaded table is used again, between stages and steps: later, what the catalog lent it may have expired.
+LOADED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,24 @@ class _Files:
 
 
 @dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A table as it was loaded: its Java object, and the session in whose JVM that lives."""
+
+    spark: SparkSession
+    handle: Any
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a version of a table's metadata says; it never changes, so it is read once."""
+
+    version: str
+    target_file_size: int
+    state: TableState
+
+
+@dataclass(frozen=True, slots=True)
 class _Planned:
     """The partitions that the last plan of a table named, and the session in whose JVM they live."""
 
@@ -51,14 +72,21 @@ class _Planned:
     partitions: Mapping[str, Partition]
 
 
+_DEFAULTS = {
+    # Spark's cache of tables expires after access: a session that looks every night would stay stale for ever.
+    "cache-enabled": "false",
+    # As many threads as cores would send bulk deletes; they wait for the store, and cores have no part in it.
+    "s3.delete.num-threads": "8",
+    # A compaction reads a table's manifests four times (inspect, plan, rewrite, commit), and they never change.
+    "io.manifest.cache-enabled": "true",
+}
+
+
 def catalog_conf(name: str, properties: Mapping[str, str]) -> dict[str, str]:
     """The Spark settings that make an Iceberg catalog known under a name."""
     prefix = f"spark.sql.catalog.{name}"
-    # Spark's cache of tables expires after access: a session that looks every night would stay stale for ever.
-    return {
-        prefix: "org.apache.iceberg.spark.SparkCatalog",
-        **{f"{prefix}.{key}": value for key, value in {"cache-enabled": "false", **properties}.items()},
-    }
+    settings = {f"{prefix}.{key}": value for key, value in {**_DEFAULTS, **properties}.items()}
+    return {prefix: "org.apache.iceberg.spark.SparkCatalog", **settings}
 
 
 class IcebergLakehouse:
@@ -67,27 +95,44 @@ class IcebergLakehouse:
     def __init__(self, engine: SparkEngine, catalog: str) -> None:
         self._engine = engine
         self._catalog = catalog
+        self._loaded: dict[str, _Loaded] = {}
+        self._states: dict[str, _Read] = {}
         self._files: dict[str, _Files] = {}
         self._planned: dict[str, _Planned] = {}
 
     async def inspect(self, table: str, target_file_size: int) -> TableState:
         def work(jvm: IcebergJvm) -> TableState:
-            handle = jvm.load(self._name(table))
-            metadata = jvm.metadata_json(handle)
-            files = self._files.get(table)
-            current = handle.currentSnapshot()
-            if current is None:
-                files = _Files(-1, (), 0)
-            elif files is None or files.snapshot_id != current.snapshotId():
-                sizes, manifests = jvm.file_sizes(handle, current)
-                files = self._files[table] = _Files(current.snapshotId(), sizes, manifests)
-            return parse_metadata(table, metadata, files.sizes, files.manifests, target_file_size)
+            handle = self._handle(jvm, table)
+            version, read = jvm.version(handle), self._states.get(table)
+            if read is None or (read.version, read.target_file_size) != (version, target_file_size):
+                read = _Read(version, target_file_size, self._state(jvm, table, handle, target_file_size))
+                self._states[table] = read
+            return read.state
 
         return await self._read(work, table)
 
+    def _handle(self, jvm: IcebergJvm, table: str) -> Any:
+        """The table as the catalog has it now. One that was loaded just before only asks whether it has changed."""
+        now = time.monotonic()
+        self._loaded = {name: kept for name, kept in self._loaded.items() if now - kept.at < LOADED_S}
+        loaded = self._loaded.pop(table, None)
+        if loaded is None or loaded.spark is not jvm.spark or not jvm.refresh(loaded.handle):
+            loaded = _Loaded(jvm.spark, jvm.load(self._name(table)), now)
+        self._loaded[table] = loaded
+        return loaded.handle
+
+    def _state(self, jvm: IcebergJvm, table: str, handle: Any, target_file_size: int) -> TableState:
+        files, current = self._files.get(table), handle.currentSnapshot()
+        if current is None:
+            files = _Files(-1, (), 0)
+        elif files is None or files.snapshot_id != current.snapshotId():
+            sizes, manifests = jvm.file_sizes(handle, current)
+            files = self._files[table] = _Files(current.snapshotId(), sizes, manifests)
+        return parse_metadata(table, jvm.metadata_json(handle), files.sizes, files.manifests, target_file_size)
+
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         def work(jvm: IcebergJvm) -> tuple[FileGroup, ...]:
-            return tuple(self._plan(jvm, table, jvm.load(self._name(table)), policy))
+            return tuple(self._plan(jvm, table, self._handle(jvm, table), policy))
 
         return await self._read(work, table)
 
@@ -109,7 +154,7 @@ class IcebergLakehouse:
 
     async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
         def work(jvm: IcebergJvm) -> bool:
-            handle = jvm.load(self._name(table))
+            handle = self._handle(jvm, table)
             options = planner_options(policy)
             if part.max_files is not None:
                 options["max-files-to-rewrite"] = str(part.max_files)
@@ -118,7 +163,7 @@ class IcebergLakehouse:
                 selected = self._selected(jvm, table, handle, policy, part)
                 if selected is None:
                     return False
-            with jvm.rewriting(handle, part, policy.sort_by) as action:
+            with rewriting(jvm, handle, part, policy.sort_by) as action:
                 for key, value in options.items():
                     action.option(key, value)
                 if selected is not None:
@@ -140,24 +185,7 @@ class IcebergLakehouse:
         self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
     ) -> DeletedFiles:
         def work(jvm: IcebergJvm) -> DeletedFiles:
-            handle = jvm.load(self._name(table))
-            # Named ids make Iceberg clean up by reachability, and bind the expiry to the plan. The age of 0 switches
-            # off the table's own age, which would act beside them.
-            expiry = handle.expireSnapshots().expireOlderThan(0).retainLast(retain_last)
-            for snapshot_id in snapshot_ids:
-                expiry = expiry.expireSnapshotId(snapshot_id)
-            deleted = jvm.path_collector()
-            expiry = expiry.deleteWith(deleted.consumer)
-            would_go = {snapshot.snapshotId() for snapshot in expiry.apply()}
-            if would_go != set(snapshot_ids):
-                raise TransientError(
-                    f"the table has moved since it was planned: {len(snapshot_ids)} snapshots were named, "
-                    f"{len(would_go)} would go; nothing was expired",
-                    reason=Reason.CONFLICT,
-                    where=table,
-                )
-            expiry.commit()
-            return _delete(jvm, handle, deleted)
+            return expire_snapshots(jvm, table, self._handle(jvm, table), snapshot_ids, retain_last)
 
         return await self._run(work, timeout, table)
 
@@ -165,7 +193,7 @@ class IcebergLakehouse:
         self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
     ) -> LakehouseCount:
         def current(jvm: IcebergJvm) -> int | None:
-            return jvm.current_id(jvm.load(self._name(table)))
+            return jvm.current_id(self._handle(jvm, table))
 
         def counted(jvm: IcebergJvm) -> LakehouseCount:
             bound = self._bound(jvm, table, at, timestamp)
@@ -212,12 +240,12 @@ class IcebergLakehouse:
         Spark reads a snapshot by its schema of then, and Iceberg binds the filter by today's: once a column is
         renamed, and until something is committed, the column can be named neither way.
         """
-        handle = jvm.load(self._name(table))
+        handle = self._handle(jvm, table)
         return "" if at == jvm.current_id(handle) and not jvm.knows_column(handle, at, column) else _at(at)
 
     def _check_still(self, jvm: IcebergJvm, table: str, at: int | None, bound: str) -> None:
         """TransientError where a query that was bound to no snapshot may have seen a younger one."""
-        if not bound and jvm.current_id(jvm.load(self._name(table))) != at:
+        if not bound and jvm.current_id(self._handle(jvm, table)) != at:
             raise TransientError("it was written to while it was counted", reason=Reason.CONFLICT, where=table)
 
     # --- the session
@@ -251,15 +279,6 @@ def planner_options(policy: CompactPolicy) -> dict[str, str]:
         "target-file-size-bytes": str(policy.target_file_size),
         "min-input-files": str(policy.min_input_files),
     }
-
-
-def _delete(jvm: IcebergJvm, handle: Any, deleted: PathCollector) -> DeletedFiles:
-    """Deletes what the committed expiry left without an owner, and looks for a sample of it in the store."""
-    paths = deleted.paths()
-    failed = jvm.delete_files(handle, deleted.queue)
-    step = max(1, len(paths) // DELETED_SAMPLE)
-    there = [path for path in paths[::step][:DELETED_SAMPLE] if jvm.exists(handle, path)]
-    return DeletedFiles(len(paths), max(failed, len(there)), there[0] if there else paths[0] if failed else None)
 
 
 def _at(snapshot_id: int | None) -> str:

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from daemon.core.errors import PermanentError
-from daemon.core.model import FileGroup, Rewrite, Slice
+from daemon.core.model import FileGroup
 from daemon.core.planning import large_file_limit
-from daemon.core.reasons import Reason
-
-_SPLIT_SIZE = "spark.sql.iceberg.read.split-size"
-# TableProperties.SPLIT_OPEN_FILE_COST_DEFAULT of Iceberg: the least that a file weighs.
-_OPEN_COST = 4 * 1024**2
-# Two tasks a thread even out files that are slow to come; a task has a cost of its own, so that it reads several files.
-_TASKS_A_THREAD = 2
-_FILES_A_TASK = 8
-# The types that Iceberg's transform bucket knows (table spec, 'Partition Transforms').
-_BUCKETED = frozenset(
-    {"INTEGER", "LONG", "DECIMAL", "DATE", "TIME", "TIMESTAMP", "TIMESTAMP_NANO", "STRING", "UUID", "FIXED", "BINARY"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +20,15 @@ class PathCollector:
 
     consumer: Any
     queue: Any
-    _join: Any
 
-    def paths(self) -> tuple[str, ...]:
-        joined = self._join("\n", self.queue)
-        return tuple(joined.split("\n")) if joined else ()
+    def count(self) -> int:
+        return int(self.queue.size())
+
+    def sample(self, most: int) -> tuple[str, ...]:
+        """Some of the paths, from all over: all of them as Python's would cost more memory than the JVM has."""
+        count = self.count()
+        places = range(0, count, max(1, count // most))[:most]
+        return tuple(str(self.queue.stream().skip(place).findFirst().get()) for place in places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,58 +71,47 @@ class IcebergJvm:
     def actions(self) -> Any:
         return self._iceberg.spark.actions.SparkActions.get(self._session)
 
-    @contextmanager
-    def rewriting(self, table: Any, part: Slice, sort_by: str) -> Iterator[Any]:
-        """Iceberg's action that rewrites in the slice's way; what it needs of the session holds while it is used."""
-        order = None
-        if part.how is Rewrite.SORT:
-            order = self._order(table, sort_by)
-        elif part.how is Rewrite.SPREAD:
-            order = self._order_that_changes_nothing(table)
-        if order is not None:
-            # The action takes a copy of the session with it, when it is made.
-            self.spark.conf.set(_SPLIT_SIZE, str(self._split_size(table, part)))
-        try:
-            action = self.actions().rewriteDataFiles(table)
-            yield action.binPack() if order is None else action.sort(order)
-        finally:
-            self.spark.conf.unset(_SPLIT_SIZE)
+    def sort_orders(self, table: Any) -> Any:
+        """A builder of sort orders over the table's columns."""
+        return self._iceberg.SortOrder.builderFor(table.schema())
 
-    def _order(self, table: Any, column: str) -> Any:
-        """The table's own sort order, or by a column where it has none."""
-        own = table.sortOrder()
-        if own.isSorted():
-            return own
-        if table.schema().caseInsensitiveFindField(column) is None:
-            text = (
-                f"compact.strategy is sort, and the table has no sort order of its own and no column {column!r}: give "
-                "it one by ALTER TABLE ... WRITE ORDERED BY, name the column in tables[].timestamp, or take binpack"
-            )
-            raise PermanentError(text, reason=Reason.UNEXPECTED, where=str(table.name()))
-        return self._iceberg.SortOrder.builderFor(table.schema()).caseSensitive(False).asc(column).build()
+    def bucket(self, column: str, buckets: int) -> Any:
+        """The transform that puts a column's values into so many buckets."""
+        return self._iceberg.expressions.Expressions.bucket(column, buckets)
 
-    def _order_that_changes_nothing(self, table: Any) -> Any | None:
-        """A sort order in which all rows are alike: by the only bucket of a column. None where no column has buckets.
+    def refresh(self, table: Any) -> bool:
+        """Asks the catalog for a younger version, and reads it if there is one. False: it has to be loaded anew.
 
-        Iceberg's sort is its way to rewrite a group in one output file with more than one task: many read, one
-        writes. Rows stay in the order of their files, as binpack has them, and encode as well.
+        A Hadoop catalog numbers its metadata files: those of a table made anew have the names of the old ones.
         """
-        for field in table.schema().columns():
-            if str(field.type().typeId()) in _BUCKETED:
-                term = self._iceberg.expressions.Expressions.bucket(field.name(), 1)
-                return self._iceberg.SortOrder.builderFor(table.schema()).asc(term).build()
-        return None
+        if self._class("org.apache.iceberg.hadoop.HadoopTableOperations").isInstance(table.operations()):
+            return False
+        try:
+            table.refresh()
+        except Py4JJavaError as exc:
+            if "Table UUID does not match" not in str(exc.java_exception.getMessage()):
+                raise
+            return False
+        return True
 
-    def _split_size(self, table: Any, part: Slice) -> int:
-        """How much a task reads, in bytes as Iceberg weighs files, so that each of the session's threads gets some."""
-        open_cost = int(table.properties().get("read.split.open-file-cost") or _OPEN_COST)
-        weight = max(part.bytes, part.files * open_cost)
-        tasks = _TASKS_A_THREAD * int(self.spark.sparkContext.defaultParallelism)
-        return max(weight // tasks, _FILES_A_TASK * open_cost)
+    def version(self, table: Any) -> str:
+        """What tells a version of the table's metadata from any other."""
+        metadata = table.operations().current()
+        return f"{metadata.uuid()} {metadata.metadataFileLocation()} {metadata.lastUpdatedMillis()}"
 
     def metadata_json(self, table: Any) -> str:
-        """The table's whole metadata in one call: asking snapshot by snapshot costs a round trip for every field."""
-        return str(self._iceberg.TableMetadataParser.toJson(table.operations().current()))
+        """The table's whole metadata at once: asking snapshot by snapshot costs a round trip for every field.
+
+        By a file in the session's scratch directory: py4j sends an answer of more than 8 KiB in pieces, of which the
+        second waits 40 ms for the first to be acknowledged (Nagle's algorithm).
+        """
+        path = Path(self._lang.System.getProperty("java.io.tmpdir"), "shown.metadata.json")
+        shown = self._iceberg.Files.localOutput(str(path))
+        self._iceberg.TableMetadataParser.overwrite(table.operations().current(), shown)
+        try:
+            return path.read_text(encoding="utf-8")
+        finally:
+            path.unlink()
 
     def file_sizes(self, table: Any, snapshot: Any) -> tuple[tuple[int, ...], int]:
         """The sizes of a snapshot's data files in bytes, and the number of its manifests."""
@@ -249,10 +228,13 @@ class IcebergJvm:
         add = self._lookup().findVirtual(self._class("java.util.Collection"), "add", signature).bindTo(queue)
         accept = add.asType(invoke.MethodType.methodType(self._lang.Void.TYPE, object_type))
         consumer = invoke.MethodHandleProxies.asInterfaceInstance(self._class("java.util.function.Consumer"), accept)
-        return PathCollector(consumer, queue, self._lang.String.join)
+        return PathCollector(consumer, queue)
 
     def delete_files(self, table: Any, paths: Any) -> int:
-        """Deletes a Java collection of paths, in bulk where the store can; the number that failed, where it is told."""
+        """Deletes a Java collection of paths, in bulk where the store can; the number that failed, where it is told.
+
+        Bounded either way: FileIOs of this kind have pools of their own, for the others Iceberg takes its worker pool.
+        """
         io = table.io()
         if not self._class("org.apache.iceberg.io.SupportsBulkOperations").isInstance(io):
             self._iceberg.CatalogUtil.deleteFiles(io, paths, "expired", True)

@@ -43,6 +43,13 @@ def parse_metadata(table: str, text: str, sizes: tuple[int, ...], manifests: int
     )
 
 
+def files_named(text: str) -> int:
+    """At most so many files the manifests of all snapshots name: those of the fullest, and all that were ever added."""
+    counted = [_snapshot(entry) for entry in json.loads(text).get("snapshots", ())]
+    fullest = max((s.count("total-data-files") + s.count("total-delete-files") for s in counted), default=0)
+    return fullest + sum(s.count("added-data-files") + s.count("added-delete-files") for s in counted)
+
+
 def _snapshot(entry: Mapping[str, Any]) -> Snapshot:
     summary = dict(entry.get("summary") or {})
     return Snapshot(

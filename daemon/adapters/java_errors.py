@@ -86,8 +86,12 @@ def is_engine_gone(error: BaseException) -> bool:
         return True
     if isinstance(error, Py4JJavaError):
         return False  # Java has answered; the text of its exception would be asked for now
-    # py4j says so in words where the connection breaks in the middle of an answer.
-    return isinstance(error, Py4JError) and "Answer from Java side is empty" in str(error)
+    # py4j says so in words where the connection breaks in the middle of a call; what Java says comes with a trace.
+    said = str(error)
+    broken = "Answer from Java side is empty" in said or (
+        "error occurred while calling" in said and "Trace" not in said
+    )
+    return isinstance(error, Py4JError) and broken
 
 
 def _chain(error: BaseException) -> Iterator[str]:

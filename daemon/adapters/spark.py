@@ -23,7 +23,7 @@ import structlog
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from daemon.adapters.jars import fetched_before
+from daemon.adapters.jars import fetched_before, without_resolving, write_down
 from daemon.adapters.java_errors import is_engine_gone, translate
 from daemon.adapters.java_stacks import Overdue, stacks, waited_for
 from daemon.adapters.spark_launch import connect, forget, spawn
@@ -224,7 +224,8 @@ class SparkEngine:
         except OSError as exc:
             raise not_started(str(exc), options) from exc
         properties = options.scratch / "icekeeper.properties"
-        conf = spark_conf(options)
+        asked = spark_conf(options)
+        conf = without_resolving(asked, options.resolved)
         said_before = self.log.mark()
         try:
             write_properties(conf, properties)
@@ -236,8 +237,11 @@ class SparkEngine:
             session = SparkSession(SparkContext(conf=settings, gateway=gateway))
             for key, value in options.session_conf.items():
                 session.conf.set(key, value)
+            if conf == asked:
+                write_down(asked, str(session.sparkContext.getConf().get("spark.jars", "")), options.resolved)
         except Exception as exc:  # whatever it was, no half-made session may stay
             self._kill()
+            options.resolved.unlink(missing_ok=True)  # perhaps it was one of the jars
             said = errors_in(self.log.all_since(said_before)) or str(exc)
             raise not_started(f"{java.origin} (Java {java.major}): {said}; see {options.log}", options) from exc
         finally:

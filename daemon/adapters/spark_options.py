@@ -45,6 +45,11 @@ class SparkOptions:
         return self.state_dir / "spark" / f"{socket.gethostname()}-{os.getpid()}"
 
     @property
+    def resolved(self) -> Path:
+        """Where it is written down which jars the packages are."""
+        return self.state_dir / "jars.json"
+
+    @property
     def log(self) -> Path:
         return self.state_dir / "spark.log"
 

@@ -1,4 +1,4 @@
-"""Keeps the session warm: brings it up, looks whether it lives, renews it before the night. The session: spark.py."""
+"""Keeps the session warm: brings it up, looks whether it lives, warms it up, renews it before the night."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from daemon.adapters.spark import SparkEngine
+from daemon.adapters.warm_up import warm_up
 from daemon.core.errors import IcekeeperError
 from daemon.ports import Clock
 from daemon.service.parts import spark_options
@@ -21,6 +22,8 @@ LOOK_S = 60.0
 ANSWER = timedelta(seconds=20)
 # So long before a slot a session that is due for it is renewed: a start takes seconds, with a download of jars minutes.
 LEAD = timedelta(minutes=5)
+# A session that nobody has used for so long after its start is warmed up: what waited for the start goes first.
+SETTLED = timedelta(seconds=30)
 
 
 def is_due(age: timedelta, now: datetime, slot: datetime | None, recycle: timedelta) -> bool:
@@ -53,6 +56,8 @@ class Warmth:
         # Sessions that were renewed in good health.
         self.recycled = 0
         self._failed = False
+        # The JVM that was warmed up last.
+        self._warm: int | None = None
 
     def wake(self) -> None:
         """Looks at once: the settings have changed."""
@@ -80,10 +85,24 @@ class Warmth:
                 self.recycled += 1
             await self._engine.check(ANSWER)
             self._failed = False
+            await self._warm_up()
         except IcekeeperError as exc:  # the next look, or the next run, tries again
             if not self._failed:
                 log.error("engine_not_up", error=str(exc), advice=exc.reason.advice)
             self._failed = True
+
+    async def _warm_up(self) -> None:
+        """Once for each session, and only on this host's disk: executors elsewhere don't see that."""
+        age, pid = self._engine.age, self._engine.jvm_pid
+        if age is None or age < SETTLED or pid == self._warm or not self._engine.options.is_local:
+            return
+        self._warm = pid
+        try:
+            finished = await warm_up(self._engine, lambda: not self._busy())
+        except IcekeeperError as exc:  # a night goes without
+            log.warning("engine_not_warmed_up", error=str(exc))
+        else:
+            log.info("engine_warmed_up", finished=finished)
 
     def _until_a_look(self) -> float:
         slot = self._next_slot()

@@ -101,11 +101,17 @@ def test_an_exception_has_its_reason(reason: Reason, again: bool, links: list[tu
     [
         Py4JNetworkError("Answer from Java side is empty"),
         Py4JError("An error occurred: Answer from Java side is empty"),
+        Py4JError("An error occurred while calling o249.size"),
         ConnectionRefusedError(),
     ],
 )
 def test_a_connection_that_breaks_means_that_the_jvm_is_gone(error: Exception) -> None:
     assert translate(error).reason is Reason.ENGINE_DOWN
+
+
+def test_what_java_says_of_a_call_that_it_does_not_know_comes_from_a_jvm_that_lives() -> None:
+    error = Py4JError("An error occurred while calling o2.size. Trace:\nMethod size([]) does not exist\n")
+    assert translate(error).reason is Reason.UNEXPECTED
 
 
 def test_the_error_itself_is_told_rather_than_one_that_quotes_it() -> None:

@@ -1,12 +1,21 @@
-"""When a session is renewed, and how often one is looked at."""
+"""When a session is renewed and warmed up, and how often one is looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from daemon.service.warmth import LEAD, is_due
+from daemon.adapters.spark import SparkEngine
+from daemon.adapters.spark_options import SparkOptions
+from daemon.core.errors import IcekeeperError, TransientError
+from daemon.core.reasons import Reason
+from daemon.service import warmth
+from daemon.service.warmth import LEAD, SETTLED, Warmth, is_due
 from tests.unit.builders import SLOT
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -44,3 +53,73 @@ def test_every_day_one_session_is_renewed_once() -> None:
         now += MINUTE
     assert renewed == [LEAD] * len(renewed)
     assert len(renewed) == 3
+
+
+# --- warming up
+
+
+class Session:
+    """As much of an engine as is looked after, and what was done with it."""
+
+    def __init__(self, age: timedelta = DAY, master: str = "local[2]") -> None:
+        self.options = SparkOptions(master, "1g", Path("/nowhere"))
+        self.age = age
+        self.jvm_pid = 1
+
+    async def use(self, options: SparkOptions) -> None:
+        pass
+
+    async def check(self, timeout: timedelta) -> None:
+        pass
+
+
+class Looks:
+    """Warmth over such a session, with warm-ups that only are counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, session: Session, error: IcekeeperError | None = None) -> None:
+        self.warmed: list[int] = []
+
+        async def warm_up(engine: Session, go_on: Callable[[], bool]) -> bool:
+            self.warmed.append(engine.jvm_pid)
+            if error is not None:
+                raise error
+            return True
+
+        monkeypatch.setattr(warmth, "warm_up", warm_up)
+        monkeypatch.setattr(warmth, "spark_options", lambda settings: session.options)
+        settings: Any = SimpleNamespace(spark=SimpleNamespace(recycle=365 * DAY))
+        self._warmth = Warmth(cast(SparkEngine, session), lambda: settings, lambda: None, lambda: False, lambda: SLOT)
+
+    async def look(self) -> None:
+        await self._warmth._look()
+
+
+async def test_each_session_is_warmed_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session()
+    looks = Looks(monkeypatch, session)
+    for session.jvm_pid in (1, 1, 2, 2):
+        await looks.look()
+    assert looks.warmed == [1, 2]
+
+
+async def test_one_that_has_just_come_up_is_left_to_what_waited_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(age=SETTLED - timedelta(seconds=1))
+    looks = Looks(monkeypatch, session)
+    await looks.look()
+    assert looks.warmed == []
+    session.age = SETTLED
+    await looks.look()
+    assert looks.warmed == [1]
+
+
+async def test_a_cluster_does_not_see_this_hosts_disk_and_is_not_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Looks(monkeypatch, Session(master="spark://somewhere:7077"))
+    await looks.look()
+    assert looks.warmed == []
+
+
+async def test_a_warm_up_that_fails_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Looks(monkeypatch, Session(), TransientError("the disk is full", reason=Reason.DISK_LOW))
+    await looks.look()
+    await looks.look()
+    assert looks.warmed == [1]

@@ -1,0 +1,336 @@
+"""Which files an expiry takes from the store, on the driver and with Spark: all that nothing refers to any more.
+
+The tables are real metadata over files without contents: an expiry never opens a data file. Both ways work on the same
+table, put back as it was in between.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyiceberg.manifest import ManifestFile
+from pyiceberg.table import StaticTable
+from pyspark.sql import SparkSession
+
+from daemon.adapters import iceberg_expiry
+from daemon.adapters.iceberg import IcebergLakehouse, catalog_conf
+from daemon.adapters.iceberg_jvm import IcebergJvm
+from daemon.adapters.spark import SparkEngine
+from daemon.core.errors import TransientError
+from daemon.core.model import DeletedFiles
+from daemon.core.planning import expired_snapshots
+from daemon.core.reasons import Reason
+from tests.integration.odd import MINUTE
+
+TABLE = "cold.t"
+# Whatever the clock of a snapshot says: all are old.
+LATER = timedelta(days=400)
+
+
+@dataclass
+class History:
+    """A table under way through the JVM, and its files on the local disk."""
+
+    jvm: IcebergJvm
+    table: Any
+    live: list[Any] = field(default_factory=list)
+    deletes: list[Any] = field(default_factory=list)
+    made: int = 0
+
+    def path(self, kind: str) -> str:
+        """A new file of the table's, empty."""
+        self.made += 1
+        path = Path(str(self.table.location()).removeprefix("file:"), "data", f"{self.made:05d}-{kind}.parquet")
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        return f"file:{path}"
+
+    def data_file(self) -> Any:
+        builder = self.jvm._iceberg.DataFiles.builder(self.table.spec()).withFormat("parquet")
+        return builder.withPath(self.path("data")).withFileSizeInBytes(1000).withRecordCount(10).build()
+
+    def append(self, branch: str = "main", files: int = 3) -> None:
+        added, append = [self.data_file() for _ in range(files)], self.table.newFastAppend().toBranch(branch)
+        for file in added:
+            append.appendFile(file)
+        append.commit()
+        if branch == "main":
+            self.live += added
+
+    def rewrite(self) -> Any:
+        return self.table.newRewrite().validateFromSnapshot(self.table.currentSnapshot().snapshotId())
+
+    def compact(self, files: int | None = None) -> None:
+        """Replaces so many files, or all, by one."""
+        taken, self.live = self.live[:files], self.live[len(self.live) if files is None else files :]
+        rewrite, merged = self.rewrite(), self.data_file()
+        for file in taken:
+            rewrite.deleteFile(file)
+        rewrite.addFile(merged).commit()
+        self.live.append(merged)
+
+    def delete_rows(self) -> None:
+        """A file of position deletes."""
+        builder = self.jvm._iceberg.FileMetadata.deleteFileBuilder(self.table.spec()).ofPositionDeletes()
+        builder = builder.withFormat("parquet").withPath(self.path("deletes")).withFileSizeInBytes(100)
+        self.deletes.append(builder.withRecordCount(1).build())
+        self.table.newRowDelta().addDeletes(self.deletes[-1]).commit()
+
+    def drop_deletes(self) -> None:
+        """What comes after a compaction of all files that they applied to."""
+        change = self.rewrite()
+        for file in self.deletes:
+            change.deleteFile(file)
+        change.commit()
+
+    def merge_manifests(self) -> None:
+        self.table.rewriteManifests().rewriteIf(_always(self.jvm)).commit()
+
+    def tag(self) -> None:
+        self.table.manageSnapshots().createTag(f"tag{self.made}", self.table.currentSnapshot().snapshotId()).commit()
+
+    def branch(self) -> None:
+        """A branch that goes a way of its own."""
+        name = f"branch{self.made}"
+        self.table.manageSnapshots().createBranch(name, self.table.currentSnapshot().snapshotId()).commit()
+        self.append(name, files=1)
+
+    def roll_back(self) -> None:
+        """Nothing leads to the last append any more."""
+        back = self.table.currentSnapshot().snapshotId()
+        live = list(self.live)
+        self.append()
+        self.table.manageSnapshots().rollbackTo(back).commit()
+        self.live = live
+
+    def statistics(self) -> None:
+        snapshot, empty = self.table.currentSnapshot().snapshotId(), self.jvm._jvm.java.util.List.of()
+        file = self.jvm._iceberg.GenericStatisticsFile(snapshot, self.path("statistics"), 100, 10, empty)
+        self.table.updateStatistics().setStatistics(file).commit()
+
+
+Step = Callable[[History], None]
+APPENDS: tuple[Step, ...] = (History.append,) * 3
+COMPACT, APPEND, TAG, BRANCH = History.compact, History.append, History.tag, History.branch
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a table went through, and how many of its last snapshots an expiry keeps."""
+
+    steps: tuple[Step, ...]
+    keep: int = 1
+
+
+PASTS: dict[str, Past] = {
+    "the compaction's snapshot is the oldest that stays": Past((*APPENDS, COMPACT)),
+    "the compaction's snapshot goes": Past((*APPENDS, COMPACT, APPEND, APPEND)),
+    "snapshots from before the compaction stay": Past((*APPENDS, *APPENDS, COMPACT, APPEND), keep=4),
+    "branches and tags": Past((*APPENDS, TAG, APPEND, BRANCH, COMPACT, APPEND, BRANCH, COMPACT, TAG, APPEND)),
+    "delete files": Past((*APPENDS, History.delete_rows, APPEND, COMPACT, History.drop_deletes, APPEND), keep=2),
+    "manifests merged, a write rolled back, statistics": Past(
+        (*APPENDS, History.statistics, COMPACT, History.merge_manifests, History.roll_back, *APPENDS), keep=2
+    ),
+}
+
+
+def any_past(seed: int) -> Past:
+    """A dozen steps as chance has them."""
+    chance = random.Random(seed)
+    some = (APPEND, APPEND, COMPACT, lambda history: history.compact(2), TAG, BRANCH, History.roll_back)
+    more = (History.delete_rows, History.merge_manifests, History.statistics)
+    return Past((APPEND, *(chance.choice((*some, *more)) for _ in range(12))), keep=chance.randint(1, 4))
+
+
+@dataclass
+class Lake:
+    """A catalog on the local disk with one table, which can be put back as it was."""
+
+    engine: SparkEngine
+    catalog: str
+    warehouse: Path
+
+    @property
+    def lakehouse(self) -> IcebergLakehouse:
+        """One that knows nothing of before."""
+        return IcebergLakehouse(self.engine, self.catalog)
+
+    async def make(self, steps: tuple[Step, ...]) -> None:
+        def work(spark: SparkSession) -> None:
+            spark.sql(f"CREATE TABLE {self.catalog}.{TABLE} (id BIGINT) USING iceberg")
+            jvm = IcebergJvm(spark)
+            history = History(jvm, jvm.load(f"{self.catalog}.{TABLE}"))
+            for step in steps:
+                step(history)
+
+        await self.engine.run(work, timeout=MINUTE)
+
+    async def named(self, keep: int) -> tuple[int, ...]:
+        """The snapshots that are to go."""
+        later = datetime.now(UTC) + LATER
+        return expired_snapshots(await self.lakehouse.inspect(TABLE, 1), later, keep, later)
+
+    async def expire(self, ids: tuple[int, ...], keep: int) -> DeletedFiles:
+        return await self.lakehouse.expire(TABLE, ids, keep, MINUTE)
+
+    def store(self) -> frozenset[str]:
+        """All files but the table's own metadata, of which each change leaves one more."""
+        files = (path for path in self.warehouse.rglob("*") if path.is_file() and not path.name.startswith("."))
+        return frozenset(str(path) for path in files if not path.name.endswith((".metadata.json", ".text")))
+
+    def referred_to(self) -> frozenset[str]:
+        """All that the table refers to, as another reader of Iceberg's format finds it."""
+        versions = self.warehouse.joinpath(*TABLE.split("."), "metadata").glob("v*.metadata.json")
+        newest = max(versions, key=lambda path: int(path.name.removeprefix("v").partition(".")[0]))
+        table = StaticTable.from_metadata(f"file:{newest}")
+        manifests: dict[str, ManifestFile] = {}
+        found = {file.statistics_path for file in table.metadata.statistics}
+        for snapshot in table.snapshots():
+            found.add(snapshot.manifest_list)
+            manifests |= {manifest.manifest_path: manifest for manifest in snapshot.manifests(table.io)}
+        for path, manifest in manifests.items():
+            found.add(path)
+            found |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
+        return frozenset(path.removeprefix("file:") for path in found)
+
+    def keep(self) -> Path:
+        copy = self.warehouse.with_name("kept")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.warehouse, copy)
+        return copy
+
+    def put_back(self, copy: Path) -> None:
+        shutil.rmtree(self.warehouse)
+        shutil.copytree(copy, self.warehouse)
+
+
+@pytest.fixture
+async def lake(engine: SparkEngine, tmp_path: Path) -> Lake:
+    catalog, warehouse = f"lake_{tmp_path.name}", tmp_path / "warehouse"
+    conf = catalog_conf(catalog, {"type": "hadoop", "warehouse": f"file://{warehouse}"})
+    warehouse.mkdir()
+
+    def tell(spark: SparkSession) -> None:
+        for key, value in conf.items():
+            spark.conf.set(key, value)
+
+    # Known to a session that is started anew, too.
+    engine.options = replace(engine.options, session_conf={**engine.options.session_conf, **conf})
+    await engine.run(tell, timeout=timedelta(minutes=5))
+    return Lake(engine, catalog, warehouse)
+
+
+@pytest.fixture(params=["driver", "spark"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The way that an expiry takes: by its size it would always be the driver's."""
+    take(request.param, monkeypatch)
+    return str(request.param)
+
+
+def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iceberg_expiry, "DRIVER_MOST_FILES", -1 if way == "spark" else 10**6)
+    monkeypatch.setattr(iceberg_expiry, "SPARK_PARTITIONS", 3)
+
+
+@pytest.mark.parametrize("past", [*PASTS.values(), *map(any_past, range(2))], ids=[*PASTS, *map(str, range(2))])
+async def test_either_way_the_same_files_are_gone_and_nothing_else_is(
+    lake: Lake, past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lake.make(past.steps)
+    before, copy, ids = lake.store(), lake.keep(), await lake.named(past.keep)
+    assert ids
+    assert before == lake.referred_to()
+    gone = {}
+    for way in ("driver", "spark"):
+        take(way, monkeypatch)
+        deleted = await lake.expire(ids, past.keep)
+        gone[way] = before - lake.store()
+        assert lake.store() == lake.referred_to()
+        assert (deleted.files, deleted.left) == (len(gone[way]), 0)
+        lake.put_back(copy)
+    assert gone["driver"] == gone["spark"]
+    assert len(gone["driver"]) >= len(ids), "each snapshot has a list of its own"
+
+
+async def test_a_commit_that_lands_meanwhile_keeps_its_files(lake: Lake, way: str) -> None:
+    await lake.make((*APPENDS, COMPACT))
+    before, ids = lake.store(), await lake.named(1)
+
+    def expire(spark: SparkSession) -> DeletedFiles:
+        jvm, name = IcebergJvm(spark), f"{lake.catalog}.{TABLE}"
+        handle = jvm.load(name)
+        History(jvm, jvm.load(name), made=100).append()
+        return iceberg_expiry.expire_snapshots(jvm, TABLE, handle, ids, 1)
+
+    deleted = await lake.engine.run(expire, timeout=MINUTE)
+    assert lake.store() == lake.referred_to()
+    assert deleted.files == len(before - lake.store())
+    assert len([path for path in lake.store() if "/data/" in path]) == 1 + 3
+
+
+@pytest.mark.parametrize("change", [TAG, BRANCH])
+async def test_a_reference_made_meanwhile_keeps_its_snapshot_and_nothing_is_expired(
+    lake: Lake, way: str, change: Step
+) -> None:
+    await lake.make((*APPENDS, change))
+    ids = tuple(snapshot.id for snapshot in (await lake.lakehouse.inspect(TABLE, 1)).history[:3])
+    before = lake.store()
+    with pytest.raises(TransientError) as caught:
+        await lake.expire(ids, 1)
+    assert caught.value.reason is Reason.CONFLICT
+    assert lake.store() == before
+
+
+async def test_spark_takes_over_where_the_driver_would_have_too_much_to_hold(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lake.make((*APPENDS, COMPACT))
+
+    def jobs(spark: SparkSession) -> int:
+        return int(spark.sparkContext._jsc.sc().dagScheduler().numTotalJobs())
+
+    copy, ids = lake.keep(), await lake.named(1)
+    for most, with_spark in ((19, True), (20, False)):  # ten were added, nine were there at once
+        monkeypatch.setattr(iceberg_expiry, "DRIVER_MOST_FILES", most - 1)
+        began = await lake.engine.run(jobs, timeout=MINUTE)
+        await lake.expire(ids, 1)
+        assert (await lake.engine.run(jobs, timeout=MINUTE) > began) is with_spark
+        assert (
+            await lake.engine.run(lambda spark: spark.conf.get("spark.sql.shuffle.partitions"), timeout=MINUTE) == "2"
+        )
+        lake.put_back(copy)
+
+
+async def test_killed_before_the_files_are_deleted_it_leaves_what_nobody_refers_to_and_no_less(
+    lake: Lake, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lake.make((*APPENDS, COMPACT))
+    before, ids = lake.store(), await lake.named(1)
+
+    def kill(jvm: IcebergJvm, table: Any, paths: Any) -> int:
+        assert lake.engine.jvm_pid is not None
+        os.kill(lake.engine.jvm_pid, signal.SIGKILL)
+        while True:  # until nobody answers
+            jvm._lang.System.nanoTime()
+
+    monkeypatch.setattr(IcebergJvm, "delete_files", kill)
+    with pytest.raises(TransientError) as caught:
+        await lake.expire(ids, 1)
+    assert caught.value.reason is Reason.ENGINE_DOWN
+    assert lake.store() == before
+    assert lake.referred_to() < before
+    assert await lake.named(1) == ()
+
+
+def _always(jvm: IcebergJvm) -> Any:
+    """A Java Predicate that is always true."""
+    return jvm._jvm.java.util.function.Predicate.isEqual(None).negate()

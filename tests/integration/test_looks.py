@@ -1,0 +1,78 @@
+"""Looking at tables that have not changed costs next to nothing, and every change is seen."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from daemon.adapters.iceberg_jvm import IcebergJvm
+from daemon.core.model import Stage, TaskOutcome
+from daemon.sandbox import Offload
+from tests.conftest import COINBASE, SLOT, MakeNight, Night
+
+READS = ("load", "metadata_json", "file_sizes")
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was really read of tables, in order."""
+    done: list[str] = []
+
+    def noted(name: str) -> Any:
+        original = getattr(IcebergJvm, name)
+
+        def read(self: IcebergJvm, *arguments: Any) -> Any:
+            done.append(name)
+            return original(self, *arguments)
+
+        return read
+
+    for name in READS:
+        monkeypatch.setattr(IcebergJvm, name, noted(name))
+    return done
+
+
+@pytest.fixture
+async def night(make_night: MakeNight) -> Night:
+    return await make_night(COINBASE, days=0.5)
+
+
+async def test_a_night_with_nothing_to_do_reads_each_table_once(night: Night, reads: list[str]) -> None:
+    await night.run(Stage.COMPACT, Stage.EXPIRE)
+    reads.clear()
+    report = await night.run(Stage.COMPACT, Stage.EXPIRE)
+    assert {task.outcome for task in report.tasks} == {TaskOutcome.SKIPPED}
+    assert reads == [], "it was read when the night before had done its work"
+
+
+async def test_whatever_changes_a_table_is_seen_by_the_next_look(night: Night, reads: list[str]) -> None:
+    name = f"{{c}}.{COINBASE}"
+    before = await night.state(COINBASE)
+    assert await night.state(COINBASE) is before
+
+    await night.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('gc.enabled' = 'false')")
+    assert (await night.state(COINBASE)).gc_enabled is False
+    await night.sql(f"ALTER TABLE {name} CREATE TAG kept")
+    assert {ref.name for ref in (await night.state(COINBASE)).refs} == {"main", "kept"}
+    await asyncio.to_thread(Offload(night.world).run, COINBASE, at=SLOT + timedelta(hours=1))
+    assert len((await night.state(COINBASE)).history) == len(before.history) + 1
+    assert reads.count("load") == 1
+    assert reads.count("file_sizes") == 2, "once for each current snapshot"
+
+
+async def test_a_table_that_is_made_anew_under_its_name_is_another_one(night: Night) -> None:
+    assert (await night.state(COINBASE)).history
+    await night.sql(f"DROP TABLE {{c}}.{COINBASE}")
+    await night.sql(f"CREATE TABLE {{c}}.{COINBASE} (id BIGINT) USING iceberg")
+    assert (await night.state(COINBASE)).history == ()
+
+
+async def test_a_new_session_loads_its_own(night: Night, reads: list[str]) -> None:
+    before = await night.state(COINBASE)
+    await night.services.engine.recycle()
+    reads.clear()
+    assert await night.state(COINBASE) == before
+    assert reads == ["load"]
