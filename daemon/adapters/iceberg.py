@@ -65,6 +65,15 @@ class _Read:
 
 
 @dataclass(frozen=True, slots=True)
+class _Grouped:
+    """What the planner would rewrite of a version of a table."""
+
+    version: str
+    policy: CompactPolicy
+    groups: tuple[FileGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Planned:
     """The partitions that the last plan of a table named, and the session in whose JVM they live."""
 
@@ -95,8 +104,10 @@ class IcebergLakehouse:
     def __init__(self, engine: SparkEngine, catalog: str) -> None:
         self._engine = engine
         self._catalog = catalog
+        self._jvm: IcebergJvm | None = None
         self._loaded: dict[str, _Loaded] = {}
         self._states: dict[str, _Read] = {}
+        self._grouped: dict[str, _Grouped] = {}
         self._files: dict[str, _Files] = {}
         self._planned: dict[str, _Planned] = {}
 
@@ -132,7 +143,12 @@ class IcebergLakehouse:
 
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         def work(jvm: IcebergJvm) -> tuple[FileGroup, ...]:
-            return tuple(self._plan(jvm, table, self._handle(jvm, table), policy))
+            handle = self._handle(jvm, table)
+            version, grouped = jvm.version(handle), self._grouped.get(table)
+            if grouped is None or (grouped.version, grouped.policy) != (version, policy):
+                grouped = _Grouped(version, policy, tuple(self._plan(jvm, table, handle, policy)))
+                self._grouped[table] = grouped
+            return grouped.groups
 
         return await self._read(work, table)
 
@@ -262,9 +278,12 @@ class IcebergLakehouse:
 
     async def _run(self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str) -> T:
         def opened(spark: SparkSession) -> T:
-            jvm = IcebergJvm(spark)
-            jvm.open_catalog(self._catalog)
-            return work(jvm)
+            # Once for each session: py4j asks the JVM for every part of every class's name.
+            if self._jvm is None or self._jvm.spark is not spark:
+                jvm = IcebergJvm(spark)
+                jvm.open_catalog(self._catalog)
+                self._jvm = jvm
+            return work(self._jvm)
 
         return await self._engine.run(opened, timeout=timeout, where=where)
 

@@ -49,6 +49,7 @@ class IcebergJvm:
         self._session: Any = spark._jsparkSession
         self._iceberg: Any = jvm.org.apache.iceberg
         self._lang: Any = jvm.java.lang
+        self._classes: dict[str, Any] = {}
 
     def open_catalog(self, name: str) -> None:
         """Raises what is wrong with a catalog. Iceberg's own lookup takes one that won't open for a namespace."""
@@ -266,5 +267,8 @@ class IcebergJvm:
         return self._lang.invoke.MethodHandles.publicLookup()
 
     def _class(self, name: str) -> Any:
-        # Iceberg's classes come by spark.jars: only the session's class loader knows them.
-        return self._lang.Class.forName(name, True, self._lang.Thread.currentThread().getContextClassLoader())
+        if name not in self._classes:
+            # Iceberg's classes come by spark.jars: only the session's class loader knows them.
+            loader = self._lang.Thread.currentThread().getContextClassLoader()
+            self._classes[name] = self._lang.Class.forName(name, True, loader)
+        return self._classes[name]

@@ -80,7 +80,8 @@ class SparkEngine:
         self._starting: Future[None] | None = None
         self._spark: SparkSession | None = None
         self._jvm: subprocess.Popen[bytes] | None = None
-        # The JVM's thread that does what ours asks for: PySpark pins one to the other.
+        # The JVM's class of threads, and the one that does what ours asks for: PySpark pins one to the other.
+        self._threads: Any = None
         self._worker: Any = None
 
     @property
@@ -247,15 +248,15 @@ class SparkEngine:
         finally:
             properties.unlink(missing_ok=True)
         self._started_at = time.monotonic()
+        self._threads = session._jvm.java.lang.Thread  # type: ignore[union-attr]
         self._spark = session
 
     def _call(self, work: Callable[[SparkSession], T], tag: str, where: str | None) -> T:
         if self._spark is None:
             raise TransientError("there is no session", reason=Reason.ENGINE_DOWN)
         context = self._spark.sparkContext
-        thread: Any = self._spark._jvm.java.lang.Thread  # type: ignore[union-attr]
-        thread.interrupted()  # clears what came too late for the call before
-        self._worker = thread.currentThread()
+        self._threads.interrupted()  # clears what came too late for the call before
+        self._worker = self._threads.currentThread()
         context.addJobTag(tag)
         try:
             return work(self._spark)

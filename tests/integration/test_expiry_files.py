@@ -320,7 +320,7 @@ async def test_killed_before_the_files_are_deleted_it_leaves_what_nobody_refers_
         assert lake.engine.jvm_pid is not None
         os.kill(lake.engine.jvm_pid, signal.SIGKILL)
         while True:  # until nobody answers
-            jvm._lang.System.nanoTime()
+            table.location()
 
     monkeypatch.setattr(IcebergJvm, "delete_files", kill)
     with pytest.raises(TransientError) as caught:
