@@ -90,7 +90,10 @@ class Run:
             if Stage.COMPACT in job.stages and job.input_files and output.files >= len(base.live):
                 raise RivalFailed(f"{name} has {output.files} files, it had {len(base.live)}")
             if Stage.EXPIRE in job.stages and (left := job.warehouse.left_of(base)):
-                raise RivalFailed(f"{name}: {len(left)} of {len(base.freed)} replaced files are still there")
+                text = f"{len(left)} of {len(base.freed)} replaced files are still there"
+                if not self._rival.frees_late:
+                    raise RivalFailed(f"{name}: {text}")
+                self.note = "; ".join(filter(None, (self._rival.note, text)))
         if self._written is not None:
             return self._written
         return found[0] if len(found) == 1 else None

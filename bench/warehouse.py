@@ -68,6 +68,10 @@ class Warehouse(JdbcCatalog):
     def _objects(self, location: str) -> set[str]:
         """All objects below a table's location."""
 
+    def _uri(self, path: str) -> str:
+        """What `_objects` calls a file that a manifest names."""
+        return path
+
     @abstractmethod
     def _delete(self, uri: str) -> None: ...
 
@@ -111,7 +115,7 @@ class Warehouse(JdbcCatalog):
     def as_base(self, name: str) -> Base:
         """The table as it is now, kept so that whatever is deleted of it can be put back."""
         table = self.table(name)
-        live = frozenset(task.file.file_path for task in table.scan().plan_files())
+        live = frozenset(self._uri(task.file.file_path) for task in table.scan().plan_files())
         kept: dict[str, Path] = {}
         for uri in self._objects(table.metadata.location):
             if uri not in self._bodies:
@@ -221,6 +225,9 @@ class LocalWarehouse(Warehouse):
     def _objects(self, location: str) -> set[str]:
         return {f"file://{path}" for path in _path(location).rglob("*") if path.is_file()}
 
+    def _uri(self, path: str) -> str:
+        return f"file://{_path(path)}"
+
     def _delete(self, uri: str) -> None:
         _path(uri).unlink()
 
@@ -229,4 +236,5 @@ class LocalWarehouse(Warehouse):
 
 
 def _path(uri: str) -> Path:
-    return Path(uri.removeprefix("file://"))
+    # Hadoop writes file:/x where others write file:///x.
+    return Path("/", uri.removeprefix("file:").lstrip("/"))

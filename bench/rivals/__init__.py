@@ -48,5 +48,9 @@ class Rival(Protocol):
     @property
     def note(self) -> str: ...
 
+    @property
+    def frees_late(self) -> bool:
+        """Whether its expiry keeps what a rewrite replaced for as long as the rewrite's own snapshot is there."""
+
     async def do(self, job: Job) -> Output | None:
         """Does the job; this is what is timed. Only who commits nothing says what it wrote."""

@@ -45,6 +45,7 @@ class Call:
 
     name = "call"
     parts = frozenset({"compact", "expire", "idle", "files", "snapshots"})
+    frees_late = False
     most_tables = None
     note = ""
 

@@ -27,6 +27,7 @@ class Floor:
 
     name = "floor"
     parts = frozenset({"compact", "night", "files"})
+    frees_late = False
     most_tables = None
     note = "nothing is committed, nothing expired"
 

@@ -28,6 +28,7 @@ def strategies() -> tuple[str, ...]:
 class Icekeeper:
     """One strategy of compaction; `services` are built for each warehouse, by the name of its catalog."""
 
+    frees_late = False
     most_tables = None
     note = ""
 

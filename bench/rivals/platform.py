@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from bench.rivals.call import statement
 from daemon.adapters.iceberg import catalog_conf
 from daemon.adapters.spark_options import SparkOptions, prepare_environment
 
-_SCRIPT = Path(__file__).with_name("platform_job.py")
+# In a directory of its own, for that comes first where Python looks for modules: `platform` is one of its own.
+_SCRIPT = Path(__file__).with_name("submitted") / "job.py"
 
 
 class Platform:
@@ -21,6 +23,7 @@ class Platform:
 
     name = "platform"
     parts = frozenset({"compact", "expire", "idle", "night"})
+    frees_late = False
     most_tables = 3
     note = "on three tables; the ratio is per table"
 
@@ -30,6 +33,7 @@ class Platform:
         # The warm session's environment: the same Java and the same Spark.
         self._environ = dict(os.environ)
         prepare_environment(options, self._environ)
+        self._environ["PYSPARK_PYTHON"] = sys.executable
 
     async def do(self, job: Job) -> Output | None:
         for stage in job.stages:
@@ -53,11 +57,11 @@ class Platform:
             env=self._environ,
             cwd=self._options.state_dir,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            _, said = await process.communicate()
+            said, _ = await process.communicate()
         except asyncio.CancelledError:
             process.kill()
             await process.wait()

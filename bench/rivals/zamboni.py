@@ -21,8 +21,9 @@ class Zamboni:
 
     name = "zamboni"
     parts = frozenset({"compact", "expire", "idle", "night", "files", "snapshots"})
+    frees_late = True
     most_tables = None
-    note = "without an audit, which it has not"
+    note = "it has no audit"
 
     def __init__(self) -> None:
         self._sessions: dict[str, Any] = {}
