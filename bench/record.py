@@ -1,4 +1,4 @@
-"""What was measured: one sample is one rival on one case in one round. Written and read as JSON lines; nothing is judged here."""
+"""What was measured: a sample is one rival on one case in one round. Kept as JSON lines; nothing is judged here."""
 
 import dataclasses
 import json
@@ -46,9 +46,8 @@ class Sample:
     cpu_s: float = 0.0  # of Python and the JVM, without the servers
     python_peak_mib: float = 0.0
     jvm_peak_mib: float = 0.0
-    requests: Mapping[str, int] = field(
-        default_factory=dict
-    )  # GET, PUT, HEAD, LIST, POST, DELETE at the store proxy; none on local
+    # At the store's proxy: GET, PUT, HEAD, LIST, POST, DELETE; none on local.
+    requests: Mapping[str, int] = field(default_factory=dict)
     bytes_read: int = 0
     bytes_written: int = 0
     input_files: int = 0
