@@ -10,6 +10,16 @@ from typing import IO, Any, Literal, get_args
 Store = Literal["local", "s3", "s3+10ms"]
 STORES: tuple[Store, ...] = get_args(Store)
 
+# The rivals, as the page names them.
+AUTO = "icekeeper auto"
+BINPACK = "icekeeper binpack"
+CALL = "Spark CALL"
+ZAMBONI = "zamboni"
+PLATFORM = "platform"
+FLOOR = "Arrow floor"
+BLIND = "blind session"  # idle only: the procedures called in one session without looking first
+CHANGES = "icekeeper, no audit"  # idle only: compact and expire together
+
 
 @dataclass(frozen=True, slots=True)
 class Case:

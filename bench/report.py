@@ -1,0 +1,253 @@
+"""The page docs/performance.md, written from samples alone: the same file of samples gives the same page.
+
+What a number means is computed in `compare.py` and `targets.py`; the curves are drawn in `plots.py`. What people have to
+say about the numbers is in notes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench import compare
+from bench.compare import Samples, Spread
+from bench.plan import PARTS
+from bench.plots import PLOTS
+from bench.record import AUTO, BINPACK, Case, Machine, Sample
+from bench.targets import Judgement, Verdict, judge
+
+NOTES = Path(__file__).with_name("notes.md")
+
+_INTRODUCTION = """\
+# Performance
+
+icekeeper and its rivals, side by side in one run of `make bench` on one machine. This page was written by that run; no
+number in it was typed. Seconds depend on the machine, ratios hardly do: each is computed within a round, between two
+rivals who took their turns a minute apart, and the median of the rounds is shown.
+"""
+
+_RIVALS = """\
+| rival | what it is |
+| --- | --- |
+| icekeeper auto, icekeeper binpack | the product: one warm session, `compact.strategy` as named |
+| Spark CALL | the procedures with their default settings, in the same warm session |
+| blind session | all procedures for all tables in one warm session, without looking whether there is anything to do |
+| platform | a Spark process for each table and stage, with default settings |
+| zamboni | iceberg-zamboni, in process, as its users would run it |
+| Arrow floor | plain Arrow: objects fetched 32 at a time, read, joined, one file written; no commit. Nobody can be faster by much |
+"""
+
+_WORLDS = """\
+| world | what it is |
+| --- | --- |
+| `960` | 960 files of about 15 KB in one day's partition, from 96 commits |
+| `3800` | 3,800 such files |
+| `big` | 60 files of about 6.5 MB |
+| `s3` | SeaweedFS on this machine, behind a proxy that counts |
+| `s3+10ms` | the same, each request delayed by 10 ms |
+"""
+
+
+def page(machine: Machine, samples: Samples, *, images: str = "images") -> str:
+    """The whole page. `images` is where the plots are, seen from it."""
+    sections = [
+        _INTRODUCTION,
+        _targets(samples),
+        _how(machine),
+        *(_part(part, title, samples) for part, title in _TITLES.items() if samples.cases(part)),
+        _memory(samples),
+        _curves(samples, images),
+        _quality(samples),
+        _failures(samples),
+        NOTES.read_text(encoding="utf-8"),
+    ]
+    return "\n".join(section.rstrip() + "\n" for section in sections if section)
+
+
+_TITLES = {
+    "compact": "Compaction",
+    "expire": "Expiry of 96 snapshots with 960 replaced files",
+    "idle": "A night with nothing to do, a table",
+    "night": "A whole night, a table",
+}
+
+
+def _targets(samples: Samples) -> str:
+    rows = [
+        (
+            each.target.what,
+            each.case.shape,
+            each.case.store,
+            f"{each.target.ours}" + (f" : {each.target.theirs}" if each.target.theirs else ""),
+            each.target.limit,
+            _number(each.measured, each.target.unit),
+            _verdict(each),
+        )
+        for each in judge(samples)
+    ]
+    header = ("what", "world", "store", "who", "target", "measured (spread)", "verdict")
+    return "## Targets\n\n" + _table(header, rows, numbers_from=4)
+
+
+def _verdict(judgement: Judgement) -> str:
+    if judgement.verdict is Verdict.MISSED and judgement.by:
+        return f"**missed** by {1 - judgement.by:.0%}"
+    return str(judgement.verdict)
+
+
+def _how(machine: Machine) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    settings = ", ".join(f"{name} `{value}`" for name, value in machine.settings.items())
+    plan = "".join(f"- {line}\n" for line in machine.plan)
+    return (
+        "## How it was measured\n\n"
+        f"On {machine.measured_at}, {machine.cores} cores, {machine.memory_mib / 1024:.0f} GiB of memory. {versions}.\n"
+        f"{settings}.\n\n"
+        "Rivals take turns within a round, and each round begins with another one. Every turn gets a fresh table; making it,\n"
+        "and looking at the result, is not measured, and a warm-up before the first round is not counted. CPU seconds and\n"
+        "memory are those of Python and the JVM, looked at 20 times a second, without the servers.\n\n"
+        f"{_RIVALS}\n{_WORLDS}\n{plan}"
+    )
+
+
+def _part(part: str, title: str, samples: Samples) -> str:
+    text = f"## {title}\n"
+    for case in samples.cases(part):
+        text += f"\n### `{case.shape}` on {case.store}\n\n" + _rivals_of(case, samples)
+    return text
+
+
+def _rivals_of(case: Case, samples: Samples) -> str:
+    ours = _ours(case, samples)
+    rows = []
+    for rival in samples.rivals(case):
+        taken = samples.of(case, rival)
+        if not taken:
+            rows.append((rival, "failed", *[""] * 7))
+            continue
+        rows.append(
+            (
+                rival,
+                _seconds(compare.spread(map(compare.seconds_a_table, taken))),
+                _ratio(
+                    compare.ratios(compare.seconds_a_table, taken, samples.of(case, ours)) if rival != ours else None
+                ),
+                _median(taken, lambda each: each.cpu_s / each.tables, "{:.1f}"),
+                _median(taken, lambda each: each.python_peak_mib, "{:.0f}"),
+                _median(taken, lambda each: each.jvm_peak_mib, "{:.0f}"),
+                "" if case.store == "local" else _requests(taken),
+                "" if case.store == "local" else _median(taken, compare.requests_a_file, "{:.2f}"),
+                "" if case.store == "local" else _traffic(taken),
+            )
+        )
+    header = (
+        "rival", "s (spread)", f"to {ours}", "CPU s", "Python MiB", "JVM MiB", "requests", "a file", "MiB read, written"
+    )  # fmt: skip
+    return _table(header, rows, numbers_from=1)
+
+
+def _ours(case: Case, samples: Samples) -> str:
+    return AUTO if samples.of(case, AUTO) else BINPACK
+
+
+def _memory(samples: Samples) -> str:
+    peaks: dict[str, list[Sample]] = {}
+    for sample in samples.all:
+        if not sample.failed:
+            peaks.setdefault(sample.rival, []).append(sample)
+    if not peaks:
+        return ""
+    rows = []
+    for rival, taken in peaks.items():
+        most = max(taken, key=compare.memory)
+        python, jvm = max(each.python_peak_mib for each in taken), max(each.jvm_peak_mib for each in taken)
+        where = f"{most.case.part}, {most.case.shape}, {most.case.store}"
+        rows.append((rival, f"{python:.0f}", f"{jvm:.0f}", f"{compare.memory(most):.0f}", where))
+    text = (
+        "## Memory\n\nThe highest resident memory of any turn, in MiB. Rivals that share a session share its heap: what one\n"
+        "of them left there is counted with the next one. That it stays flat over 200 nights is shown in [soak](soak.md).\n\n"
+    )
+    return text + _table(("rival", "Python", "JVM", "together", "where"), rows, numbers_from=1, numbers_to=4)
+
+
+def _curves(samples: Samples, images: str) -> str:
+    drawn = [plot for plot in PLOTS if plot.wanted(samples)]
+    text = "".join(f"![{plot.title}: {plot.described(samples)}]({images}/{plot.file})\n\n" for plot in drawn)
+    return f"## Curves\n\n{text}" if drawn else ""
+
+
+def _quality(samples: Samples) -> str:
+    rows = []
+    for case in samples.cases("compact"):
+        for rival in samples.rivals(case):
+            outputs = [each.output for each in samples.of(case, rival) if each.output is not None]
+            if outputs:
+                out = outputs[-1]
+                rows.append(
+                    (case.shape, case.store, rival, f"{out.files}", f"{out.bytes:,}", f"{out.rows:,}", f"{out.row_groups}",
+                     f"{out.columns_with_bounds}")
+                )  # fmt: skip
+    header = ("world", "store", "rival", "files", "bytes", "rows", "row groups", "columns with bounds")
+    return "## What was written\n\n" + _table(header, rows, numbers_from=3) if rows else ""
+
+
+def _failures(samples: Samples) -> str:
+    lines = [
+        f"- {each.rival}, {each.case.part} `{each.case.shape}` on {each.case.store}, round {each.round}: {each.note}"
+        for each in samples.failures()
+    ]
+    return "## Turns that failed\n\n" + "\n".join(lines) if lines else ""
+
+
+# --- how values are written
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int, numbers_to: int = 99) -> str:
+    rule = ["---:" if numbers_from <= number < numbers_to else "---" for number in range(len(header))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *rows))
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, no more: the fourth is noise."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _seconds(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    digits = (lambda value: f"{value:.3f}") if spread.median < 1 else _digits
+    return _with_range(spread, digits(spread.median), digits(spread.low), digits(spread.high))
+
+
+def _number(spread: Spread | None, unit: str) -> str:
+    if spread is None:
+        return ""
+    unit = "x" if unit == "x" else f" {unit}"
+    return _with_range(spread, _digits(spread.median) + unit, _digits(spread.low), _digits(spread.high))
+
+
+def _ratio(spread: Spread | None) -> str:
+    return "" if spread is None else f"{_digits(spread.median)}x"
+
+
+def _with_range(spread: Spread, median: str, low: str, high: str) -> str:
+    return median if spread.rounds == 1 else f"{median} ({low} to {high})"
+
+
+def _median(taken: Iterable[Sample], quantity: compare.Quantity, form: str) -> str:
+    spread = compare.spread(map(quantity, taken))
+    return "" if spread is None else form.format(spread.median)
+
+
+def _requests(taken: Sequence[Sample]) -> str:
+    """The middle round's by kind, the most frequent first."""
+    kinds = {kind for each in taken for kind in each.requests}
+    medians = {kind: compare.spread(float(each.requests.get(kind, 0)) for each in taken) for kind in kinds}
+    counts = sorted(((spread.median, kind) for kind, spread in medians.items() if spread), reverse=True)
+    return ", ".join(f"{count:.0f} {kind}" for count, kind in counts if count)
+
+
+def _traffic(taken: Sequence[Sample]) -> str:
+    read = compare.spread(each.bytes_read / 2**20 for each in taken)
+    written = compare.spread(each.bytes_written / 2**20 for each in taken)
+    return f"{read.median:.1f}, {written.median:.1f}" if read and written else ""
