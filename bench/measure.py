@@ -6,10 +6,9 @@ What the contests are is in `plan.py`, what a rival does in `rivals/`, what a tu
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -21,55 +20,48 @@ from bench.record import Case, Output, Sample
 TURN_TIMEOUT = timedelta(minutes=8)
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What went through the store's proxy since it was last asked."""
+class Traffic(Protocol):
+    """What went through the store's proxy."""
 
-    requests: Mapping[str, int]
-    bytes_read: int = 0
-    bytes_written: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a turn did: how many files went in, how many tables it covered."""
-
-    input_files: int = 0
-    tables: int = 1
-    note: str = ""
+    @property
+    def requests(self) -> Mapping[str, int]: ...
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def bytes_written(self) -> int: ...
 
 
 class Turn(Protocol):
-    """One rival's fresh tables of one round. Only `work` is measured."""
+    """One rival's fresh tables of one round, and what it is to do with them. Only `act` is timed."""
 
-    def pids(self) -> Sequence[int]:
-        """The processes that are there already and do the rival's work."""
+    @property
+    def input_files(self) -> int: ...
+    @property
+    def tables(self) -> int: ...
+    @property
+    def note(self) -> str: ...
 
-    async def work(self) -> Done: ...
+    async def act(self) -> None: ...
+
+    async def traffic(self) -> Traffic:
+        """Since the turn was prepared."""
 
     async def output(self) -> Output | None:
-        """What the table is like afterwards; None where there is no one table to look at."""
+        """The table afterwards, None where there is more than one; raises where what was done is wrong."""
 
-    async def aclose(self) -> None:
-        """Removes the tables."""
-
-
-class Entrant(Protocol):
-    """A rival that can take part in the contests of a case."""
-
-    name: str
-
-    async def prepare(self, case: Case, x: int) -> Turn: ...
+    async def close(self) -> None: ...
 
 
-class Meeting(Protocol):
-    """Where the rivals meet: the store's proxy between them and the store."""
+class Host(Protocol):
+    """Where the rivals meet: one lakehouse, one session, a proxy before the store."""
 
-    async def begin(self, case: Case) -> None:
-        """The case's delay from here on, and nothing counted yet."""
+    def can(self, case: Case, rival: str, x: int = 0) -> bool: ...
 
-    async def end(self) -> Traffic:
-        """What came through since then; the delay is taken away."""
+    async def prepare(self, case: Case, rival: str, x: int = 0) -> Turn:
+        """Fresh tables, the case's delay before the store, and nothing counted yet."""
+
+    def pids(self, rival: str) -> Collection[int]:
+        """The processes that are there already and do the rival's work."""
 
 
 def order(rivals: Sequence[str], round_: int) -> list[str]:
@@ -79,45 +71,45 @@ def order(rivals: Sequence[str], round_: int) -> list[str]:
 
 
 async def play(
-    contest: Contest,
-    entrants: Mapping[str, Entrant],
-    meeting: Meeting,
-    keep: Callable[[Sample], None],
-    *,
-    more: Callable[[int], bool],
+    contest: Contest, host: Host, keep: Callable[[Sample], None], *, has_time: Callable[[float], bool]
 ) -> int:
-    """Plays the contest's rounds, each sample is given to `keep` at once. Returns how many rounds there were.
+    """Plays the contest's rounds and gives each sample to `keep` at once. Returns how many rounds there were.
 
-    `more` is asked before each round but the first whether there is time for it. A turn that fails is a sample with
-    its reason in the note, and the round goes on.
+    `has_time` is asked before each round but the first, with the seconds that the last one took. A turn that fails is
+    a sample with its reason in the note, and the round goes on. Rivals that can't play here are left out.
     """
+    rivals = [name for name in contest.rivals if host.can(contest.case, name, contest.x)]
+    if not rivals:
+        return 0
+    took = 0.0
     for round_ in range(1, contest.rounds + 1):
-        if round_ > 1 and not more(round_):
+        if round_ > 1 and not has_time(took):
             return round_ - 1
-        for name in order(contest.rivals, round_):
-            keep(await _turn(contest, entrants[name], meeting, round_))
+        begun = time.monotonic()
+        for name in order(rivals, round_):
+            keep(await _turn(contest, host, name, round_))
+        took = time.monotonic() - begun
     return contest.rounds
 
 
-async def _turn(contest: Contest, entrant: Entrant, meeting: Meeting, round_: int) -> Sample:
+async def _turn(contest: Contest, host: Host, rival: str, round_: int) -> Sample:
     try:
-        async with contextlib.aclosing(await entrant.prepare(contest.case, contest.x)) as turn:
-            return await _measured(contest, entrant.name, round_, turn, meeting)
+        turn = await host.prepare(contest.case, rival, contest.x)
+        try:
+            return await _measured(contest, rival, round_, turn, host.pids(rival))
+        finally:
+            await turn.close()
     except Exception as exc:  # one that fails must not take the others' measurements with it
         note = f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
-        return Sample(contest.case, entrant.name, round_, 0.0, x=contest.x, failed=True, note=note)
+        return Sample(contest.case, rival, round_, 0.0, x=contest.x, failed=True, note=note)
 
 
-async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, meeting: Meeting) -> Sample:
-    meter = Meter(turn.pids())
+async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, pids: Collection[int]) -> Sample:
     gc.collect()
-    await meeting.begin(contest.case)
-    try:
-        with meter:
-            async with asyncio.timeout(TURN_TIMEOUT.total_seconds()):
-                done = await turn.work()
-    finally:
-        traffic = await meeting.end()
+    with Meter(pids) as meter:
+        async with asyncio.timeout(TURN_TIMEOUT.total_seconds()):
+            await turn.act()
+    traffic = await turn.traffic()
     return Sample(
         contest.case,
         rival,
@@ -130,8 +122,8 @@ async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, meeti
         requests=traffic.requests,
         bytes_read=traffic.bytes_read,
         bytes_written=traffic.bytes_written,
-        input_files=done.input_files,
-        tables=done.tables,
+        input_files=turn.input_files,
+        tables=turn.tables,
         output=await turn.output(),
-        note=done.note,
+        note=turn.note,
     )

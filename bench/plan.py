@@ -5,13 +5,16 @@ No measuring and no I/O here. The seconds expected were measured on two cores; t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bench.record import AUTO, BINPACK, BLIND, CALL, CHANGES, FLOOR, PLATFORM, ZAMBONI, Case, Store
+from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, PLATFORM, ZAMBONI, Case, Store
 
 BUDGET_S = 60 * 60
-PARTS = ("compact", "expire", "idle", "night", "curves", "memory")
+# Servers and the first session, before anything is played.
+START_S = 60
+PARTS = ("compact", "expire", "idle", "night", "curves")
 SHAPES = ("960", "3800", "big")
 # Rounds where the command line says nothing. The platform's way takes minutes a table: one round of it.
 ROUNDS = {"960": 5, "3800": 2, "big": 2}
@@ -42,6 +45,8 @@ class Contest:
         return f"{self.case.part}{place}, {self.case.shape}, {self.case.store}"
 
 
+_COMPACTORS = (ICEKEEPER, AUTO, CALL, ZAMBONI, FLOOR)
+
 # Seconds of a round of compaction with all rivals, by shape and store.
 _COMPACT_S: dict[tuple[str, Store], float] = {
     ("960", "local"): 15,
@@ -54,17 +59,15 @@ _COMPACT_S: dict[tuple[str, Store], float] = {
     ("big", "s3"): 110,
     ("big", "s3+10ms"): 120,
 }
-# Who has a session or a process that lives on; the platform's way starts cold each time, as it does.
-_WARM = (AUTO, BINPACK, CALL, ZAMBONI, FLOOR)
 _EXPIRE_S: dict[Store, float] = {"local": 20, "s3": 25, "s3+10ms": 40}
 _IDLE_S: dict[Store, float] = {"local": 150, "s3": 160, "s3+10ms": 200}
-_NIGHT_S: dict[Store, float] = {"local": 190, "s3": 220, "s3+10ms": 340}
+_NIGHT_S: dict[Store, float] = {"local": 220, "s3": 260, "s3+10ms": 670}
 
 
 def contests(
     parts: Sequence[str], stores: Sequence[Store], shapes: Sequence[str], rounds: int | None = None
 ) -> tuple[Contest, ...]:
-    """In the order in which they are played. `memory` is no contest: the peaks are taken from all samples."""
+    """In the order in which they are played. Memory needs no part of its own: each sample has its peaks."""
     return tuple(
         each
         for part, made in (
@@ -80,34 +83,37 @@ def contests(
 
 
 def _compact(stores: Sequence[Store], shapes: Sequence[str], rounds: int | None) -> Iterator[Contest]:
-    rivals = (AUTO, BINPACK, CALL, ZAMBONI, FLOOR)
     for shape in shapes:
         for store in stores:
-            yield Contest(Case("compact", shape, store), rivals, rounds or ROUNDS[shape], _COMPACT_S[shape, store])
+            case = Case("compact", shape, store)
+            yield Contest(case, _COMPACTORS, rounds or ROUNDS[shape], _COMPACT_S[shape, store])
 
 
 def _expire(stores: Sequence[Store], rounds: int | None) -> Iterator[Contest]:
     for store in stores:
-        yield Contest(Case("expire", "960", store), (AUTO, CALL), rounds or ROUNDS["960"], _EXPIRE_S[store])
+        yield Contest(Case("expire", "960", store), (ICEKEEPER, CALL), rounds or ROUNDS["960"], _EXPIRE_S[store])
 
 
 def _idle(stores: Sequence[Store]) -> Iterator[Contest]:
     for store in stores:
-        yield Contest(Case("idle", "960", store), (AUTO, CHANGES, BLIND, PLATFORM), 1, _IDLE_S[store])
+        yield Contest(Case("idle", "960", store), (ICEKEEPER, CALL, PLATFORM), 1, _IDLE_S[store])
+        yield Contest(Case("idle", "960 without audit", store), (ICEKEEPER,), ROUNDS["960"], 1)
 
 
 def _night(stores: Sequence[Store]) -> Iterator[Contest]:
     for store in stores:
-        yield Contest(Case("night", "960", store), (AUTO, PLATFORM), 1, _NIGHT_S[store])
+        yield Contest(Case("night", "960", store), (ICEKEEPER, AUTO, ZAMBONI, PLATFORM), 1, _NIGHT_S[store])
 
 
 def _curves(rounds: int | None) -> Iterator[Contest]:
-    for files in FILES:
-        yield Contest(Case("files", "960", "s3"), (AUTO,), rounds or 2, 5 + files / 150, files)
-    for snapshots in SNAPSHOTS:
-        yield Contest(Case("snapshots", "960", "s3"), (AUTO,), rounds or 2, 3 + snapshots / 25, snapshots)
-    for tables in TABLES:
-        yield Contest(Case("tables", "960", "s3"), (AUTO,), rounds or 2, 2 + tables / 4, tables)
+    for part, shape, places, seconds in (
+        ("files", "960", FILES, 0.03),
+        ("snapshots", "960", SNAPSHOTS, 0.05),
+        ("tables", "12", TABLES, 0.5),
+    ):
+        rivals = (ICEKEEPER, AUTO) if part == "files" else (ICEKEEPER,)
+        for x in places:
+            yield Contest(Case(part, shape, "s3"), rivals, rounds or 2, 3 + x * seconds, x)
 
 
 def warm_ups(planned: Sequence[Contest]) -> tuple[Contest, ...]:
@@ -115,33 +121,28 @@ def warm_ups(planned: Sequence[Contest]) -> tuple[Contest, ...]:
 
     One for local disk and one for S3; a delay changes no code's way.
     """
-    rivals = tuple(dict.fromkeys(name for each in planned for name in each.rivals if name in _WARM))
+    # The platform's way starts cold each time, as it does.
+    rivals = tuple(dict.fromkeys(name for each in planned for name in each.rivals if name != PLATFORM))
     stores: list[Store] = list(dict.fromkeys("local" if each.case.store == "local" else "s3" for each in planned))
     return tuple(Contest(Case("compact", "960", store), rivals, 2, _COMPACT_S["960", store]) for store in stores)
 
 
-@dataclass(frozen=True, slots=True)
-class Timetable:
-    """When each contest should be over, in seconds from the start. Time that one leaves is there for those after it."""
+def fitted(planned: Iterable[Contest], budget_s: float) -> tuple[Contest, ...]:
+    """The plan with as many rounds as fit the budget: the longest go first. Each contest keeps one, and all rivals."""
+    left = list(planned)
+    while sum(each.all_rounds_s for each in left) > budget_s:
+        several = [number for number, each in enumerate(left) if each.rounds > 1]
+        if not several:
+            break
+        longest = max(several, key=lambda number: left[number].expected_s)
+        left[longest] = replace(left[longest], rounds=left[longest].rounds - 1)
+    return tuple(left)
 
-    contests: tuple[Contest, ...]
-    ends_s: tuple[float, ...]
 
-    def has_time(self, number: int, elapsed_s: float, round_s: float) -> bool:
-        """Whether contest `number` may begin another round, when its last one took `round_s`."""
-        return elapsed_s + round_s <= self.ends_s[number]
+def ends(planned: Sequence[Contest], budget_s: float) -> tuple[float, ...]:
+    """When each contest should be over, in seconds from the first one's begin; slack is shared in proportion.
 
-
-def timetable(planned: Iterable[Contest], *, start_s: float, budget_s: float = BUDGET_S) -> Timetable:
-    """Shares the budget out. `start_s`: what servers, the first session and the warm-up take.
-
-    A plan that doesn't fill the budget gives its slack to all in proportion; one that doesn't fit it loses rounds, but
-    never a contest and never a rival.
+    Time that one contest leaves is there for those after it. One that is late begins no further round.
     """
-    planned = tuple(planned)
-    share = (budget_s - start_s) / max(sum(each.all_rounds_s for each in planned), 1)
-    ends, at = [], start_s
-    for each in planned:
-        at += each.all_rounds_s * share
-        ends.append(at)
-    return Timetable(planned, tuple(ends))
+    share = budget_s / max(sum(each.all_rounds_s for each in planned), 1)
+    return tuple(itertools.accumulate(each.all_rounds_s * share for each in planned))

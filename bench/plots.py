@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bench import compare
-from bench.compare import Samples
-from bench.record import AUTO, BINPACK, CALL, FLOOR, PLATFORM, STORES, ZAMBONI, Case
+from bench.compare import Samples, Spread
+from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, PLATFORM, STORES, ZAMBONI, Case
 
 # Read on a white page and on a dark one: a middle grey for what is written, colours that differ in lightness too
 # (Okabe and Ito's, safe for the colour-blind), and a marker or a hatch each, so that colour isn't needed.
 INK = "#767676"
 _COLOURS = {
+    ICEKEEPER: "#56b4e9",
     AUTO: "#0072b2",
-    BINPACK: "#56b4e9",
     CALL: "#e69f00",
     ZAMBONI: "#009e73",
     FLOOR: "#999999",
@@ -51,32 +51,42 @@ class Curve(Plot):
     part: str
     across: str
 
-    def points(self, samples: Samples) -> list[tuple[float, compare.Spread]]:
-        cases = samples.cases(self.part)
-        if not cases:
-            return []
-        taken = samples.of(cases[0], AUTO)
-        spreads = (
-            (x, compare.spread(each.seconds for each in taken if each.x == x)) for x in {each.x for each in taken}
-        )
-        return sorted((x, spread) for x, spread in spreads if spread is not None)
+    def points(self, samples: Samples) -> dict[str, list[tuple[float, Spread]]]:
+        """By rival, where the curve goes."""
+        found: dict[str, list[tuple[float, Spread]]] = {}
+        for case in samples.cases(self.part):
+            for rival in samples.rivals(case):
+                taken = samples.of(case, rival)
+                for x in sorted({each.x for each in taken}):
+                    if spread := compare.spread(each.seconds for each in taken if each.x == x):
+                        found.setdefault(rival, []).append((x, spread))
+        return found
 
     def wanted(self, samples: Samples) -> bool:
-        return len(self.points(samples)) > 1
+        return any(len(points) > 1 for points in self.points(samples).values())
 
     def described(self, samples: Samples) -> str:
-        return ", ".join(f"{spread.median:.2f} s at {x:g} {self.across}" for x, spread in self.points(samples))
+        return "; ".join(
+            f"{rival} " + ", ".join(f"{spread.median:.2f} s at {x:g}" for x, spread in points)
+            for rival, points in self.points(samples).items()
+        )
 
     def draw(self, axes: Any, samples: Samples) -> None:
-        points = self.points(samples)
-        xs, medians = [x for x, _ in points], [spread.median for _, spread in points]
-        below = [spread.median - spread.low for _, spread in points]
-        above = [spread.high - spread.median for _, spread in points]
-        axes.errorbar(xs, medians, yerr=[below, above], color=_COLOURS[AUTO], marker="o", capsize=3, linewidth=2)
+        for rival, points in self.points(samples).items():
+            spreads = [spread for _, spread in points]
+            medians = [spread.median for spread in spreads]
+            apart = (
+                [spread.median - spread.low for spread in spreads],
+                [spread.high - spread.median for spread in spreads],
+            )
+            xs = [x for x, _ in points]
+            marker = "s" if rival == AUTO else "o"
+            axes.errorbar(xs, medians, yerr=apart, color=_COLOURS[rival], marker=marker, capsize=3, label=rival)
         axes.set_xlabel(self.across)
         axes.set_ylabel("seconds")
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
+        _legend(axes)
 
 
 @dataclass(frozen=True)
@@ -112,9 +122,7 @@ class Bars(Plot):
             axes.bar_label(bars, fmt=lambda value: f"{value:.2g}" if value else "", color=INK, fontsize=7, padding=1)
         axes.set_xticks(range(len(medians)), [case.store for case in medians])
         axes.set_ylabel("seconds a table" if self.part == "night" else "seconds")
-        legend = axes.legend(frameon=False, fontsize=8)
-        for text in legend.get_texts():
-            text.set_color(INK)
+        _legend(axes)
 
 
 def _medians(case: Case, samples: Samples) -> list[tuple[str, float]]:
@@ -131,7 +139,7 @@ PLOTS: tuple[Plot, ...] = (
     Bars("performance-night.svg", "A whole night, a table", "night", "960"),
     Curve("performance-files.svg", "Compaction against files, S3", "files", "files"),
     Curve("performance-snapshots.svg", "Expiry against snapshots, S3", "snapshots", "snapshots"),
-    Curve("performance-tables.svg", "A night with nothing to do against tables, S3", "tables", "tables"),
+    Curve("performance-tables.svg", "A night over small tables against their number, S3", "tables", "tables"),
 )
 
 
@@ -158,6 +166,11 @@ def draw(samples: Samples, folder: Path) -> list[Path]:
             figure.savefig(path, format="svg", transparent=True, metadata=metadata)
         written.append(path)
     return written
+
+
+def _legend(axes: Any) -> None:
+    for text in axes.legend(frameon=False, fontsize=8).get_texts():
+        text.set_color(INK)
 
 
 def _plain(axes: Any) -> None:

@@ -10,22 +10,21 @@ from typing import IO, Any, Literal, get_args
 Store = Literal["local", "s3", "s3+10ms"]
 STORES: tuple[Store, ...] = get_args(Store)
 
-# The rivals, as the page names them.
-AUTO = "icekeeper auto"
-BINPACK = "icekeeper binpack"
-CALL = "Spark CALL"
+# The rivals' names in the samples.
+ICEKEEPER = "icekeeper"  # with its default, binpack
+AUTO = "icekeeper-auto"
+CALL = "call"
 ZAMBONI = "zamboni"
 PLATFORM = "platform"
-FLOOR = "Arrow floor"
-BLIND = "blind session"  # idle only: the procedures called in one session without looking first
-CHANGES = "icekeeper, no audit"  # idle only: compact and expire together
+FLOOR = "floor"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """What every rival of a round is given.
 
-    `part` is compact, expire, idle, night, or a curve: files, snapshots, tables. `shape` is 960, 3800 or big.
+    `part` is compact, expire, idle, night, or a curve: files, snapshots, tables. `shape` is 960, 3800 or big; of an
+    idle night also `960 without audit`.
     """
 
     part: str

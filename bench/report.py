@@ -1,7 +1,7 @@
 """The page docs/performance.md, written from samples alone: the same file of samples gives the same page.
 
-What a number means is computed in `compare.py` and `targets.py`; the curves are drawn in `plots.py`. What people have to
-say about the numbers is in notes.md.
+What a number means is computed in `compare.py` and `targets.py`; the curves are drawn in `plots.py`. What people
+have to say about the numbers is in notes.md.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from pathlib import Path
 
 from bench import compare
 from bench.compare import Samples, Spread
-from bench.plan import PARTS
 from bench.plots import PLOTS
-from bench.record import AUTO, BINPACK, Case, Machine, Sample
+from bench.record import AUTO, ICEKEEPER, Case, Machine, Sample
 from bench.targets import Judgement, Verdict, judge
 
 NOTES = Path(__file__).with_name("notes.md")
@@ -29,12 +28,23 @@ rivals who took their turns a minute apart, and the median of the rounds is show
 _RIVALS = """\
 | rival | what it is |
 | --- | --- |
-| icekeeper auto, icekeeper binpack | the product: one warm session, `compact.strategy` as named |
-| Spark CALL | the procedures with their default settings, in the same warm session |
-| blind session | all procedures for all tables in one warm session, without looking whether there is anything to do |
+| icekeeper | the product in one warm session, with its default, `compact.strategy: binpack` |
+| icekeeper-auto | the same with `compact.strategy: auto` |
+| call | the procedures called in the same warm session, with their default settings and without looking first |
 | platform | a Spark process for each table and stage, with default settings |
 | zamboni | iceberg-zamboni, in process, as its users would run it |
-| Arrow floor | plain Arrow: objects fetched 32 at a time, read, joined, one file written; no commit. Nobody can be faster by much |
+| floor | plain Arrow: objects fetched 32 at a time, read, joined, one file written; no commit |
+"""
+
+_TURNS = """\
+Rivals take turns within a round, and each round begins with another one. Every turn gets a fresh table; making it, and
+looking at the result, is not measured, and a warm-up before the first round is not counted. CPU seconds and memory are
+those of Python and the JVM, looked at 20 times a second, without the servers.
+"""
+
+_MEMORY = """\
+The highest resident memory of any turn, in MiB. Rivals that share a session share its heap: what one of them left there
+is counted with the next one. That memory stays flat over 200 nights is shown in [soak](soak.md).
 """
 
 _WORLDS = """\
@@ -103,9 +113,7 @@ def _how(machine: Machine) -> str:
         "## How it was measured\n\n"
         f"On {machine.measured_at}, {machine.cores} cores, {machine.memory_mib / 1024:.0f} GiB of memory. {versions}.\n"
         f"{settings}.\n\n"
-        "Rivals take turns within a round, and each round begins with another one. Every turn gets a fresh table; making it,\n"
-        "and looking at the result, is not measured, and a warm-up before the first round is not counted. CPU seconds and\n"
-        "memory are those of Python and the JVM, looked at 20 times a second, without the servers.\n\n"
+        f"{_TURNS}\n"
         f"{_RIVALS}\n{_WORLDS}\n{plan}"
     )
 
@@ -143,11 +151,14 @@ def _rivals_of(case: Case, samples: Samples) -> str:
     header = (
         "rival", "s (spread)", f"to {ours}", "CPU s", "Python MiB", "JVM MiB", "requests", "a file", "MiB read, written"
     )  # fmt: skip
-    return _table(header, rows, numbers_from=1)
+    notes = dict.fromkeys(f"{each.rival}: {each.note}" for each in samples.all if each.case == case and each.note)
+    said = "".join(f"- {note}\n" for note in notes)
+    return _table(header, rows, numbers_from=1) + (f"\n{said}" if said else "")
 
 
 def _ours(case: Case, samples: Samples) -> str:
-    return AUTO if samples.of(case, AUTO) else BINPACK
+    """Who the others are compared with."""
+    return AUTO if samples.of(case, AUTO) else ICEKEEPER
 
 
 def _memory(samples: Samples) -> str:
@@ -163,11 +174,9 @@ def _memory(samples: Samples) -> str:
         python, jvm = max(each.python_peak_mib for each in taken), max(each.jvm_peak_mib for each in taken)
         where = f"{most.case.part}, {most.case.shape}, {most.case.store}"
         rows.append((rival, f"{python:.0f}", f"{jvm:.0f}", f"{compare.memory(most):.0f}", where))
-    text = (
-        "## Memory\n\nThe highest resident memory of any turn, in MiB. Rivals that share a session share its heap: what one\n"
-        "of them left there is counted with the next one. That it stays flat over 200 nights is shown in [soak](soak.md).\n\n"
+    return f"## Memory\n\n{_MEMORY}\n" + _table(
+        ("rival", "Python", "JVM", "together", "where"), rows, numbers_from=1, numbers_to=4
     )
-    return text + _table(("rival", "Python", "JVM", "together", "where"), rows, numbers_from=1, numbers_to=4)
 
 
 def _curves(samples: Samples, images: str) -> str:
@@ -183,10 +192,14 @@ def _quality(samples: Samples) -> str:
             outputs = [each.output for each in samples.of(case, rival) if each.output is not None]
             if outputs:
                 out = outputs[-1]
-                rows.append(
-                    (case.shape, case.store, rival, f"{out.files}", f"{out.bytes:,}", f"{out.rows:,}", f"{out.row_groups}",
-                     f"{out.columns_with_bounds}")
-                )  # fmt: skip
+                counts = (
+                    f"{out.files}",
+                    f"{out.bytes:,}",
+                    f"{out.rows:,}",
+                    f"{out.row_groups}",
+                    f"{out.columns_with_bounds}",
+                )
+                rows.append((case.shape, case.store, rival, *counts))
     header = ("world", "store", "rival", "files", "bytes", "rows", "row groups", "columns with bounds")
     return "## What was written\n\n" + _table(header, rows, numbers_from=3) if rows else ""
 

@@ -8,10 +8,9 @@ from enum import StrEnum
 
 from bench import compare
 from bench.compare import Quantity, Samples, Spread
-from bench.record import AUTO, CALL, CHANGES, FLOOR, PLATFORM, STORES, ZAMBONI, Case, Sample, Store
+from bench.plan import SHAPES
+from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, PLATFORM, STORES, ZAMBONI, Case, Sample
 
-SLOW: Store = "s3+10ms"
-SHAPES = ("960", "3800", "big")
 # Two medians on a shared machine are the same within this, or within twice of it if a round went the other way.
 NOISE = 0.05
 
@@ -72,37 +71,37 @@ def _everywhere(part: str, shape: str = "960") -> tuple[Case, ...]:
     return tuple(Case(part, shape, store) for store in STORES)
 
 
-def _others() -> tuple[Case, ...]:
-    """Every shape and store of compaction but the one that has targets of its own."""
-    every = [Case("compact", shape, store) for shape in SHAPES for store in STORES]
-    return tuple(case for case in every if case != Case("compact", "960", SLOW))
-
-
 def _milliseconds_a_table(sample: Sample) -> float:
     return 1000 * compare.seconds_a_table(sample)
 
 
-_COMPACTED = (Case("compact", "960", SLOW),)
-_ON_S3 = tuple(Case("compact", shape, store) for shape in SHAPES for store in STORES if store != "local")
+_COMPACTIONS = tuple(Case("compact", shape, store) for shape in SHAPES for store in STORES)
+# The one that has targets of its own.
+_SLOWED = (Case("compact", "960", "s3+10ms"),)
+_OTHERS = tuple(case for case in _COMPACTIONS if case not in _SLOWED)
+_ON_S3 = tuple(case for case in _COMPACTIONS if case.store != "local")
 
 TARGETS = (
-    Target("a night of ten 960 tables", _everywhere("night"), AUTO, PLATFORM, at_least=15),
-    Target("a night with nothing to do", _everywhere("idle"), AUTO, PLATFORM, at_least=200),
+    *(
+        Target("a night of ten 960 tables", _everywhere("night"), ours, PLATFORM, at_least=15)
+        for ours in (ICEKEEPER, AUTO)
+    ),
+    Target("a night with nothing to do", _everywhere("idle"), ICEKEEPER, PLATFORM, at_least=200),
     Target(
         "compact and expire with nothing to do",
-        _everywhere("idle"),
-        CHANGES,
+        _everywhere("idle", "960 without audit"),
+        ICEKEEPER,
         at_most=20,
         quantity=_milliseconds_a_table,
         unit="ms a table",
         strict=True,
     ),
-    Target("expiry of 96 snapshots, 960 files", _everywhere("expire"), AUTO, CALL, at_least=10),
-    Target("compaction", _COMPACTED, AUTO, ZAMBONI, at_least=2.5),
-    Target("compaction", _COMPACTED, AUTO, CALL, at_least=3),
-    Target("compaction", _COMPACTED, AUTO, FLOOR, at_most=2.5),
-    Target("compaction, never slower", _others(), AUTO, ZAMBONI, at_least=1, noisy=True),
-    Target("compaction, never slower", _others(), AUTO, CALL, at_least=1, noisy=True),
+    Target("expiry of 96 snapshots, 960 files", _everywhere("expire"), ICEKEEPER, CALL, at_least=10),
+    Target("compaction", _SLOWED, AUTO, ZAMBONI, at_least=2.5),
+    Target("compaction", _SLOWED, AUTO, CALL, at_least=3),
+    Target("compaction", _SLOWED, AUTO, FLOOR, at_most=2.5),
+    Target("compaction, never slower", _OTHERS, AUTO, ZAMBONI, at_least=1, noisy=True),
+    Target("compaction, never slower", _OTHERS, AUTO, CALL, at_least=1, noisy=True),
     Target(
         "S3 requests per compacted file",
         _ON_S3,
@@ -112,13 +111,16 @@ TARGETS = (
         quantity=compare.requests_a_file,
         strict=True,
     ),
-    Target(
-        "memory of Python and the JVM",
-        (*_everywhere("night"), *(Case("compact", shape, store) for shape in SHAPES for store in STORES)),
-        AUTO,
-        at_most=4096,
-        quantity=compare.memory,
-        unit="MiB",
+    *(
+        Target(
+            "memory of Python and the JVM",
+            cases,
+            ours,
+            at_most=4096,
+            quantity=compare.memory,
+            unit="MiB",
+        )
+        for ours, cases in ((ICEKEEPER, _everywhere("night")), (ICEKEEPER, _COMPACTIONS), (AUTO, _COMPACTIONS))
     ),
 )
 
