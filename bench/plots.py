@@ -11,8 +11,8 @@ from bench import compare
 from bench.compare import Samples, Spread
 from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, PLATFORM, STORES, ZAMBONI, Case
 
-# Read on a white page and on a dark one: a middle grey for what is written, colours that differ in lightness too
-# (Okabe and Ito's, safe for the colour-blind), and a marker or a hatch each, so that colour isn't needed.
+# Read on a white page and on a dark one: a middle grey for what is written, and colours that the colour-blind can tell
+# apart (Okabe and Ito's). The numbers are on the bars, and in the description of each plot.
 INK = "#767676"
 _COLOURS = {
     ICEKEEPER: "#56b4e9",
@@ -100,10 +100,10 @@ class Bars(Plot):
 
     def medians(self, samples: Samples) -> dict[Case, dict[str, float]]:
         cases = [case for store in STORES if (case := Case(self.part, self.shape, store)) in samples.cases(self.part)]
-        return {case: dict(_medians(case, samples)) for case in cases}
+        return {case: taken for case in cases if (taken := dict(_medians(case, samples)))}
 
     def wanted(self, samples: Samples) -> bool:
-        return any(self.medians(samples).values())
+        return bool(self.medians(samples))
 
     def described(self, samples: Samples) -> str:
         return "; ".join(

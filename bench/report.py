@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import compare
 from bench.compare import Samples, Spread
 from bench.plots import PLOTS
-from bench.record import AUTO, ICEKEEPER, Case, Machine, Sample
+from bench.record import AUTO, ICEKEEPER, STORES, Case, Machine, Sample
 from bench.targets import Judgement, Verdict, judge
 
 NOTES = Path(__file__).with_name("notes.md")
@@ -20,9 +20,9 @@ NOTES = Path(__file__).with_name("notes.md")
 _INTRODUCTION = """\
 # Performance
 
-icekeeper and its rivals, side by side in one run of `make bench` on one machine. This page was written by that run; no
-number in it was typed. Seconds depend on the machine, ratios hardly do: each is computed within a round, between two
-rivals who took their turns a minute apart, and the median of the rounds is shown.
+icekeeper and its rivals, side by side in one run of `make bench` on one machine. That run wrote this page: but for the
+last section, no number in it was typed. Seconds depend on the machine, ratios hardly do: each is computed within a
+round, between rivals that took their turns one after the other, and the median of the rounds is shown.
 """
 
 _RIVALS = """\
@@ -83,25 +83,23 @@ _TITLES = {
 
 
 def _targets(samples: Samples) -> str:
-    rows = [
-        (
-            each.target.what,
-            each.case.shape,
-            each.case.store,
-            f"{each.target.ours}" + (f" : {each.target.theirs}" if each.target.theirs else ""),
-            each.target.limit,
-            _number(each.measured, each.target.unit),
-            _verdict(each),
-        )
-        for each in judge(samples)
-    ]
-    header = ("what", "world", "store", "who", "target", "measured (spread)", "verdict")
-    return "## Targets\n\n" + _table(header, rows, numbers_from=4)
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    judgements = list(judge(samples))
+    for each in judgements:
+        target = each.target
+        who = f"{target.ours} against {target.theirs}" if target.theirs else target.ours
+        cells = rows.setdefault((target.what, each.case.shape, who, target.limit), {})
+        cells[each.case.store] = f"{_number(each.measured, target.unit)} {_verdict(each)}".strip()
+    lines = [(*row, *(cells.get(store, "") for store in STORES)) for row, cells in rows.items()]
+    verdicts = [each.verdict for each in judgements]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict)
+    table = _table(("what", "world", "who", "target", *STORES), lines, numbers_from=3)
+    return f"## Targets\n\n{table}\n{counts[0].upper()}{counts[1:]}.\n"
 
 
 def _verdict(judgement: Judgement) -> str:
     if judgement.verdict is Verdict.MISSED and judgement.by:
-        return f"**missed** by {1 - judgement.by:.0%}"
+        return f"**missed by {1 - judgement.by:.0%}**"
     return str(judgement.verdict)
 
 
@@ -151,7 +149,9 @@ def _rivals_of(case: Case, samples: Samples) -> str:
     header = (
         "rival", "s (spread)", f"to {ours}", "CPU s", "Python MiB", "JVM MiB", "requests", "a file", "MiB read, written"
     )  # fmt: skip
-    notes = dict.fromkeys(f"{each.rival}: {each.note}" for each in samples.all if each.case == case and each.note)
+    notes = dict.fromkeys(
+        f"{each.rival}: {each.note}" for each in samples.all if each.case == case and each.note and not each.failed
+    )
     said = "".join(f"- {note}\n" for note in notes)
     return _table(header, rows, numbers_from=1) + (f"\n{said}" if said else "")
 
