@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import platform
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -20,6 +22,7 @@ from bench.measure import Turn
 from bench.meter import MIB
 from bench.plan import Contest
 from bench.record import FLOOR, PLATFORM, ZAMBONI, Case, Machine, Sample
+from daemon.settings.model import DEFAULT_PACKAGES
 
 
 class _Host:
@@ -28,8 +31,8 @@ class _Host:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
-    def can(self, case: Case, rival: str, x: int = 0) -> bool:
-        return self._lab.can(case, rival, x)
+    def can(self, case: Case, rival: str) -> bool:
+        return self._lab.can(case, rival)
 
     async def prepare(self, case: Case, rival: str, x: int = 0) -> Turn:
         return await self._lab.prepare(case, rival, x)
@@ -98,9 +101,19 @@ def _machine(lab: Lab) -> Machine:
         measured_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cores=psutil.cpu_count() or 1,
         memory_mib=psutil.virtual_memory().total // MIB,
-        versions=lab.versions,
+        versions=_versions(),
         settings=lab.settings_shown,
     )
+
+
+def _versions() -> dict[str, str]:
+    """What can make a difference to speed, by name."""
+    iceberg = next(each.rpartition(":")[2] for each in DEFAULT_PACKAGES if "iceberg-spark-runtime" in each)
+    known = {"Python": platform.python_version(), "Iceberg": iceberg}
+    for name in ("pyspark", "pyarrow", "pyiceberg", "iceberg-zamboni", "duckdb"):
+        with contextlib.suppress(PackageNotFoundError):
+            known[name] = version(name)
+    return known
 
 
 def _expected(planned: Sequence[Contest], budget_s: float) -> list[str]:

@@ -55,7 +55,7 @@ class Turn(Protocol):
 class Host(Protocol):
     """Where the rivals meet: one lakehouse, one session, a proxy before the store."""
 
-    def can(self, case: Case, rival: str, x: int = 0) -> bool: ...
+    def can(self, case: Case, rival: str) -> bool: ...
 
     async def prepare(self, case: Case, rival: str, x: int = 0) -> Turn:
         """Fresh tables, the case's delay before the store, and nothing counted yet."""
@@ -78,7 +78,7 @@ async def play(
     `has_time` is asked before each round but the first, with the seconds that the last one took. A turn that fails is
     a sample with its reason in the note, and the round goes on. Rivals that can't play here are left out.
     """
-    rivals = [name for name in contest.rivals if host.can(contest.case, name, contest.x)]
+    rivals = [name for name in contest.rivals if host.can(contest.case, name)]
     if not rivals:
         return 0
     took = 0.0

@@ -63,7 +63,7 @@ class FakeHost:
     happened: list[str] = field(default_factory=list)
     closed: int = 0
 
-    def can(self, case: Case, rival: str, x: int = 0) -> bool:
+    def can(self, case: Case, rival: str) -> bool:
         return rival not in self.absent
 
     async def prepare(self, case: Case, rival: str, x: int = 0) -> FakeTurn:
