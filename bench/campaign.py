@@ -73,21 +73,22 @@ async def play(
             write(sample)
             samples.append(sample)
 
+        load = os.getloadavg()[0]
         lab = await stack.enter_async_context(Lab.open())
         await lab.warm_up()
-        machine, host = _machine(lab), _Host(lab)
+        machine, host = _machine(lab, load), _Host(lab)
         write(machine)
         for contest in warm_ups:
             console.print(f"{_clock(begun)} warm-up, not counted: {contest.title}")
             await measure.play(contest, host, tell, has_time=lambda _: True)
-        played = []
+        left_out = []
         before = time.monotonic() - begun
         for contest, asked, end in zip(fitted, planned, plan.ends(fitted, budget_s - before), strict=True):
             console.print(f"{_clock(begun)} {contest.title}, {contest.rounds} rounds at most")
             in_time = functools.partial(_in_time, begun + before + end)
             rounds = await measure.play(contest, host, take, has_time=in_time)
-            played.append(_rounds(contest, rounds, asked.rounds))
-        machine = replace(machine, plan=(*played, f"in all {(time.monotonic() - begun) / 60:.0f} minutes"))
+            left_out += _left_out(contest, rounds, asked.rounds)
+        machine = replace(machine, minutes=(time.monotonic() - begun) / 60, left_out=tuple(left_out))
         write(machine)
     return machine, samples
 
@@ -96,13 +97,14 @@ def _in_time(end: float, took_s: float) -> bool:
     return time.monotonic() + took_s <= end
 
 
-def _machine(lab: Lab) -> Machine:
+def _machine(lab: Lab, load: float) -> Machine:
     return Machine(
         measured_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cores=psutil.cpu_count() or 1,
         memory_mib=psutil.virtual_memory().total // MIB,
         versions=_versions(),
         settings=lab.settings_shown,
+        load=load,
     )
 
 
@@ -120,19 +122,17 @@ def _expected(planned: Sequence[Contest], budget_s: float) -> list[str]:
     """The plan for people: minutes by part."""
     parts = dict.fromkeys(each.case.part for each in planned)
     minutes = {part: sum(each.all_rounds_s for each in planned if each.case.part == part) / 60 for part in parts}
-    lines = [f"{part}: {expected:.0f} minutes expected" for part, expected in minutes.items()]
+    lines = [f"{part}: {expected:.1f} minutes expected" for part, expected in minutes.items()]
     return [
         *lines,
-        f"in all {sum(minutes.values()):.0f} minutes, beside start and warm-up; {budget_s / 60:.0f} at most",
+        f"in all {sum(minutes.values()):.1f} minutes, beside start and warm-up; {budget_s / 60:.0f} at most",
     ]
 
 
-def _rounds(contest: Contest, played: int, asked: int) -> str:
+def _left_out(contest: Contest, played: int, asked: int) -> list[str]:
     if played == asked:
-        return f"{contest.title}: {played} rounds"
-    return (
-        f"{contest.title}: {played} of {asked} rounds, for time" if played else f"{contest.title}: nobody could play it"
-    )
+        return []
+    return [f"{contest.title}: {played} of {asked} rounds" if played else f"{contest.title}: no rival could play it"]
 
 
 def _line(sample: Sample) -> str:

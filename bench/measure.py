@@ -6,13 +6,12 @@ What the contests are is in `plan.py`, what a rival does in `rivals/`, what a tu
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from bench.meter import Meter
+from bench.meter import Meter, give_back
 from bench.plan import Contest
 from bench.record import Case, Output, Sample
 
@@ -105,7 +104,7 @@ async def _turn(contest: Contest, host: Host, rival: str, round_: int) -> Sample
 
 
 async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, pids: Collection[int]) -> Sample:
-    gc.collect()
+    give_back()
     with Meter(pids) as meter:
         async with asyncio.timeout(TURN_TIMEOUT.total_seconds()):
             await turn.act()

@@ -13,7 +13,7 @@ from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, PLATFORM, ZAMBONI, Case, 
 
 BUDGET_S = 60 * 60
 # Servers and the first session, before anything is played.
-START_S = 60
+START_S = 90
 PARTS = ("compact", "expire", "idle", "night", "curves")
 SHAPES = ("960", "3800", "big")
 # Rounds where the command line says nothing. The platform's way takes minutes a table: one round of it.

@@ -75,7 +75,9 @@ class Machine:
     memory_mib: int
     versions: Mapping[str, str]
     settings: Mapping[str, str]  # what the session was given: master, heap
-    plan: tuple[str, ...] = ()  # which parts were measured, in how many rounds, and what was cut short
+    load: float = 0.0  # how many processes wanted a core in the minute before: what else the machine did
+    minutes: float = 0.0  # how long it took in all
+    left_out: tuple[str, ...] = ()  # rounds that there was no time for, a sentence each
 
 
 def to_json(record: Sample | Machine) -> str:
@@ -92,7 +94,7 @@ def from_json(line: str) -> Sample | Machine:
     document: dict[str, Any] = json.loads(line)
     kind = document.pop("is", None)
     if kind == "Machine":
-        return Machine(**(document | {"plan": tuple(document["plan"])}))
+        return Machine(**(document | {"left_out": tuple(document["left_out"])}))
     if kind != "Sample":
         raise ValueError(f"no record of the benchmark: {line[:80]}")
     output = document.pop("output")

@@ -44,7 +44,8 @@ those of Python and the JVM, looked at 20 times a second, without the servers.
 
 _MEMORY = """\
 The highest resident memory of any turn, in MiB. Rivals that share a session share its heap: what one of them left there
-is counted with the next one. That memory stays flat over 200 nights is shown in [soak](soak.md).
+is counted with the next one. Python is the benchmark's own process, with the libraries of all rivals in it; icekeeper
+alone needs less. That memory stays flat over 200 nights is shown in [soak](soak.md).
 """
 
 _WORLDS = """\
@@ -105,14 +106,16 @@ def _verdict(judgement: Judgement) -> str:
 
 def _how(machine: Machine) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    settings = ", ".join(f"{name} `{value}`" for name, value in machine.settings.items())
-    plan = "".join(f"- {line}\n" for line in machine.plan)
+    settings = ", ".join(f"`{name}={value}`" for name, value in machine.settings.items())
+    left_out = "".join(f"- {line}\n" for line in machine.left_out)
     return (
         "## How it was measured\n\n"
-        f"On {machine.measured_at}, {machine.cores} cores, {machine.memory_mib / 1024:.0f} GiB of memory. {versions}.\n"
-        f"{settings}.\n\n"
-        f"{_TURNS}\n"
-        f"{_RIVALS}\n{_WORLDS}\n{plan}"
+        f"On {machine.measured_at}, {machine.cores} cores, {machine.memory_mib / 1024:.0f} GiB of memory.\n"
+        f"Load average before it began: {machine.load:.1f}."
+        + (f" In all {machine.minutes:.0f} minutes.\n" if machine.minutes else " It was broken off.\n")
+        + f"{versions}. {settings}.\n\n"
+        f"{_TURNS}\n{_RIVALS}\n{_WORLDS}"
+        + (f"\nThere was no time for all rounds, or no rival:\n\n{left_out}" if left_out else "")
     )
 
 
@@ -129,11 +132,12 @@ def _rivals_of(case: Case, samples: Samples) -> str:
     for rival in samples.rivals(case):
         taken = samples.of(case, rival)
         if not taken:
-            rows.append((rival, "failed", *[""] * 7))
+            rows.append((rival, "failed", *[""] * 8))
             continue
         rows.append(
             (
                 rival,
+                f"{len(taken)}",
                 _seconds(compare.spread(map(compare.seconds_a_table, taken))),
                 _ratio(
                     compare.ratios(compare.seconds_a_table, taken, samples.of(case, ours)) if rival != ours else None
@@ -146,9 +150,8 @@ def _rivals_of(case: Case, samples: Samples) -> str:
                 "" if case.store == "local" else _traffic(taken),
             )
         )
-    header = (
-        "rival", "s (spread)", f"to {ours}", "CPU s", "Python MiB", "JVM MiB", "requests", "a file", "MiB read, written"
-    )  # fmt: skip
+    seconds = ("rounds", "s (spread)", f"to {ours}", "CPU s")
+    header = ("rival", *seconds, "Python MiB", "JVM MiB", "requests", "a file", "MiB read, written")
     notes = dict.fromkeys(
         f"{each.rival}: {each.note}" for each in samples.all if each.case == case and each.note and not each.failed
     )
