@@ -1,4 +1,4 @@
-"""What was measured: one sample is one rival on one case in one round. Written and read as JSON lines; nothing is judged here."""
+"""What was measured: a sample is one rival on one case in one round. Kept as JSON lines; nothing is judged here."""
 
 import dataclasses
 import json
@@ -10,12 +10,21 @@ from typing import IO, Any, Literal, get_args
 Store = Literal["local", "s3", "s3+10ms"]
 STORES: tuple[Store, ...] = get_args(Store)
 
+# The rivals' names in the samples.
+ICEKEEPER = "icekeeper"  # with its default, binpack
+AUTO = "icekeeper-auto"
+CALL = "call"
+ZAMBONI = "zamboni"
+PLATFORM = "platform"
+FLOOR = "floor"
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """What every rival of a round is given.
 
-    `part` is compact, expire, idle, night, or a curve: files, snapshots, tables. `shape` is 960, 3800 or big.
+    `part` is compact, expire, idle, night, or a curve: files, snapshots, tables. `shape` is 960, 3800 or big; of an
+    idle night also `960 without audit`.
     """
 
     part: str
@@ -46,9 +55,8 @@ class Sample:
     cpu_s: float = 0.0  # of Python and the JVM, without the servers
     python_peak_mib: float = 0.0
     jvm_peak_mib: float = 0.0
-    requests: Mapping[str, int] = field(
-        default_factory=dict
-    )  # GET, PUT, HEAD, LIST, POST, DELETE at the store proxy; none on local
+    # At the store's proxy: GET, PUT, HEAD, LIST, POST, DELETE; none on local.
+    requests: Mapping[str, int] = field(default_factory=dict)
     bytes_read: int = 0
     bytes_written: int = 0
     input_files: int = 0
@@ -67,7 +75,9 @@ class Machine:
     memory_mib: int
     versions: Mapping[str, str]
     settings: Mapping[str, str]  # what the session was given: master, heap
-    plan: tuple[str, ...] = ()  # which parts were measured, in how many rounds, and what was cut short
+    load: float = 0.0  # how many processes wanted a core in the minute before: what else the machine did
+    minutes: float = 0.0  # how long it took in all
+    left_out: tuple[str, ...] = ()  # rounds that there was no time for, a sentence each
 
 
 def to_json(record: Sample | Machine) -> str:
@@ -84,7 +94,7 @@ def from_json(line: str) -> Sample | Machine:
     document: dict[str, Any] = json.loads(line)
     kind = document.pop("is", None)
     if kind == "Machine":
-        return Machine(**(document | {"plan": tuple(document["plan"])}))
+        return Machine(**(document | {"left_out": tuple(document["left_out"])}))
     if kind != "Sample":
         raise ValueError(f"no record of the benchmark: {line[:80]}")
     output = document.pop("output")
