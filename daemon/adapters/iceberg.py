@@ -113,17 +113,20 @@ class IcebergLakehouse:
             options = planner_options(policy)
             if part.max_files is not None:
                 options["max-files-to-rewrite"] = str(part.max_files)
-            action = jvm.actions().rewriteDataFiles(handle).binPack()
-            for key, value in options.items():
-                action = action.option(key, value)
+            selected = None
             if part.partitions:
                 selected = self._selected(jvm, table, handle, policy, part)
                 if selected is None:
                     return False
-                action = action.filter(selected)
-            result = action.snapshotProperty(RUN_ID_PROPERTY, str(run_id)).execute()
+            with jvm.rewriting(handle, part, policy.sort_by) as action:
+                for key, value in options.items():
+                    action.option(key, value)
+                if selected is not None:
+                    action.filter(selected)
+                result = action.snapshotProperty(RUN_ID_PROPERTY, str(run_id)).execute()
             log.info(
                 "files_rewritten",
+                how=part.how,
                 rewritten=result.rewrittenDataFilesCount(),
                 added=result.addedDataFilesCount(),
                 failed=result.failedDataFilesCount(),

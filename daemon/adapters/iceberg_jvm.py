@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from daemon.core.model import FileGroup
+from daemon.core.errors import PermanentError
+from daemon.core.model import FileGroup, Rewrite, Slice
 from daemon.core.planning import large_file_limit
+from daemon.core.reasons import Reason
+
+_SPLIT_SIZE = "spark.sql.iceberg.read.split-size"
+# TableProperties.SPLIT_OPEN_FILE_COST_DEFAULT of Iceberg: the least that a file weighs.
+_OPEN_COST = 4 * 1024**2
+# Two tasks a thread even out files that are slow to come; a task has a cost of its own, so that it reads several files.
+_TASKS_A_THREAD = 2
+_FILES_A_TASK = 8
+# The types that Iceberg's transform bucket knows (table spec, 'Partition Transforms').
+_BUCKETED = frozenset(
+    {"INTEGER", "LONG", "DECIMAL", "DATE", "TIME", "TIMESTAMP", "TIMESTAMP_NANO", "STRING", "UUID", "FIXED", "BINARY"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,55 @@ class IcebergJvm:
 
     def actions(self) -> Any:
         return self._iceberg.spark.actions.SparkActions.get(self._session)
+
+    @contextmanager
+    def rewriting(self, table: Any, part: Slice, sort_by: str) -> Iterator[Any]:
+        """Iceberg's action that rewrites in the slice's way; what it needs of the session holds while it is used."""
+        order = None
+        if part.how is Rewrite.SORT:
+            order = self._order(table, sort_by)
+        elif part.how is Rewrite.SPREAD:
+            order = self._order_that_changes_nothing(table)
+        if order is not None:
+            # The action takes a copy of the session with it, when it is made.
+            self.spark.conf.set(_SPLIT_SIZE, str(self._split_size(table, part)))
+        try:
+            action = self.actions().rewriteDataFiles(table)
+            yield action.binPack() if order is None else action.sort(order)
+        finally:
+            self.spark.conf.unset(_SPLIT_SIZE)
+
+    def _order(self, table: Any, column: str) -> Any:
+        """The table's own sort order, or by a column where it has none."""
+        own = table.sortOrder()
+        if own.isSorted():
+            return own
+        if table.schema().caseInsensitiveFindField(column) is None:
+            text = (
+                f"compact.strategy is sort, and the table has no sort order of its own and no column {column!r}: give "
+                "it one by ALTER TABLE ... WRITE ORDERED BY, name the column in tables[].timestamp, or take binpack"
+            )
+            raise PermanentError(text, reason=Reason.UNEXPECTED, where=str(table.name()))
+        return self._iceberg.SortOrder.builderFor(table.schema()).caseSensitive(False).asc(column).build()
+
+    def _order_that_changes_nothing(self, table: Any) -> Any | None:
+        """A sort order in which all rows are alike: by the only bucket of a column. None where no column has buckets.
+
+        Iceberg's sort is its way to rewrite a group in one output file with more than one task: many read, one
+        writes. Rows stay in the order of their files, as binpack has them, and encode as well.
+        """
+        for field in table.schema().columns():
+            if str(field.type().typeId()) in _BUCKETED:
+                term = self._iceberg.expressions.Expressions.bucket(field.name(), 1)
+                return self._iceberg.SortOrder.builderFor(table.schema()).asc(term).build()
+        return None
+
+    def _split_size(self, table: Any, part: Slice) -> int:
+        """How much a task reads, in bytes as Iceberg weighs files, so that each of the session's threads gets some."""
+        open_cost = int(table.properties().get("read.split.open-file-cost") or _OPEN_COST)
+        weight = max(part.bytes, part.files * open_cost)
+        tasks = _TASKS_A_THREAD * int(self.spark.sparkContext.defaultParallelism)
+        return max(weight // tasks, _FILES_A_TASK * open_cost)
 
     def metadata_json(self, table: Any) -> str:
         """The table's whole metadata in one call: asking snapshot by snapshot costs a round trip for every field."""

@@ -165,6 +165,17 @@ class Window:
         return f"[{self.start:%Y-%m-%dT%H:%MZ}, {self.end:%Y-%m-%dT%H:%MZ})"
 
 
+class Rewrite(StrEnum):
+    """How a slice is rewritten. `sort` orders its rows, `binpack` reads one file after another for each that it writes.
+
+    `spread` writes what binpack would, of files that many tasks read at once.
+    """
+
+    BINPACK = "binpack"
+    SORT = "sort"
+    SPREAD = "spread"
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
     """A part of a compaction that is committed and verified by itself. No partitions: any of the table's.
@@ -179,6 +190,7 @@ class Slice:
     output_files: int
     may_grow: bool = False
     max_files: int | None = None
+    how: Rewrite = Rewrite.BINPACK
 
 
 @dataclass(frozen=True, slots=True)

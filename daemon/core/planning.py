@@ -8,8 +8,8 @@ from datetime import datetime
 from itertools import groupby
 
 from daemon.core.calendar import expiry_cutoff, window_of
-from daemon.core.model import Decision, FileGroup, Plan, Ref, Slice, Snapshot, Stage, TableState
-from daemon.core.policy import TablePolicy
+from daemon.core.model import Decision, FileGroup, Plan, Ref, Rewrite, Slice, Snapshot, Stage, TableState
+from daemon.core.policy import CompactPolicy, TablePolicy
 from daemon.core.reasons import Reason
 
 # A slice is what one commit may lose to a deadline: as much as a modest engine rewrites in a minute or two. A day of
@@ -18,6 +18,9 @@ SLICE_MAX_FILES = 5_000
 SLICE_MAX_BYTES = 4 * 1024**3
 # A slice that went past its deadline is tried again in so many pieces.
 SHRINK = 4
+# What many tasks read has to be shuffled to the one that writes: that pays where opening the files is most of the work.
+SPREAD_MIN_FILES = 16
+SPREAD_MAX_SIZE = 4 * 1024**2
 
 # SizeBasedFileRewritePlanner.MIN_FILE_SIZE_DEFAULT_RATIO of Iceberg: below it a file is small.
 MIN_FILE_SIZE_RATIO = 0.75
@@ -42,10 +45,12 @@ def plan_compaction(
         reason = Reason.TOO_FEW_FILES if small else Reason.NOTHING_SMALL
         note = f"{small} small of {health.data_files} files" if health.data_files else "no data files"
         return Plan(Stage.COMPACT, policy.name, Decision.SKIP, note, reason, health=health)
-    bounds = _Bounds(max(1, SLICE_MAX_FILES // SHRINK**overran), max(1, SLICE_MAX_BYTES // SHRINK**overran))
-    # Where something is to be left alone, what is not has to be named.
-    slices = tuple(_slices(worth, bounds, named=len(worth) < len(groups)))
-    work = _slice((), worth)
+    bounds = _Bounds.of(policy.compact, overran)
+    ways = _by_way(policy.compact, worth)
+    # What is to be left alone, or rewritten in another way, is told apart by naming what is not.
+    named = len(worth) < len(groups) or len(ways) > 1
+    slices = tuple(part for how, some in ways.items() for part in _slices(some, bounds, how, named=named))
+    work = _slice((), worth, Rewrite.BINPACK)
     partitions = len({group.partition for group in worth})
     size = f"{work.bytes / 1024**2:.1f} MiB"
     note = f"rewrite {work.files} files ({size}) of {partitions} partitions into {work.output_files}"
@@ -58,22 +63,50 @@ def plan_compaction(
     return Plan(Stage.COMPACT, policy.name, Decision.ACT, note, slices=slices, health=health)
 
 
+def _by_way(policy: CompactPolicy, groups: Sequence[FileGroup]) -> dict[Rewrite, list[FileGroup]]:
+    """The groups by how they are rewritten; those of a partition always in one and the same way."""
+    if policy.strategy != "auto":
+        return {Rewrite(policy.strategy): list(groups)}
+    # Files of an older spec can't be named, so that they can't be told apart either.
+    binpacked = {group.partition for group in groups if not _spreads(group)}
+    if any(group.older_spec for group in groups):
+        binpacked = {group.partition for group in groups}
+    ways: dict[Rewrite, list[FileGroup]] = {}
+    for group in groups:
+        how = Rewrite.BINPACK if group.partition in binpacked else Rewrite.SPREAD
+        ways.setdefault(how, []).append(group)
+    return ways
+
+
+def _spreads(group: FileGroup) -> bool:
+    """Whether a group is sooner done where many tasks read: binpack would read its files one after another."""
+    return group.output_files == 1 and group.files >= SPREAD_MIN_FILES and group.bytes <= SPREAD_MAX_SIZE * group.files
+
+
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """How much a slice may hold."""
+    """How much a slice may hold: of files, of bytes, and of files that it makes."""
 
     files: int
     bytes: int
+    outputs: int | None
+
+    @classmethod
+    def of(cls, policy: CompactPolicy, overran: int) -> _Bounds:
+        smaller = SHRINK**overran
+        return cls(max(1, SLICE_MAX_FILES // smaller), max(1, SLICE_MAX_BYTES // smaller), policy.max_writers)
 
     def hold(self, part: Slice) -> bool:
-        return part.files <= self.files and part.bytes <= self.bytes
+        fits = self.outputs is None or part.output_files <= self.outputs
+        return fits and part.files <= self.files and part.bytes <= self.bytes
 
     def pieces(self, part: Slice) -> int:
         """How many slices it takes to hold a part."""
-        return max(-(-part.files // self.files), -(-part.bytes // self.bytes))
+        by_outputs = 1 if self.outputs is None else -(-part.output_files // self.outputs)
+        return max(-(-part.files // self.files), -(-part.bytes // self.bytes), by_outputs)
 
 
-def _slices(groups: Sequence[FileGroup], bounds: _Bounds, *, named: bool) -> Iterator[Slice]:
+def _slices(groups: Sequence[FileGroup], bounds: _Bounds, how: Rewrite, *, named: bool) -> Iterator[Slice]:
     """Whole partitions, oldest path first, cut where a slice would grow past its bounds.
 
     `named`: the slices name their partitions also where one takes them all.
@@ -81,19 +114,19 @@ def _slices(groups: Sequence[FileGroup], bounds: _Bounds, *, named: bool) -> Ite
     partitions = {name: list(members) for name, members in groupby(sorted(groups, key=_partition), key=_partition)}
     # A filter by partition can't tell files of an older spec apart: a table that has some is cut by number alone.
     older = any(group.older_spec for group in groups)
-    everything = _slice(tuple(partitions) if named and not older else (), groups)
+    everything = _slice(tuple(partitions) if named and not older else (), groups, how)
     if len(partitions) == 1 or bounds.hold(everything) or older:
         yield from _cut(everything, bounds)
         return
     names: list[str] = []
     members: list[FileGroup] = []
     for name, more in partitions.items():
-        if names and not bounds.hold(_slice((), [*members, *more])):
-            yield from _cut(_slice(names, members), bounds)
+        if names and not bounds.hold(_slice((), [*members, *more], how)):
+            yield from _cut(_slice(names, members, how), bounds)
             names, members = [], []
         names.append(name)
         members.extend(more)
-    yield from _cut(_slice(names, members), bounds)
+    yield from _cut(_slice(names, members, how), bounds)
 
 
 def _cut(part: Slice, bounds: _Bounds) -> Iterator[Slice]:
@@ -110,18 +143,19 @@ def _cut(part: Slice, bounds: _Bounds) -> Iterator[Slice]:
     size, outputs = part.bytes // pieces, -(-part.output_files // pieces)
     for taken in range(0, part.files, most):
         # Which files a piece gets is not known: they may be the large ones, of which it makes as many.
-        yield Slice(part.partitions, min(most, part.files - taken), size, outputs, may_grow=True, max_files=most)
+        files = min(most, part.files - taken)
+        yield Slice(part.partitions, files, size, outputs, may_grow=True, max_files=most, how=part.how)
 
 
 def _partition(group: FileGroup) -> str:
     return group.partition
 
 
-def _slice(partitions: Sequence[str], groups: Sequence[FileGroup]) -> Slice:
+def _slice(partitions: Sequence[str], groups: Sequence[FileGroup], how: Rewrite) -> Slice:
     files, size = sum(g.files for g in groups), sum(g.bytes for g in groups)
     outputs = sum(g.output_files for g in groups)
     may_grow = outputs >= files or any(g.older_spec for g in groups)
-    return Slice(tuple(partitions), files, size, outputs, may_grow)
+    return Slice(tuple(partitions), files, size, outputs, may_grow, how=how)
 
 
 def plan_expiry(policy: TablePolicy, state: TableState, slot: datetime, now: datetime) -> Plan:

@@ -31,10 +31,17 @@ class RunPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CompactPolicy:
+    """`sort_by`: the column by which `sort` orders a table that has no order of its own.
+
+    `max_writers`: so many files may be written at once (each takes memory until it is closed); None: any number.
+    """
+
     limits: StageLimits
-    strategy: Literal["binpack"] = "binpack"
+    strategy: Literal["binpack", "auto", "sort"] = "binpack"
     target_file_size: int = 128 * 1024**2
     min_input_files: int = 5
+    sort_by: str = ""
+    max_writers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

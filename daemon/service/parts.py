@@ -140,7 +140,7 @@ def spark_options(settings: Settings) -> SparkOptions:
         jars = jars or brought_along(DEFAULT_PACKAGES, JARS)
         packages = () if jars else DEFAULT_PACKAGES
     return SparkOptions(
-        master=spark.master,
+        master=spark.resolved_master,
         driver_memory=spark.driver_memory,
         state_dir=settings.state_dir,
         jars=jars,

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from daemon.settings.values import in_the_form, pattern
 
 _HIGHEST_PORT = 65535
-_MASTER = r"(local(\[([1-9]\d*|\*)(,\d+)?\])?|spark://[^\s/]+|k8s://\S+|yarn)"
+_MASTER = r"(auto|local(\[([1-9]\d*|\*)(,\d+)?\])?|spark://[^\s/]+|k8s://\S+|yarn)"
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@]+):(\d{1,5})")
 
 
@@ -56,7 +56,7 @@ def _listen(value: str) -> str:
 
 def _master(value: str) -> str:
     if not re.fullmatch(_MASTER, value):
-        raise ValueError("a master is written like local[2], spark://host:7077, k8s://https://host:6443 or yarn")
+        raise ValueError("a master is written like auto, local[2], spark://host:7077, k8s://https://host:6443 or yarn")
     return value
 
 
@@ -95,4 +95,4 @@ PageUrl = Annotated[
 ListenAddress = Annotated[
     str, in_the_form(_listen), pattern(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@]+):\d{1,5}", "127.0.0.1:9420")
 ]
-Master = Annotated[str, in_the_form(_master), pattern(_MASTER, "local[2]", "spark://spark:7077", "yarn")]
+Master = Annotated[str, in_the_form(_master), pattern(_MASTER, "auto", "local[2]", "spark://spark:7077", "yarn")]

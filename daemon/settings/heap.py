@@ -1,4 +1,4 @@
-"""How much memory a JVM's heap comes to in all, and which heap fits a machine: pure reckoning in MiB."""
+"""How much memory a JVM's heap comes to in all, which heap fits a machine, and for what it is enough: in MiB."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ LEAST_HEAP_MIB = 512
 _LEAST_OVERHEAD_MIB = 384
 _OVERHEAD_DIVISOR = 4
 _PYTHON_MIB = 300
+# A task that reads holds a few column chunks, one that writes a row group (write.parquet.row-group-size-bytes, 128 MiB
+# unless the table says otherwise) and what is being encoded.
+_READER_MIB = 128
+_WRITER_MIB = 256
+# Tasks that wait for an object store need no core. More than these were no faster on two cores.
+_MOST_THREADS = 16
 _HEAP = re.compile(r"(\d+)([mg])")
 
 
@@ -31,3 +37,13 @@ def largest(room: int) -> int:
     left = room - _PYTHON_MIB
     fits = min(left * _OVERHEAD_DIVISOR // (_OVERHEAD_DIVISOR + 1), left - _LEAST_OVERHEAD_MIB)
     return fits if fits >= LEAST_HEAP_MIB else 0
+
+
+def threads(heap: int) -> int:
+    """How many tasks a local session of so many MiB of heap runs at once: by what they wait for, not by cores."""
+    return max(2, min(_MOST_THREADS, heap // _READER_MIB))
+
+
+def writers(heap: int) -> int:
+    """How many of them may write a file at once."""
+    return max(1, heap // _WRITER_MIB)

@@ -139,7 +139,10 @@ class Settings(Block):
         """The enabled tables in their order, each with what is to be done with it."""
         # Such a catalog checks and then renames: of two processes that commit at once, one may lose its commit.
         single_writer = self.catalog.type == "hadoop"
-        return tuple(table.policy(single_writer=single_writer) for table in self.tables if table.enabled)
+        writers = self.spark.max_writers
+        return tuple(
+            table.policy(single_writer=single_writer, max_writers=writers) for table in self.tables if table.enabled
+        )
 
     def run_policy(self) -> RunPolicy:
         """What holds for a whole run."""

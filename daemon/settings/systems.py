@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from daemon.settings.addresses import Dsn, HttpUrl, Master
+from daemon.settings.heap import heap_mib, threads, writers
 from daemon.settings.tables import Block, contradiction, mistake, refuse
 from daemon.settings.values import (
     AbsolutePath,
@@ -32,6 +34,7 @@ DEFAULT_PACKAGES = (
     "org.apache.iceberg:iceberg-aws-bundle:1.12.0",
     "org.postgresql:postgresql:42.7.13",
 )
+_LOCAL = re.compile(r"local\[(\d+|\*)(,\d+)?\]")
 # Spark's settings that keys of ours decide: said twice they could differ.
 _SPARK_KEYS = {
     "spark.master": "spark.master",
@@ -51,7 +54,7 @@ def _not_both(*names: str) -> ConfigDict:
 
 class Spark(Block):
     master: Master = "local[2]"
-    """Spark's master: local[N], spark://host:7077, k8s://..., yarn."""
+    """Spark's master: local[N], spark://host:7077, k8s://..., yarn; auto: local, with threads enough to wait for S3."""
     driver_memory: Heap = "2g"
     """The heap of Spark's JVM, as Spark writes it: 2g, 1500m."""
     jars: tuple[Text, ...] = ()
@@ -75,6 +78,17 @@ class Spark(Block):
                 [mistake((name,), conf[name], f"the key {_SPARK_KEYS[name]} says that: set it there") for name in twice]
             )
         return conf
+
+    @property
+    def resolved_master(self) -> str:
+        """The master as Spark knows it."""
+        return f"local[{threads(heap_mib(self.driver_memory))}]" if self.master == "auto" else self.master
+
+    @property
+    def max_writers(self) -> int | None:
+        """So many files may be written at once; None where a session does not come to more, or executors do it."""
+        most, told = writers(heap_mib(self.driver_memory)), _LOCAL.fullmatch(self.resolved_master)
+        return most if told is not None and (told[1] == "*" or int(told[1]) > most) else None
 
 
 # What a type of catalog can't do without, and an example of it.

@@ -61,15 +61,17 @@ def _target(value: int) -> int:
 
 
 class Compact(_Stage):
-    strategy: Literal["binpack"] = "binpack"
-    """Iceberg's rewrite strategy."""
+    strategy: Literal["binpack", "auto", "sort"] = "binpack"
+    """binpack and sort are Iceberg's; auto writes what binpack does, and has many tasks read where files are small."""
     target_file_size: Annotated[Size, AfterValidator(_target)] = 128 * 1024**2
     """The size that files are packed to."""
     min_input_files: Annotated[int, Field(ge=2, le=1_000_000), NoFlag] = 5
     """A partition with fewer small files than this is left alone."""
 
-    def policy(self) -> CompactPolicy:
-        return CompactPolicy(self.limits(), self.strategy, self.target_file_size, self.min_input_files)
+    def policy(self, *, sort_by: str, max_writers: int | None) -> CompactPolicy:
+        return CompactPolicy(
+            self.limits(), self.strategy, self.target_file_size, self.min_input_files, sort_by, max_writers
+        )
 
 
 def _an_hour(value: timedelta) -> timedelta:
@@ -155,7 +157,7 @@ class Table(Block):
     audit: Annotated[Audit, BeforeValidator(_off)] = Audit()
     """Keys that differ from the audit block for this table; or off."""
 
-    def policy(self, *, single_writer: bool) -> TablePolicy:
+    def policy(self, *, single_writer: bool, max_writers: int | None) -> TablePolicy:
         """What is to be done with this table; a table without a source has no audit."""
         return TablePolicy(
             name=self.name,
@@ -163,7 +165,7 @@ class Table(Block):
             timestamp=self.timestamp,
             layer=self.layer,
             source_ttl=self.source_ttl,
-            compact=self.compact.policy(),
+            compact=self.compact.policy(sort_by=self.timestamp, max_writers=max_writers),
             expire=self.expire.policy(),
             audit=self.audit.policy() if self.source is not None and self.audit.enabled else None,
             single_writer=single_writer,

@@ -15,6 +15,7 @@ from daemon.adapters.host import Host
 from daemon.adapters.iceberg_jvm import IcebergJvm
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.sql.migrations import migrate
+from daemon.core import planning
 from daemon.core.calendar import window_of
 from daemon.core.model import AuditStatus, RunReport, Stage, StageResult, TaskOutcome
 from daemon.core.reasons import Reason
@@ -53,6 +54,22 @@ NAMED = Odd(
 NAMES = ("order.files", "Kält-e.eu.branch_1$'\"%+表")
 CONFLICT = "conflict"
 MEDIUM = "medium"
+UNSORTED = "neither an order nor such a column"
+# What the other strategies might stumble over: the rest is the same work for all.
+SORTED = (
+    "deletion vectors beside position deletes of before",
+    "days became hours and an identity",
+    "a sort order, statistics, object storage paths, sizes and metadata of its own",
+)
+SPREAD = (
+    *SORTED,
+    "position deletes, of whole files too",
+    "equality deletes by partition, all of one",
+    "format version 3, a variant and a default",
+    "partitions by what lies in a struct, by decimals and wider numbers",
+    "evolved columns",
+    "orc and avro files with deletes",
+)
 NOTHING: dict[str, tuple[str, ...]] = {
     "no snapshot": (),
     "an empty snapshot": ("INSERT INTO {t} SELECT * FROM {t}",),
@@ -80,6 +97,11 @@ async def night(box: Sandbox, engine: SparkEngine, tmp_path_factory: pytest.Temp
         document["tables"] += [table(name, source=_source(name), timestamp="Ev-Tś$x") for name in NAMES]
         document["tables"] += [table(table_of(MEDIUM), compact={"target_file_size": "1MiB"})]
         document["tables"] += [table(table_of(CONFLICT), compact={"retries": 1})]
+        document["tables"] += [
+            table(table_of(f"{shape} {strategy}"), timestamp="id", compact={"strategy": strategy})
+            for shape in (*ODD, UNSORTED)
+            for strategy in ("auto", "sort")
+        ]
 
     folder = tmp_path_factory.mktemp("odd")
     config = write_settings(world, folder / "icekeeper.yaml", folder / "state", only_odd_ones)
@@ -150,6 +172,29 @@ async def test_a_night_leaves_every_row_of(night: Night, shape: str, monkeypatch
     assert ("slices" in compacted.note) == odd.sliced
     # Iceberg leaves delete files that apply to nothing any more; that costs no second compaction.
     assert bool(compacted.after and compacted.after.delete_files) == odd.dangling
+
+
+@pytest.mark.parametrize(
+    ("strategy", "shape"), [*(("auto", shape) for shape in SPREAD), *(("sort", shape) for shape in SORTED)]
+)
+async def test_every_strategy_leaves_every_row_of(
+    night: Night, strategy: str, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, table = ODD[shape], table_of(f"{shape} {strategy}")
+    shape_slices(odd, monkeypatch)
+    monkeypatch.setattr(planning, "SPREAD_MIN_FILES", 2)
+    await create(night, table, odd)
+    await assert_a_night_keeps_the_rows(night, table, odd)
+
+
+async def test_a_sort_by_nothing_that_is_there_says_what_to_do(night: Night) -> None:
+    table = table_of(f"{UNSORTED} sort")
+    await create(night, table, Odd((insert("cast(id AS STRING)"),), schema="s STRING"))
+    (task,) = (await night.run(Stage.COMPACT, tables=(table,), slot=LATER)).tasks
+    assert (task.outcome, task.attempts) == (TaskOutcome.FAILED, 1)
+    assert task.error is not None
+    assert "WRITE ORDERED BY" in task.error
+    assert "'id'" in task.error
 
 
 @pytest.mark.parametrize("table", NAMES)

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.model import Decision, FileGroup, Plan, Ref, Slice, Snapshot, Stage, TableState
+from daemon.core.model import Decision, FileGroup, Plan, Ref, Rewrite, Slice, Snapshot, Stage, TableState
 from daemon.core.planning import (
     SLICE_MAX_BYTES,
     SLICE_MAX_FILES,
+    SPREAD_MAX_SIZE,
+    SPREAD_MIN_FILES,
     expired_snapshots,
     large_file_limit,
     plan_audit,
@@ -207,6 +209,61 @@ def test_no_two_neighbouring_slices_would_have_fitted_into_one(groups: list[File
         files = left.files + sum(group.files for group in begun)
         size = left.bytes + sum(group.bytes for group in begun)
         assert files > SLICE_MAX_FILES or size > SLICE_MAX_BYTES
+
+
+# --- compaction: strategies
+
+AUTO = replace(POLICY, compact=replace(POLICY.compact, strategy="auto"))
+
+
+def auto(groups: Sequence[FileGroup], max_writers: int | None = None) -> list[tuple[Rewrite, tuple[str, ...]]]:
+    policy = replace(AUTO, compact=replace(AUTO.compact, max_writers=max_writers))
+    return [(part.how, part.partitions) for part in plan_compaction(policy, table(100, 100), groups).slices]
+
+
+def test_binpack_and_sort_hold_for_every_slice() -> None:
+    groups = [FileGroup("a", 960, 15 * MIB, 1), FileGroup("b", 60, 390 * MIB, 4)]
+    for strategy, how in (("binpack", Rewrite.BINPACK), ("sort", Rewrite.SORT)):
+        policy = replace(POLICY, compact=replace(POLICY.compact, strategy=strategy))  # type: ignore[arg-type]
+        assert {part.how for part in plan_compaction(policy, table(100, 100), groups).slices} == {how}
+
+
+def test_many_small_files_that_become_one_are_read_by_many_tasks() -> None:
+    assert auto([FileGroup("a", 960, 15 * MIB, 1)]) == [(Rewrite.SPREAD, ())]
+    assert auto([FileGroup("a", SPREAD_MIN_FILES, MIB, 1)]) == [(Rewrite.SPREAD, ())]
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        FileGroup("a", 3_800, 300 * MIB, 3),
+        FileGroup("a", SPREAD_MIN_FILES - 1, MIB, 1),
+        FileGroup("a", 20, 20 * SPREAD_MAX_SIZE + 1, 1),
+        FileGroup("a", 960, 15 * MIB, 1, older_spec=True),
+    ],
+    ids=["several outputs", "few files", "large files", "an older spec"],
+)
+def test_else_a_file_is_read_after_the_other(group: FileGroup) -> None:
+    assert [how for how, _ in auto([group])] == [Rewrite.BINPACK]
+
+
+def test_partitions_of_both_kinds_are_named_in_slices_of_their_own() -> None:
+    small, several = FileGroup("a", 960, 15 * MIB, 1), FileGroup("b", 60, 390 * MIB, 4)
+    mixed = [FileGroup("c", 960, 15 * MIB, 1), FileGroup("c", 60, 390 * MIB, 4)]
+    assert auto([small, several, *mixed]) == [(Rewrite.SPREAD, ("a",)), (Rewrite.BINPACK, ("b", "c"))]
+
+
+def test_files_of_an_older_spec_keep_a_whole_table_from_being_told_apart() -> None:
+    groups = [FileGroup("a", 960, 15 * MIB, 1), FileGroup("b", 60, MIB, 1, older_spec=True)]
+    assert auto(groups) == [(Rewrite.BINPACK, ())]
+
+
+def test_no_slice_writes_more_files_at_once_than_memory_is_for() -> None:
+    days = [FileGroup(day, 60, 390 * MIB, 3) for day in "abcd"]
+    assert auto(days, max_writers=8) == [(Rewrite.BINPACK, ("a", "b")), (Rewrite.BINPACK, ("c", "d"))]
+    policy = replace(POLICY, compact=replace(POLICY.compact, max_writers=8))
+    parts = plan_compaction(policy, table(100, 100), [FileGroup("", 300, 2_560 * MIB, 20)]).slices
+    assert [(part.files, part.output_files, part.max_files) for part in parts] == [(100, 7, 100)] * 3
 
 
 # --- expiry
