@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,11 +45,11 @@ class Lab:
         self, box: Sandbox, proxy: StoreProxy, engine: SparkEngine, services: Mapping[str, Services], bases: Bases
     ) -> None:
         self.engine = engine
+        self.services = services
         self._box = box
         self._proxy = proxy
         self._bases = bases
         self._zamboni = Zamboni()
-        self._settings = next(iter(services.values())).settings
         call, compacting = Call(engine), frozenset({"compact", "night", "files"})
         rivals: list[Rival] = [Icekeeper("icekeeper", _ALL, "binpack", services)]
         if "auto" in strategies():
@@ -64,9 +64,12 @@ class Lab:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, *, heap: str = "2g", master: str | None = None, conf: Mapping[str, str] | None = None
+        cls, *, heap: str = "2g", master: str = "auto", engine: SparkEngine | None = None
     ) -> AsyncIterator[Lab]:
-        """Starts the servers and the proxy. `master` None: what icekeeper takes by default; `conf`: more of Spark's."""
+        """Starts the servers and the proxy, and a session when it is first used.
+
+        `engine`: one that is there already, for a process has one session; its owner tells it the catalogs, and ends it.
+        """
         async with AsyncExitStack() as stack:
             box = await asyncio.to_thread(Sandbox.start)
             stack.push_async_callback(asyncio.to_thread, box.stop)
@@ -75,8 +78,7 @@ class Lab:
             box.clickhouse.execute(f"CREATE DATABASE {_DATABASE}")
             box.postgres.execute(_DATABASE, WATERMARK_DDL)
             warehouses = _warehouses(box, proxy)
-            spark: dict[str, Any] = {"driver_memory": heap, "conf": dict(conf or {})}
-            spark |= {} if master is None else {"master": master}
+            spark = {"driver_memory": heap, "master": master}
             world = _world(box, next(iter(warehouses.values())))
             settings = {
                 store: _settings(world, warehouse, box.root / warehouse.name, spark)
@@ -86,9 +88,9 @@ class Lab:
             await migrate(first.postgres.dsn, box.postgres.password)
             configure("info", "json", first.state_dir, console_level="error")
             stack.callback(structlog.reset_defaults)
-            both = {key: value for each in settings.values() for key, value in spark_options(each).session_conf.items()}
-            engine = SparkEngine(replace(spark_options(first), session_conf=both))
-            stack.push_async_callback(engine.stop)
+            if engine is None:
+                engine = SparkEngine(replace(spark_options(first), session_conf=_catalogs(settings.values())))
+                stack.push_async_callback(engine.stop)
             services = {}
             for store, warehouse in warehouses.items():
                 services[warehouse.name] = build(settings[store], engine)
@@ -158,8 +160,13 @@ def _world(box: Sandbox, warehouse: Warehouse) -> World:
     return World(spec, _DATABASE, box.clickhouse, box.postgres, warehouse)
 
 
+def _catalogs(settings: Iterable[Settings]) -> dict[str, str]:
+    """What one session is told of all warehouses."""
+    return {key: value for each in settings for key, value in spark_options(each).session_conf.items()}
+
+
 def _settings(world: World, warehouse: Warehouse, state_dir: Path, spark: Mapping[str, Any]) -> Settings:
-    """The settings of an icekeeper that maintains one warehouse. Nothing is set that has a default, but the heap."""
+    """The settings of an icekeeper that maintains one warehouse: the defaults, but for the session."""
     document = world.settings(state_dir)
     document["catalog"] = warehouse.settings()
     document["spark"] = dict(spark)

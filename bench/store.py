@@ -23,7 +23,10 @@ _HIGH_WATER = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What went through: requests by kind (LIST is a GET of a bucket, POST a bulk delete or an upload in parts), and all bytes each way."""
+    """What went through: bytes, and requests by kind.
+
+    LIST is a GET of a bucket; POST a bulk delete, or the begin and the end of an upload in parts.
+    """
 
     requests: Mapping[str, int]
     bytes_read: int
