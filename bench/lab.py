@@ -68,7 +68,7 @@ class Lab:
     ) -> AsyncIterator[Lab]:
         """Starts the servers and the proxy, and a session when it is first used.
 
-        `engine`: one that is there already, for a process has one session; its owner tells it the catalogs, and ends it.
+        `engine`: one that is there, for a process has one session. Its owner tells it the catalogs, and ends it.
         """
         async with AsyncExitStack() as stack:
             box = await asyncio.to_thread(Sandbox.start)
