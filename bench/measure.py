@@ -99,8 +99,13 @@ async def _turn(contest: Contest, host: Host, rival: str, round_: int) -> Sample
         finally:
             await turn.close()
     except Exception as exc:  # one that fails must not take the others' measurements with it
-        note = f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
-        return Sample(contest.case, rival, round_, 0.0, x=contest.x, failed=True, note=note)
+        return Sample(contest.case, rival, round_, 0.0, x=contest.x, failed=True, note=_reason(exc))
+
+
+def _reason(exc: Exception) -> str:
+    """One line of it; of what a program said before it failed, the end says why."""
+    text = " ".join(str(exc).split())
+    return f"{type(exc).__name__}: {text if len(text) <= 400 else f'{text[:100]} ... {text[-300:]}'}"
 
 
 async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, pids: Collection[int]) -> Sample:
@@ -124,5 +129,5 @@ async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, pids:
         input_files=turn.input_files,
         tables=turn.tables,
         output=await turn.output(),
-        note=turn.note,
+        note=turn.note,  # after the look at the output, which may have something to say
     )
