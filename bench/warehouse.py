@@ -12,12 +12,15 @@ import os
 import uuid
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from pyarrow.fs import S3FileSystem
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
@@ -30,6 +33,7 @@ from daemon.sandbox.s3 import S3
 from daemon.sandbox.tables import NAMESPACE
 
 _HOUR_MS = 3_600_000
+_READS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,14 +120,19 @@ class Warehouse(JdbcCatalog):
         """The table as it is now, kept so that whatever is deleted of it can be put back."""
         table = self.table(name)
         live = frozenset(self._uri(task.file.file_path) for task in table.scan().plan_files())
-        kept: dict[str, Path] = {}
-        for uri in self._objects(table.metadata.location):
-            if uri not in self._bodies:
-                self._bodies[uri] = self._keep / uuid.uuid4().hex
-                self._bodies[uri].write_bytes(self._read(uri))
-            kept[uri] = self._bodies.pop(uri)
+        there = self._objects(table.metadata.location)
+        kept = {uri: self._bodies.pop(uri) for uri in there & self._bodies.keys()}
+        others = sorted(there - kept.keys())
+        with ThreadPoolExecutor(_READS) as pool:
+            kept.update(zip(others, pool.map(self._fetched, others), strict=True))
         freed = frozenset(uri for uri in kept if uri.endswith(".parquet")) - live
         return Base(table.metadata.location, table.metadata_location, kept, live, freed, table.scan().count())
+
+    def _fetched(self, uri: str) -> Path:
+        """A copy of an object on this disk."""
+        path = self._keep / uuid.uuid4().hex
+        path.write_bytes(self._read(uri))
+        return path
 
     def copy(self, base: Base) -> str:
         """A table with the base's metadata; its name."""
@@ -161,6 +170,10 @@ class S3Warehouse(Warehouse):
         super().__init__(name, s3, postgres, database, keep)
         self.endpoint = endpoint
 
+    @cached_property
+    def _files(self) -> S3FileSystem:
+        return self._s3.filesystem()
+
     def settings(self) -> dict[str, Any]:
         document = super().settings()
         document["properties"]["s3.endpoint"] = self.endpoint
@@ -185,7 +198,7 @@ class S3Warehouse(Warehouse):
             connection.getresponse().read()
 
     def _read(self, uri: str) -> bytes:
-        with self._s3.filesystem().open_input_stream(uri.removeprefix("s3://")) as stream:
+        with self._files.open_input_stream(uri.removeprefix("s3://")) as stream:
             return bytes(stream.readall())
 
 
