@@ -5,16 +5,19 @@
 #   make test-browser     drives Chromium through the page (Debian; as root it installs it); make screenshots keeps what it saw
 #   make chaos   hurts the program at random: RUNS=200 SEED=1
 #   make soak    many nights in one process, and a chart of their memory: NIGHTS=200 OUT=soak.md
+#   make bench   icekeeper and its rivals side by side, at most an hour; writes docs/performance.md. A taste of it:
+#                make bench ARGS="--parts compact --shapes 960 --stores s3 --rounds 1 --out taste.md"
 #   make test-full   all of these, with the big worlds: hours
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+BENCH  := $(VENV)/bench
 RUNS   ?= 20
 SEED   ?= 1
 NIGHTS ?= 200
 
-.PHONY: demo test test-full test-packaging test-browser screenshots chaos soak check lint unit lock jars clean
+.PHONY: demo test test-full test-packaging test-browser screenshots chaos soak bench check lint unit lock jars clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
@@ -41,6 +44,9 @@ chaos: $(READY)
 soak: $(READY)
 	SOAK_OUT=$(or $(OUT),soak.md) NIGHTS=$(NIGHTS) $(BIN)/pytest -m full tests/integration/test_soak.py
 
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m bench $(ARGS)
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -51,13 +57,16 @@ unit: $(READY)
 	$(BIN)/pytest tests/unit
 
 # Pins the newest versions that fit pyproject.toml, for every supported Python, with their hashes; then the same
-# versions again for the container image: what it runs, and what it is built with.
+# versions again for the container image (what it runs, and what it is built with), and for the benchmark as far as its
+# rivals allow.
 PIN := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-annotate --quiet
 lock: $(READY)
 	$(PIN) --all-extras --upgrade -o constraints.txt pyproject.toml
 	$(PIN) --upgrade -c constraints.txt -o constraints-runtime.txt pyproject.toml
 	$(PIN) --upgrade -c constraints.txt -o constraints-build.txt --group build
+	cp constraints.txt constraints-bench.txt
+	$(PIN) --extra sandbox --group bench -o constraints-bench.txt pyproject.toml
 
 # Writes the hashes of the jars that DEFAULT_PACKAGES names: read the difference before you commit it.
 MAVEN ?= $(shell sed -n "s/^ARG MAVEN=//p" Dockerfile)
@@ -75,6 +84,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
+
+# It measures the code that lies here, so that nothing of ours is installed.
+$(BENCH)/.ready: $(READY) constraints-bench.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-bench.txt
+	@touch $(BENCH)/.ready
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,180 @@
+"""The bench's laboratory: a sandbox with a proxy before its store, tables on it, one warm session, and the rivals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+import yaml
+
+from bench.bases import Bases
+from bench.record import Case, Store
+from bench.rivals import Rival
+from bench.rivals.call import Call
+from bench.rivals.floor import Floor
+from bench.rivals.icekeeper import Icekeeper, strategies
+from bench.rivals.platform import Platform
+from bench.rivals.zamboni import Zamboni
+from bench.run import Run, job_of
+from bench.store import StoreProxy
+from bench.warehouse import LocalWarehouse, S3Warehouse, Warehouse
+from bench.worlds import SHAPE, SLOT
+from daemon.adapters.spark import SparkEngine
+from daemon.adapters.sql.migrations import migrate
+from daemon.sandbox import Sandbox, World, WorldSpec
+from daemon.sandbox.tables import WATERMARK_DDL
+from daemon.service.logs import configure
+from daemon.service.parts import Services, build, spark_options
+from daemon.settings import Settings, load
+
+_DATABASE = "bench"
+_DELAYS_S: Mapping[Store, float] = {"local": 0.0, "s3": 0.0, "s3+10ms": 0.01}
+_WARM_UPS = 3
+_ALL = frozenset({"compact", "expire", "idle", "night", "files", "snapshots", "tables"})
+
+
+class Lab:
+    """Everything that is measured stands here. `prepare` gives what one rival does once."""
+
+    def __init__(
+        self, box: Sandbox, proxy: StoreProxy, engine: SparkEngine, services: Mapping[str, Services], bases: Bases
+    ) -> None:
+        self.engine = engine
+        self.services = services
+        self._box = box
+        self._proxy = proxy
+        self._bases = bases
+        self._zamboni = Zamboni()
+        call, compacting = Call(engine), frozenset({"compact", "night", "files"})
+        rivals: list[Rival] = [Icekeeper("icekeeper", _ALL, "binpack", services)]
+        if "auto" in strategies():
+            rivals.append(Icekeeper("icekeeper-auto", compacting, "auto", services))
+        rivals.append(call)
+        if self._zamboni.installed():
+            rivals.append(self._zamboni)
+        catalogs = {name: each.settings.catalog.spark_properties() for name, each in services.items()}
+        rivals += [Platform(engine.options, catalogs), Floor(box.s3)]
+        self.rivals: Mapping[str, Rival] = {rival.name: rival for rival in rivals}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, *, heap: str = "2g", master: str = "auto", engine: SparkEngine | None = None
+    ) -> AsyncIterator[Lab]:
+        """Starts the servers and the proxy, and a session when it is first used.
+
+        `engine`: one that is there, for a process has one session. Its owner tells it the catalogs, and ends it.
+        """
+        async with AsyncExitStack() as stack:
+            box = await asyncio.to_thread(Sandbox.start)
+            stack.push_async_callback(asyncio.to_thread, box.stop)
+            proxy = stack.enter_context(StoreProxy(int(box.s3.endpoint.rpartition(":")[2])))
+            box.postgres.create_database(_DATABASE)
+            box.clickhouse.execute(f"CREATE DATABASE {_DATABASE}")
+            box.postgres.execute(_DATABASE, WATERMARK_DDL)
+            warehouses = _warehouses(box, proxy)
+            spark = {"driver_memory": heap, "master": master}
+            world = _world(box, next(iter(warehouses.values())))
+            settings = {
+                store: _settings(world, warehouse, box.root / warehouse.name, spark)
+                for store, warehouse in warehouses.items()
+            }
+            first = settings["local"]
+            await migrate(first.postgres.dsn, box.postgres.password)
+            configure("info", "json", first.state_dir, console_level="error")
+            stack.callback(structlog.reset_defaults)
+            if engine is None:
+                engine = SparkEngine(replace(spark_options(first), session_conf=_catalogs(settings.values())))
+                stack.push_async_callback(engine.stop)
+            services = {}
+            for store, warehouse in warehouses.items():
+                services[warehouse.name] = build(settings[store], engine)
+                stack.push_async_callback(services[warehouse.name].close)
+                stack.callback(warehouse.close)
+            lab = cls(box, proxy, engine, services, Bases(box.root / "bodies", warehouses, world, Call(engine)))
+            stack.callback(lab._zamboni.close)
+            yield lab
+
+    @property
+    def server_pids(self) -> frozenset[int]:
+        """The processes that serve everybody: what they (and their children) need is nobody's cost."""
+        found = (self._box.s3.pid, self._box.postgres.pid, self._box.clickhouse.pid, self._proxy.pid)
+        return frozenset(pid for pid in found if pid is not None)
+
+    @property
+    def settings_shown(self) -> Mapping[str, str]:
+        """What the warm session was given."""
+        return {"spark.master": self.engine.options.master, "spark.driver_memory": self.engine.options.driver_memory}
+
+    async def warm_up(self) -> None:
+        """Brings the session up and lets it rewrite and expire a little on each kind of store."""
+        await self.engine.start()
+        for store in ("local", "s3"):
+            for part in ("compact", "expire") * _WARM_UPS:
+                run = await self.prepare(Case(part, "12", store), "icekeeper")
+                try:
+                    await run.act()
+                finally:
+                    await run.close()
+
+    def can(self, case: Case, rival: str) -> bool:
+        """Whether a rival is here and takes part in that."""
+        return rival in self.rivals and case.part in self.rivals[rival].parts
+
+    async def build(self, case: Case, x: float = 0) -> None:
+        """Builds the tables that a case needs, if they are not there yet: from milliseconds to a minute."""
+        await self._bases.of(case, x)
+
+    async def forget(self, case: Case, x: float = 0) -> None:
+        """Frees the tables that were built for a case."""
+        await self._bases.forget(case, x)
+
+    async def prepare(self, case: Case, rival: str, x: float = 0) -> Run:
+        """Fresh tables for one run of one rival; the counters stand at zero when it returns. Not to be timed."""
+        chosen = self.rivals[rival]
+        world = await self._bases.of(case, x)
+        job = await asyncio.to_thread(job_of, case, world, chosen.most_tables, x)
+        self._proxy.reset(_DELAYS_S[case.store])
+        return Run(case, chosen, job, self._proxy)
+
+
+def _warehouses(box: Sandbox, proxy: StoreProxy) -> Mapping[str, Warehouse]:
+    """By store; S3 with a delay is the same warehouse as S3 without."""
+    keep = box.root / "kept"
+    keep.mkdir()
+    directory = box.root / "local"
+    return {
+        "local": LocalWarehouse("bench_local", box.s3, box.postgres, _DATABASE, keep, directory),
+        "s3": S3Warehouse("bench_s3", box.s3, box.postgres, _DATABASE, keep, proxy.url),
+    }
+
+
+def _world(box: Sandbox, warehouse: Warehouse) -> World:
+    """The ClickHouse side, and icekeeper's settings for all of it."""
+    spec = WorldSpec(now=SLOT, name=_DATABASE, tables=(SHAPE.iceberg,))
+    return World(spec, _DATABASE, box.clickhouse, box.postgres, warehouse)
+
+
+def _catalogs(settings: Iterable[Settings]) -> dict[str, str]:
+    """What one session is told of all warehouses."""
+    return {key: value for each in settings for key, value in spark_options(each).session_conf.items()}
+
+
+def _settings(world: World, warehouse: Warehouse, state_dir: Path, spark: Mapping[str, Any]) -> Settings:
+    """The settings of an icekeeper that maintains one warehouse: the defaults, but for the session."""
+    document = world.settings(state_dir)
+    document["catalog"] = warehouse.settings()
+    document["spark"] = dict(spark)
+    # The days are long past, and rows of the source stay for ever.
+    document["tables"][0]["source_ttl"] = "3650d"
+    # A failure is to be seen, not to be repaired: its wait would be measured.
+    document |= {stage: {"retries": 0} for stage in ("compact", "expire", "audit")}
+    path = state_dir.with_suffix(".yaml")
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(document))
+    return load(path)

@@ -1,0 +1,109 @@
+"""What a turn takes beside time: CPU seconds and peak memory of the rival's processes, looked at while it goes on."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+
+import psutil
+import pyarrow as pa
+
+POLL_S = 0.05
+# Finding processes that were started meanwhile reads all of /proc: often would steal from what is measured.
+DISCOVER_S = 0.5
+MIB = 1024**2
+
+
+@dataclass(slots=True)
+class _Watched:
+    process: psutil.Process
+    cpu_before: float
+    cpu_s: float = 0.0
+
+    def look(self) -> tuple[bool, float]:
+        """Whether it is a JVM by now (the script that starts Java becomes it), and its resident memory in MiB."""
+        with self.process.oneshot():
+            self.cpu_s = _cpu(self.process) - self.cpu_before
+            return self.process.name() == "java", float(self.process.memory_info().rss) / MIB
+
+
+class Meter:
+    """Measures the block: seconds, and what the processes `pids` and those started meanwhile used.
+
+    Servers, and the sessions of other rivals, were there before and are none of `pids`: they are left out. The CPU time
+    of a process that has ended is known as of the last look at it.
+    """
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self.seconds = self.python_peak_mib = self.jvm_peak_mib = 0.0
+        self._own = psutil.Process()
+        self._there_before = {child.pid for child in self._own.children(recursive=True)}
+        processes = [psutil.Process(pid) for pid in pids]
+        self._watched = {process.pid: _Watched(process, _cpu(process)) for process in processes}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, name="meter", daemon=True)
+        self._begun = 0.0
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(each.cpu_s for each in self._watched.values())
+
+    def __enter__(self) -> Meter:
+        self._look()
+        self._thread.start()
+        self._begun = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds = time.perf_counter() - self._begun
+        self._over.set()
+        self._thread.join()
+        self._look()
+
+    def _look_on(self) -> None:
+        discovered = time.monotonic()
+        while not self._over.wait(POLL_S):
+            if time.monotonic() - discovered >= DISCOVER_S:
+                self._discover()
+                discovered = time.monotonic()
+            self._look()
+
+    def _discover(self) -> None:
+        for child in self._own.children(recursive=True):
+            if child.pid not in self._there_before:
+                self._watched.setdefault(child.pid, _Watched(child, 0.0))
+
+    def _look(self) -> None:
+        python = jvm = 0.0
+        for each in self._watched.values():
+            try:
+                java, resident = each.look()
+            except psutil.Error:
+                continue  # it has ended; its CPU time stays as it was seen last
+            if java:
+                jvm += resident
+            else:
+                python += resident
+        self.python_peak_mib = max(self.python_peak_mib, python)
+        self.jvm_peak_mib = max(self.jvm_peak_mib, jvm)
+
+
+def give_back() -> None:
+    """Gives what earlier turns have left in this process back to the system: it is not the next one's memory."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)

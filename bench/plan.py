@@ -1,0 +1,148 @@
+"""Which contests a benchmark has, how long they are expected to take, and what is left out when it gets late.
+
+No measuring and no I/O here. The seconds expected were measured on two cores; they decide the plan, never a result.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, PLATFORM, ZAMBONI, Case, Store
+
+BUDGET_S = 60 * 60
+# Servers and the first session, before anything is played.
+START_S = 90
+PARTS = ("compact", "expire", "idle", "night", "curves")
+SHAPES = ("960", "3800", "big")
+# Rounds where the command line says nothing. The platform's way takes minutes a table: one round of it.
+ROUNDS = {"960": 5, "3800": 2, "big": 2}
+
+# Curves: places along the x axis.
+FILES = (100, 500, 1500, 4000)
+SNAPSHOTS = (10, 100, 300, 700)
+TABLES = (1, 10, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Rivals on one case. `expected_s`: what a round of all of them takes, making their tables included."""
+
+    case: Case
+    rivals: tuple[str, ...]
+    rounds: int
+    expected_s: float
+    x: int = 0
+
+    @property
+    def all_rounds_s(self) -> float:
+        return self.rounds * self.expected_s
+
+    @property
+    def title(self) -> str:
+        place = f" at {self.x}" if self.x else ""
+        return f"{self.case.part}{place}, {self.case.shape}, {self.case.store}"
+
+
+_COMPACTORS = (ICEKEEPER, AUTO, CALL, ZAMBONI, FLOOR)
+
+# Seconds of a round of compaction with all rivals, by shape and store.
+_COMPACT_S: dict[tuple[str, Store], float] = {
+    ("960", "local"): 15,
+    ("960", "s3"): 25,
+    ("960", "s3+10ms"): 75,
+    ("3800", "local"): 35,
+    ("3800", "s3"): 80,
+    ("3800", "s3+10ms"): 260,
+    ("big", "local"): 95,
+    ("big", "s3"): 110,
+    ("big", "s3+10ms"): 120,
+}
+_EXPIRE_S: dict[Store, float] = {"local": 20, "s3": 25, "s3+10ms": 40}
+_IDLE_S: dict[Store, float] = {"local": 150, "s3": 160, "s3+10ms": 200}
+_NIGHT_S: dict[Store, float] = {"local": 220, "s3": 260, "s3+10ms": 670}
+
+
+def contests(
+    parts: Sequence[str], stores: Sequence[Store], shapes: Sequence[str], rounds: int | None = None
+) -> tuple[Contest, ...]:
+    """In the order in which they are played. Memory needs no part of its own: each sample has its peaks."""
+    return tuple(
+        each
+        for part, made in (
+            ("compact", _compact(stores, shapes, rounds)),
+            ("expire", _expire(stores, rounds)),
+            ("idle", _idle(stores)),
+            ("night", _night(stores)),
+            ("curves", _curves(rounds)),
+        )
+        if part in parts
+        for each in made
+    )
+
+
+def _compact(stores: Sequence[Store], shapes: Sequence[str], rounds: int | None) -> Iterator[Contest]:
+    for shape in shapes:
+        for store in stores:
+            case = Case("compact", shape, store)
+            yield Contest(case, _COMPACTORS, rounds or ROUNDS[shape], _COMPACT_S[shape, store])
+
+
+def _expire(stores: Sequence[Store], rounds: int | None) -> Iterator[Contest]:
+    for store in stores:
+        yield Contest(Case("expire", "960", store), (ICEKEEPER, CALL), rounds or ROUNDS["960"], _EXPIRE_S[store])
+
+
+def _idle(stores: Sequence[Store]) -> Iterator[Contest]:
+    for store in stores:
+        yield Contest(Case("idle", "960", store), (ICEKEEPER, CALL, PLATFORM), 1, _IDLE_S[store])
+        yield Contest(Case("idle", "960 without audit", store), (ICEKEEPER,), ROUNDS["960"], 1)
+
+
+def _night(stores: Sequence[Store]) -> Iterator[Contest]:
+    for store in stores:
+        yield Contest(Case("night", "960", store), (ICEKEEPER, AUTO, ZAMBONI, PLATFORM), 1, _NIGHT_S[store])
+
+
+def _curves(rounds: int | None) -> Iterator[Contest]:
+    for part, shape, places, seconds in (
+        ("files", "960", FILES, 0.03),
+        ("snapshots", "960", SNAPSHOTS, 0.05),
+        ("tables", "12", TABLES, 0.5),
+    ):
+        rivals = (ICEKEEPER, AUTO) if part == "files" else (ICEKEEPER,)
+        for x in places:
+            yield Contest(Case(part, shape, "s3"), rivals, rounds or 2, 3 + x * seconds, x)
+
+
+def warm_ups(planned: Sequence[Contest]) -> tuple[Contest, ...]:
+    """What is played first and not kept: code is compiled, connections stand, before anything is measured.
+
+    One for local disk and one for S3; a delay changes no code's way.
+    """
+    # The platform's way starts cold each time, as it does.
+    rivals = tuple(dict.fromkeys(name for each in planned for name in each.rivals if name != PLATFORM))
+    stores: list[Store] = list(dict.fromkeys("local" if each.case.store == "local" else "s3" for each in planned))
+    return tuple(Contest(Case("compact", "960", store), rivals, 2, _COMPACT_S["960", store]) for store in stores)
+
+
+def fitted(planned: Iterable[Contest], budget_s: float) -> tuple[Contest, ...]:
+    """The plan with as many rounds as fit the budget: the longest go first. Each contest keeps one, and all rivals."""
+    left = list(planned)
+    while sum(each.all_rounds_s for each in left) > budget_s:
+        several = [number for number, each in enumerate(left) if each.rounds > 1]
+        if not several:
+            break
+        longest = max(several, key=lambda number: left[number].expected_s)
+        left[longest] = replace(left[longest], rounds=left[longest].rounds - 1)
+    return tuple(left)
+
+
+def ends(planned: Sequence[Contest], budget_s: float) -> tuple[float, ...]:
+    """When each contest should be over, in seconds from the first one's begin; slack is shared in proportion.
+
+    Time that one contest leaves is there for those after it. One that is late begins no further round.
+    """
+    share = budget_s / max(sum(each.all_rounds_s for each in planned), 1)
+    return tuple(itertools.accumulate(each.all_rounds_s * share for each in planned))

@@ -1,0 +1,116 @@
+"""What was measured: a sample is one rival on one case in one round. Kept as JSON lines; nothing is judged here."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, get_args
+
+Store = Literal["local", "s3", "s3+10ms"]
+STORES: tuple[Store, ...] = get_args(Store)
+
+# The rivals' names in the samples.
+ICEKEEPER = "icekeeper"  # with its default, binpack
+AUTO = "icekeeper-auto"
+CALL = "call"
+ZAMBONI = "zamboni"
+PLATFORM = "platform"
+FLOOR = "floor"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What every rival of a round is given.
+
+    `part` is compact, expire, idle, night, or a curve: files, snapshots, tables. `shape` is 960, 3800 or big; of an
+    idle night also `960 without audit`.
+    """
+
+    part: str
+    shape: str
+    store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The table after the work, from its metadata and the footers of its files: how good what was written is."""
+
+    files: int
+    bytes: int
+    rows: int
+    row_groups: int
+    columns_with_bounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one rival took, once. One that failed has its reason in `note` and no part in any median."""
+
+    case: Case
+    rival: str
+    round: int
+    seconds: float
+    x: float = 0  # the place on a curve: files, snapshots or tables
+    cpu_s: float = 0.0  # of Python and the JVM, without the servers
+    python_peak_mib: float = 0.0
+    jvm_peak_mib: float = 0.0
+    # At the store's proxy: GET, PUT, HEAD, LIST, POST, DELETE; none on local.
+    requests: Mapping[str, int] = field(default_factory=dict)
+    bytes_read: int = 0
+    bytes_written: int = 0
+    input_files: int = 0
+    tables: int = 1  # how many tables `seconds` covers
+    output: Output | None = None
+    failed: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and with what a run of the benchmark was measured: the first line of its samples."""
+
+    measured_at: str  # ISO 8601, UTC
+    cores: int
+    memory_mib: int
+    versions: Mapping[str, str]
+    settings: Mapping[str, str]  # what the session was given: master, heap
+    load: float = 0.0  # how many processes wanted a core in the minute before: what else the machine did
+    minutes: float = 0.0  # how long it took in all
+    left_out: tuple[str, ...] = ()  # rounds that there was no time for, a sentence each
+
+
+def to_json(record: Sample | Machine) -> str:
+    """One line of the file."""
+    return json.dumps({"is": type(record).__name__, **dataclasses.asdict(record)}, sort_keys=True)
+
+
+def from_json(line: str) -> Sample | Machine:
+    """The record that `to_json` wrote.
+
+    Raises:
+        ValueError: The line is none of ours.
+    """
+    document: dict[str, Any] = json.loads(line)
+    kind = document.pop("is", None)
+    if kind == "Machine":
+        return Machine(**(document | {"left_out": tuple(document["left_out"])}))
+    if kind != "Sample":
+        raise ValueError(f"no record of the benchmark: {line[:80]}")
+    output = document.pop("output")
+    return Sample(
+        **(document | {"case": Case(**document["case"]), "output": None if output is None else Output(**output)})
+    )
+
+
+def write(record: Sample | Machine, file: IO[str]) -> None:
+    """Appends a record at once: a run that dies keeps what it has measured."""
+    file.write(to_json(record) + "\n")
+    file.flush()
+
+
+def read(path: Path) -> tuple[list[Machine], list[Sample]]:
+    """Everything a file holds, in its order."""
+    records = [from_json(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    machines = [record for record in records if isinstance(record, Machine)]
+    return machines, [record for record in records if isinstance(record, Sample)]

@@ -1,0 +1,269 @@
+"""The page docs/performance.md, written from samples alone: the same file of samples gives the same page.
+
+What a number means is computed in `compare.py` and `targets.py`; the curves are drawn in `plots.py`. What people
+have to say about the numbers is in notes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench import compare
+from bench.compare import Samples, Spread
+from bench.plots import PLOTS
+from bench.record import AUTO, ICEKEEPER, STORES, Case, Machine, Sample
+from bench.targets import Judgement, Verdict, judge
+
+NOTES = Path(__file__).with_name("notes.md")
+
+_INTRODUCTION = """\
+# Performance
+
+icekeeper and its rivals, side by side in one run of `make bench` on one machine. That run wrote this page: but for the
+last section, no number in it was typed. Seconds depend on the machine, ratios hardly do: each is computed within a
+round, between rivals that took their turns one after the other, and the median of the rounds is shown.
+"""
+
+_RIVALS = """\
+| rival | what it is |
+| --- | --- |
+| icekeeper | the product in one warm session, with its default, `compact.strategy: binpack` |
+| icekeeper-auto | the same with `compact.strategy: auto` |
+| call | the procedures called in the same warm session, with their default settings and without looking first |
+| platform | a Spark process for each table and stage, with default settings |
+| zamboni | iceberg-zamboni, in process, as its users would run it |
+| floor | plain Arrow: objects fetched 32 at a time, read, joined, one file written; no commit |
+"""
+
+_TURNS = """\
+Rivals take turns within a round, and each round begins with another one. Every turn gets a fresh table; making it, and
+looking at the result, is not measured, and a warm-up before the first round is not counted. CPU seconds and memory are
+those of Python and the JVM, looked at 20 times a second, without the servers.
+"""
+
+_MEMORY = """\
+The highest resident memory of any turn, in MiB. Rivals that share a session share its heap: what one of them left there
+is counted with the next one. Python is the benchmark's own process, with the libraries of all rivals in it; icekeeper
+alone needs less. That memory stays flat over 200 nights is shown in [soak](soak.md).
+"""
+
+_WORLDS = """\
+| world | what it is |
+| --- | --- |
+| `960` | 960 files of about 15 KB in one day's partition, from 96 commits |
+| `3800` | 3,800 such files |
+| `big` | 60 files of about 6.5 MB |
+| `s3` | SeaweedFS on this machine, behind a proxy that counts |
+| `s3+10ms` | the same, each request delayed by 10 ms |
+"""
+
+
+def page(machine: Machine, samples: Samples, *, images: str = "images") -> str:
+    """The whole page. `images` is where the plots are, seen from it."""
+    sections = [
+        _INTRODUCTION,
+        _targets(samples),
+        _how(machine),
+        *(_part(part, title, samples) for part, title in _TITLES.items() if samples.cases(part)),
+        _memory(samples),
+        _curves(samples, images),
+        _quality(samples),
+        _failures(samples),
+        NOTES.read_text(encoding="utf-8"),
+    ]
+    return "\n".join(section.rstrip() + "\n" for section in sections if section)
+
+
+_TITLES = {
+    "compact": "Compaction",
+    "expire": "Expiry of 96 snapshots with 960 replaced files",
+    "idle": "A night with nothing to do, a table",
+    "night": "A whole night, a table",
+}
+
+
+def _targets(samples: Samples) -> str:
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    judgements = list(judge(samples))
+    for each in judgements:
+        target = each.target
+        who = f"{target.ours} against {target.theirs}" if target.theirs else target.ours
+        cells = rows.setdefault((target.what, each.case.shape, who, target.limit), {})
+        cells[each.case.store] = f"{_number(each.measured, target.unit)} {_verdict(each)}".strip()
+    lines = [(*row, *(cells.get(store, "") for store in STORES)) for row, cells in rows.items()]
+    verdicts = [each.verdict for each in judgements]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict)
+    table = _table(("what", "world", "who", "target", *STORES), lines, numbers_from=3)
+    return f"## Targets\n\n{table}\n{counts[0].upper()}{counts[1:]}.\n"
+
+
+def _verdict(judgement: Judgement) -> str:
+    if judgement.verdict is Verdict.MISSED and judgement.by:
+        return f"**missed by {1 - judgement.by:.0%}**"
+    return str(judgement.verdict)
+
+
+def _how(machine: Machine) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    settings = ", ".join(f"`{name}={value}`" for name, value in machine.settings.items())
+    left_out = "".join(f"- {line}\n" for line in machine.left_out)
+    return (
+        "## How it was measured\n\n"
+        f"On {machine.measured_at}, {machine.cores} cores, {machine.memory_mib / 1024:.0f} GiB of memory.\n"
+        f"Load average before it began: {machine.load:.1f}."
+        + (f" In all {machine.minutes:.0f} minutes.\n" if machine.minutes else " It was broken off.\n")
+        + f"{versions}. {settings}.\n\n"
+        f"{_TURNS}\n{_RIVALS}\n{_WORLDS}"
+        + (f"\nThere was no time for all rounds, or no rival:\n\n{left_out}" if left_out else "")
+    )
+
+
+def _part(part: str, title: str, samples: Samples) -> str:
+    text = f"## {title}\n"
+    for case in samples.cases(part):
+        text += f"\n### `{case.shape}` on {case.store}\n\n" + _rivals_of(case, samples)
+    return text
+
+
+def _rivals_of(case: Case, samples: Samples) -> str:
+    ours = _ours(case, samples)
+    rows = []
+    for rival in samples.rivals(case):
+        taken = samples.of(case, rival)
+        if not taken:
+            rows.append((rival, "failed", *[""] * 8))
+            continue
+        rows.append(
+            (
+                rival,
+                f"{len(taken)}",
+                _seconds(compare.spread(map(compare.seconds_a_table, taken))),
+                _ratio(
+                    compare.ratios(compare.seconds_a_table, taken, samples.of(case, ours)) if rival != ours else None
+                ),
+                _median(taken, lambda each: each.cpu_s / each.tables, "{:.1f}"),
+                _median(taken, lambda each: each.python_peak_mib, "{:.0f}"),
+                _median(taken, lambda each: each.jvm_peak_mib, "{:.0f}"),
+                "" if case.store == "local" else _requests(taken),
+                "" if case.store == "local" else _median(taken, compare.requests_a_file, "{:.2f}"),
+                "" if case.store == "local" else _traffic(taken),
+            )
+        )
+    seconds = ("rounds", "s (spread)", f"to {ours}", "CPU s")
+    header = ("rival", *seconds, "Python MiB", "JVM MiB", "requests", "a file", "MiB read, written")
+    notes = dict.fromkeys(
+        f"{each.rival}: {each.note}" for each in samples.all if each.case == case and each.note and not each.failed
+    )
+    said = "".join(f"- {note}\n" for note in notes)
+    return _table(header, rows, numbers_from=1) + (f"\n{said}" if said else "")
+
+
+def _ours(case: Case, samples: Samples) -> str:
+    """Who the others are compared with."""
+    return AUTO if samples.of(case, AUTO) else ICEKEEPER
+
+
+def _memory(samples: Samples) -> str:
+    peaks: dict[str, list[Sample]] = {}
+    for sample in samples.all:
+        if not sample.failed:
+            peaks.setdefault(sample.rival, []).append(sample)
+    if not peaks:
+        return ""
+    rows = []
+    for rival, taken in peaks.items():
+        most = max(taken, key=compare.memory)
+        python, jvm = max(each.python_peak_mib for each in taken), max(each.jvm_peak_mib for each in taken)
+        where = f"{most.case.part}, {most.case.shape}, {most.case.store}"
+        rows.append((rival, f"{python:.0f}", f"{jvm:.0f}", f"{compare.memory(most):.0f}", where))
+    return f"## Memory\n\n{_MEMORY}\n" + _table(
+        ("rival", "Python", "JVM", "together", "where"), rows, numbers_from=1, numbers_to=4
+    )
+
+
+def _curves(samples: Samples, images: str) -> str:
+    drawn = [plot for plot in PLOTS if plot.wanted(samples)]
+    text = "".join(f"![{plot.title}: {plot.described(samples)}]({images}/{plot.file})\n\n" for plot in drawn)
+    return f"## Curves\n\n{text}" if drawn else ""
+
+
+def _quality(samples: Samples) -> str:
+    rows = []
+    for case in samples.cases("compact"):
+        for rival in samples.rivals(case):
+            outputs = [each.output for each in samples.of(case, rival) if each.output is not None]
+            if outputs:
+                out = outputs[-1]
+                counts = (
+                    f"{out.files}",
+                    f"{out.bytes:,}",
+                    f"{out.rows:,}",
+                    f"{out.row_groups}",
+                    f"{out.columns_with_bounds}",
+                )
+                rows.append((case.shape, case.store, rival, *counts))
+    header = ("world", "store", "rival", "files", "bytes", "rows", "row groups", "columns with bounds")
+    return "## What was written\n\n" + _table(header, rows, numbers_from=3) if rows else ""
+
+
+def _failures(samples: Samples) -> str:
+    lines = [
+        f"- {each.rival}, {each.case.part} `{each.case.shape}` on {each.case.store}, round {each.round}: {each.note}"
+        for each in samples.failures()
+    ]
+    return "## Turns that failed\n\n" + "\n".join(lines) if lines else ""
+
+
+# --- how values are written
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int, numbers_to: int = 99) -> str:
+    rule = ["---:" if numbers_from <= number < numbers_to else "---" for number in range(len(header))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *rows))
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, no more: the fourth is noise."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _seconds(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    digits = (lambda value: f"{value:.3f}") if spread.median < 1 else _digits
+    return _with_range(spread, digits(spread.median), digits(spread.low), digits(spread.high))
+
+
+def _number(spread: Spread | None, unit: str) -> str:
+    if spread is None:
+        return ""
+    unit = "x" if unit == "x" else f" {unit}"
+    return _with_range(spread, _digits(spread.median) + unit, _digits(spread.low), _digits(spread.high))
+
+
+def _ratio(spread: Spread | None) -> str:
+    return "" if spread is None else f"{_digits(spread.median)}x"
+
+
+def _with_range(spread: Spread, median: str, low: str, high: str) -> str:
+    return median if spread.rounds == 1 else f"{median} ({low} to {high})"
+
+
+def _median(taken: Iterable[Sample], quantity: compare.Quantity, form: str) -> str:
+    spread = compare.spread(map(quantity, taken))
+    return "" if spread is None else form.format(spread.median)
+
+
+def _requests(taken: Sequence[Sample]) -> str:
+    """The middle round's by kind, the most frequent first."""
+    kinds = {kind for each in taken for kind in each.requests}
+    medians = {kind: compare.spread(float(each.requests.get(kind, 0)) for each in taken) for kind in kinds}
+    counts = sorted(((spread.median, kind) for kind, spread in medians.items() if spread), reverse=True)
+    return ", ".join(f"{count:.0f} {kind}" for count, kind in counts if count)
+
+
+def _traffic(taken: Sequence[Sample]) -> str:
+    read = compare.spread(each.bytes_read / 2**20 for each in taken)
+    written = compare.spread(each.bytes_written / 2**20 for each in taken)
+    return f"{read.median:.1f}, {written.median:.1f}" if read and written else ""

@@ -1,0 +1,76 @@
+"""icekeeper itself: the night as the daemon runs it, with the settings of its defaults."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from bench.record import Output
+from bench.rivals import Job, RivalFailed
+from bench.worlds import SLOT
+from daemon.core.events import Event
+from daemon.core.model import RunOutcome, RunReport, Trigger
+from daemon.core.policy import CompactPolicy, TablePolicy
+from daemon.night import Order, run_night
+from daemon.sandbox.tables import NAMESPACE
+from daemon.service.alone import run_alone
+from daemon.service.parts import Services
+
+
+def strategies() -> tuple[str, ...]:
+    """What `compact.strategy` may be."""
+    return typing.get_args(typing.get_type_hints(CompactPolicy)["strategy"])
+
+
+class Icekeeper:
+    """One strategy of compaction; `services` are built for each warehouse, by the name of its catalog."""
+
+    frees_late = False
+    most_tables = None
+    note = ""
+
+    def __init__(self, name: str, parts: frozenset[str], strategy: str, services: Mapping[str, Services]) -> None:
+        self.name = name
+        self.parts = parts
+        self._strategy = strategy
+        self._services = services
+
+    async def do(self, job: Job) -> Output | None:
+        services = self._services[job.warehouse.name]
+        settings = services.settings
+        (pattern,) = settings.policies()
+        order = Order(
+            run_id=uuid4(),
+            slot=SLOT,
+            trigger=Trigger.MANUAL,
+            tables=tuple(self._policy(pattern, name, job.source) for name in job.tables),
+            stages=job.stages,
+            settings_hash=settings.digest(),
+            policy=settings.run_policy(),
+        )
+        if job.recorded:
+            done = await run_alone(services, order, _ignore)
+            if (lost := done.not_recorded or done.not_shipped) is not None:
+                raise lost
+            _check(done.report)
+        else:
+            _check(await run_night(order, services.parts, _ignore))
+        return None
+
+    def _policy(self, pattern: TablePolicy, name: str, source: str) -> TablePolicy:
+        chosen: Any = {"strategy": self._strategy}
+        return replace(pattern, name=f"{NAMESPACE}.{name}", source=source, compact=replace(pattern.compact, **chosen))
+
+
+def _check(report: RunReport) -> None:
+    if report.outcome is not RunOutcome.SUCCESS:
+        failed = [f"{task.stage} of {task.table}: {task.error}" for task in report.tasks if task.error]
+        failed += [f"audit of {audit.iceberg_table}: {audit.status} {audit.notes}" for audit in report.audits]
+        raise RivalFailed(f"the night was {report.outcome}: {'; '.join(failed[:3])}")
+
+
+def _ignore(event: Event) -> None:
+    pass

@@ -1,0 +1,73 @@
+"""The benchmark's rivals on tables of twelve files: each does what it is timed for, and the tables are as before."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bench.lab import Lab
+from bench.record import Case, Output
+from bench.run import Run
+from bench.store import Traffic
+from daemon.adapters.spark import SparkEngine
+from tests.conftest import tell_session
+
+ROWS = 12 * 430
+
+
+@pytest.fixture(scope="module")
+async def lab(engine: SparkEngine) -> AsyncIterator[Lab]:
+    async with Lab.open(engine=engine) as running:
+        for services in running.services.values():
+            await tell_session(engine, services.settings)
+        yield running
+
+
+async def done(run: Run) -> tuple[Output | None, Traffic]:
+    """Lets a rival do its job, and puts everything back."""
+    try:
+        await run.act()
+        traffic = await run.traffic()
+        return await run.output(), traffic
+    finally:
+        await run.close()
+
+
+@pytest.mark.parametrize("rival", ["icekeeper", "icekeeper-auto", "call", "zamboni", "floor"])
+async def test_a_rival_makes_one_file_of_the_same_rows(lab: Lab, rival: str) -> None:
+    case = Case("compact", "12", "s3")
+    if not lab.can(case, rival):
+        pytest.skip(f"{rival} is not installed here")
+    run = await lab.prepare(case, rival)
+    assert (run.input_files, run.tables) == (12, 1)
+    output, traffic = await done(run)
+    assert output is not None
+    assert (output.files, output.rows, output.row_groups, output.columns_with_bounds) == (1, ROWS, 1, 10)
+    assert traffic.requests["GET"] >= 12
+    assert traffic.bytes_read > 12 * 10_000
+    assert traffic.bytes_written > output.bytes
+
+
+@pytest.mark.parametrize("store", ["local", "s3"])
+async def test_what_an_expiry_deleted_is_there_again_for_the_next(lab: Lab, store: str) -> None:
+    case = Case("expire", "12", store)  # type: ignore[arg-type]
+    for _ in range(2):
+        # That the twelve replaced files are gone is a part of looking at the output.
+        output, traffic = await done(await lab.prepare(case, "icekeeper"))
+        assert output is not None
+        assert output.files == 3
+        assert traffic.requests["POST"] == (store == "s3"), "one bulk delete"
+
+
+async def test_a_night_compacts_expires_and_audits_every_table(lab: Lab) -> None:
+    run = await lab.prepare(Case("night", "12", "s3"), "icekeeper")
+    assert run.tables == 2
+    output, _ = await done(run)
+    assert output is None, "there are several tables"
+
+
+async def test_a_night_with_nothing_to_do_writes_nothing(lab: Lab) -> None:
+    _, traffic = await done(await lab.prepare(Case("idle", "12", "s3"), "icekeeper"))
+    assert traffic.requests["GET"] > 0
+    assert traffic.requests["PUT"] + traffic.requests["POST"] + traffic.requests["DELETE"] == 0

@@ -1,0 +1,32 @@
+"""Samples of a benchmark made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.record import Case, Machine, Output, Sample, Store
+
+MACHINE = Machine(
+    measured_at="2026-02-18 02:00 UTC",
+    cores=2,
+    memory_mib=4096,
+    versions={"Spark": "4.1.4"},
+    settings={"heap": "2g"},
+    load=0.3,
+    minutes=58.2,
+    left_out=("compact, 3800, s3: 1 of 2 rounds",),
+)
+OUTPUT = Output(files=1, bytes=14_000_000, rows=96_000, row_groups=1, columns_with_bounds=12)
+
+
+def case(part: str = "compact", shape: str = "960", store: Store = "s3") -> Case:
+    return Case(part, shape, store)
+
+
+def sample(of: Case, rival: str, seconds: float, round_: int = 1, **more: Any) -> Sample:
+    return Sample(of, rival, round_, seconds, **more)
+
+
+def rounds(of: Case, rival: str, *seconds: float, **more: Any) -> list[Sample]:
+    """One sample a round, with these seconds."""
+    return [sample(of, rival, taken, number, **more) for number, taken in enumerate(seconds, 1)]

@@ -1,0 +1,51 @@
+"""The plan of a benchmark fits its time: rounds go, rivals and contests don't."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import plan
+from bench.plan import Contest
+from bench.record import AUTO, CALL, STORES
+from tests.unit.samples import case
+
+
+def contest(shape: str, rounds: int, expected_s: float) -> Contest:
+    return Contest(case(shape=shape), (AUTO, CALL), rounds, expected_s)
+
+
+def test_everything_fits_an_hour_without_losing_a_contest_or_a_rival() -> None:
+    planned = plan.contests(plan.PARTS, STORES, plan.SHAPES)
+    warm_ups = sum(each.all_rounds_s for each in plan.warm_ups(planned))
+    budget = plan.BUDGET_S - plan.START_S - warm_ups
+    fitted = plan.fitted(planned, budget)
+    assert sum(each.all_rounds_s for each in fitted) <= budget
+    assert [(each.case, each.x, each.rivals) for each in fitted] == [
+        (each.case, each.x, each.rivals) for each in planned
+    ]
+    assert all(each.rounds >= 1 for each in fitted)
+
+
+def test_the_longest_rounds_are_dropped_first() -> None:
+    fitted = plan.fitted([contest("960", 5, 10), contest("3800", 2, 100)], 160)
+    assert [each.rounds for each in fitted] == [5, 1]
+    assert [each.rounds for each in plan.fitted(fitted, 130)] == [3, 1]
+
+
+def test_one_round_of_each_stays_even_where_that_is_too_much() -> None:
+    fitted = plan.fitted([contest("960", 2, 10), contest("3800", 2, 100)], 1)
+    assert [each.rounds for each in fitted] == [1, 1]
+
+
+def test_time_is_shared_in_proportion_up_to_the_whole() -> None:
+    assert plan.ends([contest("960", 5, 10), contest("3800", 1, 150)], 400) == pytest.approx((100, 400))
+
+
+def test_asked_rounds_and_parts_are_taken() -> None:
+    planned = plan.contests(("compact",), ("s3",), ("960",), 1)
+    assert [(each.case, each.rounds) for each in planned] == [(case(), 1)]
+
+
+def test_a_warm_up_is_played_once_for_disk_and_once_for_s3() -> None:
+    planned = plan.contests(("compact",), STORES, ("3800",))
+    assert [(each.case.shape, each.case.store) for each in plan.warm_ups(planned)] == [("960", "local"), ("960", "s3")]

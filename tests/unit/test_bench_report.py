@@ -1,0 +1,87 @@
+"""The page of the benchmark comes from samples alone, and says what missed, failed, or was not measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from bench import plots, report
+from bench.compare import Samples
+from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, ZAMBONI
+from tests.unit.samples import MACHINE, OUTPUT, case, rounds, sample
+
+SLOW = case(store="s3+10ms")
+SAMPLES = Samples(
+    [
+        *rounds(SLOW, AUTO, 4, 5, 6, requests={"GET": 1000, "PUT": 10, "HEAD": 0}, input_files=960, output=OUTPUT),
+        *rounds(SLOW, CALL, 20, 20, 18, requests={"GET": 1930}, input_files=960, output=OUTPUT, jvm_peak_mib=900),
+        *rounds(SLOW, ZAMBONI, 10, 10, 12, requests={"GET": 2880}, input_files=960),
+        *rounds(SLOW, FLOOR, 2, 2, 2),
+        sample(case(), CALL, 0, 1, failed=True, note="RuntimeError: the session is gone"),
+        *[each for x in (100, 1500) for each in rounds(case("files"), ICEKEEPER, x / 100, x / 50, x=x)],
+    ]
+)
+
+
+def test_each_rival_has_its_median_its_spread_and_its_ratio_to_ours() -> None:
+    page = report.page(MACHINE, SAMPLES)
+    assert "| icekeeper-auto | 3 | 5.00 (4.00 to 6.00) |" in page
+    assert "| call | 3 | 20.0 (18.0 to 20.0) | 4.00x |" in page
+    assert "1000 GET, 10 PUT | 1.05 |" in page
+
+
+def test_the_targets_say_what_was_met_missed_and_not_measured() -> None:
+    lines = report.page(MACHINE, SAMPLES).splitlines()
+    assert "| compaction | 960 | icekeeper-auto against call | >= 3x |  |  | 4.00x (3.00 to 5.00) met |" in lines
+    missed = "2.00x (2.00 to 2.50) **missed by 20%** |"
+    assert f"| compaction | 960 | icekeeper-auto against zamboni | >= 2.5x |  |  | {missed}" in lines
+    nothing = "not measured | not measured | not measured |"
+    assert f"| a night with nothing to do | 960 | icekeeper against platform | >= 200x | {nothing}" in lines
+
+
+def test_a_turn_that_failed_is_told_with_its_reason() -> None:
+    page = report.page(MACHINE, SAMPLES)
+    assert "- call, compact `960` on s3, round 1: RuntimeError: the session is gone" in page
+    assert "| call | failed |" in page
+
+
+def test_the_page_says_on_what_it_was_measured() -> None:
+    page = report.page(MACHINE, SAMPLES)
+    assert "On 2026-02-18 02:00 UTC, 2 cores, 4 GiB of memory." in page
+    assert "Load average before it began: 0.3. In all 58 minutes.\nSpark 4.1.4. `heap=2g`." in page
+    assert "- compact, 3800, s3: 1 of 2 rounds" in page
+
+
+def test_the_page_can_be_written_from_no_samples_at_all() -> None:
+    assert "not measured" in report.page(MACHINE, Samples([]))
+
+
+def test_tables_have_as_many_cells_in_each_line() -> None:
+    width = 0
+    for line in report.page(MACHINE, SAMPLES).splitlines():
+        cells = line.count("|")
+        assert not line.startswith("|") or width in (0, cells), line
+        width = cells if line.startswith("|") else 0
+
+
+def test_plots_have_a_title_a_description_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the plots' library is in the extra `bench` only")
+    drawn = plots.draw(SAMPLES, tmp_path / "one")
+    assert [path.name for path in drawn] == ["performance-compact-960.svg", "performance-files.svg"]
+    for path in drawn:
+        text = path.read_text()
+        ElementTree.fromstring(text)
+        assert "<dc:title>" in text
+        assert "s at 100" in text or "on s3+10ms icekeeper-auto 5.00 s" in text
+    again = plots.draw(SAMPLES, tmp_path / "two")
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in drawn]
+
+
+def test_the_page_shows_each_plot_with_its_numbers_in_words() -> None:
+    page = report.page(MACHINE, SAMPLES)
+    assert (
+        "![Compaction against files, S3: icekeeper 1.50 s at 100, 22.50 s at 1500](images/performance-files.svg)"
+        in page
+    )
