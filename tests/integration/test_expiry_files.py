@@ -85,13 +85,6 @@ class History:
         self.deletes.append(builder.withRecordCount(1).build())
         self.table.newRowDelta().addDeletes(self.deletes[-1]).commit()
 
-    def drop_deletes(self) -> None:
-        """What comes after a compaction of all files that they applied to."""
-        change = self.rewrite()
-        for file in self.deletes:
-            change.deleteFile(file)
-        change.commit()
-
     def merge_manifests(self) -> None:
         self.table.rewriteManifests().rewriteIf(_always(self.jvm)).commit()
 
@@ -136,7 +129,7 @@ PASTS: dict[str, Past] = {
     "the compaction's snapshot goes": Past((*APPENDS, COMPACT, APPEND, APPEND)),
     "snapshots from before the compaction stay": Past((*APPENDS, *APPENDS, COMPACT, APPEND), keep=4),
     "branches and tags": Past((*APPENDS, TAG, APPEND, BRANCH, COMPACT, APPEND, BRANCH, COMPACT, TAG, APPEND)),
-    "delete files": Past((*APPENDS, History.delete_rows, APPEND, COMPACT, History.drop_deletes, APPEND), keep=2),
+    "delete files": Past((*APPENDS, History.delete_rows, APPEND, COMPACT, APPEND, APPEND), keep=2),
     "manifests merged, a write rolled back, statistics": Past(
         (*APPENDS, History.statistics, COMPACT, History.merge_manifests, History.roll_back, *APPENDS), keep=2
     ),
