@@ -11,7 +11,6 @@ from pathlib import Path
 from bench.record import Output
 from bench.rivals import Job, RivalFailed
 from bench.rivals.call import statement
-from daemon.adapters.iceberg import catalog_conf
 from daemon.adapters.spark_options import SparkOptions, prepare_environment
 
 # In a directory of its own, for that comes first where Python looks for modules: `platform` is one of its own.
@@ -48,7 +47,7 @@ class Platform:
             "spark.sql.session.timeZone": "UTC",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.host": "127.0.0.1",
-            **catalog_conf(catalog, self._catalogs[catalog]),
+            **_plain(catalog, self._catalogs[catalog]),
         }
         arguments = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
         process = await asyncio.create_subprocess_exec(
@@ -68,6 +67,13 @@ class Platform:
             raise
         if process.returncode:
             raise RivalFailed(f"spark-submit ended with code {process.returncode}: {said.decode()[-2000:]}")
+
+
+def _plain(catalog: str, properties: Mapping[str, str]) -> dict[str, str]:
+    """A catalog with Iceberg's defaults: what icekeeper sets for a session of its own is none of the platform's."""
+    prefix = f"spark.sql.catalog.{catalog}"
+    named = {f"{prefix}.{key}": value for key, value in properties.items()}
+    return {prefix: "org.apache.iceberg.spark.SparkCatalog", **named}
 
 
 def _jars(options: SparkOptions) -> tuple[str, ...]:

@@ -83,6 +83,30 @@ audit: {missing_pct: 7.5}
     assert d.audit is None
 
 
+@pytest.mark.parametrize(
+    ("spark", "master", "max_writers"),
+    [
+        ("{master: auto}", "local[16]", 8),
+        ("{master: auto, driver_memory: 1g}", "local[8]", 4),
+        ("{master: auto, driver_memory: 512m}", "local[4]", 2),
+        ("{master: auto, driver_memory: 8g}", "local[16]", None),
+        ("{}", "local[2]", None),
+        ("{master: 'local[32]'}", "local[32]", 8),
+        ("{master: 'local[*]'}", "local[*]", 8),
+        ("{master: 'spark://spark:7077'}", "spark://spark:7077", None),
+    ],
+)
+def test_a_session_has_threads_to_wait_with_and_writes_as_many_files_at_once_as_its_heap_holds(
+    file: Path, spark: str, master: str, max_writers: int | None
+) -> None:
+    file.write_text(f"{GOOD}spark: {spark}\ncompact: {{strategy: auto}}\n")
+    settings = load(file)
+    (policy,) = settings.policies()
+    assert settings.spark.resolved_master == master
+    assert (policy.compact.strategy, policy.compact.sort_by) == ("auto", "ts")
+    assert policy.compact.max_writers == max_writers
+
+
 def test_the_environment_wins_over_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICEKEEPER_POSTGRES__PASSWORD", "from the environment")
     monkeypatch.setenv("ICEKEEPER_COMPACT__RETRIES", "7")
