@@ -133,6 +133,7 @@ async def a_rest_catalog_has_no_such_warehouse(lab: Lab) -> AsyncIterator[Night]
 async def a_store_refuses(lab: Lab) -> AsyncIterator[Night]:
     async with lab.night() as night:
         await night.state(COINBASE)
+        await lab.refill()  # or there would be nothing to read
         await lab.store.set(Mode.REFUSE)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(iceberg, "METADATA_TIMEOUT", timedelta(seconds=2))
