@@ -17,6 +17,8 @@ from daemon.sandbox.spec import to_micros
 from daemon.sandbox.tables import NAMESPACE
 
 _NIGHT_TABLES = 10
+# With two commits since, an old day's snapshots are none of the last three.
+_TWO_MORE = Fill(2, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,6 @@ class Bases:
             self._built[key] = await self._build(case, x, self._warehouses[key[3]])
         return self._built[key]
 
-    async def forget(self, case: Case, x: float) -> None:
-        """Removes the tables of a case."""
-        if (tables := self._built.pop(_key(case, x), None)) is not None:
-            for base in tables.bases:
-                await asyncio.to_thread(tables.warehouse.remove, base)
-
     async def _build(self, case: Case, x: float, warehouse: Warehouse) -> Tables:
         shape = case.shape.split()[0]
         if case.part in ("files", "snapshots"):
@@ -66,12 +62,13 @@ class Bases:
             case "compact" | "files" | "tables":
                 bases = (await self._small(warehouse, name, fill),)
             case "expire" | "snapshots":
-                bases = (await self._replaced(warehouse, name, fill),)
+                bases = (await self._rewritten(warehouse, name, fill, _TWO_MORE),)
             case "idle":
                 bases = (await self._idle(warehouse, name, fill),)
             case "night":
                 count = _NIGHT_TABLES if case.shape == "960" else 2
-                bases = tuple([await self._night(warehouse, f"{name}_{number}", fill) for number in range(count)])
+                names = [f"{name}_{number}" for number in range(count)]
+                bases = tuple([await self._rewritten(warehouse, each, fill, fill) for each in names])
             case other:
                 raise ValueError(f"no part of the benchmark: {other}")
         if case.part in ("idle", "night", "tables"):
@@ -101,22 +98,12 @@ class Bases:
             "options => map('rewrite-all', 'true'))"
         )
 
-    async def _replaced(self, warehouse: Warehouse, name: str, fill: Fill) -> Base:
-        """The same, and two commits since: the day's snapshots are none of the last three."""
+    async def _rewritten(self, warehouse: Warehouse, name: str, fill: Fill, since: Fill) -> Base:
+        """A day long ago, rewritten and not expired, and the commits since."""
         await self._compacted(warehouse, name, fill)
 
         def build() -> Base:
-            warehouse.append(name, self._commits(Fill(2, 2), DAY))
-            return warehouse.as_base(name)
-
-        return await asyncio.to_thread(build)
-
-    async def _night(self, warehouse: Warehouse, name: str, fill: Fill) -> Base:
-        """A day long ago, rewritten and not expired, and a day of small files."""
-        await self._compacted(warehouse, name, fill)
-
-        def build() -> Base:
-            warehouse.append(name, self._commits(fill, DAY))
+            warehouse.append(name, self._commits(since, DAY))
             return warehouse.as_base(name)
 
         return await asyncio.to_thread(build)

@@ -47,11 +47,7 @@ class _Host:
 async def play(
     planned: Sequence[Contest], budget_s: float, console: Console, keep: Path | None
 ) -> tuple[Machine, list[Sample]]:
-    """Measures all contests. With `keep`, each sample is on disk as soon as it is there.
-
-    Raises:
-        BenchError: The lakehouse could not be made.
-    """
+    """Measures all contests. With `keep`, each sample is on disk as soon as it is there."""
     begun = time.monotonic()
     warm_ups = plan.warm_ups(planned)
     fitted = plan.fitted(planned, budget_s - plan.START_S - sum(each.all_rounds_s for each in warm_ups))

@@ -13,11 +13,11 @@ import structlog
 import yaml
 
 from bench.bases import Bases
-from bench.record import Case, Store
+from bench.record import AUTO, ICEKEEPER, Case, Store
 from bench.rivals import Rival
 from bench.rivals.call import Call
 from bench.rivals.floor import Floor
-from bench.rivals.icekeeper import Icekeeper, strategies
+from bench.rivals.icekeeper import Icekeeper
 from bench.rivals.platform import Platform
 from bench.rivals.zamboni import Zamboni
 from bench.run import Run, job_of
@@ -51,10 +51,11 @@ class Lab:
         self._bases = bases
         self._zamboni = Zamboni()
         call, compacting = Call(engine), frozenset({"compact", "night", "files"})
-        rivals: list[Rival] = [Icekeeper("icekeeper", _ALL, "binpack", services)]
-        if "auto" in strategies():
-            rivals.append(Icekeeper("icekeeper-auto", compacting, "auto", services))
-        rivals.append(call)
+        rivals: list[Rival] = [
+            Icekeeper(ICEKEEPER, _ALL, "binpack", services),
+            Icekeeper(AUTO, compacting, "auto", services),
+            call,
+        ]
         if self._zamboni.installed():
             rivals.append(self._zamboni)
         catalogs = {name: each.settings.catalog.spark_properties() for name, each in services.items()}
@@ -101,12 +102,6 @@ class Lab:
             yield lab
 
     @property
-    def server_pids(self) -> frozenset[int]:
-        """The processes that serve everybody: what they (and their children) need is nobody's cost."""
-        found = (self._box.s3.pid, self._box.postgres.pid, self._box.clickhouse.pid, self._proxy.pid)
-        return frozenset(pid for pid in found if pid is not None)
-
-    @property
     def settings_shown(self) -> Mapping[str, str]:
         """What the warm session was given."""
         return {"spark.master": self.engine.options.master, "spark.driver_memory": self.engine.options.driver_memory}
@@ -116,7 +111,7 @@ class Lab:
         await self.engine.start()
         for store in ("local", "s3"):
             for part in ("compact", "expire") * _WARM_UPS:
-                run = await self.prepare(Case(part, "12", store), "icekeeper")
+                run = await self.prepare(Case(part, "12", store), ICEKEEPER)
                 try:
                     await run.act()
                 finally:
@@ -125,14 +120,6 @@ class Lab:
     def can(self, case: Case, rival: str) -> bool:
         """Whether a rival is here and takes part in that."""
         return rival in self.rivals and case.part in self.rivals[rival].parts
-
-    async def build(self, case: Case, x: float = 0) -> None:
-        """Builds the tables that a case needs, if they are not there yet: from milliseconds to a minute."""
-        await self._bases.of(case, x)
-
-    async def forget(self, case: Case, x: float = 0) -> None:
-        """Frees the tables that were built for a case."""
-        await self._bases.forget(case, x)
 
     async def prepare(self, case: Case, rival: str, x: float = 0) -> Run:
         """Fresh tables for one run of one rival; the counters stand at zero when it returns. Not to be timed."""

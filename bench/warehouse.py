@@ -157,11 +157,6 @@ class Warehouse(JdbcCatalog):
             for uri in base.kept.keys() - there:
                 self._place(base.kept[uri], uri, put)
 
-    def remove(self, base: Base) -> None:
-        """Frees the space that a base takes."""
-        for uri in self._objects(base.location):
-            self._delete(uri)
-
 
 class S3Warehouse(Warehouse):
     """Files on S3; clients are told the proxy as the endpoint."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 from uuid import uuid4
 
 from bench.record import Output
@@ -13,16 +11,11 @@ from bench.rivals import Job, RivalFailed
 from bench.worlds import SLOT
 from daemon.core.events import Event
 from daemon.core.model import RunOutcome, RunReport, Trigger
-from daemon.core.policy import CompactPolicy, TablePolicy
+from daemon.core.policy import Strategy, TablePolicy
 from daemon.night import Order, run_night
 from daemon.sandbox.tables import NAMESPACE
 from daemon.service.alone import run_alone
 from daemon.service.parts import Services
-
-
-def strategies() -> tuple[str, ...]:
-    """What `compact.strategy` may be."""
-    return typing.get_args(typing.get_type_hints(CompactPolicy)["strategy"])
 
 
 class Icekeeper:
@@ -32,7 +25,7 @@ class Icekeeper:
     most_tables = None
     note = ""
 
-    def __init__(self, name: str, parts: frozenset[str], strategy: str, services: Mapping[str, Services]) -> None:
+    def __init__(self, name: str, parts: frozenset[str], strategy: Strategy, services: Mapping[str, Services]) -> None:
         self.name = name
         self.parts = parts
         self._strategy = strategy
@@ -61,8 +54,8 @@ class Icekeeper:
         return None
 
     def _policy(self, pattern: TablePolicy, name: str, source: str) -> TablePolicy:
-        chosen: Any = {"strategy": self._strategy}
-        return replace(pattern, name=f"{NAMESPACE}.{name}", source=source, compact=replace(pattern.compact, **chosen))
+        compact = replace(pattern.compact, strategy=self._strategy)
+        return replace(pattern, name=f"{NAMESPACE}.{name}", source=source, compact=compact)
 
 
 def _check(report: RunReport) -> None:

@@ -65,18 +65,12 @@ class _Read:
 
 
 @dataclass(frozen=True, slots=True)
-class _Grouped:
-    """What the planner would rewrite of a version of a table."""
+class _Planned:
+    """What the planner would rewrite of a version of a table; the partitions live in the JVM of a session."""
 
     version: str
     policy: CompactPolicy
     groups: tuple[FileGroup, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """The partitions that the last plan of a table named, and the session in whose JVM they live."""
-
     spark: SparkSession
     partitions: Mapping[str, Partition]
 
@@ -107,7 +101,6 @@ class IcebergLakehouse:
         self._jvm: IcebergJvm | None = None
         self._loaded: dict[str, _Loaded] = {}
         self._states: dict[str, _Read] = {}
-        self._grouped: dict[str, _Grouped] = {}
         self._files: dict[str, _Files] = {}
         self._planned: dict[str, _Planned] = {}
 
@@ -144,27 +137,27 @@ class IcebergLakehouse:
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         def work(jvm: IcebergJvm) -> tuple[FileGroup, ...]:
             handle = self._handle(jvm, table)
-            version, grouped = jvm.version(handle), self._grouped.get(table)
-            if grouped is None or (grouped.version, grouped.policy) != (version, policy):
-                grouped = _Grouped(version, policy, tuple(self._plan(jvm, table, handle, policy)))
-                self._grouped[table] = grouped
-            return grouped.groups
+            planned = self._planned.get(table)
+            if planned is None or (planned.version, planned.policy) != (jvm.version(handle), policy):
+                planned = self._plan(jvm, table, handle, policy)
+            return planned.groups
 
         return await self._read(work, table)
 
-    def _plan(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> list[FileGroup]:
-        """Asks the planner, and keeps its partitions: to ask again for every slice would read all manifests."""
-        planned = jvm.plan_groups(handle, planner_options(policy))
-        self._planned[table] = _Planned(jvm.spark, {found.partition: partition for found, partition in planned})
-        return [found for found, _ in planned]
+    def _plan(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> _Planned:
+        """Asks the planner, and keeps its answer: to ask again for every slice would read all manifests."""
+        found = jvm.plan_groups(handle, planner_options(policy))
+        groups, partitions = tuple(group for group, _ in found), {group.partition: place for group, place in found}
+        planned = self._planned[table] = _Planned(jvm.version(handle), policy, groups, jvm.spark, partitions)
+        return planned
 
     def _selected(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy, part: Slice) -> Any | None:
         """The filter of a slice's partitions, None where none of them has anything left to rewrite."""
-        kept = self._planned.get(table)
+        planned = self._planned.get(table)
         # Objects of a session that is gone are gone, too.
-        if kept is None or kept.spark is not jvm.spark or not kept.partitions.keys() >= set(part.partitions):
-            self._plan(jvm, table, handle, policy)
-        there = self._planned[table].partitions
+        if planned is None or planned.spark is not jvm.spark or not planned.partitions.keys() >= set(part.partitions):
+            planned = self._plan(jvm, table, handle, policy)
+        there = planned.partitions
         chosen = [jvm.partition_filter(handle, there[name]) for name in part.partitions if name in there]
         return jvm.any_of(chosen) if chosen else None
 

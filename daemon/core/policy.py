@@ -9,6 +9,9 @@ from typing import Literal
 
 from daemon.core.model import AuditStatus, Stage
 
+# How files are packed: Iceberg's strategies, and the choice between two ways of reading.
+Strategy = Literal["binpack", "auto", "sort"]
+
 
 @dataclass(frozen=True, slots=True)
 class StageLimits:
@@ -37,7 +40,7 @@ class CompactPolicy:
     """
 
     limits: StageLimits
-    strategy: Literal["binpack", "auto", "sort"] = "binpack"
+    strategy: Strategy = "binpack"
     target_file_size: int = 128 * 1024**2
     min_input_files: int = 5
     sort_by: str = ""

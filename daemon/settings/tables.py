@@ -12,7 +12,7 @@ from pydantic import ValidationInfo as Info
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from daemon.core.model import AuditStatus
-from daemon.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, TablePolicy
+from daemon.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, Strategy, TablePolicy
 from daemon.settings.values import AutoOrBool, Duration, Flag, Identifier, NoFlag, Percent, Size, TableName
 
 STAGE_BLOCKS = ("compact", "expire", "audit")
@@ -61,7 +61,7 @@ def _target(value: int) -> int:
 
 
 class Compact(_Stage):
-    strategy: Literal["binpack", "auto", "sort"] = "binpack"
+    strategy: Strategy = "binpack"
     """binpack and sort are Iceberg's; auto writes what binpack does, and has many tasks read where files are small."""
     target_file_size: Annotated[Size, AfterValidator(_target)] = 128 * 1024**2
     """The size that files are packed to."""
