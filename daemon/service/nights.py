@@ -61,6 +61,7 @@ class Nights:
         self._clock = clock
         self._leading = leading
         self._no_run = no_run
+        self._began = clock()
         self.slots = Slots(spool)
         # Whoever changes a table holds this: no two tasks of this process ever work on tables at once.
         self._tables_lock = asyncio.Lock()
@@ -165,8 +166,8 @@ class Nights:
             mark = last
         if mark is not None and mark > now:  # a clock was ahead once; slots that were done stay done
             mark = now - settings.schedule.catch_up
-        if mark is not None:
-            await self._put_since(mark, now)
+        # The very first start owes nothing of before, but what came due until this daemon led.
+        await self._put_since(self._began if mark is None else mark, now)
         try:
             await self._spool.account(now)
         except IcekeeperError as exc:  # the next start looks at slots again that it need not
