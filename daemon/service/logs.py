@@ -59,7 +59,7 @@ def configure(level: Level, output: Format, state_dir: Path | None, *, console_l
     structlog.configure(
         processors=[*processors, _Threshold(shown), renderer],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Printer(sys.stderr),
         # Cached loggers would keep the level that they were made with, and a reload could not change it.
         cache_logger_on_first_use=False,
     )
@@ -81,6 +81,16 @@ def _adopt_libraries(shared: list[Processor], renderer: Processor, shown: int) -
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
     """py4j tells with a traceback that a connection broke; the engine translates that very error and says it itself."""
     return not (record.name.startswith("py4j") or "Exception while sending command" in record.getMessage())
+
+
+class _Printer(structlog.PrintLogger):
+    """Prints lines. One that can't be written is lost: a full disk must not end what wanted to say something."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = error = err = critical = fatal = failure = exception = msg
 
 
 class _Threshold:

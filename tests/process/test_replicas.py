@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from daemon.adapters.lease import Lease
 from daemon.sandbox import Sandbox, WorldSpec
 from daemon.sandbox.process import free_ports
 from tests.conftest import BINANCE, COINBASE, GOLD, SLOT, write_settings
@@ -78,3 +80,31 @@ def test_a_leader_that_is_killed_in_a_compaction_is_followed_by_its_standby_whic
     audits = world.postgres.execute(world.postgres_database, query)
     assert audits == [(table, "ok") for table in sorted(tables)]
     assert {table: world.rows_iceberg(table) for table in tables} == rows
+
+
+def test_a_slot_that_comes_while_nobody_of_the_very_first_daemons_leads_is_done_by_who_leads_next(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    world = box.world(WorldSpec(now=SLOT, days=1.25, tables=(GOLD,), commits_per_day=4, rows_per_file=10, symbols=6))
+
+    def replicas(document: dict[str, Any]) -> None:
+        document["replicas"] = True
+
+    config, log = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state", replicas), tmp_path / "log"
+    base = "http://" + str(yaml.safe_load(config.read_text())["http"]["listen"])
+    assert icekeeper("migrate", config=config).returncode == 0
+    document = yaml.safe_load(config.read_text())["postgres"]
+    with asyncio.Runner() as loop:
+        gone_soon = Lease(document["dsn"], world.postgres.password, host="gone-soon")
+        loop.run(gone_soon.acquire())
+        with running("serve", config=config, log=log, at=SLOT - timedelta(seconds=20)) as daemon:
+            wait_for("the daemon", lambda: fetch(f"{base}/livez"))
+            following = (SLOT + timedelta(days=1)).timestamp()
+            wait_for("the slot", lambda: metrics(base).get("icekeeper_next_run_timestamp_seconds") == following)
+            loop.run(gone_soon.release())
+            ended = 'icekeeper_runs_total{outcome="success"}'
+            wait_for("the night to end", lambda: metrics(base).get(ended) == 1)
+            os.kill(daemon.pid, signal.SIGTERM)
+            assert daemon.wait(60) == 0
+    query = "SELECT outcome, trigger, slot FROM maintenance_runs"
+    assert world.postgres.execute(world.postgres_database, query) == [("success", "catch_up", SLOT)]
