@@ -18,13 +18,22 @@ from pyspark.sql import SparkSession
 
 from daemon.adapters.iceberg_expiry import expire_snapshots
 from daemon.adapters.iceberg_jvm import IcebergJvm, Partition
-from daemon.adapters.iceberg_metadata import parse_metadata
+from daemon.adapters.iceberg_metadata import files_named, parse_history, parse_metadata
 from daemon.adapters.iceberg_rewrite import rewriting
 from daemon.adapters.java_stacks import Overdue
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.spark_names import quoted
 from daemon.core.errors import TransientError
-from daemon.core.model import RUN_ID_PROPERTY, DeletedFiles, FileGroup, LakehouseCount, Slice, TableState, Window
+from daemon.core.model import (
+    RUN_ID_PROPERTY,
+    DeletedFiles,
+    FileGroup,
+    LakehouseCount,
+    Slice,
+    Snapshot,
+    TableState,
+    Window,
+)
 from daemon.core.policy import CompactPolicy
 from daemon.core.reasons import Reason
 
@@ -134,6 +143,11 @@ class IcebergLakehouse:
             files = self._files[table] = _Files(current.snapshotId(), sizes, manifests)
         return parse_metadata(table, jvm.metadata_json(handle), files.sizes, files.manifests, target_file_size)
 
+    def _history(self, jvm: IcebergJvm, table: str, handle: Any) -> tuple[Snapshot, ...]:
+        read = self._states.get(table)
+        seen = read is not None and read.version == jvm.version(handle)
+        return read.state.history if read is not None and seen else parse_history(jvm.metadata_json(handle))
+
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         def work(jvm: IcebergJvm) -> tuple[FileGroup, ...]:
             handle = self._handle(jvm, table)
@@ -194,7 +208,9 @@ class IcebergLakehouse:
         self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
     ) -> DeletedFiles:
         def work(jvm: IcebergJvm) -> DeletedFiles:
-            return expire_snapshots(jvm, table, self._handle(jvm, table), snapshot_ids, retain_last)
+            handle = self._handle(jvm, table)
+            named = files_named(self._history(jvm, table, handle))
+            return expire_snapshots(jvm, table, handle, snapshot_ids, retain_last, named)
 
         return await self._run(work, timeout, table)
 

@@ -9,7 +9,6 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from daemon.adapters.iceberg_jvm import IcebergJvm, PathCollector
-from daemon.adapters.iceberg_metadata import files_named
 from daemon.core.errors import TransientError
 from daemon.core.model import DeletedFiles
 from daemon.core.reasons import Reason
@@ -26,40 +25,42 @@ _PARTITIONS = "spark.sql.shuffle.partitions"
 
 
 def expire_snapshots(
-    jvm: IcebergJvm, table: str, handle: Any, snapshot_ids: tuple[int, ...], retain_last: int
+    jvm: IcebergJvm, table: str, handle: Any, snapshot_ids: tuple[int, ...], retain_last: int, named_files: int
 ) -> DeletedFiles:
-    """Expires them, or none and TransientError `conflict`; then deletes what nobody refers to any more."""
-    would_go = {
-        snapshot.snapshotId() for snapshot in _named(handle.expireSnapshots(), snapshot_ids, retain_last).apply()
-    }
-    if would_go != set(snapshot_ids):
+    """Expires them, or none and TransientError `conflict`; then deletes what nobody refers to any more.
+
+    `named_files`: what the manifests name at most.
+    """
+    # Both ways only tell what is to be deleted: Iceberg's own deletes swallow their failures.
+    unowned = jvm.path_collector()
+    expiry = _bounded(handle.expireSnapshots(), retain_last).deleteWith(unowned.consumer)
+    jvm.expire_ids(expiry, snapshot_ids)
+    would_go = jvm.snapshot_ids(expiry.apply())
+    if would_go != frozenset(snapshot_ids):
         raise TransientError(
             f"the table has moved since it was planned: {len(snapshot_ids)} snapshots were named, "
             f"{len(would_go)} would go; nothing was expired",
             reason=Reason.CONFLICT,
             where=table,
         )
-    # Both ways only tell what is to be deleted: Iceberg's own deletes swallow their failures.
-    unowned = jvm.path_collector()
-    if files_named(jvm.metadata_json(handle)) > DRIVER_MOST_FILES:
-        action = jvm.actions().expireSnapshots(handle).option("stream-results", "true")
+    if named_files > DRIVER_MOST_FILES:
+        action = _bounded(jvm.actions().expireSnapshots(handle), retain_last).option("stream-results", "true")
+        for snapshot_id in snapshot_ids:
+            action = action.expireSnapshotId(snapshot_id)
         with _partitions(jvm.spark, SPARK_PARTITIONS):
-            _named(action, snapshot_ids, retain_last).deleteWith(unowned.consumer).execute()
+            action.deleteWith(unowned.consumer).execute()
     else:
-        _named(handle.expireSnapshots(), snapshot_ids, retain_last).deleteWith(unowned.consumer).commit()
+        expiry.commit()
     return _delete(jvm, handle, unowned)
 
 
-def _named(expiry: Any, snapshot_ids: tuple[int, ...], retain_last: int) -> Any:
-    """Tells an expiry what goes: Iceberg's API for the driver and its Spark action take it in the same words.
+def _bounded(expiry: Any, retain_last: int) -> Any:
+    """An expiry of nothing but what is named: Iceberg's API for the driver and its Spark action take the same words.
 
     Named ids make Iceberg clean up by reachability, and bind the expiry to the plan. The age of 0 switches off the
     table's own age, which would act beside them.
     """
-    expiry = expiry.expireOlderThan(0).retainLast(retain_last)
-    for snapshot_id in snapshot_ids:
-        expiry = expiry.expireSnapshotId(snapshot_id)
-    return expiry
+    return expiry.expireOlderThan(0).retainLast(retain_last)
 
 
 def _delete(jvm: IcebergJvm, handle: Any, unowned: PathCollector) -> DeletedFiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,9 @@ class IcebergJvm:
         tasks = table.newScan().useSnapshot(snapshot.snapshotId()).planFiles()
         try:
             # The JVM turns the sizes into one string: thousands of files would be thousands of round trips.
-            lengths = self._iceberg.io.CloseableIterable.transform(tasks, self._length_as_string())
+            lengths = self._iceberg.io.CloseableIterable.transform(
+                tasks, self._long_as_string("org.apache.iceberg.ContentScanTask", "length")
+            )
             joined = self._lang.String.join(",", lengths)
         finally:
             tasks.close()
@@ -231,6 +234,31 @@ class IcebergJvm:
         consumer = invoke.MethodHandleProxies.asInterfaceInstance(self._class("java.util.function.Consumer"), accept)
         return PathCollector(consumer, queue)
 
+    def expire_ids(self, expiry: Any, snapshot_ids: Iterable[int]) -> None:
+        """Names snapshots to an expiry, an `ExpireSnapshots` of the driver, in one call: each id would be two more."""
+        invoke, expiry_type = self._lang.invoke, self._class("org.apache.iceberg.ExpireSnapshots")
+        signature = invoke.MethodType.methodType(expiry_type, self._lang.Long.TYPE)
+        name = self._lookup().findVirtual(expiry_type, "expireSnapshotId", signature).bindTo(expiry)
+        parse = self._lookup().findStatic(
+            self._class("java.lang.Long"),
+            "parseLong",
+            invoke.MethodType.methodType(self._lang.Long.TYPE, self._class("java.lang.String")),
+        )
+        accept = invoke.MethodHandles.filterReturnValue(parse, name).asType(
+            invoke.MethodType.methodType(self._lang.Void.TYPE, self._class("java.lang.Object"))
+        )
+        consumer = invoke.MethodHandleProxies.asInterfaceInstance(self._class("java.util.function.Consumer"), accept)
+        ids = ",".join(str(snapshot_id) for snapshot_id in snapshot_ids)
+        if ids:
+            self._jvm.java.util.regex.Pattern.compile(",").splitAsStream(ids).forEach(consumer)
+
+    def snapshot_ids(self, snapshots: Any) -> frozenset[int]:
+        """The ids of a Java list of snapshots, in one answer."""
+        told = self._iceberg.io.CloseableIterable.withNoopClose(snapshots)
+        to_string = self._long_as_string("org.apache.iceberg.Snapshot", "snapshotId")
+        joined = self._lang.String.join(",", self._iceberg.io.CloseableIterable.transform(told, to_string))
+        return frozenset(int(snapshot_id) for snapshot_id in joined.split(",") if joined)
+
     def delete_files(self, table: Any, paths: Any) -> int:
         """Deletes a Java collection of paths, in bulk where the store can; the number that failed, where it is told.
 
@@ -251,16 +279,15 @@ class IcebergJvm:
     def exists(self, table: Any, path: str) -> bool:
         return bool(table.io().newInputFile(path).exists())
 
-    def _length_as_string(self) -> Any:
-        """A Java Function: FileScanTask -> its length. Made of method handles: no JVM code of our own, no callback."""
+    def _long_as_string(self, of: str, method: str) -> Any:
+        """A Java Function: a method of an interface. Made of method handles: no JVM code of our own, no callback."""
         invoke, long_type = self._lang.invoke, self._lang.Long.TYPE
         string_type = self._class("java.lang.String")
         lookup = self._lookup()
-        task_type = self._class("org.apache.iceberg.ContentScanTask")
-        length = lookup.findVirtual(task_type, "length", invoke.MethodType.methodType(long_type))
+        get = lookup.findVirtual(self._class(of), method, invoke.MethodType.methodType(long_type))
         to_string = lookup.findStatic(string_type, "valueOf", invoke.MethodType.methodType(string_type, long_type))
         return invoke.MethodHandleProxies.asInterfaceInstance(
-            self._class("java.util.function.Function"), invoke.MethodHandles.filterReturnValue(length, to_string)
+            self._class("java.util.function.Function"), invoke.MethodHandles.filterReturnValue(get, to_string)
         )
 
     def _lookup(self) -> Any:

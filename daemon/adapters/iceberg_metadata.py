@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from daemon.core.planning import large_file_limit, small_file_limit
 def parse_metadata(table: str, text: str, sizes: tuple[int, ...], manifests: int, target_file_size: int) -> TableState:
     """The state of a table from its metadata (Iceberg spec, 'Table Metadata') and the sizes of its data files."""
     metadata: Mapping[str, Any] = json.loads(text)
-    history = tuple(_snapshot(entry) for entry in metadata.get("snapshots", ()))
+    history = _history(metadata)
     current_id = metadata.get("current-snapshot-id")
     current = next((snapshot for snapshot in history if snapshot.id == current_id), None)
     properties = metadata.get("properties", {})
@@ -43,11 +43,19 @@ def parse_metadata(table: str, text: str, sizes: tuple[int, ...], manifests: int
     )
 
 
-def files_named(text: str) -> int:
+def parse_history(text: str) -> tuple[Snapshot, ...]:
+    """All snapshots that a table's metadata knows."""
+    return _history(json.loads(text))
+
+
+def files_named(history: Sequence[Snapshot]) -> int:
     """At most so many files the manifests of all snapshots name: those of the fullest, and all that were ever added."""
-    counted = [_snapshot(entry) for entry in json.loads(text).get("snapshots", ())]
-    fullest = max((s.count("total-data-files") + s.count("total-delete-files") for s in counted), default=0)
-    return fullest + sum(s.count("added-data-files") + s.count("added-delete-files") for s in counted)
+    fullest = max((s.count("total-data-files") + s.count("total-delete-files") for s in history), default=0)
+    return fullest + sum(s.count("added-data-files") + s.count("added-delete-files") for s in history)
+
+
+def _history(metadata: Mapping[str, Any]) -> tuple[Snapshot, ...]:
+    return tuple(_snapshot(entry) for entry in metadata.get("snapshots", ()))
 
 
 def _snapshot(entry: Mapping[str, Any]) -> Snapshot:

@@ -262,7 +262,7 @@ async def test_a_commit_that_lands_meanwhile_keeps_its_files(lake: Lake, way: st
         jvm, name = IcebergJvm(spark), f"{lake.catalog}.{TABLE}"
         handle = jvm.load(name)
         History(jvm, jvm.load(name), made=100).append()
-        return iceberg_expiry.expire_snapshots(jvm, TABLE, handle, ids, 1)
+        return iceberg_expiry.expire_snapshots(jvm, TABLE, handle, ids, 1, 20)
 
     deleted = await lake.engine.run(expire, timeout=MINUTE)
     assert lake.store() == lake.referred_to()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from daemon.adapters.iceberg_metadata import files_named
+from daemon.adapters.iceberg_metadata import files_named, parse_history
 
 
 def metadata(*summaries: dict[str, str]) -> str:
@@ -19,9 +19,9 @@ def test_the_files_of_manifests_are_never_fewer_than_was_live_and_added() -> Non
         {"operation": "delete", "total-data-files": "100", "total-delete-files": "3", "added-delete-files": "1"},
         {"operation": "replace", "total-data-files": "1", "added-data-files": "1", "deleted-data-files": "100"},
     )
-    assert files_named(text) == (100 + 3) + 10 + 1 + 1
+    assert files_named(parse_history(text)) == (100 + 3) + 10 + 1 + 1
 
 
 def test_a_table_without_snapshots_or_summaries_names_none() -> None:
-    assert files_named("{}") == 0
-    assert files_named(json.dumps({"snapshots": [{"snapshot-id": 1, "timestamp-ms": 1}]})) == 0
+    assert files_named(parse_history("{}")) == 0
+    assert files_named(parse_history(json.dumps({"snapshots": [{"snapshot-id": 1, "timestamp-ms": 1}]}))) == 0

@@ -14,18 +14,16 @@ from daemon.service import logs
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_line_that_cant_be_written_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = open("/dev/full", "w", buffering=1)
-    monkeypatch.setattr(sys, "stderr", full)
-    logs.configure("info", "json", None)
-    try:
-        log = structlog.get_logger("somebody")
-        log.error("disk_full")
-        log.exception("disk_full")
-        log.bind(run_id="1").info("disk_full")
-    finally:
-        structlog.reset_defaults()
-        monkeypatch.undo()
+    told: list[object] = []
+    with suppress(OSError), open("/dev/full", "w", buffering=1) as full:  # its end says again what could not be written
+        monkeypatch.setattr(sys, "stderr", full)
         logs.configure("info", "json", None)
-        structlog.reset_defaults()
-        with suppress(OSError):  # the lines that never went
-            full.close()
+        try:
+            log = structlog.get_logger("somebody")
+            for say in (log.info, log.error, log.exception, log.bind(run_id="1").warning):
+                told.append(say("disk_full"))
+        finally:
+            monkeypatch.undo()
+            logs.configure("info", "json", None)
+            structlog.reset_defaults()
+    assert len(told) == 4
