@@ -254,9 +254,8 @@ class IcebergJvm:
 
     def snapshot_ids(self, snapshots: Any) -> frozenset[int]:
         """The ids of a Java list of snapshots, in one answer."""
-        told = self._iceberg.io.CloseableIterable.withNoopClose(snapshots)
         to_string = self._long_as_string("org.apache.iceberg.Snapshot", "snapshotId")
-        joined = self._lang.String.join(",", self._iceberg.io.CloseableIterable.transform(told, to_string))
+        joined = str(snapshots.stream().map(to_string).collect(self._jvm.java.util.stream.Collectors.joining(",")))
         return frozenset(int(snapshot_id) for snapshot_id in joined.split(",") if joined)
 
     def delete_files(self, table: Any, paths: Any) -> int:
