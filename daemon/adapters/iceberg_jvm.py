@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from py4j.java_gateway import JavaClass, JavaPackage
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
@@ -40,17 +41,34 @@ class Partition:
     values: Any
 
 
+class _Kept:
+    """A Java package or class whose names are looked up once: py4j asks the JVM for each part of each name anew."""
+
+    def __init__(self, found: Any) -> None:
+        self._found = found
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._found, name)
+        kept = _Kept(found) if isinstance(found, JavaPackage | JavaClass) else found
+        setattr(self, name, kept)
+        return kept
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._found(*arguments)
+
+
 class IcebergJvm:
     """A thin hand into the JVM. Java objects are Any: py4j makes their methods up as they are called."""
 
     def __init__(self, spark: SparkSession) -> None:
         self.spark = spark
         jvm: Any = spark._jvm
-        self._jvm = jvm
         self._session: Any = spark._jsparkSession
-        self._iceberg: Any = jvm.org.apache.iceberg
-        self._lang: Any = jvm.java.lang
+        self._iceberg: Any = _Kept(jvm.org.apache.iceberg)
+        self._java: Any = _Kept(jvm.java)
+        self._lang: Any = self._java.lang
         self._classes: dict[str, Any] = {}
+        self._functions: dict[tuple[str, str], Any] = {}
 
     def open_catalog(self, name: str) -> None:
         """Raises what is wrong with a catalog. Iceberg's own lookup takes one that won't open for a namespace."""
@@ -225,7 +243,7 @@ class IcebergJvm:
 
     def path_collector(self) -> PathCollector:
         """Keeps the paths that an expiry wants deleted, so that they are known, counted and deleted in bulk."""
-        queue = self._jvm.java.util.concurrent.ConcurrentLinkedQueue()
+        queue = self._java.util.concurrent.ConcurrentLinkedQueue()
         object_type = self._class("java.lang.Object")
         invoke = self._lang.invoke
         signature = invoke.MethodType.methodType(self._lang.Boolean.TYPE, object_type)
@@ -250,12 +268,12 @@ class IcebergJvm:
         consumer = invoke.MethodHandleProxies.asInterfaceInstance(self._class("java.util.function.Consumer"), accept)
         ids = ",".join(str(snapshot_id) for snapshot_id in snapshot_ids)
         if ids:
-            self._jvm.java.util.regex.Pattern.compile(",").splitAsStream(ids).forEach(consumer)
+            self._java.util.regex.Pattern.compile(",").splitAsStream(ids).forEach(consumer)
 
     def snapshot_ids(self, snapshots: Any) -> frozenset[int]:
         """The ids of a Java list of snapshots, in one answer."""
         to_string = self._long_as_string("org.apache.iceberg.Snapshot", "snapshotId")
-        joined = str(snapshots.stream().map(to_string).collect(self._jvm.java.util.stream.Collectors.joining(",")))
+        joined = str(snapshots.stream().map(to_string).collect(self._java.util.stream.Collectors.joining(",")))
         return frozenset(int(snapshot_id) for snapshot_id in joined.split(",") if joined)
 
     def delete_files(self, table: Any, paths: Any) -> int:
@@ -280,6 +298,11 @@ class IcebergJvm:
 
     def _long_as_string(self, of: str, method: str) -> Any:
         """A Java Function: a method of an interface. Made of method handles: no JVM code of our own, no callback."""
+        if (of, method) not in self._functions:
+            self._functions[of, method] = self._made_function(of, method)
+        return self._functions[of, method]
+
+    def _made_function(self, of: str, method: str) -> Any:
         invoke, long_type = self._lang.invoke, self._lang.Long.TYPE
         string_type = self._class("java.lang.String")
         lookup = self._lookup()

@@ -106,7 +106,7 @@ class History:
         self.live = live
 
     def statistics(self) -> None:
-        snapshot, empty = self.table.currentSnapshot().snapshotId(), self.jvm._jvm.java.util.List.of()
+        snapshot, empty = self.table.currentSnapshot().snapshotId(), self.jvm._java.util.List.of()
         file = self.jvm._iceberg.GenericStatisticsFile(snapshot, self.path("statistics"), 100, 10, empty)
         self.table.updateStatistics().setStatistics(file).commit()
 
@@ -326,4 +326,4 @@ async def test_killed_before_the_files_are_deleted_it_leaves_what_nobody_refers_
 
 def _always(jvm: IcebergJvm) -> Any:
     """A Java Predicate that is always true."""
-    return jvm._jvm.java.util.function.Predicate.isEqual(None).negate()
+    return jvm._java.util.function.Predicate.isEqual(None).negate()
