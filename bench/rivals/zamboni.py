@@ -22,8 +22,8 @@ class Zamboni:
     name = "zamboni"
     parts = frozenset({"compact", "expire", "idle", "night", "files", "snapshots"})
     frees_late = True
-    most_tables = None
-    note = "it has no audit"
+    most_tables = 3
+    note = "it has no audit; of a night three tables, the ratio is per table"
 
     def __init__(self) -> None:
         self._sessions: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
 from random import Random
@@ -27,10 +28,13 @@ from daemon.sandbox.spec import OFFLOAD_LAG, from_micros, to_micros
 from tests.chaos.judge import Violation, Wrong
 from tests.chaos.network import Part
 from tests.chaos.scene import Scene
+from tests.conftest import SLOT
 from tests.integration.faults import Mode
 
 # Within what time a standby has to lead.
 TAKE_OVER_S = 30.0
+# A clock that is set back by more than this before the slot takes the slot with it, beyond a test's patience.
+_NOBODY_WAITS = timedelta(minutes=3)
 ALL_STAGES = frozenset(Stage)
 _BROKEN = (Mode.REFUSE, Mode.RESET, Mode.HANG)
 
@@ -243,10 +247,17 @@ class ClockStepped(Fault):
         return cls(random.choice((-3600.0, -90.0, -10.0, 30.0, 1800.0, 7200.0)))
 
     def strike(self, scene: Scene) -> None:
-        scene.tell(f"the clock jumps by {self.seconds:+.0f} s")
-        scene.clock.step(self.seconds)
+        had_come = scene.clock.now() >= SLOT
+        self._step(scene, self.seconds)
+        if not had_come and scene.clock.now() < SLOT - _NOBODY_WAITS:
+            scene.rest(3)
+            self._step(scene, -self.seconds)  # somebody sets it right again
+
+    def _step(self, scene: Scene, seconds: float) -> None:
+        scene.tell(f"the clock jumps by {seconds:+.0f} s")
+        scene.clock.step(seconds)
         for program in scene.programs:
-            program.step_clock(self.seconds)
+            program.step_clock(seconds)
 
 
 @dataclass(frozen=True)
