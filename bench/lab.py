@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import structlog
 import yaml
+from pyspark.sql import SparkSession
 
 from bench.bases import Bases
 from bench.record import AUTO, ICEKEEPER, Case, Store
@@ -27,7 +29,7 @@ from bench.worlds import SHAPE, SLOT
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.sql.migrations import migrate
 from daemon.sandbox import Sandbox, World, WorldSpec
-from daemon.sandbox.tables import WATERMARK_DDL
+from daemon.sandbox.tables import NAMESPACE, WATERMARK_DDL
 from daemon.service.logs import configure
 from daemon.service.parts import Services, build, spark_options
 from daemon.settings import Settings, load
@@ -35,6 +37,7 @@ from daemon.settings import Settings, load
 _DATABASE = "bench"
 _DELAYS_S: Mapping[Store, float] = {"local": 0.0, "s3": 0.0, "s3+10ms": 0.01}
 _WARM_UPS = 3
+_LIMIT = timedelta(minutes=1)
 _ALL = frozenset({"compact", "expire", "idle", "night", "files", "snapshots", "tables"})
 
 
@@ -126,8 +129,18 @@ class Lab:
         chosen = self.rivals[rival]
         world = await self._bases.of(case, x)
         job = await asyncio.to_thread(job_of, case, world, chosen.most_tables, x)
+        if self.engine.up:
+            table = f"{job.warehouse.name}.{NAMESPACE}.{job.tables[0]}"
+            await self.engine.run(lambda spark: _forget_manifests(spark, table), timeout=_LIMIT, where=table)
         self._proxy.reset(_DELAYS_S[case.store])
         return Run(case, chosen, job, self._proxy)
+
+
+def _forget_manifests(spark: SparkSession, table: str) -> None:
+    """Fresh tables are copies: those of the round before would have left their manifests in Iceberg's cache."""
+    jvm: Any = spark._jvm
+    iceberg = jvm.org.apache.iceberg
+    iceberg.ManifestFiles.dropCache(iceberg.spark.Spark3Util.loadIcebergTable(spark._jsparkSession, table).io())
 
 
 def _warehouses(box: Sandbox, proxy: StoreProxy) -> Mapping[str, Warehouse]:

@@ -1,8 +1,9 @@
-"""`python -m tests.chaos.report CAMPAIGN.jsonl...`: what several campaigns found, as the page docs/reliability.md."""
+"""`python -m tests.chaos.report --answers docs/chaos/answers.json docs/chaos/*.jsonl`: the page docs/reliability.md."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
@@ -24,8 +25,8 @@ processes that were left.
 """
 
 
-def page(results: list[Result]) -> str:
-    """The page, from at least one result."""
+def page(results: list[Result], answers: Mapping[str, str]) -> str:
+    """The page, from at least one result. `answers`: by seed, what was behind a run that went wrong."""
     return "\n".join(
         (
             _INTRODUCTION,
@@ -42,7 +43,7 @@ def page(results: list[Result]) -> str:
             *(f"| {kind.name} | {_sentence(kind.__doc__)} |" for kind in FAULTS),
             f"| {TWO} | Two of them in one night. |",
             "",
-            *_violations(results),
+            *_violations(results, answers),
         )
     )
 
@@ -63,11 +64,15 @@ def _in_words(results: list[Result]) -> str:
     return f"{text} None went wrong: with 95 % confidence fewer than {3 / len(results):.1%} of such nights would."
 
 
-def _violations(results: Iterable[Result]) -> list[str]:
+def _violations(results: Iterable[Result], answers: Mapping[str, str]) -> list[str]:
     wrong = [result for result in results if not result.recovered]
     if not wrong:
         return []
-    lines = [f"- seed {result.seed}, {result.name}: {each.text}" for result in wrong for each in result.violations]
+    lines = [
+        f"- seed {result.seed}, {result.name}: {each.text}. {answers.get(str(result.seed), 'Not explained yet.')}"
+        for result in wrong
+        for each in result.violations
+    ]
     return ["## What went wrong", "", *lines, ""]
 
 
@@ -77,8 +82,14 @@ def _sentence(text: str | None) -> str:
 
 @click.command(help="Prints a page of Markdown about the results of campaigns (`--out` of tests.chaos).")
 @click.argument("campaigns", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-def main(campaigns: tuple[Path, ...]) -> None:
-    click.echo(page(read(campaigns)), nl=False)
+@click.option(
+    "--answers",
+    type=click.Path(exists=True, path_type=Path),
+    help="A JSON object: by seed, what was behind a run that went wrong.",
+)
+def main(campaigns: tuple[Path, ...], answers: Path | None) -> None:
+    told = json.loads(answers.read_text(encoding="utf-8")) if answers is not None else {}
+    click.echo(page(read(campaigns), told), nl=False)
 
 
 if __name__ == "__main__":
