@@ -28,6 +28,7 @@ from bench.warehouse import LocalWarehouse, S3Warehouse, Warehouse
 from bench.worlds import SHAPE, SLOT
 from daemon.adapters.spark import SparkEngine
 from daemon.adapters.sql.migrations import migrate
+from daemon.adapters.warm_up import warm_up
 from daemon.sandbox import Sandbox, World, WorldSpec
 from daemon.sandbox.tables import NAMESPACE, WATERMARK_DDL
 from daemon.service.logs import configure
@@ -110,8 +111,9 @@ class Lab:
         return {"spark.master": self.engine.options.master, "spark.driver_memory": self.engine.options.driver_memory}
 
     async def warm_up(self) -> None:
-        """Brings the session up and lets it rewrite and expire a little on each kind of store."""
+        """Brings the session up as the daemon does, and lets it rewrite and expire a little on each kind of store."""
         await self.engine.start()
+        await warm_up(self.engine, lambda: True)
         for store in ("local", "s3"):
             for part in ("compact", "expire") * _WARM_UPS:
                 run = await self.prepare(Case(part, "12", store), ICEKEEPER)
