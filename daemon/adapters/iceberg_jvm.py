@@ -15,6 +15,9 @@ from pyspark.sql import SparkSession
 from daemon.core.model import FileGroup
 from daemon.core.planning import large_file_limit
 
+# Iceberg's parallel scan looks every 10 ms whether its threads have found something: so few are read one by one.
+_FEW_MANIFESTS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class PathCollector:
@@ -135,17 +138,24 @@ class IcebergJvm:
 
     def file_sizes(self, table: Any, snapshot: Any) -> tuple[tuple[int, ...], int]:
         """The sizes of a snapshot's data files in bytes, and the number of its manifests."""
-        manifests = snapshot.allManifests(table.io()).size()
-        tasks = table.newScan().useSnapshot(snapshot.snapshotId()).planFiles()
+        io, read = table.io(), self._iceberg.ManifestFiles.read
+        manifests, with_data = snapshot.allManifests(io).size(), snapshot.dataManifests(io)
+        if with_data.size() <= _FEW_MANIFESTS:
+            told = [
+                self._joined(read(each, io), "org.apache.iceberg.ContentFile", "fileSizeInBytes") for each in with_data
+            ]
+        else:
+            tasks = table.newScan().useSnapshot(snapshot.snapshotId()).planFiles()
+            told = [self._joined(tasks, "org.apache.iceberg.ContentScanTask", "length")]
+        return tuple(int(size) for lengths in told if lengths for size in lengths.split(",")), manifests
+
+    def _joined(self, rows: Any, of: str, method: str) -> str:
+        """A number of each row, by commas: thousands of files would be thousands of round trips. Closes the rows."""
         try:
-            # The JVM turns the sizes into one string: thousands of files would be thousands of round trips.
-            lengths = self._iceberg.io.CloseableIterable.transform(
-                tasks, self._long_as_string("org.apache.iceberg.ContentScanTask", "length")
-            )
-            joined = self._lang.String.join(",", lengths)
+            numbers = self._iceberg.io.CloseableIterable.transform(rows, self._long_as_string(of, method))
+            return str(self._lang.String.join(",", numbers))
         finally:
-            tasks.close()
-        return (tuple(int(size) for size in joined.split(",")) if joined else ()), manifests
+            rows.close()
 
     def plan_groups(self, table: Any, options: dict[str, str]) -> list[tuple[FileGroup, Partition]]:
         """What Iceberg's own planner would rewrite: each group, and the partition that it lies in."""
