@@ -138,11 +138,12 @@ class IcebergJvm:
 
     def file_sizes(self, table: Any, snapshot: Any) -> tuple[tuple[int, ...], int]:
         """The sizes of a snapshot's data files in bytes, and the number of its manifests."""
-        io, read = table.io(), self._iceberg.ManifestFiles.read
+        io, specs, read = table.io(), table.specs(), self._iceberg.ManifestFiles.read
         manifests, with_data = snapshot.allManifests(io).size(), snapshot.dataManifests(io)
         if with_data.size() <= _FEW_MANIFESTS:
             told = [
-                self._joined(read(each, io), "org.apache.iceberg.ContentFile", "fileSizeInBytes") for each in with_data
+                self._joined(read(each, io, specs), "org.apache.iceberg.ContentFile", "fileSizeInBytes")
+                for each in with_data
             ]
         else:
             tasks = table.newScan().useSnapshot(snapshot.snapshotId()).planFiles()
