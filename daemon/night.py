@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from daemon.core.errors import Cancelled, PermanentError
+from daemon.core.errors import Cancelled, IcekeeperError, PermanentError
 from daemon.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
 from daemon.core.model import AuditResult, RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
 from daemon.core.policy import RunPolicy, TablePolicy
@@ -106,6 +106,17 @@ async def run_night(
     return report
 
 
+async def look_ahead(order: Order, parts: Parts) -> None:
+    """Reads the metadata of the tables after the first, several at once; what can't be read says so at its turn.
+
+    The first has shown by then that the parts are there.
+    """
+    if order.before != Before():
+        return  # the process has died in this slot before: who knows of whose metadata
+    with suppress(IcekeeperError):
+        await parts.lakehouse.look_ahead(order.tables[1:])
+
+
 class _Run:
     """The state of a run under way: what is done so far, and which part was found down."""
 
@@ -142,6 +153,8 @@ class _Run:
         for position, (stage, policy) in enumerate(work, start=1):
             if not self._may_go_on():
                 raise asyncio.CancelledError
+            if position == 2 and stage is Stage.COMPACT and not self._failed_alike():
+                await look_ahead(self._order, self._context.parts)
             self._emit(TaskStarted(stage, policy.name, position, len(work)))
             with bound_contextvars(stage=stage, table=policy.name):
                 down = self._failed_alike()

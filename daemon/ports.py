@@ -6,7 +6,7 @@ it can't. Instants are aware UTC datetimes, durations of work are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -27,7 +27,7 @@ from daemon.core.model import (
     Watermark,
     Window,
 )
-from daemon.core.policy import CompactPolicy
+from daemon.core.policy import CompactPolicy, TablePolicy
 from daemon.core.restraints import Disk, Finding
 
 # Time is injected: nobody but the shell reads the wall clock or sleeps.
@@ -37,6 +37,12 @@ Sleep = Callable[[float], Awaitable[None]]
 
 class Lakehouse(Protocol):
     """The Iceberg side. Calls are serialized by the implementation: it has one session."""
+
+    async def look_ahead(self, policies: Sequence[TablePolicy]) -> None:
+        """Reads what `inspect` and `file_groups` will be asked of these tables, several at once.
+
+        What can't be read is left out: the table's own turn says why. Raises where there is no session.
+        """
 
     async def inspect(self, table: str, target_file_size: int) -> TableState:
         """One load of the table's metadata; no Spark job. PermanentError `table_not_found` where there is no table."""

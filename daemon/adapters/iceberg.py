@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -34,7 +35,8 @@ from daemon.core.model import (
     TableState,
     Window,
 )
-from daemon.core.policy import CompactPolicy
+from daemon.core.planning import may_interest_planner
+from daemon.core.policy import CompactPolicy, TablePolicy
 from daemon.core.reasons import Reason
 
 T = TypeVar("T")
@@ -44,6 +46,9 @@ log = structlog.get_logger(__name__)
 METADATA_TIMEOUT = timedelta(minutes=2)
 # So long a loaded table is used again, between stages and steps: later, what the catalog lent it may have expired.
 LOADED_S = 60.0
+# So many tables are looked at ahead at once; what takes longer than this is left to its turn, which has a deadline.
+LOOKERS = 4
+LOOK_AHEAD_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +117,43 @@ class IcebergLakehouse:
         self._states: dict[str, _Read] = {}
         self._files: dict[str, _Files] = {}
         self._planned: dict[str, _Planned] = {}
+        # Kept as long as the session: PySpark gives each a connection, and a thread of the JVM.
+        self._lookers = ThreadPoolExecutor(LOOKERS, thread_name_prefix="look")
+
+    async def look_ahead(self, policies: Sequence[TablePolicy]) -> None:
+        def look(jvm: IcebergJvm, policy: TablePolicy) -> None:
+            # A handle of its own, shown when all is read: the table's turn may come before that.
+            table, at = policy.name, time.monotonic()
+            handle = jvm.load(self._name(table))
+            if may_interest_planner(self._inspected(jvm, table, handle, policy.compact.target_file_size)):
+                self._groups(jvm, table, handle, policy.compact)
+            self._loaded[table] = _Loaded(jvm.spark, handle, at)
+
+        def work(jvm: IcebergJvm) -> None:
+            looks = [self._lookers.submit(look, jvm, policy) for policy in policies]
+            done, late = wait(looks, LOOK_AHEAD_S)
+            failed = [str(error) for one in done if (error := one.exception()) is not None]
+            log.debug("looked_ahead", tables=len(looks), late=len(late), failed=failed)
+
+        await self._run(work, METADATA_TIMEOUT)
 
     async def inspect(self, table: str, target_file_size: int) -> TableState:
         def work(jvm: IcebergJvm) -> TableState:
-            handle = self._handle(jvm, table)
-            version, read = jvm.version(handle), self._states.get(table)
-            if read is None or (read.version, read.target_file_size) != (version, target_file_size):
-                read = _Read(version, target_file_size, self._state(jvm, table, handle, target_file_size))
-                self._states[table] = read
-            return read.state
+            return self._inspected(jvm, table, self._handle(jvm, table), target_file_size)
 
         return await self._read(work, table)
+
+    def _inspected(self, jvm: IcebergJvm, table: str, handle: Any, target_file_size: int) -> TableState:
+        version, read = jvm.version(handle), self._states.get(table)
+        if read is None or (read.version, read.target_file_size) != (version, target_file_size):
+            read = _Read(version, target_file_size, self._state(jvm, table, handle, target_file_size))
+            self._states[table] = read
+        return read.state
 
     def _handle(self, jvm: IcebergJvm, table: str) -> Any:
         """The table as the catalog has it now. One that was loaded just before only asks whether it has changed."""
         now = time.monotonic()
-        self._loaded = {name: kept for name, kept in self._loaded.items() if now - kept.at < LOADED_S}
+        self._loaded = {name: kept for name, kept in list(self._loaded.items()) if now - kept.at < LOADED_S}
         loaded = self._loaded.pop(table, None)
         if loaded is None or loaded.spark is not jvm.spark or not jvm.refresh(loaded.handle):
             loaded = _Loaded(jvm.spark, jvm.load(self._name(table)), now)
@@ -150,13 +176,15 @@ class IcebergLakehouse:
 
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         def work(jvm: IcebergJvm) -> tuple[FileGroup, ...]:
-            handle = self._handle(jvm, table)
-            planned = self._planned.get(table)
-            if planned is None or (planned.version, planned.policy) != (jvm.version(handle), policy):
-                planned = self._plan(jvm, table, handle, policy)
-            return planned.groups
+            return self._groups(jvm, table, self._handle(jvm, table), policy)
 
         return await self._read(work, table)
+
+    def _groups(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> tuple[FileGroup, ...]:
+        planned = self._planned.get(table)
+        if planned is None or (planned.version, planned.policy) != (jvm.version(handle), policy):
+            planned = self._plan(jvm, table, handle, policy)
+        return planned.groups
 
     def _plan(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> _Planned:
         """Asks the planner, and keeps its answer: to ask again for every slice would read all manifests."""
@@ -285,7 +313,7 @@ class IcebergLakehouse:
             text = f"reading its metadata was {exc.args[0]}"
             raise TransientError(text, reason=exc.waited_for, where=table) from exc
 
-    async def _run(self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str) -> T:
+    async def _run(self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str | None = None) -> T:
         def opened(spark: SparkSession) -> T:
             # Once for each session: py4j asks the JVM for every part of every class's name.
             if self._jvm is None or self._jvm.spark is not spark:

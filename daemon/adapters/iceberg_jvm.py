@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ class IcebergJvm:
         By a file in the session's scratch directory: py4j sends an answer of more than 8 KiB in pieces, of which the
         second waits 40 ms for the first to be acknowledged (Nagle's algorithm).
         """
-        path = Path(self._lang.System.getProperty("java.io.tmpdir"), "shown.metadata.json")
+        path = Path(self._lang.System.getProperty("java.io.tmpdir"), f"{threading.get_ident()}.metadata.json")
         shown = self._iceberg.Files.localOutput(str(path))
         self._iceberg.TableMetadataParser.overwrite(table.operations().current(), shown)
         try:

@@ -30,6 +30,12 @@ MAX_FILE_SIZE_RATIO = 1.80
 MAIN = "main"
 
 
+def may_interest_planner(state: TableState) -> bool:
+    """Whether Iceberg's planner could find work: asking it reads every manifest again."""
+    health = state.health
+    return bool(health.small_files or health.delete_files or state.large_files)
+
+
 def plan_compaction(
     policy: TablePolicy, state: TableState, groups: Sequence[FileGroup], *, offload_runs: bool = False, overran: int = 0
 ) -> Plan:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from daemon.core.errors import IcekeeperError
-from daemon.core.model import Plan
-from daemon.night import Order
+from daemon.core.model import Plan, Stage
+from daemon.night import Order, look_ahead
 from daemon.stages.context import Clocks, Parts, TaskContext
 from daemon.task import make_plan
 
@@ -23,9 +23,11 @@ async def make_plans(order: Order, parts: Parts) -> tuple[list[Plan], dict[str, 
     )
     plans: list[Plan] = []
     errors: dict[str, str] = {}
-    for stage, policy in order.work():
+    for position, (stage, policy) in enumerate(order.work(), start=1):
         if policy.name in errors:
             continue
+        if position == 2 and stage is Stage.COMPACT and not errors:
+            await look_ahead(order, parts)
         try:
             plans.append(await make_plan(stage, policy, context))
         except IcekeeperError as exc:

@@ -9,7 +9,7 @@ import structlog
 from daemon.core.errors import DeadlineExceeded, PermanentError, TransientError
 from daemon.core.events import TaskProgressed
 from daemon.core.model import Decision, Plan, Slice, Snapshot, Stage, TableState, TaskOutcome
-from daemon.core.planning import plan_compaction
+from daemon.core.planning import may_interest_planner, plan_compaction
 from daemon.core.policy import TablePolicy
 from daemon.core.reasons import Reason
 from daemon.core.verification import check_rewrite, own_rewrites
@@ -21,10 +21,8 @@ log = structlog.get_logger(__name__)
 
 async def plan(policy: TablePolicy, state: TableState, context: TaskContext, overran: int = 0) -> Plan:
     """What would be rewritten, and why; Iceberg's own planner is asked, so that both mean the same by "nothing"."""
-    health = state.health
-    # Iceberg's planner reads every manifest again: it is asked only where a file could interest it.
-    worth_asking = health.small_files or health.delete_files or state.large_files
-    groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if worth_asking else ()
+    ask = may_interest_planner(state)
+    groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
     # Only where there is something to hold: a table that needs nothing asks nobody else.
     to_hold = policy.single_writer and any(group.gains for group in groups)
     offload_runs = to_hold and await _offload_runs(policy, context)

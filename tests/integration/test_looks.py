@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from daemon.adapters.iceberg_jvm import IcebergJvm
 from daemon.core.model import Stage, TaskOutcome
+from daemon.core.reasons import Reason
 from daemon.sandbox import Offload
-from tests.conftest import COINBASE, SLOT, MakeNight, Night
+from tests.conftest import BINANCE, COINBASE, SILVER, SLOT, MakeNight, Night
 
 READS = ("load", "metadata_json", "file_sizes", "plan_groups")
 
@@ -77,3 +79,19 @@ async def test_a_new_session_loads_its_own(night: Night, reads: list[str]) -> No
     reads.clear()
     assert await night.state(COINBASE) == before
     assert reads == ["load"]
+
+
+async def test_what_was_looked_at_ahead_is_not_read_again_at_its_turn(make_night: MakeNight, reads: list[str]) -> None:
+    names = (COINBASE, SILVER, BINANCE)
+    night = await make_night(*names, days=0.5)
+    lakehouse = night.services.parts.lakehouse
+    policies = night.services.settings.policies()
+    await night.sql(f"DROP TABLE {{c}}.{SILVER}")
+    reads.clear()
+    await lakehouse.look_ahead(policies)
+    assert Counter(reads) == {"load": 3, "metadata_json": 2, "file_sizes": 2, "plan_groups": 2}
+
+    reads.clear()
+    report = await night.run(Stage.COMPACT)
+    assert [task.outcome for task in report.tasks] == [TaskOutcome.DONE, TaskOutcome.FAILED, TaskOutcome.DONE]
+    assert report.tasks[1].reason is Reason.TABLE_NOT_FOUND

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -285,6 +285,13 @@ class FakeLakehouse(Scripted):
         super().__init__(clock, calls)
         self.tables: dict[str, FakeTable] = {}
         self.counted_at: list[int | None] = []
+        self.ahead: list[tuple[str, ...]] = []
+        self.ahead_error: IcekeeperError | None = None
+
+    async def look_ahead(self, policies: Sequence[TablePolicy]) -> None:
+        self.ahead.append(tuple(policy.name for policy in policies))
+        if self.ahead_error is not None:
+            raise self.ahead_error
 
     async def inspect(self, table: str, target_file_size: int) -> TableState:
         async with self._call("inspect", table):

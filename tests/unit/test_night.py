@@ -15,7 +15,7 @@ from daemon.core.history import PastRun
 from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
 from daemon.core.policy import RunPolicy, TablePolicy
 from daemon.core.reasons import Reason
-from daemon.core.resuming import before
+from daemon.core.resuming import Before, before
 from daemon.night import BY_OPERATOR, Order, run_night
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, FakeTable, Step, World, does_nothing, fails, permanent, transient
@@ -100,6 +100,28 @@ async def test_there_is_one_audit_row_per_table_in_order(world: World) -> None:
     assert {audit.status for audit in report.audits} == {AuditStatus.OK}
     assert {(audit.run_id, audit.slot, audit.trigger) for audit in report.audits} == {(RUN_ID, SLOT, Trigger.SCHEDULE)}
     assert {audit.window_start for audit in report.audits} == {WINDOW_START}
+
+
+async def test_the_other_tables_are_looked_at_together_once_the_first_has_had_its_turn(world: World) -> None:
+    await night(world)
+    await night(world, order(stages=(Stage.EXPIRE, Stage.AUDIT)))
+    await night(world, order(table_policy(SILVER)))
+    assert world.lakehouse.ahead == [(KRAKEN, GOLD, BINANCE)]
+
+
+async def test_nobody_looks_ahead_where_the_first_met_a_part_that_is_down_or_the_slot_is_run_again(
+    world: World,
+) -> None:
+    await night(world, replace(order(), before=Before(counted=frozenset({SILVER}))))
+    world.lakehouse.script("inspect", SILVER, *[fails(transient(Reason.STORAGE_DOWN))] * 9)
+    await night(world)
+    assert world.lakehouse.ahead == []
+
+
+async def test_what_can_not_be_looked_at_ahead_is_met_at_its_turn(world: World) -> None:
+    world.lakehouse.ahead_error = transient(Reason.ENGINE_DOWN)
+    report = await night(world)
+    assert (report.outcome, len(world.lakehouse.ahead)) == (RunOutcome.SUCCESS, 1)
 
 
 async def test_a_night_run_again_plans_to_nothing_and_still_counts(world: World) -> None:
