@@ -47,8 +47,10 @@ METADATA_TIMEOUT = timedelta(minutes=2)
 # So long a loaded table is used again, between stages and steps: later, what the catalog lent it may have expired.
 LOADED_S = 60.0
 # So many tables are looked at ahead at once; what takes longer than this is left to its turn, which has a deadline.
-LOOKERS = 4
+LOOKERS = 8
 LOOK_AHEAD_S = 10.0
+# The planner holds every file in the heap: a larger table is planned alone, at its turn.
+LOOK_AHEAD_MAX_FILES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class IcebergLakehouse:
         self._states: dict[str, _Read] = {}
         self._files: dict[str, _Files] = {}
         self._planned: dict[str, _Planned] = {}
-        # Kept as long as the session: PySpark gives each a connection, and a thread of the JVM.
+        # Not made anew for each look: PySpark gives every thread a connection, and keeps that.
         self._lookers = ThreadPoolExecutor(LOOKERS, thread_name_prefix="look")
 
     async def look_ahead(self, policies: Sequence[TablePolicy]) -> None:
@@ -125,13 +127,16 @@ class IcebergLakehouse:
             # A handle of its own, shown when all is read: the table's turn may come before that.
             table, at = policy.name, time.monotonic()
             handle = jvm.load(self._name(table))
-            if may_interest_planner(self._inspected(jvm, table, handle, policy.compact.target_file_size)):
+            state = self._inspected(jvm, table, handle, policy.compact.target_file_size)
+            if may_interest_planner(state) and state.health.data_files <= LOOK_AHEAD_MAX_FILES:
                 self._groups(jvm, table, handle, policy.compact)
             self._loaded[table] = _Loaded(jvm.spark, handle, at)
 
         def work(jvm: IcebergJvm) -> None:
             looks = [self._lookers.submit(look, jvm, policy) for policy in policies]
             done, late = wait(looks, LOOK_AHEAD_S)
+            for one in late:
+                one.cancel()  # it has not begun, or goes on beside
             failed = [str(error) for one in done if (error := one.exception()) is not None]
             log.debug("looked_ahead", tables=len(looks), late=len(late), failed=failed)
 

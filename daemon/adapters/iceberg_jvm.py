@@ -16,9 +16,6 @@ from pyspark.sql import SparkSession
 from daemon.core.model import FileGroup
 from daemon.core.planning import large_file_limit
 
-# Iceberg's parallel scan looks every 10 ms whether its threads have found something: so few are read one by one.
-_FEW_MANIFESTS = 4
-
 
 @dataclass(frozen=True, slots=True)
 class PathCollector:
@@ -139,17 +136,10 @@ class IcebergJvm:
 
     def file_sizes(self, table: Any, snapshot: Any) -> tuple[tuple[int, ...], int]:
         """The sizes of a snapshot's data files in bytes, and the number of its manifests."""
-        io, specs, read = table.io(), table.specs(), self._iceberg.ManifestFiles.read
-        manifests, with_data = snapshot.allManifests(io).size(), snapshot.dataManifests(io)
-        if with_data.size() <= _FEW_MANIFESTS:
-            told = [
-                self._joined(read(each, io, specs), "org.apache.iceberg.ContentFile", "fileSizeInBytes")
-                for each in with_data
-            ]
-        else:
-            tasks = table.newScan().useSnapshot(snapshot.snapshotId()).planFiles()
-            told = [self._joined(tasks, "org.apache.iceberg.ContentScanTask", "length")]
-        return tuple(int(size) for lengths in told if lengths for size in lengths.split(",")), manifests
+        tasks = table.newScan().useSnapshot(snapshot.snapshotId()).planFiles()
+        lengths = self._joined(tasks, "org.apache.iceberg.ContentScanTask", "length")
+        sizes = tuple(int(size) for size in lengths.split(",")) if lengths else ()
+        return sizes, snapshot.allManifests(table.io()).size()
 
     def _joined(self, rows: Any, of: str, method: str) -> str:
         """A number of each row, by commas: thousands of files would be thousands of round trips. Closes the rows."""

@@ -249,6 +249,7 @@ class SparkEngine:
             properties.unlink(missing_ok=True)
         self._started_at = time.monotonic()
         self._threads = session._jvm.java.lang.Thread  # type: ignore[union-attr]
+        self._worker = self._threads.currentThread()
         self._spark = session
 
     def _call(self, work: Callable[[SparkSession], T], tag: str, where: str | None) -> T:
@@ -256,7 +257,6 @@ class SparkEngine:
             raise TransientError("there is no session", reason=Reason.ENGINE_DOWN)
         context = self._spark.sparkContext
         self._threads.interrupted()  # clears what came too late for the call before
-        self._worker = self._threads.currentThread()
         context.addJobTag(tag)
         try:
             return work(self._spark)
