@@ -19,6 +19,8 @@ from daemon.core.model import AuditResult, RunOpening, RunOutcome, RunReport, St
 from daemon.core.policy import RunPolicy, TablePolicy
 from daemon.core.reasons import Reason
 from daemon.core.resuming import Before
+from daemon.stages import audit
+from daemon.stages.ahead import CountsAhead
 from daemon.stages.context import Clocks, Parts, TaskContext
 from daemon.task import Task, TaskEnd
 
@@ -137,11 +139,12 @@ class _Run:
         self._lock = tables_lock or nullcontext()
         self._may_go_on = may_go_on
         self._deadline = deadline
+        self._counts = CountsAhead(parts.source, parts.clock)
         self._context = TaskContext(
             run_id=order.run_id,
             slot=order.slot,
             trigger=order.trigger,
-            parts=parts,
+            parts=replace(parts, source=self._counts),
             emit=emit,
             clocks=Clocks(parts.surroundings),
             run_policy=order.policy,
@@ -150,23 +153,31 @@ class _Run:
 
     async def work(self) -> None:
         work = list(self._order.work())
-        for position, (stage, policy) in enumerate(work, start=1):
-            if not self._may_go_on():
-                raise asyncio.CancelledError
-            if position == 2 and stage is Stage.COMPACT and not self._failed_alike():
-                await look_ahead(self._order, self._context.parts)
-            self._emit(TaskStarted(stage, policy.name, position, len(work)))
-            with bound_contextvars(stage=stage, table=policy.name):
+        try:
+            for position, (stage, policy) in enumerate(work, start=1):
+                if not self._may_go_on():
+                    raise asyncio.CancelledError
                 down = self._failed_alike()
-                # The audit always runs: the budget is for the others.
-                until = None if stage is Stage.AUDIT else self._deadline
-                task = Task(stage, policy, replace(self._context, until=until, retries_off=_is_probe(stage, down)))
-                try:
-                    self._ended(await self._end_of(task, down))
-                except asyncio.CancelledError:
-                    # Without an audit's row: the slot's audit is still owed, and the resumed run counts.
-                    self._ended(replace(task.fail(Cancelled("stopped while it was under way")), audit=None))
-                    raise
+                if position == 2 and stage is Stage.COMPACT and not down:
+                    await look_ahead(self._order, self._context.parts)
+                self._emit(TaskStarted(stage, policy.name, position, len(work)))
+                if stage is Stage.AUDIT and position < len(work) and not down:
+                    audit.count_ahead(work[position][1], self._context, self._counts)
+                with bound_contextvars(stage=stage, table=policy.name):
+                    await self._do(stage, policy, down)
+        finally:
+            self._counts.end()
+
+    async def _do(self, stage: Stage, policy: TablePolicy, down: list[StageResult]) -> None:
+        # The audit always runs: the budget is for the others.
+        until = None if stage is Stage.AUDIT else self._deadline
+        task = Task(stage, policy, replace(self._context, until=until, retries_off=_is_probe(stage, down)))
+        try:
+            self._ended(await self._end_of(task, down))
+        except asyncio.CancelledError:
+            # Without an audit's row: the slot's audit is still owed, and the resumed run counts.
+            self._ended(replace(task.fail(Cancelled("stopped while it was under way")), audit=None))
+            raise
 
     async def _end_of(self, task: Task, down: list[StageResult]) -> TaskEnd:
         if (task.stage, task.policy.name) in self._order.before.deadly:

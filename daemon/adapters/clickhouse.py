@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -74,6 +76,7 @@ class ClickHouse:
         self._options = options
         self._client: AsyncClient | None = None
         self._connecting = asyncio.Lock()
+        self._users: Counter[AsyncClient] = Counter()
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -158,23 +161,36 @@ class ClickHouse:
             **self._options.settings,
         }
         try:
-            async with asyncio.timeout(timeout.total_seconds()):
-                client = await self._connected()
+            async with asyncio.timeout(timeout.total_seconds()), self._lent() as client:
                 result = await client.query(query, parameters=dict(parameters), settings=settings)
         except TimeoutError as exc:
-            await self._drop()
             raise DeadlineExceeded(f"no count of {source} within {seconds} s", where=self._options.where) from exc
         except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
-            await self._drop()
             raise self._translated(exc, source) from exc
         return result.result_rows
 
-    async def _connected(self) -> AsyncClient:
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[AsyncClient]:
+        """The connection, which several may have. One that a query failed on nobody gets again; the last closes it."""
         # Two who come at once must not make two: one of them would stay open.
         async with self._connecting:
             if self._client is None:
                 self._client = await self._connect()
-            return self._client
+            client = self._client
+        self._users[client] += 1
+        try:
+            yield client
+        except BaseException:
+            if self._client is client:
+                self._client = None
+            raise
+        finally:
+            self._users[client] -= 1
+            if not self._users[client]:
+                del self._users[client]
+                if client is not self._client:
+                    with suppress(ClickHouseError, aiohttp.ClientError, OSError):
+                        await client.close()
 
     async def _connect(self) -> AsyncClient:
         options = self._options
@@ -191,13 +207,6 @@ class ClickHouse:
             autogenerate_session_id=False,
             client_name="icekeeper",
         )
-
-    async def _drop(self) -> None:
-        """Forgets the connection after a failure: the next query makes a new one."""
-        try:
-            await self.close()
-        except (ClickHouseError, aiohttp.ClientError, OSError):
-            self._client = None
 
     def _translated(self, error: Exception, source: str) -> IcekeeperError:
         where, code = self._options.where, getattr(error, "code", None)

@@ -25,6 +25,7 @@ from daemon.core.model import (
 from daemon.core.planning import plan_audit
 from daemon.core.policy import AuditPolicy, TablePolicy
 from daemon.core.verdict import judge, missing_hours
+from daemon.stages.ahead import CountsAhead
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext
 from daemon.stages.restraint import require_past
 
@@ -34,6 +35,12 @@ log = structlog.get_logger(__name__)
 def plan(policy: TablePolicy, context: TaskContext) -> Plan:
     """Which window would be counted."""
     return plan_audit(policy, context.slot, context.window_hours)
+
+
+def count_ahead(policy: TablePolicy, context: TaskContext, counts: CountsAhead) -> None:
+    """Has ClickHouse count what the table's audit will ask for."""
+    rules, source = _audited(policy)
+    counts.begin(source, policy.timestamp, _window(context), rules.final, rules.limits.timeout)
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:

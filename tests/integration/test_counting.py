@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -151,3 +152,18 @@ async def test_a_server_that_is_down_is_source_down_and_found_again_when_it_is_b
         server.start()
     assert (await client.count("t", "ts", WINDOW, None, MINUTE)).rows == 0
     await client.close()
+
+
+async def test_a_count_that_fails_leaves_the_one_beside_it_alone(zoned: Sandbox, source: ClickHouse) -> None:
+    server = zoned.clickhouse
+    server.execute("CREATE DATABASE IF NOT EXISTS edges")
+    server.execute("CREATE OR REPLACE TABLE edges.few (ts DateTime64(6, 'UTC')) ENGINE = MergeTree ORDER BY ts")
+    server.execute("INSERT INTO edges.few SELECT toDateTime64('2026-02-17 12:00:00', 6, 'UTC') FROM numbers(2)")
+    server.execute("CREATE OR REPLACE VIEW edges.slow AS SELECT ts FROM edges.few WHERE sleepEachRow(0.5) = 0")
+
+    slow = asyncio.create_task(source.count("slow", "ts", WINDOW, False, MINUTE))
+    with pytest.raises(IcekeeperError, match="no table edges.nowhere"):
+        await source.count("nowhere", "ts", WINDOW, False, MINUTE)
+    assert not slow.done()
+    assert (await slow).rows == 2
+    assert (await source.count("few", "ts", WINDOW, False, MINUTE)).rows == 2
