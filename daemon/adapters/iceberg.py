@@ -140,7 +140,7 @@ class IcebergLakehouse:
             failed = [str(error) for one in done if (error := one.exception()) is not None]
             log.debug("looked_ahead", tables=len(looks), late=len(late), failed=failed)
 
-        await self._run(work, METADATA_TIMEOUT)
+        await self._run(work, METADATA_TIMEOUT, jobs=False)
 
     async def inspect(self, table: str, target_file_size: int) -> TableState:
         def work(jvm: IcebergJvm) -> TableState:
@@ -311,14 +311,16 @@ class IcebergLakehouse:
     async def _read(self, work: Callable[[IcebergJvm], T], table: str, at_most: timedelta = timedelta.max) -> T:
         """Work on metadata alone. A part that lets it wait is down: TransientError with its reason, if that shows."""
         try:
-            return await self._run(work, min(METADATA_TIMEOUT, at_most), table)
+            return await self._run(work, min(METADATA_TIMEOUT, at_most), table, jobs=False)
         except Overdue as exc:
             if exc.waited_for is None:
                 raise
             text = f"reading its metadata was {exc.args[0]}"
             raise TransientError(text, reason=exc.waited_for, where=table) from exc
 
-    async def _run(self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str | None = None) -> T:
+    async def _run(
+        self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str | None = None, *, jobs: bool = True
+    ) -> T:
         def opened(spark: SparkSession) -> T:
             # Once for each session: py4j asks the JVM for every part of every class's name.
             if self._jvm is None or self._jvm.spark is not spark:
@@ -327,7 +329,7 @@ class IcebergLakehouse:
                 self._jvm = jvm
             return work(self._jvm)
 
-        return await self._engine.run(opened, timeout=timeout, where=where)
+        return await self._engine.run(opened, timeout=timeout, where=where, jobs=jobs)
 
     def _name(self, table: str) -> str:
         # With its catalog: without it Spark first takes the namespace for a catalog.

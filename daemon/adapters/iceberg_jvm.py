@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from pyspark.sql import SparkSession
 
 from daemon.core.model import FileGroup
 from daemon.core.planning import large_file_limit
+
+# In the name of a metadata file of any catalog but Hadoop's, which numbers them.
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[^/]*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +120,10 @@ class IcebergJvm:
         return True
 
     def version(self, table: Any) -> str:
-        """What tells a version of the table's metadata from any other."""
+        """What tells a version of the table's metadata from any other: the name of its file, where no two are alike."""
         metadata = table.operations().current()
-        return f"{metadata.uuid()} {metadata.metadataFileLocation()} {metadata.lastUpdatedMillis()}"
+        location = str(metadata.metadataFileLocation())
+        return location if _UUID.search(location) else f"{location} {metadata.uuid()} {metadata.lastUpdatedMillis()}"
 
     def metadata_json(self, table: Any) -> str:
         """The table's whole metadata at once: asking snapshot by snapshot costs a round trip for every field.

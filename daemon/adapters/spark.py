@@ -112,8 +112,10 @@ class SparkEngine:
         async with self._turn:
             await self._ensure_started()
 
-    async def run(self, work: Callable[[SparkSession], T], *, timeout: timedelta, where: str | None = None) -> T:
-        """Runs `work` in the session's thread and returns its result.
+    async def run(
+        self, work: Callable[[SparkSession], T], *, timeout: timedelta, where: str | None = None, jobs: bool = True
+    ) -> T:
+        """Runs `work` in the session's thread and returns its result. `jobs`: whether it starts Spark jobs.
 
         DeadlineExceeded after `timeout`: the work is cancelled by its job tag, and where it will not stop, the JVM is
         killed. Cancelling the caller does the same. Errors come translated; after one that means that the JVM is
@@ -121,7 +123,7 @@ class SparkEngine:
         """
         async with self._turn:
             await self._ensure_started()
-            tag = f"icekeeper-{uuid.uuid4()}"
+            tag = f"icekeeper-{uuid.uuid4()}" if jobs else None
             context = contextvars.copy_context()  # run_in_executor would lose the log's run_id
             done = asyncio.wrap_future(self._thread.submit(context.run, self._call, work, tag, where))
             try:
@@ -252,12 +254,13 @@ class SparkEngine:
         self._worker = self._threads.currentThread()
         self._spark = session
 
-    def _call(self, work: Callable[[SparkSession], T], tag: str, where: str | None) -> T:
+    def _call(self, work: Callable[[SparkSession], T], tag: str | None, where: str | None) -> T:
         if self._spark is None:
             raise TransientError("there is no session", reason=Reason.ENGINE_DOWN)
         context = self._spark.sparkContext
         self._threads.interrupted()  # clears what came too late for the call before
-        context.addJobTag(tag)
+        if tag is not None:
+            context.addJobTag(tag)
         try:
             return work(self._spark)
         except Exception as exc:
@@ -267,15 +270,16 @@ class SparkEngine:
             raise translate(exc, where) from exc
         finally:
             try:
-                context.clearJobTags()
+                if tag is not None:
+                    context.clearJobTags()
             except Exception as exc:  # the JVM died under the call; its error is the one to report
                 log.debug("job_tag_not_cleared", error=str(exc))
 
-    async def _stop_overdue(self, tag: str, done: asyncio.Future[Any]) -> tuple[Reason | None, bool]:
+    async def _stop_overdue(self, tag: str | None, done: asyncio.Future[Any]) -> tuple[Reason | None, bool]:
         """Whom the work waits for, asked before it is made to end; and whether it ended well after all."""
         return await self._waited_for(), await self._stop_work(tag, done)
 
-    async def _stop_work(self, tag: str, done: asyncio.Future[Any]) -> bool:
+    async def _stop_work(self, tag: str | None, done: asyncio.Future[Any]) -> bool:
         """Makes the work in the thread end; True if it ended well after all."""
         loop = asyncio.get_running_loop()
         give_up, interrupt = loop.time() + CANCEL_GRACE_S, loop.time() + INTERRUPT_AFTER_S
@@ -301,9 +305,9 @@ class SparkEngine:
             self._thread = _new_thread()
         return False
 
-    def _cancel_jobs(self, tag: str, interrupt: bool) -> None:
+    def _cancel_jobs(self, tag: str | None, interrupt: bool) -> None:
         try:
-            if self._spark is not None:
+            if self._spark is not None and tag is not None:
                 self._spark.sparkContext.cancelJobsWithTag(tag)
             if interrupt:
                 self._worker.interrupt()

@@ -29,14 +29,14 @@ class Stubborn(SparkEngine):
     async def _ensure_started(self) -> None:
         pass
 
-    def _call(self, work: Callable[[Any], Any], tag: str, where: str | None) -> Any:
+    def _call(self, work: Callable[[Any], Any], tag: str | None, where: str | None) -> Any:
         self.let_go.wait(10)
         return "done"
 
     async def _waited_for(self) -> Reason | None:
         return Reason.STORAGE_DOWN
 
-    async def _stop_work(self, tag: str, done: asyncio.Future[Any]) -> bool:
+    async def _stop_work(self, tag: str | None, done: asyncio.Future[Any]) -> bool:
         self.told_to_stop.set()
         await self.stopping.wait()
         self.let_go.set()
