@@ -80,6 +80,9 @@ async def play(
         left_out = []
         before = time.monotonic() - begun
         for contest, asked, end in zip(fitted, planned, plan.ends(fitted, budget_s - before), strict=True):
+            if time.monotonic() - begun >= budget_s:
+                left_out.append(f"{contest.title}: the time was up")
+                continue
             console.print(f"{_clock(begun)} {contest.title}, {contest.rounds} rounds at most")
             in_time = functools.partial(_in_time, begun + before + end)
             rounds = await measure.play(contest, host, take, has_time=in_time)

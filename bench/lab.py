@@ -130,7 +130,7 @@ class Lab:
         """Fresh tables for one run of one rival; the counters stand at zero when it returns. Not to be timed."""
         chosen = self.rivals[rival]
         world = await self._bases.of(case, x)
-        job = await asyncio.to_thread(job_of, case, world, chosen.most_tables, x)
+        job = await asyncio.to_thread(job_of, case, world, chosen.most_tables.get(case.store), x)
         if self.engine.up:
             table = f"{job.warehouse.name}.{NAMESPACE}.{job.tables[0]}"
             await self.engine.run(lambda spark: _forget_manifests(spark, table), timeout=_LIMIT, where=table)

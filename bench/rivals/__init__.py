@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
-from bench.record import Output
+from bench.record import Output, Store
 from bench.warehouse import Base, Warehouse
 from daemon.core.model import Stage
 
@@ -30,10 +32,14 @@ class Job:
     input_files: int
 
 
+# Who takes minutes for no world.
+ALL_TABLES: Mapping[Store, int] = MappingProxyType({})
+
+
 class Rival(Protocol):
     """One way to do jobs. `parts` are those of the benchmark that it takes part in.
 
-    `most_tables` keeps one that takes minutes to fewer tables; `note` says what a reader has to know of it.
+    `most_tables` keeps one that takes minutes to fewer tables, by store; `note` says what a reader has to know of it.
     """
 
     @property
@@ -43,7 +49,7 @@ class Rival(Protocol):
     def parts(self) -> frozenset[str]: ...
 
     @property
-    def most_tables(self) -> int | None: ...
+    def most_tables(self) -> Mapping[Store, int]: ...
 
     @property
     def note(self) -> str: ...

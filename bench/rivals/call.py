@@ -7,7 +7,7 @@ from datetime import timedelta
 from pyspark.sql import SparkSession
 
 from bench.record import Output
-from bench.rivals import Job
+from bench.rivals import ALL_TABLES, Job
 from bench.worlds import CUT_OFF, RETAIN_LAST, SHAPE, SLOT
 from daemon.adapters.spark import SparkEngine
 from daemon.core.model import Stage
@@ -46,7 +46,7 @@ class Call:
     name = "call"
     parts = frozenset({"compact", "expire", "idle", "files", "snapshots"})
     frees_late = False
-    most_tables = None
+    most_tables = ALL_TABLES
     note = ""
 
     def __init__(self, engine: SparkEngine) -> None:

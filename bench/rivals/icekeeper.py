@@ -7,7 +7,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 from bench.record import Output
-from bench.rivals import Job, RivalFailed
+from bench.rivals import ALL_TABLES, Job, RivalFailed
 from bench.worlds import SLOT
 from daemon.core.events import Event
 from daemon.core.model import RunOutcome, RunReport, Trigger
@@ -22,7 +22,7 @@ class Icekeeper:
     """One strategy of compaction; `services` are built for each warehouse, by the name of its catalog."""
 
     frees_late = False
-    most_tables = None
+    most_tables = ALL_TABLES
     note = ""
 
     def __init__(self, name: str, parts: frozenset[str], strategy: Strategy, services: Mapping[str, Services]) -> None:

@@ -7,7 +7,7 @@ import importlib.util
 from datetime import timedelta
 from typing import Any
 
-from bench.record import Output
+from bench.record import STORES, Output
 from bench.rivals import Job
 from bench.worlds import RETAIN_LAST, SLOT
 from daemon.core.model import Stage
@@ -22,8 +22,8 @@ class Zamboni:
     name = "zamboni"
     parts = frozenset({"compact", "expire", "idle", "night", "files", "snapshots"})
     frees_late = True
-    most_tables = 3
-    note = "it has no audit; of a night three tables, the ratio is per table"
+    most_tables = dict.fromkeys(STORES, 1)
+    note = "it has no audit; of a night one table, the ratio is per table"
 
     def __init__(self) -> None:
         self._sessions: dict[str, Any] = {}
