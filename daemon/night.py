@@ -114,7 +114,7 @@ async def look_ahead(order: Order, parts: Parts) -> None:
     The first has shown by then that the parts are there.
     """
     if order.before != Before():
-        return  # the process has died in this slot before: who knows of whose metadata
+        return  # the slot had a run before: perhaps that died of somebody's metadata
     with suppress(IcekeeperError):
         await parts.lakehouse.look_ahead(order.tables[1:])
 
@@ -155,18 +155,18 @@ class _Run:
         work = list(self._order.work())
         try:
             for position, (stage, policy) in enumerate(work, start=1):
-                if not self._may_go_on():
-                    raise asyncio.CancelledError
                 down = self._failed_alike()
                 if position == 2 and stage is Stage.COMPACT and not down:
                     await look_ahead(self._order, self._context.parts)
+                if not self._may_go_on():
+                    raise asyncio.CancelledError
                 self._emit(TaskStarted(stage, policy.name, position, len(work)))
                 if stage is Stage.AUDIT and position < len(work) and not down:
-                    audit.count_ahead(work[position][1], self._context, self._counts)
+                    audit.count_next(work[position][1], self._context, self._counts)
                 with bound_contextvars(stage=stage, table=policy.name):
                     await self._do(stage, policy, down)
         finally:
-            self._counts.end()
+            await self._counts.end()
 
     async def _do(self, stage: Stage, policy: TablePolicy, down: list[StageResult]) -> None:
         # The audit always runs: the budget is for the others.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ LOADED_S = 60.0
 # So many tables are looked at ahead at once; what takes longer than this is left to its turn, which has a deadline.
 LOOKERS = 8
 LOOK_AHEAD_S = 10.0
-# The planner holds every file in the heap: a larger table is planned alone, at its turn.
+# The planner holds every file in the heap: a larger table is looked at alone, at its turn.
 LOOK_AHEAD_MAX_FILES = 20_000
 
 
@@ -121,24 +121,29 @@ class IcebergLakehouse:
         self._planned: dict[str, _Planned] = {}
         # Not made anew for each look: PySpark gives every thread a connection, and keeps that.
         self._lookers = ThreadPoolExecutor(LOOKERS, thread_name_prefix="look")
+        self._late: list[Future[None]] = []
 
     async def look_ahead(self, policies: Sequence[TablePolicy]) -> None:
         def look(jvm: IcebergJvm, policy: TablePolicy) -> None:
             # A handle of its own, shown when all is read: the table's turn may come before that.
             table, at = policy.name, time.monotonic()
             handle = jvm.load(self._name(table))
-            state = self._inspected(jvm, table, handle, policy.compact.target_file_size)
-            if may_interest_planner(state) and state.health.data_files <= LOOK_AHEAD_MAX_FILES:
+            files = jvm.total_data_files(handle)
+            if files is None or files > LOOK_AHEAD_MAX_FILES:
+                return
+            if may_interest_planner(self._inspected(jvm, table, handle, policy.compact.target_file_size)):
                 self._groups(jvm, table, handle, policy.compact)
             self._loaded[table] = _Loaded(jvm.spark, handle, at)
 
         def work(jvm: IcebergJvm) -> None:
+            self._late = [one for one in self._late if not one.done()]
+            if self._late:  # whatever they wait for, more of them would wait, too
+                return
             looks = [self._lookers.submit(look, jvm, policy) for policy in policies]
             done, late = wait(looks, LOOK_AHEAD_S)
-            for one in late:
-                one.cancel()  # it has not begun, or goes on beside
+            self._late = [one for one in late if not one.cancel()]
             failed = [str(error) for one in done if (error := one.exception()) is not None]
-            log.debug("looked_ahead", tables=len(looks), late=len(late), failed=failed)
+            (log.warning if late else log.debug)("looked_ahead", tables=len(looks), late=len(late), failed=failed)
 
         await self._run(work, METADATA_TIMEOUT, jobs=False)
 

@@ -88,6 +88,12 @@ class IcebergJvm:
         current = table.currentSnapshot()
         return None if current is None else int(current.snapshotId())
 
+    def total_data_files(self, table: Any) -> int | None:
+        """How many data files the current snapshot's summary tells of; None where it tells of none."""
+        current = table.currentSnapshot()
+        told = None if current is None else current.summary().get("total-data-files")
+        return None if told is None else int(told)
+
     def knows_column(self, table: Any, snapshot_id: int | None, column: str) -> bool:
         """Whether a snapshot has a column of this name, as Spark reads it."""
         schema = self._iceberg.util.SnapshotUtil.schemaFor(table, snapshot_id)

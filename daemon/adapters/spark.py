@@ -117,9 +117,9 @@ class SparkEngine:
     ) -> T:
         """Runs `work` in the session's thread and returns its result. `jobs`: whether it starts Spark jobs.
 
-        DeadlineExceeded after `timeout`: the work is cancelled by its job tag, and where it will not stop, the JVM is
-        killed. Cancelling the caller does the same. Errors come translated; after one that means that the JVM is
-        gone, the next call starts a new one.
+        DeadlineExceeded after `timeout`: the work is cancelled by its job tag and interrupted, and where it will not
+        stop, the JVM is killed. Cancelling the caller does the same. Errors come translated; after one that means that
+        the JVM is gone, the next call starts a new one.
         """
         async with self._turn:
             await self._ensure_started()

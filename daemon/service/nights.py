@@ -166,8 +166,9 @@ class Nights:
             mark = last
         if mark is not None and mark > now:  # a clock was ahead once; slots that were done stay done
             mark = now - settings.schedule.catch_up
-        # The very first start owes nothing of before, but what came due until this daemon led.
-        await self._put_since(self._began if mark is None else mark, now)
+        # The very first start owes nothing of before, but what came due until this daemon led; a host may boot in 1970.
+        began = max(self._began, now - settings.schedule.catch_up)
+        await self._put_since(began if mark is None else mark, now)
         try:
             await self._spool.account(now)
         except IcekeeperError as exc:  # the next start looks at slots again that it need not

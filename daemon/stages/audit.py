@@ -25,7 +25,7 @@ from daemon.core.model import (
 from daemon.core.planning import plan_audit
 from daemon.core.policy import AuditPolicy, TablePolicy
 from daemon.core.verdict import judge, missing_hours
-from daemon.stages.ahead import CountsAhead
+from daemon.stages.ahead import Asked, CountsAhead
 from daemon.stages.context import Deadline, Ended, Progress, TaskContext
 from daemon.stages.restraint import require_past
 
@@ -37,10 +37,10 @@ def plan(policy: TablePolicy, context: TaskContext) -> Plan:
     return plan_audit(policy, context.slot, context.window_hours)
 
 
-def count_ahead(policy: TablePolicy, context: TaskContext, counts: CountsAhead) -> None:
-    """Has ClickHouse count what the table's audit will ask for."""
+def count_next(policy: TablePolicy, context: TaskContext, counts: CountsAhead) -> None:
+    """Has ClickHouse count what this table's audit will ask for, once it has counted for the audit before it."""
     rules, source = _audited(policy)
-    counts.begin(source, policy.timestamp, _window(context), rules.final, rules.limits.timeout)
+    counts.then(Asked(source, policy.timestamp, _window(context), rules.final), rules.limits.timeout)
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:

@@ -8,12 +8,13 @@ from datetime import timedelta
 import pytest
 
 from daemon.core.calendar import window_of
+from daemon.core.errors import DeadlineExceeded, IcekeeperError
 from daemon.core.model import RunOutcome, SourceCount, Stage, Trigger
 from daemon.core.reasons import Reason
 from daemon.night import Order, run_night
-from daemon.stages.ahead import FRESH, CountsAhead
+from daemon.stages.ahead import FRESH, Asked, CountsAhead
 from tests.unit.builders import SLOT, WINDOW_START, table_policy
-from tests.unit.fakes import RUN_ID, FakeSource, ManualClock, Step, World, fails, transient
+from tests.unit.fakes import RUN_ID, FakeSource, ManualClock, Step, World, fails, permanent, transient
 
 pytestmark = pytest.mark.usefixtures("logs")
 
@@ -34,56 +35,84 @@ def counts(source: FakeSource) -> CountsAhead:
     return CountsAhead(source, source.clock)
 
 
-def begin(counts: CountsAhead) -> None:
-    counts.begin(TRADES, "ts", WINDOW, None, MINUTE)
+NEXT = Asked(TRADES, "ts", WINDOW, None)
+
+
+async def begun(counts: CountsAhead, source: FakeSource) -> None:
+    """A count of another table has come, and the one of TRADES has begun after it."""
+    source.hours["market.quotes"] = {WINDOW_START: 3}
+    counts.then(NEXT, MINUTE)
+    assert (await counts.count("market.quotes", "ts", WINDOW, None, MINUTE)).rows == 3
+    assert asked(source) == ["market.quotes"], "one at a time"
+    await asyncio.sleep(0)
 
 
 async def count(counts: CountsAhead, final: bool | None = None) -> SourceCount:
     return await counts.count(TRADES, "ts", WINDOW, final, MINUTE)
 
 
+def asked(source: FakeSource) -> list[str]:
+    return [call.table for call in source.calls]
+
+
 async def test_what_is_under_way_is_waited_for_and_given_once(counts: CountsAhead, source: FakeSource) -> None:
     go_on = asyncio.Event()
     source.script("source.count", TRADES, Step(until=go_on))
-    begin(counts)
-    asked = asyncio.create_task(count(counts))
+    await begun(counts, source)
+    waiting = asyncio.create_task(count(counts))
     await source.entered.wait()
     go_on.set()
-    assert (await asked).rows == 7
-    assert len(source.calls) == 1
+    assert (await waiting).rows == 7
+    assert asked(source) == ["market.quotes", TRADES]
     await count(counts)
-    assert len(source.calls) == 2
+    assert asked(source) == ["market.quotes", TRADES, TRADES]
 
 
 async def test_another_count_is_made_for_itself(counts: CountsAhead, source: FakeSource) -> None:
-    begin(counts)
+    source.merging = {"market.quotes"}
+    await begun(counts, source)
     assert (await count(counts, final=True)).final is True
     assert (await count(counts)).final is False
+    assert asked(source) == ["market.quotes", TRADES, TRADES]
+
+
+async def test_one_that_failed_for_now_is_made_anew_with_the_time_that_is_left(
+    counts: CountsAhead, source: FakeSource
+) -> None:
+    go_on = asyncio.Event()
+    down = Step(transient(Reason.SOURCE_DOWN), acts=False, takes=timedelta(seconds=20), until=go_on)
+    source.script("source.count", TRADES, down)
+    await begun(counts, source)
+    waiting = asyncio.create_task(count(counts))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await waiting).rows == 7
+    assert [call.timeout for call in source.calls[1:]] == [MINUTE, timedelta(seconds=40)]
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded("too long"), permanent(Reason.SOURCE_TABLE_NOT_FOUND)])
+async def test_an_error_that_another_try_would_meet_again_is_told(
+    counts: CountsAhead, source: FakeSource, error: IcekeeperError
+) -> None:
+    source.script("source.count", TRADES, fails(error))
+    await begun(counts, source)
+    with pytest.raises(type(error)):
+        await count(counts)
     assert len(source.calls) == 2
-
-
-async def test_one_that_failed_is_made_anew_with_the_time_that_is_left(counts: CountsAhead, source: FakeSource) -> None:
-    source.script("source.count", TRADES, fails(transient(Reason.SOURCE_DOWN), takes=timedelta(seconds=20)))
-    begin(counts)
-    assert (await count(counts)).rows == 7
-    assert [call.timeout for call in source.calls] == [MINUTE, timedelta(seconds=40)]
 
 
 async def test_one_that_was_ready_long_ago_is_made_anew(counts: CountsAhead, source: FakeSource) -> None:
-    begin(counts)
-    await asyncio.sleep(0)
+    await begun(counts, source)
     await asyncio.sleep(0)
     source.clock.advance(FRESH + timedelta(seconds=1))
     await count(counts)
-    assert len(source.calls) == 2
+    assert len(source.calls) == 3
 
 
 async def test_what_nobody_asks_for_is_ended(counts: CountsAhead, source: FakeSource) -> None:
     source.script("source.count", TRADES, Step(until=asyncio.Event()))
-    begin(counts)
-    await source.entered.wait()
-    counts.end()
-    await asyncio.sleep(0)
+    await begun(counts, source)
+    await counts.end()
     assert {task for task in asyncio.all_tasks() if task is not asyncio.current_task()} == set()
 
 
