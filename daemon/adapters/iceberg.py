@@ -47,10 +47,10 @@ METADATA_TIMEOUT = timedelta(minutes=2)
 # So long a loaded table is used again, between stages and steps: later, what the catalog lent it may have expired.
 LOADED_S = 60.0
 # So many tables are looked at ahead at once; what takes longer than this is left to its turn, which has a deadline.
-LOOKERS = 8
+LOOKERS = 12
 LOOK_AHEAD_S = 10.0
 # The planner holds every file in the heap: a larger table is looked at alone, at its turn.
-LOOK_AHEAD_MAX_FILES = 20_000
+LOOK_AHEAD_MAX_FILES = 12_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class _Files:
     """What a scan of a snapshot's manifests told; a snapshot never changes, so it is read once."""
 
     snapshot_id: int
-    sizes: tuple[int, ...]
+    partitions: tuple[tuple[int, ...], ...]
     manifests: int
 
 
@@ -131,7 +131,9 @@ class IcebergLakehouse:
             files = jvm.total_data_files(handle)
             if files is None or files > LOOK_AHEAD_MAX_FILES:
                 return
-            if may_interest_planner(self._inspected(jvm, table, handle, policy.compact.target_file_size)):
+            if may_interest_planner(
+                self._inspected(jvm, table, handle, policy.compact.target_file_size), policy.compact
+            ):
                 self._groups(jvm, table, handle, policy.compact)
             self._loaded[table] = _Loaded(jvm.spark, handle, at)
 
@@ -175,9 +177,9 @@ class IcebergLakehouse:
         if current is None:
             files = _Files(-1, (), 0)
         elif files is None or files.snapshot_id != current.snapshotId():
-            sizes, manifests = jvm.file_sizes(handle, current)
-            files = self._files[table] = _Files(current.snapshotId(), sizes, manifests)
-        return parse_metadata(table, jvm.metadata_json(handle), files.sizes, files.manifests, target_file_size)
+            partitions, manifests = jvm.file_sizes(handle, current)
+            files = self._files[table] = _Files(current.snapshotId(), partitions, manifests)
+        return parse_metadata(table, jvm.metadata_json(handle), files.partitions, files.manifests, target_file_size)
 
     def _history(self, jvm: IcebergJvm, table: str, handle: Any) -> tuple[Snapshot, ...]:
         read = self._states.get(table)

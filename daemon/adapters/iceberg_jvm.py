@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,11 @@ class IcebergJvm:
         self._session: Any = spark._jsparkSession
         self._iceberg: Any = _Kept(jvm.org.apache.iceberg)
         self._java: Any = _Kept(jvm.java)
+        self._int: Any = jvm.int
         self._lang: Any = self._java.lang
         self._classes: dict[str, Any] = {}
         self._functions: dict[tuple[str, str], Any] = {}
+        self._by_partition: Any = None
 
     def open_catalog(self, name: str) -> None:
         """Raises what is wrong with a catalog. Iceberg's own lookup takes one that won't open for a namespace."""
@@ -145,20 +147,53 @@ class IcebergJvm:
         finally:
             path.unlink()
 
-    def file_sizes(self, table: Any, snapshot: Any) -> tuple[tuple[int, ...], int]:
-        """The sizes of a snapshot's data files in bytes, and the number of its manifests."""
-        tasks = table.newScan().useSnapshot(snapshot.snapshotId()).planFiles()
-        lengths = self._joined(tasks, "org.apache.iceberg.ContentScanTask", "length")
-        sizes = tuple(int(size) for size in lengths.split(",")) if lengths else ()
-        return sizes, snapshot.allManifests(table.io()).size()
+    def file_sizes(self, table: Any, snapshot: Any) -> tuple[tuple[tuple[int, ...], ...], int]:
+        """The sizes of a snapshot's data files in bytes, by partition, and the number of its manifests.
 
-    def _joined(self, rows: Any, of: str, method: str) -> str:
-        """A number of each row, by commas: thousands of files would be thousands of round trips. Closes the rows."""
+        One answer for all: thousands of files would be thousands of round trips.
+        """
+        files = table.newScan().useSnapshot(snapshot.snapshotId()).planFiles()
         try:
-            numbers = self._iceberg.io.CloseableIterable.transform(rows, self._long_as_string(of, method))
-            return str(self._lang.String.join(",", numbers))
+            # Not by `files.spliterator()`: py4j does not find what an interface has by default.
+            rows = self._java.util.Spliterators.spliteratorUnknownSize(files.iterator(), 0)
+            told = str(self._java.util.stream.StreamSupport.stream(rows, False).collect(self._sizes_by_partition()))
         finally:
-            rows.close()
+            files.close()
+        partitions = tuple(tuple(map(int, part.split())) for part in told.strip("[]").split(",") if part)
+        return partitions, snapshot.allManifests(table.io()).size()
+
+    def _sizes_by_partition(self) -> Any:
+        """A Java Collector of files to be scanned: the sizes of each partition's, as in `[12 7, 34]`."""
+        if self._by_partition is None:
+            invoke, collectors = self._lang.invoke, self._java.util.stream.Collectors
+            collection_type, string_type = self._class("java.util.Collection"), self._class("java.lang.String")
+            size = self._long_as_string("org.apache.iceberg.ContentScanTask", "length")
+            sizes = collectors.mapping(size, collectors.joining(" "))
+            values = self._lookup().findVirtual(
+                self._class("java.util.Map"), "values", invoke.MethodType.methodType(collection_type)
+            )
+            to_string = self._lookup().findVirtual(
+                self._class("java.lang.Object"), "toString", invoke.MethodType.methodType(string_type)
+            )
+            to_string = to_string.asType(invoke.MethodType.methodType(string_type, collection_type))
+            # In Java to the end: a map that comes back is Python's, each value of which is a round trip.
+            told = self._function_of(invoke.MethodHandles.filterReturnValue(values, to_string))
+            by_partition = collectors.groupingBy(self._partition_path(), sizes)
+            self._by_partition = collectors.collectingAndThen(by_partition, told)
+        return self._by_partition
+
+    def _partition_path(self) -> Any:
+        """A Java Function: the path of the partition that a file to be scanned lies in. Equal ones have equal paths."""
+        invoke, handles = self._lang.invoke, self._lang.invoke.MethodHandles
+        method_type, lookup = invoke.MethodType.methodType, self._lookup()
+        task_type, string_type = self._class("org.apache.iceberg.PartitionScanTask"), self._class("java.lang.String")
+        spec_type, struct_type = (self._class(f"org.apache.iceberg.{name}") for name in ("PartitionSpec", "StructLike"))
+        path = lookup.findVirtual(spec_type, "partitionToPath", method_type(string_type, struct_type))
+        spec = lookup.findVirtual(task_type, "spec", method_type(spec_type))
+        partition = lookup.findVirtual(task_type, "partition", method_type(struct_type))
+        path = handles.filterArguments(path, 0, self.array(invoke.MethodHandle, (spec, partition)))
+        path = handles.permuteArguments(path, method_type(string_type, task_type), self.array(self._int, (0, 0)))
+        return self._function_of(path)
 
     def plan_groups(self, table: Any, options: dict[str, str]) -> list[tuple[FileGroup, Partition]]:
         """What Iceberg's own planner would rewrite: each group, and the partition that it lies in."""
@@ -321,9 +356,20 @@ class IcebergJvm:
         lookup = self._lookup()
         get = lookup.findVirtual(self._class(of), method, invoke.MethodType.methodType(long_type))
         to_string = lookup.findStatic(string_type, "valueOf", invoke.MethodType.methodType(string_type, long_type))
-        return invoke.MethodHandleProxies.asInterfaceInstance(
-            self._class("java.util.function.Function"), invoke.MethodHandles.filterReturnValue(get, to_string)
-        )
+        return self._function_of(invoke.MethodHandles.filterReturnValue(get, to_string))
+
+    def _function_of(self, handle: Any) -> Any:
+        """A Java Function that calls a method handle."""
+        function_type = self._class("java.util.function.Function")
+        return self._lang.invoke.MethodHandleProxies.asInterfaceInstance(function_type, handle)
+
+    def array(self, of: Any, values: Sequence[Any]) -> Any:
+        """A Java array of a class."""
+        gateway: Any = self.spark.sparkContext._gateway
+        made = gateway.new_array(of._found if isinstance(of, _Kept) else of, len(values))
+        for place, value in enumerate(values):
+            made[place] = value
+        return made
 
     def _lookup(self) -> Any:
         return self._lang.invoke.MethodHandles.publicLookup()

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from daemon.core.model import Ref, Snapshot, TableHealth, TableState
+from daemon.core.model import Ref, SmallFiles, Snapshot, TableHealth, TableState
 from daemon.core.planning import large_file_limit, small_file_limit
 
 
-def parse_metadata(table: str, text: str, sizes: tuple[int, ...], manifests: int, target_file_size: int) -> TableState:
-    """The state of a table from its metadata (Iceberg spec, 'Table Metadata') and the sizes of its data files."""
+def parse_metadata(
+    table: str, text: str, partitions: Sequence[Sequence[int]], manifests: int, target_file_size: int
+) -> TableState:
+    """The state of a table from its metadata (Iceberg spec, 'Table Metadata').
+
+    `partitions`: of each the sizes of its data files, in bytes.
+    """
     metadata: Mapping[str, Any] = json.loads(text)
     history = _history(metadata)
     current_id = metadata.get("current-snapshot-id")
@@ -23,9 +28,12 @@ def parse_metadata(table: str, text: str, sizes: tuple[int, ...], manifests: int
         int(properties["history.expire.max-ref-age-ms"]) if "history.expire.max-ref-age-ms" in properties else None
     )
     small, large = small_file_limit(target_file_size), large_file_limit(target_file_size)
+    sizes = [size for files in partitions for size in files]
+    small_sizes = [[size for size in files if size < small] for files in partitions]
+    small_files = tuple(SmallFiles(len(files), sum(files)) for files in small_sizes if files)
     health = TableHealth(
         data_files=len(sizes),
-        small_files=sum(size < small for size in sizes),
+        small_files=sum(part.files for part in small_files),
         bytes=sum(sizes),
         records=current.count("total-records") if current else 0,
         delete_files=current.count("total-delete-files") if current else 0,
@@ -36,6 +44,7 @@ def parse_metadata(table: str, text: str, sizes: tuple[int, ...], manifests: int
     return TableState(
         table=table,
         health=health,
+        small_files=small_files,
         large_files=sum(size > large for size in sizes),
         history=history,
         refs=tuple(_ref(name, entry, ref_age) for name, entry in metadata.get("refs", {}).items()),

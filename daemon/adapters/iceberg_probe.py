@@ -136,7 +136,7 @@ def neighbours(jvm: IcebergJvm, catalog: str, namespace: str) -> list[str]:
     spark_catalog = jvm.spark._jsparkSession.sessionState().catalogManager().catalog(catalog)
     iceberg = spark_catalog.icebergCatalog()
     java: Any = jvm.spark._jvm
-    parts = java.org.apache.iceberg.catalog.Namespace.of(_array(jvm, namespace.split(".")))
+    parts = java.org.apache.iceberg.catalog.Namespace.of(jvm.array(java.java.lang.String, namespace.split(".")))
     try:
         return sorted(f"{namespace}.{found.name()}" for found in iceberg.listTables(parts))
     except Py4JJavaError:
@@ -221,15 +221,6 @@ def _read(io: Any, path: str) -> None:
         stream.read()
     finally:
         stream.close()
-
-
-def _array(jvm: IcebergJvm, values: list[str]) -> Any:
-    java: Any = jvm.spark._jvm
-    gateway: Any = jvm.spark.sparkContext._gateway
-    array = gateway.new_array(java.java.lang.String, len(values))
-    for index, value in enumerate(values):
-        array[index] = value
-    return array
 
 
 def _is(jvm: IcebergJvm, name: str, thing: Any) -> bool:

@@ -16,7 +16,7 @@ from daemon.adapters.java import JavaHome, find_java
 from daemon.adapters.state_dir import give_to_its_owner
 
 # Iceberg reads manifests in as many threads as there are cores; they wait for the store, and cores have no part in it.
-_MANIFEST_READERS = "-Diceberg.worker.num-threads=8"
+_MANIFEST_READERS = "-Diceberg.worker.num-threads=32"
 
 
 @dataclass(frozen=True, slots=True)

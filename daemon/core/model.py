@@ -113,10 +113,19 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
+class SmallFiles:
+    """The small files of one partition, in bytes; of the whole table where its files are of several specs."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TableState:
     """A table as one load of its metadata shows it: its health, its snapshots (oldest first) and its references.
 
-    `large_files` are over Iceberg's 180 % of the target size: its planner would split them.
+    `small_files` has an entry for each partition that has some. `large_files` are over Iceberg's 180 % of the target
+    size: its planner would split them.
     """
 
     table: str
@@ -124,6 +133,7 @@ class TableState:
     history: tuple[Snapshot, ...]
     refs: tuple[Ref, ...]
     gc_enabled: bool = True
+    small_files: tuple[SmallFiles, ...] = ()
     large_files: int = 0
 
     def snapshot(self, snapshot_id: int | None) -> Snapshot | None:

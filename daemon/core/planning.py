@@ -30,10 +30,18 @@ MAX_FILE_SIZE_RATIO = 1.80
 MAIN = "main"
 
 
-def may_interest_planner(state: TableState) -> bool:
-    """Whether Iceberg's planner could find work: asking it reads every manifest again."""
-    health = state.health
-    return bool(health.small_files or health.delete_files or state.large_files)
+def may_interest_planner(state: TableState, policy: CompactPolicy) -> bool:
+    """Whether Iceberg's planner could find work: asking it reads every manifest again.
+
+    It groups a partition's small files where there are enough of them, or enough in them; files with deletes and large
+    ones it takes also alone. Source: SizeBasedFileRewritePlanner of Iceberg, `enoughInputFiles` and `enoughContent`.
+    """
+    if state.health.delete_files or state.large_files:
+        return True
+    return any(
+        part.files > 1 and (part.files >= policy.min_input_files or part.bytes > policy.target_file_size)
+        for part in state.small_files
+    )
 
 
 def plan_compaction(

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 async def plan(policy: TablePolicy, state: TableState, context: TaskContext, overran: int = 0) -> Plan:
     """What would be rewritten, and why; Iceberg's own planner is asked, so that both mean the same by "nothing"."""
-    ask = may_interest_planner(state)
+    ask = may_interest_planner(state, policy.compact)
     groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
     # Only where there is something to hold: a table that needs nothing asks nobody else.
     to_hold = policy.single_writer and any(group.gains for group in groups)

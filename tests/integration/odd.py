@@ -218,6 +218,10 @@ ODD: dict[str, Odd] = {
         schema="id INT, e STRUCT<d: DATE>, amount DECIMAL(38, 8)",
         partitions="PARTITIONED BY (e.d, amount, truncate(100, id))", pruned="e.d = date'1969-12-31'", sliced=True,
     ),
+    "partitions by bytes": Odd(
+        (insert("id, CAST(concat('b', id % 3) AS BINARY)"),), schema="id BIGINT, b BINARY",
+        partitions="PARTITIONED BY (b)", pruned="b = X'6230'", sliced=True,
+    ),
     "evolved columns": Odd(
         (insert(f"int(id), float(id) / 3, CAST(id AS DECIMAL(9, 2)), {NESTED}, 'r', 's1', timestamp'2026-02-10'"),
          *(ALTER + change for change in (

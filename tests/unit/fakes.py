@@ -25,6 +25,7 @@ from daemon.core.model import (
     LakehouseCount,
     Ref,
     Slice,
+    SmallFiles,
     Snapshot,
     SourceCount,
     TableHealth,
@@ -296,9 +297,11 @@ class FakeLakehouse(Scripted):
     async def inspect(self, table: str, target_file_size: int) -> TableState:
         async with self._call("inspect", table):
             found = self._table(table)
+            health = found.health(target_file_size)
             return TableState(
                 table=table,
-                health=found.health(target_file_size),
+                health=health,
+                small_files=(SmallFiles(health.small_files, health.bytes),) if health.small_files else (),
                 history=tuple(found.history),
                 refs=tuple(found.refs.values()),
                 gc_enabled=found.gc_enabled,

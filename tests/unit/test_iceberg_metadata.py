@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from daemon.adapters.iceberg_metadata import files_named, parse_history
+from daemon.adapters.iceberg_metadata import files_named, parse_history, parse_metadata
+from daemon.core.model import SmallFiles
 
 
 def metadata(*summaries: dict[str, str]) -> str:
@@ -25,3 +26,10 @@ def test_the_files_of_manifests_are_never_fewer_than_was_live_and_added() -> Non
 def test_a_table_without_snapshots_or_summaries_names_none() -> None:
     assert files_named(parse_history("{}")) == 0
     assert files_named(parse_history(json.dumps({"snapshots": [{"snapshot-id": 1, "timestamp-ms": 1}]}))) == 0
+
+
+def test_small_files_are_told_by_partition_and_counted_over_all() -> None:
+    state = parse_metadata("cold.a", "{}", [(10, 74, 75, 181), (180, 75), (1,)], manifests=2, target_file_size=100)
+    assert state.small_files == (SmallFiles(2, 84), SmallFiles(1, 1))
+    assert (state.health.data_files, state.health.small_files, state.health.bytes) == (7, 3, 596)
+    assert state.large_files == 1

@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain as flatten
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.model import Decision, FileGroup, Plan, Ref, Rewrite, Slice, Snapshot, Stage, TableState
+from daemon.core.model import Decision, FileGroup, Plan, Ref, Rewrite, Slice, SmallFiles, Snapshot, Stage, TableState
 from daemon.core.planning import (
     SLICE_MAX_BYTES,
     SLICE_MAX_FILES,
@@ -20,6 +21,7 @@ from daemon.core.planning import (
     SPREAD_MIN_FILES,
     expired_snapshots,
     large_file_limit,
+    may_interest_planner,
     plan_audit,
     plan_compaction,
     plan_expiry,
@@ -75,6 +77,34 @@ def test_a_table_in_which_the_planner_groups_nothing_is_skipped_with_its_reason(
 def test_the_limits_of_size_are_icebergs_shares_of_the_target() -> None:
     assert small_file_limit(128 * MIB) == 96 * MIB
     assert large_file_limit(1_000) == 1_800
+
+
+@pytest.mark.parametrize(
+    ("partitions", "asked"),
+    [
+        ((), False),
+        (((1, 90 * MIB),), False),
+        (((4, 4 * MIB),) * 100, False),
+        (((2, 128 * MIB),), False),
+        (((1, 1), (2, 128 * MIB + 1)), True),
+        (((1, 1), (5, 5 * MIB)), True),
+    ],
+)
+def test_the_planner_is_asked_where_a_partition_has_enough_small_files_or_enough_in_them(
+    partitions: tuple[tuple[int, int], ...], asked: bool
+) -> None:
+    seen = replace(table(500, 400), small_files=tuple(SmallFiles(*part) for part in partitions))
+    assert may_interest_planner(seen, POLICY.compact) is asked
+
+
+def test_one_small_file_is_never_grouped_however_few_are_enough() -> None:
+    one = replace(table(1, 1), small_files=(SmallFiles(1, MIB),))
+    assert not may_interest_planner(one, replace(POLICY.compact, min_input_files=1))
+
+
+@pytest.mark.parametrize("change", [{"large_files": 1}, {"health": replace(health(), delete_files=1)}])
+def test_the_planner_is_asked_for_large_files_and_for_deletes_alone(change: dict[str, Any]) -> None:
+    assert may_interest_planner(replace(table(1, 0), **change), POLICY.compact)
 
 
 # --- compaction: slices

@@ -131,7 +131,7 @@ async def test_a_compacted_table_is_skipped_with_its_reason_and_the_same_health_
     end = await compacted(world)
     assert ended(end) == (TaskOutcome.SKIPPED, Reason.TOO_FEW_FILES)
     assert end.result.before == end.result.after == health(table)
-    assert world.methods() == ["inspect", "file_groups"]
+    assert world.methods() == ["inspect"]
 
 
 async def test_a_table_without_small_files_is_skipped_without_asking_the_planner(world: World) -> None:
