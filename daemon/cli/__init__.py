@@ -10,7 +10,7 @@ import click
 
 from daemon import __version__
 from daemon.cli.configuration import config
-from daemon.cli.daemons import cancel, logs, status
+from daemon.cli.daemons import cancel, logs, reload_configuration, status
 from daemon.cli.doctor import doctor
 from daemon.cli.ledger import history, migrate, spool
 from daemon.cli.notify import notify
@@ -29,7 +29,7 @@ def cli() -> None:
 
 _TABLES = (run, compact, expire, audit, plan)
 _RECORDS = (history, spool, pause_nights, unpause, ack)
-_DAEMON = (status, cancel, logs)
+_DAEMON = (status, reload_configuration, cancel, logs)
 _HOUSE = (doctor, notify, migrate, config, serve, demo)
 for command in (*_TABLES, *_DAEMON, *_RECORDS, *_HOUSE):
     cli.add_command(command)

@@ -11,6 +11,7 @@ from uuid import UUID
 import click
 
 from daemon.cli.shared import CANNOT_START, FAILED, Invocation, common, exit_with, print_json
+from daemon.settings import find_config, state_dir_of
 
 if TYPE_CHECKING:
     from daemon.adapters.history import LogFilter
@@ -83,6 +84,31 @@ async def _without_a_daemon(invocation: Invocation, settings: Settings) -> None:
         screen.print(f"  the ledger does not say how the last night was: {unknown}", soft_wrap=True, markup=False)
     else:
         glance.show_nights(screen, last, next_slot, now)
+
+
+@click.command("reload", short_help="Has the daemon read its configuration again.")
+@common
+def reload_configuration(invocation: Invocation) -> None:
+    """Has the daemon on this host read its configuration and its secrets again, and says what that changed.
+
+    Exits 2 where the file is bad: the daemon keeps what it has. A run under way keeps its settings.
+    """
+    from daemon.service.asking import Daemon
+
+    state_dir = state_dir_of(find_config(invocation.config))
+
+    async def work() -> int:
+        daemon = await Daemon.find(state_dir)
+        if daemon is None:
+            raise click.ClickException(f"no daemon serves {state_dir}: a changed state_dir needs a restart")
+        load = await daemon.reload()
+        if invocation.as_json:
+            print_json(load.model_dump(mode="json"))
+        else:
+            click.echo("\n".join(load.changes) or "nothing has changed")
+        return 0
+
+    exit_with(work)
 
 
 @click.command(short_help="Cancels the run under way in the daemon.")

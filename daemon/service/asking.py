@@ -128,6 +128,10 @@ class Daemon:
         """Asks a run to end, as an operator does. PermanentError where it is not under way."""
         await self._asked("POST", f"/api/v1/runs/{run_id}/cancel")
 
+    async def reload(self) -> documents.Reloaded:
+        """Has the configuration read again; what that changed. ConfigError where it is kept as it was."""
+        return documents.Reloaded.model_validate(await self._asked("POST", "/-/reload"))
+
     async def _asked(self, method: str, path: str) -> Any:
         try:
             async with (
@@ -140,6 +144,8 @@ class Daemon:
             raise TransientError("the daemon does not answer: look at its log, or restart it") from exc
         except (aiohttp.ClientError, ValueError) as exc:
             raise _gone() from exc
+        if got.status == HTTPStatus.UNPROCESSABLE_ENTITY and "problems" in answer:
+            raise ConfigError(answer["problems"])
         if got.status >= HTTPStatus.BAD_REQUEST:
             raise PermanentError(f"the daemon refused it: {answer['detail']}")
         return answer

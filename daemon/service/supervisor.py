@@ -216,20 +216,20 @@ class Supervisor:
         while True:
             await self._reloading.wait()
             self._reloading.clear()
-            self._systemd.reloading()
-            await self._note(await self._configuration.reload("sighup"))
-            self._systemd.ready(self._status.text)
+            await self._reload("sighup")
             # Of a storm of signals one a second is answered, and the last: reading takes the night's time.
             await self._sleep(_RELOAD_PAUSE_S)
 
     async def _reload_by_http(self) -> ConfigLoad:
-        async def reload() -> ConfigLoad:
-            load = await self._configuration.reload("http")
-            await self._note(load)
-            return load
-
         # On its own: a client that is gone leaves no half of a configuration in force.
-        return await asyncio.shield(asyncio.create_task(reload()))
+        return await asyncio.shield(asyncio.create_task(self._reload("http")))
+
+    async def _reload(self, by: str) -> ConfigLoad:
+        self._systemd.reloading()
+        load = await self._configuration.reload(by)
+        await self._note(load)
+        self._systemd.ready(self._status.text)
+        return load
 
     def _engine_for(self, settings: Settings) -> SparkEngine:
         if self._engine is None:

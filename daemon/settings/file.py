@@ -57,6 +57,15 @@ def load(path: Path, *, secrets: bool = True) -> Settings:
     return settings
 
 
+def state_dir_of(path: Path) -> Path:
+    """Where the daemon of a configuration keeps its state, whatever else is wrong with the file."""
+    try:
+        said = merged(Document.read(path).data, overrides(os.environ).data).get("state_dir")
+    except ConfigError:
+        said = None
+    return Path(said) if isinstance(said, str) else Path(Settings.model_fields["state_dir"].default)
+
+
 # Maps whose values are text whatever they look like: YAML would make 1.1 of 1.10, 18 of 022 and 630 of 10:30.
 _TEXTS = (("spark", "conf"), ("catalog", "properties"))
 

@@ -233,9 +233,12 @@ def test_it_is_ready_says_so_and_takes_a_changed_configuration_over(service: Ins
         assert re.search(r"Got notification message from PID \d+ \(READY=1", service.of_systemd(since))
 
         began, since = service.pid, service.cursor()
+        due = metrics(service.base)["icekeeper_next_run_timestamp_seconds"]
         service.configure(spark=NO_SPARK, schedule={**NEVER, "cron": "30 3 1 1 *"})
         assert service.systemctl("reload") == 0
-        # At once: the command has waited for the reload.
+        # At once: the command has waited for the reload. The journal is written beside it.
+        assert metrics(service.base)["icekeeper_next_run_timestamp_seconds"] != due
+        wait_for("the journal", lambda: [line for line in service.said(since) if line["event"] == "reloaded"])
         (line,) = [line for line in service.said(since) if line["event"] == "reloaded"]
         assert "schedule" in str(line["changes"])
         told = re.findall(r"Got notification message from PID \d+ \((RELOADING|READY)=1", service.of_systemd(since))
@@ -254,7 +257,7 @@ def test_a_bad_configuration_fails_the_reload_and_leaves_the_service_as_it_was(s
     assert service.systemctl("reload") == 1
     assert (service.state(), service.pid) == (("active", "running"), began)
     assert metrics(service.base)["icekeeper_config_last_reload_successful"] == 0
-    assert "schedule.cron" in service.of_all(since)
+    wait_for("the mistake in the journal", lambda: "schedule.cron" in service.of_all(since))
 
     service.configure(spark=NO_SPARK)
     assert service.systemctl("reload") == 0

@@ -133,10 +133,20 @@ def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(wo
         assert "schedule.cron" in problem["problems"][0]
         assert metrics(base)["icekeeper_config_last_reload_successful"] == 0
 
+        refused = icekeeper("reload", config=config)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "schedule.cron" in refused.stderr
+        config.write_text(yaml.safe_dump(first))
+        assert icekeeper("reload", config=config).stdout == "nothing has changed\n"
+        assert metrics(base)["icekeeper_config_last_reload_successful"] == 1
+
         edit(lambda document: document.update(state_dir=str(tmp_path / "elsewhere")))
         status, problem = post(f"{base}/-/reload", TOKEN)
         assert status == 422
         assert "state_dir: it can't change while the daemon runs" in problem["problems"][0]
+        nobody = icekeeper("reload", config=config)
+        assert nobody.returncode == 4
+        assert f"no daemon serves {tmp_path / 'elsewhere'}" in nobody.stderr
         assert not (tmp_path / "elsewhere").exists()
 
         def much(document: dict[str, Any]) -> None:
@@ -149,9 +159,9 @@ def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(wo
             document["expire"] = {"older_than": "14d"}
 
         edit(much)
-        status, load = post(f"{base}/-/reload", TOKEN)
-        assert status == 200
-        told = "\n".join(load["changes"])
+        done = icekeeper("reload", "--json", config=config)
+        assert done.returncode == 0
+        told = "\n".join(json.loads(done.stdout)["changes"])
         for said in (
             "schedule.cron: 0 2 * * * -> 30 3 * * *: rescheduled",
             "logs.level: info -> debug: applied",
