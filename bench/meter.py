@@ -7,7 +7,8 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -36,16 +37,17 @@ class _Watched:
 class Meter:
     """Measures the block: seconds, and what the processes `pids` and those started meanwhile used.
 
-    Servers, and the sessions of other rivals, were there before and are none of `pids`: they are left out. The CPU time
-    of a process that has ended is known as of the last look at it.
+    Servers, and the sessions of other rivals, were there before and are none of `pids`: they are left out, with what
+    they start meanwhile (PostgreSQL a process for each connection, each of which counts the shared memory as its own).
+    The CPU time of a process that has ended is known as of the last look at it.
     """
 
     def __init__(self, pids: Iterable[int]) -> None:
         self.seconds = self.python_peak_mib = self.jvm_peak_mib = 0.0
         self._own = psutil.Process()
-        self._there_before = {child.pid for child in self._own.children(recursive=True)}
         processes = [psutil.Process(pid) for pid in pids]
         self._watched = {process.pid: _Watched(process, _cpu(process)) for process in processes}
+        self._servers = {child.pid for child in self._own.children(recursive=True)} - self._watched.keys()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="meter", daemon=True)
         self._begun = 0.0
@@ -77,9 +79,18 @@ class Meter:
             self._look()
 
     def _discover(self) -> None:
-        for child in self._own.children(recursive=True):
-            if child.pid not in self._there_before:
+        children = self._own.children(recursive=True)
+        parents: dict[int, int] = {}
+        for child in children:
+            with suppress(psutil.Error):  # it has ended just now
+                parents[child.pid] = child.ppid()
+        for child in children:
+            if not self._is_servers(child.pid, parents):
                 self._watched.setdefault(child.pid, _Watched(child, 0.0))
+
+    def _is_servers(self, pid: int, parents: Mapping[int, int]) -> bool:
+        """Whether a server is the process, or any of those it comes from."""
+        return pid in self._servers or (pid in parents and self._is_servers(parents[pid], parents))
 
     def _look(self) -> None:
         python = jvm = 0.0

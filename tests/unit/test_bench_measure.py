@@ -134,6 +134,25 @@ def test_processes_started_meanwhile_are_counted_and_older_ones_are_not() -> Non
     assert meter.seconds > 0.5
 
 
+def test_what_a_server_starts_meanwhile_is_the_servers() -> None:
+    # A server that starts a busy process when it is told to, and says when that has ended.
+    server_code = (
+        "import subprocess, sys\n"
+        "sys.stdin.readline()\n"
+        f"subprocess.run([sys.executable, '-c', {_BUSY!r}], check=True)\n"
+        "print('done', flush=True)\n"
+    )
+    command = [sys.executable, "-c", server_code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        with Meter(()) as meter:
+            server.stdin.write("go\n")
+            server.stdin.flush()
+            assert server.stdout.readline() == "done\n"
+    assert (meter.cpu_s, meter.python_peak_mib) == (0, 0)
+
+
 def test_cpu_time_used_before_a_turn_is_not_the_turns() -> None:
     with Meter({os.getpid()}) as meter:
         pass
