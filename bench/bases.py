@@ -59,7 +59,7 @@ class Bases:
         name = "_".join((case.part, shape)).replace("+", "_")
         bases: tuple[Base, ...]
         match case.part:
-            case "compact" | "files" | "tables":
+            case "compact" | "files" | "tables" | "first" | "session":
                 bases = (await self._small(warehouse, name, fill),)
             case "expire" | "snapshots":
                 bases = (await self._rewritten(warehouse, name, fill, _TWO_MORE),)

@@ -15,7 +15,7 @@ import yaml
 from pyspark.sql import SparkSession
 
 from bench.bases import Bases
-from bench.record import AUTO, ICEKEEPER, Case, Store
+from bench.record import AUTO, COLD, ICEKEEPER, Case, Store
 from bench.rivals import Rival
 from bench.rivals.call import Call
 from bench.rivals.floor import Floor
@@ -39,7 +39,9 @@ _DATABASE = "bench"
 _DELAYS_S: Mapping[Store, float] = {"local": 0.0, "s3": 0.0, "s3+10ms": 0.01}
 _WARM_UPS = 3
 _LIMIT = timedelta(minutes=1)
-_ALL = frozenset({"compact", "expire", "idle", "night", "files", "snapshots", "tables"})
+# Parts that have a session of their own for each turn.
+_RENEWED = frozenset({"session", "first"})
+_ALL = frozenset({"compact", "expire", "idle", "night", "files", "snapshots", "tables"}) | _RENEWED
 
 
 class Lab:
@@ -53,11 +55,14 @@ class Lab:
         self._box = box
         self._proxy = proxy
         self._bases = bases
+        # Whether the session has seen enough work to be like any that has been up for long.
+        self._settled = True
         self._zamboni = Zamboni()
         call, compacting = Call(engine), frozenset({"compact", "night", "files"})
         rivals: list[Rival] = [
             Icekeeper(ICEKEEPER, _ALL, "binpack", services),
             Icekeeper(AUTO, compacting, "auto", services),
+            Icekeeper(COLD, _RENEWED, "binpack", services),
             call,
         ]
         if self._zamboni.installed():
@@ -112,6 +117,7 @@ class Lab:
 
     async def warm_up(self) -> None:
         """Brings the session up as the daemon does, and lets it rewrite and expire a little on each kind of store."""
+        self._settled = True
         await self.engine.start()
         await warm_up(self.engine, lambda: True)
         for store in ("local", "s3"):
@@ -129,6 +135,10 @@ class Lab:
     async def prepare(self, case: Case, rival: str, x: float = 0) -> Run:
         """Fresh tables for one run of one rival; the counters stand at zero when it returns. Not to be timed."""
         chosen = self.rivals[rival]
+        if case.part in _RENEWED:
+            await self._renew(case, rival)
+        elif not self._settled:
+            await self.warm_up()
         world = await self._bases.of(case, x)
         job = await asyncio.to_thread(job_of, case, world, chosen.most_tables.get(case.store), x)
         if self.engine.up:
@@ -136,6 +146,17 @@ class Lab:
             await self.engine.run(lambda spark: _forget_manifests(spark, table), timeout=_LIMIT, where=table)
         self._proxy.reset(_DELAYS_S[case.store])
         return Run(case, chosen, job, self._proxy)
+
+    async def _renew(self, case: Case, rival: str) -> None:
+        """A session as it is after its start; none yet where that start is what is measured."""
+        self._settled = False
+        await self.engine.recycle()
+        if rival == COLD:
+            self.engine.options.resolved.unlink(missing_ok=True)
+        if case.part == "first":
+            await self.engine.start()
+            if rival != COLD:
+                await warm_up(self.engine, lambda: True)
 
 
 def _forget_manifests(spark: SparkSession, table: str) -> None:

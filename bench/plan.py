@@ -9,12 +9,12 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, PLATFORM, ZAMBONI, Case, Store
+from bench.record import AUTO, CALL, COLD, FLOOR, ICEKEEPER, PLATFORM, ZAMBONI, Case, Store
 
 BUDGET_S = 60 * 60
 # Servers and the first session, before anything is played.
 START_S = 90
-PARTS = ("compact", "expire", "idle", "curves", "night")
+PARTS = ("compact", "expire", "idle", "curves", "start", "night")
 SHAPES = ("960", "3800", "big")
 # Rounds where the command line says nothing. The platform's way takes minutes a table: one round of it.
 ROUNDS = {"960": 5, "3800": 2, "big": 2}
@@ -61,7 +61,7 @@ _COMPACT_S: dict[tuple[str, Store], float] = {
 }
 _EXPIRE_S: dict[Store, float] = {"local": 20, "s3": 25, "s3+10ms": 40}
 _IDLE_S: dict[Store, float] = {"local": 80, "s3": 170, "s3+10ms": 90}
-_NIGHT_S: dict[Store, float] = {"local": 310, "s3": 740, "s3+10ms": 760}
+_NIGHT_S: dict[Store, float] = {"local": 310, "s3": 690, "s3+10ms": 760}
 
 
 def contests(
@@ -78,6 +78,7 @@ def contests(
             ("expire", _expire(stores, rounds)),
             ("idle", _idle(stores)),
             ("curves", _curves(rounds)),
+            ("start", _start(rounds)),
             ("night", _night(stores)),
         )
         if part in parts
@@ -117,6 +118,11 @@ def _curves(rounds: int | None) -> Iterator[Contest]:
         rivals = (ICEKEEPER, AUTO) if part == "files" else (ICEKEEPER,)
         for x in places:
             yield Contest(Case(part, shape, "s3"), rivals, rounds or 2, 3 + x * seconds, x)
+
+
+def _start(rounds: int | None) -> Iterator[Contest]:
+    for case, seconds in ((Case("session", "12", "local"), 18), (Case("first", "960", "s3"), 40)):
+        yield Contest(case, (ICEKEEPER, COLD), rounds or 3, seconds)
 
 
 def warm_ups(planned: Sequence[Contest]) -> tuple[Contest, ...]:

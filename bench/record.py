@@ -13,6 +13,7 @@ STORES: tuple[Store, ...] = get_args(Store)
 # The rivals' names in the samples.
 ICEKEEPER = "icekeeper"  # with its default, binpack
 AUTO = "icekeeper-auto"
+COLD = "icekeeper-cold"  # with nothing prepared for its session
 CALL = "call"
 ZAMBONI = "zamboni"
 PLATFORM = "platform"
@@ -23,8 +24,8 @@ FLOOR = "floor"
 class Case:
     """What every rival of a round is given.
 
-    `part` is compact, expire, idle, night, or a curve: files, snapshots, tables. `shape` is 960, 3800 or big; of an
-    idle night also `960 without audit`.
+    `part` is compact, expire, idle, night, or a curve: files, snapshots, tables; session and first are the start of a
+    session and its first compaction. `shape` is 960, 3800 or big; of an idle night also `960 without audit`.
     """
 
     part: str

@@ -20,6 +20,8 @@ _STAGES = {
     "files": (Stage.COMPACT,),
     "expire": (Stage.EXPIRE,),
     "snapshots": (Stage.EXPIRE,),
+    "first": (Stage.COMPACT,),
+    "session": (),
 }
 WITHOUT_AUDIT = "without audit"
 

@@ -34,6 +34,9 @@ class Icekeeper:
     async def do(self, job: Job) -> Output | None:
         services = self._services[job.warehouse.name]
         settings = services.settings
+        await services.engine.start()  # it is up, but where its start is what is measured
+        if not job.stages:
+            return None
         (pattern,) = settings.policies()
         order = Order(
             run_id=uuid4(),

@@ -29,6 +29,8 @@ def parse_metadata(
     )
     small, large = small_file_limit(target_file_size), large_file_limit(target_file_size)
     sizes = [size for files in partitions for size in files]
+    if len(metadata.get("partition-specs", ())) > 1:
+        partitions = [sizes]  # Iceberg's planner groups files of older specs together, whatever partitions they lie in
     small_sizes = [[size for size in files if size < small] for files in partitions]
     small_files = tuple(SmallFiles(len(files), sum(files)) for files in small_sizes if files)
     health = TableHealth(

@@ -16,7 +16,16 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserContext, Page, Request, ViewportSize, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from daemon.sandbox import Sandbox, WorldSpec
 from tests.conftest import BINANCE, COINBASE, GOLD, SLOT, write_settings
@@ -51,10 +60,12 @@ class Watch:
     hosts: set[str] = field(default_factory=set)
 
     def follow(self, page: Page) -> None:
-        page.on(
-            "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
-        )
+        page.on("console", self._said)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _said(self, said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning"):
+            self.complaints.append(f"{said.text} at {said.location['url']}")
 
     def asked(self, request: Request) -> None:
         self.hosts.add(urlsplit(request.url).netloc)

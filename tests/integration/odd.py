@@ -192,6 +192,10 @@ ODD: dict[str, Odd] = {
          insert(start=100, files=2)),
         partitions="PARTITIONED BY (days(ts))", properties=MERGE_ON_READ, pruned="s = 's1'",
     ),
+    "two files a partition of an older spec": Odd(
+        (insert(files=1), insert(files=1), ALTER + "REPLACE PARTITION FIELD days(ts) WITH hours(ts)"),
+        partitions="PARTITIONED BY (days(ts))",
+    ),
     "partitioned, not any more, and by another column again": Odd(
         (insert(), ALTER + "ADD PARTITION FIELD s", insert(start=100, files=2), ALTER + "DROP PARTITION FIELD s",
          ALTER + "DROP COLUMN s", insert("id, timestamp'2026-02-10'", start=200, files=2),

@@ -144,6 +144,9 @@ async def assert_nothing_to_do(night: Night, table: str) -> None:
     assert (expired.outcome, expired.reason) == (TaskOutcome.SKIPPED, Reason.NOTHING_EXPIRED)
     assert await spark_jobs(night) == jobs
     assert await night.state(table) == state
+    (compact,) = [policy.compact for policy in night.services.settings.policies() if policy.name == table]
+    groups = await night.services.parts.lakehouse.file_groups(table, compact)
+    assert planning.may_interest_planner(state, compact) or not groups, "it would have found what it was not asked for"
 
 
 async def assert_a_night_keeps_the_rows(night: Night, table: str, odd: Odd) -> StageResult:

@@ -33,3 +33,9 @@ def test_small_files_are_told_by_partition_and_counted_over_all() -> None:
     assert state.small_files == (SmallFiles(2, 84), SmallFiles(1, 1))
     assert (state.health.data_files, state.health.small_files, state.health.bytes) == (7, 3, 596)
     assert state.large_files == 1
+
+
+def test_partitions_of_several_specs_are_not_told_apart() -> None:
+    text = json.dumps({"partition-specs": [{"spec-id": 0}, {"spec-id": 1}]})
+    state = parse_metadata("cold.a", text, [(10, 20), (30,)], manifests=1, target_file_size=100)
+    assert state.small_files == (SmallFiles(3, 60),)
