@@ -237,6 +237,9 @@ class Nights:
                 order = make_order(services.settings, due.slot, due.trigger, before=before(runs))
                 log.info("slot_begun", slot=slot, trigger=due.trigger, why=due.why)
                 done = await self._execute(services, order, self._emit, self._spool)
+                # Before anything is awaited: a term that ends here must not leave the slot open to the next one.
+                if done.report.outcome is not RunOutcome.INTERRUPTED:
+                    self.slots.closed(due.slot)
         except Cancelled as exc:
             log.info("slot_left", slot=slot, why=str(exc))
         except RunLockHeld as exc:
@@ -245,9 +248,6 @@ class Nights:
         except Exception:  # the daemon outlives a bug in one night; the slot stays open, and is resumed at most twice
             log.exception("slot_crashed", slot=slot, retry_s=RETRY_S)
             await self.slots.wait(RETRY_S)
-        else:
-            if done.report.outcome is not RunOutcome.INTERRUPTED:
-                self.slots.closed(due.slot)
 
     async def _execute(self, services: Services, order: Order, emit: Subscriber, journal: Spool | None) -> Executed:
         async with self._turn:

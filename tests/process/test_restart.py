@@ -45,9 +45,9 @@ def lines(log: Path, event: str) -> list[dict[str, Any]]:
 
 
 def in_flight(state_dir: Path) -> list[Any]:
-    """The task that a run is at, as the spool has it."""
+    """The table of the task that a run is at, as the spool has it."""
     with closing(sqlite3.connect(f"file:{state_dir}/spool.db?mode=ro", uri=True)) as spool:
-        return spool.execute("SELECT in_flight_stage FROM runs WHERE in_flight_stage IS NOT NULL").fetchall()
+        return spool.execute("SELECT in_flight_table FROM runs WHERE in_flight_table IS NOT NULL").fetchall()
 
 
 def gone(family: list[psutil.Process]) -> bool:
@@ -66,7 +66,7 @@ def test_killed_in_the_middle_down_for_days_and_stopped_twice(world: World, tmp_
         family = children(daemon.pid)
         (jvm,) = [one for one in family if one.name() == "java"]
         jvm.suspend()  # one that can't notice that we are gone must go all the same
-        wait_for("the next task to be noted", lambda: in_flight(state))
+        wait_for("the next task to be noted", lambda: in_flight(state) == [(GOLD,)])
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait(10)
         wait_for("the JVM to be gone", lambda: gone(family), seconds=10)
