@@ -141,7 +141,7 @@ class Lab:
             await self.warm_up()
         world = await self._bases.of(case, x)
         job = await asyncio.to_thread(job_of, case, world, chosen.most_tables.get(case.store), x)
-        if self.engine.up:
+        if self.engine.up and case.part not in _RENEWED:  # a fresh JVM has none, and nothing of the store in it
             table = f"{job.warehouse.name}.{NAMESPACE}.{job.tables[0]}"
             await self.engine.run(lambda spark: _forget_manifests(spark, table), timeout=_LIMIT, where=table)
         self._proxy.reset(_DELAYS_S[case.store])

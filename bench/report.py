@@ -54,6 +54,7 @@ _WORLDS = """\
 | --- | --- |
 | `960` | 960 files of about 15 KB in one day's partition, from 96 commits |
 | `3800` | 3,800 such files |
+| `12` | a session is started, and no table touched |
 | `big` | 60 files of about 6.5 MB |
 | `s3` | SeaweedFS on this machine, behind a proxy that counts |
 | `s3+10ms` | the same, each request delayed by 10 ms |
