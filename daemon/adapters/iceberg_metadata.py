@@ -48,6 +48,7 @@ def parse_metadata(
         health=health,
         small_files=small_files,
         large_files=sum(size > large for size in sizes),
+        deletes_unknown=current is not None and "total-delete-files" not in current.summary,
         history=history,
         refs=tuple(_ref(name, entry, ref_age) for name, entry in metadata.get("refs", {}).items()),
         gc_enabled=properties.get("gc.enabled", "true").lower() == "true",

@@ -1,4 +1,4 @@
-"""The commands that ask a running daemon: status, cancel, logs. Where none runs they say what else is known."""
+"""The commands that ask a running daemon: status, reload, cancel, logs. Where none runs they say what else is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 
 from daemon.cli.shared import CANNOT_START, FAILED, Invocation, common, exit_with, print_json
-from daemon.settings import find_config, state_dir_of
+from daemon.settings import find_config, load, state_dir_of
 
 if TYPE_CHECKING:
     from daemon.adapters.history import LogFilter
@@ -95,17 +95,21 @@ def reload_configuration(invocation: Invocation) -> None:
     """
     from daemon.service.asking import Daemon
 
-    state_dir = state_dir_of(find_config(invocation.config))
+    path = find_config(invocation.config)
+    state_dir, unreadable = state_dir_of(path)
 
     async def work() -> int:
         daemon = await Daemon.find(state_dir)
         if daemon is None:
+            load(path, secrets=False)  # what is wrong with the file may be why
             raise click.ClickException(f"no daemon serves {state_dir}: a changed state_dir needs a restart")
-        load = await daemon.reload()
+        done = await daemon.reload()
+        if unreadable is not None:  # the daemon has another file
+            raise unreadable
         if invocation.as_json:
-            print_json(load.model_dump(mode="json"))
+            print_json(done.model_dump(mode="json"))
         else:
-            click.echo("\n".join(load.changes) or "nothing has changed")
+            click.echo("\n".join(done.changes) or "nothing has changed")
         return 0
 
     exit_with(work)

@@ -114,7 +114,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class SmallFiles:
-    """The small files of one partition, in bytes; of the whole table where its files are of several specs."""
+    """The small files of one partition, in bytes; of the whole table where it has had several specs."""
 
     files: int
     bytes: int
@@ -125,7 +125,7 @@ class TableState:
     """A table as one load of its metadata shows it: its health, its snapshots (oldest first) and its references.
 
     `small_files` has an entry for each partition that has some. `large_files` are over Iceberg's 180 % of the target
-    size: its planner would split them.
+    size: its planner would split them. `deletes_unknown`: the current snapshot does not tell its delete files.
     """
 
     table: str
@@ -135,6 +135,7 @@ class TableState:
     gc_enabled: bool = True
     small_files: tuple[SmallFiles, ...] = ()
     large_files: int = 0
+    deletes_unknown: bool = False
 
     def snapshot(self, snapshot_id: int | None) -> Snapshot | None:
         return next((s for s in self.history if s.id == snapshot_id), None)

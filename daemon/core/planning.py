@@ -36,7 +36,7 @@ def may_interest_planner(state: TableState, policy: CompactPolicy) -> bool:
     It groups a partition's small files where there are enough of them, or enough in them; files with deletes and large
     ones it takes also alone. Source: SizeBasedFileRewritePlanner of Iceberg, `enoughInputFiles` and `enoughContent`.
     """
-    if state.health.delete_files or state.large_files:
+    if state.health.delete_files or state.deletes_unknown or state.large_files:
         return True
     return any(
         part.files > 1 and (part.files >= policy.min_input_files or part.bytes > policy.target_file_size)

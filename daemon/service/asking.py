@@ -172,5 +172,5 @@ def _raised(error: dict[str, Any]) -> IcekeeperError:
 
 def _gone() -> IcekeeperError:
     return TransientError(
-        "the daemon ended before it could answer: its next start settles the run; see `icekeeper history`"
+        "the daemon ended before it could answer: its log says why; a run in hand is settled by its next start"
     )

@@ -77,6 +77,7 @@ class Supervisor:
         # With replicas, where this one does not lead: whether the last answer of PostgreSQL was that another one does.
         self._another_leads = True
         self._reloading = asyncio.Event()
+        self._started = asyncio.Event()
         self._engine: SparkEngine | None = None
         self._rooms: Rooms | None = None
         self._systemd = Systemd.from_environment(environ)
@@ -151,6 +152,7 @@ class Supervisor:
             log.warning("nights_paused", told=str(now_paused))
         log.info("service_started", port=self.front.port, next_slot=str(self._scheduler.next_slot))
         self._systemd.ready(self._status.text)
+        self._started.set()
         return rooms
 
     async def _open_rooms(self) -> None:
@@ -225,10 +227,13 @@ class Supervisor:
         return await asyncio.shield(asyncio.create_task(self._reload("http")))
 
     async def _reload(self, by: str) -> ConfigLoad:
+        await self._started.wait()  # the control socket listens before all else does
         self._systemd.reloading()
-        load = await self._configuration.reload(by)
-        await self._note(load)
-        self._systemd.ready(self._status.text)
+        try:
+            load = await self._configuration.reload(by)
+            await self._note(load)
+        finally:
+            self._systemd.ready(self._status.text)
         return load
 
     def _engine_for(self, settings: Settings) -> SparkEngine:

@@ -57,13 +57,16 @@ def load(path: Path, *, secrets: bool = True) -> Settings:
     return settings
 
 
-def state_dir_of(path: Path) -> Path:
-    """Where the daemon of a configuration keeps its state, whatever else is wrong with the file."""
+def state_dir_of(path: Path) -> tuple[Path, ConfigError | None]:
+    """Where the daemon of a file keeps its state, whatever is wrong with that; and why it can't be read, if so."""
+    data: dict[str, Any] = {}
+    unreadable: ConfigError | None = None
     try:
-        said = merged(Document.read(path).data, overrides(os.environ).data).get("state_dir")
-    except ConfigError:
-        said = None
-    return Path(said) if isinstance(said, str) else Path(Settings.model_fields["state_dir"].default)
+        data = Document.read(path).data
+    except ConfigError as exc:
+        unreadable = exc
+    said = merged(data, overrides(os.environ).data).get("state_dir")
+    return Path(said if isinstance(said, str) else Settings.model_fields["state_dir"].default), unreadable
 
 
 # Maps whose values are text whatever they look like: YAML would make 1.1 of 1.10, 18 of 022 and 630 of 10:30.

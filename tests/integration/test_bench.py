@@ -67,6 +67,12 @@ async def test_a_night_compacts_expires_and_audits_every_table(lab: Lab) -> None
     assert output is None, "there are several tables"
 
 
+async def test_a_night_with_nothing_to_do_writes_nothing(lab: Lab) -> None:
+    _, traffic = await done(await lab.prepare(Case("idle", "12", "s3"), "icekeeper"))
+    assert traffic.requests["GET"] > 0
+    assert traffic.requests["PUT"] + traffic.requests["POST"] + traffic.requests["DELETE"] == 0
+
+
 @pytest.mark.parametrize("rival", ["icekeeper", "icekeeper-cold"])
 async def test_a_session_that_is_to_be_started_is_not_there_before(lab: Lab, rival: str) -> None:
     written_down = lab.engine.options.resolved
@@ -76,9 +82,3 @@ async def test_a_session_that_is_to_be_started_is_not_there_before(lab: Lab, riv
     assert (before, lab.engine.up) == ((False, True), True)
     for services in lab.services.values():
         await tell_session(lab.engine, services.settings)
-
-
-async def test_a_night_with_nothing_to_do_writes_nothing(lab: Lab) -> None:
-    _, traffic = await done(await lab.prepare(Case("idle", "12", "s3"), "icekeeper"))
-    assert traffic.requests["GET"] > 0
-    assert traffic.requests["PUT"] + traffic.requests["POST"] + traffic.requests["DELETE"] == 0

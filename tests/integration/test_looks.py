@@ -66,6 +66,21 @@ async def test_whatever_changes_a_table_is_seen_by_the_next_look(night: Night, r
     assert reads.count("file_sizes") == 2, "once for each current snapshot"
 
 
+async def test_small_files_that_are_too_few_in_each_partition_ask_no_planner(night: Night, reads: list[str]) -> None:
+    name = f"{{c}}.{COINBASE}"
+    await night.sql(f"DROP TABLE {name}")
+    await night.sql(f"CREATE TABLE {name} (id BIGINT, ts TIMESTAMP) USING iceberg PARTITIONED BY (days(ts))")
+    days = ", ".join(f"(1, timestamp'2026-02-1{day} 12:00:00')" for day in range(3))
+    for _ in range(2):
+        await night.sql(f"INSERT INTO {name} VALUES {days}")
+    state = await night.state(COINBASE)
+    assert [part.files for part in state.small_files] == [2, 2, 2]
+    assert sum(part.bytes for part in state.small_files) == state.health.bytes
+    (task,) = (await night.run(Stage.COMPACT)).tasks
+    assert (task.outcome, task.reason) == (TaskOutcome.SKIPPED, Reason.TOO_FEW_FILES)
+    assert "plan_groups" not in reads
+
+
 async def test_a_table_that_is_made_anew_under_its_name_is_another_one(night: Night) -> None:
     assert (await night.state(COINBASE)).history
     await night.sql(f"DROP TABLE {{c}}.{COINBASE}")

@@ -146,6 +146,9 @@ def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(wo
         assert "state_dir: it can't change while the daemon runs" in problem["problems"][0]
         nobody = icekeeper("reload", config=config)
         assert nobody.returncode == 4
+        (torn := tmp_path / "torn.yaml").write_text("tables: [")
+        unreadable = icekeeper("reload", config=torn)
+        assert (unreadable.returncode, "torn.yaml:" in unreadable.stderr) == (2, True)
         assert f"no daemon serves {tmp_path / 'elsewhere'}" in nobody.stderr
         assert not (tmp_path / "elsewhere").exists()
 

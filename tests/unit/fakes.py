@@ -278,6 +278,13 @@ class FakeTable:
             snapshot_id=self.head,
         )
 
+    def small_files(self, target_file_size: int) -> tuple[SmallFiles, ...]:
+        sizes: defaultdict[str, list[int]] = defaultdict(list)
+        for file in self.files:
+            if file.size < small_file_limit(target_file_size):
+                sizes[file.partition].append(file.size)
+        return tuple(SmallFiles(len(some), sum(some)) for some in sizes.values())
+
 
 class FakeLakehouse(Scripted):
     """The port `Lakehouse` over tables in memory."""
@@ -301,7 +308,7 @@ class FakeLakehouse(Scripted):
             return TableState(
                 table=table,
                 health=health,
-                small_files=(SmallFiles(health.small_files, health.bytes),) if health.small_files else (),
+                small_files=found.small_files(target_file_size),
                 history=tuple(found.history),
                 refs=tuple(found.refs.values()),
                 gc_enabled=found.gc_enabled,

@@ -124,7 +124,7 @@ async def test_while_nothing_happens_there_is_a_sign_of_life() -> None:
 
 
 async def test_listeners_are_so_many_and_one_that_goes_makes_room() -> None:
-    stream = EventStream(alive_s=0.02)
+    stream = EventStream()  # a page that is left is told of by no sign of life for long
     async with streaming(stream) as (_, client):
         listening = [await client.get("/api/v1/events") for _ in range(MOST_LISTENERS)]
         async with client.get("/api/v1/events") as answer:

@@ -39,3 +39,13 @@ def test_partitions_of_several_specs_are_not_told_apart() -> None:
     text = json.dumps({"partition-specs": [{"spec-id": 0}, {"spec-id": 1}]})
     state = parse_metadata("cold.a", text, [(10, 20), (30,)], manifests=1, target_file_size=100)
     assert state.small_files == (SmallFiles(3, 60),)
+
+
+def test_deletes_that_no_summary_counts_are_unknown_and_not_none() -> None:
+    def unknown(summary: dict[str, str]) -> bool:
+        text = json.dumps({**json.loads(metadata(summary)), "current-snapshot-id": 0})
+        return parse_metadata("cold.a", text, (), manifests=1, target_file_size=100).deletes_unknown
+
+    assert unknown({"operation": "append"})
+    assert not unknown({"operation": "append", "total-delete-files": "0"})
+    assert not parse_metadata("cold.a", "{}", (), manifests=0, target_file_size=100).deletes_unknown

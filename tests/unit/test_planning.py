@@ -102,7 +102,9 @@ def test_one_small_file_is_never_grouped_however_few_are_enough() -> None:
     assert not may_interest_planner(one, replace(POLICY.compact, min_input_files=1))
 
 
-@pytest.mark.parametrize("change", [{"large_files": 1}, {"health": replace(health(), delete_files=1)}])
+@pytest.mark.parametrize(
+    "change", [{"large_files": 1}, {"deletes_unknown": True}, {"health": replace(health(), delete_files=1)}]
+)
 def test_the_planner_is_asked_for_large_files_and_for_deletes_alone(change: dict[str, Any]) -> None:
     assert may_interest_planner(replace(table(1, 0), **change), POLICY.compact)
 

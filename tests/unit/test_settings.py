@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from daemon.core.errors import ConfigError
-from daemon.settings import Settings, find_config, load, shown
+from daemon.settings import Settings, find_config, load, shown, state_dir_of
 from daemon.settings.model import Schedule
 
 GOOD = """\
@@ -342,3 +342,33 @@ def test_an_hour_that_comes_twice_does_not_stop_the_calendar() -> None:
     calendar = Schedule(cron="0 2 * * *", timezone="Europe/Berlin").calendar()
     nights = islice(calendar.slots(datetime(2027, 10, 30, 12, tzinfo=UTC)), 2)
     assert [f"{slot:%m-%d %H:%M}" for slot in nights] == ["10-31 00:00", "11-01 01:00"]
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "expected", "readable"),
+    [
+        (GOOD + "state_dir: /run/own\n", {}, "/run/own", True),
+        (GOOD, {}, "/var/lib/icekeeper", True),
+        ("tables: []\nstate_dir: /run/own\n", {}, "/run/own", True),
+        (GOOD + "state_dir: [1]\n", {}, "/var/lib/icekeeper", True),
+        (GOOD + "state_dir: /run/own\n", {"ICEKEEPER_STATE_DIR": "/run/other"}, "/run/other", True),
+        ("a: [", {"ICEKEEPER_STATE_DIR": "/run/other"}, "/run/other", False),
+        ("a: [", {}, "/var/lib/icekeeper", False),
+        (None, {}, "/var/lib/icekeeper", False),
+    ],
+)
+def test_a_daemons_directory_is_known_whatever_is_wrong_with_its_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str | None,
+    environ: dict[str, str],
+    expected: str,
+    readable: bool,
+) -> None:
+    path = tmp_path / "icekeeper.yaml"
+    if text is not None:
+        path.write_text(text)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    state_dir, unreadable = state_dir_of(path)
+    assert (str(state_dir), unreadable is None) == (expected, readable)

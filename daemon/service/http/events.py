@@ -37,13 +37,13 @@ class EventStream:
         self._slowest_s = slowest_s
         self._kept: deque[Message] = deque(maxlen=_KEPT)
         self._listeners: set[asyncio.Queue[Message | None]] = set()
-        self._connected = 0
+        self._connected: dict[asyncio.Queue[Message | None], web.Request] = {}
         self._closed = False
 
     @property
     def listeners(self) -> int:
-        """How many are connected."""
-        return self._connected
+        """How many are connected. Who has left is heard of by the next sign of life, and takes no place until then."""
+        return sum(request.transport is not None for request in self._connected.values())
 
     def observe(self, event: Event) -> None:
         """Takes an event of a run; never waits."""
@@ -68,18 +68,18 @@ class EventStream:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Events from now on or, with `Last-Event-ID`, from behind that one, for as long as anybody listens."""
-        if self._closed or self._connected >= MOST_LISTENERS:
+        if self._closed or self.listeners >= MOST_LISTENERS:
             why = "The daemon stops." if self._closed else f"{MOST_LISTENERS} listen already."
             answer = problem(HTTPStatus.SERVICE_UNAVAILABLE, why)
             answer.headers["Retry-After"] = "10"
             return answer
         listener: asyncio.Queue[Message | None] = asyncio.Queue(_MOST_BEHIND)
         self._listeners.add(listener)
-        self._connected += 1
+        self._connected[listener] = request
         try:
             return await self._told(request, listener)
         finally:
-            self._connected -= 1
+            del self._connected[listener]
             self._listeners.discard(listener)
 
     async def _told(self, request: web.Request, listener: asyncio.Queue[Message | None]) -> web.StreamResponse:
