@@ -37,7 +37,11 @@ class Several(click.ParamType[tuple[str, ...]]):
 @click.option("--shapes", type=Several(plan.SHAPES), default=",".join(plan.SHAPES), help="Which worlds are compacted.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Instead of each part's own number.")
 @click.option("--minutes", type=float, default=plan.BUDGET_S / 60, help="Rounds are left out where this would not do.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Samples are added to this file, a line of JSON each.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    help="Samples are added to this file; what it holds isn't measured again.",
+)
 @click.option("--from", "source", type=click.Path(exists=True, path_type=Path), help="Draws a kept file; no measuring.")
 @click.option("--out", type=click.Path(path_type=Path), default="docs/performance.md", help="The page.")
 def main(

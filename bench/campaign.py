@@ -7,7 +7,7 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -47,13 +47,23 @@ class _Host:
 async def play(
     planned: Sequence[Contest], budget_s: float, console: Console, keep: Path | None
 ) -> tuple[Machine, list[Sample]]:
-    """Measures all contests. With `keep`, each sample is on disk as soon as it is there."""
+    """Measures all contests. With `keep`, each sample is on disk as soon as it is there.
+
+    What an earlier start has kept there is not measured again. Time that is left in the end goes into rounds that were
+    left out.
+    """
     begun = time.monotonic()
-    warm_ups = plan.warm_ups(planned)
-    fitted = plan.fitted(planned, budget_s - plan.START_S - sum(each.all_rounds_s for each in warm_ups))
+    machines, samples = record.kept(keep)
+    played: dict[tuple[Case, float], int] = {}
+    took_s: dict[tuple[Case, float], float] = {}
+    for sample in samples:
+        key = sample.case, sample.x
+        played[key] = max(played.get(key, 0), sample.round)
+    todo = plan.remaining(planned, played, took_s)
+    warm_ups = plan.warm_ups(todo)
+    fitted = plan.fitted(todo, budget_s - plan.START_S - sum(each.all_rounds_s for each in warm_ups))
     for line in _expected(fitted, budget_s):
         console.print(line)
-    samples: list[Sample] = []
     async with contextlib.AsyncExitStack() as stack:
         file = stack.enter_context(keep.open("a", encoding="utf-8")) if keep else None
 
@@ -77,19 +87,37 @@ async def play(
         for contest in warm_ups:
             console.print(f"{_clock(begun)} warm-up, not counted: {contest.title}")
             await measure.play(contest, host, tell, has_time=lambda _: True)
-        left_out = []
-        before = time.monotonic() - begun
-        for contest, asked, end in zip(fitted, planned, plan.ends(fitted, budget_s - before), strict=True):
-            if time.monotonic() - begun >= budget_s:
-                left_out.append(f"{contest.title}: the time was up")
-                continue
-            console.print(f"{_clock(begun)} {contest.title}, {contest.rounds} rounds at most")
-            in_time = functools.partial(_in_time, begun + before + end)
-            rounds = await measure.play(contest, host, take, has_time=in_time)
-            left_out += _left_out(contest, rounds, asked.rounds)
-        machine = replace(machine, minutes=(time.monotonic() - begun) / 60, left_out=tuple(left_out))
+        while fitted:
+            rounds_before, start = sum(played.values()), time.monotonic()
+            ends = plan.ends(fitted, budget_s - (start - begun))
+            for contest, end in zip(fitted, ends, strict=True):
+                now = time.monotonic()
+                if now - begun >= budget_s:
+                    break
+                console.print(f"{_clock(begun)} {contest.title}, {contest.rounds} rounds at most")
+                in_time = functools.partial(_in_time, start + end)
+                rounds = await measure.play(contest, host, take, has_time=in_time)
+                if rounds > contest.played:
+                    took_s[contest.key] = (time.monotonic() - now) / (rounds - contest.played)
+                played[contest.key] = rounds
+            if sum(played.values()) == rounds_before:
+                break
+            fitted = plan.fitted(plan.remaining(planned, played, took_s), budget_s - (time.monotonic() - begun))
+        machine = _ended(machine, machines, (time.monotonic() - begun) / 60)
+        machine = replace(machine, left_out=tuple(_left_out(planned, played)))
         write(machine)
     return machine, samples
+
+
+def _ended(machine: Machine, earlier: Sequence[Machine], minutes: float) -> Machine:
+    """With the time of the starts before. Each wrote what it was when it began and when it ended."""
+    ended = [each for each in earlier if each.minutes]
+    before = ended[-1] if ended else None
+    return replace(
+        machine,
+        minutes=minutes + (before.minutes if before else 0.0),
+        starts=1 + (before.starts if before else 0),
+    )
 
 
 def _in_time(end: float, took_s: float) -> bool:
@@ -128,10 +156,11 @@ def _expected(planned: Sequence[Contest], budget_s: float) -> list[str]:
     ]
 
 
-def _left_out(contest: Contest, played: int, asked: int) -> list[str]:
-    if played == asked:
-        return []
-    return [f"{contest.title}: {played} of {asked} rounds" if played else f"{contest.title}: no rival could play it"]
+def _left_out(planned: Sequence[Contest], played: Mapping[tuple[Case, float], int]) -> Iterator[str]:
+    for each in planned:
+        rounds = played.get(each.key, 0)
+        if rounds < each.rounds:
+            yield f"{each.title}: {rounds} of {each.rounds} rounds" if rounds else f"{each.title}: not played"
 
 
 def _line(sample: Sample) -> str:

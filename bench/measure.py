@@ -72,7 +72,7 @@ def order(rivals: Sequence[str], round_: int) -> list[str]:
 async def play(
     contest: Contest, host: Host, keep: Callable[[Sample], None], *, has_time: Callable[[float], bool]
 ) -> int:
-    """Plays the contest's rounds and gives each sample to `keep` at once. Returns how many rounds there were.
+    """Plays the contest's rounds and gives each sample to `keep` at once. Returns how many rounds there are now.
 
     `has_time` is asked before each round but the first, with the seconds that the last one took. A turn that fails is
     a sample with its reason in the note, and the round goes on. Rivals that can't play here are left out.
@@ -80,8 +80,8 @@ async def play(
     rivals = [name for name in contest.rivals if host.can(contest.case, name)]
     if not rivals:
         return 0
-    took = 0.0
-    for round_ in range(1, contest.rounds + 1):
+    took = contest.expected_s
+    for round_ in range(contest.played + 1, contest.rounds + 1):
         if round_ > 1 and not has_time(took):
             return round_ - 1
         begun = time.monotonic()

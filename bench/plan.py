@@ -6,7 +6,7 @@ No measuring and no I/O here. The seconds expected were measured on two cores; t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.record import AUTO, CALL, COLD, FLOOR, ICEKEEPER, PLATFORM, ZAMBONI, Case, Store
@@ -27,17 +27,26 @@ TABLES = (1, 10, 100)
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Rivals on one case. `expected_s`: what a round of all of them takes, making their tables included."""
+    """Rivals on one case. `expected_s`: what a round of all of them takes, making their tables included.
+
+    `played`: so many of the rounds have been played before.
+    """
 
     case: Case
     rivals: tuple[str, ...]
     rounds: int
     expected_s: float
     x: int = 0
+    played: int = 0
+
+    @property
+    def key(self) -> tuple[Case, float]:
+        """What tells its samples from those of others."""
+        return self.case, self.x
 
     @property
     def all_rounds_s(self) -> float:
-        return self.rounds * self.expected_s
+        return (self.rounds - self.played) * self.expected_s
 
     @property
     def title(self) -> str:
@@ -136,11 +145,22 @@ def warm_ups(planned: Sequence[Contest]) -> tuple[Contest, ...]:
     return tuple(Contest(Case("compact", "960", store), rivals, 2, _COMPACT_S["960", store]) for store in stores)
 
 
+def remaining(
+    planned: Iterable[Contest], played: Mapping[tuple[Case, float], int], took_s: Mapping[tuple[Case, float], float]
+) -> tuple[Contest, ...]:
+    """The contests that lack rounds; what a round of them has taken is what the next is expected to take."""
+    return tuple(
+        replace(each, played=played.get(each.key, 0), expected_s=took_s.get(each.key, each.expected_s))
+        for each in planned
+        if played.get(each.key, 0) < each.rounds
+    )
+
+
 def fitted(planned: Iterable[Contest], budget_s: float) -> tuple[Contest, ...]:
     """The plan with as many rounds as fit the budget: the longest go first. Each contest keeps one, and all rivals."""
     left = list(planned)
     while sum(each.all_rounds_s for each in left) > budget_s:
-        several = [number for number, each in enumerate(left) if each.rounds > 1]
+        several = [number for number, each in enumerate(left) if each.rounds - each.played > 1]
         if not several:
             break
         longest = max(several, key=lambda number: left[number].expected_s)

@@ -78,6 +78,7 @@ class Machine:
     settings: Mapping[str, str]  # what the session was given: master, heap
     load: float = 0.0  # how many processes wanted a core in the minute before: what else the machine did
     minutes: float = 0.0  # how long it took in all
+    starts: int = 1  # how often it was begun: rounds that one had no time for may come from another
     left_out: tuple[str, ...] = ()  # rounds that there was no time for, a sentence each
 
 
@@ -108,6 +109,11 @@ def write(record: Sample | Machine, file: IO[str]) -> None:
     """Appends a record at once: a run that dies keeps what it has measured."""
     file.write(to_json(record) + "\n")
     file.flush()
+
+
+def kept(path: Path | None) -> tuple[list[Machine], list[Sample]]:
+    """What a file holds that may not be there yet."""
+    return read(path) if path is not None and path.exists() else ([], [])
 
 
 def read(path: Path) -> tuple[list[Machine], list[Sample]]:

@@ -116,11 +116,19 @@ def _how(machine: Machine) -> str:
         "## How it was measured\n\n"
         f"On {machine.measured_at}, {machine.cores} cores, {machine.memory_mib / 1024:.0f} GiB of memory.\n"
         f"Load average before it began: {machine.load:.1f}."
-        + (f" In all {machine.minutes:.0f} minutes.\n" if machine.minutes else " It was broken off.\n")
+        + (
+            f" In all {machine.minutes:.0f} minutes{_starts(machine)}.\n"
+            if machine.minutes
+            else " It was broken off.\n"
+        )
         + f"{versions}. {settings}.\n\n"
         f"{_TURNS}\n{_RIVALS}\n{_WORLDS}"
         + (f"\nThere was no time for all rounds, or no rival:\n\n{left_out}" if left_out else "")
     )
+
+
+def _starts(machine: Machine) -> str:
+    return f", in {machine.starts} starts" if machine.starts > 1 else ""
 
 
 def _part(part: str, title: str, samples: Samples) -> str:

@@ -49,3 +49,14 @@ def test_asked_rounds_and_parts_are_taken() -> None:
 def test_a_warm_up_is_played_once_for_disk_and_once_for_s3() -> None:
     planned = plan.contests(("compact",), STORES, ("3800",))
     assert [(each.case.shape, each.case.store) for each in plan.warm_ups(planned)] == [("960", "local"), ("960", "s3")]
+
+
+def test_rounds_that_are_there_are_not_played_again_and_take_what_they_took() -> None:
+    planned = [contest("960", 5, 10), contest("3800", 2, 100), contest("big", 1, 90)]
+    played = {(case(shape="960"), 0.0): 2, (case(shape="big"), 0.0): 1}
+    left = plan.remaining(planned, played, {(case(shape="960"), 0.0): 7.5})
+    assert [(each.case.shape, each.rounds, each.played, each.all_rounds_s) for each in left] == [
+        ("960", 5, 2, 22.5),
+        ("3800", 2, 0, 200),
+    ]
+    assert [each.rounds for each in plan.fitted(left, 110)] == [3, 1]
