@@ -103,20 +103,21 @@ async def play(
             if sum(played.values()) == rounds_before:
                 break
             fitted = plan.fitted(plan.remaining(planned, played, took_s), budget_s - (time.monotonic() - begun))
-        machine = _ended(machine, machines, (time.monotonic() - begun) / 60)
-        machine = replace(machine, left_out=tuple(_left_out(planned, played)))
+        left_out = tuple(_left_out(planned, played))
+        machine = _ended(replace(machine, left_out=left_out), machines, planned, (time.monotonic() - begun) / 60)
         write(machine)
     return machine, samples
 
 
-def _ended(machine: Machine, earlier: Sequence[Machine], minutes: float) -> Machine:
-    """With the time of the starts before. Each wrote what it was when it began and when it ended."""
-    ended = [each for each in earlier if each.minutes]
-    before = ended[-1] if ended else None
+def _ended(machine: Machine, starts: Sequence[Machine], planned: Sequence[Contest], minutes: float) -> Machine:
+    """With what the starts before took, and left out of what this one did not plan."""
+    earlier = next((each for each in reversed(starts) if each.minutes), None)
+    if earlier is None:
+        return replace(machine, minutes=minutes)
+    titles = tuple(f"{each.title}: " for each in planned)
+    left_out = tuple(line for line in earlier.left_out if not line.startswith(titles))
     return replace(
-        machine,
-        minutes=minutes + (before.minutes if before else 0.0),
-        starts=1 + (before.starts if before else 0),
+        machine, minutes=earlier.minutes + minutes, starts=earlier.starts + 1, left_out=left_out + machine.left_out
     )
 
 
