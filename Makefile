@@ -47,7 +47,7 @@ soak: $(READY)
 	SOAK_OUT=$(or $(OUT),soak.md) NIGHTS=$(NIGHTS) $(BIN)/pytest -m full tests/integration/test_soak.py
 
 bench: $(BENCH)/.ready
-	$(BENCH)/bin/python -m bench $(ARGS)
+	PYTHONPATH=daemon $(BENCH)/bin/python -m bench $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -74,7 +74,7 @@ lock: $(READY)
 MAVEN ?= $(shell sed -n "s/^ARG MAVEN=//p" Dockerfile)
 jars: $(READY)
 	mkdir -p .cache
-	$(BIN)/python -c 'from daemon.adapters.jars import maven_path; from daemon.settings.model import DEFAULT_PACKAGES; \
+	$(BIN)/python -c 'from icekeeper.adapters.spark.jars import maven_path; from icekeeper.settings.model import DEFAULT_PACKAGES; \
 	  print(*map(maven_path, DEFAULT_PACKAGES), sep="\n")' > .cache/jars.txt
 	cd .cache && xargs -I{} curl --fail --silent --show-error --location --create-dirs -o jars/{} $(MAVEN)/{} < jars.txt
 	cd .cache/jars && xargs sha256sum < ../jars.txt > ../../jars.sha256
@@ -87,7 +87,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-# It measures the code that lies here, so that nothing of ours is installed.
+# It measures the code in daemon/, so that nothing of ours is installed.
 $(BENCH)/.ready: $(READY) constraints-bench.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-bench.txt

@@ -22,7 +22,7 @@ from bench.measure import Turn
 from bench.meter import MIB
 from bench.plan import Contest
 from bench.record import FLOOR, PLATFORM, ZAMBONI, Case, Machine, Sample
-from daemon.settings.model import DEFAULT_PACKAGES
+from icekeeper.settings.model import DEFAULT_PACKAGES
 
 
 class _Host:

@@ -26,14 +26,14 @@ from bench.run import Run, job_of
 from bench.store import StoreProxy
 from bench.warehouse import LocalWarehouse, S3Warehouse, Warehouse
 from bench.worlds import SHAPE, SLOT
-from daemon.adapters.spark import SparkEngine
-from daemon.adapters.sql.migrations import migrate
-from daemon.adapters.warm_up import warm_up
-from daemon.sandbox import Sandbox, World, WorldSpec
-from daemon.sandbox.tables import NAMESPACE, WATERMARK_DDL
-from daemon.service.logs import configure
-from daemon.service.parts import Services, build, spark_options
-from daemon.settings import Settings, load
+from icekeeper.adapters.iceberg.warm_up import warm_up
+from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.execution.logging import configure
+from icekeeper.execution.wiring import Services, build, spark_options
+from icekeeper.sandbox import Sandbox, World, WorldSpec
+from icekeeper.sandbox.tables import NAMESPACE, WATERMARK_DDL
+from icekeeper.settings import Settings, load
 
 _DATABASE = "bench"
 _DELAYS_S: Mapping[Store, float] = {"local": 0.0, "s3": 0.0, "s3+10ms": 0.01}

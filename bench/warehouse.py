@@ -26,11 +26,11 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from bench.worlds import SHAPE, Body
-from daemon.sandbox.catalogs import JdbcCatalog, empty_table
-from daemon.sandbox.lake import Head, Put, TableWriter, updates_for
-from daemon.sandbox.postgres import Postgres
-from daemon.sandbox.s3 import S3
-from daemon.sandbox.tables import NAMESPACE
+from icekeeper.sandbox.catalogs import JdbcCatalog, empty_table
+from icekeeper.sandbox.lake import Head, Put, TableWriter, updates_for
+from icekeeper.sandbox.servers.postgres import Postgres
+from icekeeper.sandbox.servers.s3 import S3
+from icekeeper.sandbox.tables import NAMESPACE
 
 _HOUR_MS = 3_600_000
 _READS = 8

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
 
-from daemon.sandbox.catalogs import empty_table
-from daemon.sandbox.lake import TableWriter
-from daemon.sandbox.spec import to_micros
-from daemon.sandbox.tables import SHAPES, TableShape
-from daemon.sandbox.trades import Ticks, Volume, rows_of
+from icekeeper.sandbox.catalogs import empty_table
+from icekeeper.sandbox.lake import TableWriter
+from icekeeper.sandbox.spec import to_micros
+from icekeeper.sandbox.tables import SHAPES, TableShape
+from icekeeper.sandbox.trades import Ticks, Volume, rows_of
 
 # The night of all tables, and the day that it compacts and audits: long past, so that nobody takes it for still open.
 SLOT = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)

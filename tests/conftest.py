@@ -17,19 +17,19 @@ import structlog
 import yaml
 from pyspark.sql import SparkSession
 
-from daemon.adapters.host import Host
-from daemon.adapters.spark import SparkEngine
-from daemon.adapters.spark_options import SparkOptions
-from daemon.adapters.sql.migrations import migrate
-from daemon.core.events import Event
-from daemon.core.model import RunReport, Stage, TableState, TaskOutcome, Trigger
-from daemon.sandbox import Sandbox, World, WorldSpec
-from daemon.service.alone import run_alone
-from daemon.service.logs import configure
-from daemon.service.parts import Services, build, spark_options, wall_clock
-from daemon.service.runs import Executed, make_order
-from daemon.settings import Settings, load
-from daemon.settings.model import DEFAULT_PACKAGES
+from icekeeper.adapters.host import Host
+from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.adapters.spark.options import SparkOptions
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.events import Event
+from icekeeper.core.model import RunReport, Stage, TableState, TaskOutcome, Trigger
+from icekeeper.execution.execute import Executed, make_order
+from icekeeper.execution.logging import configure
+from icekeeper.execution.standalone import run_alone
+from icekeeper.execution.wiring import Services, build, spark_options, wall_clock
+from icekeeper.sandbox import Sandbox, World, WorldSpec
+from icekeeper.settings import Settings, load
+from icekeeper.settings.model import DEFAULT_PACKAGES
 
 # The night of most tests: the world's present, and the slot that it answers for.
 SLOT = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)

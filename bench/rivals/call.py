@@ -9,9 +9,9 @@ from pyspark.sql import SparkSession
 from bench.record import Output
 from bench.rivals import ALL_TABLES, Job
 from bench.worlds import CUT_OFF, RETAIN_LAST, SHAPE, SLOT
-from daemon.adapters.spark import SparkEngine
-from daemon.core.model import Stage
-from daemon.sandbox.tables import NAMESPACE
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.model import Stage
+from icekeeper.sandbox.tables import NAMESPACE
 
 # Spark's own default; icekeeper's session has it lower.
 _SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"

@@ -14,7 +14,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem, S3FileSystem
 from bench.record import Output
 from bench.rivals import ALL_TABLES, Job
 from bench.warehouse import Base, S3Warehouse, Warehouse
-from daemon.sandbox.s3 import REGION, S3
+from icekeeper.sandbox.servers.s3 import REGION, S3
 
 _FETCHES = 32
 _TARGET = 128 * 1024**2

@@ -9,13 +9,13 @@ from uuid import uuid4
 from bench.record import Output
 from bench.rivals import ALL_TABLES, Job, RivalFailed
 from bench.worlds import SLOT
-from daemon.core.events import Event
-from daemon.core.model import RunOutcome, RunReport, Trigger
-from daemon.core.policy import Strategy, TablePolicy
-from daemon.night import Order, run_night
-from daemon.sandbox.tables import NAMESPACE
-from daemon.service.alone import run_alone
-from daemon.service.parts import Services
+from icekeeper.core.events import Event
+from icekeeper.core.model import RunOutcome, RunReport, Trigger
+from icekeeper.core.policy import Strategy, TablePolicy
+from icekeeper.execution.standalone import run_alone
+from icekeeper.execution.wiring import Services
+from icekeeper.night.run import Order, run_night
+from icekeeper.sandbox.tables import NAMESPACE
 
 
 class Icekeeper:

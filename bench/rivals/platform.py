@@ -12,7 +12,7 @@ from types import MappingProxyType
 from bench.record import Output, Store
 from bench.rivals import Job, RivalFailed
 from bench.rivals.call import statement
-from daemon.adapters.spark_options import SparkOptions, prepare_environment
+from icekeeper.adapters.spark.options import SparkOptions, prepare_environment
 
 # In a directory of its own, for that comes first where Python looks for modules: `platform` is one of its own.
 _SCRIPT = Path(__file__).with_name("submitted") / "job.py"

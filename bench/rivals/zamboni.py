@@ -10,8 +10,8 @@ from typing import Any
 from bench.record import STORES, Output
 from bench.rivals import Job
 from bench.worlds import RETAIN_LAST, SLOT
-from daemon.core.model import Stage
-from daemon.sandbox.tables import NAMESPACE
+from icekeeper.core.model import Stage
+from icekeeper.sandbox.tables import NAMESPACE
 
 _MAX_AGE_MS = timedelta(days=7) // timedelta(milliseconds=1)
 

@@ -27,7 +27,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from daemon.sandbox import Sandbox, WorldSpec
+from icekeeper.sandbox import Sandbox, WorldSpec
 from tests.conftest import BINANCE, COINBASE, GOLD, SLOT, write_settings
 from tests.packaging.debian import install
 from tests.process.program import fetch, icekeeper, running, wait_for

@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from daemon.adapters.sql.migrations import migrate
-from daemon.sandbox import Sandbox, World
+from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.sandbox import Sandbox, World
 from tests.chaos.judge import Before, Violation, Wrong, judge_ledger, judge_tables
 from tests.chaos.network import Network, Part
 from tests.chaos.plan import Plan, Strike
@@ -226,7 +226,7 @@ def _time_to_start() -> timedelta:
     The first start of all owes no slot, so it must be up before the slot comes, on a busy machine, too.
     """
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import daemon.service.supervisor"], check=True, env=environment())
+    subprocess.run([sys.executable, "-c", "import icekeeper.service.supervisor"], check=True, env=environment())
     return timedelta(seconds=time.monotonic() - began)
 
 

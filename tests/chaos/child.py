@@ -19,7 +19,7 @@ def main() -> None:
     clock = time_machine.travel(datetime.fromisoformat(start), tick=True).start()
     signal.signal(signal.SIGUSR2, lambda *_: clock.shift(float(Path(step).read_text())))
     # Only now, so that nothing has looked at the other clock.
-    from daemon.cli import main as icekeeper
+    from icekeeper.cli import main as icekeeper
 
     icekeeper()
 

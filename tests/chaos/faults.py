@@ -22,9 +22,9 @@ from typing import Any, ClassVar
 
 import psutil
 
-from daemon.core.model import Stage
-from daemon.sandbox.offload import Offload
-from daemon.sandbox.spec import OFFLOAD_LAG, from_micros, to_micros
+from icekeeper.core.model import Stage
+from icekeeper.sandbox.offload import Offload
+from icekeeper.sandbox.spec import OFFLOAD_LAG, from_micros, to_micros
 from tests.chaos.judge import Violation, Wrong
 from tests.chaos.network import Part
 from tests.chaos.scene import Scene

@@ -14,10 +14,10 @@ from typing import Any
 
 from pyiceberg.table import Table
 
-from daemon.core.model import Stage
-from daemon.sandbox import Sandbox, World
-from daemon.sandbox.spec import to_micros
-from daemon.sandbox.tables import SHAPES
+from icekeeper.core.model import Stage
+from icekeeper.sandbox import Sandbox, World
+from icekeeper.sandbox.spec import to_micros
+from icekeeper.sandbox.tables import SHAPES
 from tests.conftest import SLOT
 
 # A row with all its columns, as text. Rows may be equal: they are counted.

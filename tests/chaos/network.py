@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from daemon.sandbox import Sandbox
+from icekeeper.sandbox import Sandbox
 from tests.integration.faults import FaultProxy, Mode
 
 _PATIENCE_S = 10.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from daemon.core.model import Stage
-from daemon.sandbox import WorldSpec
+from icekeeper.core.model import Stage
+from icekeeper.sandbox import WorldSpec
 from tests.chaos.faults import FAULTS, Calm, Fault, Offloaded, PostgresStopped
 from tests.chaos.scene import Moment
 from tests.conftest import BINANCE, COINBASE, GOLD, SILVER, SLOT

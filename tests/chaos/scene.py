@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import psycopg2  # type: ignore[import-untyped]  # no annotations
 
-from daemon.sandbox import Sandbox, World
+from icekeeper.sandbox import Sandbox, World
 from tests.chaos.judge import Violation
 from tests.chaos.network import Network
 from tests.conftest import SLOT

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from daemon.sandbox import Sandbox, World, WorldSpec
+from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, SLOT, write_settings
 from tests.process.program import children, document, icekeeper, running
 

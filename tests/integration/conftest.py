@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from daemon.sandbox import Sandbox
-from daemon.sandbox.process import free_ports, port_answers
+from icekeeper.sandbox import Sandbox
+from icekeeper.sandbox.servers.process import free_ports, port_answers
 from tests.process.program import wait_for
 
 

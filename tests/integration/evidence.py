@@ -11,12 +11,12 @@ from typing import Any
 
 from rich.console import Console
 
-from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome
-from daemon.core.reasons import Reason
-from daemon.service import console
-from daemon.service.logs import run_log_path
-from daemon.service.metrics import Metrics
-from daemon.service.runs import EXIT_CODES, Executed
+from icekeeper.cli.output import console
+from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome
+from icekeeper.core.reasons import Reason
+from icekeeper.execution.execute import EXIT_CODES, Executed
+from icekeeper.execution.logging import run_log_path
+from icekeeper.status.metrics import Metrics
 from tests.conftest import COINBASE, Night
 from tests.integration.lab import Lab
 

@@ -14,15 +14,15 @@ from uuid import uuid4
 
 import structlog
 
-from daemon.adapters.host import Host
-from daemon.adapters.spark import SparkEngine
-from daemon.adapters.sql.migrations import migrate
-from daemon.ports import Clock
-from daemon.sandbox import Offload, Sandbox, World, WorldSpec
-from daemon.sandbox.spec import CatalogKind
-from daemon.service.logs import configure
-from daemon.service.parts import build, wall_clock
-from daemon.settings import load
+from icekeeper.adapters.host import Host
+from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.execution.logging import configure
+from icekeeper.execution.wiring import build, wall_clock
+from icekeeper.night.ports import Clock
+from icekeeper.sandbox import Offload, Sandbox, World, WorldSpec
+from icekeeper.sandbox.spec import CatalogKind
+from icekeeper.settings import load
 from tests.conftest import COINBASE, SLOT, Night, no_waiting, tell_session, world_clock, write_settings
 from tests.integration.faults import FaultProxy, Mode, proxied
 

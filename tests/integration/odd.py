@@ -10,8 +10,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from daemon.adapters.iceberg_jvm import IcebergJvm
-from daemon.core import planning
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.core import planning
 from tests.conftest import Night
 
 MINUTE = timedelta(minutes=1)

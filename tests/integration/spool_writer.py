@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from daemon.adapters.ledger import PostgresLedger
-from daemon.adapters.postgres import Postgres
-from daemon.adapters.shipper import Logs, Shipper
-from daemon.adapters.spool import Spool
-from daemon.core.model import (
+from icekeeper.adapters.ledger.store import PostgresLedger
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.adapters.spool.shipper import Logs, Shipper
+from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.model import (
     AuditResult,
     AuditStatus,
     RunOpening,

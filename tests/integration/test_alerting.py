@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daemon.core.events import RunEnded, RunStarted, TaskEnded
-from daemon.service.gauges import Vitals
-from daemon.service.metrics import Metrics
+from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
+from icekeeper.status.gauges import Vitals
+from icekeeper.status.metrics import Metrics
 from tests.debian import program
 from tests.unit.builders import table_policy
 from tests.unit.test_alerting import ALERTMANAGER, DASHBOARD, PROMETHEUS, RULES, TESTS, expressions

@@ -10,7 +10,7 @@ from bench.lab import Lab
 from bench.record import Case, Output
 from bench.run import Run
 from bench.store import Traffic
-from daemon.adapters.spark import SparkEngine
+from icekeeper.adapters.spark.session import SparkEngine
 from tests.conftest import tell_session
 
 ROWS = 12 * 430

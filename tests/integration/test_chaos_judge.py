@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from daemon.core.model import RunOutcome, Stage, Trigger
-from daemon.sandbox.offload import Offload
-from daemon.sandbox.spec import OFFLOAD_LAG
-from daemon.sandbox.tables import SHAPES
+from icekeeper.core.model import RunOutcome, Stage, Trigger
+from icekeeper.sandbox.offload import Offload
+from icekeeper.sandbox.spec import OFFLOAD_LAG
+from icekeeper.sandbox.tables import SHAPES
 from tests.chaos.judge import Before, Violation, Wrong, judge_ledger, judge_tables
 from tests.conftest import COINBASE, GOLD, MakeNight, Night
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from daemon.adapters.clickhouse import ClickHouse, ClickHouseOptions
-from daemon.core.calendar import window_of
-from daemon.core.errors import IcekeeperError
-from daemon.core.model import AuditStatus, Stage
-from daemon.core.reasons import Reason
-from daemon.sandbox import Sandbox
+from icekeeper.adapters.clickhouse import ClickHouse, ClickHouseOptions
+from icekeeper.core.calendar import window_of
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.model import AuditStatus, Stage
+from icekeeper.core.reasons import Reason
+from icekeeper.sandbox import Sandbox
 from tests.conftest import GOLD, SLOT, MakeNight
 
 MINUTE = timedelta(minutes=1)

@@ -12,12 +12,12 @@ from uuid import uuid4
 
 import yaml
 
-from daemon.adapters.host import Host
-from daemon.sandbox import Sandbox, WorldSpec
-from daemon.service.doctor import Check, Level, Part, examine
-from daemon.service.doctor.ledger import examine_ledger
-from daemon.service.parts import build, wall_clock
-from daemon.settings import load
+from icekeeper.adapters.host import Host
+from icekeeper.doctor import Check, Level, Part, examine
+from icekeeper.doctor.ledger import examine_ledger
+from icekeeper.execution.wiring import build, wall_clock
+from icekeeper.sandbox import Sandbox, WorldSpec
+from icekeeper.settings import load
 from tests.conftest import BINANCE, COINBASE, SILVER, SLOT, MakeNight, Night, write_settings
 from tests.process.program import document, icekeeper
 

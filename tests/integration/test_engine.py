@@ -16,10 +16,10 @@ import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
-from daemon.adapters.spark import SparkEngine
-from daemon.adapters.spark_options import SparkOptions
-from daemon.core.errors import DeadlineExceeded, IcekeeperError
-from daemon.core.reasons import Reason
+from icekeeper.adapters.spark.options import SparkOptions
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
+from icekeeper.core.reasons import Reason
 
 MINUTE = timedelta(minutes=1)
 
@@ -93,7 +93,7 @@ async def test_a_jvm_that_is_killed_in_the_middle_is_engine_down_and_the_next_ca
 
 
 async def test_work_that_will_not_stop_costs_the_jvm(own_engine: SparkEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from daemon.adapters import spark
+    from icekeeper.adapters.spark import session as spark
 
     monkeypatch.setattr(spark, "CANCEL_GRACE_S", 1.0)
     pid = own_engine.jvm_pid
@@ -109,7 +109,7 @@ async def test_work_that_will_not_stop_costs_the_jvm(own_engine: SparkEngine, mo
 
 
 async def test_a_jvm_that_does_not_answer_is_killed(own_engine: SparkEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from daemon.adapters import spark
+    from icekeeper.adapters.spark import session as spark
 
     monkeypatch.setattr(spark, "CANCEL_GRACE_S", 1.0)
     pid = own_engine.jvm_pid
@@ -153,7 +153,7 @@ async def test_no_secret_stands_on_the_command_line_and_no_port_is_open_to_other
 
 
 async def test_an_environment_of_another_spark_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from daemon.adapters.spark_options import prepare_environment
+    from icekeeper.adapters.spark.options import prepare_environment
 
     old = {"SPARK_HOME": "/opt/old", "SPARK_CONF_DIR": "/etc/spark", "SPARK_DIST_CLASSPATH": "/opt/hadoop/*"}
     environ = {**os.environ, **old, "PYSPARK_PYTHON": "python3.8", "PYTHONPATH": "/opt/old/python"}

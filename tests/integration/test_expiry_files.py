@@ -21,14 +21,14 @@ from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import StaticTable
 from pyspark.sql import SparkSession
 
-from daemon.adapters import iceberg_expiry
-from daemon.adapters.iceberg import IcebergLakehouse, catalog_conf
-from daemon.adapters.iceberg_jvm import IcebergJvm
-from daemon.adapters.spark import SparkEngine
-from daemon.core.errors import TransientError
-from daemon.core.model import DeletedFiles
-from daemon.core.planning import expired_snapshots
-from daemon.core.reasons import Reason
+from icekeeper.adapters.iceberg import expiry as iceberg_expiry
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.errors import TransientError
+from icekeeper.core.model import DeletedFiles
+from icekeeper.core.planning import expired_snapshots
+from icekeeper.core.reasons import Reason
 from tests.integration.odd import MINUTE
 
 TABLE = "cold.t"

@@ -11,20 +11,20 @@ from uuid import uuid4
 
 import pytest
 
-from daemon.adapters.findings import PostgresFindings
-from daemon.adapters.ledger import PostgresLedger
-from daemon.adapters.postgres import Postgres
-from daemon.adapters.sql import statement
-from daemon.adapters.sql.grants import grants
-from daemon.adapters.sql.migrations import migrate, pending
-from daemon.core.errors import PermanentError
-from daemon.core.model import AuditStatus, Decision, RunReport, Stage, TaskOutcome, Trigger, Window
-from daemon.core.reasons import Reason
-from daemon.core.restraints import Finding
-from daemon.night import Order
-from daemon.sandbox import Sandbox
-from daemon.service.plans import make_plans
-from daemon.service.runs import make_order
+from icekeeper.adapters.ledger.findings import PostgresFindings
+from icekeeper.adapters.ledger.sql import statement
+from icekeeper.adapters.ledger.sql.grants import grants
+from icekeeper.adapters.ledger.sql.migrations import migrate, pending
+from icekeeper.adapters.ledger.store import PostgresLedger
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.model import AuditStatus, Decision, RunReport, Stage, TaskOutcome, Trigger, Window
+from icekeeper.core.reasons import Reason
+from icekeeper.core.restraints import Finding
+from icekeeper.execution.execute import make_order
+from icekeeper.execution.plans import make_plans
+from icekeeper.night.run import Order
+from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, GOLD, SLOT, MakeNight, Night, outcomes
 from tests.unit.test_shell import AUDIT, REPORT
 

@@ -12,14 +12,14 @@ from uuid import UUID
 
 import pytest
 
-from daemon.adapters.history import PostgresHistory
-from daemon.adapters.last_seen import PostgresLastSeen
-from daemon.adapters.ledger import PostgresLedger
-from daemon.adapters.postgres import Postgres
-from daemon.adapters.sql import statement
-from daemon.adapters.sql.migrations import migrate
-from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, Trigger
-from daemon.core.past import (
+from icekeeper.adapters.ledger.history import PostgresHistory
+from icekeeper.adapters.ledger.recent import PostgresLastSeen
+from icekeeper.adapters.ledger.sql import statement
+from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.adapters.ledger.store import PostgresLedger
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage, Trigger
+from icekeeper.core.run_history import (
     MOST_NIGHTS,
     TASKS_KEPT,
     Past,
@@ -29,7 +29,7 @@ from daemon.core.past import (
     partial_nights,
     past_of,
 )
-from daemon.sandbox import Sandbox
+from icekeeper.sandbox import Sandbox
 from tests.unit.builders import DAY, HOUR
 from tests.unit.test_shell import OPENING, REPORT, TABLE
 

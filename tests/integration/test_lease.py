@@ -17,18 +17,18 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.adapters.lease import Lease
-from daemon.core.errors import IcekeeperError, PermanentError, TransientError
-from daemon.core.reasons import Reason
-from daemon.ports import Sleep
-from daemon.sandbox import Sandbox
+from icekeeper.adapters.postgres.lease import Lease
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.reasons import Reason
+from icekeeper.night.ports import Sleep
+from icekeeper.sandbox import Sandbox
 from tests.integration.faults import FaultProxy, Mode, proxied
 from tests.process.program import environment
 
 # A host that leads until it is killed; its log says so on stdout.
 LEADER = """
 import asyncio, sys
-from daemon.adapters.lease import Lease
+from icekeeper.adapters.postgres.lease import Lease
 
 async def lead():
     lease = Lease(sys.argv[1], sys.argv[2], host=sys.argv[3])

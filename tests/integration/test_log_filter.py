@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from daemon.adapters.history import LogFilter, PostgresHistory, levels_from
-from daemon.adapters.postgres import Postgres
-from daemon.adapters.sql.migrations import migrate
-from daemon.sandbox import Sandbox
+from icekeeper.adapters.ledger.history import LogFilter, PostgresHistory, levels_from
+from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.sandbox import Sandbox
 
 RUN_ID = UUID(int=7)
 LINES: list[dict[str, Any]] = [

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters.iceberg_jvm import IcebergJvm
-from daemon.core.model import Stage, TaskOutcome
-from daemon.core.reasons import Reason
-from daemon.sandbox import Offload
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.core.model import Stage, TaskOutcome
+from icekeeper.core.reasons import Reason
+from icekeeper.sandbox import Offload
 from tests.conftest import BINANCE, COINBASE, SILVER, SLOT, MakeNight, Night
 
 READS = ("load", "metadata_json", "file_sizes", "plan_groups")

@@ -11,14 +11,14 @@ from typing import Any
 
 import yaml
 
-from daemon.adapters.host import Host
-from daemon.adapters.sql.migrations import migrate
-from daemon.core.model import RunOutcome, Stage, TaskOutcome, Trigger
-from daemon.core.reasons import Reason
-from daemon.sandbox import Offload, Sandbox
-from daemon.service.doctor import Check, Level, Part, examine
-from daemon.service.parts import build, wall_clock
-from daemon.settings import load
+from icekeeper.adapters.host import Host
+from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.core.model import RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.doctor import Check, Level, Part, examine
+from icekeeper.execution.wiring import build, wall_clock
+from icekeeper.sandbox import Offload, Sandbox
+from icekeeper.settings import load
 from tests.conftest import BINANCE, GOLD, SLOT, MakeNight, Night, no_waiting, outcomes, tell_session, world_clock
 from tests.integration.test_permissions import PASSWORD, postgres_role
 

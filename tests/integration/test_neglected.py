@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from daemon.core import planning
-from daemon.core.events import TaskProgressed
-from daemon.core.model import RUN_ID_PROPERTY, RunOutcome, RunReport, Stage, StageResult, TableState, TaskOutcome
-from daemon.core.reasons import Reason
+from icekeeper.core import planning
+from icekeeper.core.events import TaskProgressed
+from icekeeper.core.model import RUN_ID_PROPERTY, RunOutcome, RunReport, Stage, StageResult, TableState, TaskOutcome
+from icekeeper.core.reasons import Reason
 from tests.conftest import COINBASE, GOLD, MakeNight, Night, outcomes
 
 

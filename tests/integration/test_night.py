@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from daemon.core.model import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
-from daemon.core.reasons import Reason
-from daemon.sandbox import Offload
-from daemon.service.plans import make_plans
-from daemon.service.runs import make_order
+from icekeeper.core.model import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.execution.execute import make_order
+from icekeeper.execution.plans import make_plans
+from icekeeper.sandbox import Offload
 from tests.conftest import BINANCE, COINBASE, GOLD, SILVER, SLOT, MakeNight, Night, outcomes
 
 

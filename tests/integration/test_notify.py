@@ -13,11 +13,12 @@ import pytest
 import structlog
 from aiohttp import web
 
-from daemon.adapters.receivers import Receiver, is_understood
-from daemon.core.errors import TransientError
-from daemon.service import logs
-from daemon.service.notify import try_all
-from daemon.settings import Settings
+from icekeeper.adapters.apprise import Receiver
+from icekeeper.core.errors import TransientError
+from icekeeper.execution import logging as logs
+from icekeeper.scheduling.notifier import try_all
+from icekeeper.settings import Settings
+from icekeeper.settings.values.apprise_urls import is_understood
 from tests.unit.test_changes import BASE
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]

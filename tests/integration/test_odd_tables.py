@@ -11,17 +11,17 @@ from uuid import uuid4
 
 import pytest
 
-from daemon.adapters.host import Host
-from daemon.adapters.iceberg_jvm import IcebergJvm
-from daemon.adapters.spark import SparkEngine
-from daemon.adapters.sql.migrations import migrate
-from daemon.core import planning
-from daemon.core.calendar import window_of
-from daemon.core.model import AuditStatus, RunReport, Stage, StageResult, TaskOutcome
-from daemon.core.reasons import Reason
-from daemon.sandbox import Sandbox, WorldSpec
-from daemon.service.parts import build, wall_clock
-from daemon.settings import load
+from icekeeper.adapters.host import Host
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core import planning
+from icekeeper.core.calendar import window_of
+from icekeeper.core.model import AuditStatus, RunReport, Stage, StageResult, TaskOutcome
+from icekeeper.core.reasons import Reason
+from icekeeper.execution.wiring import build, wall_clock
+from icekeeper.sandbox import Sandbox, WorldSpec
+from icekeeper.settings import load
 from tests.conftest import COINBASE, SLOT, Night, no_waiting, tell_session, write_settings
 from tests.integration.odd import (
     ALTER,

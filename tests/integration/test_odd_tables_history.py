@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from daemon.adapters.iceberg_jvm import IcebergJvm
-from daemon.adapters.iceberg_metadata import parse_metadata
-from daemon.adapters.spark import SparkEngine
-from daemon.core.model import Decision, Stage, TaskOutcome, Trigger
-from daemon.core.planning import expired_snapshots
-from daemon.core.reasons import Reason
-from daemon.service.plans import make_plans
-from daemon.service.runs import make_order
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.metadata import parse_metadata
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.model import Decision, Stage, TaskOutcome, Trigger
+from icekeeper.core.planning import expired_snapshots
+from icekeeper.core.reasons import Reason
+from icekeeper.execution.execute import make_order
+from icekeeper.execution.plans import make_plans
 from tests.conftest import COINBASE, SLOT, MakeNight, Night
 from tests.integration.odd import MINUTE, Odd, contents, create, insert, make, spark_jobs
 

@@ -14,14 +14,14 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from daemon.adapters.postgres import Postgres
-from daemon.adapters.sql.grants import grants
-from daemon.adapters.sql.migrations import migrate
-from daemon.core.model import RunOutcome
-from daemon.sandbox import Sandbox
-from daemon.service.doctor import Check, Level, Part, examine
-from daemon.service.doctor.ledger import examine_ledger
-from daemon.service.doctor.source import examine_source
+from icekeeper.adapters.ledger.sql.grants import grants
+from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.model import RunOutcome
+from icekeeper.doctor import Check, Level, Part, examine
+from icekeeper.doctor.ledger import examine_ledger
+from icekeeper.doctor.source import examine_source
+from icekeeper.sandbox import Sandbox
 from tests.conftest import BINANCE, COINBASE, MakeNight, Night
 
 PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"

@@ -18,14 +18,14 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from daemon.adapters.ledger import PostgresLedger
-from daemon.adapters.old_logs import OldLogs
-from daemon.adapters.postgres import Postgres, PostgresOffload, Target, quoted
-from daemon.adapters.sql.grants import TO_TIDY, grants, missing_grants
-from daemon.adapters.sql.migrations import migrate, pending
-from daemon.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
-from daemon.core.history import ConfigLoad, PastRun
-from daemon.core.model import (
+from icekeeper.adapters.ledger.log_lines import OldLogs
+from icekeeper.adapters.ledger.sql.grants import TO_TIDY, grants, missing_grants
+from icekeeper.adapters.ledger.sql.migrations import migrate, pending
+from icekeeper.adapters.ledger.store import PostgresLedger
+from icekeeper.adapters.postgres.pool import Postgres, PostgresOffload, Target, quoted
+from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
+from icekeeper.core.history import ConfigLoad, PastRun
+from icekeeper.core.model import (
     AuditResult,
     AuditStatus,
     MissingHour,
@@ -39,9 +39,9 @@ from daemon.core.model import (
     Trigger,
     Watermark,
 )
-from daemon.core.reasons import Reason
-from daemon.sandbox.postgres import Postgres as Server
-from daemon.sandbox.process import Janitor, free_ports
+from icekeeper.core.reasons import Reason
+from icekeeper.sandbox.servers.postgres import Postgres as Server
+from icekeeper.sandbox.servers.process import Janitor, free_ports
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 DAY = timedelta(days=1)

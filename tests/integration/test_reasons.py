@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters.iceberg import IcebergLakehouse
-from daemon.adapters.spark import SparkEngine
-from daemon.core.model import AuditStatus, Decision, Stage, TableState, Trigger
-from daemon.core.reasons import Reason
-from daemon.ports import Clock
-from daemon.sandbox import Sandbox
-from daemon.service.parts import wall_clock
-from daemon.service.plans import make_plans
-from daemon.service.runs import make_order
+from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.model import AuditStatus, Decision, Stage, TableState, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.execution.execute import make_order
+from icekeeper.execution.plans import make_plans
+from icekeeper.execution.wiring import wall_clock
+from icekeeper.night.ports import Clock
+from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, SLOT, Night
 from tests.integration import test_reasons_commits, test_reasons_parts, test_reasons_session
 from tests.integration.evidence import DONE, FAILED, HELD, SKIPPED, Scenario, collected_in, play

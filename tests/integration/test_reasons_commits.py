@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters.spark import SparkEngine
-from daemon.core import planning
-from daemon.core.model import RunOutcome, Stage
-from daemon.core.reasons import Reason
-from daemon.night import BY_OPERATOR
-from daemon.sandbox import Sandbox
-from daemon.service.runs import EXIT_CODES
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core import planning
+from icekeeper.core.model import RunOutcome, Stage
+from icekeeper.core.reasons import Reason
+from icekeeper.execution.execute import EXIT_CODES
+from icekeeper.night.run import BY_OPERATOR
+from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, SLOT, Night, world_clock
 from tests.integration.evidence import DONE, FAILED, Scenario, collected_in, play
 from tests.integration.faults import LOST, Answer, Request

@@ -10,13 +10,15 @@ from uuid import uuid4
 
 import pytest
 
-from daemon.adapters import clickhouse, iceberg, spark
-from daemon.adapters.spark import SparkEngine
-from daemon.core.events import Event, TaskEnded
-from daemon.core.model import RunOutcome, Stage
-from daemon.core.reasons import Reason
-from daemon.sandbox import Sandbox
-from daemon.service.logs import run_log_path
+from icekeeper.adapters import clickhouse
+from icekeeper.adapters.iceberg import lakehouse as iceberg
+from icekeeper.adapters.spark import session as spark
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.events import Event, TaskEnded
+from icekeeper.core.model import RunOutcome, Stage
+from icekeeper.core.reasons import Reason
+from icekeeper.execution.logging import run_log_path
+from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, Night
 from tests.integration.evidence import FAILED, HELD, Scenario, collected_in, play
 from tests.integration.faults import Answer, Mode, Request

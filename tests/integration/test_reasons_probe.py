@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters import clickhouse, iceberg, spark
-from daemon.adapters.spark import SparkEngine
-from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage
-from daemon.core.reasons import Reason
-from daemon.sandbox import Sandbox
+from icekeeper.adapters import clickhouse
+from icekeeper.adapters.iceberg import lakehouse as iceberg
+from icekeeper.adapters.spark import session as spark
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage
+from icekeeper.core.reasons import Reason
+from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, Night
 from tests.integration.evidence import FAILED
 from tests.integration.faults import Mode

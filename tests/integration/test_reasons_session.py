@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters import iceberg, spark
-from daemon.adapters.iceberg_jvm import IcebergJvm
-from daemon.adapters.spark import Loss, SparkEngine
-from daemon.core.model import Stage
-from daemon.core.reasons import Reason
-from daemon.sandbox import Sandbox
+from icekeeper.adapters.iceberg import lakehouse as iceberg
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.spark import session as spark
+from icekeeper.adapters.spark.session import Loss, SparkEngine
+from icekeeper.core.model import Stage
+from icekeeper.core.reasons import Reason
+from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, Night
 from tests.integration.evidence import DONE, FAILED, Scenario, collected_in, play
 from tests.integration.faults import Answer, Mode, Request

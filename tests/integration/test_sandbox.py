@@ -21,7 +21,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from pyiceberg.table import Table
 
-from daemon.sandbox import Offload, Sandbox, SandboxError, World, WorldSpec
+from icekeeper.sandbox import Offload, Sandbox, SandboxError, World, WorldSpec
 from tests.conftest import MakeNight
 
 BINANCE, COINBASE, SILVER = "cold.bronze_trades_binance", "cold.bronze_trades_coinbase", "cold.silver_trades"
@@ -108,7 +108,9 @@ def test_a_second_sandbox_runs_beside_the_first_and_leaves_nothing_when_stopped(
 
 
 def test_a_killed_parent_leaves_no_process_and_no_directory() -> None:
-    program = "from daemon.sandbox import Sandbox; import time; print(Sandbox.start().root, flush=True); time.sleep(60)"
+    program = (
+        "from icekeeper.sandbox import Sandbox; import time; print(Sandbox.start().root, flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         root = Path(parent.stdout.readline().strip())

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from daemon.adapters.spark import SparkEngine
-from daemon.core.model import RunOutcome, Stage, TaskOutcome
-from daemon.sandbox.offload import Offload
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.model import RunOutcome, Stage, TaskOutcome
+from icekeeper.sandbox.offload import Offload
 from tests.conftest import COINBASE, MakeNight, outcomes
 
 MIB = 1024**2

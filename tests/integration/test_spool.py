@@ -20,16 +20,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from daemon.adapters.ledger import PostgresLedger
-from daemon.adapters.postgres import Postgres
-from daemon.adapters.shipper import Shipped, Shipper
-from daemon.adapters.spool import OpenSlot, Parcel, Spool
-from daemon.core.errors import PermanentError, TransientError
-from daemon.core.history import ConfigLoad
-from daemon.core.model import RunOutcome, RunReport, Stage, Trigger
-from daemon.core.reasons import Reason
-from daemon.sandbox.postgres import Postgres as Server
-from daemon.sandbox.process import Janitor
+from icekeeper.adapters.ledger.store import PostgresLedger
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.adapters.spool.shipper import Shipped, Shipper
+from icekeeper.adapters.spool.spool import OpenSlot, Parcel, Spool
+from icekeeper.core.errors import PermanentError, TransientError
+from icekeeper.core.history import ConfigLoad
+from icekeeper.core.model import RunOutcome, RunReport, Stage, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.sandbox.servers.postgres import Postgres as Server
+from icekeeper.sandbox.servers.process import Janitor
 from tests.disks import small_disk
 from tests.integration import spool_writer
 from tests.integration.spool_writer import night_of

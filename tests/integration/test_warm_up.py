@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from pyspark.sql import SparkSession
 
-from daemon.adapters.spark import SparkEngine
-from daemon.adapters.warm_up import warm_up
+from icekeeper.adapters.iceberg.warm_up import warm_up
+from icekeeper.adapters.spark.session import SparkEngine
 from tests.integration.odd import MINUTE
 
 

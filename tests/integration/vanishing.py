@@ -10,9 +10,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from daemon.adapters.lease import Lease
-from daemon.sandbox.postgres import Postgres
-from daemon.sandbox.process import Janitor
+from icekeeper.adapters.postgres.lease import Lease
+from icekeeper.sandbox.servers.postgres import Postgres
+from icekeeper.sandbox.servers.process import Janitor
 
 
 def run(*command: str) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daemon.sandbox import Sandbox, WorldSpec
-from daemon.sandbox.postgres import _binaries
+from icekeeper.sandbox import Sandbox, WorldSpec
+from icekeeper.sandbox.servers.postgres import _binaries
 from tests.conftest import GOLD, SLOT
 from tests.packaging import debian
 

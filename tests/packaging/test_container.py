@@ -19,8 +19,8 @@ import psutil
 import pytest
 import yaml
 
-from daemon.sandbox import Sandbox, World, WorldSpec
-from daemon.sandbox.process import free_ports
+from icekeeper.sandbox import Sandbox, World, WorldSpec
+from icekeeper.sandbox.servers.process import free_ports
 from tests.conftest import COINBASE, GOLD, SHORT_LIVED, SILVER
 from tests.packaging import debian
 from tests.packaging.containers import Container, Image, build, buildah, stand_in, unpacked
@@ -156,7 +156,7 @@ def test_the_jars_are_those_whose_hashes_are_in_the_repository(root: Path) -> No
 def test_python_never_looks_whether_its_bytecode_is_fresh(root: Path) -> None:
     """The layers' time stamps are the builder's choice, and a read-only image can't be compiled again."""
     packages = spark_home(root).parent
-    for name in ("daemon/cli/__init__", "pyspark/sql/session", "asyncpg/pool"):
+    for name in ("icekeeper/cli/__init__", "pyspark/sql/session", "asyncpg/pool"):
         source = packages / f"{name}.py"
         (compiled,) = (source.parent / "__pycache__").glob(f"{source.stem}.cpython-*.pyc")
         # PEP 552: a hash that is not checked.

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.core.model import Stage
-from daemon.sandbox import Sandbox, World, WorldSpec
+from icekeeper.core.model import Stage
+from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, GOLD, SHORT_LIVED
 from tests.packaging.installed import blocks, commands, machine
 from tests.packaging.machine import Machine

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from daemon.sandbox.process import free_ports
+from icekeeper.sandbox.servers.process import free_ports
 from tests.debian import program, share
 from tests.process.program import fetch, wait_for
 from tests.unit.test_alerting import ALERTMANAGER, RULES

@@ -16,9 +16,9 @@ from uuid import uuid4
 
 import yaml
 
-from daemon.sandbox import Sandbox
-from daemon.sandbox.process import free_ports
-from daemon.sandbox.tables import TABLES as SHAPES
+from icekeeper.sandbox import Sandbox
+from icekeeper.sandbox.servers.process import free_ports
+from icekeeper.sandbox.tables import TABLES as SHAPES
 from tests.conftest import SLOT
 from tests.process.program import fetch, icekeeper, running, wait_for
 from tests.years import fill

@@ -23,14 +23,14 @@ PATIENCE_S = 120.0
 _AT = (
     "import sys, time_machine, datetime\n"
     "time_machine.travel(datetime.datetime.fromisoformat(sys.argv.pop(1)), tick=True).start()\n"
-    "from daemon.cli import main\n"
+    "from icekeeper.cli import main\n"
     "main()\n"
 )
 
 
 def icekeeper(*arguments: str | Path, config: Path, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end."""
-    command = [sys.executable, "-m", "daemon", *map(str, arguments), "--config", str(config)]
+    command = [sys.executable, "-m", "icekeeper", *map(str, arguments), "--config", str(config)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
 
 
@@ -51,7 +51,7 @@ def running(
 
     It and its children are gone when the block ends.
     """
-    start = ["-m", "daemon"] if at is None else ["-c", _AT, at.isoformat()]
+    start = ["-m", "icekeeper"] if at is None else ["-c", _AT, at.isoformat()]
     command = [sys.executable, *start, *map(str, arguments), "--config", str(config)]
     with log.open("ab") as errors, (out or log).open("ab" if out is None else "wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment())

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from daemon.sandbox import Sandbox, WorldSpec
+from icekeeper.sandbox import Sandbox, WorldSpec
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.alerting import DOCS, watched
 from tests.process.program import icekeeper, metrics, running, wait_for

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from daemon.sandbox import Sandbox
+from icekeeper.sandbox import Sandbox
 from tests.conftest import SLOT
 from tests.process.alone import TABLES, TOKEN, Alone, alone
 from tests.process.program import document, environment, icekeeper, wait_for

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daemon.sandbox import Sandbox, World, WorldSpec
-from daemon.service.lock import run_lock
+from icekeeper.execution.lock import run_lock
+from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, GOLD, write_settings
 from tests.process.program import children, document, icekeeper, running, wait_for
 
@@ -197,6 +197,6 @@ def test_a_good_configuration_is_shown_without_its_secrets(place: Place) -> None
 
 
 def test_the_help_of_no_command_is_cut() -> None:
-    done = subprocess.run([sys.executable, "-m", "daemon", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "icekeeper", "--help"], capture_output=True, text=True, check=True)
     assert "..." not in done.stdout.partition("Commands:")[2]
     assert all(len(line) <= 80 for line in done.stdout.splitlines())

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from daemon.sandbox import Sandbox, World, WorldSpec
+from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import children, document, fetch, icekeeper, metrics, running, wait_for
 

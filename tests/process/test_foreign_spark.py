@@ -12,8 +12,8 @@ import psutil
 import pyspark
 import pytest
 
-from daemon.__main__ import without_pythonpath
-from daemon.sandbox import Sandbox, WorldSpec
+from icekeeper.__main__ import without_pythonpath
+from icekeeper.sandbox import Sandbox, WorldSpec
 from tests.conftest import GOLD, write_settings
 from tests.process.program import children, icekeeper, running, wait_for
 

@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 
-from daemon.adapters.ledger import PostgresLedger
-from daemon.adapters.postgres import Postgres
-from daemon.core.model import AuditStatus, Trigger
-from daemon.sandbox import Sandbox, World, WorldSpec
-from daemon.service import pause
+from icekeeper.adapters.ledger.store import PostgresLedger
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.model import AuditStatus, Trigger
+from icekeeper.sandbox import Sandbox, World, WorldSpec
+from icekeeper.scheduling import pause
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import document, icekeeper
 from tests.unit.test_shell import AUDIT, REPORT

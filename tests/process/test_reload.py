@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.sandbox import Sandbox, World, WorldSpec
-from daemon.sandbox.process import free_ports
+from icekeeper.sandbox import Sandbox, World, WorldSpec
+from icekeeper.sandbox.servers.process import free_ports
 from tests.conftest import BINANCE, COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import fetch, icekeeper, metrics, running, wait_for
 

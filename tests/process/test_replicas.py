@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from daemon.adapters.lease import Lease
-from daemon.sandbox import Sandbox, WorldSpec
-from daemon.sandbox.process import free_ports
+from icekeeper.adapters.postgres.lease import Lease
+from icekeeper.sandbox import Sandbox, WorldSpec
+from icekeeper.sandbox.servers.process import free_ports
 from tests.conftest import BINANCE, COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import fetch, icekeeper, metrics, running, wait_for
 

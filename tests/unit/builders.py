@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from daemon.core.model import Ref, Snapshot, Stage, StageResult, TableHealth, TableState, TaskOutcome
-from daemon.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, TablePolicy
-from daemon.core.reasons import Reason
+from icekeeper.core.model import Ref, Snapshot, Stage, StageResult, TableHealth, TableState, TaskOutcome
+from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, TablePolicy
+from icekeeper.core.reasons import Reason
 
 MIB = 1024**2
 DAY = timedelta(days=1)

@@ -16,9 +16,9 @@ from itertools import groupby
 from typing import TypeVar
 from uuid import UUID
 
-from daemon.core.errors import IcekeeperError, PermanentError, TransientError
-from daemon.core.events import Event
-from daemon.core.model import (
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.events import Event
+from icekeeper.core.model import (
     RUN_ID_PROPERTY,
     DeletedFiles,
     FileGroup,
@@ -34,11 +34,11 @@ from daemon.core.model import (
     Watermark,
     Window,
 )
-from daemon.core.planning import MAIN, small_file_limit
-from daemon.core.policy import CompactPolicy, RunPolicy, TablePolicy
-from daemon.core.reasons import Reason
-from daemon.core.restraints import Disk, Finding
-from daemon.stages.context import Clocks, Parts, TaskContext
+from icekeeper.core.planning import MAIN, small_file_limit
+from icekeeper.core.policy import CompactPolicy, RunPolicy, TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.restraints import Disk, Finding
+from icekeeper.night.stages.context import Clocks, Parts, TaskContext
 from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START
 
 RUN_ID = UUID("00000000-0000-4000-8000-00000000beef")

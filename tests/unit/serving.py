@@ -13,10 +13,10 @@ import aiohttp
 from aiohttp import web
 from pydantic import SecretStr
 
-from daemon.core.errors import TransientError
-from daemon.core.reasons import Reason
-from daemon.service.http import HttpServer
-from daemon.service.http.access import Access
+from icekeeper.core.errors import TransientError
+from icekeeper.core.reasons import Reason
+from icekeeper.http import HttpServer
+from icekeeper.http.access import Access
 
 TOKEN = "open-sesame"
 SECRET = SecretStr("hunter2")

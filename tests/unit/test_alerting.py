@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.core.events import RunEnded
-from daemon.service.gauges import Vitals
-from daemon.service.metrics import Metrics
+from icekeeper.core.events import RunEnded
+from icekeeper.status.gauges import Vitals
+from icekeeper.status.metrics import Metrics
 from tests.unit.builders import table_policy
 from tests.unit.test_shell import REPORT, TABLE, samples
 

@@ -13,8 +13,8 @@ from apscheduler.triggers.cron import CronTrigger
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daemon.core.calendar import Calendar, NextFire, expiry_cutoff, to_utc, window_of
-from daemon.core.model import Window
+from icekeeper.core.calendar import Calendar, NextFire, expiry_cutoff, to_utc, window_of
+from icekeeper.core.model import Window
 
 NIGHTLY = "0 2 * * *"
 # Transitions of an hour, of half an hour, of two, of a whole day, at midnight, to the south, and none at all.

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from daemon.core.errors import ConfigError
-from daemon.service.changes import changes, refuse_unchangeable
-from daemon.settings import Settings
+from icekeeper.core.errors import ConfigError
+from icekeeper.scheduling.changes import changes, refuse_unchangeable
+from icekeeper.settings import Settings
 
 BASE: dict[str, Any] = {
     "catalog": {"name": "k2", "type": "hadoop", "warehouse": "/lake"},

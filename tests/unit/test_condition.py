@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.adapters.spool import Waiting
-from daemon.core.errors import IcekeeperError, PermanentError
-from daemon.core.reasons import Reason
-from daemon.service.condition import Condition, not_ready
-from daemon.service.metrics import Metrics
+from icekeeper.adapters.spool.spool import Waiting
+from icekeeper.core.errors import IcekeeperError, PermanentError
+from icekeeper.core.reasons import Reason
+from icekeeper.status.health import Condition, not_ready
+from icekeeper.status.metrics import Metrics
 
 
 class Asked:

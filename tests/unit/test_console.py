@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 from rich.console import Console
 
-from daemon.adapters.findings import Ack
-from daemon.core.model import AuditStatus, Stage, StageResult, TaskOutcome, Window
-from daemon.core.reasons import Reason
-from daemon.core.restraints import Finding
-from daemon.service import console, listings
-from daemon.service.reports import plain
+from icekeeper.adapters.ledger.findings import Ack
+from icekeeper.cli.output import console, listings
+from icekeeper.core.model import AuditStatus, Stage, StageResult, TaskOutcome, Window
+from icekeeper.core.plain import plain
+from icekeeper.core.reasons import Reason
+from icekeeper.core.restraints import Finding
 from tests.unit.test_shell import AUDIT, REPORT, SLOT
 
 TABLES = [f"cold.t{n}" for n in range(10)]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.service.supervisor import STOP_S
-from daemon.settings import load
-from daemon.settings.heap import heap_mib, needed
+from icekeeper.service.supervisor import STOP_S
+from icekeeper.settings import load
+from icekeeper.settings.values.heap import heap_mib, needed
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from daemon.core.calendar import window_of
-from daemon.core.errors import DeadlineExceeded, IcekeeperError
-from daemon.core.model import RunOutcome, SourceCount, Stage, Trigger
-from daemon.core.reasons import Reason
-from daemon.night import Order, run_night
-from daemon.stages.ahead import FRESH, Asked, CountsAhead
+from icekeeper.core.calendar import window_of
+from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
+from icekeeper.core.model import RunOutcome, SourceCount, Stage, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.night.run import Order, run_night
+from icekeeper.night.stages.ahead import FRESH, Asked, CountsAhead
 from tests.unit.builders import SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, FakeSource, ManualClock, Step, World, fails, permanent, transient
 

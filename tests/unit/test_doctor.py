@@ -13,28 +13,29 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from daemon.adapters.clickhouse import SourceTable
-from daemon.adapters.iceberg_probe import SessionFacts, StoreProbe, TableFacts, parse_facts
-from daemon.adapters.pooler import Pooler
-from daemon.core.errors import IcekeeperError, PermanentError, TransientError
-from daemon.core.model import Watermark
-from daemon.core.policy import TablePolicy
-from daemon.core.reasons import Reason
-from daemon.service.doctor import Check, Level, Part, checks_document, show_checks
-from daemon.service.doctor.check import fine, guarded, skipped, sound, warning, wrong
-from daemon.service.doctor.clocks import clock_checks
-from daemon.service.doctor.here import heap_check, python_check, room_check, spool_check
-from daemon.service.doctor.jdbc import dsn
-from daemon.service.doctor.ledger import lacking_rights, offload_checks, pooler_checks
-from daemon.service.doctor.others import foreign_snapshots
-from daemon.service.doctor.reachable import addresses
-from daemon.service.doctor.source import count_refused, table_checks, version_check
-from daemon.service.doctor.storage import is_final, store_checks, store_error
-from daemon.service.doctor.tables import catalog_checks, not_found
-from daemon.service.doctor.tables import table_checks as lake_checks
-from daemon.service.doctor.ttl import ttl_of
-from daemon.service.doctor.versions import Runtime, fit, session_checks
-from daemon.settings import Settings
+from icekeeper.adapters.clickhouse import SourceTable
+from icekeeper.adapters.iceberg.probe import SessionFacts, StoreProbe, TableFacts, parse_facts
+from icekeeper.adapters.postgres.pooler import Pooler
+from icekeeper.cli.output.doctor import checks_document, show_checks
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.model import Watermark
+from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.doctor import Check, Level, Part
+from icekeeper.doctor.check import fine, guarded, skipped, sound, warning, wrong
+from icekeeper.doctor.clocks import clock_checks
+from icekeeper.doctor.host import heap_check, python_check, room_check, spool_check
+from icekeeper.doctor.jdbc import dsn
+from icekeeper.doctor.ledger import lacking_rights, offload_checks, pooler_checks
+from icekeeper.doctor.others import foreign_snapshots
+from icekeeper.doctor.reachable import addresses
+from icekeeper.doctor.source import count_refused, table_checks, version_check
+from icekeeper.doctor.storage import is_final, store_checks, store_error
+from icekeeper.doctor.tables import catalog_checks, not_found
+from icekeeper.doctor.tables import table_checks as lake_checks
+from icekeeper.doctor.ttl import ttl_of
+from icekeeper.doctor.versions import Runtime, fit, session_checks
+from icekeeper.settings import Settings
 
 GIB = 1024**3
 NOW = datetime(2026, 2, 18, 2, tzinfo=UTC)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from daemon.core.reasons import Reason
-from daemon.service.metrics import Metrics
-from daemon.settings.model import Settings
+from icekeeper.core.reasons import Reason
+from icekeeper.settings.model import Settings
+from icekeeper.status.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -39,7 +39,7 @@ def test_the_shipped_configuration_is_complete_and_holds_the_defaults() -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    from daemon.cli import cli
+    from icekeeper.cli import cli
 
     readme = (ROOT / "README.md").read_text()
     for command in cli.commands:

@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from daemon.adapters.records import from_json, to_json
-from daemon.core.errors import PermanentError
-from daemon.core.model import Stage, StageResult, TaskOutcome
-from daemon.core.reasons import Reason
-from daemon.service.listings import show_run
-from daemon.task import Task
+from icekeeper.adapters.records import from_json, to_json
+from icekeeper.cli.output.listings import show_run
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.model import Stage, StageResult, TaskOutcome
+from icekeeper.core.reasons import Reason
+from icekeeper.night.task import Task
 from tests.unit.builders import SLOT, result, table_policy
 from tests.unit.fakes import World, fails, permanent
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.adapters import host as host_module
-from daemon.adapters.host import Host, memory_free, memory_limit, memory_room
-from daemon.core.errors import TransientError
+from icekeeper.adapters import host as host_module
+from icekeeper.adapters.host import Host, memory_free, memory_limit, memory_room
+from icekeeper.core.errors import TransientError
 
 NOW = datetime(2026, 2, 18, 2, tzinfo=UTC)
 GIB = 1024**3

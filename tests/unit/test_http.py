@@ -9,7 +9,7 @@ from http.cookies import SimpleCookie
 import aiohttp
 import pytest
 
-from daemon.service.http.access import COOKIE, SESSION_S
+from icekeeper.http.access import COOKIE, SESSION_S
 from tests.unit.serving import SECRET, TOKEN, Place, serving
 
 Served = tuple[Place, aiohttp.ClientSession]

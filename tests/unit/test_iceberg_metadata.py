@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from daemon.adapters.iceberg_metadata import files_named, parse_history, parse_metadata
-from daemon.core.model import SmallFiles
+from icekeeper.adapters.iceberg.metadata import files_named, parse_history, parse_metadata
+from icekeeper.core.model import SmallFiles
 
 
 def metadata(*summaries: dict[str, str]) -> str:

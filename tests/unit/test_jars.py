@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.adapters.jars import maven_path, without_resolving, write_down
-from daemon.service.parts import spark_options
-from daemon.settings.model import DEFAULT_PACKAGES, Settings
+from icekeeper.adapters.spark.jars import maven_path, without_resolving, write_down
+from icekeeper.execution.wiring import spark_options
+from icekeeper.settings.model import DEFAULT_PACKAGES, Settings
 
 ROOT = Path(__file__).parents[2]
 NAMES = [maven_path(coordinate).rpartition("/")[2] for coordinate in DEFAULT_PACKAGES]
@@ -19,7 +19,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with the jars of the default, taken for the installation's."""
     for name in NAMES:
         (tmp_path / name).touch()
-    monkeypatch.setattr("daemon.service.parts.JARS", tmp_path)
+    monkeypatch.setattr("icekeeper.execution.wiring.JARS", tmp_path)
     return tmp_path
 
 

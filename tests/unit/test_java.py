@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.adapters.java import find_java, java_major
-from daemon.core.errors import PermanentError
-from daemon.core.reasons import Reason
+from icekeeper.adapters.spark.java import find_java, java_major
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.reasons import Reason
 
 
 def java(directory: Path, version: str) -> Path:

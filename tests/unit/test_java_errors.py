@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 
-from daemon.adapters.java_errors import translate
-from daemon.core.errors import PermanentError, TransientError
-from daemon.core.reasons import Reason
+from icekeeper.adapters.spark.errors import translate
+from icekeeper.core.errors import PermanentError, TransientError
+from icekeeper.core.reasons import Reason
 
 ICEBERG = "org.apache.iceberg.exceptions"
 S3 = "software.amazon.awssdk.services.s3.model.S3Exception"

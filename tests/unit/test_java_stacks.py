@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from daemon.adapters.java_stacks import Overdue, waited_for
-from daemon.core.reasons import Reason
+from icekeeper.adapters.spark.stacks import Overdue, waited_for
+from icekeeper.core.reasons import Reason
 
 READ = "java.base@17.0.15/sun.nio.ch.NioSocketImpl.timedRead(NioSocketImpl.java:290)"
 SLEEP = "java.base@17.0.15/java.lang.Thread.sleep(Native Method)"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from daemon.core.errors import TransientError
-from daemon.service import leadership
-from daemon.service.leadership import Leadership
+from icekeeper.core.errors import TransientError
+from icekeeper.scheduling import leadership
+from icekeeper.scheduling.leadership import Leadership
 
 
 class ScriptedLease:

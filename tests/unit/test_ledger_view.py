@@ -6,9 +6,9 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from daemon.core.errors import TransientError
-from daemon.core.reasons import Reason
-from daemon.service.ledger_view import LedgerView
+from icekeeper.core.errors import TransientError
+from icekeeper.core.reasons import Reason
+from icekeeper.status.ledger_poller import LedgerView
 
 
 class Ledger:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from daemon.service import logs
+from icekeeper.execution import logging as logs
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

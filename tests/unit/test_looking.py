@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.errors import ConfigError, TransientError
-from daemon.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskProgressed, TaskStarted
-from daemon.core.model import Decision, Plan, RunReport, Stage, TaskOutcome
-from daemon.service import documents
-from daemon.service.live import Live, RunThatEnded
-from daemon.service.lock import RunLockHeld
-from daemon.service.orders import Asked, Orders
-from daemon.service.overview import cursor, parse_cursor
-from daemon.service.runs import Executed
-from daemon.service.tonight import FRESH, Tonight
+from icekeeper.core.errors import ConfigError, TransientError
+from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskProgressed, TaskStarted
+from icekeeper.core.model import Decision, Plan, RunReport, Stage, TaskOutcome
+from icekeeper.execution.execute import Executed
+from icekeeper.execution.lock import RunLockHeld
+from icekeeper.scheduling.orders import Asked, Orders
+from icekeeper.status import schemas as documents
+from icekeeper.status.live import Live, RunThatEnded
+from icekeeper.status.plan_cache import FRESH, Tonight
+from icekeeper.status.queries import cursor, parse_cursor
 from tests.unit.builders import result
 from tests.unit.test_shell import OPENING, REPORT, SLOT
 

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from daemon.core.events import RunEnded, RunStarted
-from daemon.core.model import AuditStatus, RunOutcome, Stage, Trigger
-from daemon.core.past import Past, past_of
-from daemon.core.reasons import Reason
-from daemon.service.gauges import Known, Vitals
-from daemon.service.metrics import Metrics
-from daemon.service.pause import Pause
+from icekeeper.core.events import RunEnded, RunStarted
+from icekeeper.core.model import AuditStatus, RunOutcome, Stage, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import Past, past_of
+from icekeeper.scheduling.pause import Pause
+from icekeeper.status.gauges import Known, Vitals
+from icekeeper.status.metrics import Metrics
 from tests.unit.builders import DAY, HOUR, table_policy
 from tests.unit.test_shell import OPENING, REPORT, SLOT, TABLE, samples
 

@@ -11,14 +11,14 @@ from typing import cast
 
 import yaml
 
-from daemon.adapters.spark import SparkEngine
-from daemon.adapters.spool import Spool
-from daemon.core.events import Event, RunEnded
-from daemon.core.model import RunOutcome, Trigger
-from daemon.service.configuration import Configuration
-from daemon.service.nights import Nights
-from daemon.service.parts import Services, build, spark_options
-from daemon.settings import Settings, load
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.events import Event, RunEnded
+from icekeeper.core.model import RunOutcome, Trigger
+from icekeeper.execution.wiring import Services, build, spark_options
+from icekeeper.scheduling.reload import Configuration
+from icekeeper.scheduling.worker import Nights
+from icekeeper.settings import Settings, load
 from tests.unit.builders import SLOT
 from tests.unit.fakes import World
 

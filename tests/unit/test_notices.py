@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from daemon.core.history import PastRun
-from daemon.core.model import (
+from icekeeper.core.history import PastRun
+from icekeeper.core.model import (
     AuditResult,
     AuditStatus,
     MissingHour,
@@ -20,7 +20,7 @@ from daemon.core.model import (
     TaskOutcome,
     Trigger,
 )
-from daemon.core.notices import (
+from icekeeper.core.notices import (
     LONGEST_BODY,
     KnownSlot,
     Occasion,
@@ -33,7 +33,7 @@ from daemon.core.notices import (
     recovery,
     trouble,
 )
-from daemon.core.reasons import Reason
+from icekeeper.core.reasons import Reason
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, result
 
 PAGE = "https://icekeeper.example.com"

@@ -14,12 +14,12 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.adapters.spool import Spool
-from daemon.core.errors import PermanentError, TransientError
-from daemon.core.model import RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
-from daemon.core.reasons import Reason
-from daemon.service.notify import GIVE_UP, Result, Teller, addresses
-from daemon.settings import Settings
+from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.errors import PermanentError, TransientError
+from icekeeper.core.model import RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.scheduling.notifier import GIVE_UP, Result, Teller, addresses
+from icekeeper.settings import Settings
 from tests.unit.builders import DAY, HOUR, SLOT, result
 from tests.unit.test_changes import BASE
 

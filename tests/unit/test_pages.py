@@ -15,14 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.model import AuditStatus, RunOutcome
-from daemon.core.past import Past, PastNight
-from daemon.service import documents, pages
-from daemon.service.gauges import Known, Vitals
-from daemon.service.pages import charts, filters, views
-from daemon.service.pages.ordering import way_back
-from daemon.service.pages.rendering import environment
-from daemon.service.troubles import Seen, troubles
+from icekeeper import pages
+from icekeeper.core.model import AuditStatus, RunOutcome
+from icekeeper.core.run_history import Past, PastNight
+from icekeeper.pages import charts, filters, views
+from icekeeper.pages.ordering import way_back
+from icekeeper.pages.rendering import environment
+from icekeeper.status import schemas as documents
+from icekeeper.status.gauges import Known, Vitals
+from icekeeper.status.problems import Seen, troubles
 from tests.unit.builders import DAY, HOUR, SLOT
 
 STYLE = (Path(pages.__file__).parent / "static" / "style.css").read_text()

@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from daemon.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
-from daemon.core.past import (
+from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import (
     MOST_NIGHTS,
     TASKS_KEPT,
     Past,
@@ -21,7 +22,6 @@ from daemon.core.past import (
     partial_nights,
     past_of,
 )
-from daemon.core.reasons import Reason
 from tests.unit.builders import DAY, HOUR, SLOT, health, result
 from tests.unit.test_shell import AUDIT
 

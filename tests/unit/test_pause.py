@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from structlog.typing import EventDict
 
-from daemon.adapters.spool import Spool
-from daemon.core.events import RunEnded
-from daemon.core.model import RunOutcome, Trigger
-from daemon.service import pause
-from daemon.service.gauges import Vitals
-from daemon.service.metrics import Metrics
-from daemon.service.nights import PAUSE_LOOK_S, until_a_look
-from daemon.service.pause import Pause
-from daemon.service.slots import Slots
+from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.events import RunEnded
+from icekeeper.core.model import RunOutcome, Trigger
+from icekeeper.scheduling import pause
+from icekeeper.scheduling.pause import Pause
+from icekeeper.scheduling.slots import Slots
+from icekeeper.scheduling.worker import PAUSE_LOOK_S, until_a_look
+from icekeeper.status.gauges import Vitals
+from icekeeper.status.metrics import Metrics
 from tests.unit.builders import table_policy
 from tests.unit.test_shell import REPORT
 

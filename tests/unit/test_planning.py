@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.model import Decision, FileGroup, Plan, Ref, Rewrite, Slice, SmallFiles, Snapshot, Stage, TableState
-from daemon.core.planning import (
+from icekeeper.core.model import Decision, FileGroup, Plan, Ref, Rewrite, Slice, SmallFiles, Snapshot, Stage, TableState
+from icekeeper.core.planning import (
     SLICE_MAX_BYTES,
     SLICE_MAX_FILES,
     SPREAD_MAX_SIZE,
@@ -27,8 +27,8 @@ from daemon.core.planning import (
     plan_expiry,
     small_file_limit,
 )
-from daemon.core.policy import ExpirePolicy
-from daemon.core.reasons import Reason
+from icekeeper.core.policy import ExpirePolicy
+from icekeeper.core.reasons import Reason
 from tests.unit.builders import (
     DAY,
     EXPIRE_LIMITS,

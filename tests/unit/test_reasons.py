@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from daemon.core.reasons import Reason
+from icekeeper.core.reasons import Reason
 
 # Dashboards and alerts are made of these words: none may go, or be spelt another way.
 PROMISED = [

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.adapters.records import event_from_json, event_to_json, from_json, from_plain, to_json
-from daemon.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
-from daemon.core.history import ConfigLoad
-from daemon.core.model import (
+from icekeeper.adapters.records import event_from_json, event_to_json, from_json, from_plain, to_json
+from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
+from icekeeper.core.history import ConfigLoad
+from icekeeper.core.model import (
     AuditResult,
     AuditStatus,
     MissingHour,
@@ -29,7 +29,7 @@ from daemon.core.model import (
     Trigger,
     Window,
 )
-from daemon.core.reasons import Reason
+from icekeeper.core.reasons import Reason
 from tests.unit.builders import SLOT, health, result
 
 EXAMPLE = AuditResult(

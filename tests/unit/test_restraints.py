@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from daemon.core.model import AuditStatus, Decision, Plan, Slice, Stage, TaskOutcome, Trigger, Window
-from daemon.core.policy import ExpirePolicy, RunPolicy, TablePolicy
-from daemon.core.reasons import Reason
-from daemon.core.restraints import Disk, Finding, Restraint, by_clock, by_disk, by_findings, clock_error, restrained
-from daemon.night import Order, run_night
+from icekeeper.core.model import AuditStatus, Decision, Plan, Slice, Stage, TaskOutcome, Trigger, Window
+from icekeeper.core.policy import ExpirePolicy, RunPolicy, TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.restraints import Disk, Finding, Restraint, by_clock, by_disk, by_findings, clock_error, restrained
+from icekeeper.night.run import Order, run_night
 from tests.unit.builders import DAY, EXPIRE_LIMITS, HOUR, MIB, SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, World, fails, transient
 

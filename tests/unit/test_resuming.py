@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from daemon.core.history import PastRun
-from daemon.core.model import AuditResult, AuditStatus, RunOutcome, Stage, StageResult, TaskOutcome, Trigger
-from daemon.core.reasons import Reason
-from daemon.core.resuming import before, closing_report, decide, interrupted_report
+from icekeeper.core.history import PastRun
+from icekeeper.core.model import AuditResult, AuditStatus, RunOutcome, Stage, StageResult, TaskOutcome, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.core.resuming import before, closing_report, decide, interrupted_report
 from tests.unit.builders import SLOT
 from tests.unit.test_shell import AUDIT
 

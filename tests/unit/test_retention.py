@@ -14,14 +14,14 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.adapters.spool import Spool
-from daemon.core.errors import IcekeeperError, PermanentError, TransientError
-from daemon.core.model import RunOpening, RunOutcome, RunReport, Stage, Trigger
-from daemon.core.reasons import Reason
-from daemon.service.configuration import Configuration
-from daemon.service.logs import run_log_path
-from daemon.service.retention import LOOK_S, Retention
-from daemon.settings import Settings
+from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.model import RunOpening, RunOutcome, RunReport, Stage, Trigger
+from icekeeper.core.reasons import Reason
+from icekeeper.execution.logging import run_log_path
+from icekeeper.scheduling.reload import Configuration
+from icekeeper.scheduling.retention import LOOK_S, Retention
+from icekeeper.settings import Settings
 from tests.unit.builders import DAY, SLOT
 from tests.unit.test_changes import BASE
 

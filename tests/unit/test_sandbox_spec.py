@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from daemon.sandbox.spec import WorldSpec, from_micros, to_micros
-from daemon.sandbox.tables import TABLES
+from icekeeper.sandbox.spec import WorldSpec, from_micros, to_micros
+from icekeeper.sandbox.tables import TABLES
 
 NOW = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)
 

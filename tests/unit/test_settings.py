@@ -11,9 +11,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from daemon.core.errors import ConfigError
-from daemon.settings import Settings, find_config, load, shown, state_dir_of
-from daemon.settings.model import Schedule
+from icekeeper.core.errors import ConfigError
+from icekeeper.settings import Settings, find_config, load, state_dir_of
+from icekeeper.settings.messages.shown import shown
+from icekeeper.settings.model import Schedule
 
 GOOD = """\
 catalog: {name: k2, type: jdbc, uri: "jdbc:postgresql://pg/iceberg", warehouse: "s3://w", properties: {

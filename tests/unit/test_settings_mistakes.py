@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.core.errors import ConfigError
-from daemon.settings import Settings, load
-from daemon.settings.keys import keys_at, kind_of
-from daemon.settings.tables import STAGE_BLOCKS
-from daemon.settings.warnings import warnings
+from icekeeper.core.errors import ConfigError
+from icekeeper.settings import Settings, load
+from icekeeper.settings.messages.keys import keys_at, kind_of
+from icekeeper.settings.messages.warnings import warnings
+from icekeeper.settings.tables import STAGE_BLOCKS
 
 TABLES = Path(__file__).with_name("settings_mistakes")
 GOOD = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.settings import Settings, schema
+from icekeeper.settings import Settings, schema
 from tests.unit.test_settings_mistakes import GOOD, ROWS
 
 SHIPPED = Path(__file__).parents[2] / "config" / "icekeeper.yaml"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.settings import load
-from daemon.settings.warnings import warnings
+from icekeeper.settings import load
+from icekeeper.settings.messages.warnings import warnings
 
 SHIPPED = Path(__file__).parents[2] / "config" / "icekeeper.yaml"
 MIB = 1024**2

@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from daemon.core.events import RunEnded, RunStarted, TaskEnded
-from daemon.core.model import (
+from icekeeper.cli.output import console
+from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
+from icekeeper.core.model import (
     AuditResult,
     AuditStatus,
     MissingHour,
@@ -27,13 +28,12 @@ from daemon.core.model import (
     TaskOutcome,
     Trigger,
 )
-from daemon.core.reasons import Reason
-from daemon.service import console
-from daemon.service.gauges import Vitals
-from daemon.service.lock import RunLockHeld, run_lock
-from daemon.service.metrics import Metrics
-from daemon.service.reports import report_document
-from daemon.settings.model import Schedule
+from icekeeper.core.plain import report_document
+from icekeeper.core.reasons import Reason
+from icekeeper.execution.lock import RunLockHeld, run_lock
+from icekeeper.settings.model import Schedule
+from icekeeper.status.gauges import Vitals
+from icekeeper.status.metrics import Metrics
 from tests.unit.builders import table_policy
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)

@@ -13,12 +13,12 @@ from uuid import UUID
 import pytest
 from structlog.typing import EventDict
 
-from daemon.adapters.shipper import Logs, Shipped, Shipper
-from daemon.adapters.spool import Spool
-from daemon.core.errors import IcekeeperError, PermanentError, TransientError
-from daemon.core.history import ConfigLoad
-from daemon.core.model import RunOpening, RunReport
-from daemon.core.reasons import Reason
+from icekeeper.adapters.spool.shipper import Logs, Shipped, Shipper
+from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.history import ConfigLoad
+from icekeeper.core.model import RunOpening, RunReport
+from icekeeper.core.reasons import Reason
 from tests.unit.builders import DAY, HOUR, SLOT
 from tests.unit.test_spool import load, opening, report
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters.spark import SparkEngine
-from daemon.adapters.spark_options import SparkOptions
-from daemon.core.errors import DeadlineExceeded
-from daemon.core.reasons import Reason
+from icekeeper.adapters.spark.options import SparkOptions
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.errors import DeadlineExceeded
+from icekeeper.core.reasons import Reason
 
 
 class Stubborn(SparkEngine):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.adapters import spark_log
-from daemon.adapters.spark_log import OLDER_FILES, TOLD_CHARACTERS, TOLD_LINES, SparkLog
+from icekeeper.adapters.spark import log as spark_log
+from icekeeper.adapters.spark.log import OLDER_FILES, TOLD_CHARACTERS, TOLD_LINES, SparkLog
 
 
 class Jvm:

@@ -19,14 +19,15 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.typing import EventDict
 
-from daemon.adapters import spool_file, spool_opening
-from daemon.adapters.records import from_json
-from daemon.adapters.spool import OpenSlot, Spool, Waiting
-from daemon.adapters.spool_opening import corrupt_files
-from daemon.core.errors import PermanentError, TransientError
-from daemon.core.history import ConfigLoad, PastRun
-from daemon.core.model import RunOpening, RunOutcome, RunReport, Stage, TaskOutcome, Trigger
-from daemon.ports import Journal
+from icekeeper.adapters.records import from_json
+from icekeeper.adapters.spool import file as spool_file
+from icekeeper.adapters.spool import opening as spool_opening
+from icekeeper.adapters.spool.opening import corrupt_files
+from icekeeper.adapters.spool.spool import OpenSlot, Spool, Waiting
+from icekeeper.core.errors import PermanentError, TransientError
+from icekeeper.core.history import ConfigLoad, PastRun
+from icekeeper.core.model import RunOpening, RunOutcome, RunReport, Stage, TaskOutcome, Trigger
+from icekeeper.night.ports import Journal
 from tests.unit.builders import DAY, HOUR, SLOT, result
 from tests.unit.test_records import EXAMPLE
 
@@ -315,7 +316,7 @@ async def test_closed_it_says_so(tmp_path: Path) -> None:
 def test_a_process_that_fails_ends_though_nobody_closed_the_spool(tmp_path: Path) -> None:
     program = """
 import asyncio, pathlib, sys
-from daemon.adapters.spool import Spool
+from icekeeper.adapters.spool.spool import Spool
 async def main():
     global spool
     spool = await Spool.open(pathlib.Path(sys.argv[1]))

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.core.errors import PermanentError, TransientError
-from daemon.service.steps import attempt, must
+from icekeeper.core.errors import PermanentError, TransientError
+from icekeeper.service.steps import attempt, must
 
 
 async def hangs() -> None:

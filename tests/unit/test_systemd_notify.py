@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from daemon.service.systemd import Systemd
+from icekeeper.service.systemd import Systemd
 
 
 @pytest.fixture(params=["a path", "an abstract name"])

@@ -8,9 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from daemon.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
-from daemon.core.events import TaskProgressed
-from daemon.core.model import (
+from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
+from icekeeper.core.events import TaskProgressed
+from icekeeper.core.model import (
     RUN_ID_PROPERTY,
     AuditResult,
     AuditStatus,
@@ -23,11 +23,11 @@ from daemon.core.model import (
     Trigger,
     Watermark,
 )
-from daemon.core.planning import SHRINK, SLICE_MAX_FILES
-from daemon.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, TablePolicy
-from daemon.core.reasons import Reason
-from daemon.stages.context import TaskContext
-from daemon.task import Task, TaskEnd, make_plan
+from icekeeper.core.planning import SHRINK, SLICE_MAX_FILES
+from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.night.stages.context import TaskContext
+from icekeeper.night.task import Task, TaskEnd, make_plan
 from tests.unit.builders import (
     AUDIT_LIMITS,
     COMPACT_LIMITS,

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 
-from daemon.adapters.spool import Waiting
-from daemon.core.model import AuditStatus, RunOutcome
-from daemon.core.past import Past, PastNight
-from daemon.service.gauges import Known, Vitals
-from daemon.service.pause import Pause
-from daemon.service.troubles import LATE, Seen, state, troubles
+from icekeeper.adapters.spool.spool import Waiting
+from icekeeper.core.model import AuditStatus, RunOutcome
+from icekeeper.core.run_history import Past, PastNight
+from icekeeper.scheduling.pause import Pause
+from icekeeper.status.gauges import Known, Vitals
+from icekeeper.status.problems import LATE, Seen, state, troubles
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 NOW = SLOT + timedelta(hours=3)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from daemon.core.model import (
+from icekeeper.core.audit.verdict import fold, judge, missing_hours, percent
+from icekeeper.core.model import (
     AuditStatus,
     MissingHour,
     RunOutcome,
@@ -21,9 +22,8 @@ from daemon.core.model import (
     Watermark,
     Window,
 )
-from daemon.core.policy import AuditPolicy
-from daemon.core.reasons import Reason
-from daemon.core.verdict import fold, judge, missing_hours, percent
+from icekeeper.core.policy import AuditPolicy
+from icekeeper.core.reasons import Reason
 from tests.unit.builders import HOUR, audit_policy, result
 
 DAY_START = datetime(2026, 2, 17, tzinfo=UTC)

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from daemon.core.model import RUN_ID_PROPERTY, Ref, Slice, Snapshot
-from daemon.core.verification import Recount, check_expiry, check_rewrite, own_rewrites
+from icekeeper.core.model import RUN_ID_PROPERTY, Ref, Slice, Snapshot
+from icekeeper.core.verification import Recount, check_expiry, check_rewrite, own_rewrites
 from tests.unit.builders import DAY, SLOT, chain, main_at, state
 
 RUN = UUID(int=1)

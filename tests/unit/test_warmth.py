@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from daemon.adapters.spark import SparkEngine
-from daemon.adapters.spark_options import SparkOptions
-from daemon.core.errors import IcekeeperError, TransientError
-from daemon.core.reasons import Reason
-from daemon.service import warmth
-from daemon.service.warmth import LEAD, SETTLED, Warmth, is_due
+from icekeeper.adapters.spark.options import SparkOptions
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.errors import IcekeeperError, TransientError
+from icekeeper.core.reasons import Reason
+from icekeeper.scheduling import session_keeper as warmth
+from icekeeper.scheduling.session_keeper import LEAD, SETTLED, Warmth, is_due
 from tests.unit.builders import SLOT
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)

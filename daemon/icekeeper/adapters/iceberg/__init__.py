@@ -1,0 +1,1 @@
+"""Iceberg tables through the session's JVM: metadata, rewriting, expiry, counting."""

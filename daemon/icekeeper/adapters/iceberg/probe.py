@@ -1,0 +1,240 @@
+"""What the doctor asks of a session's JVM: versions, a table's facts, the rights on its store. Judges nothing.
+
+Only `probe_store` writes: one object of a few bytes beside a table's data, which it deletes again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.metadata import parse_metadata
+from icekeeper.adapters.iceberg.names import quoted_name
+from icekeeper.adapters.spark.errors import translate
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.model import TableState
+from icekeeper.core.reasons import Reason
+
+# How a probe's object is called: somebody who finds one must know whose it is.
+PROBE_NAME = "icekeeper-doctor-probe"
+_PLANNER = "org.apache.iceberg.actions.BinPackRewriteFilePlanner"
+_CATALOG_CLASS = "org.apache.iceberg.spark.SparkCatalog"
+# How long executors of a cluster may take to register.
+_EXECUTORS_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """A running session. `heap` in bytes; `executors` None on a local master; `jar` the URL of Iceberg's runtime."""
+
+    spark: str
+    java: int
+    heap: int
+    master: str
+    executors: int | None
+    iceberg: str | None
+    jar: str | None
+    has_planner: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """A table's metadata, as far as the doctor wants it. `columns` are those of the top level, with Iceberg's types."""
+
+    table: str
+    format_version: int
+    location: str
+    properties: Mapping[str, str]
+    columns: Mapping[str, str]
+    metadata_log: int
+    state: TableState
+
+
+@dataclass(frozen=True, slots=True)
+class StoreProbe:
+    """What the table's own FileIO could do beside its data; the error of each step that failed.
+
+    Steps: `read` (a file of the table's own, if it has one), `write`, `look` (is it there, is it gone), `list`,
+    `bulk_delete` (as expiry does it), `delete` (tried where that failed). `left` is the probe's path where it could
+    not be removed, `kept` that the store said it had deleted and had not.
+    """
+
+    table: str
+    io: str
+    path: str
+    errors: Mapping[str, IcekeeperError]
+    left: bool = False
+    kept: bool = False
+
+
+def session_facts(spark: SparkSession) -> SessionFacts:
+    """Versions, memory and executors; a session without Iceberg's jar has neither `iceberg` nor `jar`."""
+    jvm: Any = spark._jvm
+    context, master = spark.sparkContext, str(spark.sparkContext.master)
+    iceberg = jar = None
+    if _there(jvm, _CATALOG_CLASS):
+        iceberg = str(jvm.org.apache.iceberg.IcebergBuild.version())
+        source = _class(jvm, _CATALOG_CLASS).getProtectionDomain().getCodeSource()
+        jar = None if source is None else str(source.getLocation())
+    return SessionFacts(
+        spark=str(spark.version),
+        java=int(jvm.java.lang.Runtime.version().feature()),
+        heap=int(jvm.java.lang.Runtime.getRuntime().maxMemory()),
+        master=master,
+        executors=None if master.startswith("local") else _executors(context),
+        iceberg=iceberg,
+        jar=jar,
+        has_planner=_there(jvm, _PLANNER),
+    )
+
+
+def _executors(context: Any) -> int:
+    """Executors that have registered, the driver not counted; waits a little for the first."""
+    tracker = context._jsc.sc().statusTracker()
+    deadline = time.monotonic() + _EXECUTORS_S
+    while (found := len(list(tracker.getExecutorInfos())) - 1) < 1 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return max(found, 0)
+
+
+def table_facts(jvm: IcebergJvm, catalog: str, table: str, target_file_size: int) -> TableFacts:
+    """Reads the table's metadata. Raises what the JVM does where there is no table, or no way to it."""
+    text = jvm.metadata_json(jvm.load(quoted_name(catalog, table)))
+    return parse_facts(table, text, target_file_size)
+
+
+def parse_facts(table: str, text: str, target_file_size: int) -> TableFacts:
+    """The facts out of a metadata.json (Iceberg spec, 'Table Metadata')."""
+    metadata = json.loads(text)
+    schemas = metadata.get("schemas") or [metadata.get("schema", {})]
+    current = next((s for s in schemas if s.get("schema-id") == metadata.get("current-schema-id")), schemas[-1])
+    return TableFacts(
+        table=table,
+        format_version=metadata["format-version"],
+        location=metadata["location"],
+        properties=metadata.get("properties", {}),
+        columns={field["name"]: _type(field["type"]) for field in current.get("fields", ())},
+        metadata_log=len(metadata.get("metadata-log", ())),
+        state=parse_metadata(table, text, (), 0, target_file_size),
+    )
+
+
+def _type(told: Any) -> str:
+    return told if isinstance(told, str) else str(told.get("type", "?"))
+
+
+def neighbours(jvm: IcebergJvm, catalog: str, namespace: str) -> list[str]:
+    """The tables of a namespace, or the namespaces beside it where there is none of that name; may be empty."""
+    spark_catalog = jvm.spark._jsparkSession.sessionState().catalogManager().catalog(catalog)
+    iceberg = spark_catalog.icebergCatalog()
+    java: Any = jvm.spark._jvm
+    parts = java.org.apache.iceberg.catalog.Namespace.of(jvm.array(java.java.lang.String, namespace.split(".")))
+    try:
+        return sorted(f"{namespace}.{found.name()}" for found in iceberg.listTables(parts))
+    except Py4JJavaError:
+        return sorted(f"{found}.*" for found in iceberg.listNamespaces())
+
+
+def refused_read(jvm: IcebergJvm, io: str, properties: Mapping[str, str], path: str) -> IcekeeperError | None:
+    """Why the store refuses to let us read, None where it lets us or there is nothing at the path.
+
+    By a FileIO of our own: loading a table repeats such a read twenty times, for a minute and a half.
+    """
+    java: Any = jvm.spark._jvm
+    conf = jvm.spark._jsparkSession.sessionState().newHadoopConf()
+    reader = java.org.apache.iceberg.CatalogUtil.loadFileIO(io, dict(properties), conf)
+    try:
+        _read(reader, path)
+    except Py4JJavaError as exc:
+        error = _refusal(exc)
+        return None if error.reason is Reason.FILE_MISSING else error
+    finally:
+        reader.close()
+    return None
+
+
+def probe_store(jvm: IcebergJvm, catalog: str, table: str) -> StoreProbe:
+    """Tries every right that a night needs, with the table's own FileIO, where its next data file would be written."""
+    handle = jvm.load(quoted_name(catalog, table))
+    io = handle.io()
+    path = str(handle.locationProvider().newDataLocation(f"{PROBE_NAME}-{uuid4()}"))
+    errors: dict[str, IcekeeperError] = {}
+
+    def attempt(step: str, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except Py4JJavaError as exc:
+            errors.setdefault(step, _refusal(exc))
+            return None
+
+    snapshot = handle.currentSnapshot()
+    if snapshot is not None:
+        attempt("read", lambda: _read(io, str(snapshot.manifestListLocation())))
+    attempt("write", lambda: _write(io, path))
+    written = "write" not in errors
+    if written:
+        attempt("look", lambda: io.newInputFile(path).exists())
+        attempt("read", lambda: _read(io, path))
+    if _is(jvm, "org.apache.iceberg.io.SupportsPrefixOperations", io):
+        attempt("list", lambda: io.listPrefix(path).iterator().hasNext())
+    paths = jvm.path_collector()
+    paths.queue.add(path)
+    if attempt("bulk_delete", lambda: jvm.delete_files(handle, paths.queue)) not in (0, None):
+        errors["bulk_delete"] = IcekeeperError("the bulk deletion failed; the store's own words are in spark.log")
+    if "bulk_delete" in errors:
+        attempt("delete", lambda: io.deleteFile(path))
+    # Of an object that is not there, S3 says `forbidden` to those who may not list.
+    there = attempt("look", lambda: io.newInputFile(path).exists())
+    deleted = "bulk_delete" not in errors or "delete" not in errors
+    # Not known where it can't be looked at: then what the deletion said counts.
+    left = written and (bool(there) if there is not None else not deleted)
+    return StoreProbe(table, str(io.getClass().getSimpleName()), path, errors, left, kept=left and deleted)
+
+
+def _refusal(error: Py4JJavaError) -> IcekeeperError:
+    """What the store said; our own giving up at a deadline is no answer of the store's, and goes on to the engine."""
+    refusal = translate(error)
+    if "interrupted" in str(refusal).lower():
+        raise error
+    return refusal
+
+
+def _write(io: Any, path: str) -> None:
+    stream = io.newOutputFile(path).create()
+    try:
+        stream.write(0)
+    finally:
+        stream.close()
+
+
+def _read(io: Any, path: str) -> None:
+    stream = io.newInputFile(path).newStream()
+    try:
+        stream.read()
+    finally:
+        stream.close()
+
+
+def _is(jvm: IcebergJvm, name: str, thing: Any) -> bool:
+    return bool(_class(jvm.spark._jvm, name).isInstance(thing))
+
+
+def _there(jvm: Any, name: str) -> bool:
+    try:
+        _class(jvm, name)
+    except Py4JJavaError:
+        return False
+    return True
+
+
+def _class(jvm: Any, name: str) -> Any:
+    # Iceberg's classes come by spark.jars: only the session's class loader knows them.
+    return jvm.java.lang.Class.forName(name, False, jvm.java.lang.Thread.currentThread().getContextClassLoader())

@@ -1,0 +1,91 @@
+"""Warming a fresh session up: what a night does to tables is done to a scratch table of our own first.
+
+The first rewrite of a JVM takes three times as long as the fifth: classes are loaded and code is compiled as it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import uuid4
+
+from pyspark.sql import SparkSession
+from structlog.contextvars import bound_contextvars
+
+from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.model import Slice, Window
+from icekeeper.core.policy import CompactPolicy, StageLimits
+
+Step = Callable[[], Awaitable[object]]
+
+# One step may take so long: far more than it does, for the session of one that won't stop is lost.
+STEP_TIMEOUT = timedelta(minutes=2)
+# After the second round a rewrite takes hardly longer than ever after; more would only cost a busy host its processors.
+ROUNDS = 2
+
+_TABLE = "scratch.warm_up"
+_FILES = 12
+_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+_POLICY = CompactPolicy(StageLimits(STEP_TIMEOUT, 0, timedelta(0)))
+_WINDOW = Window(_DAY, _DAY + timedelta(days=1))
+# Like a market-data table: the types that cost most to read and to write.
+_COLUMNS = "id BIGINT, symbol STRING, price DECIMAL(18, 8), amount DOUBLE, ts TIMESTAMP"
+_ROWS = (
+    "SELECT id, concat('s', id % 30), CAST(id / 7 AS DECIMAL(18, 8)), id / 3.0D, "
+    f"timestamp'{_DAY:%Y-%m-%d}' + make_dt_interval(0, 0, 0, id) FROM range(0, {_FILES * 500}, 1, {_FILES})"
+)
+
+
+async def warm_up(engine: SparkEngine, go_on: Callable[[], bool], rounds: int = ROUNDS) -> bool:
+    """Writes, compacts, expires and counts a few small files, again and again. Raises what `SparkEngine.run` does.
+
+    `go_on` is asked between two steps, of which each takes a moment: who wants the session meanwhile gets it then.
+    False where it said no.
+    """
+    directory = engine.options.scratch / "warm-up"
+    # A catalog of a name that nobody else has, on the local disk: the configured one is not touched.
+    catalog = f"warm_up_{uuid4().hex}"
+    conf = catalog_conf(catalog, {"type": "hadoop", "warehouse": directory.as_uri()})
+    lakehouse = IcebergLakehouse(engine, catalog)
+
+    def create(spark: SparkSession) -> None:
+        for key, value in conf.items():
+            spark.conf.set(key, value)
+        # Not distributed by partition: each task of an insert writes a file.
+        spark.sql(
+            f"CREATE TABLE {catalog}.{_TABLE} ({_COLUMNS}) USING iceberg PARTITIONED BY (days(ts)) "
+            "TBLPROPERTIES ('write.distribution-mode' = 'none')"
+        )
+
+    def write(spark: SparkSession) -> None:
+        spark.sql(f"INSERT INTO {catalog}.{_TABLE} {_ROWS}")
+
+    async def compact() -> None:
+        await lakehouse.compact(_TABLE, _POLICY, Slice((), _FILES, 0, 1), uuid4(), STEP_TIMEOUT)
+
+    async def expire() -> None:
+        state = await lakehouse.inspect(_TABLE, _POLICY.target_file_size)
+        await lakehouse.expire(_TABLE, tuple(snapshot.id for snapshot in state.history[:-1]), 1, STEP_TIMEOUT)
+
+    steps: list[Step] = [partial(engine.run, create, timeout=STEP_TIMEOUT)]
+    for _ in range(rounds):
+        steps += [
+            partial(engine.run, write, timeout=STEP_TIMEOUT),
+            partial(lakehouse.file_groups, _TABLE, _POLICY),
+            compact,
+            expire,
+            partial(lakehouse.count, _TABLE, "ts", _WINDOW, STEP_TIMEOUT),
+        ]
+    try:
+        with bound_contextvars(why="warm_up"):
+            for step in steps:
+                if not go_on():
+                    return False
+                await step()
+    finally:
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    return True

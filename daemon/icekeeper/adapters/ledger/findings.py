@@ -1,0 +1,135 @@
+"""Open findings: what audits found missing, until a later audit is `ok` or somebody acknowledges the day.
+
+When a finding is open, and what an acknowledgement closes: sql/open_findings.sql. What an open one holds up: the core.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from icekeeper.adapters.ledger.sql import statement
+from icekeeper.adapters.ledger.store import storable
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.model import AuditStatus, Window
+from icekeeper.core.restraints import Finding
+from icekeeper.core.run_history import FINDINGS
+
+_OPEN = statement("open_findings")
+_IN_ORDER = "ORDER BY iceberg_table, window_start, window_end"
+_ACKNOWLEDGE = f"""
+    WITH open AS ({_OPEN}), kept AS (
+      INSERT INTO maintenance_acks
+        (iceberg_table, day, window_start, window_end, status, rows_missing, run_id, audited_at, note, acked_by, host)
+      SELECT iceberg_table, window_start::date, window_start, window_end, status, rows_missing, run_id, audited_at,
+             $3, $4, $5
+      FROM open WHERE window_start::date = $2
+    )
+    SELECT * FROM open WHERE window_start::date = $2 {_IN_ORDER}
+"""
+_ACK = """
+    ack.iceberg_table, ack.day, ack.window_start, ack.window_end, ack.status, ack.rows_missing, ack.note,
+    ack.acked_by, ack.host, ack.acked_at
+"""
+_ACKS = f"""
+    SELECT {_ACK} FROM maintenance_acks AS ack
+    WHERE iceberg_table = ANY($1::text[]) ORDER BY acked_at DESC, id DESC LIMIT $2
+"""
+# Made on this audit or a later one of its window, or on an earlier one that found as many rows missing.
+_ACKS_OF_RUN = f"""
+    SELECT DISTINCT ON (audit.iceberg_table) {_ACK}
+    FROM maintenance_audit_log AS audit
+    JOIN maintenance_acks AS ack ON ack.iceberg_table = audit.iceberg_table
+      AND ack.window_start = audit.window_start AND ack.window_end = audit.window_end
+    WHERE audit.run_id = $1 AND audit.status::text <> 'ok'
+      AND (ack.audited_at >= audit.run_timestamp OR ack.rows_missing >= coalesce(-audit.delta, 0))
+    ORDER BY audit.iceberg_table, ack.acked_at DESC, ack.id DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A finding that somebody closed: what was known then, and who, when and why. `day` as in 2026-02-17, UTC."""
+
+    table: str
+    day: str
+    window: Window
+    status: AuditStatus
+    rows_missing: int
+    note: str
+    by: str
+    host: str
+    at: datetime
+
+
+class PostgresFindings:
+    """Implements ports.Findings on the ledger's database. Every method raises what `Postgres.connection` does."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def open_findings(self, table: str) -> tuple[Finding, ...]:
+        """The table's open findings, oldest first."""
+        return await self.all_open((table,))
+
+    async def all_open(self, tables: Iterable[str]) -> tuple[Finding, ...]:
+        """The open findings of these tables, table by table, oldest first."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(f"{_OPEN} {_IN_ORDER}", list(tables))
+        return tuple(_finding(row) for row in rows)
+
+    async def open_days(self, tables: Iterable[str]) -> Mapping[tuple[str, AuditStatus], int]:
+        """On how many UTC days of each table rows lack, or could not be counted; what is nought is left out."""
+        days = {
+            (finding.table, finding.status, finding.window.start.date())
+            for finding in await self.all_open(tables)
+            if finding.status in FINDINGS
+        }
+        return Counter((table, status) for table, status, _ in days)
+
+    async def acknowledge(self, table: str, day: date, note: str, by: str, host: str) -> tuple[Finding, ...]:
+        """Closes what is open of the table's windows that begin on this UTC day, and returns it; empty: nothing was."""
+        values = [storable(text) for text in (note, by, host)]
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_ACKNOWLEDGE, [table], day, *values)
+        return tuple(_finding(row) for row in rows)
+
+    async def acks(self, tables: Iterable[str], limit: int) -> tuple[Ack, ...]:
+        """The newest acknowledgements of these tables, newest first."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_ACKS, list(tables), limit)
+        return tuple(_ack(row) for row in rows)
+
+    async def acks_of_run(self, run_id: UUID) -> Mapping[str, Ack]:
+        """The acknowledgements that close what the run's audits found, by table."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_ACKS_OF_RUN, run_id)
+        return {row["iceberg_table"]: _ack(row) for row in rows}
+
+
+def _finding(row: Any) -> Finding:
+    return Finding(
+        table=row["iceberg_table"],
+        window=Window(row["window_start"], row["window_end"]),
+        status=AuditStatus(row["status"]),
+        since=row["since"],
+        delta=row["delta"],
+    )
+
+
+def _ack(row: Any) -> Ack:
+    return Ack(
+        table=row["iceberg_table"],
+        day=row["day"].isoformat(),
+        window=Window(row["window_start"], row["window_end"]),
+        status=AuditStatus(row["status"]),
+        rows_missing=row["rows_missing"],
+        note=row["note"],
+        by=row["acked_by"],
+        host=row["host"],
+        at=row["acked_at"],
+    )

@@ -1,0 +1,137 @@
+"""What the ledger keeps, page by page, for those who look: the API and the page. Who writes it: ledger.py.
+
+Rows come back as Python's own types by their column's name, and each question is answered from an index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from icekeeper.adapters.ledger.rows import audit_document, task_document
+from icekeeper.adapters.ledger.sql import statement
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.model import Stage
+
+_RUN_PAGE, _NIGHTS = statement("run_page"), statement("nights")
+_TASKS, _AUDITS = statement("tasks"), statement("audits")
+_TABLE_TASKS, _TABLE_AUDITS = statement("table_tasks"), statement("table_audits")
+_TABLE_HEALTHS, _LAST_NIGHT = statement("table_healths"), statement("last_night")
+_LOG_PAGE, _TYPICAL = statement("log_page"), statement("typical_durations")
+_ONE_RUN = """
+    SELECT run_id, slot, trigger, outcome, started_at, finished_at, duration_s, settings_hash,
+           coalesce(stages, '{}') AS stages, coalesce(tables, '{}') AS tables, host
+    FROM maintenance_runs WHERE run_id = $1
+"""
+
+# The pool is the ledger's, too: however many look, the night finds a connection.
+_MOST_AT_ONCE = 2
+_STAGES = [stage.value for stage in Stage]
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs are wanted: None for any. `outcome` may be `running`."""
+
+    outcome: str | None = None
+    trigger: str | None = None
+    table: str | None = None
+
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def levels_from(level: str) -> tuple[str, ...]:
+    """This level and the more important ones."""
+    return _LEVELS[_LEVELS.index(level) :]
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """Which log lines are wanted: of these levels (None: any), that hold this text in any case (None: any)."""
+
+    levels: tuple[str, ...] | None = None
+    text: str | None = None
+
+    def takes(self, line: Row) -> bool:
+        """Whether it wants the line; says the same as log_page.sql."""
+        if self.levels is not None and line.get("level") not in self.levels:
+            return False
+        if self.text is None:
+            return True
+        return self.text.translate(_LOWER) in json.dumps(line, ensure_ascii=False).translate(_LOWER)
+
+
+class PostgresHistory:
+    """Reads only. Every method raises what `Postgres.connection` does."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+        self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
+
+    async def runs(self, wanted: RunFilter, after: tuple[datetime, UUID] | None, limit: int) -> tuple[Row, ...]:
+        """Runs, newest first, from behind the one that began then: columns as in run_page.sql."""
+        began, run_id = after or (None, None)
+        return await self._fetch(_RUN_PAGE, began, run_id, wanted.outcome, wanted.trigger, wanted.table, limit)
+
+    async def run(self, run_id: UUID) -> Row | None:
+        """The run's row with `tasks` and `audits`, their keys as in the report; None where the ledger has none."""
+        async with self._turns, self._postgres.snapshot() as connection:
+            row = await connection.fetchrow(_ONE_RUN, run_id)
+            if row is None:
+                return None
+            tasks = await connection.fetch(_TASKS, run_id)
+            audits = await connection.fetch(_AUDITS, run_id)
+        return {
+            **dict(row),
+            "tasks": [task_document(task) for task in tasks],
+            "audits": [audit_document(audit) for audit in audits],
+        }
+
+    async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> tuple[Row, ...]:
+        """Log lines behind the line `after`, in their order: `line_no` and `line`."""
+        levels = None if wanted.levels is None else list(wanted.levels)
+        rows = await self._fetch(_LOG_PAGE, run_id, after, levels, wanted.text, limit)
+        return tuple({"line_no": row["line_no"], "line": json.loads(row["line"])} for row in rows)
+
+    async def nights(self, since: datetime, tables: Iterable[str]) -> tuple[Row, ...]:
+        """How slots were answered, newest first: columns as in nights.sql. `tables` are the enabled ones."""
+        return await self._fetch(_NIGHTS, _STAGES, list(tables), since)
+
+    async def last_night(self, since: datetime, tables: Iterable[str]) -> Row | None:
+        """The last run that answered for a night; None where none did since then. `tables` are the enabled ones."""
+        rows = await self._fetch(_LAST_NIGHT, _STAGES, list(tables), since)
+        return rows[0] if rows else None
+
+    async def tasks_of(self, table: str, since: datetime, limit: int) -> tuple[Row, ...]:
+        """What was last done with a table, oldest first: columns as in table_tasks.sql."""
+        return await self._fetch(_TABLE_TASKS, table, since, limit)
+
+    async def healths_of(self, table: str, since: datetime, most: int) -> tuple[Row, ...]:
+        """How a table was after each run, oldest first: columns as in table_healths.sql, `after` as in the report."""
+        rows = await self._fetch(_TABLE_HEALTHS, table, since, most)
+        return tuple({**row, "after": json.loads(row["after"])} for row in rows)
+
+    async def audits_of(self, table: str, since: datetime, most: int) -> tuple[Row, ...]:
+        """What audits said of a table, oldest first: columns as in table_audits.sql."""
+        return await self._fetch(_TABLE_AUDITS, table, since, most)
+
+    async def typical_durations(self, tables: Iterable[str], since: datetime) -> Mapping[tuple[Stage, str], float]:
+        """How long (s) a stage takes on a table where there is something to do: the median since then."""
+        rows = await self._fetch(_TYPICAL, list(tables), since)
+        known = {stage.value: stage for stage in Stage}
+        return {(known[row["stage"]], row["table"]): row["duration_s"] for row in rows if row["stage"] in known}
+
+    async def _fetch(self, query: str, *values: object) -> tuple[Row, ...]:
+        async with self._turns, self._postgres.connection() as connection:
+            rows = await connection.fetch(query, *values)
+        return tuple(dict(row) for row in rows)

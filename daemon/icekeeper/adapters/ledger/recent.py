@@ -1,0 +1,91 @@
+"""The last nights as the ledger has them, for a daemon that has just come up or stands by. Recent runs: ledger.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from icekeeper.adapters.ledger.rows import known
+from icekeeper.adapters.ledger.sql import statement
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.adapters.records import from_plain
+from icekeeper.core.model import AuditStatus, RunOutcome, Stage, TableHealth, TaskOutcome
+from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import MOST_NIGHTS, TASKS_KEPT, Past, PastAudit, PastHealth, PastNight, PastTask
+
+log = structlog.get_logger(__name__)
+
+_NIGHTS, _TASKS = statement("last_nights"), statement("last_tasks")
+_HEALTHS, _AUDITS = statement("last_healths"), statement("last_audits")
+
+
+class PostgresLastSeen:
+    """Reads the past of the tables that are asked for. Raises what `Postgres.connection` does."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def past(self, tables: Iterable[str]) -> Past:
+        """What the ledger knows of the last nights of these tables, which are the enabled ones."""
+        names = list(tables)
+        stages = [stage.value for stage in Stage]
+        async with self._postgres.snapshot() as connection:
+            # How few tasks are new enough is not known to the planner, which would have a query on so many compiled.
+            await connection.execute("SET LOCAL jit = off")
+            nights = await connection.fetch(_NIGHTS, stages, names, MOST_NIGHTS, None)
+            succeeded = await connection.fetch(_NIGHTS, stages, names, 1, RunOutcome.SUCCESS.value)
+            tasks = await connection.fetch(_TASKS, names, TASKS_KEPT)
+            healths = await connection.fetch(_HEALTHS, names)
+            audits = await connection.fetch(_AUDITS, names)
+        # Joined, so that it has the order and the bounds of any past.
+        return Past().joined(
+            Past(
+                nights=tuple(_night(row) for row in nights),
+                tasks=tuple(_task(row) for row in tasks if known(Stage, row["stage"])),
+                healths={row["table"]: seen for row in healths if (seen := _health(row)) is not None},
+                # A status that is none of ours was put there by hand.
+                audits={row["table"]: _audit(row) for row in audits if known(AuditStatus, row["status"])},
+                success=_night(succeeded[0]) if succeeded else None,
+            )
+        )
+
+
+def _night(row: Any) -> PastNight:
+    return PastNight(
+        run_id=row["run_id"],
+        slot=row["slot"],
+        outcome=known(RunOutcome, row["outcome"]) or RunOutcome.FAILED,
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        audited=frozenset(row["audited"]),
+        found=frozenset(row["found"]),
+    )
+
+
+def _task(row: Any) -> PastTask:
+    return PastTask(
+        run_id=row["run_id"],
+        slot=row["slot"],
+        stage=Stage(row["stage"]),
+        table=row["table"],
+        outcome=known(TaskOutcome, row["outcome"]) or TaskOutcome.FAILED,
+        reason=None if row["reason"] is None else known(Reason, row["reason"]) or Reason.UNEXPECTED,
+        started_at=row["started_at"],
+    )
+
+
+def _health(row: Any) -> PastHealth | None:
+    try:
+        return PastHealth(row["started_at"], from_plain(TableHealth, json.loads(row["after"])))
+    except ValueError as exc:  # of a newer icekeeper, or edited by hand: the others are no worse for it
+        log.warning("health_not_understood", table=row["table"], error=str(exc))
+        return None
+
+
+def _audit(row: Any) -> PastAudit:
+    counts = (row["clickhouse"], row["iceberg"])
+    clickhouse, iceberg = counts if None not in counts else (None, None)
+    return PastAudit(row["day"], row["at"], AuditStatus(row["status"]), clickhouse, iceberg)

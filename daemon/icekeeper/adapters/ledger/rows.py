@@ -1,0 +1,71 @@
+"""Rows of the ledger as people and the core read them. How records become rows: ledger.py.
+
+A row may be a newer icekeeper's, on another host: a word that this one doesn't know costs no more than itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from icekeeper.adapters.records import from_plain
+from icekeeper.core.history import PastRun
+from icekeeper.core.model import AuditResult, RunOutcome, Stage, StageResult
+from icekeeper.core.reasons import Reason
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+def task_document(row: Any) -> dict[str, Any]:
+    """A row of tasks.sql, its keys as in the report."""
+    return {**dict(row), "before": _loaded(row["before"]), "after": _loaded(row["after"])}
+
+
+def audit_document(row: Any) -> dict[str, Any]:
+    """A row of audits.sql, its keys as in the report."""
+    hours = _loaded(row["missing_hours"]) or []
+    return {
+        **dict(row),
+        "missing_hours": [{**hour, "start": datetime.fromisoformat(hour["start"])} for hour in hours],
+    }
+
+
+def past_run(row: Any, tasks: Iterable[Any], audits: Iterable[Any]) -> PastRun:
+    """A row of past_runs.sql with its rows of tasks.sql and audits.sql."""
+    at = known(Stage, row["in_flight_stage"])
+    return from_plain(
+        PastRun,
+        {
+            **dict(row),
+            # What ended in a way that is not known here has ended.
+            "outcome": row["outcome"] and (known(RunOutcome, row["outcome"]) or RunOutcome.FAILED),
+            "stages": [stage for stage in row["stages"] if known(Stage, stage)],
+            "tasks": [_result(task) for task in tasks if known(Stage, task["stage"])],
+            "audits": [_audit(audit) for audit in audits],
+            "in_flight": None if at is None else (at, row["in_flight_table"]),
+        },
+    )
+
+
+def _result(row: Any) -> StageResult:
+    return from_plain(StageResult, {**task_document(row), "reason": _reason(row["reason"])})
+
+
+def _audit(row: Any) -> AuditResult:
+    return from_plain(AuditResult, {**audit_document(row), "reason": _reason(row["reason"])})
+
+
+def _reason(word: str | None) -> Reason | None:
+    return None if word is None else known(Reason, word) or Reason.UNEXPECTED
+
+
+def known(kind: type[Word], word: str | None) -> Word | None:
+    """The member of that value; None where this version has none."""
+    return next((member for member in kind if member.value == word), None)
+
+
+def _loaded(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

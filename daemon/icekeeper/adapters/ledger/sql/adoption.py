@@ -1,0 +1,184 @@
+"""Makes a `maintenance_audit_log` that is there already take our rows, and loses none of its own. Creates no table.
+
+Whoever wrote to it before can go on: columns are added nullable and are never renamed, dropped or narrowed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.model import AuditStatus
+
+AUDIT_LOG = "maintenance_audit_log"
+
+# Our additions, with what people should know of them.
+_NEW_COLUMNS = {
+    "run_id": ("uuid", "the run that counted; NULL in rows from before icekeeper"),
+    "slot": ("timestamp with time zone", "the scheduled instant the run answered for"),
+    "trigger": ("text", "schedule, catch_up, resume or manual"),
+    "reason": ("text", "why it is an error, or what makes the verdict doubtful"),
+    "snapshot_id": ("bigint", "the Iceberg snapshot that was counted"),
+    "ch_query": ("text", "the query that counted in ClickHouse"),
+    "iceberg_query": ("text", "the query that counted in Iceberg"),
+    "ch_final": ("boolean", "whether ClickHouse was counted with FINAL"),
+    "watermark": ("timestamp with time zone", "how far the offload said it was"),
+    "missing_hours": ("jsonb", "the hours that lack rows: start, clickhouse, iceberg"),
+}
+_OLD_COLUMNS = {
+    "run_timestamp": "timestamp with time zone",
+    "iceberg_table": "text",
+    "ch_source": "text",
+    "layer": "text",
+    "audit_window_hours": "integer",
+    "window_start": "timestamp with time zone",
+    "window_end": "timestamp with time zone",
+    "ch_row_count": "bigint",
+    "iceberg_row_count": "bigint",
+    "delta": "bigint",
+    "delta_pct": "numeric(20,4)",
+    "status": "text",
+    "notes": "text",
+}
+_NULLABLE = ("ch_row_count", "iceberg_row_count", "delta", "delta_pct", "notes")
+_COUNTS = ("ch_row_count", "iceberg_row_count", "delta")
+# How many characters a column must take; a note has no limit, as it quotes errors.
+_LENGTHS = {"status": max(map(len, AuditStatus)), "layer": 16, "iceberg_table": 128, "ch_source": 128, "notes": None}
+_WORDS = [status.value for status in AuditStatus]
+
+_FIND = "SELECT oid, oid::regclass::text AS name, relkind::text FROM pg_class WHERE oid = to_regclass($1)"
+_COLUMNS = """
+    SELECT attname::text AS name, attnum, attnotnull AS not_null, typtype = 'e' AS is_enum,
+           format_type(atttypid, atttypmod) AS type
+    FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+"""
+_READERS = """
+    SELECT DISTINCT view.oid::regclass::text AS name
+    FROM pg_depend
+    JOIN pg_rewrite ON pg_rewrite.oid = objid
+    JOIN pg_class AS view ON view.oid = ev_class
+    JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+    WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass
+      AND refobjid = $1 AND attname = ANY($2) AND view.oid <> $1
+    ORDER BY 1
+"""
+_CHECKS = """
+    SELECT quote_ident(conname) AS name, pg_get_expr(conbin, conrelid) AS condition, convalidated AS validated
+    FROM pg_constraint
+    WHERE conrelid = $1 AND contype = 'c' AND conkey = ARRAY[$2::smallint]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    oid: int
+    name: str  # as SQL, with its schema where the search_path needs it
+    columns: dict[str, Any]
+
+
+async def adopt(connection: Any) -> None:
+    """Adds, widens and relaxes what needs it, on an asyncpg connection within a transaction.
+
+    PermanentError, which says what to do, where a view or another type stands against it.
+    """
+    table = await _look(connection)
+    added = [column for column in _NEW_COLUMNS if column not in table.columns]
+    retyped = _retyped(table)
+    await _refuse_views(connection, table, retyped)
+    actions = [f"ADD COLUMN {column} {_NEW_COLUMNS[column][0]}" for column in added]
+    actions += [f"ADD COLUMN {column} {kind}" for column, kind in _OLD_COLUMNS.items() if column not in table.columns]
+    actions += [f"ALTER COLUMN {column} TYPE {kind}" for column, kind in retyped.items()]
+    actions += [
+        f"ALTER COLUMN {column} DROP NOT NULL"
+        for column in _NULLABLE
+        if column in table.columns and table.columns[column]["not_null"]
+    ]
+    if actions:
+        await connection.execute(f"ALTER TABLE {table.name} {', '.join(actions)}")
+    for column in added:
+        comment = _NEW_COLUMNS[column][1].replace("'", "''")
+        await connection.execute(f"COMMENT ON COLUMN {table.name}.{column} IS '{comment}'")
+    await _allow_words(connection, table)
+    await connection.execute(
+        f"""
+        CREATE UNIQUE INDEX maintenance_audit_log_run ON {table.name} (run_id, iceberg_table) WHERE run_id IS NOT NULL;
+        CREATE UNIQUE INDEX maintenance_audit_log_slot ON {table.name} (slot, iceberg_table)
+          WHERE trigger IN ('schedule', 'catch_up', 'resume');
+        """
+    )
+
+
+async def _look(connection: Any) -> _Table:
+    found = await connection.fetchrow(_FIND, AUDIT_LOG)
+    if found["relkind"] not in ("r", "p"):
+        raise PermanentError(f"{found['name']} is no table, so icekeeper can't write its audits there: rename it")
+    rows = await connection.fetch(_COLUMNS, found["oid"])
+    return _Table(found["oid"], found["name"], {row["name"]: row for row in rows})
+
+
+def _retyped(table: _Table) -> dict[str, str]:
+    retyped = {}
+    for name, column in table.columns.items():
+        expected = _NEW_COLUMNS.get(name, (None, ""))[0]
+        if expected is not None and column["type"] != expected:
+            raise PermanentError(
+                f"{table.name}.{name} is {column['type']}, and icekeeper keeps {expected} in a column of that name: "
+                "rename the old one, then run `icekeeper migrate` again"
+            )
+        if (kind := wider(name, column["type"])) is not None:
+            retyped[name] = kind
+    return retyped
+
+
+def wider(column: str, kind: str) -> str | None:
+    """The type that a column of the audit log must get to hold what we write; None where its own will do.
+
+    >>> wider("delta_pct", "numeric(8,4)")
+    'numeric(20,4)'
+    """
+    if column in _COUNTS:
+        return "bigint" if kind in ("smallint", "integer") else None
+    if column == "delta_pct" and (numeric := re.fullmatch(r"numeric\((\d+),(-?\d+)\)", kind)):
+        digits, scale = int(numeric[1]), int(numeric[2])
+        # 16 digits before the point: a single row in ClickHouse against 10^14 in Iceberg.
+        return None if digits - scale >= 16 and scale >= 4 else f"numeric({16 + max(scale, 4)},{max(scale, 4)})"
+    if column in _LENGTHS and (limited := re.fullmatch(r"character(?: varying)?\((\d+)\)", kind)):
+        needed = _LENGTHS[column]
+        return "text" if needed is None or int(limited[1]) < needed else None
+    return None
+
+
+async def _refuse_views(connection: Any, table: _Table, retyped: dict[str, str]) -> None:
+    """PostgreSQL alters no type under a view. We could drop and remake it, but not its owner, grants and readers."""
+    readers = [row["name"] for row in await connection.fetch(_READERS, table.oid, list(retyped))]
+    if readers:
+        changes = ", ".join(f"{column} {kind}" for column, kind in retyped.items())
+        definitions = "; ".join(f"SELECT pg_get_viewdef('{reader}')" for reader in readers)
+        raise PermanentError(
+            f"{table.name} must get wider columns ({changes}), and PostgreSQL can't do that while a view reads them: "
+            f"{', '.join(readers)}. Keep the definition ({definitions}), drop the view, run `icekeeper migrate`, and "
+            "create the view again. Nothing was changed"
+        )
+
+
+async def _allow_words(connection: Any, table: _Table) -> None:
+    """Our words for the status, where an enum type or a check constraint knows only others."""
+    columns = {row["name"]: row for row in await connection.fetch(_COLUMNS, table.oid)}
+    status = columns["status"]
+    if status["is_enum"]:
+        for word in _WORDS:
+            await connection.execute(f"ALTER TYPE {status['type']} ADD VALUE IF NOT EXISTS '{word}'")
+        return  # the new words can't be tried before they are committed
+    for check in await connection.fetch(_CHECKS, table.oid, status["attnum"]):
+        # The words go through the column's own type, because the condition was compiled for it.
+        words = f"SELECT unnest($1::text[])::{status['type']} AS status"
+        query = f"SELECT bool_and(coalesce({check['condition']}, true)) FROM ({words}) AS words"
+        if not await connection.fetchval(query, _WORDS):
+            ours = ", ".join(f"'{word}'" for word in _WORDS)
+            await connection.execute(
+                f"ALTER TABLE {table.name} DROP CONSTRAINT {check['name']}, ADD CONSTRAINT {check['name']} "
+                f"CHECK (({check['condition']}) OR status IN ({ours})){'' if check['validated'] else ' NOT VALID'}"
+            )

@@ -1,0 +1,276 @@
+"""The ledger: stores runs with their tasks, audits and logs in PostgreSQL, and reads them. Migrations: sql/."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from icekeeper.adapters.ledger.rows import audit_document, past_run, task_document
+from icekeeper.adapters.ledger.sql import statement
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.history import ConfigLoad, PastRun
+from icekeeper.core.model import (
+    AuditResult,
+    MissingHour,
+    RunOpening,
+    RunReport,
+    Stage,
+    StageResult,
+    TableHealth,
+    Trigger,
+)
+
+log = structlog.get_logger(__name__)
+
+# Which row an audit may meet again: the one of its slot or, for an operator's audit, the one of its run.
+_STORE_AUDIT = statement("store_audit")
+_STORE_MANUAL_AUDIT = _STORE_AUDIT.replace("{arbiter}", "(run_id, iceberg_table) WHERE run_id IS NOT NULL")
+_STORE_SLOT_AUDIT = _STORE_AUDIT.replace(
+    "{arbiter}", "(slot, iceberg_table) WHERE trigger IN ('schedule', 'catch_up', 'resume')"
+)
+_STORE_TASK, _STORE_LOG = statement("store_task"), statement("store_log")
+_STORE_RUN, _OPEN_RUN = statement("store_run"), statement("open_run")
+_STORE_LOAD, _PAST_RUNS = statement("store_load"), statement("past_runs")
+_MARK_IN_FLIGHT = """
+    UPDATE maintenance_runs SET in_flight_stage = $2, in_flight_table = $3 WHERE run_id = $1 AND outcome IS NULL
+"""
+_LAST_SLOT = "SELECT max(slot) FROM maintenance_runs WHERE trigger <> 'manual'"
+_TASKS, _AUDITS = statement("tasks"), statement("audits")
+_RUNS = """
+    SELECT run_id, slot, trigger, outcome, started_at, finished_at, duration_s, settings_hash, stages, tables, host
+    FROM maintenance_runs
+"""
+_FOUND_AT_MOST = 20
+
+
+class PostgresLedger:
+    """Implements ports.Ledger. Rows come back as dicts of Python's own types: UUID, aware datetime, Decimal, int."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def open_run(self, opening: RunOpening) -> None:
+        """Makes the run visible, without an outcome; a run that is closed already stays closed."""
+        async with self._postgres.connection() as connection:
+            await connection.execute(_OPEN_RUN, *_opening_row(opening))
+
+    async def close_run(
+        self, report: RunReport, logs: tuple[Mapping[str, Any], ...] = (), opening: RunOpening | None = None
+    ) -> None:
+        """Stores the whole run in one transaction. Storing it again changes nothing; a lost answer is no harm.
+
+        `opening`: what the report doesn't say of it, where PostgreSQL may not have been told.
+        PermanentError `unexpected` where PostgreSQL refuses this very record.
+        """
+        async with self._postgres.connection() as connection, connection.transaction():
+            await store_run(connection, report, logs)
+            if opening is not None:
+                await connection.execute(_OPEN_RUN, *_opening_row(opening))
+
+    async def answers(self) -> bool:
+        """Whether PostgreSQL is there at all."""
+        try:
+            await self._postgres.ping()
+        except IcekeeperError:
+            return False
+        return True
+
+    async def record_load(self, load: ConfigLoad) -> None:
+        """Stores a reading of the configuration; storing it again changes nothing."""
+        async with self._postgres.connection() as connection:
+            await connection.execute(_STORE_LOAD, *_load_row(load))
+
+    async def mark_in_flight(self, run_id: UUID, stage: Stage | None, table: str | None) -> None:
+        """Notes which task the open run is at, so that another host knows it should this one die. None: at none.
+
+        Nothing where the run is not there yet, or closed.
+        """
+        async with self._postgres.connection() as connection:
+            await connection.execute(_MARK_IN_FLIGHT, run_id, stage and stage.value, storable(table))
+
+    async def past_runs(self, since: datetime) -> tuple[PastRun, ...]:
+        """The runs of slots from `since` on but operators' own, oldest first, whichever host they ran on."""
+        found = []
+        async with self._postgres.snapshot() as connection:
+            for row in await connection.fetch(_PAST_RUNS, since):
+                tasks = await connection.fetch(_TASKS, row["run_id"])
+                audits = await connection.fetch(_AUDITS, row["run_id"])
+                try:
+                    found.append(past_run(row, tasks, audits))
+                except ValueError as exc:  # of a newer icekeeper, or edited by hand: the others are no worse for it
+                    log.warning("run_not_understood", run_id=str(row["run_id"]), error=str(exc))
+        return tuple(found)
+
+    async def last_slot(self) -> datetime | None:
+        """The newest slot that a run but operators' own answered for; None where there is none."""
+        async with self._postgres.connection() as connection:
+            slot: datetime | None = await connection.fetchval(_LAST_SLOT)
+        return slot
+
+    async def runs(self, limit: int) -> tuple[Mapping[str, Any], ...]:
+        """The newest runs, newest first; one under way has neither `outcome` nor `finished_at`."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(f"{_RUNS} ORDER BY started_at DESC, run_id LIMIT $1", limit)
+        return tuple(dict(row) for row in rows)
+
+    async def find_runs(self, prefix: str) -> tuple[Mapping[str, Any], ...]:
+        """The runs, newest first and at most 20, whose id begins so; hyphens and case don't count."""
+        digits = prefix.replace("-", "").lower()
+        if not re.fullmatch("[0-9a-f]{1,32}", digits):
+            return ()
+        query = f"""{_RUNS}
+            WHERE starts_with(replace(run_id::text, '-', ''), $1) ORDER BY started_at DESC, run_id LIMIT $2
+        """
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(query, digits, _FOUND_AT_MOST)
+        return tuple(dict(row) for row in rows)
+
+    async def run(self, run_id: UUID) -> Mapping[str, Any] | None:
+        """The run's row with `tasks` and `audits` (keys as in the report) and `logs` (the lines as they were given)."""
+        async with self._postgres.snapshot() as connection:
+            row = await connection.fetchrow(f"{_RUNS} WHERE run_id = $1", run_id)
+            if row is None:
+                return None
+            tasks = await connection.fetch(_TASKS, run_id)
+            audits = await connection.fetch(_AUDITS, run_id)
+            logs = await connection.fetch(
+                "SELECT line FROM maintenance_logs WHERE run_id = $1 ORDER BY line_no", run_id
+            )
+        return {
+            **dict(row),
+            "tasks": [task_document(task) for task in tasks],
+            "audits": [audit_document(audit) for audit in audits],
+            "logs": [json.loads(line["line"]) for line in logs],
+        }
+
+
+async def store_run(connection: Any, report: RunReport, logs: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a report's rows within the caller's transaction, on an asyncpg connection whose session is in UTC."""
+    # First, because its row is the lock that keeps two who store the same run apart.
+    await connection.execute(
+        _STORE_RUN,
+        report.run_id,
+        report.slot,
+        report.trigger.value,
+        report.outcome.value,
+        report.started_at,
+        report.finished_at,
+        report.duration_s,
+        storable(report.settings_hash),
+    )
+    tasks = [_task_row(report.run_id, position, task) for position, task in enumerate(report.tasks, start=1)]
+    await connection.executemany(_STORE_TASK, tasks)
+    store_audit = _STORE_MANUAL_AUDIT if report.trigger is Trigger.MANUAL else _STORE_SLOT_AUDIT
+    await connection.executemany(store_audit, [_audit_row(audit) for audit in report.audits])
+    lines = [(report.run_id, line_no, _json(line)) for line_no, line in enumerate(logs, start=1)]
+    await connection.executemany(_STORE_LOG, lines)
+
+
+def storable(value: Any) -> Any:
+    """The value as PostgreSQL's text and jsonb accept it.
+
+    They refuse NUL, lone surrogates and NaN, and one such character in a log line must not cost the night's record.
+    What JSON doesn't know becomes its text.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, Mapping):
+        return {storable(str(key)): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [storable(item) for item in value]
+    return storable(value.isoformat() if isinstance(value, datetime) else str(value))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(storable(value), allow_nan=False)
+
+
+def _health(health: TableHealth | None) -> str | None:
+    return None if health is None else _json(asdict(health))
+
+
+def _opening_row(opening: RunOpening) -> tuple[Any, ...]:
+    return (
+        opening.run_id,
+        opening.slot,
+        opening.trigger.value,
+        opening.started_at,
+        storable(opening.settings_hash),
+        [stage.value for stage in opening.stages],
+        [storable(table) for table in opening.tables],
+        storable(opening.host),
+    )
+
+
+def _load_row(load: ConfigLoad) -> tuple[Any, ...]:
+    return (
+        load.load_id,
+        load.at,
+        storable(load.host),
+        storable(load.by),
+        storable(load.settings_hash),
+        storable(load.changes),
+        storable(load.problems),
+    )
+
+
+def _task_row(run_id: UUID, position: int, task: StageResult) -> tuple[Any, ...]:
+    return (
+        run_id,
+        task.stage.value,
+        storable(task.table),
+        position,
+        task.outcome.value,
+        None if task.reason is None else task.reason.value,
+        storable(task.note),
+        task.attempts,
+        task.started_at,
+        task.duration_s,
+        _health(task.before),
+        _health(task.after),
+        storable(task.error),
+        storable(task.engine_log),
+    )
+
+
+def _audit_row(audit: AuditResult) -> tuple[Any, ...]:
+    return (
+        audit.run_id,
+        audit.slot,
+        audit.trigger.value,
+        audit.run_timestamp,
+        storable(audit.iceberg_table),
+        storable(audit.ch_source),
+        storable(audit.layer),
+        audit.audit_window_hours,
+        audit.window_start,
+        audit.window_end,
+        audit.ch_row_count,
+        audit.iceberg_row_count,
+        audit.delta,
+        audit.delta_pct,
+        audit.status.value,
+        None if audit.reason is None else audit.reason.value,
+        storable(audit.notes),
+        audit.snapshot_id,
+        storable(audit.ch_query),
+        storable(audit.iceberg_query),
+        audit.ch_final,
+        audit.watermark,
+        _json([_hour(hour) for hour in audit.missing_hours]),
+    )
+
+
+def _hour(hour: MissingHour) -> dict[str, Any]:
+    return {"start": hour.start, "clickhouse": hour.clickhouse, "iceberg": hour.iceberg}

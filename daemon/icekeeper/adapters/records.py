@@ -1,0 +1,90 @@
+"""Records of the core as JSON and back, for the spool and for other processes. What reaches PostgreSQL: ledger.py.
+
+Decimals and instants are strings, enums their words, tuples arrays; a field that a reader doesn't know is ignored, and
+one that it misses takes its default, so that two versions can talk.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
+
+T = TypeVar("T")
+
+_EVENTS: dict[str, type[Event]] = {
+    "run_started": RunStarted,
+    "task_started": TaskStarted,
+    "task_progressed": TaskProgressed,
+    "task_ended": TaskEnded,
+    "run_ended": RunEnded,
+}
+_NAMES = {kind: name for name, kind in _EVENTS.items()}
+
+# Building one takes milliseconds.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+
+
+def to_json(record: object) -> str:
+    """The record on one line of ASCII. Characters that are none (lone surrogates) become `?`."""
+    return json.dumps(to_plain(record), allow_nan=False)
+
+
+def from_json(kind: type[T], text: str) -> T:
+    """The record of that kind. ValueError where the text is none."""
+    record: T = _adapter(kind).validate_json(text)
+    return record
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The record with these fields, each as Python or JSON has it. ValueError where they make none."""
+    record: T = _adapter(kind).validate_python(values)
+    return record
+
+
+def event_to_json(event: Event) -> str:
+    """The event with its name beside it, on one line."""
+    return json.dumps(event_to_plain(event), allow_nan=False)
+
+
+def event_to_plain(event: Event) -> dict[str, Any]:
+    """The event's name as `event`, what it says as `data`."""
+    return {"event": _NAMES[type(event)], "data": to_plain(event)}
+
+
+def event_from_json(text: str) -> Event:
+    """The event. ValueError where the text is none, or one that this version doesn't know."""
+    return event_from_plain(json.loads(text))
+
+
+def event_from_plain(document: Any) -> Event:
+    """The event, from what its line says. ValueError like `event_from_json`."""
+    if not isinstance(document, dict) or document.get("event") not in _EVENTS:
+        raise ValueError(f"no event that is known here: {str(document)[:200]}")
+    event: Event = _adapter(_EVENTS[document["event"]]).validate_python(document.get("data"))
+    return event
+
+
+def to_plain(record: object) -> Any:
+    """The record as JSON's own kinds; `from_plain` is the way back."""
+    # Not pydantic's own dump_json: it raises at a lone surrogate, which the path in an error message may hold, and
+    # writes a float that is no number as null, which it refuses to read.
+    return _storable(_adapter(type(record)).dump_python(record, mode="json"))
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # pydantic reads it as a float again
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    return value

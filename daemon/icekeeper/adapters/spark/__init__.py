@@ -1,0 +1,1 @@
+"""The Spark session: launching its JVM, its options, errors and logs. Tables live in adapters/iceberg."""

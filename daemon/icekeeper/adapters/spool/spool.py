@@ -1,0 +1,371 @@
+"""The spool: every record goes to disk first. Who takes it to PostgreSQL: shipper.py. Its file: spool_file.py.
+
+It also knows the slots: those that wait for a run, and until when they were put. The daemon and commands may have it
+open at once. Log lines of a run stay in their file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+import aiosqlite
+
+from icekeeper.adapters.records import from_json, to_json
+from icekeeper.adapters.spool.file import SpoolFile
+from icekeeper.adapters.spool.notifications import NoticeBox
+from icekeeper.adapters.spool.opening import corrupt_files
+from icekeeper.adapters.spool.times import instant as _instant
+from icekeeper.adapters.spool.times import text as _text
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.history import ConfigLoad, PastRun
+from icekeeper.core.model import AuditResult, RunOpening, RunOutcome, RunReport, Stage, StageResult, Trigger
+from icekeeper.night.ports import Clock
+
+T = TypeVar("T")
+
+_RUNS = "SELECT runs.*, tasks.result, tasks.audit FROM runs LEFT JOIN tasks ON tasks.run_id = runs.run_id"
+_OLDEST_FIRST = "ORDER BY runs.started_at, runs.rowid, tasks.rowid"
+_OPEN = """
+    INSERT INTO runs (run_id, slot, trigger, started_at, opening) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (run_id) DO UPDATE SET opening = excluded.opening WHERE opening IS NULL
+"""
+_CLOSE = """
+    INSERT INTO runs (run_id, slot, trigger, started_at, ended_at, outcome, report) VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run_id) DO UPDATE
+      SET ended_at = excluded.ended_at, outcome = excluded.outcome, report = excluded.report
+      WHERE outcome IS NULL
+"""
+_END_TASK = """
+    INSERT INTO tasks (run_id, stage, iceberg_table, result, audit) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (run_id, stage, iceberg_table) DO UPDATE SET result = excluded.result, audit = excluded.audit
+"""
+_LAND = """
+    UPDATE runs SET in_flight_stage = NULL, in_flight_table = NULL
+    WHERE run_id = ? AND in_flight_stage = ? AND in_flight_table = ?
+"""
+_CLOSE_SLOT = """
+    INSERT INTO slots (slot, trigger, outcome) VALUES (?, ?, ?)
+    ON CONFLICT (slot) DO UPDATE SET outcome = excluded.outcome WHERE outcome IS NULL
+"""
+# What changes is tried again, though an earlier state of it was refused.
+_QUEUE = """
+    INSERT INTO outbox (kind, id, changed_at) VALUES (?, ?, ?)
+    ON CONFLICT (kind, id) DO UPDATE
+      SET revision = revision + 1, changed_at = excluded.changed_at, refused_at = NULL, error = NULL
+"""
+_NEXT = """
+    SELECT outbox.number, outbox.revision, outbox.kind, outbox.id, runs.opening, runs.report, load
+    FROM outbox
+    LEFT JOIN runs ON kind = 'run' AND runs.run_id = id
+    LEFT JOIN config_loads ON kind = 'config_load' AND load_id = id
+    WHERE revision > shipped AND refused_at IS NULL AND number > ?
+    ORDER BY number LIMIT 1
+"""
+_WAITING = """
+    SELECT count(*) AS records, count(refused_at) AS set_aside, min(changed_at) AS oldest
+    FROM outbox WHERE revision > shipped
+"""
+_REFUSED = "refused_at IS NOT NULL AND revision > shipped"
+# Ended before then, shipped, and of no slot that is still to be run: resuming that one asks for its runs.
+_PRUNE = """
+    DELETE FROM runs WHERE ended_at < ?
+      AND NOT EXISTS (SELECT 1 FROM outbox WHERE kind = 'run' AND id = run_id AND revision > shipped)
+      AND NOT EXISTS (SELECT 1 FROM slots WHERE slots.slot = runs.slot AND slots.outcome IS NULL)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSlot:
+    """A slot that came due and that no run has closed."""
+
+    slot: datetime
+    trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many records PostgreSQL lacks, those set aside among them, and since when the one that changed first."""
+
+    records: int
+    set_aside: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A record that PostgreSQL refused: `kind` is `run` or `config_load`, `id` its own."""
+
+    id: UUID
+    kind: str
+    since: datetime
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A record on its way, as JSON: a run's opening, with its report once it ended, or a configuration load.
+
+    `revision` tells whether it changed while it was under way.
+    """
+
+    number: int
+    revision: int
+    kind: str
+    id: UUID
+    opening: str | None
+    report: str | None
+    load: str | None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Spool:
+    """Implements ports.Journal. Use `open` and `close`.
+
+    PermanentError where the disk is full (`disk_low`), closed to us (`access_denied`) or the file is corrupt: each
+    names the file and what to do. What has failed wrote nothing, and may be tried again.
+    """
+
+    def __init__(self, file: SpoolFile, state_dir: Path, clock: Clock) -> None:
+        self._file = file
+        self._state_dir = state_dir
+        self._clock = clock
+        self._listeners: list[Callable[[], None]] = []
+        self.notices = NoticeBox(file)
+
+    @classmethod
+    async def open(cls, state_dir: Path, *, clock: Clock = _now) -> Spool:
+        """Opens `spool.db` there. A corrupt one is put aside, told (`spool_corrupt`), and read as far as it can be."""
+        return cls(await SpoolFile.open(state_dir, clock), state_dir, clock)
+
+    async def close(self) -> None:
+        """Waits for what is being written."""
+        await self._file.close()
+
+    def on_put(self, listener: Callable[[], None]) -> None:
+        """Has it called whenever there is something to ship."""
+        self._listeners.append(listener)
+
+    def corrupt_files(self) -> tuple[Path, ...]:
+        """The corrupt files that were put aside and that nobody has looked at and removed yet."""
+        return corrupt_files(self._state_dir)
+
+    # --- runs
+
+    async def open_run(self, opening: RunOpening) -> None:
+        """A run begins."""
+        run_id, started = str(opening.run_id), _text(opening.started_at)
+        values = (run_id, _text(opening.slot), opening.trigger.value, started, to_json(opening))
+
+        async def body(db: aiosqlite.Connection) -> None:
+            if await _changes(db, _OPEN, *values):
+                await db.execute(_QUEUE, ("run", run_id, started))
+
+        await self._put(body)
+
+    async def start_task(self, run_id: UUID, stage: Stage, table: str) -> None:
+        """The run works on this task from now on: should the process die, it was at this one."""
+        update = "UPDATE runs SET in_flight_stage = ?, in_flight_table = ? WHERE run_id = ? AND outcome IS NULL"
+        await self._file.write(lambda db: _changes(db, update, stage.value, table, str(run_id)))
+
+    async def end_task(self, run_id: UUID, result: StageResult, audit: AuditResult | None) -> None:
+        """The task ended; `audit` is its row."""
+        task = (str(run_id), result.stage.value, result.table)
+        row = (*task, to_json(result), None if audit is None else to_json(audit))
+
+        async def body(db: aiosqlite.Connection) -> None:
+            await db.execute(_END_TASK, row)
+            await db.execute(_LAND, task)
+
+        await self._file.write(body)
+
+    async def close_run(self, report: RunReport) -> None:
+        """The run ended, and waits to be shipped. Of a slot's run any outcome but `interrupted` closes the slot.
+
+        A run ends once: a second report of it changes nothing. The task that a dead process was at stays known.
+        """
+        run_id, slot, ended = str(report.run_id), _text(report.slot), _text(report.finished_at)
+        about = (run_id, slot, report.trigger.value, _text(report.started_at))
+        values = (*about, ended, report.outcome.value, to_json(report))
+
+        async def body(db: aiosqlite.Connection) -> None:
+            if not await _changes(db, _CLOSE, *values):
+                return
+            await db.execute("DELETE FROM tasks WHERE run_id = ?", (run_id,))
+            await db.execute(_QUEUE, ("run", run_id, ended))
+            if report.trigger is not Trigger.MANUAL and report.outcome is not RunOutcome.INTERRUPTED:
+                await db.execute(_CLOSE_SLOT, (slot, report.trigger.value, report.outcome.value))
+
+        await self._put(body)
+
+    async def unfinished(self) -> tuple[PastRun, ...]:
+        """The runs without an outcome, oldest first. Who holds the run lock knows that their processes have died."""
+        return await self._past(f"{_RUNS} WHERE outcome IS NULL {_OLDEST_FIRST}")
+
+    async def slot_runs(self, slot: datetime) -> tuple[PastRun, ...]:
+        """The runs of a slot but operators' own (`manual`), oldest first, whatever became of them."""
+        return await self._past(f"{_RUNS} WHERE slot = ? AND trigger <> 'manual' {_OLDEST_FIRST}", _text(slot))
+
+    async def _past(self, query: str, *values: object) -> tuple[PastRun, ...]:
+        rows = await self._file.read(query, *values)
+        try:
+            return tuple(_past_run(list(of_run)) for _, of_run in groupby(rows, key=lambda row: row["run_id"]))
+        except ValueError as exc:  # the file's checks can't see that a number in it is another one
+            raise PermanentError(f"holds a run that can't be read: {exc}", where=str(self._file.path)) from exc
+
+    async def record_load(self, load: ConfigLoad) -> None:
+        """A configuration was read, or refused."""
+
+        async def body(db: aiosqlite.Connection) -> None:
+            insert = "INSERT INTO config_loads (load_id, load) VALUES (?, ?) ON CONFLICT DO NOTHING"
+            if await _changes(db, insert, str(load.load_id), to_json(load)):
+                await db.execute(_QUEUE, ("config_load", str(load.load_id), _text(load.at)))
+
+        await self._put(body)
+
+    # --- slots
+
+    async def put_slot(self, slot: datetime, trigger: Trigger) -> bool:
+        """Keeps a slot that came due until a run closes it. False: it was closed already."""
+
+        async def body(db: aiosqlite.Connection) -> bool:
+            insert = "INSERT INTO slots (slot, trigger) VALUES (?, ?) ON CONFLICT DO NOTHING"
+            await db.execute(insert, (_text(slot), trigger.value))
+            rows = await db.execute_fetchall("SELECT outcome FROM slots WHERE slot = ?", (_text(slot),))
+            return [row["outcome"] for row in rows] == [None]
+
+        return await self._file.write(body)
+
+    async def open_slots(self) -> tuple[OpenSlot, ...]:
+        """The slots that were put and not closed, oldest first."""
+        rows = await self._file.read("SELECT slot, trigger FROM slots WHERE outcome IS NULL ORDER BY slot")
+        return tuple(OpenSlot(_instant(row["slot"]), Trigger(row["trigger"])) for row in rows)
+
+    async def close_slot(self, slot: datetime, outcome: RunOutcome) -> None:
+        """Closes a slot without a run of this host, e.g. one that another host ran. The first outcome stays."""
+        values = (_text(slot), Trigger.SCHEDULE.value, outcome.value)
+        await self._file.write(lambda db: _changes(db, _CLOSE_SLOT, *values))
+
+    async def accounted_until(self) -> datetime | None:
+        """Up to when a living daemon put the slots that came due; None before the first time."""
+        rows = await self._file.read("SELECT until FROM accounted")
+        return _instant(rows[0]["until"]) if rows else None
+
+    async def account(self, until: datetime) -> None:
+        """All slots up to here were put. The last word counts, also after a clock that was far ahead: a slot that was
+        closed is not opened again."""
+        upsert = """
+            INSERT INTO accounted (one, until) VALUES (1, ?)
+            ON CONFLICT (one) DO UPDATE SET until = excluded.until
+        """
+        await self._file.write(lambda db: _changes(db, upsert, _text(until)))
+
+    # --- shipping
+
+    async def waiting(self) -> Waiting:
+        """What PostgreSQL doesn't have yet."""
+        (row,) = await self._file.read(_WAITING)
+        return Waiting(row["records"], row["set_aside"], None if row["oldest"] is None else _instant(row["oldest"]))
+
+    async def unshipped_runs(self) -> frozenset[UUID]:
+        """The runs of which PostgreSQL doesn't have all yet, those set aside among them."""
+        rows = await self._file.read("SELECT id FROM outbox WHERE kind = 'run' AND revision > shipped")
+        return frozenset(UUID(row["id"]) for row in rows)
+
+    async def has_shipped(self) -> bool:
+        """Whether PostgreSQL ever took anything of what is still here."""
+        return bool(await self._file.read("SELECT 1 FROM outbox WHERE shipped > 0 LIMIT 1"))
+
+    async def next_parcel(self, after: int = 0) -> Parcel | None:
+        """The oldest record that waits and isn't set aside, of those with a higher number than `after`."""
+        rows = await self._file.read(_NEXT, after)
+        return Parcel(**{**dict(rows[0]), "id": UUID(rows[0]["id"])}) if rows else None
+
+    async def mark_shipped(self, parcel: Parcel) -> None:
+        """PostgreSQL has it as it was then; what changed since waits on."""
+        update = "UPDATE outbox SET shipped = max(shipped, ?) WHERE number = ?"
+        await self._file.write(lambda db: _changes(db, update, parcel.revision, parcel.number))
+
+    async def mark_refused(self, parcel: Parcel, error: str) -> None:
+        """PostgreSQL refused it: it is set aside until somebody has it tried again, or it changes."""
+        update = "UPDATE outbox SET refused_at = ?, error = ? WHERE number = ? AND revision = ? AND shipped < revision"
+        values = (_text(self._clock()), _storable(error), parcel.number, parcel.revision)
+        await self._file.write(lambda db: _changes(db, update, *values))
+
+    async def set_aside(self) -> tuple[SetAside, ...]:
+        """What PostgreSQL refused, oldest first."""
+        rows = await self._file.read(f"SELECT * FROM outbox WHERE {_REFUSED} ORDER BY number")
+        return tuple(SetAside(UUID(row["id"]), row["kind"], _instant(row["refused_at"]), row["error"]) for row in rows)
+
+    async def retry_set_aside(self) -> int:
+        """Has what was refused tried again; how many."""
+        update = f"UPDATE outbox SET refused_at = NULL, error = NULL WHERE {_REFUSED}"
+        return await self._put(lambda db: _changes(db, update))
+
+    async def prune(self, before: datetime) -> int:
+        """Drops what ended before then and PostgreSQL has, and closed slots of before then; how many runs and loads."""
+        then = _text(before)
+
+        async def body(db: aiosqlite.Connection) -> int:
+            runs = await _changes(db, _PRUNE, then)
+            await db.execute("DELETE FROM slots WHERE outcome IS NOT NULL AND slot < ?", (then,))
+            await db.execute("DELETE FROM told WHERE run_id NOT IN (SELECT run_id FROM runs)")
+            await db.execute("DELETE FROM notices WHERE run_id NOT IN (SELECT run_id FROM runs)")
+            gone = "kind = 'run' AND revision <= shipped AND id NOT IN (SELECT run_id FROM runs)"
+            await db.execute(f"DELETE FROM outbox WHERE {gone}")
+            shipped = "kind = 'config_load' AND revision <= shipped AND changed_at < ?"
+            await db.execute(
+                f"DELETE FROM config_loads WHERE load_id IN (SELECT id FROM outbox WHERE {shipped})", (then,)
+            )
+            return runs + await _changes(db, f"DELETE FROM outbox WHERE {shipped}", then)
+
+        return await self._file.write(body)
+
+    async def _put(self, body: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
+        result = await self._file.write(body)
+        for listener in self._listeners:
+            listener()
+        return result
+
+
+async def _changes(db: aiosqlite.Connection, statement: str, *values: object) -> int:
+    """How many rows it inserted, updated or deleted."""
+    async with db.execute(statement, values) as cursor:
+        return cursor.rowcount
+
+
+def _past_run(rows: list[sqlite3.Row]) -> PastRun:
+    """From its row, once for each of its tasks."""
+    run = rows[0]
+    opening = None if run["opening"] is None else from_json(RunOpening, run["opening"])
+    report = None if run["report"] is None else from_json(RunReport, run["report"])
+    tasks = tuple(from_json(StageResult, row["result"]) for row in rows if row["result"] is not None)
+    audits = tuple(from_json(AuditResult, row["audit"]) for row in rows if row["audit"] is not None)
+    at = run["in_flight_stage"]
+    return PastRun(
+        run_id=UUID(run["run_id"]),
+        slot=_instant(run["slot"]),
+        trigger=Trigger(run["trigger"]),
+        started_at=_instant(run["started_at"]),
+        outcome=None if run["outcome"] is None else RunOutcome(run["outcome"]),
+        host=opening.host if opening else "",
+        settings_hash=opening.settings_hash if opening else report.settings_hash if report else "",
+        stages=opening.stages if opening else (),
+        tables=opening.tables if opening else (),
+        tasks=report.tasks if report else tasks,
+        audits=report.audits if report else audits,
+        in_flight=None if at is None else (Stage(at), run["in_flight_table"]),
+    )
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,40 @@
+"""The command `doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from icekeeper.cli.shared import FAILED, Invocation, common, exit_with, print_json
+
+
+@click.command(short_help="Asks every part for what it needs, and says what to do.")
+@click.option("--table", "tables", multiple=True, metavar="NAME", help="Only this table; may be given several times.")
+@common
+def doctor(invocation: Invocation, tables: tuple[str, ...]) -> None:
+    """Asks every outside part and says what works, what doesn't, and what to do. Leaves nothing behind."""
+    from icekeeper.cli.output import console
+    from icekeeper.cli.output.doctor import checks_document, show_checks
+    from icekeeper.core.model import Trigger
+    from icekeeper.doctor import examine, sound
+    from icekeeper.execution import logging as logs
+    from icekeeper.execution.execute import make_order
+    from icekeeper.execution.standalone import session
+    from icekeeper.execution.wiring import wall_clock
+
+    settings = invocation.settings()
+    policies = make_order(settings, wall_clock(), Trigger.MANUAL, tables=tables).tables
+    # What a part has to say is in its checks.
+    logs.configure(settings.logs.level, settings.logs.format, None, console_level="error")
+
+    async def work() -> int:
+        screen = console.stderr()
+        async with session(settings) as services:
+            with screen.status("asking every part; Spark takes some seconds to start"):
+                checks = await examine(services, policies)
+        if invocation.as_json:
+            print_json(checks_document(checks))
+        else:
+            show_checks(console.stdout(), checks)
+        return 0 if sound(checks) else FAILED
+
+    exit_with(work)

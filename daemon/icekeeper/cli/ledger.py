@@ -1,0 +1,121 @@
+"""The commands about the ledger: history, migrate."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from icekeeper.cli.shared import Invocation, common, exit_with, print_json
+from icekeeper.settings import Settings
+
+
+@click.command(short_help="Shows the newest runs, or one with all it did.")
+@click.argument("run_id", required=False)
+@click.option("--limit", type=click.IntRange(min=1, max=1000), default=20, show_default=True, help="How many runs.")
+@common
+def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
+    """Shows the newest runs, or one run with its tasks, audits and logs. The first characters of an id will do."""
+    from icekeeper.cli.output import console, listings
+    from icekeeper.core.plain import plain
+    from icekeeper.execution.standalone import session
+
+    async def work() -> int:
+        async with session(invocation.settings()) as services:
+            if run_id is None:
+                runs = await services.ledger.runs(limit)
+                if invocation.as_json:
+                    print_json(plain(runs))
+                else:
+                    listings.show_runs(console.stdout(), runs)
+                return 0
+            found = await services.ledger.find_runs(run_id)
+            if len(found) != 1:
+                what = "no run has" if not found else f"{len(found)} runs have"
+                raise click.UsageError(f"{what} an id that begins with {run_id}")
+            one = await services.ledger.run(found[0]["run_id"])
+            assert one is not None  # found a moment ago, and the ledger forgets nothing
+            acks = await services.findings.acks_of_run(found[0]["run_id"])
+            one = {**one, "audits": [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in one["audits"]]}
+            if invocation.as_json:
+                print_json(plain(one))
+            else:
+                listings.show_run(console.stdout(), one)
+            return 0
+
+    exit_with(work)
+
+
+@click.command(short_help="Shows what PostgreSQL does not have yet.")
+@click.option("--retry", is_flag=True, help="Try the records again that PostgreSQL refused.")
+@common
+def spool(invocation: Invocation, retry: bool) -> None:
+    """Shows which records of this host wait for PostgreSQL, and which it refused and why."""
+    from icekeeper.adapters.spool.spool import Spool
+    from icekeeper.cli.output import console, listings
+    from icekeeper.core.plain import plain
+
+    state_dir = invocation.settings().state_dir
+    if not (state_dir / "spool.db").exists():
+        raise click.UsageError(f"{state_dir} has no spool: nothing was ever run there")
+
+    async def work() -> int:
+        opened = await Spool.open(state_dir)
+        try:
+            retried = await opened.retry_set_aside() if retry else 0
+            waiting, refused = await opened.waiting(), await opened.set_aside()
+        finally:
+            await opened.close()
+        damaged = [str(path) for path in opened.corrupt_files()]
+        if invocation.as_json:
+            print_json(plain({"waiting": waiting, "refused": refused, "retried": retried, "damaged": damaged}))
+        else:
+            listings.show_spool(console.stdout(), waiting, refused, retried, damaged)
+        return 0
+
+    exit_with(work)
+
+
+@click.command(short_help="Creates or updates the tables in PostgreSQL.")
+@click.option(
+    "--grants",
+    "role",
+    metavar="ROLE",
+    help="Change nothing; print the GRANTs that let ROLE keep the ledger, for the tables' owner to run.",
+)
+@common
+def migrate(invocation: Invocation, role: str | None) -> None:
+    """Creates or updates the tables in PostgreSQL; an audit log that is there is adopted."""
+    from icekeeper.adapters.ledger.sql.migrations import migrate as migrate_ledger
+
+    settings = invocation.settings()
+    if role is not None:
+        exit_with(partial(_grants, invocation, settings, role))
+        return
+
+    async def work() -> int:
+        applied = await migrate_ledger(settings.postgres.dsn, settings.postgres.secret())
+        if invocation.as_json:
+            print_json({"applied": applied})
+        elif applied:
+            click.echo("\n".join(f"applied {name}" for name in applied))
+        else:
+            click.echo("nothing to do: the tables are up to date")
+        return 0
+
+    exit_with(work)
+
+
+async def _grants(invocation: Invocation, settings: Settings, role: str) -> int:
+    from icekeeper.adapters.ledger.sql.grants import grants
+    from icekeeper.execution.standalone import session
+
+    if not role.strip():
+        raise click.BadParameter("it is the name of a role in PostgreSQL", param_hint="--grants")
+    async with session(settings) as services:
+        statements = await grants(services.postgres, role)
+    if invocation.as_json:
+        print_json(statements)
+    else:
+        click.echo("\n".join(f"{statement};" for statement in statements))
+    return 0

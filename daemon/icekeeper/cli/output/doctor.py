@@ -1,0 +1,42 @@
+"""What a person and a script see of the doctor. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from icekeeper.doctor.check import Check, Level, counted, sound
+
+_MARKS = {Level.OK: ("OK", "green"), Level.WARNING: ("WARN", "yellow"), Level.ERROR: ("FAIL", "bold red")}
+_INDENT = " " * 6
+
+
+def checks_document(checks: Sequence[Check]) -> dict[str, Any]:
+    """The checks as `--json` shows them."""
+    told = [
+        {"part": each.part.value, "level": each.level.value, "text": each.text, "advice": each.advice}
+        for each in checks
+    ]
+    return {"ok": sound(checks), "checks": told}
+
+
+def show_checks(console: Console, checks: Sequence[Check]) -> None:
+    """A line each, what to do about it below, and at the end how many of which there are."""
+    for check in checks:
+        mark, colour = _MARKS[check.level]
+        line = Text().append(f"{mark:<6}", colour)
+        line.append(f"{check.part.value:<12}", "bold")
+        line.append(check.text)
+        console.print(line, soft_wrap=True)
+        for advice in check.advice.splitlines():
+            console.print(Text(f"{_INDENT}{advice}", "cyan"), soft_wrap=True)
+    numbers = {level: sum(each.level is level for each in checks) for level in Level}
+    console.print()
+    console.print(
+        f"{numbers[Level.OK]} fine, {counted(numbers[Level.WARNING], 'warning')}, "
+        f"{counted(numbers[Level.ERROR], 'error')}",
+        style=_MARKS[Level.ERROR if numbers[Level.ERROR] else Level.WARNING if numbers[Level.WARNING] else Level.OK][1],
+    )

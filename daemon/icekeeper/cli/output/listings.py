@@ -1,0 +1,164 @@
+"""What a person sees of what the ledger keeps: runs, one run, open findings and acknowledgements. Reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from icekeeper.adapters.ledger.findings import Ack
+from icekeeper.adapters.spool.spool import SetAside, Waiting
+from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number
+from icekeeper.core.model import AuditStatus, TaskOutcome, Window
+from icekeeper.core.restraints import Finding
+
+# How much of an engine's log a person is shown.
+_ENGINE_LINES = 10
+_ENGINE_WIDTH = 200
+
+
+def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
+    """The newest runs, a line each."""
+    runs = tuple(runs)
+    if not runs:
+        console.print("no runs yet")
+        return
+    table = new_table(None, "run", "slot", "trigger", "outcome", "started")
+    add_numbers(table, "seconds")
+    for run in runs:
+        outcome = run["outcome"] or "under way"
+        duration = run["duration_s"]
+        table.add_row(
+            str(run["run_id"])[:8],
+            f"{run['slot']:%Y-%m-%dT%H:%MZ}",
+            run["trigger"],
+            Text(outcome, COLOURS.get(outcome, "cyan")),
+            f"{run['started_at']:%Y-%m-%d %H:%M:%S}",
+            "" if duration is None else f"{duration:.1f}",
+        )
+    console.print(table)
+
+
+def show_run(console: Console, run: Mapping[str, Any]) -> None:
+    """One run of the ledger with its tasks and audits."""
+    console.print(
+        f"run {run['run_id']}  slot {run['slot']:%Y-%m-%dT%H:%MZ}  {run['trigger']}  {run['outcome'] or 'under way'}"
+    )
+    tasks = new_table("tasks", "stage", "table", "outcome", "reason")
+    add_numbers(tasks, "attempts", "seconds")
+    tasks.add_column("note", overflow="fold")
+    for task in run["tasks"]:
+        outcome = Text(task["outcome"], COLOURS[TaskOutcome(task["outcome"])])
+        note = Text(task["error"] or task["note"] or "")
+        seconds = f"{task['duration_s']:.1f}"
+        tasks.add_row(task["stage"], task["table"], outcome, task["reason"] or "", str(task["attempts"]), seconds, note)
+    if run["tasks"]:
+        console.print(tasks)
+    for task in run["tasks"]:
+        _show_engine_log(console, task)
+    audits = new_table("audits", "table", "status")
+    add_numbers(audits, "clickhouse", "iceberg", "delta")
+    audits.add_column("notes", overflow="fold")
+    for audit in run["audits"]:
+        status = Text(audit["status"], COLOURS[AuditStatus(audit["status"])])
+        counts = (number(audit[key]) for key in ("ch_row_count", "iceberg_row_count", "delta"))
+        notes = Text(audit["notes"] or "")
+        if ack := audit.get("ack"):
+            notes.append(f"\nacknowledged {_minute(ack.at)} by {ack.by}: {ack.note}", "green")
+        audits.add_row(audit["iceberg_table"], status, *counts, notes)
+    if run["audits"]:
+        console.print(audits)
+    for line in run["logs"]:
+        console.print(Text(_log_line(line)), soft_wrap=True)
+
+
+def _show_engine_log(console: Console, task: Mapping[str, Any]) -> None:
+    """The end of what Spark said during a task that failed; all that is kept of it is in the JSON."""
+    lines = (task["engine_log"] or "").splitlines()
+    if not lines:
+        return
+    console.print(Text(f"what Spark said during {task['stage']} of {task['table']}:", "dim"))
+    for line in lines[-_ENGINE_LINES:]:
+        console.print(Text(f"    {line[:_ENGINE_WIDTH]}", "dim"), soft_wrap=True)
+
+
+def _log_line(line: Mapping[str, Any]) -> str:
+    known = ("timestamp", "level", "event", "run_id", "slot")
+    rest = " ".join(f"{key}={value}" for key, value in line.items() if key not in known and value is not None)
+    return f"{line.get('timestamp', '')} {line.get('level', ''):<7} {line.get('event', '')} {rest}"
+
+
+def show_findings(console: Console, findings: Sequence[Finding], acks: Iterable[Ack], limit: int) -> None:
+    """The newest `limit` open findings, and what was acknowledged."""
+    if not findings:
+        console.print("nothing is open: every audited day is proven or acknowledged")
+    else:
+        console.print(_findings_table(sorted(findings, key=lambda finding: finding.window.start)[-limit:]))
+        if len(findings) > limit:
+            console.print(f"and {len(findings) - limit} older ones: --limit shows more")
+    if acks := tuple(acks):
+        console.print()
+        console.print(_acks_table(acks))
+
+
+def _findings_table(findings: Iterable[Finding]) -> Table:
+    table = new_table("open", "table", "day", "status")
+    add_numbers(table, "rows missing")
+    table.add_column("found", no_wrap=True)
+    for finding in findings:
+        status = Text(finding.status.value, COLOURS[finding.status])
+        table.add_row(finding.table, audited(finding.window), status, missing_rows(finding), _minute(finding.since))
+    return table
+
+
+def _acks_table(acks: Iterable[Ack]) -> Table:
+    table = new_table("acknowledged", "table", "day", "status")
+    add_numbers(table, "rows missing")
+    table.add_column("when", no_wrap=True)
+    table.add_column("who", overflow="fold")
+    table.add_column("note", overflow="fold")
+    for ack in acks:
+        who = Text(f"{ack.by} on {ack.host}")
+        rows = number(ack.rows_missing) if ack.status is not AuditStatus.ERROR else ""
+        table.add_row(ack.table, audited(ack.window), ack.status.value, rows, _minute(ack.at), who, Text(ack.note))
+    return table
+
+
+def show_spool(
+    console: Console, waiting: Waiting, refused: Sequence[SetAside], retried: int, damaged: Sequence[str]
+) -> None:
+    """What waits for PostgreSQL, what it refused, and what became of a damaged spool."""
+    left = waiting.records - waiting.set_aside
+    since = f", the first since {_minute(waiting.oldest)} UTC" if waiting.oldest is not None else ""
+    if retried:
+        console.print(f"{retried} refused {'record' if retried == 1 else 'records'} will be tried again")
+    said = (
+        f"{left} {'record waits' if left == 1 else 'records wait'} for PostgreSQL{since}" if left else "nothing waits"
+    )
+    console.print(said)
+    for one in refused:
+        console.print(f"refused: {one.kind} {one.id}, since {_minute(one.since)}: {one.error}", markup=False)
+    if refused:
+        console.print("    mend what it names, then `icekeeper spool --retry`; the daemon, or the next run, takes them")
+    for path in damaged:
+        console.print(f"damaged, and kept: {path}. What could be read of it was taken over", markup=False)
+
+
+def audited(window: Window) -> str:
+    """The day that was audited, or the window where it was none."""
+    if window.hours == 24 and not window.start.hour:
+        return f"{window.start:%Y-%m-%d}"
+    return f"{window.start:%Y-%m-%d %H:%M}, {window.hours} h"
+
+
+def missing_rows(finding: Finding) -> str:
+    """How many rows lack; nothing where they could not be counted."""
+    return "" if finding.status is AuditStatus.ERROR or finding.delta is None else number(-finding.delta)
+
+
+def _minute(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M}"

@@ -1,0 +1,169 @@
+"""The commands that work on tables: run, compact, expire, audit, plan."""
+
+from __future__ import annotations
+
+import click
+
+from icekeeper.cli.shared import (
+    CANNOT_START,
+    FAILED,
+    Invocation,
+    choices,
+    chosen_stages,
+    common,
+    complain,
+    exit_with,
+    print_json,
+    the_slot,
+)
+from icekeeper.core.model import Stage, Trigger
+
+
+@click.command()
+@chosen_stages
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change and count nothing.")
+@choices
+@common
+def run(
+    invocation: Invocation, slot: str | None, stages: tuple[str, ...], tables: tuple[str, ...], dry_run: bool
+) -> None:
+    """Runs one night, here and now: compact, expire, audit."""
+    chosen = tuple(Stage(name) for name in stages) or tuple(Stage)
+    if dry_run:
+        _plan(invocation, slot, chosen, tables)
+    else:
+        _run(invocation, slot, chosen, tables)
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@choices
+@common
+def compact(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dry_run: bool) -> None:
+    """Packs small files into large ones."""
+    (_plan if dry_run else _run)(invocation, slot, (Stage.COMPACT,), tables)
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@choices
+@common
+def expire(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dry_run: bool) -> None:
+    """Drops old snapshots."""
+    (_plan if dry_run else _run)(invocation, slot, (Stage.EXPIRE,), tables)
+
+
+@click.command()
+@click.option(
+    "--window-hours", "--audit-window-hours", type=click.IntRange(1, 8760), metavar="H",
+    help="Count the H hours before the slot's whole hour, not the UTC day before it.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Count and print, and write no row.")
+@choices
+@common
+def audit(
+    invocation: Invocation, slot: str | None, tables: tuple[str, ...], window_hours: int | None, dry_run: bool
+) -> None:
+    """Compares ClickHouse's and Iceberg's row counts."""
+    _run(invocation, slot, (Stage.AUDIT,), tables, window_hours=window_hours, record=not dry_run)
+
+
+@click.command()
+@chosen_stages
+@choices
+@common
+def plan(invocation: Invocation, slot: str | None, stages: tuple[str, ...], tables: tuple[str, ...]) -> None:
+    """Shows what a run would do and why; changes and counts nothing."""
+    _plan(invocation, slot, tuple(Stage(name) for name in stages) or tuple(Stage), tables)
+
+
+def _run(
+    invocation: Invocation,
+    slot: str | None,
+    stages: tuple[Stage, ...],
+    tables: tuple[str, ...],
+    *,
+    window_hours: int | None = None,
+    record: bool = True,
+) -> None:
+    from icekeeper.cli.output import console
+    from icekeeper.cli.starting import require_start
+    from icekeeper.control.client import Daemon
+    from icekeeper.core.plain import report_document
+    from icekeeper.execution import logging as logs
+    from icekeeper.execution.execute import EXIT_CODES, Executed, make_order
+    from icekeeper.execution.standalone import run_alone, session
+    from icekeeper.scheduling import pause
+    from icekeeper.scheduling.orders import Asked
+
+    settings = invocation.settings()
+    the_run = the_slot(settings, slot)
+    order = make_order(settings, the_run, Trigger.MANUAL, stages=stages, tables=tables, window_hours=window_hours)
+    if (paused := pause.notice(settings.state_dir)) is not None:
+        click.echo(paused, err=True)
+    screen = console.stderr()
+    # Where a bar shows how it goes, only what is wrong needs a line of its own.
+    quiet: logs.Level | None = "warning" if screen.is_terminal else None
+    logs.configure(
+        settings.logs.level, settings.logs.format, settings.state_dir if record else None, console_level=quiet
+    )
+
+    async def done_here() -> Executed:
+        async with session(settings) as services:
+            if record:
+                await require_start(services)
+            with console.ProgressBar(screen) as bar:
+                return await run_alone(services, order, bar.observe, record=record)
+
+    async def work() -> int:
+        daemon = await Daemon.find(settings.state_dir)
+        if daemon is None:
+            done = await done_here()
+        else:
+            asked = Asked(slot=the_run, stages=stages, tables=tables, window_hours=window_hours, record=record)
+            with console.ProgressBar(screen, "the daemon begins") as bar:
+                done = await daemon.run(asked, bar.observe)
+        if invocation.as_json:
+            print_json(report_document(done.report))
+        else:
+            console.show_report(console.stdout(), done.report)
+        if done.not_recorded is not None:
+            complain(done.not_recorded)
+            return CANNOT_START
+        if done.not_shipped is not None:
+            complain(done.not_shipped)
+            click.echo(f"    the run is kept in {settings.state_dir} until PostgreSQL takes it", err=True)
+        return EXIT_CODES[done.report.outcome]
+
+    exit_with(work)
+
+
+def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], tables: tuple[str, ...]) -> None:
+    from icekeeper.cli.output import console
+    from icekeeper.control.client import Daemon
+    from icekeeper.core.plain import plan_document
+    from icekeeper.execution import logging as logs
+    from icekeeper.execution.execute import make_order
+    from icekeeper.execution.plans import make_plans
+    from icekeeper.execution.standalone import session
+    from icekeeper.scheduling.orders import Asked
+
+    settings = invocation.settings()
+    the_run = the_slot(settings, slot)
+    order = make_order(settings, the_run, Trigger.MANUAL, stages=stages, tables=tables)
+    logs.configure(settings.logs.level, settings.logs.format, None, console_level="warning")
+
+    async def work() -> int:
+        daemon = await Daemon.find(settings.state_dir)
+        if daemon is not None:
+            plans, errors = await daemon.plan(Asked(slot=the_run, stages=stages, tables=tables))
+        else:
+            async with session(settings) as services:
+                plans, errors = await make_plans(order, services.parts)
+        if invocation.as_json:
+            print_json(plan_document(order.slot, plans, errors))
+        else:
+            console.show_plans(console.stdout(), order.slot, plans, errors)
+        return FAILED if errors else 0
+
+    exit_with(work)

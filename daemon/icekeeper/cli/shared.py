@@ -1,0 +1,139 @@
+"""What the commands share: their common options, the slot meant, running to an exit code, output."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from icekeeper.core.errors import ConfigError, IcekeeperError, TransientError
+from icekeeper.core.model import Stage
+from icekeeper.core.reasons import Reason
+from icekeeper.settings import Settings, find_config, load
+
+FAILED, USAGE, CANNOT_START, CANCELLED = 1, 2, 4, 130
+# No table has rows of before; and it keeps clear of what datetime can't express.
+_FIRST_YEAR = 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What every command takes."""
+
+    config: Path | None
+    as_json: bool
+
+    def settings(self) -> Settings:
+        return load(find_config(self.config))
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config` and `--json`, handed to the command as an Invocation."""
+
+    @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration file.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; logs go to stderr.")
+    @functools.wraps(command)
+    def wrapped(config: Path | None, as_json: bool, **arguments: Any) -> Any:
+        return command(Invocation(config, as_json), **arguments)
+
+    return wrapped
+
+
+def chosen_stages(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--stage`, where a command works on several."""
+    names = click.Choice([stage.value for stage in Stage])
+    return click.option(
+        "--stage", "stages", multiple=True, type=names, help="Only this stage; may be given several times."
+    )(command)
+
+
+def choices(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--slot` and `--table`, as every command has them that works on tables."""
+    command = click.option(
+        "--table", "tables", multiple=True, metavar="NAME", help="Only this table; may be given several times."
+    )(command)
+    return click.option(
+        "--slot",
+        metavar="WHEN",
+        help="The slot to answer for: a day (2026-02-18) or an instant; default: now, to the minute.",
+    )(command)
+
+
+def the_slot(settings: Settings, text: str | None) -> datetime:
+    """The slot meant on the command line; UsageError where it is none or in the future."""
+    now = datetime.now(UTC)
+    if text is None:
+        # An operator's run answers for the present: its window is yesterday's.
+        return now.replace(second=0, microsecond=0)
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        slot = _instant(text)
+    else:
+        # A day that the schedule leaves out can be asked for all the same.
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        slot = (settings.schedule.calendar().slot_on(day) or midnight) if day.year >= _FIRST_YEAR else midnight
+    if slot.year < _FIRST_YEAR:
+        raise click.BadParameter(f"{text} lies before {_FIRST_YEAR}", param_hint="--slot")
+    if slot > now:
+        raise click.BadParameter(f"{slot:%Y-%m-%dT%H:%M:%SZ} lies in the future", param_hint="--slot")
+    return slot
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        allowed = "a day like 2026-02-18 or an instant like 2026-02-18T02:00:00Z"
+        raise click.BadParameter(f"{text!r} is not {allowed}", param_hint="--slot") from exc
+
+
+def exit_with(work: Callable[[], Awaitable[int]]) -> None:
+    """Runs a command to its exit code; SIGINT cancels it as an operator, SIGTERM interrupts it."""
+    from icekeeper.night.run import BY_OPERATOR
+
+    async def guarded() -> int:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # asyncio.run made one
+
+        def stop(*message: str) -> None:
+            click.echo("stopping: the task in hand is cancelled, and what it did is recorded", err=True)
+            task.cancel(*message)
+
+        loop.add_signal_handler(signal.SIGINT, stop, BY_OPERATOR)
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            return CANCELLED  # before a run could begin
+
+    sys.exit(asyncio.run(guarded()))
+
+
+def print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def complain(error: IcekeeperError) -> None:
+    """Says on stderr what is wrong and, in the same line, what to do about it."""
+    for line in error.problems if isinstance(error, ConfigError) else [_told(error)]:
+        click.echo(f"icekeeper: {line}", err=True)
+    if not isinstance(error, ConfigError) and error.reason is not Reason.UNEXPECTED:
+        click.echo(f"    {error.reason}: {error.reason.advice}", err=True)
+
+
+def _told(error: IcekeeperError) -> str:
+    if not isinstance(error, TransientError):  # it says itself what to do
+        return str(error)
+    what_to_do = error.reason.advice.partition(": ")[2]
+    return f"{error}. {what_to_do[:1].upper()}{what_to_do[1:].rstrip('.')}"

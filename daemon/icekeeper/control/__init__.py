@@ -1,0 +1,1 @@
+"""The control socket: how commands reach the daemon on their host."""

@@ -1,0 +1,68 @@
+"""Slots and windows: which instants a night answers for, which event times it counts. No cron library here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from icekeeper.core.model import Window
+
+# (instant) -> the first firing strictly after it, or None if there is none.
+NextFire = Callable[[datetime], datetime | None]
+
+
+def to_utc(instant: datetime) -> datetime:
+    """The same instant in UTC; a naive one is refused, for its zone could only be guessed."""
+    if instant.tzinfo is None:
+        raise ValueError(f"{instant.isoformat()} has no time zone")
+    return instant.astimezone(UTC)
+
+
+def window_of(slot: datetime, hours: int | None = None) -> Window:
+    """The window that a slot audits: the UTC calendar day before the slot's, or the `hours` before its whole hour."""
+    slot = to_utc(slot)
+    if hours is None:
+        day = slot.replace(hour=0, minute=0, second=0, microsecond=0)
+        return Window(day - timedelta(days=1), day)
+    if hours < 1:
+        raise ValueError(f"a window has at least one hour, not {hours}")
+    end = slot.replace(minute=0, second=0, microsecond=0)
+    return Window(end - timedelta(hours=hours), end)
+
+
+def expiry_cutoff(slot: datetime, now: datetime, older_than: timedelta) -> datetime:
+    """Snapshots committed before this instant may go: a slot caught up late reaches no further than its own night."""
+    return min(to_utc(slot), to_utc(now)) - older_than
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The slots of a schedule in its time zone."""
+
+    next_fire: NextFire
+    timezone: ZoneInfo
+
+    def slots(self, after: datetime) -> Iterator[datetime]:
+        """The slots after an instant, in UTC, in order.
+
+        When the clocks go back, a wall-clock time comes twice and the cron fires twice; a night is done once, so the
+        second firing is no slot. What a cron does with a time that the clocks skip is its library's business.
+        """
+        instant = to_utc(after)
+        while (fired := self.next_fire(instant)) is not None:
+            instant = to_utc(fired)
+            if not instant.astimezone(self.timezone).fold:
+                yield instant
+
+    def next_slot(self, after: datetime) -> datetime | None:
+        return next(self.slots(after), None)
+
+    def slot_on(self, day: date) -> datetime | None:
+        """The first slot on a local calendar day, None where the schedule has none on it."""
+        midnight = datetime(day.year, day.month, day.day, tzinfo=self.timezone)
+        slot = self.next_slot(to_utc(midnight) - timedelta(microseconds=1))
+        if slot is None or slot.astimezone(self.timezone).date() != day:
+            return None
+        return slot

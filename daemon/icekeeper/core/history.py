@@ -1,0 +1,43 @@
+"""What is known of slots and of the runs that answered for them. Deciding what becomes of them: `resuming.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from icekeeper.core.model import AuditResult, RunOutcome, Stage, StageResult, Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """A run that began at some time, as the spool or the ledger knows it.
+
+    `outcome` None: it never ended; it is under way, or its process died. `in_flight` is the task such a run was at.
+    """
+
+    run_id: UUID
+    slot: datetime
+    trigger: Trigger
+    started_at: datetime
+    outcome: RunOutcome | None
+    host: str = ""
+    settings_hash: str = ""
+    stages: tuple[Stage, ...] = ()
+    tables: tuple[str, ...] = ()
+    tasks: tuple[StageResult, ...] = ()
+    audits: tuple[AuditResult, ...] = ()
+    in_flight: tuple[Stage, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigLoad:
+    """One reading of the configuration: by `boot`, `sighup` or `http`; what it changed, or why it was refused."""
+
+    load_id: UUID
+    at: datetime
+    host: str
+    by: str
+    settings_hash: str
+    changes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = field(default=())

@@ -1,0 +1,266 @@
+"""Messages to people about nights: which end of a run is worth one, and what it says. Sending: scheduling/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import takewhile
+from uuid import UUID
+
+from icekeeper.core.calendar import window_of
+from icekeeper.core.history import PastRun
+from icekeeper.core.model import (
+    AuditResult,
+    AuditStatus,
+    MissingHour,
+    RunOutcome,
+    Stage,
+    StageResult,
+    TaskOutcome,
+    Trigger,
+    Window,
+)
+from icekeeper.core.reasons import Reason
+from icekeeper.core.secrets import hide_in_text
+
+# What every service shows on a phone; the run's page has the rest.
+LONGEST_BODY = 3000
+_LONGEST_ERROR = 300
+_MOST_HOURS = 12
+_MOST_SLOTS = 10
+_HOUR = timedelta(hours=1)
+_BAD = frozenset({RunOutcome.FAILED, RunOutcome.PARTIAL, RunOutcome.MISSED})
+_WORST_FIRST = (AuditStatus.MISSING_DATA, AuditStatus.ERROR, AuditStatus.WARNING)
+
+
+class Occasion(StrEnum):
+    """Why somebody is told."""
+
+    FAILED = "failed"
+    PARTIAL = "partial"
+    RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message about a run, as plain text."""
+
+    run_id: UUID
+    occasion: Occasion
+    title: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSlot:
+    """A slot that came due; `outcome` None: it is open."""
+
+    slot: datetime
+    outcome: RunOutcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class PastSlot:
+    """A slot that is closed."""
+
+    slot: datetime
+    outcome: RunOutcome
+
+
+def answered_by_later(slots: Iterable[KnownSlot]) -> frozenset[datetime]:
+    """The missed slots whose window a later one audits, too, and did or is about to: nothing is lost with them.
+
+    So it is after a stop where slots come more often than days: core/resuming.py closes all of a day but the last.
+    """
+    answered: set[Window] = set()
+    found: set[datetime] = set()
+    for known in sorted(slots, key=lambda known: known.slot, reverse=True):
+        if known.outcome is not RunOutcome.MISSED:
+            answered.add(window_of(known.slot))
+        elif window_of(known.slot) in answered:
+            found.add(known.slot)
+    return frozenset(found)
+
+
+def closed_before(slot: datetime, slots: Iterable[KnownSlot]) -> tuple[PastSlot, ...]:
+    """The closed ones of these slots that came before this one, newest first, without what a later one answers for."""
+    known = sorted(slots, key=lambda known: known.slot, reverse=True)
+    answered = answered_by_later(known)
+    return tuple(
+        PastSlot(one.slot, one.outcome)
+        for one in known
+        if one.slot < slot and one.outcome is not None and one.slot not in answered
+    )
+
+
+def occasion_of(trigger: Trigger, outcome: RunOutcome, earlier: Sequence[PastSlot]) -> Occasion | None:
+    """Why the end of a run is told; None where it isn't. `earlier`: what `closed_before` knows of its slot.
+
+    Only runs that answer for a slot are told: whoever starts one by hand sees its end. An interrupted one is resumed,
+    and the end of that is told; a cancelled one was ended by an operator.
+    """
+    if trigger is Trigger.MANUAL:
+        return None
+    if outcome in (RunOutcome.FAILED, RunOutcome.MISSED):
+        return Occasion.FAILED
+    if outcome is RunOutcome.PARTIAL:
+        return Occasion.PARTIAL
+    return Occasion.RECOVERED if outcome is RunOutcome.SUCCESS and trouble(earlier) else None
+
+
+def trouble(earlier: Sequence[PastSlot]) -> tuple[PastSlot, ...]:
+    """The bad nights in a row that lie just behind, oldest first; a cancelled one is neither good nor bad."""
+    row = takewhile(lambda past: past.outcome is not RunOutcome.SUCCESS, earlier)
+    return tuple(past for past in row if past.outcome in _BAD)[::-1]
+
+
+def failure(run: PastRun, of_slot: Sequence[PastRun], occasion: Occasion, page: str) -> Notice:
+    """A night that failed, or partly. `of_slot` are all runs of the slot, oldest first; `page` begins the link."""
+    where = f" on {run.host}" if run.host else ""
+    head = [f"{page}/runs/{run.run_id}", f"{_said(run.slot)}, {run.trigger} run{where}"]
+    # Nothing is known to have failed where the process died again and again, or another host had the slot before.
+    body = _bounded(
+        head, _findings(of_slot) or ["It never came to its end; the log says how far each of its runs came."]
+    )
+    return Notice(run.run_id, occasion, f"icekeeper: {run.outcome}, slot {_said(run.slot)}", body)
+
+
+def missed(runs: Sequence[PastRun], page: str) -> Notice:
+    """Slots that nobody will run any more, oldest first: one message for all that are found together."""
+    last = runs[-1]
+    what = f"slot {_said(last.slot)}" if len(runs) == 1 else f"{len(runs)} slots, the last {_said(last.slot)}"
+    lines = ["Nothing was compacted, expired or audited for:", *_some([_said(run.slot) for run in runs])]
+    advice = (
+        "They were too old when icekeeper came to them (schedule.catch_up). To audit one: icekeeper audit --slot DAY"
+    )
+    body = _bounded([f"{page}/runs/{last.run_id}"], ["\n".join(lines), advice])
+    return Notice(last.run_id, Occasion.FAILED, f"icekeeper: missed, {what}", body)
+
+
+def recovery(run: PastRun, bad: Sequence[PastSlot], of_last_bad: Sequence[PastRun], page: str) -> Notice:
+    """A night that is well after `bad` ones, oldest first. `of_last_bad` are the runs of the last of them."""
+    since, number = bad[0], len(bad)
+    nights = "one night" if number == 1 else f"{number} nights"
+    said = [f"{past.outcome}, slot {_said(past.slot)}" for past in bad]
+    was = "\n".join([f"Before it, {nights} since {_said(since.slot)}:", *_some(said)])
+    last = "\n".join([f"What the last of them had ({_said(bad[-1].slot)}):", *_some(_headings(of_last_bad))])
+    parts = [was, last] if _headings(of_last_bad) else [was]
+    if any(audit.status is AuditStatus.MISSING_DATA for past in of_last_bad for audit in past.audits):
+        parts.append("A good night brings no rows back: `icekeeper ack` lists the days that are still open.")
+    body = _bounded([f"{page}/runs/{run.run_id}"], parts)
+    return Notice(run.run_id, Occasion.RECOVERED, f"icekeeper: recovered, slot {_said(run.slot)}", body)
+
+
+# --- what a night found
+
+
+def _findings(runs: Iterable[PastRun]) -> list[str]:
+    audits, tasks = _latest(runs)
+    return [*map(_audit, audits), *map(_task, tasks)]
+
+
+def _headings(runs: Iterable[PastRun]) -> list[str]:
+    audits, tasks = _latest(runs)
+    return [*map(_audit_heading, audits), *map(_task_heading, tasks)]
+
+
+def _latest(runs: Iterable[PastRun]) -> tuple[list[AuditResult], list[StageResult]]:
+    """Of all runs of a slot: the audits that found something, worst first, and the tasks that failed; latest count."""
+    audits: dict[str, AuditResult] = {}
+    tasks: dict[tuple[Stage, str], StageResult] = {}
+    for run in runs:
+        audits.update({audit.iceberg_table: audit for audit in run.audits})
+        tasks.update({(task.stage, task.table): task for task in run.tasks if task.reason is not Reason.CANCELLED})
+    bad = [audit for status in _WORST_FIRST for audit in audits.values() if audit.status is status]
+    # An audit that could not count has a row of its own, which says more.
+    failed = [
+        task
+        for task in tasks.values()
+        if task.outcome is TaskOutcome.FAILED and not (task.stage is Stage.AUDIT and task.table in audits)
+    ]
+    return bad, failed
+
+
+def _audit_heading(audit: AuditResult) -> str:
+    return f"audit {audit.iceberg_table}: {audit.status}{f' ({audit.reason})' if audit.reason else ''}"
+
+
+def _audit(audit: AuditResult) -> str:
+    window = Window(audit.window_start, audit.window_end)
+    delta = "" if audit.delta is None else f"; delta {audit.delta:+,}"
+    percent = "" if audit.delta_pct is None else f" ({audit.delta_pct:+.2f} %)"
+    lines = [
+        _audit_heading(audit),
+        f"  {window}: ClickHouse {_rows(audit.ch_row_count)}, Iceberg {_rows(audit.iceberg_row_count)}{delta}{percent}",
+    ]
+    if audit.missing_hours:
+        lines.append(f"  hours that lack rows: {_hours(audit.missing_hours)}")
+    if audit.status is AuditStatus.ERROR and audit.notes:
+        lines.append(f"  {_short(audit.notes)}")
+    return "\n".join([*lines, *_advice(audit.reason)])
+
+
+def _task_heading(task: StageResult) -> str:
+    return f"{task.stage} {task.table}: failed{f' ({task.reason})' if task.reason else ''}"
+
+
+def _task(task: StageResult) -> str:
+    times = f" after {task.attempts} attempts" if task.attempts > 1 else ""
+    error = [f"  {_short(task.error)}"] if task.error else []
+    return "\n".join([f"{_task_heading(task)}{times}", *error, *_advice(task.reason)])
+
+
+def _advice(reason: Reason | None) -> list[str]:
+    return [] if reason is None else [f"  {reason.advice}"]
+
+
+# --- how it is said
+
+
+def _said(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M} UTC"
+
+
+def _rows(count: int | None) -> str:
+    return "not counted" if count is None else f"{count:,} rows"
+
+
+def _short(text: str) -> str:
+    line = " ".join(hide_in_text(text).split())
+    return line if len(line) <= _LONGEST_ERROR else f"{line[:_LONGEST_ERROR]}..."
+
+
+def _hours(hours: Sequence[MissingHour]) -> str:
+    """Hours as spans with the rows that each lacks."""
+    spans = _spans(hours)
+    shown = [f"{start:%Y-%m-%d %H:%M}-{end:%H:%M} ({rows:,} rows)" for start, end, rows in spans[:_MOST_HOURS]]
+    return ", ".join(shown) + (f" and {len(spans) - _MOST_HOURS} more" if len(spans) > _MOST_HOURS else "")
+
+
+def _spans(hours: Sequence[MissingHour]) -> list[tuple[datetime, datetime, int]]:
+    spans: list[tuple[datetime, datetime, int]] = []
+    for hour in sorted(hours, key=lambda one: one.start):
+        lacking = hour.clickhouse - hour.iceberg
+        if spans and spans[-1][1] == hour.start:
+            start, end, rows = spans.pop()
+            spans.append((start, end + _HOUR, rows + lacking))
+        else:
+            spans.append((hour.start, hour.start + _HOUR, lacking))
+    return spans
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    more = [f"  and {len(lines) - _MOST_SLOTS} more"] if len(lines) > _MOST_SLOTS else []
+    return [*(f"  {line}" for line in lines[:_MOST_SLOTS]), *more]
+
+
+def _bounded(head: Sequence[str], parts: Sequence[str]) -> str:
+    """The head, which begins with the link, and as many of the parts as there is room for."""
+    text = "\n".join(head)
+    for number, part in enumerate(parts):
+        if len(text) + len(part) > LONGEST_BODY:
+            return f"{text}\n\nand {len(parts) - number} more: see the run"
+        text = f"{text}\n\n{part}"
+    return text

@@ -1,0 +1,253 @@
+"""Deciding what a task would do and why, from policy, metadata and `now`. Nothing is read or changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from icekeeper.core.calendar import expiry_cutoff, window_of
+from icekeeper.core.model import Decision, FileGroup, Plan, Ref, Rewrite, Slice, Snapshot, Stage, TableState
+from icekeeper.core.policy import CompactPolicy, TablePolicy
+from icekeeper.core.reasons import Reason
+
+# A slice is what one commit may lose to a deadline: as much as a modest engine rewrites in a minute or two. A day of
+# the offload fits in.
+SLICE_MAX_FILES = 5_000
+SLICE_MAX_BYTES = 4 * 1024**3
+# A slice that went past its deadline is tried again in so many pieces.
+SHRINK = 4
+# What many tasks read has to be shuffled to the one that writes: that pays where opening the files is most of the work.
+SPREAD_MIN_FILES = 16
+SPREAD_MAX_SIZE = 4 * 1024**2
+
+# SizeBasedFileRewritePlanner.MIN_FILE_SIZE_DEFAULT_RATIO of Iceberg: below it a file is small.
+MIN_FILE_SIZE_RATIO = 0.75
+# SizeBasedFileRewritePlanner.MAX_FILE_SIZE_DEFAULT_RATIO: above it a file is split.
+MAX_FILE_SIZE_RATIO = 1.80
+
+MAIN = "main"
+
+
+def may_interest_planner(state: TableState, policy: CompactPolicy) -> bool:
+    """Whether Iceberg's planner could find work: asking it reads every manifest again.
+
+    It groups a partition's small files where there are enough of them, or enough in them; files with deletes and large
+    ones it takes also alone. Source: SizeBasedFileRewritePlanner of Iceberg, `enoughInputFiles` and `enoughContent`.
+    """
+    if state.health.delete_files or state.deletes_unknown or state.large_files:
+        return True
+    return any(
+        part.files > 1 and (part.files >= policy.min_input_files or part.bytes > policy.target_file_size)
+        for part in state.small_files
+    )
+
+
+def plan_compaction(
+    policy: TablePolicy, state: TableState, groups: Sequence[FileGroup], *, offload_runs: bool = False, overran: int = 0
+) -> Plan:
+    """Rewrites what Iceberg's planner groups, in slices by partition; `groups` is empty where it sees nothing to do.
+
+    `offload_runs` holds a table whose catalog can't take two writers. `overran`: how often a slice of this task went
+    past its deadline; each time makes the slices smaller.
+    """
+    health = state.health
+    worth = [group for group in groups if group.gains]
+    if not worth:
+        small = health.small_files
+        reason = Reason.TOO_FEW_FILES if small else Reason.NOTHING_SMALL
+        note = f"{small} small of {health.data_files} files" if health.data_files else "no data files"
+        return Plan(Stage.COMPACT, policy.name, Decision.SKIP, note, reason, health=health)
+    bounds = _Bounds.of(policy.compact, overran)
+    ways = _by_way(policy.compact, worth)
+    # What is to be left alone, or rewritten in another way, is told apart by naming what is not.
+    named = len(worth) < len(groups) or len(ways) > 1
+    slices = tuple(part for how, some in ways.items() for part in _slices(some, bounds, how, named=named))
+    work = _slice((), worth, Rewrite.BINPACK)
+    partitions = len({group.partition for group in worth})
+    size = f"{work.bytes / 1024**2:.1f} MiB"
+    note = f"rewrite {work.files} files ({size}) of {partitions} partitions into {work.output_files}"
+    if len(slices) > 1:
+        note += f", in {len(slices)} slices"
+    if policy.single_writer:
+        note += "; this catalog loses commits of a second writer: nobody else may write meanwhile"
+    if offload_runs:
+        return Plan(Stage.COMPACT, policy.name, Decision.HOLD, note, Reason.OFFLOAD_RUNNING, health=health)
+    return Plan(Stage.COMPACT, policy.name, Decision.ACT, note, slices=slices, health=health)
+
+
+def _by_way(policy: CompactPolicy, groups: Sequence[FileGroup]) -> dict[Rewrite, list[FileGroup]]:
+    """The groups by how they are rewritten; those of a partition always in one and the same way."""
+    if policy.strategy != "auto":
+        return {Rewrite(policy.strategy): list(groups)}
+    # Files of an older spec can't be named, so that they can't be told apart either.
+    binpacked = {group.partition for group in groups if not _spreads(group)}
+    if any(group.older_spec for group in groups):
+        binpacked = {group.partition for group in groups}
+    ways: dict[Rewrite, list[FileGroup]] = {}
+    for group in groups:
+        how = Rewrite.BINPACK if group.partition in binpacked else Rewrite.SPREAD
+        ways.setdefault(how, []).append(group)
+    return ways
+
+
+def _spreads(group: FileGroup) -> bool:
+    """Whether a group is sooner done where many tasks read: binpack would read its files one after another."""
+    return group.output_files == 1 and group.files >= SPREAD_MIN_FILES and group.bytes <= SPREAD_MAX_SIZE * group.files
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """How much a slice may hold: of files, of bytes, and of files that it makes."""
+
+    files: int
+    bytes: int
+    outputs: int | None
+
+    @classmethod
+    def of(cls, policy: CompactPolicy, overran: int) -> _Bounds:
+        smaller = SHRINK**overran
+        return cls(max(1, SLICE_MAX_FILES // smaller), max(1, SLICE_MAX_BYTES // smaller), policy.max_writers)
+
+    def hold(self, part: Slice) -> bool:
+        fits = self.outputs is None or part.output_files <= self.outputs
+        return fits and part.files <= self.files and part.bytes <= self.bytes
+
+    def pieces(self, part: Slice) -> int:
+        """How many slices it takes to hold a part."""
+        by_outputs = 1 if self.outputs is None else -(-part.output_files // self.outputs)
+        return max(-(-part.files // self.files), -(-part.bytes // self.bytes), by_outputs)
+
+
+def _slices(groups: Sequence[FileGroup], bounds: _Bounds, how: Rewrite, *, named: bool) -> Iterator[Slice]:
+    """Whole partitions, oldest path first, cut where a slice would grow past its bounds.
+
+    `named`: the slices name their partitions also where one takes them all.
+    """
+    partitions = {name: list(members) for name, members in groupby(sorted(groups, key=_partition), key=_partition)}
+    # A filter by partition can't tell files of an older spec apart: a table that has some is cut by number alone.
+    older = any(group.older_spec for group in groups)
+    everything = _slice(tuple(partitions) if named and not older else (), groups, how)
+    if len(partitions) == 1 or bounds.hold(everything) or older:
+        yield from _cut(everything, bounds)
+        return
+    names: list[str] = []
+    members: list[FileGroup] = []
+    for name, more in partitions.items():
+        if names and not bounds.hold(_slice((), [*members, *more], how)):
+            yield from _cut(_slice(names, members, how), bounds)
+            names, members = [], []
+        names.append(name)
+        members.extend(more)
+    yield from _cut(_slice(names, members, how), bounds)
+
+
+def _cut(part: Slice, bounds: _Bounds) -> Iterator[Slice]:
+    """The slice, or pieces of it by number of files where one partition alone goes past the bounds.
+
+    What a piece wrote, the next one takes in again where it is still small: the last leaves what one slice would.
+    """
+    pieces = bounds.pieces(part)
+    most = max(2, -(-part.files // pieces))
+    if pieces == 1 or part.files <= most:
+        yield part
+        return
+    pieces = -(-part.files // most)
+    size, outputs = part.bytes // pieces, -(-part.output_files // pieces)
+    for taken in range(0, part.files, most):
+        # Which files a piece gets is not known: they may be the large ones, of which it makes as many.
+        files = min(most, part.files - taken)
+        yield Slice(part.partitions, files, size, outputs, may_grow=True, max_files=most, how=part.how)
+
+
+def _partition(group: FileGroup) -> str:
+    return group.partition
+
+
+def _slice(partitions: Sequence[str], groups: Sequence[FileGroup], how: Rewrite) -> Slice:
+    files, size = sum(g.files for g in groups), sum(g.bytes for g in groups)
+    outputs = sum(g.output_files for g in groups)
+    may_grow = outputs >= files or any(g.older_spec for g in groups)
+    return Slice(tuple(partitions), files, size, outputs, may_grow, how=how)
+
+
+def plan_expiry(policy: TablePolicy, state: TableState, slot: datetime, now: datetime) -> Plan:
+    """Names the snapshots that are old enough, not among the last ones of any branch and not referenced."""
+
+    def plan(decision: Decision, note: str, reason: Reason | None = None, ids: tuple[int, ...] = ()) -> Plan:
+        return Plan(Stage.EXPIRE, policy.name, decision, note, reason, snapshot_ids=ids, health=state.health)
+
+    cutoff = expiry_cutoff(slot, now, policy.expire.older_than)
+    ids = expired_snapshots(state, cutoff, policy.expire.retain_last, now)
+    if not ids:
+        return plan(Decision.SKIP, f"none of {len(state.history)} snapshots can go", Reason.NOTHING_EXPIRED)
+    if not state.gc_enabled:
+        return plan(Decision.HOLD, f"{len(ids)} snapshots are due, but gc.enabled is false", Reason.GC_DISABLED)
+    note = f"expire {len(ids)} of {len(state.history)} snapshots, committed before {cutoff:%Y-%m-%dT%H:%MZ}"
+    return plan(Decision.ACT, note, ids=ids)
+
+
+def expired_snapshots(state: TableState, cutoff: datetime, retain_last: int, now: datetime) -> tuple[int, ...]:
+    """The ids that go, oldest first, by the rules of Iceberg's RemoveSnapshots.
+
+    A branch keeps its last `retain_last` snapshots (or as many as it says itself) and all that are not older than
+    `cutoff` (or than its own age, measured from `now`); a tag keeps its snapshot; one that no branch reaches stays
+    until `cutoff` passes it. Source: Iceberg spec, 'Snapshot Retention Policy'.
+    """
+    by_id = {snapshot.id: snapshot for snapshot in state.history}
+    due = due_refs(state, now)
+    refs = [ref for ref in state.refs if ref.name not in due]
+    reachable: set[int] = set()
+    kept: set[int] = set()
+    for ref in refs:
+        kept.add(ref.snapshot_id)
+        if ref.kind == "tag":
+            continue
+        least = ref.min_snapshots_to_keep or retain_last
+        oldest = now - ref.max_snapshot_age if ref.max_snapshot_age is not None else cutoff
+        keeping = True
+        for depth, snapshot in enumerate(_ancestors(ref.snapshot_id, by_id)):
+            reachable.add(snapshot.id)
+            keeping = keeping and (depth < least or snapshot.committed_at >= oldest)
+            if keeping:
+                kept.add(snapshot.id)
+    kept.update(s.id for s in state.history if s.id not in reachable and s.committed_at >= cutoff)
+    return tuple(s.id for s in state.history if s.id not in kept)
+
+
+def due_refs(state: TableState, now: datetime) -> frozenset[str]:
+    """The branches and tags whose own age has passed: Iceberg drops them with the next expiry."""
+    by_id = {snapshot.id: snapshot for snapshot in state.history}
+    return frozenset(ref.name for ref in state.refs if _ref_is_due(ref, by_id, now))
+
+
+def _ref_is_due(ref: Ref, by_id: dict[int, Snapshot], now: datetime) -> bool:
+    if ref.name == MAIN or ref.max_ref_age is None:
+        return False
+    snapshot = by_id.get(ref.snapshot_id)
+    return snapshot is None or now - snapshot.committed_at > ref.max_ref_age
+
+
+def _ancestors(snapshot_id: int, by_id: dict[int, Snapshot]) -> Iterator[Snapshot]:
+    current: int | None = snapshot_id
+    while current is not None and (snapshot := by_id.get(current)) is not None:
+        yield snapshot
+        current = snapshot.parent_id
+
+
+def plan_audit(policy: TablePolicy, slot: datetime, hours: int | None = None) -> Plan:
+    """Counts the slot's window on both sides; always, for only counting proves anything."""
+    window = window_of(slot, hours)
+    note = f"count both sides over {window}"
+    return Plan(Stage.AUDIT, policy.name, Decision.ACT, note, window=window)
+
+
+def small_file_limit(target_file_size: int) -> int:
+    """The size in bytes under which Iceberg's planner takes a file for small."""
+    return int(target_file_size * MIN_FILE_SIZE_RATIO)
+
+
+def large_file_limit(target_file_size: int) -> int:
+    """The size in bytes over which Iceberg's planner splits a file."""
+    return int(target_file_size * MAX_FILE_SIZE_RATIO)

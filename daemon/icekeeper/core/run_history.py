@@ -1,0 +1,284 @@
+"""What the last nights have left: which runs answered for them, how tasks ended, how the tables were, what was audited.
+
+A run's report gives a past, the ledger gives one, and two of them are one again. Here is also what nights in a row add
+up to. A night is the UTC day of a slot: whatever ran for it later, by whomever, takes the place of what ran before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from icekeeper.core.calendar import to_utc, window_of
+from icekeeper.core.model import (
+    AuditResult,
+    AuditStatus,
+    RunOutcome,
+    RunReport,
+    Stage,
+    TableHealth,
+    TaskOutcome,
+    Trigger,
+)
+from icekeeper.core.reasons import Reason
+
+# How much of the past is kept: what nights in a row add up to ends here.
+MOST_NIGHTS = 30
+TASKS_KEPT = timedelta(days=15)  # before the newest of each table
+
+# What somebody has to repair or acknowledge. A warning lies within what the settings tolerate.
+FINDINGS = frozenset({AuditStatus.MISSING_DATA, AuditStatus.ERROR})
+_STOPPED = frozenset({RunOutcome.CANCELLED, RunOutcome.INTERRUPTED})
+
+_Key = TypeVar("_Key")
+_Seen = TypeVar("_Seen")
+
+
+@dataclass(frozen=True, slots=True)
+class PastNight:
+    """A run that answered for a whole night. `found`: the tables of `audited` whose audit left something to settle."""
+
+    run_id: UUID
+    slot: datetime
+    outcome: RunOutcome
+    started_at: datetime
+    finished_at: datetime
+    audited: frozenset[str] = frozenset()
+    found: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class PastTask:
+    """How a task ended."""
+
+    run_id: UUID
+    slot: datetime
+    stage: Stage
+    table: str
+    outcome: TaskOutcome
+    reason: Reason | None
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PastHealth:
+    """A table as a task of then left it."""
+
+    at: datetime
+    health: TableHealth
+
+
+@dataclass(frozen=True, slots=True)
+class PastAudit:
+    """What was counted of one UTC day, and when; both counts are None where one could not be had."""
+
+    day: datetime
+    at: datetime
+    status: AuditStatus
+    clickhouse: int | None
+    iceberg: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of the last nights. `success` is the last of them that ended so.
+
+    The last night is that of the newest day, whatever ran later for an older one. The tasks are the last of each stage
+    in each night, those that began last first.
+    """
+
+    nights: tuple[PastNight, ...] = ()
+    tasks: tuple[PastTask, ...] = ()
+    healths: Mapping[str, PastHealth] = field(default_factory=dict)
+    audits: Mapping[str, PastAudit] = field(default_factory=dict)
+    success: PastNight | None = None
+
+    def joined(self, other: Past) -> Past:
+        """Both together. Of what both know this one's word counts, of one table's states the newer."""
+        nights = {night.run_id: night for night in (*other.nights, *self.nights)}
+        tasks = {(task.run_id, task.stage, task.table): task for task in (*other.tasks, *self.tasks)}
+        successes = [night for night in (other.success, self.success) if night is not None]
+        return Past(
+            nights=tuple(sorted(nights.values(), key=_order, reverse=True)[:MOST_NIGHTS]),
+            tasks=tuple(_newest_of_each(sorted(tasks.values(), key=_started, reverse=True))),
+            healths=_newer(self.healths, other.healths, lambda seen: seen.at),
+            audits=_newer(self.audits, other.audits, lambda seen: (seen.day, seen.at)),
+            success=max(successes, key=_order, default=None),
+        )
+
+    def last_tasks(self) -> dict[tuple[Stage, str], PastTask]:
+        """How each stage ended last on each table."""
+        return {(task.stage, task.table): task for task in reversed(self.tasks)}
+
+    @property
+    def last(self) -> PastNight | None:
+        """The last night."""
+        return self.nights[0] if self.nights else None
+
+    @property
+    def last_success(self) -> datetime | None:
+        """When the last night that was a success ended."""
+        return self.success.finished_at if self.success is not None else None
+
+
+def is_night(report: RunReport, stages: Iterable[Stage], tables: Iterable[str], enabled: Iterable[str]) -> bool:
+    """Whether a run answers for a night; says the same as answered.sql.
+
+    An operator's does if it was not stopped, went through all stages on all enabled tables, and audited the slot's day.
+    """
+    if report.trigger is not Trigger.MANUAL:
+        return True
+    whole = set(stages) >= set(Stage) and set(tables) >= set(enabled)
+    return whole and report.outcome not in _STOPPED and all(map(is_of_a_day, report.audits))
+
+
+def past_of(report: RunReport, *, night: bool) -> Past:
+    """What a run has left; `night` as `is_night` says."""
+    nights = (_night_of(report),) if night else ()
+    return Past(
+        nights=nights,
+        tasks=tuple(
+            PastTask(report.run_id, report.slot, task.stage, task.table, task.outcome, task.reason, task.started_at)
+            for task in report.tasks
+            # What was stopped in the middle is done again, and says nothing.
+            if task.reason is not Reason.CANCELLED
+        ),
+        # In their order, so that the stage that came last has the word.
+        healths={task.table: PastHealth(task.started_at, task.after) for task in report.tasks if task.after},
+        audits={audit.iceberg_table: _seen(audit) for audit in report.audits if is_of_a_day(audit)},
+        success=nights[0] if nights and report.outcome is RunOutcome.SUCCESS else None,
+    )
+
+
+def is_of_a_day(audit: AuditResult) -> bool:
+    """Whether the audit's window is the one that its slot has: not one that an operator chose."""
+    window = window_of(audit.slot)
+    return (audit.window_start, audit.window_end) == (window.start, window.end)
+
+
+# --- what nights in a row add up to
+
+
+def partial_nights(past: Past) -> int:
+    """How many of the last nights ended as `partial`, one after the other. An interrupted run says nothing."""
+    nights = {_day(night): night.outcome for night in reversed(past.nights) if _ended(night)}
+    return _in_a_row(nights, lambda outcome: outcome is RunOutcome.PARTIAL)
+
+
+def missed_nights(past: Past) -> int:
+    """How many of the last nights nobody has answered for: a run was missed, and no other one came to its end.
+
+    The oldest day doesn't count where older runs may have been left out: one of them may have answered for it.
+    """
+    nights: dict[date, set[RunOutcome]] = {}
+    for night in past.nights:
+        if _ended(night):
+            nights.setdefault(_day(night), set()).add(night.outcome)
+    if len(past.nights) == MOST_NIGHTS:
+        nights.pop(_day(past.nights[-1]), None)
+    return sum(outcomes == {RunOutcome.MISSED} for outcomes in nights.values())
+
+
+def failed_nights(past: Past) -> dict[str, int]:
+    """In how many of each table's last nights a task of it failed, one after the other."""
+    return {table: _in_a_row(nights, _has_failed) for table, nights in _nights_of(past.tasks).items()}
+
+
+def held_nights(past: Past) -> dict[str, int]:
+    """In how many of each table's last nights its expiry was held, one after the other; not by `mode: observe`."""
+    expiries = (task for task in past.tasks if task.stage is Stage.EXPIRE)
+    return {table: _in_a_row(nights, _was_held) for table, nights in _nights_of(expiries).items()}
+
+
+def failure_is_open(past: Past, in_ledger: Set[UUID], open_tables: Set[str]) -> bool:
+    """Whether the last run failed and somebody still has to look.
+
+    What audits found is settled when it is neither missing nor open any more, and PostgreSQL is the one to say so: as
+    long as it does not have the run, `open_tables` knows nothing of it. A failure of any other kind stays open.
+    """
+    last = past.last
+    if last is None or last.outcome is not RunOutcome.FAILED:
+        return False
+    found: frozenset[str] = frozenset()
+    for night in reversed(past.nights):
+        if night.slot == last.slot:
+            found = (found - night.audited) | night.found
+    return last.run_id not in in_ledger or not found or bool(found & open_tables)
+
+
+def _nights_of(tasks: Iterable[PastTask]) -> dict[str, dict[date, list[PastTask]]]:
+    """Each table's nights."""
+    tables: dict[str, dict[date, list[PastTask]]] = {}
+    for task in tasks:
+        tables.setdefault(task.table, {}).setdefault(_day(task), []).append(task)
+    return tables
+
+
+def _in_a_row(nights: Mapping[date, _Seen], bad: Callable[[_Seen], bool]) -> int:
+    row = 0
+    for day in sorted(nights, reverse=True):
+        if not bad(nights[day]):
+            break
+        row += 1
+    return row
+
+
+def _has_failed(night: Iterable[PastTask]) -> bool:
+    return any(task.outcome is TaskOutcome.FAILED for task in night)
+
+
+def _was_held(night: Iterable[PastTask]) -> bool:
+    return any(task.outcome is TaskOutcome.HELD and task.reason is not Reason.OBSERVING for task in night)
+
+
+def _ended(night: PastNight) -> bool:
+    return night.outcome is not RunOutcome.INTERRUPTED
+
+
+def _day(seen: PastNight | PastTask) -> date:
+    return to_utc(seen.slot).date()
+
+
+def _order(night: PastNight) -> tuple[date, datetime]:
+    return _day(night), night.started_at
+
+
+def _started(task: PastTask) -> datetime:
+    return task.started_at
+
+
+def _newest_of_each(tasks: Iterable[PastTask]) -> Iterator[PastTask]:
+    """Of tasks that come newest first; says the same as last_tasks.sql."""
+    newest: dict[str, datetime] = {}
+    found: set[tuple[str, Stage, date]] = set()
+    for task in tasks:
+        one = (task.table, task.stage, _day(task))
+        if one not in found and task.started_at > newest.setdefault(task.table, task.started_at) - TASKS_KEPT:
+            found.add(one)
+            yield task
+
+
+def _newer(ours: Mapping[_Key, _Seen], theirs: Mapping[_Key, _Seen], age: Callable[[_Seen], Any]) -> dict[_Key, _Seen]:
+    newer = {key: seen for key, seen in theirs.items() if key not in ours or age(seen) > age(ours[key])}
+    return {**ours, **newer}
+
+
+def _night_of(report: RunReport) -> PastNight:
+    return PastNight(
+        run_id=report.run_id,
+        slot=report.slot,
+        outcome=report.outcome,
+        started_at=report.started_at,
+        finished_at=report.finished_at,
+        audited=frozenset(audit.iceberg_table for audit in report.audits),
+        found=frozenset(audit.iceberg_table for audit in report.audits if audit.status in FINDINGS),
+    )
+
+
+def _seen(audit: AuditResult) -> PastAudit:
+    counts = (audit.ch_row_count, audit.iceberg_row_count)
+    clickhouse, iceberg = counts if None not in counts else (None, None)
+    return PastAudit(audit.window_start, audit.run_timestamp, audit.status, clickhouse, iceberg)

@@ -1,0 +1,38 @@
+"""This host's clock against the servers': pure rules, and the one question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from icekeeper.core.reasons import Reason
+from icekeeper.core.restraints import by_clock
+from icekeeper.doctor.check import Check, Part, fine, skipped, warning, wrong
+from icekeeper.execution.wiring import Services
+
+
+async def examine_clocks(services: Services) -> list[Check]:
+    return clock_checks(await services.parts.surroundings.clock_ahead(), services.settings.run.max_clock_skew)
+
+
+def clock_checks(ahead: Mapping[str, timedelta], limit: timedelta) -> list[Check]:
+    """One line a server: by how much this host's clock is ahead of it."""
+    if not ahead:
+        return [skipped(Part.CLOCK, "no server has told its time")]
+    ours_is_wrong = by_clock(ahead, limit) is not None
+    checks = []
+    for server, by in sorted(ahead.items()):
+        seconds = by.total_seconds()
+        text = f"this host's clock is {abs(seconds):.1f} s {'behind' if seconds < 0 else 'ahead of'} {server}'s"
+        if abs(by) <= limit:
+            checks.append(fine(Part.CLOCK, text))
+        elif ours_is_wrong:
+            held = f"{text}: compactions and expiries would be held ({Reason.CLOCK_SKEW})"
+            checks.append(wrong(Part.CLOCK, held, Reason.CLOCK_SKEW.advice))
+        else:
+            checks.append(warning(Part.CLOCK, f"{text}, and another server agrees with this host", _other(server)))
+    return checks
+
+
+def _other(server: str) -> str:
+    return f"Check NTP on {server}'s host: what it calls now is not now."

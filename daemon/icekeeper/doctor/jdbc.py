@@ -1,0 +1,74 @@
+"""A JDBC catalog's own tables, where they lie in PostgreSQL: our rights on them, and where a table's metadata is."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.doctor.check import PERMISSIONS, Check, Part, wrong
+from icekeeper.settings.systems import Catalog
+
+_RIGHTS = """
+    SELECT privilege, quote_ident(current_user) AS role FROM unnest(ARRAY['SELECT', 'UPDATE']) AS privilege
+    WHERE to_regclass('iceberg_tables') IS NOT NULL
+      AND NOT has_table_privilege(to_regclass('iceberg_tables'), privilege)
+"""
+_LOCATION = "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $1 LIMIT 1"
+
+
+async def no_catalog(catalog: Catalog) -> list[Check]:
+    """An error where the database is none of a catalog: Iceberg would only say that a relation does not exist."""
+    rows = await _fetch(catalog, "SELECT current_database() AS name WHERE to_regclass('iceberg_tables') IS NULL")
+    if not rows:
+        return []
+    text = f"the database {rows[0]['name']} has no table iceberg_tables that catalog.properties: jdbc.user can see"
+    advice = f"Correct catalog.uri, or let that account use the table's schema and search it ({PERMISSIONS})."
+    return [wrong(Part.CATALOG, text, advice)]
+
+
+async def examine_jdbc(catalog: Catalog) -> list[Check]:
+    """The GRANT that is missing for commits. Reading is proved, and its errors told, by loading the tables."""
+    rows = await _fetch(catalog, _RIGHTS)
+    if not rows:
+        return []
+    privileges = ", ".join(row["privilege"] for row in rows)
+    statement = f"GRANT {privileges} ON iceberg_tables TO {rows[0]['role']};"
+    text = f"the catalog's account lacks {privileges} on iceberg_tables: no commit would go through"
+    return [wrong(Part.CATALOG, text, f"Let its owner run ({PERMISSIONS}):\n{statement}")]
+
+
+async def metadata_location(catalog: Catalog) -> str | None:
+    """The metadata file of one of the catalog's tables, where the catalog lets itself be asked."""
+    rows = await _fetch(catalog, _LOCATION, catalog.name)
+    return str(rows[0]["metadata_location"]) if rows else None
+
+
+async def _fetch(catalog: Catalog, query: str, *values: object) -> list[Any]:
+    """The rows; none where the catalog lies elsewhere or refuses: the JVM's error with its own driver is to go by."""
+    found = dsn(catalog)
+    if found is None:
+        return []
+    postgres = Postgres(*found)
+    try:
+        async with postgres.connection() as connection:
+            return list(await connection.fetch(query, *values))
+    except IcekeeperError:
+        return []
+    finally:
+        await postgres.close()
+
+
+def dsn(catalog: Catalog) -> tuple[str, str | None] | None:
+    """A DSN and a password for a JDBC catalog in PostgreSQL; None for any other."""
+    uri = catalog.uri or ""
+    if catalog.type != "jdbc" or not uri.startswith("jdbc:postgresql://"):
+        return None
+    url = urlsplit(uri.removeprefix("jdbc:"))
+    options = {key: values[-1] for key, values in parse_qs(url.query).items()}
+    user = catalog.properties.get("jdbc.user") or options.get("user")
+    password = catalog.properties.get("jdbc.password") or options.get("password")
+    account = f"{quote(user, safe='')}@" if user else ""
+    mode = f"?sslmode={options['sslmode']}" if "sslmode" in options else ""
+    return f"postgresql://{account}{url.netloc}{url.path}{mode}", password

@@ -1,0 +1,173 @@
+"""The doctor in ClickHouse: reached, each table there and countable with the rights that we have, its TTL."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from icekeeper.adapters.clickhouse import MERGING_ENGINES, SourceTable
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.model import Window
+from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.doctor.check import (
+    PERMISSIONS,
+    Check,
+    Part,
+    counted,
+    failed,
+    fine,
+    listed,
+    skipped,
+    sound,
+    warning,
+    wrong,
+)
+from icekeeper.doctor.ttl import ttl_of
+from icekeeper.execution.wiring import Services
+
+# `session_timezone` came with it.
+_OLDEST = (23, 6)
+# Engines that hand a query on: what they merge can't be seen in their name.
+_FORWARDING = ("Distributed", "View", "Merge", "Buffer", "Null", "Dictionary")
+_COLLAPSING = "CollapsingMergeTree"
+_HOUR = timedelta(hours=1)
+_INSTANT = re.compile(r"^(?:Nullable\(|LowCardinality\()*(?:DateTime|Date)")
+_HOPELESS = frozenset({Reason.SOURCE_DOWN, Reason.DEADLINE})
+
+
+async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
+    """The server, then every audited source; after one that hangs the others are not asked."""
+    settings, source = services.settings.clickhouse, services.source
+    try:
+        server = await source.server()
+    except IcekeeperError as exc:
+        return [_unreachable(exc, settings.user)]
+    checks = [version_check(server.version, f"{settings.url} answers as user {server.user}")]
+    countable: list[str] = []
+    audited = [policy for policy in policies if policy.audit is not None and policy.source is not None]
+    for number, policy in enumerate(audited, start=1):
+        try:
+            described = await source.describe(policy.source or "", policy.timestamp)
+            bad = await _countable(services, policy, described)
+        except IcekeeperError as exc:
+            checks.append(failed(Part.CLICKHOUSE, exc, _readonly(str(exc))))
+            if exc.reason in _HOPELESS:
+                if left := len(audited) - number:
+                    checks.append(skipped(Part.CLICKHOUSE, f"{counted(left, 'more table')} would fare no better"))
+                break
+            continue
+        checks += bad
+        if sound(bad) and described is not None:
+            final = ", FINAL" if counts_final(policy, described) else ""
+            countable.append(f"{policy.source} ({described.engine}{final})")
+    if countable:
+        text = f"{counted(len(countable), 'source')} can be counted: {listed(countable, 10)}"
+        checks.append(fine(Part.CLICKHOUSE, text))
+    return checks
+
+
+def _unreachable(error: IcekeeperError, user: str) -> Check:
+    if error.reason is Reason.ACCESS_DENIED:
+        advice = f"Correct clickhouse.user ({user}) and its password."
+        return failed(Part.CLICKHOUSE, error, _readonly(str(error)) or advice)
+    return failed(Part.CLICKHOUSE, error, _readonly(str(error)))
+
+
+def _readonly(text: str) -> str:
+    if "readonly" not in text:
+        return ""
+    return f"icekeeper sends settings with every query: give the user's profile readonly = 2, not 1 ({PERMISSIONS})."
+
+
+def version_check(version: str, answers: str) -> Check:
+    """Whether the server knows what a count needs."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    text = f"{answers}, version {version}"
+    if numbers < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        return wrong(Part.CLICKHOUSE, f"{text}: it has no session_timezone", f"Update ClickHouse to {oldest} or newer.")
+    return fine(Part.CLICKHOUSE, text)
+
+
+async def _countable(services: Services, policy: TablePolicy, described: SourceTable | None) -> list[Check]:
+    """What stands against counting one source; DeadlineExceeded and the like go on to the caller."""
+    settings, now = services.settings.clickhouse, services.parts.clock()
+    database, _, table = (policy.source or "").rpartition(".")
+    name, final = f"{database or settings.database}.{table}", counts_final(policy, described)
+    try:
+        await services.source.rehearse(policy.source or "", policy.timestamp, final, Window(now - _HOUR, now))
+    except IcekeeperError as exc:
+        if exc.reason in _HOPELESS:
+            raise
+        return [count_refused(exc, name, policy.timestamp, settings.user)]
+    if described is None:
+        grant = f"GRANT SELECT ON system.tables TO {settings.user};"
+        text = f"{name} can be counted, but system.tables does not show it, so its engine is not known"
+        return [wrong(Part.CLICKHOUSE, text, f"Let an administrator run ({PERMISSIONS}):\n{grant}")]
+    return table_checks(name, described, policy)
+
+
+def counts_final(policy: TablePolicy, described: SourceTable | None) -> bool:
+    """Whether the audit counts with FINAL, as the adapter decides it."""
+    if policy.audit is not None and policy.audit.final is not None:
+        return policy.audit.final
+    return described is not None and any(engine in described.engine for engine in MERGING_ENGINES)
+
+
+def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) -> Check:
+    """A count that ClickHouse would not even plan: what is missing."""
+    text = str(error)
+    if readonly := _readonly(text):
+        return failed(Part.CLICKHOUSE, error, readonly)
+    if error.reason is Reason.ACCESS_DENIED:
+        grant = f"GRANT SELECT({timestamp}) ON {table} TO {user};"
+        return failed(Part.CLICKHOUSE, error, f"Let an administrator run ({PERMISSIONS}):\n{grant}")
+    if "FINAL" in text:
+        return failed(Part.CLICKHOUSE, error, "This engine merges nothing: let audit.final be auto, or false.")
+    return failed(Part.CLICKHOUSE, error)
+
+
+def table_checks(table: str, described: SourceTable, policy: TablePolicy) -> list[Check]:
+    """What the column's type, the engine and the TTL mean for an audit."""
+    judged = (judge(table, described, policy) for judge in (_column, _engine, _ttl))
+    return [check for check in judged if check is not None]
+
+
+def _column(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
+    if described.column is None or _INSTANT.match(described.column):
+        return None
+    text = f"{table}: the column {policy.timestamp} is {described.column}, no instant"
+    return wrong(Part.CLICKHOUSE, text, "Let tables[].timestamp name a DateTime64, DateTime or Date column.")
+
+
+def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
+    if policy.audit is None or policy.audit.final is not None:
+        return None
+    engine = described.engine
+    if engine in _FORWARDING or engine.endswith((_COLLAPSING, "View")):
+        text = f"{table}: audit.final: auto counts a {engine} without FINAL"
+        advice = "If rows of one key merge behind it, set final: true in this table's audit block; else final: false."
+        return warning(Part.CLICKHOUSE, text, advice)
+    return None
+
+
+def _ttl(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
+    kept, told = ttl_of(described.definition), policy.source_ttl
+    if kept is None:
+        return None
+    least, most = kept
+    if told is None:
+        text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl does not say so"
+        advice = (
+            f"Set source_ttl: {max(least.days, 2)}d for this table: an older day would look as if nothing were lost."
+        )
+        return warning(Part.CLICKHOUSE, text, advice)
+    if not least <= told <= most:
+        text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl says {_days(told)}"
+        return warning(Part.CLICKHOUSE, text, f"Set source_ttl: {max(least.days, 2)}d for this table.")
+    return None
+
+
+def _days(span: timedelta) -> str:
+    return f"{span / timedelta(days=1):g} days"

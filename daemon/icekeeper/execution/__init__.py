@@ -1,0 +1,1 @@
+"""One run in this process: its parts, its lock, its recording and its log."""

@@ -1,0 +1,35 @@
+"""Tonight's plans for many tables: reads metadata, changes and counts nothing."""
+
+from __future__ import annotations
+
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.model import Plan, Stage
+from icekeeper.night.run import Order, look_ahead
+from icekeeper.night.stages.context import Clocks, Parts, TaskContext
+from icekeeper.night.task import make_plan
+
+
+async def make_plans(order: Order, parts: Parts) -> tuple[list[Plan], dict[str, str]]:
+    """A plan for every task of the order, and an error for every table that could not be read."""
+    context = TaskContext(
+        run_id=order.run_id,
+        slot=order.slot,
+        trigger=order.trigger,
+        parts=parts,
+        emit=lambda event: None,
+        clocks=Clocks(parts.surroundings),
+        run_policy=order.policy,
+        window_hours=order.window_hours,
+    )
+    plans: list[Plan] = []
+    errors: dict[str, str] = {}
+    for position, (stage, policy) in enumerate(order.work(), start=1):
+        if policy.name in errors:
+            continue
+        if position == 2 and stage is Stage.COMPACT and not errors:
+            await look_ahead(order, parts)
+        try:
+            plans.append(await make_plan(stage, policy, context))
+        except IcekeeperError as exc:
+            errors[policy.name] = f"{exc} ({exc.reason}: {exc.reason.advice})"
+    return plans, errors

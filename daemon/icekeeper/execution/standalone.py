@@ -1,0 +1,84 @@
+"""A run without a daemon: what a command does itself where none serves this state directory."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from icekeeper.adapters.postgres.lease import Lease
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spool.shipper import Shipper
+from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.events import Subscriber
+from icekeeper.execution.execute import Executed, execute, logs_of
+from icekeeper.execution.lock import RunLockHeld
+from icekeeper.execution.wiring import Services, build, spark_options
+from icekeeper.night.run import Order
+from icekeeper.settings import Settings
+
+# How long PostgreSQL may take to be given what the run recorded; after that it waits in the spool.
+_SHIP_S = 60.0
+
+
+@asynccontextmanager
+async def session(settings: Settings) -> AsyncIterator[Services]:
+    """Services with an engine of their own; the JVM starts with the first thing that needs it."""
+    engine = SparkEngine(spark_options(settings))
+    services = build(settings, engine)
+    try:
+        yield services
+    finally:
+        await services.close()
+        await engine.stop()
+
+
+async def run_alone(services: Services, order: Order, emit: Subscriber, *, record: bool = True) -> Executed:
+    """Runs the order, its records by way of the spool. RunLockHeld where another run is under way, here or, with
+    replicas, on another host."""
+    if not record:
+        return await execute(services, order, emit, None)
+    settings = services.settings
+    spool = await Spool.open(settings.state_dir, clock=services.parts.clock)
+    try:
+        async with _leading(settings):
+            done = await execute(services, order, emit, spool)
+        if done.not_recorded is not None:
+            return done
+        shipper = Shipper(spool, lambda: services.ledger, lambda run_id: logs_of(settings.state_dir, run_id))
+        return replace(done, not_shipped=await shipper.ship_within(_SHIP_S))
+    finally:
+        await spool.close()
+
+
+@asynccontextmanager
+async def _leading(settings: Settings) -> AsyncIterator[None]:
+    """Holds the lease for the run, where there is one to hold."""
+    if (lease := lease_of(settings)) is None:
+        yield
+        return
+    try:
+        if not await lease.try_acquire():
+            holder = await lease.holder()
+            where = f"the daemon on {holder.host} leads" if holder is not None else "another host leads"
+            raise RunLockHeld(f"{where} (replicas: true): run it there, or stop that daemon")
+        owner = asyncio.current_task()
+        watch = asyncio.create_task(lease.lost())
+        # Without a word: the run is `interrupted`.
+        watch.add_done_callback(lambda ended: None if ended.cancelled() or owner is None else owner.cancel())
+        try:
+            yield
+        finally:
+            watch.cancel()
+    finally:
+        await lease.release()
+
+
+def lease_of(settings: Settings) -> Lease | None:
+    """The lease that the settings want; None where there is one daemon only."""
+    if not settings.replicas:
+        return None
+    postgres = settings.postgres
+    return Lease(postgres.lease_dsn or postgres.dsn, postgres.secret(), host=socket.gethostname())

@@ -1,0 +1,151 @@
+"""Wiring: from settings to the parts that a run needs. Making and ending the session is its owner's business."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from icekeeper.adapters.clickhouse import ClickHouse, ClickHouseOptions
+from icekeeper.adapters.host import Host
+from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
+from icekeeper.adapters.ledger.findings import PostgresFindings
+from icekeeper.adapters.ledger.history import PostgresHistory
+from icekeeper.adapters.ledger.store import PostgresLedger
+from icekeeper.adapters.postgres.pool import Postgres, PostgresOffload
+from icekeeper.adapters.spark.jars import HOME as JARS
+from icekeeper.adapters.spark.jars import brought_along
+from icekeeper.adapters.spark.options import SparkOptions
+from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.night.ports import Clock, Sleep, Surroundings
+from icekeeper.night.stages.context import Parts
+from icekeeper.settings import Settings
+from icekeeper.settings.model import DEFAULT_PACKAGES
+
+
+def wall_clock() -> datetime:
+    """Now, in UTC: what the shell injects where nobody injects another time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that was built from one set of settings. The engine goes on to the next set."""
+
+    settings: Settings
+    engine: SparkEngine
+    source: ClickHouse
+    postgres: Postgres
+    offload_postgres: Postgres
+    ledger: PostgresLedger
+    history: PostgresHistory
+    findings: PostgresFindings
+    parts: Parts
+
+    @property
+    def connections(self) -> tuple[ClickHouse | Postgres, ...]:
+        """What has to be closed. The engine outlives it: whoever made it stops it."""
+        own = (self.source, self.postgres)
+        return own if self.offload_postgres is self.postgres else (*own, self.offload_postgres)
+
+    async def close(self, but: Collection[ClickHouse | Postgres] = ()) -> None:
+        """Closes the connections, except for those that others go on with."""
+        for connection in self.connections:
+            if not any(connection is other for other in but):
+                await connection.close()
+
+
+def build(
+    settings: Settings,
+    engine: SparkEngine,
+    *,
+    clock: Clock = wall_clock,
+    sleep: Sleep = asyncio.sleep,
+    surroundings: Surroundings | None = None,
+    before: Services | None = None,
+) -> Services:
+    """Builds the parts. Nothing is connected and no JVM is started: each part does that when it is first used.
+
+    `surroundings` None: this host, its clock compared with PostgreSQL's and ClickHouse's. Connections that are the same
+    `before` are taken over.
+    """
+    kept = before if before is not None and before.settings.clickhouse == settings.clickhouse else None
+    source = kept.source if kept is not None else _clickhouse(settings)
+    kept = before if before is not None and before.settings.postgres == settings.postgres else None
+    postgres = kept.postgres if kept is not None else Postgres(settings.postgres.dsn, settings.postgres.secret())
+    offload_postgres = _offload_postgres(settings, postgres, before)
+    findings = PostgresFindings(postgres)
+    parts = Parts(
+        lakehouse=IcebergLakehouse(engine, settings.catalog.name),
+        source=source,
+        offload=PostgresOffload(offload_postgres, settings.offload.table),
+        findings=findings,
+        surroundings=surroundings
+        or Host(clock, {"PostgreSQL": postgres.now, "ClickHouse": source.now}, _directories(settings)),
+        clock=clock,
+        sleep=sleep,
+        engine_log=engine.log,
+    )
+    return Services(
+        settings=settings,
+        engine=engine,
+        source=source,
+        postgres=postgres,
+        offload_postgres=offload_postgres,
+        ledger=PostgresLedger(postgres),
+        history=PostgresHistory(postgres),
+        findings=findings,
+        parts=parts,
+    )
+
+
+def _clickhouse(settings: Settings) -> ClickHouse:
+    block = settings.clickhouse
+    return ClickHouse(
+        ClickHouseOptions(
+            url=block.url,
+            database=block.database,
+            user=block.user,
+            password=block.password.get_secret_value(),
+            settings=block.settings,
+        )
+    )
+
+
+def _offload_postgres(settings: Settings, postgres: Postgres, before: Services | None) -> Postgres:
+    """Where the offload's watermarks are; the ledger's own pool unless they have a database of theirs."""
+    block = settings.offload
+    if block.dsn is None:
+        return postgres
+    if before is not None and before.settings.offload == block:
+        return before.offload_postgres
+    return Postgres(block.dsn, block.password.get_secret_value() if block.password else None)
+
+
+def _directories(settings: Settings) -> tuple[Path, ...]:
+    """Where the work needs space on this host: the state directory, and a warehouse that lies here."""
+    warehouse = urlsplit(settings.catalog.warehouse or "")
+    local = warehouse.scheme in ("", "file") and warehouse.path.startswith("/")
+    return (settings.state_dir, Path(warehouse.path)) if local else (settings.state_dir,)
+
+
+def spark_options(settings: Settings) -> SparkOptions:
+    """How the settings want the session; two that are equal can share one."""
+    spark = settings.spark
+    jars, packages = spark.jars, spark.packages
+    if packages is None:
+        jars = jars or brought_along(DEFAULT_PACKAGES, JARS)
+        packages = () if jars else DEFAULT_PACKAGES
+    return SparkOptions(
+        master=spark.resolved_master,
+        driver_memory=spark.driver_memory,
+        state_dir=settings.state_dir,
+        jars=jars,
+        packages=packages,
+        home=spark.home,
+        conf=spark.conf,
+        session_conf=catalog_conf(settings.catalog.name, settings.catalog.spark_properties()),
+    )

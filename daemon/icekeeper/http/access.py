@@ -1,0 +1,195 @@
+"""Who may ask for what over HTTP: the bearer token, the page's sign-in, and keeping other sites out of both."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from icekeeper.http.problems import Handler, problem
+
+log = structlog.get_logger(__name__)
+
+COOKIE = "icekeeper_session"
+# How long a sign-in on the page lasts, and how many there may be.
+SESSION_S = 12 * 3600.0
+_MOST_SESSIONS = 100
+# From one address tokens are guessed no faster than this; so many addresses are kept in mind.
+_MOST_WRONG_PER_MINUTE = 30
+_MOST_ADDRESSES = 1000
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+# What machines fetch, by whatever name they know this host: nothing of it is about people.
+_FOR_MACHINES = frozenset({"/metrics", "/livez", "/readyz"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    until: float
+    token: bytes
+
+
+class Access:
+    """Judges requests. `seconds` is a clock that never goes back."""
+
+    def __init__(
+        self,
+        token: Callable[[], str | None],
+        listens_at: Callable[[], str],
+        url: Callable[[], str | None],
+        seconds: Callable[[], float],
+    ) -> None:
+        """`token` None: nothing can be changed. `listens_at` is our host, `url` what the page is known as."""
+        self._token = token
+        self._listens_at = listens_at
+        self._url = url
+        self._seconds = seconds
+        self._sessions: dict[str, _Session] = {}
+        # When somebody at an address gave a wrong token.
+        self._wrong: dict[str, list[float]] = {}
+
+    @property
+    def changes_allowed(self) -> bool:
+        """Whether anybody can change anything: a token is configured."""
+        return self._token() is not None
+
+    def refusal(self, request: web.Request) -> web.Response | None:
+        """The answer to an API request that may change nothing; None where its bearer token is right."""
+        if self._token() is None:
+            return problem(HTTPStatus.FORBIDDEN, "Nothing can be changed over HTTP: http.token is not set.")
+        if self._guesses(request):
+            return _too_many()
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(given):
+            return None
+        if given:
+            self._note_wrong(request)
+        answer = problem(HTTPStatus.UNAUTHORIZED, "This needs the header `Authorization: Bearer` with http.token.")
+        answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
+
+    def sign_in(self, request: web.Request, given: str, answer: web.Response) -> bool:
+        """Has the browser that gets this answer signed in, if that was the token."""
+        if self._token() is None or self._guesses(request):
+            return False
+        if not self._is_token(given):
+            self._note_wrong(request)
+            return False
+        now = self._seconds()
+        self._sessions = {name: one for name, one in self._sessions.items() if one.until > now}
+        while len(self._sessions) >= _MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        name = secrets.token_urlsafe(32)
+        self._sessions[_digest(name)] = _Session(now + SESSION_S, self._token_digest())
+        secure = (self._url() or "").startswith("https:")
+        answer.set_cookie(
+            COOKIE, name, max_age=int(SESSION_S), httponly=True, samesite="Strict", secure=secure, path="/"
+        )
+        return True
+
+    def signed_in(self, request: web.Request) -> bool:
+        """Whether the browser that asks has signed in, with the token of now."""
+        session = self._sessions.get(_digest(request.cookies.get(COOKIE, "")))
+        if session is None or session.until <= self._seconds():
+            return False
+        return self._token() is not None and hmac.compare_digest(session.token, self._token_digest())
+
+    def sign_out(self, request: web.Request, answer: web.Response) -> None:
+        self._sessions.pop(_digest(request.cookies.get(COOKIE, "")), None)
+        answer.del_cookie(COOKIE, path="/")
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Turns away what another site has a browser ask here."""
+        # Not request.host: where the header lacks that asks the resolver for our name, and everybody waits.
+        host = request.headers.get("Host", "")
+        if request.path not in _FOR_MACHINES and not self._is_known_host(host):
+            # A name that an attacker makes point at this host (DNS rebinding) would let his page read ours.
+            return problem(
+                HTTPStatus.MISDIRECTED_REQUEST, f"{host!r} is not this daemon's address: http.url names another."
+            )
+        if request.method not in _SAFE and self._is_cross_site(request, host):
+            return problem(HTTPStatus.FORBIDDEN, "Another site asked for this.")
+        return await handler(request)
+
+    def _is_cross_site(self, request: web.Request, host: str) -> bool:
+        site = request.headers.get("Sec-Fetch-Site")
+        if site is not None and site not in ("same-origin", "none"):
+            return True
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return False
+        # Behind a proxy the browser knows us by http.url, and Host may be the proxy's word for us. `null` is nobody.
+        place = _place_of(origin)
+        return place is None or place not in (host, _place_of(self._url() or ""))
+
+    def _is_known_host(self, host: str) -> bool:
+        """Any where we listen beyond this host; else its own names, and that of http.url."""
+        name = _name_of(host)
+        if not _is_loopback(self._listens_at()) or _is_loopback(name):
+            return True
+        url = self._url()
+        return url is not None and name is not None and name == urlsplit(url).hostname
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(_digest(given).encode(), _digest(self._token() or "").encode())
+
+    def _token_digest(self) -> bytes:
+        return _digest(self._token() or "").encode()
+
+    def _guesses(self, request: web.Request) -> bool:
+        """Whether too many wrong tokens came from that address in the last minute."""
+        since = self._seconds() - 60.0
+        self._wrong = {who: lately for who, at in self._wrong.items() if (lately := [one for one in at if one > since])}
+        return len(self._wrong.get(request.remote or "", ())) >= _MOST_WRONG_PER_MINUTE
+
+    def _note_wrong(self, request: web.Request) -> None:
+        who = request.remote or ""
+        if len(self._wrong) >= _MOST_ADDRESSES and who not in self._wrong:
+            del self._wrong[next(iter(self._wrong))]
+        given = self._wrong.setdefault(who, [])
+        if not given:  # once a minute for each that keeps guessing
+            log.warning("token_refused", address=who, path=request.path)
+        given.append(self._seconds())
+
+
+def _too_many() -> web.Response:
+    answer = problem(HTTPStatus.TOO_MANY_REQUESTS, "Too many wrong tokens: wait a minute.")
+    answer.headers["Retry-After"] = "60"
+    return answer
+
+
+def _digest(text: str) -> str:
+    # Of equal length whatever was given, so that comparing tells nothing of the token's.
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _name_of(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None:
+        return False
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _place_of(url: str) -> str | None:
+    """Host and port of an origin; None where it is none, such as a sandbox's `null`."""
+    try:
+        return urlsplit(url).netloc or None
+    except ValueError:
+        return None

@@ -1,0 +1,112 @@
+"""The API's OpenAPI document, made of its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from icekeeper import __version__
+from icekeeper.http.routes import Nothing, Route
+from icekeeper.status.schemas import Problem
+
+_REF = "#/components/schemas/{model}"
+_ABOUT = """
+What the icekeeper daemon knows: its nights, tables, plans and logs. Reading needs no token; what changes something
+needs `http.token` as a bearer token, and answers 403 where none is configured. Every error is a problem document
+(RFC 9457). Instants are ISO 8601 in UTC, durations seconds, sizes bytes.
+"""
+# What any request may be answered.
+_ALWAYS = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+_FOR_CHANGES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+_FOR_BODIES = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+
+
+def document(routes: Iterable[Route]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of these routes."""
+    routes = tuple(routes)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "icekeeper", "version": __version__, "description": _ABOUT.strip()},
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(routes),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "http.token"}},
+        },
+    }
+
+
+def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
+    answered: set[type[BaseModel]] = {Problem}
+    for route in routes:
+        answered.update(kind for kind in route.answers.values() if not isinstance(kind, str))
+    bodies = {route.body for route in routes if route.body is not None}
+    wanted: list[Any] = [
+        *((kind, "serialization") for kind in sorted(answered, key=lambda kind: kind.__name__)),
+        *((kind, "validation") for kind in sorted(bodies, key=lambda kind: kind.__name__)),
+    ]
+    _, schema = models_json_schema(wanted, ref_template=_REF)
+    found: dict[str, Any] = schema["$defs"]
+    return found
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    refused = {*_ALWAYS, *route.problems}
+    if route.changes:
+        refused.update(_FOR_CHANGES)
+    if route.body is not None:
+        refused.update(_FOR_BODIES)
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "parameters": _parameters(route),
+        "responses": {
+            **{str(status.value): _answer(status, kind) for status, kind in route.answers.items()},
+            **{str(status.value): _problem(status) for status in sorted(refused)},
+        },
+    }
+    if route.body is not None:
+        schema = {"$ref": _REF.format(model=route.body.__name__)}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if route.changes:
+        operation["security"] = [{"token": []}]
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    if route.parameters is Nothing:
+        return []
+    schema = route.parameters.model_json_schema()
+    required = schema.get("required", [])
+    told = []
+    for name, each in schema["properties"].items():
+        in_path = f"{{{name}}}" in route.path
+        rest = {key: value for key, value in each.items() if key not in ("title", "description")}
+        told.append(
+            {
+                "name": name,
+                "in": "path" if in_path else "query",
+                "required": in_path or name in required,
+                "description": each.get("description", ""),
+                "schema": rest,
+            }
+        )
+    return told
+
+
+def _answer(status: HTTPStatus, kind: type[BaseModel] | str) -> dict[str, Any]:
+    if isinstance(kind, str):
+        return {"description": status.phrase, "content": {kind: {"schema": {"type": "string"}}}}
+    schema = {"$ref": _REF.format(model=kind.__name__)}
+    return {"description": status.phrase, "content": {"application/json": {"schema": schema}}}
+
+
+def _problem(status: HTTPStatus) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model=Problem.__name__)}
+    return {"description": status.phrase, "content": {"application/problem+json": {"schema": schema}}}

@@ -1,0 +1,167 @@
+"""What the night needs of the world, as Protocols. The adapters implement them; tests of the core fake them.
+
+Every method raises the errors of `core.errors` only: TransientError where trying again may help, PermanentError where
+it can't. Instants are aware UTC datetimes, durations of work are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from icekeeper.core.history import PastRun
+from icekeeper.core.model import (
+    AuditResult,
+    DeletedFiles,
+    FileGroup,
+    LakehouseCount,
+    RunOpening,
+    RunReport,
+    Slice,
+    SourceCount,
+    Stage,
+    StageResult,
+    TableState,
+    Watermark,
+    Window,
+)
+from icekeeper.core.policy import CompactPolicy, TablePolicy
+from icekeeper.core.restraints import Disk, Finding
+
+# Time is injected: nobody but the shell reads the wall clock or sleeps.
+Clock = Callable[[], datetime]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Lakehouse(Protocol):
+    """The Iceberg side. Calls are serialized by the implementation: it has one session."""
+
+    async def look_ahead(self, policies: Sequence[TablePolicy]) -> None:
+        """Reads what `inspect` and `file_groups` will be asked of these tables, several at once.
+
+        What can't be read is left out: the table's own turn says why. Raises where there is no session.
+        """
+
+    async def inspect(self, table: str, target_file_size: int) -> TableState:
+        """One load of the table's metadata; no Spark job. PermanentError `table_not_found` where there is no table."""
+
+    async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
+        """What Iceberg's own planner would rewrite at the current snapshot; no Spark job."""
+
+    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
+        """Rewrites one slice; the snapshots made carry the run's id. DeadlineExceeded after `timeout`.
+
+        False: nothing of the slice is left to rewrite, for somebody else has done it.
+        """
+
+    async def expire(
+        self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
+    ) -> DeletedFiles:
+        """Expires exactly the named snapshots, or none and TransientError `conflict`.
+
+        `retain_last` is what branches with an age but no number of their own keep, as the plan assumed it.
+        """
+
+    async def count(
+        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+    ) -> LakehouseCount:
+        """Rows of the window at a snapshot, by default the one that is current when the call begins."""
+
+    async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
+        """All live rows of a snapshot, with its delete files applied."""
+
+    async def count_by_hour(
+        self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
+    ) -> Mapping[datetime, int]:
+        """Rows of each hour of the window that has any."""
+
+
+class EngineLog(Protocol):
+    """What the engine says of itself. Both are answered at once."""
+
+    def mark(self) -> int:
+        """Where its log ends now."""
+
+    def since(self, mark: int) -> str:
+        """The last lines since then, secrets hidden; empty where nothing was said."""
+
+
+class SourceCounter(Protocol):
+    """The ClickHouse side."""
+
+    async def count(
+        self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
+    ) -> SourceCount:
+        """Rows of the window; `final` None lets the table's engine decide."""
+
+    async def count_by_hour(
+        self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
+    ) -> Mapping[datetime, int]:
+        """Rows of each hour of the window that has any."""
+
+
+class OffloadStatus(Protocol):
+    """What the offload says of itself."""
+
+    async def watermark(self, source: str) -> Watermark | None:
+        """How far it has come with a source; None where it keeps no such row or table."""
+
+
+class Findings(Protocol):
+    """What audits found that is still open."""
+
+    async def open_findings(self, table: str) -> tuple[Finding, ...]:
+        """The table's windows whose last audit was no `ok`, and whose day nobody acknowledged; oldest first."""
+
+
+class Surroundings(Protocol):
+    """The host that the night runs on, and what the servers say of its clock."""
+
+    async def clock_ahead(self) -> Mapping[str, timedelta]:
+        """By how much this host's clock is ahead of each server's that answered, by the server's name."""
+
+    def disks(self) -> tuple[Disk, ...]:
+        """The file systems on this host that the work needs."""
+
+
+class Journal(Protocol):
+    """What this host knows of its slots and runs, on its own disk: every record goes there first, and on from there.
+
+    Each method returns when its record is on the disk. PermanentError `disk_low` where there is no room for it.
+    """
+
+    async def open_run(self, opening: RunOpening) -> None:
+        """A run begins."""
+
+    async def start_task(self, run_id: UUID, stage: Stage, table: str) -> None:
+        """The run works on this task from now on: should the process die, it was at this one."""
+
+    async def end_task(self, run_id: UUID, result: StageResult, audit: AuditResult | None) -> None:
+        """The task ended; `audit` is its row."""
+
+    async def close_run(self, report: RunReport) -> None:
+        """The run ended, and waits to be shipped. Of a slot's run any outcome but `interrupted` closes the slot."""
+
+    async def unfinished(self) -> tuple[PastRun, ...]:
+        """The runs without an outcome, oldest first. Who holds the run lock knows that their processes have died."""
+
+    async def slot_runs(self, slot: datetime) -> tuple[PastRun, ...]:
+        """The runs of a slot but operators' own (`manual`), oldest first, whatever became of them."""
+
+
+class Ledger(Protocol):
+    """What PostgreSQL holds of runs, tasks, audits and logs."""
+
+    async def open_run(self, opening: RunOpening) -> None:
+        """Makes the run visible while it is under way."""
+
+    async def close_run(self, report: RunReport, logs: tuple[Mapping[str, Any], ...] = ()) -> None:
+        """Stores the whole run in one transaction; storing it twice changes nothing."""
+
+    async def runs(self, limit: int) -> tuple[Mapping[str, Any], ...]:
+        """The newest runs, newest first, as rows of `maintenance_runs`."""
+
+    async def run(self, run_id: UUID) -> Mapping[str, Any] | None:
+        """One run with its `tasks`, `audits` and `logs`."""

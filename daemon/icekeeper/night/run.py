@@ -1,0 +1,244 @@
+"""The night: the order of a run, its budget, and what its tasks add up to. One task lives in `task.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from icekeeper.core.errors import Cancelled, IcekeeperError, PermanentError
+from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
+from icekeeper.core.model import (
+    AuditResult,
+    RunOpening,
+    RunOutcome,
+    RunReport,
+    Stage,
+    StageResult,
+    TaskOutcome,
+    Trigger,
+)
+from icekeeper.core.policy import RunPolicy, TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.resuming import Before
+from icekeeper.night.stages import audit
+from icekeeper.night.stages.ahead import CountsAhead
+from icekeeper.night.stages.context import Clocks, Parts, TaskContext
+from icekeeper.night.task import Task, TaskEnd
+
+log = structlog.get_logger(__name__)
+
+# A part that every table needs: where one is down, the next table is the probe, and the rest is not tried. What one
+# stage found down, the next one only probes.
+_PART_DOWN = frozenset({Reason.CATALOG_DOWN, Reason.STORAGE_DOWN, Reason.ENGINE_DOWN, Reason.SOURCE_DOWN})
+
+# What `asyncio.Task.cancel(msg)` says when an operator asked; anything else that cancels a run is an interruption.
+BY_OPERATOR = "by_operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a run is asked to do. `tables` in the order in which they are worked on."""
+
+    run_id: UUID
+    slot: datetime
+    trigger: Trigger
+    tables: tuple[TablePolicy, ...]
+    stages: tuple[Stage, ...] = tuple(Stage)
+    window_hours: int | None = None
+    settings_hash: str = ""
+    policy: RunPolicy = field(default_factory=RunPolicy)
+    host: str = ""
+    before: Before = field(default_factory=Before)
+
+    def work(self) -> Iterator[tuple[Stage, TablePolicy]]:
+        """Stage by stage, table by table; no audit where there is no source, or where the slot's audit stands."""
+        for stage in (stage for stage in Stage if stage in self.stages):
+            for policy in self.tables:
+                if stage is not Stage.AUDIT or (policy.audit is not None and policy.name not in self.before.counted):
+                    yield stage, policy
+
+
+async def run_night(
+    order: Order,
+    parts: Parts,
+    emit: Subscriber,
+    tables_lock: asyncio.Lock | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
+) -> RunReport:
+    """Runs the order to its end and returns the report; a cancellation ends it early and is in the outcome.
+
+    `tables_lock` is held while a table is worked on, so that no two tasks of one process ever change tables at once.
+    `may_go_on` is asked before each task; where it says no, the run is `interrupted`.
+    """
+    started_at = parts.clock()
+    opening = RunOpening(
+        run_id=order.run_id,
+        slot=order.slot,
+        trigger=order.trigger,
+        started_at=started_at,
+        settings_hash=order.settings_hash,
+        stages=order.stages,
+        tables=tuple(policy.name for policy in order.tables),
+        host=order.host,
+    )
+    run = _Run(order, parts, emit, tables_lock, may_go_on, deadline=started_at + order.policy.max_duration)
+    with bound_contextvars(run_id=str(order.run_id), slot=order.slot.isoformat()):
+        log.info("run_started", trigger=order.trigger, stages=list(order.stages), tables=len(order.tables))
+        emit(RunStarted(opening, tuple((stage, policy.name) for stage, policy in order.work())))
+        try:
+            await run.work()
+            outcome = order.before.fold(run.tasks, run.audits)
+        except asyncio.CancelledError as exc:
+            outcome = RunOutcome.CANCELLED if exc.args == (BY_OPERATOR,) else RunOutcome.INTERRUPTED
+            # The cancellation is answered by this report, so it must not strike again at the caller's next await.
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+        report = RunReport(
+            run_id=order.run_id,
+            slot=order.slot,
+            trigger=order.trigger,
+            outcome=outcome,
+            started_at=started_at,
+            finished_at=parts.clock(),
+            settings_hash=order.settings_hash,
+            tasks=tuple(run.tasks),
+            audits=tuple(run.audits),
+        )
+        log.info("run_ended", outcome=outcome, duration_s=report.duration_s, **_tally(report))
+        emit(RunEnded(report))
+    return report
+
+
+async def look_ahead(order: Order, parts: Parts) -> None:
+    """Reads the metadata of the tables after the first, several at once; what can't be read says so at its turn.
+
+    The first has shown by then that the parts are there.
+    """
+    if order.before != Before():
+        return  # the slot had a run before: perhaps that died of somebody's metadata
+    with suppress(IcekeeperError):
+        await parts.lakehouse.look_ahead(order.tables[1:])
+
+
+class _Run:
+    """The state of a run under way: what is done so far, and which part was found down."""
+
+    def __init__(
+        self,
+        order: Order,
+        parts: Parts,
+        emit: Subscriber,
+        tables_lock: asyncio.Lock | None,
+        may_go_on: Callable[[], bool],
+        deadline: datetime,
+    ) -> None:
+        self.tasks: list[StageResult] = []
+        self.audits: list[AuditResult] = []
+        self._order = order
+        self._emit = emit
+        self._clock = parts.clock
+        self._lock = tables_lock or nullcontext()
+        self._may_go_on = may_go_on
+        self._deadline = deadline
+        self._counts = CountsAhead(parts.source, parts.clock)
+        self._context = TaskContext(
+            run_id=order.run_id,
+            slot=order.slot,
+            trigger=order.trigger,
+            parts=replace(parts, source=self._counts),
+            emit=emit,
+            clocks=Clocks(parts.surroundings),
+            run_policy=order.policy,
+            window_hours=order.window_hours,
+        )
+
+    async def work(self) -> None:
+        work = list(self._order.work())
+        try:
+            for position, (stage, policy) in enumerate(work, start=1):
+                down = self._failed_alike()
+                if position == 2 and stage is Stage.COMPACT and not down:
+                    await look_ahead(self._order, self._context.parts)
+                if not self._may_go_on():
+                    raise asyncio.CancelledError
+                self._emit(TaskStarted(stage, policy.name, position, len(work)))
+                if stage is Stage.AUDIT and position < len(work) and not down:
+                    audit.count_next(work[position][1], self._context, self._counts)
+                with bound_contextvars(stage=stage, table=policy.name):
+                    await self._do(stage, policy, down)
+        finally:
+            await self._counts.end()
+
+    async def _do(self, stage: Stage, policy: TablePolicy, down: list[StageResult]) -> None:
+        # The audit always runs: the budget is for the others.
+        until = None if stage is Stage.AUDIT else self._deadline
+        task = Task(stage, policy, replace(self._context, until=until, retries_off=_is_probe(stage, down)))
+        try:
+            self._ended(await self._end_of(task, down))
+        except asyncio.CancelledError:
+            # Without an audit's row: the slot's audit is still owed, and the resumed run counts.
+            self._ended(replace(task.fail(Cancelled("stopped while it was under way")), audit=None))
+            raise
+
+    async def _end_of(self, task: Task, down: list[StageResult]) -> TaskEnd:
+        if (task.stage, task.policy.name) in self._order.before.deadly:
+            text = "not tried again: the process died twice while it was under way"
+            return task.fail(PermanentError(text, reason=Reason.PROCESS_DIED))
+        if task.context.until is not None and task.started_at >= task.context.until:
+            return task.hold(Reason.BUDGET, "the run's max_duration is used up")
+        if len(down) >= 2 and down[0].stage is task.stage:
+            probe, first = [result for result in down if result.attempts][:2]
+            before = first.table if first.stage is task.stage else f"{first.stage} of {first.table}"
+            text = f"not tried, as {before} and {probe.table} failed alike"
+            return task.fail(PermanentError(text, reason=probe.reason))
+        async with self._lock:
+            return await task.run()
+
+    def _ended(self, end: TaskEnd) -> None:
+        _log_task(end.result)
+        self.tasks.append(end.result)
+        if end.audit is not None:
+            self.audits.append(end.audit)
+        self._emit(TaskEnded(end.result, end.audit))
+
+    def _failed_alike(self) -> list[StageResult]:
+        """The latest tasks that failed for one and the same part that is down, the last one first."""
+        alike: list[StageResult] = []
+        for result in reversed(self.tasks):
+            if result.reason not in _PART_DOWN or (alike and result.reason is not alike[0].reason):
+                break
+            alike.append(result)
+        return alike
+
+
+def _is_probe(stage: Stage, down: list[StageResult]) -> bool:
+    """Whether a task only asks if the part is up again: the second of a stage, or the first after two failed."""
+    return len(down) >= 2 or (len(down) == 1 and down[0].stage is stage)
+
+
+def _log_task(result: StageResult) -> None:
+    level = log.error if result.outcome is TaskOutcome.FAILED else log.info
+    level(
+        "task_done",
+        outcome=result.outcome,
+        reason=result.reason,
+        note=result.note,
+        attempts=result.attempts,
+        duration_s=round(result.duration_s, 3),
+        error=result.error,
+    )
+
+
+def _tally(report: RunReport) -> dict[str, int]:
+    """The run in one line: how many tasks ended how, and how many audits found what."""
+    tally = Counter(task.outcome.value for task in report.tasks)
+    tally.update(f"audit_{audit.status}" for audit in report.audits)
+    return dict(tally)

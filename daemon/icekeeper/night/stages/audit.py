@@ -1,0 +1,161 @@
+"""Stage `audit`: counts a window on both sides; what the difference means is the core's to say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from icekeeper.core.audit.verdict import judge, missing_hours
+from icekeeper.core.calendar import window_of
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.events import TaskProgressed
+from icekeeper.core.model import (
+    AuditResult,
+    AuditStatus,
+    LakehouseCount,
+    MissingHour,
+    Plan,
+    SourceCount,
+    Stage,
+    TaskOutcome,
+    Verdict,
+    Watermark,
+    Window,
+)
+from icekeeper.core.planning import plan_audit
+from icekeeper.core.policy import AuditPolicy, TablePolicy
+from icekeeper.night.stages.ahead import Asked, CountsAhead
+from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext
+from icekeeper.night.stages.restraint import require_past
+
+log = structlog.get_logger(__name__)
+
+
+def plan(policy: TablePolicy, context: TaskContext) -> Plan:
+    """Which window would be counted."""
+    return plan_audit(policy, context.slot, context.window_hours)
+
+
+def count_next(policy: TablePolicy, context: TaskContext, counts: CountsAhead) -> None:
+    """Has ClickHouse count what this table's audit will ask for, once it has counted for the audit before it."""
+    rules, source = _audited(policy)
+    counts.then(Asked(source, policy.timestamp, _window(context), rules.final), rules.limits.timeout)
+
+
+async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
+    """One attempt: counts, judges, and looks for the hours where rows lack."""
+    rules, source = _audited(policy)
+    parts, deadline = context.parts, Deadline.of(rules.limits, context)
+    window = _window(context)
+    await require_past(window, context)
+    watermark = await _watermark(context, source)
+    # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
+    warm = await parts.source.count(source, policy.timestamp, window, rules.final, deadline.left())
+    iceberg = await parts.lakehouse.count(policy.name, policy.timestamp, window, deadline.left())
+    verdict = judge(
+        clickhouse=warm.rows,
+        iceberg=iceberg.rows,
+        window=window,
+        now=parts.clock(),
+        policy=rules,
+        source_ttl=policy.source_ttl,
+        watermark=watermark,
+    )
+    hours: tuple[MissingHour, ...] = ()
+    if verdict.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
+        hours, verdict = await _drill_down(policy, context, window, warm, iceberg, verdict, deadline)
+    row = _row(policy, context, verdict, clickhouse=warm, iceberg=iceberg, watermark=watermark, hours=hours)
+    outcome = TaskOutcome.FAILED if row.status is AuditStatus.ERROR else TaskOutcome.DONE
+    return Ended(outcome, f"{row.status}: {row.notes}", row.reason, row)
+
+
+async def _watermark(context: TaskContext, source: str) -> Watermark | None:
+    """How far the offload has come. It explains a verdict and is no side of it: an audit goes on without."""
+    try:
+        return await context.parts.offload.watermark(source)
+    except IcekeeperError as exc:
+        log.warning("watermark_unknown", error=str(exc))
+        return None
+
+
+async def _drill_down(
+    policy: TablePolicy,
+    context: TaskContext,
+    window: Window,
+    warm: SourceCount,
+    iceberg: LakehouseCount,
+    verdict: Verdict,
+    deadline: Deadline,
+) -> tuple[tuple[MissingHour, ...], Verdict]:
+    """The hours that lack rows. That they can't be had does not undo a verdict that stands already."""
+    context.emit(TaskProgressed(Stage.AUDIT, policy.name, f"{verdict.status}, counting by hour"))
+    _, source = _audited(policy)
+    lakehouse, counter = context.parts.lakehouse, context.parts.source
+    try:
+        there = await counter.count_by_hour(source, policy.timestamp, window, warm.final, deadline.left())
+        here = await lakehouse.count_by_hour(
+            policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.left()
+        )
+    except IcekeeperError as exc:
+        log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
+        return (), replace(verdict, note=f"{verdict.note}; the hours could not be counted: {exc}")
+    hours = missing_hours(there, here)
+    if not hours:
+        return hours, replace(verdict, note=f"{verdict.note}; counted again by hour, no hour lacks rows")
+    lacking = ", ".join(f"{hour.start:%m-%d %H}h ({hour.clickhouse - hour.iceberg})" for hour in hours)
+    return hours, replace(verdict, note=f"{verdict.note}; hours that lack rows: {lacking}")
+
+
+def uncounted(policy: TablePolicy, context: TaskContext, error: IcekeeperError) -> AuditResult:
+    """The row of an audit that could not count: no number, and why."""
+    verdict = Verdict(AuditStatus.ERROR, error.reason, None, None, f"{error.reason}: {error}")
+    return _row(policy, context, verdict)
+
+
+def _row(
+    policy: TablePolicy,
+    context: TaskContext,
+    verdict: Verdict,
+    *,
+    clickhouse: SourceCount | None = None,
+    iceberg: LakehouseCount | None = None,
+    watermark: Watermark | None = None,
+    hours: tuple[MissingHour, ...] = (),
+) -> AuditResult:
+    window = _window(context)
+    return AuditResult(
+        run_id=context.run_id,
+        slot=context.slot,
+        trigger=context.trigger,
+        run_timestamp=context.parts.clock(),
+        iceberg_table=policy.name,
+        ch_source=_audited(policy)[1],
+        layer=policy.layer,
+        audit_window_hours=window.hours,
+        window_start=window.start,
+        window_end=window.end,
+        ch_row_count=clickhouse.rows if clickhouse else None,
+        iceberg_row_count=iceberg.rows if iceberg else None,
+        delta=verdict.delta,
+        delta_pct=verdict.delta_pct,
+        status=verdict.status,
+        reason=verdict.reason,
+        notes=verdict.note,
+        snapshot_id=iceberg.snapshot_id if iceberg else None,
+        ch_query=clickhouse.query if clickhouse else None,
+        iceberg_query=iceberg.query if iceberg else None,
+        ch_final=clickhouse.final if clickhouse else None,
+        watermark=watermark.at if watermark else None,
+        missing_hours=hours,
+    )
+
+
+def _audited(policy: TablePolicy) -> tuple[AuditPolicy, str]:
+    if policy.audit is None or policy.source is None:
+        raise ValueError(f"{policy.name} has no audit")
+    return policy.audit, policy.source
+
+
+def _window(context: TaskContext) -> Window:
+    return window_of(context.slot, context.window_hours)

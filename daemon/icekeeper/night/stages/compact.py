@@ -1,0 +1,135 @@
+"""Stage `compact`: rewrites small files slice by slice, each committed and verified. The rules are the core's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from icekeeper.core.errors import DeadlineExceeded, PermanentError, TransientError
+from icekeeper.core.events import TaskProgressed
+from icekeeper.core.model import Decision, Plan, Slice, Snapshot, Stage, TableState, TaskOutcome
+from icekeeper.core.planning import may_interest_planner, plan_compaction
+from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.verification import check_rewrite, own_rewrites
+from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
+from icekeeper.night.stages.restraint import restrain
+
+log = structlog.get_logger(__name__)
+
+
+async def plan(policy: TablePolicy, state: TableState, context: TaskContext, overran: int = 0) -> Plan:
+    """What would be rewritten, and why; Iceberg's own planner is asked, so that both mean the same by "nothing"."""
+    ask = may_interest_planner(state, policy.compact)
+    groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
+    # Only where there is something to hold: a table that needs nothing asks nobody else.
+    to_hold = policy.single_writer and any(group.gains for group in groups)
+    offload_runs = to_hold and await _offload_runs(policy, context)
+    todo = plan_compaction(policy, state, groups, offload_runs=offload_runs, overran=overran)
+    return await restrain(todo, context, frees_space=False)
+
+
+async def _offload_runs(policy: TablePolicy, context: TaskContext) -> bool:
+    """Whether the offload says that it is writing into this table now."""
+    if policy.source is None:
+        return False
+    watermark = await context.parts.offload.watermark(policy.source)
+    return watermark is not None and watermark.status == "running"
+
+
+async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
+    """One attempt. Slices that an attempt committed stay committed: the next one plans only what is left."""
+    lakehouse, target = context.parts.lakehouse, policy.compact.target_file_size
+    deadline = Deadline.of(policy.compact.limits, context)
+    state = await lakehouse.inspect(policy.name, target)
+    progress.look(state)
+    await _settle(policy, context, progress, state, deadline)
+    todo = await plan(policy, state, context, progress.overran)
+    progress.note = progress.note or todo.note
+    if todo.decision is not Decision.ACT:
+        return Ended(TaskOutcome.DONE, progress.note) if progress.changed else not_acting(todo)
+    whole, finished = sum(part.files for part in todo.slices), 0
+    for number, part in enumerate(todo.slices, start=1):
+        context.emit(TaskProgressed(Stage.COMPACT, policy.name, _hand(number, todo.slices, part, finished, whole)))
+        progress.seen, progress.part = state, part
+        state = await _rewrite(policy, context, progress, part, state, deadline)
+        progress.seen = None
+        finished += part.files
+    return Ended(TaskOutcome.DONE, progress.note) if progress.changed else await _overtaken(policy, context, state)
+
+
+def _hand(number: int, slices: tuple[Slice, ...], part: Slice, finished: int, whole: int) -> str:
+    """What is in hand, and how far a compaction of several slices has come."""
+    if len(slices) == 1:
+        return f"{part.files} files"
+    return f"slice {number} of {len(slices)}: {part.files} files, {finished} of {whole} done"
+
+
+async def _overtaken(policy: TablePolicy, context: TaskContext, state: TableState) -> Ended:
+    """The end where no slice found anything to rewrite: somebody else has done it, or the engine has not."""
+    todo = await plan(policy, state, context)
+    if todo.decision is Decision.ACT:
+        text = f"the rewrite found nothing to do, though the planner would still {todo.note}"
+        raise TransientError(text, reason=Reason.NOT_VERIFIED, where=policy.name)
+    ended = not_acting(todo)
+    return replace(ended, note=f"{ended.note}; somebody else compacted it meanwhile")
+
+
+async def _settle(
+    policy: TablePolicy, context: TaskContext, progress: Progress, state: TableState, deadline: Deadline
+) -> None:
+    """Verifies a rewrite of an earlier attempt that was lost after its commit had landed."""
+    if progress.seen is None or progress.part is None:
+        return
+    if rewrites := own_rewrites(progress.seen, state, context.run_id):
+        await _verify(policy, context, progress.part, rewrites, deadline)
+        progress.changed = True
+    progress.seen = None
+
+
+async def _rewrite(
+    policy: TablePolicy,
+    context: TaskContext,
+    progress: Progress,
+    part: Slice,
+    before: TableState,
+    deadline: Deadline,
+) -> TableState:
+    """Rewrites a slice and verifies it; the table as it is then."""
+    lakehouse, unknown, rewrote = context.parts.lakehouse, None, True
+    try:
+        rewrote = await lakehouse.compact(policy.name, policy.compact, part, context.run_id, deadline.left())
+    except DeadlineExceeded:
+        progress.overran += 1
+        raise
+    except TransientError as exc:
+        if exc.reason is not Reason.COMMIT_UNKNOWN:
+            raise
+        unknown = exc  # settled by looking: the snapshot with our id is in the table, or it isn't
+        log.warning("commit_unknown", error=str(exc))
+    after = await lakehouse.inspect(policy.name, policy.compact.target_file_size)
+    progress.after = after.health
+    if not rewrote:
+        return after  # somebody else has done this slice
+    rewrites = own_rewrites(before, after, context.run_id)
+    if unknown is not None and not rewrites:
+        raise unknown
+    await _verify(policy, context, part, rewrites, deadline)
+    progress.changed = True
+    return after
+
+
+async def _verify(
+    policy: TablePolicy, context: TaskContext, part: Slice, rewrites: tuple[Snapshot, ...], deadline: Deadline
+) -> None:
+    problems, recounts = check_rewrite(part, rewrites)
+    for pair in recounts:
+        rows_before = await context.parts.lakehouse.count_at(policy.name, pair.before, deadline.left())
+        rows_after = await context.parts.lakehouse.count_at(policy.name, pair.after, deadline.left())
+        if rows_before != rows_after:
+            problems.append(f"snapshot {pair.after} has {rows_after} live rows, its parent {rows_before}")
+    if problems:
+        # Without a snapshot of ours nothing happened, and the next attempt plans anew; a wrong one stays wrong.
+        kind = PermanentError if rewrites else TransientError
+        raise kind("; ".join(problems), reason=Reason.NOT_VERIFIED, where=policy.name)

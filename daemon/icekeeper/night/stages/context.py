@@ -1,0 +1,129 @@
+"""What the stages share: the outside world, the run they belong to, an attempt's deadline and what it ended with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from icekeeper.core.errors import DeadlineExceeded
+from icekeeper.core.events import Subscriber
+from icekeeper.core.model import AuditResult, Decision, Plan, Slice, TableHealth, TableState, TaskOutcome, Trigger
+from icekeeper.core.policy import RunPolicy, StageLimits
+from icekeeper.core.reasons import Reason
+from icekeeper.night.ports import (
+    Clock,
+    EngineLog,
+    Findings,
+    Lakehouse,
+    OffloadStatus,
+    Sleep,
+    SourceCounter,
+    Surroundings,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The outside world as the night sees it, with its time."""
+
+    lakehouse: Lakehouse
+    source: SourceCounter
+    offload: OffloadStatus
+    findings: Findings
+    surroundings: Surroundings
+    clock: Clock
+    sleep: Sleep
+    engine_log: EngineLog | None = None
+
+
+class Clocks:
+    """What the servers' clocks say of this host's: asked once a run, and only where something is to be done."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._ahead: Mapping[str, timedelta] | None = None
+
+    async def ahead(self) -> Mapping[str, timedelta]:
+        """By how much this host's clock is ahead of each server's that answered."""
+        if self._ahead is None:
+            self._ahead = await self._surroundings.clock_ahead()
+        return self._ahead
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What every task of a run shares. `until` is when the run's budget ends, for the stages that it concerns."""
+
+    run_id: UUID
+    slot: datetime
+    trigger: Trigger
+    parts: Parts
+    emit: Subscriber
+    clocks: Clocks
+    run_policy: RunPolicy = field(default_factory=RunPolicy)
+    window_hours: int | None = None
+    until: datetime | None = None
+    retries_off: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the attempts at a task have found so far: it outlives the exception that ends one of them.
+
+    `seen` is the table as it was before the change that is in hand: `part` of a compaction, `named` snapshots of an
+    expiry. Where an attempt is lost after its commit landed, the next one knows by them what to look for. `overran`
+    counts the slices that went past their deadline, so that what is tried again is smaller.
+    """
+
+    attempts: int = 0
+    before: TableHealth | None = None
+    after: TableHealth | None = None
+    note: str = ""
+    seen: TableState | None = None
+    part: Slice | None = None
+    named: tuple[int, ...] = ()
+    changed: bool = False
+    overran: int = 0
+
+    def look(self, state: TableState) -> None:
+        """Takes what an attempt found when it began."""
+        self.before = self.before or state.health
+        self.after = state.health
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended that no exception ended."""
+
+    outcome: TaskOutcome
+    note: str
+    reason: Reason | None = None
+    audit: AuditResult | None = None
+
+
+def not_acting(plan: Plan) -> Ended:
+    """The end of a task whose plan is to skip or to hold."""
+    outcome = TaskOutcome.HELD if plan.decision is Decision.HOLD else TaskOutcome.SKIPPED
+    return Ended(outcome, plan.note, plan.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When an attempt has to be over: its steps share one timeout."""
+
+    at: datetime
+    clock: Clock
+
+    @classmethod
+    def of(cls, limits: StageLimits, context: TaskContext) -> Deadline:
+        at = context.parts.clock() + limits.timeout
+        return cls(at if context.until is None else min(at, context.until), context.parts.clock)
+
+    def left(self) -> timedelta:
+        """What remains; DeadlineExceeded where nothing does."""
+        remaining = self.at - self.clock()
+        if remaining <= timedelta(0):
+            raise DeadlineExceeded("the timeout passed between two steps")
+        return remaining

@@ -1,0 +1,58 @@
+"""Stage `expire`: drops exactly the snapshots that its plan names, and looks that nothing else went."""
+
+from __future__ import annotations
+
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.events import TaskProgressed
+from icekeeper.core.model import Decision, Plan, Stage, TableState, TaskOutcome
+from icekeeper.core.planning import due_refs, plan_expiry
+from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.verification import check_expiry
+from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
+from icekeeper.night.stages.restraint import restrain, restrain_by_findings
+
+
+async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> Plan:
+    """Which snapshots would go, and why."""
+    todo = plan_expiry(policy, state, context.slot, context.parts.clock())
+    todo = await restrain(todo, context, frees_space=True)
+    return await restrain_by_findings(todo, policy, context)
+
+
+async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
+    """One attempt. It is bound to its plan: where the table has moved under it, the next attempt plans anew."""
+    lakehouse, target = context.parts.lakehouse, policy.compact.target_file_size
+    deadline = Deadline.of(policy.expire.limits, context)
+    state = await lakehouse.inspect(policy.name, target)
+    progress.look(state)
+    todo = await plan(policy, state, context)
+    if progress.named and not {snapshot.id for snapshot in state.history} & set(progress.named):
+        _verify(progress.seen or state, state, progress.named, context)
+        # Whether its files were deleted nobody can tell any more.
+        note = f"{progress.note}; it landed though its attempt was lost: remove_orphan_files frees what was left"
+        return Ended(TaskOutcome.DONE, note)
+    progress.note = todo.note
+    if todo.decision is not Decision.ACT:
+        return not_acting(todo)
+    progress.seen, progress.named = state, todo.snapshot_ids
+    context.emit(TaskProgressed(Stage.EXPIRE, policy.name, f"{len(todo.snapshot_ids)} snapshots"))
+    deleted = await lakehouse.expire(policy.name, todo.snapshot_ids, policy.expire.retain_last, deadline.left())
+    after = await lakehouse.inspect(policy.name, target)
+    progress.after = after.health
+    _verify(state, after, todo.snapshot_ids, context)
+    if deleted.left:
+        raise PermanentError(
+            f"the snapshots are expired, but of {deleted.files} files that nobody refers to any more {deleted.left} or "
+            f"more are still in the store, e.g. {deleted.example}: check the right to delete; remove_orphan_files "
+            "frees them",
+            reason=Reason.NOT_VERIFIED,
+            where=policy.name,
+        )
+    return Ended(TaskOutcome.DONE, f"{todo.note}; {deleted.files} files deleted")
+
+
+def _verify(before: TableState, after: TableState, named: tuple[int, ...], context: TaskContext) -> None:
+    problems = check_expiry(before, after, named, due_refs(before, context.parts.clock()))
+    if problems:
+        raise PermanentError("; ".join(problems), reason=Reason.NOT_VERIFIED, where=after.table)

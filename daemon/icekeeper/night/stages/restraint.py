@@ -1,0 +1,45 @@
+"""Asking what could stand against changing a table now. What the answers mean is the core's to say."""
+
+from __future__ import annotations
+
+from icekeeper.core.errors import IcekeeperError, PermanentError
+from icekeeper.core.model import Decision, Plan, Window
+from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.restraints import OBSERVING, Restraint, by_clock, by_disk, by_findings, clock_error, restrained
+from icekeeper.night.stages.context import TaskContext
+
+
+async def restrain(plan: Plan, context: TaskContext, *, frees_space: bool) -> Plan:
+    """The plan, held where the mode, a clock or a disk stands against it. A plan that does not act asks nobody."""
+    if plan.decision is not Decision.ACT:
+        return plan
+    if context.run_policy.observe:
+        return restrained(plan, OBSERVING)
+    plan = restrained(plan, by_clock(await context.clocks.ahead(), context.run_policy.max_clock_skew))
+    if frees_space or plan.decision is not Decision.ACT:
+        return plan
+    return restrained(plan, by_disk(context.parts.surroundings.disks(), context.run_policy.min_free_disk))
+
+
+async def restrain_by_findings(plan: Plan, policy: TablePolicy, context: TaskContext) -> Plan:
+    """An expiry's plan, held where the policy holds on findings and one is open, or the ledger can't say."""
+    if plan.decision is not Decision.ACT or not policy.expire.hold_on:
+        return plan
+    try:
+        findings = await context.parts.findings.open_findings(policy.name)
+    except IcekeeperError as exc:
+        # To expire now could cost the only copy of what an audit found missing; a night later it costs nothing.
+        return restrained(plan, Restraint(exc.reason, f"whether a finding is open can't be asked: {exc}"))
+    return restrained(plan, by_findings(findings, policy.expire, context.parts.clock()))
+
+
+async def require_past(window: Window, context: TaskContext) -> None:
+    """PermanentError `clock_skew` where a wrong clock lets a window be counted before it is over."""
+    ahead = await context.clocks.ahead()
+    error = clock_error(ahead, context.run_policy.max_clock_skew)
+    if window.end > context.parts.clock() - error:
+        told = by_clock(ahead, context.run_policy.max_clock_skew)
+        raise PermanentError(
+            f"the window {window} is not over yet{f': {told.note}' if told else ''}", reason=Reason.CLOCK_SKEW
+        )

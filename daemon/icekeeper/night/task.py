@@ -1,0 +1,129 @@
+"""One task: its attempts, and what they end as. What an attempt does lives in `stages/`, their order in `night.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
+
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.events import TaskProgressed
+from icekeeper.core.model import AuditResult, Plan, Stage, StageResult, TaskOutcome
+from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.night.stages import audit, compact, expire
+from icekeeper.night.stages.context import Ended, Progress, TaskContext
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """How a task ended, and the row of its audit if it was one."""
+
+    result: StageResult
+    audit: AuditResult | None = None
+
+
+async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> Plan:
+    """What the task would do now; changes and counts nothing. Raises what `Lakehouse.inspect` raises."""
+    if stage is Stage.AUDIT:
+        return audit.plan(policy, context)
+    state = await context.parts.lakehouse.inspect(policy.name, policy.compact.target_file_size)
+    if stage is Stage.EXPIRE:
+        return await expire.plan(policy, state, context)
+    return await compact.plan(policy, state, context)
+
+
+class Task:
+    """A task under way. `run` takes it to its end; `fail` and `hold` end it where it is."""
+
+    def __init__(self, stage: Stage, policy: TablePolicy, context: TaskContext) -> None:
+        self.stage, self.policy, self.context = stage, policy, context
+        self.progress = Progress()
+        self.started_at = context.parts.clock()
+        # Where the engine's log was when this began; None for a task that never does.
+        self._log_mark: int | None = None
+
+    async def run(self) -> TaskEnd:
+        """Its attempts. An error becomes a `failed` result; only a cancellation gets out."""
+        if (engine_log := self.context.parts.engine_log) is not None:
+            self._log_mark = engine_log.mark()
+        try:
+            return self._end(await self._attempts())
+        except IcekeeperError as exc:
+            return self.fail(exc)
+        except Exception as exc:  # a bug met by one table's task must not cost the other nine their night
+            log.exception("task_crashed")
+            return self.fail(PermanentError(f"{type(exc).__name__}: {exc}", reason=Reason.UNEXPECTED))
+
+    def fail(self, error: IcekeeperError) -> TaskEnd:
+        """Its end by an error; an audit's row says why there is no count."""
+        if error.reason is Reason.DEADLINE and self._budget_is_spent():
+            return self.hold(Reason.BUDGET, f"cut short by the run's max_duration: {self.progress.note}")
+        row = audit.uncounted(self.policy, self.context, error) if self.stage is Stage.AUDIT else None
+        return self._end(Ended(TaskOutcome.FAILED, self.progress.note, error.reason, row), str(error))
+
+    def hold(self, reason: Reason, note: str) -> TaskEnd:
+        """Its end, or its end so far: now would be the wrong time to go on."""
+        return self._end(Ended(TaskOutcome.HELD, note, reason))
+
+    async def _attempts(self) -> Ended:
+        limits = self.policy.limits(self.stage)
+        retrying = AsyncRetrying(
+            stop=self._no_more,
+            wait=wait_fixed(limits.retry_delay.total_seconds()),
+            retry=retry_if_exception_type(TransientError),
+            sleep=self.context.parts.sleep,
+            before_sleep=self._say_retry,
+            reraise=True,
+        )
+        return await retrying(self._attempt)
+
+    async def _attempt(self) -> Ended:
+        self.progress.attempts += 1
+        stages = {Stage.COMPACT: compact.run, Stage.EXPIRE: expire.run, Stage.AUDIT: audit.run}
+        return await stages[self.stage](self.policy, self.context, self.progress)
+
+    def _no_more(self, state: RetryCallState) -> bool:
+        limits = self.policy.limits(self.stage)
+        attempts = 1 if self.context.retries_off else 1 + limits.retries
+        # A retry that would begin after the run's budget is none.
+        return state.attempt_number >= attempts or self._budget_is_spent(limits.retry_delay)
+
+    def _budget_is_spent(self, ahead: timedelta = timedelta(0)) -> bool:
+        until = self.context.until
+        return until is not None and self.context.parts.clock() + ahead >= until
+
+    def _say_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        delay = self.policy.limits(self.stage).retry_delay.total_seconds()
+        log.warning("task_retried", attempt=state.attempt_number, error=str(error), delay_s=delay)
+        note = f"attempt {state.attempt_number} failed ({error}); tried again in {delay:.0f} s"
+        self.context.emit(TaskProgressed(self.stage, self.policy.name, note))
+
+    def _end(self, ended: Ended, error: str | None = None) -> TaskEnd:
+        failed = ended.outcome is TaskOutcome.FAILED
+        result = StageResult(
+            stage=self.stage,
+            table=self.policy.name,
+            outcome=ended.outcome,
+            reason=ended.reason,
+            note=ended.note,
+            attempts=self.progress.attempts,
+            started_at=self.started_at,
+            duration_s=(self.context.parts.clock() - self.started_at).total_seconds(),
+            before=self.progress.before,
+            after=self.progress.after or self.progress.before,
+            error=(error or ended.note) if failed else None,
+            engine_log=self._engine_said() if failed else None,
+        )
+        return TaskEnd(result, ended.audit)
+
+    def _engine_said(self) -> str | None:
+        engine_log = self.context.parts.engine_log
+        if engine_log is None or self._log_mark is None:
+            return None
+        return engine_log.since(self._log_mark) or None

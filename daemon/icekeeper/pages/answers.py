@@ -1,0 +1,97 @@
+"""How the page answers: its templates, what goes wrong in words for people, and reading what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from icekeeper.core.errors import ConfigError, IcekeeperError
+from icekeeper.execution.lock import RunLockHeld
+from icekeeper.http.access import Access
+from icekeeper.http.problems import NotAllowedError
+from icekeeper.http.routes import Taken
+from icekeeper.night.ports import Clock
+from icekeeper.pages.rendering import environment
+from icekeeper.status.queries import NotFoundError
+
+Wanted = TypeVar("Wanted", bound=Taken)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Answers:
+    """Renders pages for whoever looks or orders."""
+
+    def __init__(self, access: Access, clock: Clock) -> None:
+        self._access = access
+        self._clock = clock
+        self._templates = environment()
+
+    def shown(
+        self, request: web.Request, template: str, status_code: HTTPStatus = HTTPStatus.OK, **values: Any
+    ) -> web.Response:
+        text = self._templates.get_template(template).render(
+            path=request.path,
+            now=self._clock(),
+            changes_allowed=self._access.changes_allowed,
+            signed_in=self._access.signed_in(request),
+            **values,
+        )
+        # A log line may hold half a character.
+        body = text.encode(errors="replace")
+        return web.Response(body=body, content_type="text/html", charset="utf-8", status=status_code)
+
+    def guarded(self, handler: Handler) -> Handler:
+        """Answers what goes wrong in a way that people can read."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except NotFoundError as exc:
+                return self._trouble(request, HTTPStatus.NOT_FOUND, f"{exc}.")
+            except ConfigError as exc:
+                return self._trouble(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(exc.problems))
+            except RunLockHeld as exc:
+                return self._trouble(request, HTTPStatus.CONFLICT, f"{exc}.")
+            except IcekeeperError as exc:
+                return self._trouble(request, HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}.", exc.reason.advice)
+            except NotAllowedError as exc:
+                return self._trouble(request, HTTPStatus.UNPROCESSABLE_ENTITY, f"That is not allowed: {exc.said}.")
+            except TimeoutError:
+                advice = "Try again, or look which part is down in /readyz."
+                return self._trouble(request, HTTPStatus.SERVICE_UNAVAILABLE, "It took too long.", advice)
+
+        return handle
+
+    def signed_in(self, handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if not self._access.changes_allowed:
+                text = "Nothing can be changed here: http.token is not set."
+                return self._trouble(request, HTTPStatus.FORBIDDEN, text)
+            if not self._access.signed_in(request):
+                raise web.HTTPSeeOther("/sign-in")
+            return await handler(request)
+
+        return handle
+
+    def _trouble(self, request: web.Request, status: HTTPStatus, text: str, advice: str = "") -> web.Response:
+        return self.shown(request, "trouble.html", status, title=status.phrase, text=text, advice=advice)
+
+
+def parsed(kind: type[Wanted], given: Mapping[str, Any]) -> Wanted:
+    """What was asked for. NotAllowedError where it is nothing that can be."""
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as exc:
+        raise NotAllowedError(exc) from exc
+
+
+async def form_of(request: web.Request) -> Any:
+    """The fields of a form that was sent."""
+    try:
+        return await request.post()
+    except (LookupError, ValueError) as exc:  # of a character set that is none, or no form at all
+        raise web.HTTPBadRequest(reason="The form can't be read.") from exc

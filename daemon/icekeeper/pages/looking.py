@@ -1,0 +1,167 @@
+"""The page's routes: what each shows. Ordering something: ordering.py; how it looks: templates/ and static/."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from icekeeper.adapters.ledger.history import RunFilter
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.model import RunOutcome, Stage, Trigger
+from icekeeper.http.api import LogsWanted, RunsWanted, TableWanted
+from icekeeper.http.server import PIECE_S
+from icekeeper.night.ports import Clock
+from icekeeper.pages import charts, views
+from icekeeper.pages.answers import Answers, Handler, parsed
+from icekeeper.status import schemas as documents
+from icekeeper.status.plan_cache import Tonight
+from icekeeper.status.queries import Overview, parse_cursor
+
+_STATIC = Path(__file__).parent / "static"
+_CALENDAR_DAYS = 60
+_SPANS = (30, 90, 365, 1825)
+_LOG_LINES = 300
+_TABLE_NIGHTS = 30
+
+
+class Looks:
+    """`add_to` puts them into an application. Looking needs nothing."""
+
+    def __init__(self, answers: Answers, overview: Overview, tonight: Tonight, clock: Clock) -> None:
+        self._answers = answers
+        self._overview = overview
+        self._tonight = tonight
+        self._clock = clock
+
+    def add_to(self, app: web.Application) -> None:
+        looks: Mapping[str, Handler] = {
+            "/": self._home,
+            "/runs": self._runs,
+            "/runs/{run_id}": self._run,
+            "/runs/{run_id}/log.jsonl": self._download,
+            "/tables": self._tables,
+            "/tables/{name}": self._table,
+            "/plan": self._plan,
+            "/settings": self._settings,
+        }
+        for path, handler in looks.items():
+            app.router.add_get(path, self._answers.guarded(handler))
+        app.router.add_static("/static", _STATIC)
+
+    # --- looking
+
+    async def _home(self, request: web.Request) -> web.Response:
+        status = self._overview.status()
+        midnight = status.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        tomorrow = midnight + timedelta(days=1)
+        nights: tuple[documents.Night, ...] = ()
+        with suppress(IcekeeperError, TimeoutError):  # the status says it
+            nights = (await self._overview.nights(_CALENDAR_DAYS + 7)).items
+        return self._answers.shown(
+            request,
+            "home.html",
+            status=status,
+            weeks=views.calendar(nights, midnight.date(), _CALENDAR_DAYS),
+            durations=charts.durations(nights, tomorrow - timedelta(days=_CALENDAR_DAYS), tomorrow),
+            nights_known=bool(nights) or status.parts.get("ledger") == "up",
+            tables=self._overview.tables().items,
+        )
+
+    async def _runs(self, request: web.Request) -> web.Response:
+        wanted = parsed(RunsWanted, {key: value for key, value in request.query.items() if value})
+        after = parse_cursor(wanted.after) if wanted.after is not None else None
+        page = await self._overview.runs(RunFilter(wanted.outcome, wanted.trigger, wanted.table), after, wanted.limit)
+        return self._answers.shown(
+            request,
+            "runs.html",
+            page=page,
+            wanted=wanted,
+            outcomes=[*RunOutcome, "running"],
+            triggers=list(Trigger),
+            names=self._overview.names(),
+        )
+
+    async def _run(self, request: web.Request) -> web.Response:
+        wanted = _logs_wanted(request)
+        run = await self._overview.run(wanted.run_id)
+        if run.outcome is None and not wanted.after:  # what goes on is at the end
+            logs = await self._overview.newest_logs(wanted.run_id, wanted.filter(), wanted.limit)
+        else:
+            logs = documents.LogPage(items=(), next=None)
+            with suppress(IcekeeperError):  # of a run that goes on here without PostgreSQL
+                logs = await self._overview.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
+        status = self._overview.status()
+        progress = status.run if status.run is not None and status.run.run_id == run.run_id else None
+        return self._answers.shown(
+            request,
+            "run.html",
+            run=run,
+            progress=progress,
+            logs=logs,
+            wanted=wanted,
+            hours={audit.iceberg_table: views.hours(audit) for audit in run.audits},
+            views=views,
+        )
+
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        wanted = _logs_wanted(request)
+        run = await self._overview.run(wanted.run_id)
+        name = f"icekeeper-{run.slot:%Y-%m-%d}-{str(run.run_id)[:8]}.jsonl"
+        headers = {"Content-Type": "application/x-ndjson", "Content-Disposition": f'attachment; filename="{name}"'}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        after: int | None = wanted.after
+        while after is not None:
+            page = await self._overview.logs(wanted.run_id, wanted.filter(), after, 1000)
+            piece = "".join(f"{line.model_dump_json()}\n" for line in page.items)
+            async with asyncio.timeout(PIECE_S):
+                await response.write(piece.encode(errors="replace"))
+            after = page.next
+        return response
+
+    async def _tables(self, request: web.Request) -> web.Response:
+        return self._answers.shown(request, "tables.html", tables=self._overview.tables().items)
+
+    async def _table(self, request: web.Request) -> web.Response:
+        given = {"days": request.query["days"]} if "days" in request.query else {"days": "90"}
+        wanted = parsed(TableWanted, {**given, "name": request.match_info["name"]})
+        days = wanted.days
+        table = await self._overview.table(wanted.name, days)
+        now = self._clock()
+        return self._answers.shown(
+            request,
+            "table.html",
+            table=table,
+            charts=charts.of_table(table, now - timedelta(days=days), now),
+            nights=views.nights_of(table, _TABLE_NIGHTS),
+            unclean=views.unclean(table, _TABLE_NIGHTS),
+            stages=list(Stage),
+            days=days,
+            spans=_SPANS,
+        )
+
+    async def _plan(self, request: web.Request) -> web.Response:
+        plan: documents.Plan | None = None
+        with suppress(TimeoutError):
+            plan = await self._tonight.plan()
+        return self._answers.shown(request, "plan.html", plan=plan, dry_run=False, **choices(self._overview))
+
+    async def _settings(self, request: web.Request) -> web.Response:
+        return self._answers.shown(request, "settings.html", config=self._overview.config())
+
+
+def _logs_wanted(request: web.Request) -> LogsWanted:
+    """What the form above the log says; the page shows more lines at once than it says there."""
+    given = {key: value for key, value in request.query.items() if value and key in ("after", "level", "text")}
+    return parsed(LogsWanted, {**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
+
+
+def choices(overview: Overview) -> dict[str, Any]:
+    """What a form that orders a run offers."""
+    return {"stages": list(Stage), "names": overview.names()}

@@ -1,0 +1,114 @@
+"""The page's forms: what a browser that has signed in may order, and signing in. What is shown: looking.py."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from icekeeper.core.history import ConfigLoad
+from icekeeper.http.access import Access
+from icekeeper.http.api import RunAsked, RunWanted
+from icekeeper.night.ports import Clock
+from icekeeper.pages.answers import Answers, Handler, form_of, parsed
+from icekeeper.pages.looking import choices
+from icekeeper.scheduling.orders import Orders
+from icekeeper.status import schemas as documents
+from icekeeper.status.plan_cache import Tonight
+from icekeeper.status.queries import NotFoundError, Overview
+
+# Paths that a browser can't take for another host's, and that hold nothing to be done.
+_PAGE = re.compile(r"/(?:(?:runs|tables|plan|settings)(?:/[\w.%-]+)?)?")
+# A run under way keeps the session busy.
+_PATIENCE_S = 20.0
+
+
+class Forms:
+    """`add_to` puts them into an application."""
+
+    def __init__(
+        self,
+        answers: Answers,
+        overview: Overview,
+        orders: Orders,
+        tonight: Tonight,
+        access: Access,
+        reload: Callable[[], Awaitable[ConfigLoad]],
+        clock: Clock,
+    ) -> None:
+        self._answers = answers
+        self._overview = overview
+        self._orders = orders
+        self._tonight = tonight
+        self._access = access
+        self._reload = reload
+        self._clock = clock
+
+    def add_to(self, app: web.Application) -> None:
+        """The routes of the forms."""
+        answers = self._answers
+        orders: Mapping[str, Handler] = {
+            "/orders/run": self._order_run,
+            "/orders/cancel/{run_id}": self._order_cancel,
+            "/orders/reload": self._order_reload,
+            "/sign-out": self._sign_out,
+        }
+        for path, handler in orders.items():
+            app.router.add_post(path, answers.guarded(answers.signed_in(handler)))
+        app.router.add_get("/sign-in", answers.guarded(self._sign_in_form))
+        app.router.add_post("/sign-in", answers.guarded(self._sign_in))
+
+    async def _order_run(self, request: web.Request) -> web.Response:
+        form = await form_of(request)
+        given: dict[str, Any] = {
+            "stages": form.getall("stage", []),
+            "tables": form.getall("table", []),
+            "dry_run": "dry" in form,
+        }
+        if day := str(form.get("slot", "")).strip():
+            given["slot"] = f"{day}:00Z" if len(day) == len("2026-02-18T02:00") else day
+        now = self._clock()
+        body = parsed(RunAsked, given)
+        if body.dry_run:
+            plan: documents.Plan | None = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    plan = await self._tonight.make(body.asked(now), now)
+            return self._answers.shown(request, "plan.html", plan=plan, dry_run=True, **choices(self._overview))
+        run_id = await self._orders.begin(body.asked(now))
+        raise web.HTTPSeeOther(f"/runs/{run_id}")
+
+    async def _order_cancel(self, request: web.Request) -> web.Response:
+        run_id = parsed(RunWanted, request.match_info).run_id
+        if not self._orders.cancel(run_id):
+            raise NotFoundError(f"no run with the id {run_id} is under way")
+        raise web.HTTPSeeOther(f"/runs/{run_id}")
+
+    async def _order_reload(self, request: web.Request) -> web.Response:
+        return self._answers.shown(request, "reloaded.html", load=await self._reload())
+
+    async def _sign_in_form(self, request: web.Request) -> web.Response:
+        return self._answers.shown(request, "sign_in.html", wrong=False, back=way_back(request.query.get("back", "")))
+
+    async def _sign_in(self, request: web.Request) -> web.Response:
+        form = await form_of(request)
+        back = way_back(str(form.get("back", "")))
+        answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": back})
+        if self._access.sign_in(request, str(form.get("token", "")), answer):
+            return answer
+        return self._answers.shown(request, "sign_in.html", HTTPStatus.FORBIDDEN, wrong=True, back=back)
+
+    async def _sign_out(self, request: web.Request) -> web.Response:
+        answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/"})
+        self._access.sign_out(request, answer)
+        return answer
+
+
+def way_back(path: str) -> str:
+    """Where somebody came from who signs in; the overview where that is no page of ours."""
+    return path if _PAGE.fullmatch(path) else "/"

@@ -1,0 +1,27 @@
+"""How templates become text: everything escaped, and nothing missing goes unnoticed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from icekeeper.pages import views
+from icekeeper.pages.filters import FILTERS
+
+
+def environment() -> Environment:
+    """The templates, with the filters that they use."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    templates.filters.update(FILTERS, by_table=views.by_table)
+    # All at once: those of a package that is upgraded under a running daemon are not for its old code.
+    for name in templates.list_templates():
+        templates.get_template(name)
+    return templates

@@ -1,0 +1,24 @@
+"""A whole lakehouse on one machine from pip packages, and an offload that writes days of trades into it.
+
+    with Sandbox.start() as box:
+        world = box.world(WorldSpec(now=datetime.now(UTC), tables=("cold.silver_trades",)))
+        config = world.write_config(Path("icekeeper.yaml"), state_dir=Path("state"))
+        Offload(world).run(at=datetime.now(UTC))
+
+A hole in a table, which is what an audit is to find, can be made in three ways: `WorldSpec.lost` (the offload lost an
+hour while the world was built), `Offload.run` or `advance` with `lose` (it loses hours of a later day), and
+`World.late_rows` or `lose_hour` (rows arrive in ClickHouse behind the watermark).
+
+This package stands alone: it imports nothing of the daemon, so that it stays a world for others to be tried in.
+"""
+
+from __future__ import annotations
+
+from icekeeper.sandbox.errors import SandboxError
+from icekeeper.sandbox.offload import Offload
+from icekeeper.sandbox.sandbox import Sandbox
+from icekeeper.sandbox.spec import WorldSpec
+from icekeeper.sandbox.tables import TABLES, TableShape
+from icekeeper.sandbox.world import World, WorldTable
+
+__all__ = ["TABLES", "Offload", "Sandbox", "SandboxError", "TableShape", "World", "WorldSpec", "WorldTable"]

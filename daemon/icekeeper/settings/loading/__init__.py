@@ -1,0 +1,1 @@
+"""From a YAML file, the environment and secret files to settings."""

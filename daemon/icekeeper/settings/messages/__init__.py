@@ -1,0 +1,1 @@
+"""What is said about settings: mistakes, warnings, explanations, and what is in force."""

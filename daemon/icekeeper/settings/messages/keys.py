@@ -1,0 +1,95 @@
+"""Which keys the file may have and what they take, read off the models. What the file says is not looked at here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from icekeeper.settings.model import Settings
+
+Kind = Literal["block", "list", "map", "plain"]
+
+
+def field_at(at: Sequence[str | int]) -> FieldInfo | None:
+    """The field that a path leads to, or whose list or map it leads into; None where there is no such key."""
+    model: type[BaseModel] | None = Settings
+    field: FieldInfo | None = None
+    for part in at:
+        if isinstance(part, int):
+            continue
+        if model is None:
+            return field
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        model = model_in(field.annotation)
+    return field
+
+
+def keys_at(at: Sequence[str | int]) -> list[str]:
+    """The keys of the block that a path leads to."""
+    if not at:
+        return list(Settings.model_fields)
+    field = field_at(at)
+    model = model_in(field.annotation) if field is not None else None
+    return list(model.model_fields) if model is not None else []
+
+
+def maps_at(at: Sequence[str | int]) -> list[str]:
+    """The keys of a block below which any key may stand."""
+    fields = ((key, field_at((*at, key))) for key in keys_at(at))
+    return [key for key, field in fields if field is not None and kind_of(field.annotation) == "map"]
+
+
+def homes_of(key: str) -> list[str]:
+    """The blocks that have a key of this name."""
+    blocks = ((name, model_in(field.annotation)) for name, field in Settings.model_fields.items())
+    return [name for name, model in blocks if model is not None and key in model.model_fields]
+
+
+def kind_of(annotation: Any) -> Kind:
+    """What a value of this type looks like in the file."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        kinds = {kind_of(argument) for argument in get_args(annotation)} - {"plain"}
+        return kinds.pop() if kinds else "plain"
+    if origin is tuple:
+        return "list"
+    if origin is dict:
+        return "map"
+    return "block" if model_in(annotation) is not None else "plain"
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The block that a type is made of: itself, or the items of its list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (model_in(argument) for argument in get_args(annotation))
+    return next((model for model in found if model is not None), None)
+
+
+def number_at(at: Sequence[str | int]) -> str:
+    """Which numbers a key takes, as a sentence."""
+    field = field_at(at)
+    if field is None:
+        return "it has to be a number"
+    noun = "a number" if field.annotation is Decimal else "a whole number"
+    least = next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None)
+    most = next((limit.le for limit in field.metadata if hasattr(limit, "le")), None)
+    if least is None or most is None:
+        return f"it has to be {noun}"
+    return f"it has to be {noun} from {least} to {most}"
+
+
+def described(at: Sequence[str | int]) -> str | None:
+    """The first sentence of a key's description."""
+    field = field_at(at)
+    if field is None or not field.description:
+        return None
+    sentence = " ".join(field.description.split()).split(". ")[0].rstrip(".")
+    return sentence[0].lower() + sentence[1:]

@@ -1,0 +1,62 @@
+"""The settings for eyes and editors: what is in force with its secrets hidden, and the JSON Schema of the file."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from pydantic import BaseModel
+
+from icekeeper.core.secrets import HIDDEN, hide_in_text, is_secret
+from icekeeper.settings.model import Settings
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The settings in force as the file would have them, every secret hidden."""
+    hidden: dict[str, Any] = _hide(settings.model_dump(mode="json", exclude_none=True))
+    return hidden
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the file (draft 2020-12), for editors."""
+    document = Settings.model_json_schema()
+    models = {model.__name__: model for model in _models(Settings)}
+    for name, definition in document["$defs"].items():
+        _write_defaults(definition, models[name])
+    _write_defaults(document, Settings)
+    # `audit: off` is a way to write {enabled: false}.
+    audit = document["$defs"]["Table"]["properties"]["audit"]
+    audit["anyOf"] = [{"$ref": audit.pop("$ref")}, {"enum": ["off", False]}]
+    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return document
+
+
+def _write_defaults(definition: dict[str, Any], model: type[BaseModel]) -> None:
+    """Writes defaults as the file would have them: pydantic's own would be PT10M and 134217728."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the required keys are not there is what we mean
+        defaults = model.model_construct().model_dump(mode="json")
+    for key, described in definition["properties"].items():
+        if "$ref" in described:
+            described.pop("default", None)  # a block's keys have their own, and a table's come from the common block
+        elif "default" in described and key in defaults:
+            described["default"] = defaults[key]
+
+
+def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
+    found = [model]
+    for field in model.model_fields.values():
+        for annotation in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                found += _models(annotation)
+    return found
+
+
+def _hide(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _hide(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_hide(item, key) for item in value]
+    if isinstance(value, str) and value:
+        return HIDDEN if is_secret(key) and not key.endswith("_file") else hide_in_text(value)
+    return value

@@ -1,0 +1,230 @@
+"""What a careful operator would ask about settings that are allowed. Nothing is read and nothing is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise, takewhile
+
+from icekeeper.core.calendar import window_of
+from icekeeper.core.model import AuditStatus, Stage
+from icekeeper.core.policy import TablePolicy
+from icekeeper.settings.model import Settings
+from icekeeper.settings.values.heap import heap_mib, largest, needed
+from icekeeper.settings.values.units import format_duration
+
+# A year that ends with a leap day: every rule of a cron and of a time zone comes by in it.
+_FIRST_DAY = datetime(2027, 3, 1, tzinfo=UTC)
+_DAYS = 366
+_MOST_SLOTS = 2000
+# The offload runs every 15 minutes, lags 5, and needs a while: from here on a day's last rows are in Iceberg.
+_AFTER_MIDNIGHT = timedelta(minutes=30)
+_BETWEEN_COMMITS = timedelta(minutes=15)
+_MIB = 1024**2
+_MANY_SNAPSHOTS = 100
+_MANY_FILES = 100
+_NAMED = 3
+
+
+def warnings(settings: Settings, *, memory: tuple[int, str] | None) -> list[str]:
+    """One sentence each: which keys, why, what to do.
+
+    `memory`: how many bytes icekeeper and its JVM may use, and who has them ("the container"); None: not to be judged.
+    """
+    policies, year = settings.policies(), _Year.of(settings)
+    audited = any(policy.audit is not None for policy in policies)
+    return [
+        *_about_the_schedule(settings, year, audited=audited),
+        *_about_the_heap(settings, memory),
+        *_about_other_systems(settings),
+        *_told(policies, lambda policy: _about_times(policy, settings, year)),
+        *_told(policies, lambda policy: _about_holds(policy, year, audited=audited)),
+        *_told(policies, _about_limits),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Year:
+    """The slots of a year: on which UTC days none is, which come too early, the least time between two, and how long
+    before a slot its window begins at most."""
+
+    without: tuple[datetime, ...]
+    early: tuple[datetime, ...]
+    interval: timedelta | None
+    window_age: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> _Year:
+        calendar = settings.schedule.calendar()
+        days = [_FIRST_DAY + timedelta(days=number) for number in range(_DAYS)]
+        firsts = {day: calendar.next_slot(day - timedelta(microseconds=1)) for day in days}
+        there = {day: slot for day, slot in firsts.items() if slot is not None and slot < day + timedelta(days=1)}
+        end = days[-1] + timedelta(days=1)
+        slots = list(takewhile(lambda slot: slot < end, islice(calendar.slots(_FIRST_DAY), _MOST_SLOTS)))
+        return cls(
+            without=tuple(day for day in days if day not in there),
+            early=tuple(slot for day, slot in there.items() if slot - day < _AFTER_MIDNIGHT),
+            interval=min((after - before for before, after in pairwise(slots)), default=None),
+            window_age=max((slot - window_of(slot).start for slot in slots), default=timedelta(days=1)),
+        )
+
+
+def _about_the_schedule(settings: Settings, year: _Year, *, audited: bool) -> Iterator[str]:
+    schedule, longest = settings.schedule, settings.run.max_duration
+    named = f"schedule.cron ({schedule.cron!r} in {schedule.timezone})"
+    if year.early and audited:
+        yield (
+            f"{named} begins a night less than 30 minutes after UTC midnight on {_days(len(year.early))} of a year "
+            f"(e.g. {year.early[0]:%Y-%m-%d at %H:%M} UTC): the offload runs every 15 minutes and lags 5, so that the "
+            "audited day's last rows may not be in Iceberg yet; let it begin at 00:30 UTC or later"
+        )
+    if year.without and audited:
+        yield (
+            f"{named} begins no night on {_days(len(year.without))} of a year (e.g. {year.without[0]:%Y-%m-%d} UTC): "
+            "a night audits the UTC day before it, so that the day before each of those is never audited; "
+            "let a night begin on every UTC day"
+        )
+    _, _, day, _, weekday = schedule.cron.split()
+    if day != "*" and weekday != "*":
+        yield (
+            f"{named} names days of the month and weekdays: a night begins where both fit, while other crons take "
+            "either; name only one of them"
+        )
+    if year.interval is not None and longest > year.interval:
+        yield (
+            f"run.max_duration ({_spoken(longest)}) is longer than the shortest time between two slots "
+            f"({_spoken(year.interval)}): a long run makes the next slot late; lower it"
+        )
+
+
+def _about_the_heap(settings: Settings, memory: tuple[int, str] | None) -> Iterator[str]:
+    """With a cluster too: the driver runs here, whatever the master is."""
+    if memory is None:
+        return
+    room, whose = memory[0] // _MIB, memory[1]
+    comes_to = needed(heap_mib(settings.spark.driver_memory))
+    if comes_to <= room:
+        return
+    fits = largest(room)
+    smaller = f"set it to {fits}m or less, or " if fits else ""
+    yield (
+        f"spark.driver_memory ({settings.spark.driver_memory}) does not fit the {room} MiB of memory that {whose} has: "
+        f"with what the JVM needs beside its heap and with Python it comes to about {comes_to} MiB, and the kernel "
+        f"kills what exceeds them; {smaller}give {whose} more"
+    )
+
+
+def _about_other_systems(settings: Settings) -> Iterator[str]:
+    for name in settings.spark.conf:
+        if not name.startswith("spark."):
+            yield (
+                f"spark.conf.{name} has no effect: Spark ignores settings that don't begin with spark.; "
+                f"Hadoop's are written spark.hadoop.{name}"
+            )
+    if "max_execution_time" in settings.clickhouse.settings:
+        yield (
+            "clickhouse.settings.max_execution_time replaces what follows from audit.timeout: a count may go on after "
+            "its audit gave up, or end before; leave it out and set audit.timeout"
+        )
+
+
+def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterator[str]:
+    longest, catch_up = settings.run.max_duration, settings.schedule.catch_up
+    for stage in Stage:
+        if stage is Stage.AUDIT and policy.audit is None:
+            continue
+        limits = policy.limits(stage)
+        worst = limits.timeout * (limits.retries + 1) + limits.retry_delay * limits.retries
+        if worst > longest:
+            yield (
+                f"{stage}.timeout ({_spoken(limits.timeout)}){{of}} with {stage}.retries ({limits.retries}) can take "
+                f"{_spoken(worst)}, longer than run.max_duration ({_spoken(longest)}): one table can use up the whole "
+                "night; lower the one or raise the other"
+            )
+    if policy.audit is None:
+        return
+    age = year.window_age
+    if policy.source_ttl is not None and policy.source_ttl < age + catch_up + longest:
+        yield (
+            f"source_ttl ({_spoken(policy.source_ttl)}){{of}} is too short for a slot that is caught up late: "
+            f"its window begins {_spoken(age)} before it, schedule.catch_up ({_spoken(catch_up)}) and "
+            f"run.max_duration ({_spoken(longest)}) may follow, and then the audit ends as source_expired; "
+            "lower schedule.catch_up"
+        )
+    if policy.expire.older_than < age:
+        yield (
+            f"expire.older_than ({_spoken(policy.expire.older_than)}){{of}} removes snapshots of a day before "
+            f"that day is audited (its window begins {_spoken(age)} before the slot): they may be the only "
+            "copy of what the audit then finds missing; set it to 2d or more"
+        )
+
+
+def _about_holds(policy: TablePolicy, year: _Year, *, audited: bool) -> Iterator[str]:
+    held, longest = policy.expire.hold_on, policy.expire.hold_max
+    if not held:
+        return
+    if policy.audit is None:
+        if not audited:
+            yield "expire.hold_on{of} holds nothing: where no table is audited there is no finding; leave it out"
+        return
+    if AuditStatus.WARNING in held and AuditStatus.MISSING_DATA not in held:
+        yield "expire.hold_on{of} holds where few rows are missing (warning) and not where many are; add missing_data"
+    if year.interval is not None and longest <= year.interval:
+        yield (
+            f"expire.hold_max ({_spoken(longest)}){{of}} is over before the next night "
+            f"({_spoken(year.interval)} later), so that expire.hold_on holds nothing; raise it"
+        )
+    if policy.source_ttl is not None and longest > policy.source_ttl:
+        yield (
+            f"expire.hold_max ({_spoken(longest)}){{of}} is longer than source_ttl "
+            f"({_spoken(policy.source_ttl)}): when ClickHouse has dropped the rows they can't be offloaded "
+            "again, and snapshots pile up until somebody acknowledges the finding; lower it to source_ttl"
+        )
+
+
+def _about_limits(policy: TablePolicy) -> Iterator[str]:
+    kept, age = policy.expire.retain_last, policy.expire.older_than
+    if kept > _MANY_SNAPSHOTS and kept * _BETWEEN_COMMITS > age:
+        yield (
+            f"expire.retain_last ({kept}){{of}} keeps more snapshots than an offload every 15 minutes makes in "
+            f"expire.older_than ({_spoken(age)}): that age never acts; lower expire.retain_last"
+        )
+    if policy.compact.min_input_files > _MANY_FILES:
+        yield (
+            f"compact.min_input_files ({policy.compact.min_input_files}){{of}} leaves partitions alone that hold fewer "
+            "small files than that, for good; 5 is the default"
+        )
+    if policy.audit is None:
+        return
+    warning, missing = policy.audit.warning_pct, policy.audit.missing_pct
+    if missing == 100:
+        yield "audit.missing_pct (100){of} means that no audit ever finds missing data; lower it"
+    elif warning == missing:
+        yield f"audit.warning_pct and audit.missing_pct{{of}} are both {missing}: no audit ever warns; lower the former"
+
+
+def _told(policies: tuple[TablePolicy, ...], about: Callable[[TablePolicy], Iterator[str]]) -> list[str]:
+    """What is said about tables, once for all those that it holds for: their names stand where {of} is."""
+    tables: dict[str, list[str]] = {}
+    for policy in policies:
+        for sentence in about(policy):
+            tables.setdefault(sentence, []).append(policy.name)
+    return [sentence.replace("{of}", f" of {_names(names, len(policies))}") for sentence, names in tables.items()]
+
+
+def _names(names: list[str], count: int) -> str:
+    if len(names) == count and count > 1:
+        return "every table"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _spoken(value: timedelta) -> str:
+    """As durations are written in the file, but no 362m."""
+    hours, rest = divmod(round(value.total_seconds()), 3600)
+    return f"{hours}h{-(-rest // 60)}m" if hours and rest else format_duration(value)
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days" if count < _DAYS else "every day"

@@ -1,0 +1,43 @@
+"""The block notify: who is told of nights that failed. What is told and how: scheduling/notifier.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, PlainSerializer, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
+
+from icekeeper.core.secrets import HIDDEN
+from icekeeper.settings.tables import Block
+
+
+class Notify(Block):
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["url_file"]}]})
+
+    # A url that is not there is missing, and not wrong.
+    url: Annotated[
+        SecretStr | None, Field(validate_default=True), PlainSerializer(lambda url: url and HIDDEN, when_used="json")
+    ] = None
+    """Whom to tell, as Apprise writes it (slack://..., mailto://...). It is a credential: rather a url_file."""
+    url_file: Path | None = None
+    """A file that holds the url."""
+    on: tuple[Literal["failed", "partial", "recovered"], ...] = ("failed", "partial", "recovered")
+    """Which ends of nights are told."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_understood(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            raise PydanticCustomError("needed", "an Apprise URL, or a url_file that holds one")
+        text = url.get_secret_value()
+        if text == HIDDEN:  # the secret files are not read
+            return url
+        # Here, for it takes half a second, and most have no such block.
+        from icekeeper.settings.values.apprise_urls import is_understood, scheme_of
+
+        if not is_understood(text):
+            scheme = scheme_of(text)
+            what = f"a URL that begins with {scheme}://" if scheme else "a URL without a service (like slack://)"
+            raise ValueError(f"{what} is none that Apprise understands: see its documentation of the service")
+        return url

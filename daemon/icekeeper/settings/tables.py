@@ -1,0 +1,210 @@
+"""The blocks about tables: compact, expire, audit and the tables themselves, and the policies that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationInfo as Info
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from icekeeper.core.model import AuditStatus
+from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, Strategy, TablePolicy
+from icekeeper.settings.values.units import AutoOrBool, Duration, Flag, Identifier, NoFlag, Percent, Size, TableName
+
+STAGE_BLOCKS = ("compact", "expire", "audit")
+
+
+class Block(BaseModel):
+    """A block of the file: unknown keys are refused, and nothing changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def contradiction(sentence: str, other: str) -> PydanticCustomError:
+    """A key does not go with the `other` of its block. Pydantic's fields are judged one by one, so that this is
+    found whatever else is wrong; whoever tells it points to the one of the two that is in the file."""
+    return PydanticCustomError("contradiction", "{sentence}", {"sentence": sentence, "other": other})
+
+
+def refuse(mistakes: Sequence[InitErrorDetails]) -> NoReturn:
+    """Several mistakes at once, each with its place below the value that is judged."""
+    raise ValidationError.from_exception_data("mistakes", list(mistakes))
+
+
+def mistake(at: tuple[str | int, ...], value: Any, sentence: str) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError("value_error", "{it}", {"it": sentence}), loc=at, input=value)
+
+
+class _Stage(Block):
+    timeout: Duration = timedelta(minutes=10)
+    """How long one attempt may take."""
+    retries: Annotated[int, Field(ge=0, le=10), NoFlag] = 1
+    """How many attempts follow a failed one, where trying again can help."""
+    retry_delay: Duration = timedelta(minutes=2)
+    """How long to wait before each."""
+
+    def limits(self) -> StageLimits:
+        return StageLimits(self.timeout, self.retries, self.retry_delay)
+
+
+_LARGEST_TARGET = 16 * 1024**3
+
+
+def _target(value: int) -> int:
+    if value > _LARGEST_TARGET:
+        raise ValueError("a file is packed to at most 16GiB")
+    return value
+
+
+class Compact(_Stage):
+    strategy: Strategy = "binpack"
+    """binpack and sort are Iceberg's; auto writes what binpack does, and has many tasks read where files are small."""
+    target_file_size: Annotated[Size, AfterValidator(_target)] = 128 * 1024**2
+    """The size that files are packed to."""
+    min_input_files: Annotated[int, Field(ge=2, le=1_000_000), NoFlag] = 5
+    """A partition with fewer small files than this is left alone."""
+
+    def policy(self, *, sort_by: str, max_writers: int | None) -> CompactPolicy:
+        return CompactPolicy(
+            self.limits(), self.strategy, self.target_file_size, self.min_input_files, sort_by, max_writers
+        )
+
+
+def _an_hour(value: timedelta) -> timedelta:
+    if value < timedelta(hours=1):
+        raise ValueError("it is at least 1h: readers and writers under way need their snapshots")
+    return value
+
+
+class Expire(_Stage):
+    timeout: Duration = timedelta(minutes=5)
+    """How long one attempt may take."""
+    retry_delay: Duration = timedelta(minutes=1)
+    """How long to wait before each."""
+    older_than: Annotated[Duration, AfterValidator(_an_hour)] = timedelta(days=7)
+    """Snapshots older than this go, measured from the slot."""
+    retain_last: Annotated[int, Field(ge=1, le=1_000_000), NoFlag] = 3
+    """So many last snapshots of a branch stay whatever their age."""
+    hold_on: tuple[Literal["missing_data", "warning", "error"], ...] = ()
+    """Audit findings that hold the table's expiry while they are open: old snapshots may be the only copy."""
+    hold_max: Duration = timedelta(days=7)
+    """No finding holds an expiry longer than this after it was first found."""
+
+    def policy(self) -> ExpirePolicy:
+        held = frozenset(AuditStatus(status) for status in self.hold_on)
+        return ExpirePolicy(self.limits(), self.older_than, self.retain_last, held, self.hold_max)
+
+
+class Audit(_Stage):
+    enabled: bool = True
+    """false: no audit. A table says audit: off."""
+    warning_pct: Percent = Decimal(1)
+    """More missing rows than this share of ClickHouse's are a warning."""
+    missing_pct: Annotated[Percent, Field(validate_default=True)] = Decimal(5)
+    """More than this are missing data."""
+    final: AutoOrBool = "auto"
+    """Count with FINAL: auto does on Replacing-, Summing- and AggregatingMergeTree."""
+
+    @field_validator("missing_pct")
+    @classmethod
+    def _ordered(cls, missing: Decimal, info: Info) -> Decimal:
+        warning = info.data.get("warning_pct")
+        if warning is not None and warning > missing:
+            raise contradiction(f"warning_pct ({warning}) must not exceed missing_pct ({missing})", "warning_pct")
+        return missing
+
+    def policy(self) -> AuditPolicy:
+        final = None if self.final == "auto" else self.final
+        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, final)
+
+
+def _off(value: object) -> object:
+    """`audit: off`, which YAML 1.1 reads as false."""
+    return {"enabled": False} if value is False or value == "off" else value
+
+
+# The audited day begins a day and some hours before its slot.
+_SHORTEST_TTL = timedelta(days=2)
+
+
+def _two_days(value: timedelta) -> timedelta:
+    if value < _SHORTEST_TTL:
+        raise ValueError("it is at least 2d: of a shorter one no whole day is left to count")
+    return value
+
+
+class Table(Block):
+    name: TableName
+    """The Iceberg table: namespace.table."""
+    source: Identifier | None = None
+    """The ClickHouse table it is offloaded from; without one there is no audit."""
+    timestamp: Identifier = "timestamp"
+    """The event-time column, of the same name on both sides."""
+    layer: str = ""
+    """bronze, silver, gold: what people group their queries by."""
+    source_ttl: Annotated[Duration, AfterValidator(_two_days)] | None = None
+    """How long ClickHouse keeps rows; a window that begins earlier can't be judged."""
+    enabled: Flag = True
+    """false: icekeeper leaves the table alone."""
+    compact: Compact = Compact()
+    """Keys that differ from the compact block for this table."""
+    expire: Expire = Expire()
+    """Keys that differ from the expire block for this table."""
+    audit: Annotated[Audit, BeforeValidator(_off)] = Audit()
+    """Keys that differ from the audit block for this table; or off."""
+
+    def policy(self, *, single_writer: bool, max_writers: int | None) -> TablePolicy:
+        """What is to be done with this table; a table without a source has no audit."""
+        return TablePolicy(
+            name=self.name,
+            source=self.source,
+            timestamp=self.timestamp,
+            layer=self.layer,
+            source_ttl=self.source_ttl,
+            compact=self.compact.policy(sort_by=self.timestamp, max_writers=max_writers),
+            expire=self.expire.policy(),
+            audit=self.audit.policy() if self.source is not None and self.audit.enabled else None,
+            single_writer=single_writer,
+        )
+
+
+def completed(tables: Any, blocks: dict[str, Any]) -> Any:
+    """The tables as the file says them, their compact, expire and audit blocks filled up from the common blocks."""
+    if not isinstance(tables, list | tuple):
+        return tables
+    return [_completed(table, blocks) if isinstance(table, dict) else table for table in tables]
+
+
+def _completed(table: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
+    filled = dict(table)
+    for block in STAGE_BLOCKS:
+        common, own = blocks.get(block, {}), table.get(block, {})
+        if isinstance(common, dict) and isinstance(own, dict):
+            filled[block] = {**common, **own}
+    return filled
+
+
+def misfits(tables: Any, catalog: Any) -> list[InitErrorDetails]:
+    """What is wrong with the tables together: judged as the file says them, for one of them may be wrong alone."""
+    if not isinstance(tables, list | tuple):
+        return []
+    found: list[InitErrorDetails] = []
+    first: dict[str, int] = {}
+    for index, table in enumerate(tables):
+        name = table.get("name") if isinstance(table, dict) else None
+        if not isinstance(name, str):
+            continue
+        if name in first:
+            twice = PydanticCustomError("listed_twice", "it is listed twice", {"first": first[name]})
+            found.append(InitErrorDetails(type=twice, loc=("tables", index, "name"), input=name))
+        elif isinstance(catalog, str) and name.startswith(f"{catalog}.") and name.count(".") > 1:
+            short = name.removeprefix(f"{catalog}.")
+            found.append(mistake(("tables", index, "name"), name, f"it is named without its catalog: {short}"))
+        first.setdefault(name, index)
+    if tables and all(isinstance(table, dict) and table.get("enabled") is False for table in tables):
+        found.append(mistake(("tables",), tables, "none of them is enabled: there is nothing to do"))
+    return found

@@ -1,0 +1,98 @@
+"""Addresses as people write them: of PostgreSQL, ClickHouse, Spark's master, and the one to listen on."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from icekeeper.settings.values.units import in_the_form, pattern
+
+_HIGHEST_PORT = 65535
+_MASTER = r"(auto|local(\[([1-9]\d*|\*)(,\d+)?\])?|spark://[^\s/]+|k8s://\S+|yarn)"
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@]+):(\d{1,5})")
+
+
+def _dsn(value: str) -> str:
+    parts = _split(value)
+    if parts is None or parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
+        raise ValueError("a DSN is written like postgresql://user@host:5432/database")
+    if parts.password is not None or "password=" in parts.query:
+        raise ValueError("no password in it: that is password_file's business, or the environment's")
+    # PostgreSQL's clients take several hosts, each with its port.
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        _check_port(_split(f"//{host}"))
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = _split(value)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
+        raise ValueError("an address is written like http://clickhouse:8123")
+    if parts.username is not None:
+        raise ValueError("no user or password in it: they have keys of their own")
+    _check_port(parts)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("an address ends with its port, like http://clickhouse:8123")
+    return value
+
+
+def _page_url(value: str) -> str:
+    parts = _split(value)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
+        raise ValueError("an address of the page is written like https://icekeeper.example.com")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("no user, ? or # in it: what a link leads to is put behind it")
+    _check_port(parts)
+    return value.rstrip("/")
+
+
+def _listen(value: str) -> str:
+    match = _HOST_AND_PORT.fullmatch(value)
+    if match is None or int(match.group(2)) > _HIGHEST_PORT:
+        raise ValueError("an address to listen on is written like 127.0.0.1:9420 or [::1]:9420")
+    return value
+
+
+def _master(value: str) -> str:
+    if not re.fullmatch(_MASTER, value):
+        raise ValueError("a master is written like auto, local[2], spark://host:7077, k8s://https://host:6443 or yarn")
+    return value
+
+
+def _split(value: str) -> SplitResult | None:
+    try:
+        return urlsplit(value)
+    except ValueError:  # an unfinished IPv6 address
+        return None
+
+
+def _check_port(parts: SplitResult | None) -> None:
+    try:
+        good = parts is not None and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"its port has to be a number from 1 to {_HIGHEST_PORT}")
+
+
+Dsn = Annotated[
+    str,
+    in_the_form(_dsn),
+    # The user is followed by no colon: a password has no place here.
+    pattern(r"postgres(ql)?://([^:@/\s]*@)?[^@/\s]*/[^/\s]\S*", "postgresql://icekeeper@postgres:5432/icekeeper"),
+]
+HttpUrl = Annotated[
+    str,
+    in_the_form(_http_url),
+    pattern(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\[\]@:/?#\s]+)(:\d{1,5})?/?", "http://clickhouse:8123"),
+]
+PageUrl = Annotated[
+    str,
+    in_the_form(_page_url),
+    pattern(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\[\]@:/?#\s]+)(:\d{1,5})?(/[^?#\s]*)?", "https://icekeeper.example.com"),
+]
+ListenAddress = Annotated[
+    str, in_the_form(_listen), pattern(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@]+):\d{1,5}", "127.0.0.1:9420")
+]
+Master = Annotated[str, in_the_form(_master), pattern(_MASTER, "auto", "local[2]", "spark://spark:7077", "yarn")]

@@ -1,0 +1,198 @@
+"""Values as people write them: 10m, 7d, 128MiB, 5, cold.trades, a path. Addresses and times of day live elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StrictBool, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from icekeeper.settings.values.heap import LEAST_HEAP_MIB, heap_mib
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS_B = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_LONGEST_S = 3650 * 86400
+_LARGEST_B = 1024 * _UNITS_B["TiB"]
+_DURATION = re.compile(r"(\d+)(s|m|h|d)")
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)")
+# Neither side's quoting helper needs these, and no catalog of ours takes them: they are slips of the pen.
+_IDENTIFIER = r"[^\s.`]+(\.[^\s.`]+)*"
+_TABLE_NAME = r"[^\s.`]+(\.[^\s.`]+)+"
+_COORDINATE = r"[^:\s]+:[^:\s]+:[^:\s]+"
+
+
+def parse_duration(value: object) -> timedelta:
+    """`30s`, `10m`, `12h`, `7d`, or several together (`1h30m`)."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str):
+        parts = _DURATION.findall(value)
+        if parts and "".join(number + unit for number, unit in parts) == value.strip():
+            seconds = sum(int(number) * _UNITS_S[unit] for number, unit in parts)
+            if not 1 <= seconds <= _LONGEST_S:
+                raise ValueError("a duration is at least 1s and at most 3650d")
+            return timedelta(seconds=seconds)
+    raise ValueError("a duration is written like 30s, 10m, 12h, 7d or 1h30m")
+
+
+def format_duration(value: timedelta) -> str:
+    """The same duration in the largest unit that it is a whole number of."""
+    seconds = round(value.total_seconds())
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _UNITS_S[unit] == 0:
+            return f"{seconds // _UNITS_S[unit]}{unit}"
+    return f"{seconds}s"
+
+
+def parse_size(value: object) -> int:
+    """`128MiB`, `1GiB`; a bare number is refused, for nobody knows its unit."""
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        size = int(match.group(1)) * _UNITS_B[match.group(2)]
+        if not _UNITS_B["MiB"] <= size <= _LARGEST_B:
+            raise ValueError("a size is at least 1MiB and at most 1024TiB")
+        return size
+    raise ValueError("a size is written like 128MiB or 1GiB (B, KiB, MiB, GiB, TiB)")
+
+
+def format_size(value: int) -> str:
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if value and value % _UNITS_B[unit] == 0:
+            return f"{value // _UNITS_B[unit]}{unit}"
+    return f"{value}B"
+
+
+def _heap(value: str) -> str:
+    if heap_mib(value) < LEAST_HEAP_MIB:
+        raise ValueError(f"a heap is at least {LEAST_HEAP_MIB}m: Spark does not start with less")
+    return value
+
+
+def in_the_form(check: Callable[[str], str]) -> BeforeValidator:
+    """Text in a form of its own. A value that YAML took for a number is told that form too, not only to be quoted."""
+
+    def judge(value: object) -> object:
+        if isinstance(value, str):
+            return check(value)
+        if isinstance(value, int | float | date):
+            check(str(value))
+        return value  # the type says that it is no text
+
+    return BeforeValidator(judge)
+
+
+def _identifier(value: str) -> str:
+    if not re.fullmatch(_IDENTIFIER, value):
+        raise ValueError("an identifier has no spaces, backticks or empty parts, like cold.silver_trades")
+    return value
+
+
+def _table_name(value: str) -> str:
+    if "." not in _identifier(value):
+        raise ValueError(f"it is named with its namespace, like cold.{value}")
+    return value
+
+
+def _catalog_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]+", value):
+        raise ValueError("a catalog's name is made of letters, digits and underscores, like k2")
+    return value
+
+
+def _coordinate(value: str) -> str:
+    if not re.fullmatch(_COORDINATE, value):
+        raise ValueError("a Maven coordinate is written group:artifact:version")
+    return value
+
+
+def _some_text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("it is blank: leave it out to set nothing")
+    return value
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("it has to be an absolute path: one that begins with /")
+    return value
+
+
+def _no_flag(value: object) -> object:
+    """Python counts true as 1; whoever writes `retries: true` means something else."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "it has to be a number")
+    return value
+
+
+def _by_its_text(value: object) -> object:
+    """The float 0.1 is not a tenth, and verdicts are decided exactly."""
+    return str(value) if isinstance(value, float) else value
+
+
+def _as_text(value: object) -> object:
+    """Spark and Iceberg take text: YAML's true and 5 are written as they would be."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _setting(value: object) -> object:
+    """pydantic's own message for a union would be one for each of its members."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str | int | float):
+        return value
+    raise PydanticCustomError("setting", "it has to be text or a number")
+
+
+def _auto_or_bool(value: object) -> object:
+    if value in ("true", "false"):  # as the environment writes them
+        return value == "true"
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError("it is auto, true or false")
+
+
+def pattern(text: str, *examples: str) -> WithJsonSchema:
+    """What editors check: the whole value has to match."""
+    return WithJsonSchema({"type": "string", "pattern": f"^{text}$", "examples": list(examples)})
+
+
+_PLAIN = WithJsonSchema({"type": ["string", "boolean", "number"]})
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, when_used="json"),
+    pattern(r"(\d+[smhd])+", "30s", "10m", "7d"),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, when_used="json"),
+    pattern(r"\d+ ?(B|KiB|MiB|GiB|TiB)", "128MiB", "1GiB"),
+]
+Heap = Annotated[str, in_the_form(_heap), pattern(r"\d+[mg]", "2g", "1500m")]
+# After the limits of a number, or its JSON Schema would not have them.
+NoFlag = BeforeValidator(_no_flag)
+Percent = Annotated[
+    Decimal,
+    BeforeValidator(_by_its_text),
+    Field(ge=0, le=100),
+    PlainSerializer(float, when_used="json"),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
+]
+AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
+# For keys that the environment can't reach: there a text can't mean a flag.
+Flag = StrictBool
+Text = Annotated[str, AfterValidator(_some_text), WithJsonSchema({"type": "string", "minLength": 1})]
+TextMap = dict[str, Annotated[str, BeforeValidator(_as_text), _PLAIN]]
+SettingMap = dict[str, Annotated[str | int | float, BeforeValidator(_setting), _PLAIN]]
+Identifier = Annotated[str, in_the_form(_identifier), pattern(_IDENTIFIER, "silver_trades")]
+TableName = Annotated[str, in_the_form(_table_name), pattern(_TABLE_NAME, "cold.silver_trades")]
+CatalogName = Annotated[str, in_the_form(_catalog_name), pattern("[A-Za-z0-9_]+", "k2")]
+Coordinate = Annotated[str, in_the_form(_coordinate), pattern(_COORDINATE, "org.postgresql:postgresql:42.7.13")]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute), pattern("/.*", "/var/lib/icekeeper")]

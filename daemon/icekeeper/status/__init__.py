@@ -1,0 +1,1 @@
+"""What is known and shown: metrics, health, problems, and the queries behind the API and the page."""

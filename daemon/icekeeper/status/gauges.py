@@ -1,0 +1,248 @@
+"""The gauges that are read at the moment of a scrape, each family from one record. What they go by: metrics.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from icekeeper import __version__
+from icekeeper.adapters.spark.session import Loss
+from icekeeper.adapters.spool.spool import Waiting
+from icekeeper.core.model import AuditStatus, RunOutcome, Stage
+from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import (
+    FINDINGS,
+    Past,
+    PastTask,
+    failed_nights,
+    failure_is_open,
+    held_nights,
+    missed_nights,
+    partial_nights,
+)
+from icekeeper.scheduling.pause import Pause
+
+_HEALTH = {
+    "data_files": "Data files of the table.",
+    "small_files": "Data files under 75 % of the target size.",
+    "bytes": "Bytes of the table's data files.",
+    "records": "Rows in the table's data files.",
+    "delete_files": "Delete files of the table.",
+    "manifests": "Manifests of the table's current snapshot.",
+    "snapshots": "Snapshots of the table.",
+}
+_NOTHING_WAITS = Waiting(0, 0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What the daemon is like at the moment of a scrape. The defaults are those of one that has not begun.
+
+    `policies` are the enabled tables, `open_slots` are due and no run has answered for them yet. `unrecorded_runs` are
+    those that neither PostgreSQL nor the spool has, `oldest_notice` is since when the oldest message waits to be sent.
+    """
+
+    policies: tuple[TablePolicy, ...] = ()
+    max_duration: timedelta = timedelta(0)
+    next_slot: datetime | None = None
+    open_slots: Set[datetime] = frozenset()
+    engine_up: bool = False
+    engine_losses: Mapping[Loss, int] = field(default_factory=dict)
+    engine_recycles: int = 0
+    leading: bool = False
+    loop_lag_s: float = 0.0
+    spool: Waiting = _NOTHING_WAITS
+    spool_corrupt_files: int = 0
+    pause: Pause | None = None
+    unrecorded_runs: int = 0
+    oldest_notice: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the last nights, and what was worked out of it once and not at every scrape."""
+
+    past: Past
+    last_tasks: Mapping[tuple[Stage, str], PastTask]
+    partial_nights: int
+    missed_nights: int
+    failed_nights: Mapping[str, int]
+    held_nights: Mapping[str, int]
+    failure_open: bool
+    open_days: Mapping[tuple[str, AuditStatus], int]
+
+    @classmethod
+    def of(
+        cls,
+        past: Past,
+        in_ledger: Set[UUID] = frozenset(),
+        open_days: Mapping[tuple[str, AuditStatus], int] | None = None,
+    ) -> Known:
+        open_days = open_days or {}
+        return cls(
+            past=past,
+            last_tasks=past.last_tasks(),
+            partial_nights=partial_nights(past),
+            missed_nights=missed_nights(past),
+            failed_nights=failed_nights(past),
+            held_nights=held_nights(past),
+            failure_open=failure_is_open(past, in_ledger, {table for table, _ in open_days}),
+            open_days=open_days,
+        )
+
+
+class Gauges(Collector):
+    """Reads everything at the moment of the scrape: one record, never half of two."""
+
+    def __init__(self, vitals: Callable[[], Vitals], known: Callable[[], Known]) -> None:
+        self._vitals = vitals
+        self._known = known
+
+    def collect(self) -> Iterator[Metric]:
+        build = InfoMetricFamily("icekeeper_build", "The version that runs.")
+        build.add_metric([], {"version": __version__})
+        yield build
+        advice = InfoMetricFamily("icekeeper_reason", "What to do about a reason.", labels=["reason"])
+        for reason in Reason:
+            advice.add_metric([reason], {"advice": reason.advice})
+        yield advice
+        vitals, known = self._vitals(), self._known()
+        yield from _of_engine(vitals)
+        yield from _of_daemon(vitals)
+        yield from _of_slots(vitals)
+        yield from _of_last_run(known)
+        names = [policy.name for policy in vitals.policies]
+        yield from _of_findings(known, names)
+        yield from _of_tasks(known, vitals.policies)
+        yield from _of_tables(known.past, names)
+        yield from _of_audits(known.past, [policy.name for policy in vitals.policies if policy.audit is not None])
+
+
+def _of_engine(vitals: Vitals) -> Iterator[Metric]:
+    yield _gauge("icekeeper_engine_up", "1 if the Spark session is there and its JVM lives.", vitals.engine_up)
+    lost = CounterMetricFamily("icekeeper_engine_restarts", "Sessions that were lost, and rebuilt.", labels=["why"])
+    for why in Loss:
+        lost.add_metric([why], vitals.engine_losses.get(why, 0))
+    yield lost
+    text = "Sessions renewed in good health, for their age."
+    yield CounterMetricFamily("icekeeper_engine_recycles", text, value=vitals.engine_recycles)
+
+
+def _of_daemon(vitals: Vitals) -> Iterator[Metric]:
+    yield _gauge("icekeeper_leader", "1 where this daemon runs the nights; 0 where it stands by.", vitals.leading)
+    yield _gauge("icekeeper_loop_lag_seconds", "The latest the loop has been since the last scrape.", vitals.loop_lag_s)
+    spool = vitals.spool
+    yield _gauge("icekeeper_spool_records", "Records on disk that PostgreSQL does not have yet.", spool.records)
+    text = "When the oldest of them was written; 0: none."
+    yield _gauge("icekeeper_spool_oldest_timestamp_seconds", text, _seconds(spool.oldest))
+    yield _gauge("icekeeper_spool_set_aside_records", "Records that PostgreSQL refused.", spool.set_aside)
+    text = "Spools that were damaged, kept beside the new one."
+    yield _gauge("icekeeper_spool_corrupt_files", text, vitals.spool_corrupt_files)
+    text = "Runs that neither PostgreSQL nor the spool has."
+    yield _gauge("icekeeper_unrecorded_runs", text, vitals.unrecorded_runs)
+    text = "Since when the oldest message waits to be sent; 0: none waits."
+    yield _gauge("icekeeper_notices_oldest_timestamp_seconds", text, _seconds(vitals.oldest_notice))
+
+
+def _of_slots(vitals: Vitals) -> Iterator[Metric]:
+    yield _gauge("icekeeper_next_run_timestamp_seconds", "The next scheduled slot.", _seconds(vitals.next_slot))
+    text = "Slots that are due, and that no run has answered for yet."
+    yield _gauge("icekeeper_open_slots", text, len(vitals.open_slots))
+    oldest = min(vitals.open_slots, default=None)
+    yield _gauge("icekeeper_oldest_open_slot_timestamp_seconds", "The oldest of them; 0: none.", _seconds(oldest))
+    text = "How long a run may take by run.max_duration."
+    yield _gauge("icekeeper_run_max_duration_seconds", text, vitals.max_duration.total_seconds())
+    pause = vitals.pause
+    yield _gauge("icekeeper_paused", "1 while the nights are paused.", pause is not None)
+    since, until = (pause.since, pause.until) if pause is not None else (None, None)
+    text = "Since when the nights are paused; 0: they are not."
+    yield _gauge("icekeeper_paused_since_timestamp_seconds", text, _seconds(since))
+    text = "When the pause ends; 0: none, or without end."
+    yield _gauge("icekeeper_paused_until_timestamp_seconds", text, _seconds(until))
+
+
+def _of_last_run(known: Known) -> Iterator[Metric]:
+    last = known.past.last
+    text = "When the last run that answered for a night started."
+    yield _gauge("icekeeper_last_run_start_timestamp_seconds", text, _seconds(last.started_at if last else None))
+    text = "When the last run that answered for a night ended."
+    yield _gauge("icekeeper_last_run_end_timestamp_seconds", text, _seconds(last.finished_at if last else None))
+    outcomes = GaugeMetricFamily("icekeeper_last_run_outcome", "1 for the last run's outcome.", labels=["outcome"])
+    for outcome in RunOutcome:
+        outcomes.add_metric([outcome], last is not None and last.outcome is outcome)
+    yield outcomes
+    text = "1 while the last run's failure is open: what it found is neither repaired nor acknowledged."
+    yield _gauge("icekeeper_last_run_failure_open", text, known.failure_open)
+    text = "When a run that answered for a night last ended in success."
+    yield _gauge("icekeeper_last_success_timestamp_seconds", text, _seconds(known.past.last_success))
+    text = "Nights in a row that ended as partial."
+    yield _gauge("icekeeper_consecutive_partial_nights", text, known.partial_nights)
+    text = "Nights of the last 30 runs that were missed, and that no other run answered for."
+    yield _gauge("icekeeper_missed_nights", text, known.missed_nights)
+
+
+def _of_findings(known: Known, tables: Iterable[str]) -> Iterator[Metric]:
+    findings = GaugeMetricFamily(
+        "icekeeper_open_findings",
+        "Days whose rows lack or could not be counted, neither repaired nor acknowledged.",
+        labels=["table", "status"],
+    )
+    for table in tables:
+        for status in sorted(FINDINGS):
+            findings.add_metric([table, status], known.open_days.get((table, status), 0))
+    yield findings
+
+
+def _of_tasks(known: Known, policies: Iterable[TablePolicy]) -> Iterator[Metric]:
+    text = "How the last task of each stage ended on each table; empty labels: no such task is known."
+    last = GaugeMetricFamily("icekeeper_last_task_info", text, labels=["table", "stage", "outcome", "reason"])
+    text = "Nights in a row in which a task of the table failed."
+    failed = GaugeMetricFamily("icekeeper_table_consecutive_failed_nights", text, labels=["table"])
+    text = "Nights in a row in which the table's expiry was held, but for mode: observe."
+    held = GaugeMetricFamily("icekeeper_table_consecutive_held_nights", text, labels=["table"])
+    for policy in policies:
+        for stage in Stage:
+            if stage is not Stage.AUDIT or policy.audit is not None:
+                task = known.last_tasks.get((stage, policy.name))
+                last.add_metric([policy.name, stage, task.outcome if task else "", (task and task.reason) or ""], 1)
+        failed.add_metric([policy.name], known.failed_nights.get(policy.name, 0))
+        held.add_metric([policy.name], known.held_nights.get(policy.name, 0))
+    yield from (last, failed, held)
+
+
+def _of_tables(past: Past, tables: Iterable[str]) -> Iterator[Metric]:
+    seen = {table: past.healths[table].health for table in tables if table in past.healths}
+    for name, text in _HEALTH.items():
+        family = GaugeMetricFamily(f"icekeeper_table_{name}", text, labels=["table"])
+        for table, health in seen.items():
+            family.add_metric([table], getattr(health, name))
+        yield family
+
+
+def _of_audits(past: Past, tables: Iterable[str]) -> Iterator[Metric]:
+    rows = GaugeMetricFamily("icekeeper_audit_rows", "Rows of the audited day.", labels=["table", "side"])
+    delta = GaugeMetricFamily("icekeeper_audit_delta_rows", "Iceberg's rows less ClickHouse's.", labels=["table"])
+    status = GaugeMetricFamily("icekeeper_audit_status", "1 for the audit's verdict.", labels=["table", "status"])
+    for table in tables:
+        audit = past.audits.get(table)
+        for one in AuditStatus:
+            status.add_metric([table, one], audit is not None and audit.status is one)
+        if audit is not None and audit.clickhouse is not None and audit.iceberg is not None:
+            rows.add_metric([table, "clickhouse"], audit.clickhouse)
+            rows.add_metric([table, "iceberg"], audit.iceberg)
+            delta.add_metric([table], audit.iceberg - audit.clickhouse)
+    yield from (rows, delta, status)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _seconds(at: datetime | None) -> float:
+    return at.timestamp() if at is not None else 0.0

@@ -1,0 +1,163 @@
+"""What Prometheus scrapes: counters over the process's life, and what the gauges go by. The gauges: gauges.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded
+from icekeeper.core.model import AuditStatus, RunOpening, RunOutcome, RunReport, Stage, TaskOutcome
+from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import Past, is_night, past_of
+from icekeeper.scheduling.notifier import RESULTS, Result
+from icekeeper.status.gauges import Gauges, Known, Vitals
+
+# Else every counter has a second series, with the process's start in it.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # no annotations
+
+# From a task that reads metadata to one that uses its whole timeout.
+_TASK_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200)
+
+
+_SKIPS = (Reason.NOTHING_SMALL, Reason.TOO_FEW_FILES, Reason.NOTHING_EXPIRED)
+_HOLDS = (
+    Reason.BUDGET,
+    Reason.AUDIT_HOLD,
+    Reason.GC_DISABLED,
+    Reason.OFFLOAD_RUNNING,
+    Reason.OBSERVING,
+    Reason.DISK_LOW,
+    Reason.CLOCK_SKEW,
+    Reason.LEDGER_DOWN,
+)
+# What holds a task may also fail one: a disk that fills up in the middle, an audit of a day that is not over.
+_BOTH = (Reason.DISK_LOW, Reason.CLOCK_SKEW, Reason.LEDGER_DOWN)
+_TASK_ENDS = (
+    (TaskOutcome.DONE, ""),
+    *((TaskOutcome.SKIPPED, reason) for reason in _SKIPS),
+    *((TaskOutcome.HELD, reason) for reason in _HOLDS),
+    *((TaskOutcome.FAILED, reason) for reason in Reason if reason in _BOTH or reason not in (*_SKIPS, *_HOLDS)),
+)
+
+
+class Metrics:
+    """The registry of one daemon. `observe` takes the events of runs, `learn` what the ledger knows of earlier ones.
+
+    `vitals` is asked at every scrape, so it must not wait; `enabled` are the names of the enabled tables.
+    """
+
+    def __init__(
+        self, vitals: Callable[[], Vitals] = Vitals, enabled: Callable[[], Iterable[str]] = tuple[str, ...]
+    ) -> None:
+        self.registry = CollectorRegistry()
+        self._enabled = enabled
+        self._running: RunOpening | None = None
+        self._told = False
+        self._past = Past()
+        self._in_ledger: frozenset[UUID] = frozenset()
+        self._open_days: Mapping[tuple[str, AuditStatus], int] = {}
+        self._known = Known.of(self._past)
+        self.run_in_progress = Gauge("icekeeper_run_in_progress", "1 while a run is under way.", registry=self.registry)
+        self._runs = Counter("icekeeper_runs", "Runs that ended.", ["outcome"], registry=self.registry)
+        self._tasks = Counter(
+            "icekeeper_tasks", "Tasks that ended.", ["stage", "outcome", "reason"], registry=self.registry
+        )
+        self._durations = Histogram(
+            "icekeeper_task_duration_seconds",
+            "How long tasks took.",
+            ["stage"],
+            buckets=_TASK_BUCKETS,
+            registry=self.registry,
+        )
+        self.run_start = self._flag(
+            "icekeeper_run_in_progress_start_timestamp_seconds", "When the run under way started; 0: there is none."
+        )
+        self._notifications = Counter(
+            "icekeeper_notifications",
+            "Messages that a receiver has taken, and those that were given up.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.reload_successful = self._flag(
+            "icekeeper_config_last_reload_successful", "1 if the last attempt to load the configuration succeeded."
+        )
+        self.reload_time = self._flag(
+            "icekeeper_config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded."
+        )
+        self.ledger_up = self._flag("icekeeper_ledger_up", "1 if PostgreSQL answered the last time it was needed.")
+        self.spool_up = self._flag("icekeeper_spool_up", "1 if the spool in state_dir could be read and written.")
+        # Every series is there from the first scrape: a rate() over one that appears with its first 1 misses it.
+        for outcome in RunOutcome:
+            self._runs.labels(outcome)
+        for told in RESULTS:
+            self._notifications.labels(told)
+        for stage in Stage:
+            self._durations.labels(stage)
+            for task_outcome, reason in _TASK_ENDS:
+                self._tasks.labels(stage, task_outcome, reason)
+        self.registry.register(Gauges(vitals, lambda: self._known))
+
+    def _flag(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)
+
+    def notified(self, result: Result) -> None:
+        """A message to a receiver came to its end."""
+        self._notifications.labels(result).inc()
+
+    def observe(self, event: Event) -> None:
+        """Takes an event of a run."""
+        if isinstance(event, RunStarted):
+            self._running = event.opening
+            self.run_in_progress.set(1)
+            self.run_start.set(event.opening.started_at.timestamp())
+        elif isinstance(event, TaskEnded):
+            result = event.result
+            self._tasks.labels(result.stage, result.outcome, result.reason or "").inc()
+            self._durations.labels(result.stage).observe(result.duration_s)
+        elif isinstance(event, RunEnded):
+            self._ended(event.report)
+
+    def learn(self, past: Past, open_days: Mapping[tuple[str, AuditStatus], int]) -> None:
+        """Takes what the ledger knows; `open_days` was asked for after `past`. What was seen here stays."""
+        self._told = True
+        self._past = self._past.joined(past)
+        self._in_ledger = frozenset(night.run_id for night in past.nights)
+        self._open_days = open_days
+        self._know()
+
+    @property
+    def known(self) -> Known:
+        """What is known of the last nights, seen here or told by the ledger."""
+        return self._known
+
+    @property
+    def told(self) -> bool:
+        """Whether the ledger has said once what it knows."""
+        return self._told
+
+    def no_run(self) -> None:
+        """No run is under way: for one that ended without saying so."""
+        self._running = None
+        self.run_in_progress.set(0)
+        self.run_start.set(0)
+
+    def exposition(self) -> bytes:
+        """The text that is scraped."""
+        return generate_latest(self.registry)
+
+    def _ended(self, report: RunReport) -> None:
+        self._runs.labels(report.outcome).inc()
+        stages: tuple[Stage, ...] = ()
+        tables: tuple[str, ...] = ()
+        # A slot that is closed without a run was never begun, and another run may be under way.
+        if self._running is not None and self._running.run_id == report.run_id:
+            stages, tables = self._running.stages, self._running.tables
+            self.no_run()
+        night = is_night(report, stages, tables, self._enabled())
+        self._past = past_of(report, night=night).joined(self._past)
+        self._know()
+
+    def _know(self) -> None:
+        self._known = Known.of(self._past, self._in_ledger, self._open_days)

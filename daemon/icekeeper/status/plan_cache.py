@@ -1,0 +1,52 @@
+"""The plan for a night that would begin now, made at most once a minute however many look."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from icekeeper.core.model import Stage
+from icekeeper.night.ports import Clock
+from icekeeper.scheduling.orders import Asked, Orders
+from icekeeper.status import schemas as documents
+
+# A plan costs a look at the metadata of every table.
+FRESH = timedelta(seconds=60)
+# How long somebody waits for it: a run under way keeps the session busy, and the plan goes on behind.
+_PATIENCE_S = 25.0
+
+
+class Tonight:
+    """Keeps the last plan. What goes wrong is raised to everybody who waits for it."""
+
+    def __init__(self, orders: Orders, clock: Clock) -> None:
+        self._orders = orders
+        self._clock = clock
+        self._last: documents.Plan | None = None
+        self._making: asyncio.Task[documents.Plan] | None = None
+
+    async def plan(self) -> documents.Plan:
+        """The last one if it is fresh, else a new one. TimeoutError where that takes long: ask again."""
+        # A clock that was set back leaves a plan of the future: it is made anew.
+        if self._last is not None and timedelta() <= self._clock() - self._last.made_at < FRESH:
+            return self._last
+        if self._making is None:
+            now = self._clock()
+            self._making = asyncio.create_task(self.make(Asked(slot=now.replace(second=0, microsecond=0)), now))
+            self._making.add_done_callback(self._made)
+        async with asyncio.timeout(_PATIENCE_S):
+            return await asyncio.shield(self._making)
+
+    async def make(self, asked: Asked, now: datetime) -> documents.Plan:
+        """A plan of just that."""
+        plans, errors = await self._orders.plan(asked)
+        order = {stage: position for position, stage in enumerate(Stage)}
+        told = tuple(
+            documents.TablePlan.model_validate(plan) for plan in sorted(plans, key=lambda plan: order[plan.stage])
+        )
+        return documents.Plan(slot=asked.slot, made_at=now, plans=told, errors=errors)
+
+    def _made(self, making: asyncio.Task[documents.Plan]) -> None:
+        self._making = None
+        if not making.cancelled() and making.exception() is None:
+            self._last = making.result()

@@ -1,0 +1,312 @@
+"""What those who look are told of the daemon: now, and by the ledger in the past. The API and the page ask here.
+
+Every method that asks the ledger raises IcekeeperError where PostgreSQL doesn't answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from icekeeper import __version__
+from icekeeper.adapters.ledger.history import LogFilter, RunFilter
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.events import Event, RunStarted
+from icekeeper.core.model import Stage
+from icekeeper.core.plain import plain
+from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import PastAudit, PastNight
+from icekeeper.night.ports import Clock
+from icekeeper.scheduling.reload import Configuration
+from icekeeper.settings.messages.shown import shown
+from icekeeper.status import log_pages as run_logs
+from icekeeper.status import schemas as documents
+from icekeeper.status.gauges import Vitals
+from icekeeper.status.live import Live, RunThatEnded, RunUnderWay, Typical
+from icekeeper.status.metrics import Metrics
+from icekeeper.status.problems import Seen, open_days, state, troubles
+
+# How far back it is looked what a task usually takes.
+_TYPICAL = timedelta(days=30)
+# A table's past is charts over years, of so many points; what was done one by one matters of the last weeks.
+_MOST_POINTS = 366
+_MOST_TASKS = 100
+# How long a question may take that is only there to say more.
+_ASIDE_S = 3.0
+_ADVICE = {reason.value: reason.advice for reason in Reason}
+
+Cursor = tuple[datetime, UUID]
+
+
+class NotFoundError(Exception):
+    """There is no such run or table."""
+
+
+class Overview:
+    """Looks, and changes nothing."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        metrics: Metrics,
+        live: Live,
+        vitals: Callable[[], Vitals],
+        parts: Callable[[], Mapping[str, str]],
+        led: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
+        """`led`: whether anybody runs the nights, as far as is known."""
+        self._configuration = configuration
+        self._metrics = metrics
+        self._live = live
+        self._vitals = vitals
+        self._parts = parts
+        self._led = led
+        self._clock = clock
+        self._typical: Typical = {}
+        self._asking: set[asyncio.Task[None]] = set()
+
+    def observe(self, event: Event) -> None:
+        """Takes an event of a run: when one begins, asks the ledger how long its tasks usually take."""
+        if isinstance(event, RunStarted):
+            self._asking.add(asking := asyncio.create_task(self._ask_typical(event.opening.tables)))
+            asking.add_done_callback(self._asking.discard)
+
+    async def _ask_typical(self, tables: Iterable[str]) -> None:
+        try:
+            async with asyncio.timeout(_ASIDE_S):
+                since = self._clock() - _TYPICAL
+                self._typical = await self._configuration.services.history.typical_durations(tables, since)
+        except (IcekeeperError, TimeoutError):
+            return  # a bar without an estimate
+
+    # --- now
+
+    def status(self) -> documents.Status:
+        """In one glance: what this process knows, without asking anybody."""
+        vitals, parts, now = self._vitals(), dict(self._parts()), self._clock()
+        known = self._metrics.known
+        found = troubles(Seen(vitals, known, parts, running=self._live.run is not None, led=self._led()), now)
+        settings = self._configuration.settings
+        return documents.Status(
+            state=state(found),
+            troubles=tuple(documents.Trouble.model_validate(trouble) for trouble in found),
+            version=__version__,
+            host=socket.gethostname(),
+            leading=vitals.leading,
+            mode=settings.mode,
+            settings_hash=settings.digest(),
+            now=now,
+            next_slot=vitals.next_slot,
+            pause=documents.Pause.model_validate(vitals.pause) if vitals.pause is not None else None,
+            run=self._under_way(now),
+            last_run=_last_night(known.past.last) if known.past.last is not None else None,
+            parts=parts,
+            open_findings={name: open_days(known, name) for name in self.names()} if self._metrics.told else {},
+            spool_records=vitals.spool.records,
+        )
+
+    def _under_way(self, now: datetime) -> documents.RunUnderWay | None:
+        run = self._live.run
+        if run is None:
+            return None
+        opening, hand = run.opening, run.in_hand
+        return documents.RunUnderWay(
+            run_id=opening.run_id,
+            slot=opening.slot,
+            trigger=opening.trigger,
+            started_at=opening.started_at,
+            elapsed_s=(now - opening.started_at).total_seconds(),
+            left_s=run.left_s(self._typical, now),
+            in_hand=documents.TaskInHand.model_validate(hand) if hand is not None else None,
+            stages=tuple(_stage_progress(run, stage) for stage in Stage if any(stage is one for one, _ in run.work)),
+            tasks=tuple(_task_progress(run, stage, table, self._typical, now) for stage, table in run.work),
+        )
+
+    def tables(self) -> documents.Tables:
+        """The configured tables as they were last seen."""
+        return documents.Tables(items=tuple(map(self._summary, self._configuration.settings.policies())))
+
+    def config(self) -> documents.Config:
+        """The configuration in force."""
+        settings = self._configuration.settings
+        return documents.Config(settings_hash=settings.digest(), settings=shown(settings))
+
+    def names(self) -> list[str]:
+        """The enabled tables, in their order."""
+        return [policy.name for policy in self._configuration.settings.policies()]
+
+    def _summary(self, policy: TablePolicy) -> documents.TableSummary:
+        name = policy.name
+        known = self._metrics.known
+        seen, audit = known.past.healths.get(name), known.past.audits.get(name)
+        return documents.TableSummary(
+            name=name,
+            source=policy.source,
+            layer=policy.layer,
+            health=documents.Health.model_validate(seen.health) if seen is not None else None,
+            audit=_last_audit(audit) if audit is not None else None,
+            open_findings=open_days(known, name) if self._metrics.told else None,
+        )
+
+    # --- the past
+
+    async def runs(self, wanted: RunFilter, after: Cursor | None, limit: int) -> documents.RunPage:
+        """Runs, newest first."""
+        rows = await self._configuration.services.history.runs(wanted, after, limit + 1)
+        items = tuple(documents.RunSummary.model_validate(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return documents.RunPage(items=items, next=cursor(items[-1]) if more else None)
+
+    async def run(self, run_id: UUID) -> documents.Run:
+        """A run with all it did: of this process as it knows it, of others as the ledger does."""
+        if (under_way := self._under_way_here(run_id)) is not None:
+            return under_way
+        services, last = self._configuration.services, self._live.last
+        here = _of_last(last) if last is not None and last.report.run_id == run_id else None
+        if here is not None and self._parts().get("ledger") == "down":
+            return here
+        try:
+            row = await services.history.run(run_id)
+            acks = await services.findings.acks_of_run(run_id) if row is not None else {}
+        except IcekeeperError:
+            if here is not None:
+                return here
+            raise
+        # Its end may still be on its way to the ledger, which knows more once it is there.
+        if here is not None and (row is None or row["outcome"] is None):
+            return here
+        if row is None:
+            raise NotFoundError(f"no run has the id {run_id}")
+        audits = [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in row["audits"]]
+        return _run({**row, "audits": audits})
+
+    def _under_way_here(self, run_id: UUID) -> documents.Run | None:
+        run = self._live.run
+        if run is not None and run.opening.run_id == run_id:
+            head = {**plain(run.opening), "outcome": None, "finished_at": None, "duration_s": None}
+            return _run({**head, "tasks": plain(run.tasks), "audits": plain(run.audits)})
+        return None
+
+    async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> documents.LogPage:
+        """Log lines of a run: of its file where this host has it, else of the ledger."""
+        services = self._configuration.services
+        return await run_logs.page(services.settings.state_dir, services.history, run_id, wanted, after, limit)
+
+    async def newest_logs(self, run_id: UUID, wanted: LogFilter, limit: int) -> documents.LogPage:
+        """The last log lines of a run under way here."""
+        return await run_logs.tail(self._configuration.settings.state_dir, run_id, wanted, limit)
+
+    async def nights(self, days: int) -> documents.Nights:
+        """How the slots of the last days were answered, newest first. TimeoutError where that takes too long."""
+        since = self._clock() - timedelta(days=days)
+        async with asyncio.timeout(_ASIDE_S):
+            rows = await self._configuration.services.history.nights(since, self.names())
+        return documents.Nights(items=tuple(documents.Night.model_validate(row) for row in rows))
+
+    async def table(self, name: str, days: int) -> documents.Table:
+        """A table with what became of it in the last days."""
+        policy = next((one for one in self._configuration.settings.policies() if one.name == name), None)
+        if policy is None:
+            raise NotFoundError(f"no enabled table has the name {name}")
+        summary, since = self._summary(policy), self._clock() - timedelta(days=days)
+        history = self._configuration.services.history
+        healths = await history.healths_of(name, since, _MOST_POINTS)
+        audits = await history.audits_of(name, since, _MOST_POINTS)
+        tasks = await history.tasks_of(name, since, _MOST_TASKS)
+        return documents.Table(
+            **summary.model_dump(),
+            healths=tuple(
+                documents.HealthPoint.model_validate({**health, "health": health["after"]}) for health in healths
+            ),
+            audits=tuple(documents.AuditPoint.model_validate(audit) for audit in audits),
+            tasks=tuple(documents.TableTask.model_validate(task) for task in tasks),
+        )
+
+
+def cursor(run: documents.RunHead) -> str:
+    """Names the place behind a run, as `after` takes it."""
+    # With a Z: the plus of +00:00 would be a blank in a query.
+    began = run.started_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return f"{began}_{run.run_id}"
+
+
+def parse_cursor(text: str) -> Cursor:
+    """ValueError where that is none."""
+    instant, _, run_id = text.partition("_")
+    began = datetime.fromisoformat(instant)
+    if began.tzinfo is None:
+        raise ValueError("a cursor has a time zone")
+    try:
+        return began.astimezone(UTC), UUID(run_id)
+    except OverflowError as exc:
+        raise ValueError("there is no such instant in UTC") from exc
+
+
+def _stage_progress(run: RunUnderWay, stage: Stage) -> documents.StageProgress:
+    ended = [task for task in run.tasks if task.stage is stage]
+    return documents.StageProgress(
+        stage=stage,
+        ended=len(ended),
+        failed=sum(task.outcome == "failed" for task in ended),
+        of=sum(one is stage for one, _ in run.work),
+    )
+
+
+def _task_progress(
+    run: RunUnderWay, stage: Stage, table: str, typical: Typical, now: datetime
+) -> documents.TaskProgress:
+    usual, hand = typical.get((stage, table)), run.in_hand
+    ended = next((task for task in run.tasks if (task.stage, task.table) == (stage, table)), None)
+    if ended is not None:
+        return documents.TaskProgress(
+            stage=stage,
+            table=table,
+            state=ended.outcome,
+            reason=ended.reason,
+            elapsed_s=ended.duration_s,
+            usual_s=usual,
+        )
+    if hand is not None and (hand.stage, hand.table) == (stage, table):
+        elapsed = (now - hand.since).total_seconds()
+        return documents.TaskProgress(stage=stage, table=table, state="in_hand", elapsed_s=elapsed, usual_s=usual)
+    return documents.TaskProgress(stage=stage, table=table, state="waiting", usual_s=usual)
+
+
+def _of_last(last: RunThatEnded) -> documents.Run:
+    report = plain(last.report)
+    return _run({**plain(last.opening), **report, "duration_s": last.report.duration_s})
+
+
+def _run(row: Mapping[str, Any]) -> documents.Run:
+    tasks = [{**task, "advice": _ADVICE.get(task["reason"] or "")} for task in row["tasks"]]
+    audits = [{**audit, "advice": _ADVICE.get(audit["reason"] or "")} for audit in row["audits"]]
+    return documents.Run.model_validate({**row, "tasks": tasks, "audits": audits})
+
+
+def _last_night(night: PastNight) -> documents.LastNight:
+    return documents.LastNight(
+        run_id=night.run_id,
+        slot=night.slot,
+        outcome=night.outcome,
+        started_at=night.started_at,
+        finished_at=night.finished_at,
+        duration_s=(night.finished_at - night.started_at).total_seconds(),
+    )
+
+
+def _last_audit(audit: PastAudit) -> documents.LastAudit:
+    counted = audit.clickhouse is not None and audit.iceberg is not None
+    return documents.LastAudit(
+        run_timestamp=audit.at,
+        window_start=audit.day,
+        ch_row_count=audit.clickhouse,
+        iceberg_row_count=audit.iceberg,
+        delta=(audit.iceberg or 0) - (audit.clickhouse or 0) if counted else None,
+        status=audit.status,
+    )
