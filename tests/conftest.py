@@ -25,7 +25,7 @@ from icekeeper.core.events import Event
 from icekeeper.core.model import RunReport, Stage, TableState, TaskOutcome, Trigger
 from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.logging import configure
-from icekeeper.execution.standalone import run_alone
+from icekeeper.execution.standalone import run_standalone
 from icekeeper.execution.wiring import Services, build, spark_options, wall_clock
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.settings import Settings, load
@@ -87,7 +87,7 @@ class Night:
             tables=tables,
             window_hours=window_hours,
         )
-        return await run_alone(self.services, order, self.events.append, record=record)
+        return await run_standalone(self.services, order, self.events.append, record=record)
 
     def travel(self, now: datetime) -> None:
         """Sets the injected clock to an instant, where it stays."""

@@ -12,7 +12,7 @@ from bench.worlds import SLOT
 from icekeeper.core.events import Event
 from icekeeper.core.model import RunOutcome, RunReport, Trigger
 from icekeeper.core.policy import Strategy, TablePolicy
-from icekeeper.execution.standalone import run_alone
+from icekeeper.execution.standalone import run_standalone
 from icekeeper.execution.wiring import Services
 from icekeeper.night.run import Order, run_night
 from icekeeper.sandbox.tables import NAMESPACE
@@ -48,7 +48,7 @@ class Icekeeper:
             policy=settings.run_policy(),
         )
         if job.recorded:
-            done = await run_alone(services, order, _ignore)
+            done = await run_standalone(services, order, _ignore)
             if (lost := done.not_recorded or done.not_shipped) is not None:
                 raise lost
             _check(done.report)

@@ -23,7 +23,7 @@ from icekeeper.core.model import AuditResult, AuditStatus, RunOutcome, RunReport
 from icekeeper.execution import logging as logs
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans
-from icekeeper.execution.standalone import run_alone
+from icekeeper.execution.standalone import run_standalone
 from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.settings import Settings, load
@@ -142,7 +142,7 @@ async def _acts(stage: _Stage, settings: Settings) -> int:
 async def _night(stage: _Stage, settings: Settings, stages: tuple[Stage, ...]) -> RunReport:
     order = make_order(settings, stage.slot, Trigger.MANUAL, stages=stages)
     with console.ProgressBar(stage.screen) as bar:
-        done = await run_alone(stage.services, order, bar.observe)
+        done = await run_standalone(stage.services, order, bar.observe)
     console.show_report(stage.screen, done.report)
     if (lost := done.not_recorded or done.not_shipped) is not None:
         raise lost

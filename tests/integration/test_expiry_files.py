@@ -117,31 +117,31 @@ COMPACT, APPEND, TAG, BRANCH = History.compact, History.append, History.tag, His
 
 
 @dataclass(frozen=True)
-class Past:
+class RunHistory:
     """What a table went through, and how many of its last snapshots an expiry keeps."""
 
     steps: tuple[Step, ...]
     keep: int = 1
 
 
-PASTS: dict[str, Past] = {
-    "the compaction's snapshot is the oldest that stays": Past((*APPENDS, COMPACT)),
-    "the compaction's snapshot goes": Past((*APPENDS, COMPACT, APPEND, APPEND)),
-    "snapshots from before the compaction stay": Past((*APPENDS, *APPENDS, COMPACT, APPEND), keep=4),
-    "branches and tags": Past((*APPENDS, TAG, APPEND, BRANCH, COMPACT, APPEND, BRANCH, COMPACT, TAG, APPEND)),
-    "delete files": Past((*APPENDS, History.delete_rows, APPEND, COMPACT, APPEND, APPEND), keep=2),
-    "manifests merged, a write rolled back, statistics": Past(
+PASTS: dict[str, RunHistory] = {
+    "the compaction's snapshot is the oldest that stays": RunHistory((*APPENDS, COMPACT)),
+    "the compaction's snapshot goes": RunHistory((*APPENDS, COMPACT, APPEND, APPEND)),
+    "snapshots from before the compaction stay": RunHistory((*APPENDS, *APPENDS, COMPACT, APPEND), keep=4),
+    "branches and tags": RunHistory((*APPENDS, TAG, APPEND, BRANCH, COMPACT, APPEND, BRANCH, COMPACT, TAG, APPEND)),
+    "delete files": RunHistory((*APPENDS, History.delete_rows, APPEND, COMPACT, APPEND, APPEND), keep=2),
+    "manifests merged, a write rolled back, statistics": RunHistory(
         (*APPENDS, History.statistics, COMPACT, History.merge_manifests, History.roll_back, *APPENDS), keep=2
     ),
 }
 
 
-def any_past(seed: int) -> Past:
+def any_past(seed: int) -> RunHistory:
     """A dozen steps as chance has them."""
     chance = random.Random(seed)
     some = (APPEND, APPEND, COMPACT, lambda history: history.compact(2), TAG, BRANCH, History.roll_back)
     more = (History.delete_rows, History.merge_manifests, History.statistics)
-    return Past((APPEND, *(chance.choice((*some, *more)) for _ in range(12))), keep=chance.randint(1, 4))
+    return RunHistory((APPEND, *(chance.choice((*some, *more)) for _ in range(12))), keep=chance.randint(1, 4))
 
 
 @dataclass
@@ -236,7 +236,7 @@ def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("past", [*PASTS.values(), *map(any_past, range(2))], ids=[*PASTS, *map(str, range(2))])
 async def test_either_way_the_same_files_are_gone_and_nothing_else_is(
-    lake: Lake, past: Past, monkeypatch: pytest.MonkeyPatch
+    lake: Lake, past: RunHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await lake.make(past.steps)
     before, copy, ids = lake.store(), lake.keep(), await lake.named(past.keep)

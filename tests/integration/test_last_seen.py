@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from icekeeper.adapters.ledger.history import PostgresHistory
-from icekeeper.adapters.ledger.recent import PostgresLastSeen
+from icekeeper.adapters.ledger.recent import PostgresRecent
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.ledger.store import PostgresLedger
@@ -22,7 +22,7 @@ from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage, Trig
 from icekeeper.core.run_history import (
     MOST_NIGHTS,
     TASKS_KEPT,
-    Past,
+    RunHistory,
     failed_nights,
     failure_is_open,
     is_night,
@@ -93,12 +93,12 @@ async def test_the_ledger_knows_what_who_saw_the_nights_knows(postgres: Postgres
         later(REPORT, 1, 4),
         later(REPORT, 2, 5, outcome=RunOutcome.PARTIAL),
     )
-    seen = Past()
+    seen = RunHistory()
     for report in reports:
         await PostgresLedger(postgres).close_run(report)
         seen = past_of(report, night=True).joined(seen)
 
-    told = await PostgresLastSeen(postgres).past([TABLE])
+    told = await PostgresRecent(postgres).past([TABLE])
 
     assert told.nights == seen.nights
     assert (told.success, told.audits) == (seen.success, seen.audits)
@@ -112,7 +112,7 @@ async def test_the_ledger_knows_what_who_saw_the_nights_knows(postgres: Postgres
 async def test_an_operators_run_answers_for_a_night_if_it_went_through_all_stages_and_tables(
     postgres: Postgres,
 ) -> None:
-    ledger, last_seen = PostgresLedger(postgres), PostgresLastSeen(postgres)
+    ledger, last_seen = PostgresLedger(postgres), PostgresRecent(postgres)
     manual = replace(SUCCESS, trigger=Trigger.MANUAL, audits=())
     audited = replace(manual, run_id=UUID(int=4))
     await ledger.close_run(manual, opening=replace(OPENING, run_id=manual.run_id, trigger=Trigger.MANUAL))
@@ -143,13 +143,13 @@ async def test_who_sees_an_operators_run_and_the_ledger_agree_on_whether_it_answ
         later(REPORT, -3, 14),
         delayed(later(manual, -3, 15), 90),
     )
-    seen = Past()
+    seen = RunHistory()
     for run in runs:
         opening = replace(OPENING, run_id=run.run_id, trigger=run.trigger, slot=run.slot, started_at=run.started_at)
         await ledger.close_run(run, opening=opening)
         seen = past_of(run, night=is_night(run, opening.stages, opening.tables, [TABLE])).joined(seen)
 
-    told = await PostgresLastSeen(postgres).past([TABLE])
+    told = await PostgresRecent(postgres).past([TABLE])
 
     assert [night.run_id.int for night in told.nights] == [REPORT.run_id.int, 15, 14]
     assert (told.nights, told.success, set(told.tasks)) == (seen.nights, seen.success, set(seen.tasks))
@@ -171,7 +171,7 @@ async def test_an_hourly_schedule_is_as_long_a_past_as_any_other(postgres: Postg
     took = []
     for _ in range(15):  # the best of them: others use this machine, too
         began = time.monotonic()
-        told = await PostgresLastSeen(postgres).past(TABLES)
+        told = await PostgresRecent(postgres).past(TABLES)
         took.append(time.monotonic() - began)
     assert min(took) < 1, took
     assert failed_nights(told) == dict.fromkeys(TABLES, 15)
@@ -194,7 +194,7 @@ async def test_a_failure_is_open_by_what_the_runs_of_its_slot_found(postgres: Po
         audits=(counted,),
     )
     await ledger.close_run(resumed)
-    told = await PostgresLastSeen(postgres).past([TABLE, "cold.other"])
+    told = await PostgresRecent(postgres).past([TABLE, "cold.other"])
     ids = {night.run_id for night in told.nights}
     assert told.nights[0].run_id == resumed.run_id
     assert failure_is_open(told, ids, {TABLE})
@@ -213,7 +213,7 @@ async def test_what_is_none_of_this_versions_words_costs_no_more_than_itself(pos
             UPDATE maintenance_audit_log SET status = 'gap';
             """
         )
-    told = await PostgresLastSeen(postgres).past([TABLE])
+    told = await PostgresRecent(postgres).past([TABLE])
     assert [night.outcome for night in told.nights] == [RunOutcome.FAILED]
     assert [(task.stage, task.reason) for task in told.tasks if task.reason] == [(Stage.EXPIRE, "unexpected")]
     assert len(told.tasks) == 2
@@ -240,7 +240,7 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_indexes_in_a_mome
     took = []
     for _ in range(15):  # the best of them: others use this machine, too
         began = time.monotonic()
-        told = await PostgresLastSeen(postgres).past(TABLES)
+        told = await PostgresRecent(postgres).past(TABLES)
         took.append(time.monotonic() - began)
     assert min(took) < QUICK_S, took
     assert len(told.nights) == MOST_NIGHTS

@@ -103,7 +103,7 @@ async def test_what_was_looked_at_ahead_is_not_read_again_at_its_turn(make_night
     policies = night.services.settings.policies()
     await night.sql(f"DROP TABLE {{c}}.{SILVER}")
     reads.clear()
-    await lakehouse.look_ahead(policies)
+    await lakehouse.prefetch(policies)
     assert Counter(reads) == {"load": 3, "metadata_json": 2, "file_sizes": 2, "plan_groups": 2}
 
     reads.clear()

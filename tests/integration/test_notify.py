@@ -13,7 +13,7 @@ import pytest
 import structlog
 from aiohttp import web
 
-from icekeeper.adapters.apprise import Receiver
+from icekeeper.adapters.apprise import AppriseTarget
 from icekeeper.core.errors import TransientError
 from icekeeper.execution import logging as logs
 from icekeeper.scheduling.notifier import try_all
@@ -48,7 +48,7 @@ async def test_a_message_arrives_as_it_was_written() -> None:
 
     async with serving(take) as address:
         body = "one\n  two *stars* _lines_ <b> :smile: \\n ä"
-        await Receiver(f"json://{address}/hook").send("title", body, "failed", 10)
+        await AppriseTarget(f"json://{address}/hook").send("title", body, "failed", 10)
     ((path, message),) = came
     assert path == "/hook"
     assert (message["title"], message["message"], message["type"]) == ("title", body, "failure")
@@ -60,7 +60,7 @@ async def test_a_service_that_refuses_it_is_named_without_the_url() -> None:
 
     async with serving(refuse) as address:
         with pytest.raises(TransientError, match="500") as caught:
-            await Receiver(f"json://me:geheim@{address}/token-of-mine").send("t", "b", "failed", 10)
+            await AppriseTarget(f"json://me:geheim@{address}/token-of-mine").send("t", "b", "failed", 10)
     assert "geheim" not in str(caught.value)
     assert "token-of-mine" not in str(caught.value)
 
@@ -71,7 +71,7 @@ async def test_nobody_there_is_said_at_once_however_quiet_the_log_is() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(TransientError, match="onnection"):
-        await Receiver(f"json://127.0.0.1:{port}/geheim").send("t", "b", "failed", 10)
+        await AppriseTarget(f"json://127.0.0.1:{port}/geheim").send("t", "b", "failed", 10)
 
 
 async def test_one_that_never_ends_its_answer_is_left_and_not_asked_twice_at_a_time() -> None:
@@ -89,7 +89,7 @@ async def test_one_that_never_ends_its_answer_is_left_and_not_asked_twice_at_a_t
         return response
 
     async with serving(drip) as address:
-        receiver = Receiver(f"json://{address}/")
+        receiver = AppriseTarget(f"json://{address}/")
         began = time.monotonic()
         with pytest.raises(TransientError, match="no answer within 1 s"):
             await receiver.send("t", "b", "failed", 1)

@@ -23,7 +23,7 @@ import pytest
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.spool.shipper import Shipped, Shipper
-from icekeeper.adapters.spool.spool import OpenSlot, Parcel, Spool
+from icekeeper.adapters.spool.spool import OpenSlot, OutboxRecord, Spool
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad
 from icekeeper.core.model import RunOutcome, RunReport, Stage, Trigger
@@ -239,7 +239,7 @@ async def test_a_refused_run_is_set_aside_the_others_flow_on_and_it_lands_when_t
 
 async def test_a_death_between_the_commit_and_its_mark_changes_nothing(database: Database, tmp_path: Path) -> None:
     class Dying(Spool):
-        async def mark_shipped(self, parcel: Parcel) -> None:
+        async def mark_shipped(self, record: OutboxRecord) -> None:
             raise KeyboardInterrupt
 
     dying = await Dying.open(tmp_path)

@@ -296,7 +296,7 @@ class FakeLakehouse(Scripted):
         self.ahead: list[tuple[str, ...]] = []
         self.ahead_error: IcekeeperError | None = None
 
-    async def look_ahead(self, policies: Sequence[TablePolicy]) -> None:
+    async def prefetch(self, policies: Sequence[TablePolicy]) -> None:
         self.ahead.append(tuple(policy.name for policy in policies))
         if self.ahead_error is not None:
             raise self.ahead_error

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from icekeeper.adapters.spool.spool import Waiting
 from icekeeper.core.errors import IcekeeperError, PermanentError
 from icekeeper.core.reasons import Reason
-from icekeeper.status.health import Condition, not_ready
+from icekeeper.status.health import ServiceHealth, not_ready
 from icekeeper.status.metrics import Metrics
 
 
@@ -26,14 +26,14 @@ class Asked:
         return Waiting(3, 1, None)
 
 
-def look(condition: Condition, error: IcekeeperError | None = None) -> Any:
+def look(condition: ServiceHealth, error: IcekeeperError | None = None) -> Any:
     spool: Any = Asked(error)
     return condition.look_at(spool)
 
 
 async def test_what_waits_is_known_and_a_full_disk_is_a_part_that_is_down() -> None:
     metrics = Metrics()
-    condition = Condition(metrics)
+    condition = ServiceHealth(metrics)
     await look(condition)
     assert condition.waiting == Waiting(3, 1, None)
     for part in ("ledger", "configuration"):
@@ -49,7 +49,7 @@ async def test_what_waits_is_known_and_a_full_disk_is_a_part_that_is_down() -> N
 
 async def test_a_spool_that_is_damaged_ends_the_daemon_for_only_a_restart_mends_it() -> None:
     with capture_logs() as logs, pytest.raises(PermanentError, match="corrupt"):
-        await look(Condition(Metrics()), PermanentError("is corrupt: restart icekeeper"))
+        await look(ServiceHealth(Metrics()), PermanentError("is corrupt: restart icekeeper"))
     assert logs[0]["event"] == "spool_not_read"
 
 

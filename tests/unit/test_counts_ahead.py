@@ -12,7 +12,7 @@ from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
 from icekeeper.core.model import RunOutcome, SourceCount, Stage, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.night.run import Order, run_night
-from icekeeper.night.stages.ahead import FRESH, Asked, CountsAhead
+from icekeeper.night.stages.prefetch import FRESH, CountRequest, PrefetchedCounts
 from tests.unit.builders import SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, FakeSource, ManualClock, Step, World, fails, permanent, transient
 
@@ -31,14 +31,14 @@ def source() -> FakeSource:
 
 
 @pytest.fixture
-def counts(source: FakeSource) -> CountsAhead:
-    return CountsAhead(source, source.clock)
+def counts(source: FakeSource) -> PrefetchedCounts:
+    return PrefetchedCounts(source, source.clock)
 
 
-NEXT = Asked(TRADES, "ts", WINDOW, None)
+NEXT = CountRequest(TRADES, "ts", WINDOW, None)
 
 
-async def begun(counts: CountsAhead, source: FakeSource) -> None:
+async def begun(counts: PrefetchedCounts, source: FakeSource) -> None:
     """A count of another table has come, and the one of TRADES has begun after it."""
     source.hours["market.quotes"] = {WINDOW_START: 3}
     counts.then(NEXT, MINUTE)
@@ -47,7 +47,7 @@ async def begun(counts: CountsAhead, source: FakeSource) -> None:
     await asyncio.sleep(0)
 
 
-async def count(counts: CountsAhead, final: bool | None = None) -> SourceCount:
+async def count(counts: PrefetchedCounts, final: bool | None = None) -> SourceCount:
     return await counts.count(TRADES, "ts", WINDOW, final, MINUTE)
 
 
@@ -55,7 +55,7 @@ def asked(source: FakeSource) -> list[str]:
     return [call.table for call in source.calls]
 
 
-async def test_what_is_under_way_is_waited_for_and_given_once(counts: CountsAhead, source: FakeSource) -> None:
+async def test_what_is_under_way_is_waited_for_and_given_once(counts: PrefetchedCounts, source: FakeSource) -> None:
     go_on = asyncio.Event()
     source.script("source.count", TRADES, Step(until=go_on))
     await begun(counts, source)
@@ -68,7 +68,7 @@ async def test_what_is_under_way_is_waited_for_and_given_once(counts: CountsAhea
     assert asked(source) == ["market.quotes", TRADES, TRADES]
 
 
-async def test_another_count_is_made_for_itself(counts: CountsAhead, source: FakeSource) -> None:
+async def test_another_count_is_made_for_itself(counts: PrefetchedCounts, source: FakeSource) -> None:
     source.merging = {"market.quotes"}
     await begun(counts, source)
     assert (await count(counts, final=True)).final is True
@@ -77,7 +77,7 @@ async def test_another_count_is_made_for_itself(counts: CountsAhead, source: Fak
 
 
 async def test_one_that_failed_for_now_is_made_anew_with_the_time_that_is_left(
-    counts: CountsAhead, source: FakeSource
+    counts: PrefetchedCounts, source: FakeSource
 ) -> None:
     go_on = asyncio.Event()
     down = Step(transient(Reason.SOURCE_DOWN), acts=False, takes=timedelta(seconds=20), until=go_on)
@@ -92,7 +92,7 @@ async def test_one_that_failed_for_now_is_made_anew_with_the_time_that_is_left(
 
 @pytest.mark.parametrize("error", [DeadlineExceeded("too long"), permanent(Reason.SOURCE_TABLE_NOT_FOUND)])
 async def test_an_error_that_another_try_would_meet_again_is_told(
-    counts: CountsAhead, source: FakeSource, error: IcekeeperError
+    counts: PrefetchedCounts, source: FakeSource, error: IcekeeperError
 ) -> None:
     source.script("source.count", TRADES, fails(error))
     await begun(counts, source)
@@ -101,7 +101,7 @@ async def test_an_error_that_another_try_would_meet_again_is_told(
     assert len(source.calls) == 2
 
 
-async def test_one_that_was_ready_long_ago_is_made_anew(counts: CountsAhead, source: FakeSource) -> None:
+async def test_one_that_was_ready_long_ago_is_made_anew(counts: PrefetchedCounts, source: FakeSource) -> None:
     await begun(counts, source)
     await asyncio.sleep(0)
     source.clock.advance(FRESH + timedelta(seconds=1))
@@ -109,7 +109,7 @@ async def test_one_that_was_ready_long_ago_is_made_anew(counts: CountsAhead, sou
     assert len(source.calls) == 3
 
 
-async def test_what_nobody_asks_for_is_ended(counts: CountsAhead, source: FakeSource) -> None:
+async def test_what_nobody_asks_for_is_ended(counts: PrefetchedCounts, source: FakeSource) -> None:
     source.script("source.count", TRADES, Step(until=asyncio.Event()))
     await begun(counts, source)
     await counts.end()

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
-from icekeeper.status.ledger_poller import LedgerView
+from icekeeper.status.ledger_poller import LedgerPoller
 
 
 class Ledger:
@@ -28,7 +28,7 @@ class Ledger:
 
 async def test_a_scrape_asks_where_the_last_answer_is_old_and_a_failure_is_said_once() -> None:
     ledger = Ledger()
-    view = LedgerView(ledger.ask, ledger.told.append, refresh_s=0)
+    view = LedgerPoller(ledger.ask, ledger.told.append, refresh_s=0)
     view.look()
     assert ledger.asked == 0  # the start asks, not a scrape before it
     view.refresh()
@@ -46,7 +46,7 @@ async def test_a_scrape_asks_where_the_last_answer_is_old_and_a_failure_is_said_
 
 async def test_a_scrape_soon_after_the_last_answer_asks_nobody() -> None:
     ledger = Ledger()
-    view = LedgerView(ledger.ask, ledger.told.append)
+    view = LedgerPoller(ledger.ask, ledger.told.append)
     view.refresh()
     await view.answered(1)
     for _ in range(3):
@@ -58,7 +58,7 @@ async def test_a_scrape_soon_after_the_last_answer_asks_nobody() -> None:
 
 async def test_who_knows_of_something_new_while_a_question_is_under_way_is_answered_once_more() -> None:
     ledger = Ledger()
-    view = LedgerView(ledger.ask, ledger.told.append)
+    view = LedgerPoller(ledger.ask, ledger.told.append)
     for _ in range(3):
         view.refresh()
     await asyncio.sleep(0)
@@ -70,7 +70,7 @@ async def test_who_knows_of_something_new_while_a_question_is_under_way_is_answe
 
 async def test_a_scrape_during_the_stop_asks_nobody() -> None:
     ledger = Ledger()
-    view = LedgerView(ledger.ask, ledger.told.append, refresh_s=0)
+    view = LedgerPoller(ledger.ask, ledger.told.append, refresh_s=0)
     view.refresh()
     await view.answered(1)
     await view.close()
@@ -84,7 +84,7 @@ async def test_an_answer_that_does_not_come_is_waited_for_only_so_long() -> None
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    view = LedgerView(hang, lambda well: None)
+    view = LedgerPoller(hang, lambda well: None)
     view.refresh()
     await view.answered(0)
     await view.close()

@@ -16,10 +16,10 @@ from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, T
 from icekeeper.core.model import Decision, Plan, RunReport, Stage, TaskOutcome
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
-from icekeeper.scheduling.orders import Asked, Orders
+from icekeeper.scheduling.orders import Orders, RunRequest
 from icekeeper.status import schemas as documents
 from icekeeper.status.live import Live, RunThatEnded
-from icekeeper.status.plan_cache import FRESH, Tonight
+from icekeeper.status.plan_cache import FRESH, PlanCache
 from icekeeper.status.queries import cursor, parse_cursor
 from tests.unit.builders import result
 from tests.unit.test_shell import OPENING, REPORT, SLOT
@@ -137,7 +137,7 @@ class Planner(Orders):
         self.let = asyncio.Event()
         self.error: Exception | None = None
 
-    async def plan(self, asked: Asked) -> tuple[list[Plan], dict[str, str]]:
+    async def plan(self, asked: RunRequest) -> tuple[list[Plan], dict[str, str]]:
         self.asked += 1
         await self.let.wait()
         if self.error is not None:
@@ -148,7 +148,7 @@ class Planner(Orders):
 
 async def test_however_many_look_a_plan_is_made_once_a_minute() -> None:
     planner, clock = Planner(), Clock()
-    tonight = Tonight(planner, clock)
+    tonight = PlanCache(planner, clock)
     looking = [asyncio.create_task(tonight.plan()) for _ in range(5)]
     await asyncio.sleep(0)
     planner.let.set()
@@ -167,7 +167,7 @@ async def test_however_many_look_a_plan_is_made_once_a_minute() -> None:
 async def test_a_clock_that_was_set_back_makes_the_plan_anew() -> None:
     planner, clock = Planner(), Clock()
     planner.let.set()
-    tonight = Tonight(planner, clock)
+    tonight = PlanCache(planner, clock)
     await tonight.plan()
     clock.now -= timedelta(days=1)
     assert (await tonight.plan()).made_at == clock.now
@@ -177,7 +177,7 @@ async def test_what_went_wrong_is_told_to_all_who_wait_and_is_not_kept() -> None
     planner = Planner()
     planner.error = TransientError("no answer")
     planner.let.set()
-    tonight = Tonight(planner, Clock())
+    tonight = PlanCache(planner, Clock())
     for told in await asyncio.gather(tonight.plan(), tonight.plan(), return_exceptions=True):
         assert isinstance(told, TransientError)
     planner.error = None
@@ -186,7 +186,7 @@ async def test_what_went_wrong_is_told_to_all_who_wait_and_is_not_kept() -> None
 
 async def test_who_does_not_want_to_wait_takes_the_plan_from_nobody() -> None:
     planner = Planner()
-    tonight = Tonight(planner, Clock())
+    tonight = PlanCache(planner, Clock())
     impatient, patient = asyncio.create_task(tonight.plan()), asyncio.create_task(tonight.plan())
     await asyncio.sleep(0)
     impatient.cancel()
@@ -206,7 +206,7 @@ class Runner(Orders):
         self.let = asyncio.Event()
         self.ended: RunReport | None = None
 
-    async def run(self, asked: Asked, emit: Subscriber) -> Executed:
+    async def run(self, asked: RunRequest, emit: Subscriber) -> Executed:
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
@@ -219,7 +219,7 @@ class Runner(Orders):
 
 async def test_a_run_is_begun_and_its_id_told_long_before_it_ends() -> None:
     runner = Runner()
-    assert await runner.begin(Asked(slot=SLOT)) == OPENING.run_id
+    assert await runner.begin(RunRequest(slot=SLOT)) == OPENING.run_id
     assert runner.ended is None
     runner.let.set()
     await asyncio.gather(*runner._begun)
@@ -229,12 +229,12 @@ async def test_a_run_is_begun_and_its_id_told_long_before_it_ends() -> None:
 @pytest.mark.parametrize("error", [RunLockHeld("another run is under way"), ConfigError(["no such table"])])
 async def test_why_a_run_can_not_begin_is_told_to_who_asked(error: Exception) -> None:
     with pytest.raises(type(error)):
-        await Runner(error).begin(Asked(slot=SLOT))
+        await Runner(error).begin(RunRequest(slot=SLOT))
 
 
 async def test_who_asked_and_is_gone_takes_nothing_from_the_run() -> None:
     runner = Runner()
-    asking = asyncio.create_task(runner.begin(Asked(slot=SLOT)))
+    asking = asyncio.create_task(runner.begin(RunRequest(slot=SLOT)))
     await asyncio.sleep(0)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -250,7 +250,7 @@ async def test_an_error_that_nobody_waits_for_any_more_is_no_noise() -> None:
     loop.set_exception_handler(lambda _, context: heard.append(context))
     try:
         runner = Runner(RunLockHeld("another run is under way"))
-        asking = asyncio.create_task(runner.begin(Asked(slot=SLOT)))
+        asking = asyncio.create_task(runner.begin(RunRequest(slot=SLOT)))
         await asyncio.sleep(0)
         asking.cancel()
         await asyncio.gather(*runner._begun)

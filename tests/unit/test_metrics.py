@@ -11,7 +11,7 @@ from uuid import UUID
 from icekeeper.core.events import RunEnded, RunStarted
 from icekeeper.core.model import AuditStatus, RunOutcome, Stage, Trigger
 from icekeeper.core.reasons import Reason
-from icekeeper.core.run_history import Past, past_of
+from icekeeper.core.run_history import RunHistory, past_of
 from icekeeper.scheduling.pause import Pause
 from icekeeper.status.gauges import Known, Vitals
 from icekeeper.status.metrics import Metrics
@@ -24,7 +24,7 @@ SUCCESS = replace(REPORT, outcome=RunOutcome.SUCCESS)
 OPEN = {(TABLE, AuditStatus.MISSING_DATA): 2}
 
 
-def shown(past: Past | None = None, **vitals: Any) -> Metrics:
+def shown(past: RunHistory | None = None, **vitals: Any) -> Metrics:
     """The metrics of a daemon with these tables, which was told a past."""
     metrics = Metrics(lambda: Vitals(policies=POLICIES, **vitals), lambda: [policy.name for policy in POLICIES])
     if past is not None:
@@ -135,7 +135,7 @@ def test_a_run_that_does_not_say_that_it_ended_is_not_under_way_for_ever() -> No
 
 def test_it_is_known_whether_the_ledger_has_said_anything() -> None:
     assert not shown().told
-    assert shown(Past()).told
+    assert shown(RunHistory()).told
 
 
 def test_what_waits_and_since_when_is_shown() -> None:
@@ -153,7 +153,7 @@ def test_what_waits_and_since_when_is_shown() -> None:
 def test_hundreds_of_tables_are_known_in_a_moment() -> None:
     tables = [f"cold.t{number}" for number in range(400)]
     tasks = [replace(task, table=table) for table in tables for task in REPORT.tasks]
-    past = Past(
+    past = RunHistory(
         tasks=tuple(
             task
             for day in range(15)
@@ -174,7 +174,7 @@ def test_a_failure_is_open_until_the_ledger_has_it_and_nothing_of_it_is_open() -
 
     metrics = shown()
     metrics.observe(RunEnded(REPORT))
-    metrics.learn(Past(), {})  # PostgreSQL has not got it yet: that nothing is open there says nothing
+    metrics.learn(RunHistory(), {})  # PostgreSQL has not got it yet: that nothing is open there says nothing
     assert still_open() == 1
     metrics.learn(past_of(REPORT, night=True), OPEN)
     assert still_open() == 1

@@ -17,7 +17,7 @@ from icekeeper.core.events import Event, RunEnded
 from icekeeper.core.model import RunOutcome, Trigger
 from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.scheduling.reload import Configuration
-from icekeeper.scheduling.worker import Nights
+from icekeeper.scheduling.worker import Worker
 from icekeeper.settings import Settings, load
 from tests.unit.builders import SLOT
 from tests.unit.fakes import World
@@ -64,7 +64,7 @@ async def test_a_run_closes_its_slot_though_the_term_ends_before_the_services_ar
     configuration, ended = Replaced(services), list[Event]()
     spool = await Spool.open(settings.state_dir, clock=world.clock)
     try:
-        nights = Nights(cast(Configuration, configuration), spool, ended.append, world.clock)
+        nights = Worker(cast(Configuration, configuration), spool, ended.append, world.clock)
         term = asyncio.create_task(nights.run())
         await nights.slots.put(SLOT, Trigger.SCHEDULE)
         await configuration.closing.wait()

@@ -18,7 +18,7 @@ from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.model import RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
-from icekeeper.scheduling.notifier import GIVE_UP, Result, Teller, addresses
+from icekeeper.scheduling.notifier import GIVE_UP, Notifier, Result, addresses
 from icekeeper.settings import Settings
 from tests.unit.builders import DAY, HOUR, SLOT, result
 from tests.unit.test_changes import BASE
@@ -64,7 +64,7 @@ class World:
         self.results: list[Result] = []
         self.notify: list[dict[str, Any]] = [{"url": A}]
         self.spool: Spool
-        self.teller: Teller
+        self.teller: Notifier
 
     async def restart(self) -> None:
         await self.spool.close()
@@ -72,7 +72,7 @@ class World:
 
     async def start(self) -> None:
         self.spool = await Spool.open(self.state_dir, clock=lambda: self.now)
-        self.teller = Teller(
+        self.teller = Notifier(
             self.spool, self.settings, lambda: self.now, asyncio.sleep, self.results.append, opened=self.post.to
         )
 
@@ -341,10 +341,10 @@ async def test_what_was_given_up_and_could_not_be_written_down_is_said_once(
 async def test_pruning_takes_the_messages_of_its_runs_along(world: World) -> None:
     report = await world.night(RunOutcome.FAILED)
     await world.tell()
-    parcel = await world.spool.next_parcel()
-    assert parcel is not None
-    assert parcel.id == report.run_id
-    await world.spool.mark_shipped(parcel)
+    record = await world.spool.next_record()
+    assert record is not None
+    assert record.id == report.run_id
+    await world.spool.mark_shipped(record)
     world.now += 31 * DAY
     assert await world.spool.prune(world.now - 30 * DAY) == 1
     await world.restart()
@@ -364,7 +364,7 @@ async def test_it_goes_on_side_by_side_with_the_nights_and_survives_its_own_mist
     async def soon(seconds: float) -> None:
         await asyncio.sleep(min(seconds, 0.01))
 
-    teller = Teller(world.spool, settings, lambda: world.now, soon, world.results.append, opened=world.post.to)
+    teller = Notifier(world.spool, settings, lambda: world.now, soon, world.results.append, opened=world.post.to)
     running = asyncio.create_task(teller.run())
     await world.night(RunOutcome.FAILED)
     async with asyncio.timeout(10):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from icekeeper import pages
 from icekeeper.core.model import AuditStatus, RunOutcome
-from icekeeper.core.run_history import Past, PastNight
+from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.pages import charts, filters, views
 from icekeeper.pages.ordering import way_back
 from icekeeper.pages.rendering import environment
@@ -451,7 +451,7 @@ def test_trouble_is_the_first_thing_said_and_leads_to_what_it_is_about() -> None
 
 def test_a_failed_night_and_a_table_that_lacks_rows_lead_to_their_pages() -> None:
     night = PastNight(RUN, SLOT, RunOutcome.FAILED, SLOT, SLOT)
-    known = Known.of(Past(nights=(night,)), open_days={("cold.t", AuditStatus.MISSING_DATA): 2})
+    known = Known.of(RunHistory(nights=(night,)), open_days={("cold.t", AuditStatus.MISSING_DATA): 2})
     seen = Seen(Vitals(), replace(known, failure_open=True), {}, running=False)
     assert [one.link for one in troubles(seen, SLOT)] == [f"/runs/{RUN}", "/tables/cold.t"]
 

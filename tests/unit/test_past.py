@@ -13,7 +13,7 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
     MOST_NIGHTS,
     TASKS_KEPT,
-    Past,
+    RunHistory,
     failed_nights,
     failure_is_open,
     held_nights,
@@ -39,7 +39,7 @@ def run(
     night: bool = True,
     hour: int = 0,
     audits: dict[str, AuditStatus] | None = None,
-) -> Past:
+) -> RunHistory:
     """What a run leaves that answers for the slot so many days and hours on, and begins so long after it."""
     slot = SLOT + day * DAY + hour * HOUR
     at = slot + after
@@ -69,8 +69,8 @@ def run(
     return past_of(report, night=night)
 
 
-def together(*pasts: Past) -> Past:
-    past = Past()
+def together(*pasts: RunHistory) -> RunHistory:
+    past = RunHistory()
     for one in pasts:
         past = one.joined(past)
     return past
@@ -254,14 +254,14 @@ MISSED, INTERRUPTED = RunOutcome.MISSED, RunOutcome.INTERRUPTED
         ),  # perhaps not all of its day
     ],
 )
-def test_nights_that_nobody_answered_for(runs: list[Past], missed: int) -> None:
+def test_nights_that_nobody_answered_for(runs: list[RunHistory], missed: int) -> None:
     assert missed_nights(together(*runs)) == missed
 
 
 # --- whether a failure is still somebody's business
 
 
-def ids(past: Past) -> set[UUID]:
+def ids(past: RunHistory) -> set[UUID]:
     return {night.run_id for night in past.nights}
 
 
@@ -281,7 +281,7 @@ def test_a_failure_without_a_finding_can_not_be_acknowledged() -> None:
     past = run(0, FAILED)
     assert failure_is_open(past, ids(past), set())
     assert not failure_is_open(together(past, run(1)), set(), {A})
-    assert not failure_is_open(Past(), set(), {A})
+    assert not failure_is_open(RunHistory(), set(), {A})
 
 
 def test_a_resumed_run_answers_for_what_the_run_before_it_found() -> None:

@@ -28,7 +28,7 @@ REFUSED = PermanentError("refused it: check constraint", where="PostgreSQL")
 
 
 @dataclass
-class Receiver:
+class LedgerSink:
     """Takes what it gets, or raises what it is told to: for all, or for one id."""
 
     got: list[tuple[Any, ...]] = field(default_factory=list)
@@ -63,18 +63,18 @@ async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
 
 
 @pytest.fixture
-def ledger() -> Receiver:
-    return Receiver()
+def ledger() -> LedgerSink:
+    return LedgerSink()
 
 
 LINES: Logs = ({"event": "run_started"},)
 
 
-def shipper(spool: Spool, ledger: Receiver, **options: Any) -> Shipper:
+def shipper(spool: Spool, ledger: LedgerSink, **options: Any) -> Shipper:
     return Shipper(spool, lambda: ledger, lambda run_id: LINES, **options)
 
 
-async def test_a_record_that_always_times_out_holds_up_none_behind_it(spool: Spool, ledger: Receiver) -> None:
+async def test_a_record_that_always_times_out_holds_up_none_behind_it(spool: Spool, ledger: LedgerSink) -> None:
     slow, quick = load(), load()
     await spool.record_load(slow)
     await spool.record_load(quick)
@@ -88,7 +88,7 @@ async def test_a_record_that_always_times_out_holds_up_none_behind_it(spool: Spo
 
 
 async def test_everything_goes_oldest_first_and_a_run_that_ended_with_its_opening(
-    spool: Spool, ledger: Receiver
+    spool: Spool, ledger: LedgerSink
 ) -> None:
     ended, under_way, missed, read = opening(), opening(slot=SLOT + DAY), opening(slot=SLOT - DAY), load()
     await spool.open_run(ended)
@@ -102,7 +102,7 @@ async def test_everything_goes_oldest_first_and_a_run_that_ended_with_its_openin
 
 
 async def test_a_refused_record_is_set_aside_and_told_and_the_rest_flows_on(
-    spool: Spool, ledger: Receiver, logs: list[EventDict]
+    spool: Spool, ledger: LedgerSink, logs: list[EventDict]
 ) -> None:
     runs = [opening(slot=SLOT + n * DAY) for n in range(4)]
     for begun in runs:
@@ -127,7 +127,7 @@ async def test_a_refused_record_is_set_aside_and_told_and_the_rest_flows_on(
 
 @pytest.mark.parametrize("problem", [AWAY, CLOSED])
 async def test_a_ledger_that_takes_nothing_is_not_asked_for_each_record(
-    spool: Spool, ledger: Receiver, problem: IcekeeperError
+    spool: Spool, ledger: LedgerSink, problem: IcekeeperError
 ) -> None:
     for n in range(3):
         await spool.open_run(opening(slot=SLOT + n * DAY))
@@ -138,7 +138,7 @@ async def test_a_ledger_that_takes_nothing_is_not_asked_for_each_record(
     assert (await spool.waiting()).records == 3
 
 
-async def test_a_record_that_can_not_be_read_is_set_aside(spool: Spool, ledger: Receiver) -> None:
+async def test_a_record_that_can_not_be_read_is_set_aside(spool: Spool, ledger: LedgerSink) -> None:
     begun = opening()
     instant = SLOT.isoformat(timespec="microseconds")
     text = json.dumps({"run_id": str(begun.run_id), "slot": "yesterday"})
@@ -160,7 +160,7 @@ async def test_a_record_that_can_not_be_read_is_set_aside(spool: Spool, ledger: 
     assert "no longer" in nothing.error
 
 
-async def test_a_run_is_worth_more_than_its_log_lines(spool: Spool, ledger: Receiver, logs: list[EventDict]) -> None:
+async def test_a_run_is_worth_more_than_its_log_lines(spool: Spool, ledger: LedgerSink, logs: list[EventDict]) -> None:
     def unreadable(run_id: UUID) -> Logs:
         raise PermissionError(13, "Permission denied")
 
@@ -171,7 +171,7 @@ async def test_a_run_is_worth_more_than_its_log_lines(spool: Spool, ledger: Rece
     assert [line["event"] for line in logs] == ["run_logs_not_read"]
 
 
-async def test_a_spool_that_fails_is_told_by_the_pass_and_ends_nothing(spool: Spool, ledger: Receiver) -> None:
+async def test_a_spool_that_fails_is_told_by_the_pass_and_ends_nothing(spool: Spool, ledger: LedgerSink) -> None:
     await spool.close()
     done = await shipper(spool, ledger).ship()
     assert isinstance(done.error, PermanentError)
@@ -179,9 +179,9 @@ async def test_a_spool_that_fails_is_told_by_the_pass_and_ends_nothing(spool: Sp
 
 
 async def test_a_mistake_of_ours_does_not_end_the_shipping(
-    spool: Spool, ledger: Receiver, logs: list[EventDict]
+    spool: Spool, ledger: LedgerSink, logs: list[EventDict]
 ) -> None:
-    def broken() -> Receiver:
+    def broken() -> LedgerSink:
         raise KeyError("ledger")
 
     await spool.open_run(opening())
@@ -217,7 +217,7 @@ class Waits:
 
 
 async def test_while_postgresql_is_away_it_is_asked_ever_more_rarely_and_told_of_once(
-    spool: Spool, ledger: Receiver, logs: list[EventDict]
+    spool: Spool, ledger: LedgerSink, logs: list[EventDict]
 ) -> None:
     begun, waits, answers = opening(), Waits(), []  # type: ignore[var-annotated]
     await spool.open_run(begun)
@@ -241,7 +241,7 @@ async def test_while_postgresql_is_away_it_is_asked_ever_more_rarely_and_told_of
         await running
 
 
-async def test_what_is_put_while_postgresql_is_away_has_it_asked_at_once(spool: Spool, ledger: Receiver) -> None:
+async def test_what_is_put_while_postgresql_is_away_has_it_asked_at_once(spool: Spool, ledger: LedgerSink) -> None:
     waits = Waits()
     ledger.away = AWAY
     running = asyncio.create_task(shipper(spool, ledger, sleep=waits.sleep).run())

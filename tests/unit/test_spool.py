@@ -64,8 +64,8 @@ def load() -> ConfigLoad:
 
 async def shipped(spool: Spool) -> None:
     """Everything that waits is on its way and arrives."""
-    while (parcel := await spool.next_parcel()) is not None:
-        await spool.mark_shipped(parcel)
+    while (record := await spool.next_record()) is not None:
+        await spool.mark_shipped(record)
 
 
 # --- runs
@@ -196,18 +196,18 @@ async def test_a_run_is_shipped_as_it_is_open_and_again_as_it_was_closed(spool: 
     assert await spool.waiting() == Waiting(records=2, set_aside=0, oldest=SLOT)
     assert len(woken) == 6
 
-    first = await spool.next_parcel()
+    first = await spool.next_record()
     assert first is not None
     assert from_json(RunOpening, first.opening or "") == begun
     assert first.report is None
     await spool.close_run(report(begun))  # while it is under way
     await spool.mark_shipped(first)
-    again = await spool.next_parcel()
+    again = await spool.next_record()
     assert again is not None
     assert (again.number, from_json(RunReport, again.report or "")) == (first.number, report(begun))
     assert again.opening == first.opening
     await spool.mark_shipped(again)
-    (last,) = [await spool.next_parcel()]
+    (last,) = [await spool.next_record()]
     assert last is not None
     assert from_json(ConfigLoad, last.load or "") == read
     await spool.mark_shipped(last)
@@ -218,24 +218,24 @@ async def test_what_is_refused_is_set_aside_until_it_is_tried_again_or_changes(s
     refused, fine = opening(), opening(slot=SLOT + DAY)
     for begun in (refused, fine):
         await spool.open_run(begun)
-    parcel = await spool.next_parcel()
-    assert parcel is not None
-    await spool.mark_refused(parcel, "violates check \udcff constraint")
+    record = await spool.next_record()
+    assert record is not None
+    await spool.mark_refused(record, "violates check \udcff constraint")
     (aside,) = await spool.set_aside()
     assert (aside.id, aside.kind, aside.since) == (refused.run_id, "run", NOW)
     assert aside.error == "violates check ? constraint"
     assert await spool.waiting() == Waiting(records=2, set_aside=1, oldest=SLOT)
-    following = await spool.next_parcel()
+    following = await spool.next_record()
     assert following is not None
     assert following.id == fine.run_id
 
     assert (await spool.retry_set_aside(), await spool.retry_set_aside()) == (1, 0)
-    assert await spool.next_parcel() == parcel
-    await spool.mark_refused(parcel, "again")
+    assert await spool.next_record() == record
+    await spool.mark_refused(record, "again")
     await spool.close_run(report(refused))
     assert await spool.set_aside() == ()
-    await spool.mark_refused(parcel, "of a state that is past")
-    changed = await spool.next_parcel()
+    await spool.mark_refused(record, "of a state that is past")
+    changed = await spool.next_record()
     assert changed is not None
     assert changed.id == refused.run_id
 

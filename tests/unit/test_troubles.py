@@ -10,7 +10,7 @@ import pytest
 
 from icekeeper.adapters.spool.spool import Waiting
 from icekeeper.core.model import AuditStatus, RunOutcome
-from icekeeper.core.run_history import Past, PastNight
+from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.scheduling.pause import Pause
 from icekeeper.status.gauges import Known, Vitals
 from icekeeper.status.problems import LATE, Seen, state, troubles
@@ -23,7 +23,7 @@ def ended(outcome: RunOutcome, *, failure_open: bool = True, **findings: int) ->
     """The last night ended so; days of `missing_data` by table."""
     night = PastNight(uuid4(), SLOT, outcome, SLOT, SLOT + timedelta(minutes=4))
     days = {(f"cold.{table}", AuditStatus.MISSING_DATA): number for table, number in findings.items()}
-    return replace(Known.of(Past(nights=(night,)), open_days=days), failure_open=failure_open)
+    return replace(Known.of(RunHistory(nights=(night,)), open_days=days), failure_open=failure_open)
 
 
 WELL = Seen(
@@ -84,7 +84,7 @@ def test_a_failed_night_whose_findings_are_all_closed_is_no_trouble_any_more() -
 
 
 def test_where_no_night_is_known_none_is_a_trouble() -> None:
-    assert troubles(replace(WELL, known=Known.of(Past())), NOW) == ()
+    assert troubles(replace(WELL, known=Known.of(RunHistory())), NOW) == ()
 
 
 def test_a_slot_is_late_after_an_hour_unless_somebody_works() -> None:

@@ -15,7 +15,7 @@ from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.scheduling import session_keeper as warmth
-from icekeeper.scheduling.session_keeper import LEAD, SETTLED, Warmth, is_due
+from icekeeper.scheduling.session_keeper import LEAD, SETTLED, SparkSessionKeeper, is_due
 from tests.unit.builders import SLOT
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -74,7 +74,7 @@ class Session:
 
 
 class Looks:
-    """Warmth over such a session, with warm-ups that only are counted."""
+    """SparkSessionKeeper over such a session, with warm-ups that only are counted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, session: Session, error: IcekeeperError | None = None) -> None:
         self.warmed: list[int] = []
@@ -88,7 +88,9 @@ class Looks:
         monkeypatch.setattr(warmth, "warm_up", warm_up)
         monkeypatch.setattr(warmth, "spark_options", lambda settings: session.options)
         settings: Any = SimpleNamespace(spark=SimpleNamespace(recycle=365 * DAY))
-        self._warmth = Warmth(cast(SparkEngine, session), lambda: settings, lambda: None, lambda: False, lambda: SLOT)
+        self._warmth = SparkSessionKeeper(
+            cast(SparkEngine, session), lambda: settings, lambda: None, lambda: False, lambda: SLOT
+        )
 
     async def look(self) -> None:
         await self._warmth._look()

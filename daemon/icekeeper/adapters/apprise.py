@@ -27,7 +27,7 @@ _LEAST_SECRET = 4
 _LONGEST_WHY = 300
 
 
-class Receiver:
+class AppriseTarget:
     """One URL to send to."""
 
     def __init__(self, url: str) -> None:

@@ -92,9 +92,9 @@ def _run(
     from icekeeper.core.plain import report_document
     from icekeeper.execution import logging as logs
     from icekeeper.execution.execute import EXIT_CODES, Executed, make_order
-    from icekeeper.execution.standalone import run_alone, session
+    from icekeeper.execution.standalone import run_standalone, session
     from icekeeper.scheduling import pause
-    from icekeeper.scheduling.orders import Asked
+    from icekeeper.scheduling.orders import RunRequest
 
     settings = invocation.settings()
     the_run = the_slot(settings, slot)
@@ -113,14 +113,14 @@ def _run(
             if record:
                 await require_start(services)
             with console.ProgressBar(screen) as bar:
-                return await run_alone(services, order, bar.observe, record=record)
+                return await run_standalone(services, order, bar.observe, record=record)
 
     async def work() -> int:
         daemon = await Daemon.find(settings.state_dir)
         if daemon is None:
             done = await done_here()
         else:
-            asked = Asked(slot=the_run, stages=stages, tables=tables, window_hours=window_hours, record=record)
+            asked = RunRequest(slot=the_run, stages=stages, tables=tables, window_hours=window_hours, record=record)
             with console.ProgressBar(screen, "the daemon begins") as bar:
                 done = await daemon.run(asked, bar.observe)
         if invocation.as_json:
@@ -146,7 +146,7 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
     from icekeeper.execution.execute import make_order
     from icekeeper.execution.plans import make_plans
     from icekeeper.execution.standalone import session
-    from icekeeper.scheduling.orders import Asked
+    from icekeeper.scheduling.orders import RunRequest
 
     settings = invocation.settings()
     the_run = the_slot(settings, slot)
@@ -156,7 +156,7 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
     async def work() -> int:
         daemon = await Daemon.find(settings.state_dir)
         if daemon is not None:
-            plans, errors = await daemon.plan(Asked(slot=the_run, stages=stages, tables=tables))
+            plans, errors = await daemon.plan(RunRequest(slot=the_run, stages=stages, tables=tables))
         else:
             async with session(settings) as services:
                 plans, errors = await make_plans(order, services.parts)

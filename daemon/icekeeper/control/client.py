@@ -21,7 +21,7 @@ from icekeeper.core.reasons import Reason
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.night.run import BY_OPERATOR
-from icekeeper.scheduling.orders import Asked
+from icekeeper.scheduling.orders import RunRequest
 from icekeeper.status import schemas as documents
 
 _CONNECT_S = 5.0
@@ -50,7 +50,7 @@ class Daemon:
         writer.close()
         return cls(path)
 
-    async def run(self, asked: Asked, emit: Subscriber) -> Executed:
+    async def run(self, asked: RunRequest, emit: Subscriber) -> Executed:
         """Has a run done and hears its events. Cancelled, it asks the daemon to end the run, and waits for that."""
         run_id: str | None = None
         wanted: bool | None = None  # to be cancelled as soon as it has begun: by an operator, or by a signal
@@ -82,13 +82,13 @@ class Daemon:
             emit(event)
             pending = asyncio.ensure_future(anext(lines))
 
-    async def plan(self, asked: Asked) -> tuple[list[Plan], dict[str, str]]:
-        """Tonight's plans, and an error for every table that could not be read."""
+    async def plan(self, asked: RunRequest) -> tuple[list[Plan], dict[str, str]]:
+        """PlanCache's plans, and an error for every table that could not be read."""
         async for line in self._lines("/plans", asked):
             return [from_plain(Plan, plan) for plan in line["plans"]], line["errors"]
         raise _gone()
 
-    async def _lines(self, path: str, asked: Asked) -> AsyncIterator[dict[str, Any]]:
+    async def _lines(self, path: str, asked: RunRequest) -> AsyncIterator[dict[str, Any]]:
         try:
             async with (
                 self._session() as session,

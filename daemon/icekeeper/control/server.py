@@ -22,7 +22,7 @@ from icekeeper.core.errors import ConfigError, IcekeeperError
 from icekeeper.core.events import Event
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.http.problems import NotAllowedError, problems
-from icekeeper.scheduling.orders import Asked, Orders
+from icekeeper.scheduling.orders import Orders, RunRequest
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +95,7 @@ class ControlSocket:
         await response.write_eof()
         return response
 
-    async def _ordered(self, asked: Asked, emit: Callable[[Event], None]) -> dict[str, Any]:
+    async def _ordered(self, asked: RunRequest, emit: Callable[[Event], None]) -> dict[str, Any]:
         done = await self._orders.run(asked, emit)
         not_shipped = await self._shipped() if asked.record and done.not_recorded is None else None
         return {
@@ -127,9 +127,9 @@ class ControlSocket:
         return response
 
 
-async def _asked(request: web.Request) -> Asked:
+async def _asked(request: web.Request) -> RunRequest:
     try:
-        return Asked.model_validate_json(await request.read())
+        return RunRequest.model_validate_json(await request.read())
     except ValidationError as exc:
         raise NotAllowedError(exc) from exc
 

@@ -83,7 +83,7 @@ class PastAudit:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class RunHistory:
     """What is known of the last nights. `success` is the last of them that ended so.
 
     The last night is that of the newest day, whatever ran later for an older one. The tasks are the last of each stage
@@ -96,12 +96,12 @@ class Past:
     audits: Mapping[str, PastAudit] = field(default_factory=dict)
     success: PastNight | None = None
 
-    def joined(self, other: Past) -> Past:
+    def joined(self, other: RunHistory) -> RunHistory:
         """Both together. Of what both know this one's word counts, of one table's states the newer."""
         nights = {night.run_id: night for night in (*other.nights, *self.nights)}
         tasks = {(task.run_id, task.stage, task.table): task for task in (*other.tasks, *self.tasks)}
         successes = [night for night in (other.success, self.success) if night is not None]
-        return Past(
+        return RunHistory(
             nights=tuple(sorted(nights.values(), key=_order, reverse=True)[:MOST_NIGHTS]),
             tasks=tuple(_newest_of_each(sorted(tasks.values(), key=_started, reverse=True))),
             healths=_newer(self.healths, other.healths, lambda seen: seen.at),
@@ -135,10 +135,10 @@ def is_night(report: RunReport, stages: Iterable[Stage], tables: Iterable[str], 
     return whole and report.outcome not in _STOPPED and all(map(is_of_a_day, report.audits))
 
 
-def past_of(report: RunReport, *, night: bool) -> Past:
+def past_of(report: RunReport, *, night: bool) -> RunHistory:
     """What a run has left; `night` as `is_night` says."""
     nights = (_night_of(report),) if night else ()
-    return Past(
+    return RunHistory(
         nights=nights,
         tasks=tuple(
             PastTask(report.run_id, report.slot, task.stage, task.table, task.outcome, task.reason, task.started_at)
@@ -162,13 +162,13 @@ def is_of_a_day(audit: AuditResult) -> bool:
 # --- what nights in a row add up to
 
 
-def partial_nights(past: Past) -> int:
+def partial_nights(past: RunHistory) -> int:
     """How many of the last nights ended as `partial`, one after the other. An interrupted run says nothing."""
     nights = {_day(night): night.outcome for night in reversed(past.nights) if _ended(night)}
     return _in_a_row(nights, lambda outcome: outcome is RunOutcome.PARTIAL)
 
 
-def missed_nights(past: Past) -> int:
+def missed_nights(past: RunHistory) -> int:
     """How many of the last nights nobody has answered for: a run was missed, and no other one came to its end.
 
     The oldest day doesn't count where older runs may have been left out: one of them may have answered for it.
@@ -182,18 +182,18 @@ def missed_nights(past: Past) -> int:
     return sum(outcomes == {RunOutcome.MISSED} for outcomes in nights.values())
 
 
-def failed_nights(past: Past) -> dict[str, int]:
+def failed_nights(past: RunHistory) -> dict[str, int]:
     """In how many of each table's last nights a task of it failed, one after the other."""
     return {table: _in_a_row(nights, _has_failed) for table, nights in _nights_of(past.tasks).items()}
 
 
-def held_nights(past: Past) -> dict[str, int]:
+def held_nights(past: RunHistory) -> dict[str, int]:
     """In how many of each table's last nights its expiry was held, one after the other; not by `mode: observe`."""
     expiries = (task for task in past.tasks if task.stage is Stage.EXPIRE)
     return {table: _in_a_row(nights, _was_held) for table, nights in _nights_of(expiries).items()}
 
 
-def failure_is_open(past: Past, in_ledger: Set[UUID], open_tables: Set[str]) -> bool:
+def failure_is_open(past: RunHistory, in_ledger: Set[UUID], open_tables: Set[str]) -> bool:
     """Whether the last run failed and somebody still has to look.
 
     What audits found is settled when it is neither missing nor open any more, and PostgreSQL is the one to say so: as

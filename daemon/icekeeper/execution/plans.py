@@ -1,10 +1,10 @@
-"""Tonight's plans for many tables: reads metadata, changes and counts nothing."""
+"""PlanCache's plans for many tables: reads metadata, changes and counts nothing."""
 
 from __future__ import annotations
 
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.model import Plan, Stage
-from icekeeper.night.run import Order, look_ahead
+from icekeeper.night.run import Order, prefetch
 from icekeeper.night.stages.context import Clocks, Parts, TaskContext
 from icekeeper.night.task import make_plan
 
@@ -27,7 +27,7 @@ async def make_plans(order: Order, parts: Parts) -> tuple[list[Plan], dict[str, 
         if policy.name in errors:
             continue
         if position == 2 and stage is Stage.COMPACT and not errors:
-            await look_ahead(order, parts)
+            await prefetch(order, parts)
         try:
             plans.append(await make_plan(stage, policy, context))
         except IcekeeperError as exc:

@@ -35,7 +35,7 @@ async def session(settings: Settings) -> AsyncIterator[Services]:
         await engine.stop()
 
 
-async def run_alone(services: Services, order: Order, emit: Subscriber, *, record: bool = True) -> Executed:
+async def run_standalone(services: Services, order: Order, emit: Subscriber, *, record: bool = True) -> Executed:
     """Runs the order, its records by way of the spool. RunLockHeld where another run is under way, here or, with
     replicas, on another host."""
     if not record:

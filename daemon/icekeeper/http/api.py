@@ -22,10 +22,10 @@ from icekeeper.http.events import EventStream
 from icekeeper.http.problems import Handler, problem
 from icekeeper.http.routes import Answer, Nothing, Route, Taken
 from icekeeper.night.ports import Clock
-from icekeeper.scheduling.orders import Asked, Orders
+from icekeeper.scheduling.orders import Orders, RunRequest
 from icekeeper.status import schemas as documents
-from icekeeper.status.plan_cache import Tonight
-from icekeeper.status.queries import NotFoundError, Overview, parse_cursor
+from icekeeper.status.plan_cache import PlanCache
+from icekeeper.status.queries import NotFoundError, StatusQueries, parse_cursor
 
 # Text that PostgreSQL takes: it refuses NUL.
 _NO_NUL = r"^[^\x00]*$"
@@ -90,7 +90,7 @@ class TableWanted(Taken):
     days: Annotated[int, Field(ge=1, le=2000, description="How far back.")] = 60
 
 
-class RunAsked(Taken):
+class RunBody(Taken):
     """A run to be begun: by default all stages on all tables, for now."""
 
     slot: Annotated[
@@ -104,9 +104,11 @@ class RunAsked(Taken):
     ] = None
     dry_run: Annotated[bool, Field(description="Answers what it would do, and changes nothing.")] = False
 
-    def asked(self, now: datetime) -> Asked:
+    def asked(self, now: datetime) -> RunRequest:
         slot = self.slot if self.slot is not None else now.replace(second=0, microsecond=0)
-        return Asked(slot=slot, stages=self.stages or tuple(Stage), tables=self.tables, window_hours=self.window_hours)
+        return RunRequest(
+            slot=slot, stages=self.stages or tuple(Stage), tables=self.tables, window_hours=self.window_hours
+        )
 
 
 class Api:
@@ -114,9 +116,9 @@ class Api:
 
     def __init__(
         self,
-        overview: Overview,
+        overview: StatusQueries,
         orders: Orders,
-        tonight: Tonight,
+        tonight: PlanCache,
         events: EventStream,
         reload: Callable[[], Awaitable[ConfigLoad]],
         clock: Clock,
@@ -200,7 +202,7 @@ class Api:
                 "Begins a run (202), or says what it would do (200).",
                 self._begin,
                 {begun: documents.Ordered, ok: documents.Plan},
-                body=RunAsked,
+                body=RunBody,
                 problems=(taken,),
             ),
             Route(
@@ -255,7 +257,7 @@ class Api:
     async def _config(self, wanted: Nothing) -> Answer:
         return self._overview.config()
 
-    async def _begin(self, wanted: Nothing, body: RunAsked) -> Answer:
+    async def _begin(self, wanted: Nothing, body: RunBody) -> Answer:
         now = self._clock()
         if body.dry_run:
             return await self._tonight.make(body.asked(now), now)

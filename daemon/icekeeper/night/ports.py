@@ -38,7 +38,7 @@ Sleep = Callable[[float], Awaitable[None]]
 class Lakehouse(Protocol):
     """The Iceberg side. Calls are serialized by the implementation: it has one session."""
 
-    async def look_ahead(self, policies: Sequence[TablePolicy]) -> None:
+    async def prefetch(self, policies: Sequence[TablePolicy]) -> None:
         """Reads what `inspect` and `file_groups` will be asked of these tables, several at once.
 
         What can't be read is left out: the table's own turn says why. Raises where there is no session.

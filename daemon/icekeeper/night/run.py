@@ -29,8 +29,8 @@ from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import Before
 from icekeeper.night.stages import audit
-from icekeeper.night.stages.ahead import CountsAhead
 from icekeeper.night.stages.context import Clocks, Parts, TaskContext
+from icekeeper.night.stages.prefetch import PrefetchedCounts
 from icekeeper.night.task import Task, TaskEnd
 
 log = structlog.get_logger(__name__)
@@ -117,7 +117,7 @@ async def run_night(
     return report
 
 
-async def look_ahead(order: Order, parts: Parts) -> None:
+async def prefetch(order: Order, parts: Parts) -> None:
     """Reads the metadata of the tables after the first, several at once; what can't be read says so at its turn.
 
     The first has shown by then that the parts are there.
@@ -125,7 +125,7 @@ async def look_ahead(order: Order, parts: Parts) -> None:
     if order.before != Before():
         return  # the slot had a run before: perhaps that died of somebody's metadata
     with suppress(IcekeeperError):
-        await parts.lakehouse.look_ahead(order.tables[1:])
+        await parts.lakehouse.prefetch(order.tables[1:])
 
 
 class _Run:
@@ -148,7 +148,7 @@ class _Run:
         self._lock = tables_lock or nullcontext()
         self._may_go_on = may_go_on
         self._deadline = deadline
-        self._counts = CountsAhead(parts.source, parts.clock)
+        self._counts = PrefetchedCounts(parts.source, parts.clock)
         self._context = TaskContext(
             run_id=order.run_id,
             slot=order.slot,
@@ -166,7 +166,7 @@ class _Run:
             for position, (stage, policy) in enumerate(work, start=1):
                 down = self._failed_alike()
                 if position == 2 and stage is Stage.COMPACT and not down:
-                    await look_ahead(self._order, self._context.parts)
+                    await prefetch(self._order, self._context.parts)
                 if not self._may_go_on():
                     raise asyncio.CancelledError
                 self._emit(TaskStarted(stage, policy.name, position, len(work)))

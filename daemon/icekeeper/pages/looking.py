@@ -20,8 +20,8 @@ from icekeeper.night.ports import Clock
 from icekeeper.pages import charts, views
 from icekeeper.pages.answers import Answers, Handler, parsed
 from icekeeper.status import schemas as documents
-from icekeeper.status.plan_cache import Tonight
-from icekeeper.status.queries import Overview, parse_cursor
+from icekeeper.status.plan_cache import PlanCache
+from icekeeper.status.queries import StatusQueries, parse_cursor
 
 _STATIC = Path(__file__).parent / "static"
 _CALENDAR_DAYS = 60
@@ -33,7 +33,7 @@ _TABLE_NIGHTS = 30
 class Looks:
     """`add_to` puts them into an application. Looking needs nothing."""
 
-    def __init__(self, answers: Answers, overview: Overview, tonight: Tonight, clock: Clock) -> None:
+    def __init__(self, answers: Answers, overview: StatusQueries, tonight: PlanCache, clock: Clock) -> None:
         self._answers = answers
         self._overview = overview
         self._tonight = tonight
@@ -162,6 +162,6 @@ def _logs_wanted(request: web.Request) -> LogsWanted:
     return parsed(LogsWanted, {**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
 
 
-def choices(overview: Overview) -> dict[str, Any]:
+def choices(overview: StatusQueries) -> dict[str, Any]:
     """What a form that orders a run offers."""
     return {"stages": list(Stage), "names": overview.names()}

@@ -13,14 +13,14 @@ from aiohttp import web
 
 from icekeeper.core.history import ConfigLoad
 from icekeeper.http.access import Access
-from icekeeper.http.api import RunAsked, RunWanted
+from icekeeper.http.api import RunBody, RunWanted
 from icekeeper.night.ports import Clock
 from icekeeper.pages.answers import Answers, Handler, form_of, parsed
 from icekeeper.pages.looking import choices
 from icekeeper.scheduling.orders import Orders
 from icekeeper.status import schemas as documents
-from icekeeper.status.plan_cache import Tonight
-from icekeeper.status.queries import NotFoundError, Overview
+from icekeeper.status.plan_cache import PlanCache
+from icekeeper.status.queries import NotFoundError, StatusQueries
 
 # Paths that a browser can't take for another host's, and that hold nothing to be done.
 _PAGE = re.compile(r"/(?:(?:runs|tables|plan|settings)(?:/[\w.%-]+)?)?")
@@ -34,9 +34,9 @@ class Forms:
     def __init__(
         self,
         answers: Answers,
-        overview: Overview,
+        overview: StatusQueries,
         orders: Orders,
-        tonight: Tonight,
+        tonight: PlanCache,
         access: Access,
         reload: Callable[[], Awaitable[ConfigLoad]],
         clock: Clock,
@@ -73,7 +73,7 @@ class Forms:
         if day := str(form.get("slot", "")).strip():
             given["slot"] = f"{day}:00Z" if len(day) == len("2026-02-18T02:00") else day
         now = self._clock()
-        body = parsed(RunAsked, given)
+        body = parsed(RunBody, given)
         if body.dry_run:
             plan: documents.Plan | None = None
             with suppress(TimeoutError):

@@ -42,7 +42,7 @@ def calendar(nights: Iterable[documents.Night], today: date, days: int) -> tuple
     by_day: dict[date, documents.Night] = {}
     for night in nights:
         day = night.slot.astimezone(UTC).date()
-        if day not in by_day or _has_the_word(night, by_day[day]):
+        if day not in by_day or _supersedes(night, by_day[day]):
             by_day[day] = night
     first = today - timedelta(days=days - 1)
     monday = first - timedelta(days=first.weekday())
@@ -58,7 +58,7 @@ def calendar(nights: Iterable[documents.Night], today: date, days: int) -> tuple
     return tuple(weeks)
 
 
-def _has_the_word(night: documents.Night, other: documents.Night) -> bool:
+def _supersedes(night: documents.Night, other: documents.Night) -> bool:
     """Whatever ran for a day later takes the place of what ran before; one that was interrupted says nothing of it."""
     stopped = night.outcome == "interrupted", other.outcome == "interrupted"
     return stopped == (False, True) or (stopped[0] == stopped[1] and night.started_at > other.started_at)

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 import structlog
 
-from icekeeper.adapters.spool.notifications import EndedRun, NoticeBox, WaitingNotice
+from icekeeper.adapters.spool.notifications import EndedRun, NotificationQueue, WaitingNotice
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.adapters.waking import woken
 from icekeeper.core.errors import IcekeeperError
@@ -53,7 +53,7 @@ GIVE_UP = timedelta(hours=24)
 
 
 class Sender(Protocol):
-    """Where messages go to: adapters.receivers.Receiver."""
+    """Where messages go to: adapters.receivers.AppriseTarget."""
 
     async def send(self, title: str, body: str, kind: str, timeout_s: float) -> None:
         """Returns when it was taken. IcekeeperError says why not, without the URL."""
@@ -82,12 +82,12 @@ def addresses(settings: Settings) -> dict[str, Address]:
 
 def open_receiver(url: str) -> Sender:
     """By Apprise: loaded when the first message goes out, as it takes a while and most daemons never need it."""
-    from icekeeper.adapters.apprise import Receiver
+    from icekeeper.adapters.apprise import AppriseTarget
 
-    return Receiver(url)
+    return AppriseTarget(url)
 
 
-class Teller:
+class Notifier:
     """Runs beside the nights, and never holds them up: it reads what they have recorded."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Teller:
     ) -> None:
         """`settings` are asked for each pass, as a reload may change them. `count`: a message came to its end."""
         self._spool = spool
-        self._box: NoticeBox = spool.notices
+        self._box: NotificationQueue = spool.notices
         self._settings = settings
         self._clock = clock
         self._sleep = sleep

@@ -19,12 +19,12 @@ from icekeeper.execution.plans import make_plans
 from icekeeper.execution.wiring import Services, spark_options
 from icekeeper.night.run import Order
 from icekeeper.scheduling.reload import Configuration
-from icekeeper.scheduling.worker import Nights
+from icekeeper.scheduling.worker import Worker
 
 log = structlog.get_logger(__name__)
 
 
-class Asked(BaseModel):
+class RunRequest(BaseModel):
     """What somebody wants: a run, or a plan. `record` False counts, and records nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,21 +40,21 @@ class Orders:
     """Takes them. ConfigError where what is asked for can't be, RunLockHeld where not now."""
 
     def __init__(
-        self, configuration: Configuration, nights: Nights, standby: Callable[[], Awaitable[str | None]]
+        self, configuration: Configuration, worker: Worker, standby: Callable[[], Awaitable[str | None]]
     ) -> None:
         """`standby` says why this daemon runs nothing now, None where it does."""
         self._configuration = configuration
-        self._nights = nights
+        self._worker = worker
         self._standby = standby
         self._begun: set[asyncio.Task[None]] = set()
 
-    async def run(self, asked: Asked, emit: Subscriber) -> Executed:
+    async def run(self, asked: RunRequest, emit: Subscriber) -> Executed:
         """Has it done, and waits for its end."""
         if (why := await self._standby()) is not None:
             raise RunLockHeld(why)
-        return await self._nights.order(lambda services: _order(services, asked), emit, record=asked.record)
+        return await self._worker.order(lambda services: _order(services, asked), emit, record=asked.record)
 
-    async def begin(self, asked: Asked) -> UUID:
+    async def begin(self, asked: RunRequest) -> UUID:
         """Has it done behind the caller: its id, as soon as it has begun."""
         begun: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
         # Whoever asked may not wait for it: an error that nobody hears is no news.
@@ -80,18 +80,18 @@ class Orders:
 
     def cancel(self, run_id: UUID, *, by_operator: bool = True) -> bool:
         """Asks a run in hand to end; False where it isn't."""
-        return self._nights.cancel(run_id, by_operator=by_operator)
+        return self._worker.cancel(run_id, by_operator=by_operator)
 
-    async def plan(self, asked: Asked) -> tuple[list[Plan], dict[str, str]]:
+    async def plan(self, asked: RunRequest) -> tuple[list[Plan], dict[str, str]]:
         """What the run would do, and an error for every table that could not be read."""
         async with self._configuration.borrowed() as services:
             order = _order(services, asked)
-            if not self._nights.busy:  # a run keeps the session that it began with
+            if not self._worker.busy:  # a run keeps the session that it began with
                 await services.engine.use(spark_options(services.settings))
             return await make_plans(order, services.parts)
 
 
-def _order(services: Services, asked: Asked) -> Order:
+def _order(services: Services, asked: RunRequest) -> Order:
     if asked.slot > services.parts.clock():
         raise ConfigError([f"the slot {asked.slot:%Y-%m-%dT%H:%M:%SZ} lies in the future"])
     return make_order(

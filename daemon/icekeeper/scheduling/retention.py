@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 
-from icekeeper.adapters.ledger.log_lines import OldLogs
+from icekeeper.adapters.ledger.log_lines import PostgresLogLines
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.reasons import Reason
@@ -33,7 +33,7 @@ FILES_KEPT = timedelta(days=30)
 
 
 class Lines(Protocol):
-    """What the ledger has of log lines: adapters.old_logs.OldLogs."""
+    """What the ledger has of log lines: adapters.old_logs.PostgresLogLines."""
 
     async def delete_lines(self, before: datetime, runs: int) -> int:
         """Deletes the lines of at most so many older runs; how many lines."""
@@ -53,7 +53,7 @@ class Retention:
         busy: Callable[[], bool],
         clock: Clock,
         sleep: Sleep,
-        lines: Callable[[Services], Lines] = lambda services: OldLogs(services.postgres),
+        lines: Callable[[Services], Lines] = lambda services: PostgresLogLines(services.postgres),
     ) -> None:
         """Only who is `leading` deletes in the ledger; the files are each host's own."""
         self._configuration = configuration

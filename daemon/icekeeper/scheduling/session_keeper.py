@@ -36,7 +36,7 @@ def is_due(age: timedelta, now: datetime, slot: datetime | None, recycle: timede
     return slot - LEAD <= now < slot and age + (slot - now) >= recycle
 
 
-class Warmth:
+class SparkSessionKeeper:
     """Looks after the session between runs; while a run is under way, its calls have deadlines of their own."""
 
     def __init__(

@@ -42,7 +42,7 @@ MOST_MISSED = 100
 _LOOK_BACK = timedelta(days=3)
 
 
-class Nights:
+class Worker:
     """Works off slots. `emit` hears all events of all runs."""
 
     def __init__(

@@ -17,14 +17,14 @@ from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Subscriber
 from icekeeper.execution.execute import logs_of
 from icekeeper.night.ports import Clock, Sleep
-from icekeeper.scheduling.notifier import Teller
+from icekeeper.scheduling.notifier import Notifier
 from icekeeper.scheduling.orders import Orders
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.retention import Retention
-from icekeeper.scheduling.session_keeper import Warmth
-from icekeeper.scheduling.worker import Nights
-from icekeeper.service.web import Front
-from icekeeper.status.health import LOOK_S, Condition
+from icekeeper.scheduling.session_keeper import SparkSessionKeeper
+from icekeeper.scheduling.worker import Worker
+from icekeeper.service.web import Web
+from icekeeper.status.health import LOOK_S, ServiceHealth
 from icekeeper.status.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -38,13 +38,13 @@ _PRUNE_EVERY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What the rooms need of the daemon that they are in; `standby`: see Orders, `answered`: see Shipper."""
+    """What the components need of the daemon that they are in; `standby`: see Orders, `answered`: see Shipper."""
 
     configuration: Configuration
     engine: SparkEngine
     metrics: Metrics
-    condition: Condition
-    front: Front
+    health: ServiceHealth
+    web: Web
     clock: Clock
     sleep: Sleep
     observe: Subscriber
@@ -56,18 +56,18 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class Components:
     owner: Owner
     spool: Spool
     shipper: Shipper
-    nights: Nights
+    worker: Worker
     control: ControlSocket
-    warmth: Warmth
-    teller: Teller
+    session_keeper: SparkSessionKeeper
+    notifier: Notifier
     retention: Retention
 
     @classmethod
-    async def open(cls, owner: Owner) -> Rooms:
+    async def open(cls, owner: Owner) -> Components:
         """Raises what Spool.open does."""
         configuration, clock = owner.configuration, owner.clock
         state_dir = configuration.settings.state_dir
@@ -78,35 +78,37 @@ class Rooms:
             lambda run_id: logs_of(state_dir, run_id),
             on_answer=owner.answered,
         )
-        nights = Nights(configuration, spool, owner.observe, clock, owner.leading, owner.no_run)
-        orders = Orders(configuration, nights, owner.standby)
-        owner.front.open(orders)
-        rooms = cls(
+        worker = Worker(configuration, spool, owner.observe, clock, owner.leading, owner.no_run)
+        orders = Orders(configuration, worker, owner.standby)
+        owner.web.open(orders)
+        components = cls(
             owner=owner,
             spool=spool,
             shipper=shipper,
-            nights=nights,
-            control=ControlSocket(orders, lambda: shipper.ship_within(_SHIPPED_S), owner.front.add_api),
-            warmth=Warmth(owner.engine, lambda: configuration.settings, owner.next_slot, lambda: nights.busy, clock),
-            teller=Teller(spool, lambda: configuration.settings, clock, owner.sleep, owner.metrics.notified),
-            retention=Retention(configuration, spool, owner.leading, lambda: nights.busy, clock, owner.sleep),
+            worker=worker,
+            control=ControlSocket(orders, lambda: shipper.ship_within(_SHIPPED_S), owner.web.add_api),
+            session_keeper=SparkSessionKeeper(
+                owner.engine, lambda: configuration.settings, owner.next_slot, lambda: worker.busy, clock
+            ),
+            notifier=Notifier(spool, lambda: configuration.settings, clock, owner.sleep, owner.metrics.notified),
+            retention=Retention(configuration, spool, owner.leading, lambda: worker.busy, clock, owner.sleep),
         )
-        await rooms._prune()
-        return rooms
+        await components._prune()
+        return components
 
     def work(self) -> Iterable[Coroutine[Any, Any, None]]:
-        """What goes on beside the nights."""
+        """What goes on beside the worker."""
         yield self.shipper.run()
-        yield self.warmth.run()
-        yield self.teller.run()
+        yield self.session_keeper.run()
+        yield self.notifier.run()
         yield self.retention.run()
         yield self._keep_the_spool()
 
     def follow(self) -> None:
         """The settings have changed: everybody looks."""
-        self.warmth.wake()
+        self.session_keeper.wake()
         self.shipper.wake()
-        self.nights.slots.wake()
+        self.worker.slots.wake()
 
     async def close(self) -> None:
         await self.control.stop()
@@ -120,7 +122,7 @@ class Rooms:
             if clock() - pruned > _PRUNE_EVERY:
                 pruned = clock()
                 await self._prune()
-            await self.owner.condition.look_at(self.spool)
+            await self.owner.health.look_at(self.spool)
             await self.owner.sleep(LOOK_S)
 
     async def _prune(self) -> None:

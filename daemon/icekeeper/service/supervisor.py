@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from icekeeper.adapters.ledger.recent import PostgresLastSeen
+from icekeeper.adapters.ledger.recent import PostgresRecent
 from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError
 from icekeeper.core.events import Event
@@ -31,16 +31,16 @@ from icekeeper.scheduling import pause
 from icekeeper.scheduling.leadership import Leadership
 from icekeeper.scheduling.reload import Configuration, tell
 from icekeeper.scheduling.scheduler import Scheduler
-from icekeeper.service.components import Owner, Rooms
+from icekeeper.service.components import Components, Owner
 from icekeeper.service.heartbeat import Heartbeat
 from icekeeper.service.status_line import StatusLine
 from icekeeper.service.steps import attempt, must
 from icekeeper.service.systemd import Systemd
-from icekeeper.service.web import Front
+from icekeeper.service.web import Web
 from icekeeper.settings import Settings
 from icekeeper.status.gauges import Vitals
-from icekeeper.status.health import LOOK_S, Condition, not_ready
-from icekeeper.status.ledger_poller import LedgerView
+from icekeeper.status.health import LOOK_S, ServiceHealth, not_ready
+from icekeeper.status.ledger_poller import LedgerPoller
 from icekeeper.status.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -80,17 +80,17 @@ class Supervisor:
         self._reloading = asyncio.Event()
         self._started = asyncio.Event()
         self._engine: SparkEngine | None = None
-        self._rooms: Rooms | None = None
+        self._components: Components | None = None
         self._systemd = Systemd.from_environment(environ)
         self._configuration = Configuration(config, self._engine_for, self._put_in_force, clock, sleep)
         self._scheduler = Scheduler(self._slot_is_due, clock)
         self._heartbeat = Heartbeat(self._systemd.alive)
         self._leadership = Leadership(lambda: self._configuration.settings, self._until_idle)
         self.metrics = Metrics(self._vitals, self._tables)
-        self._condition = Condition(self.metrics)
-        self._ledger_view = LedgerView(self._ask_the_ledger, lambda well: self._condition.answered("ledger", well))
+        self._health = ServiceHealth(self.metrics)
+        self._ledger_poller = LedgerPoller(self._ask_the_ledger, lambda well: self._health.answered("ledger", well))
         self._status = StatusLine(self._systemd.status, lambda: self._scheduler.next_slot)
-        self.front = Front(
+        self.web = Web(
             self._configuration,
             self.metrics,
             vitals=self._look,
@@ -108,8 +108,8 @@ class Supervisor:
         side_by_side: list[asyncio.Task[None]] = []
         with ExitStack() as held:
             try:
-                rooms = await self._startup(held)
-                side_by_side = [asyncio.create_task(work) for work in self._work(rooms)]
+                components = await self._startup(held)
+                side_by_side = [asyncio.create_task(work) for work in self._work(components)]
                 stopping = asyncio.create_task(self._stopping.wait())
                 # A daemon without its worker would be alive and do nothing: if a task ends unasked, all of it ends.
                 await asyncio.wait([stopping, *side_by_side], return_when=asyncio.FIRST_COMPLETED)
@@ -130,7 +130,7 @@ class Supervisor:
             os._exit(130)  # the spool has what there was to keep; the next start settles the run
         self._stopping.set()
 
-    async def _startup(self, held: ExitStack) -> Rooms:
+    async def _startup(self, held: ExitStack) -> Components:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
@@ -139,32 +139,32 @@ class Supervisor:
         settings = self._configuration.settings
         held.enter_context(daemon_lock(settings.state_dir))
         await must("the spool", _START_S, self._open_rooms())
-        rooms = self._in_place()
-        await must("the control socket", _START_S, rooms.control.start(settings.state_dir))
+        components = self._in_place()
+        await must("the control socket", _START_S, components.control.start(settings.state_dir))
         self._scheduler.start(settings.schedule)
         await self._note(load)
-        self._ledger_view.refresh()
-        await self._ledger_view.answered(_SEED_S)
+        self._ledger_poller.refresh()
+        await self._ledger_poller.answered(_SEED_S)
         try:
-            await must("http", _START_S, self.front.start(settings.http.address))
+            await must("http", _START_S, self.web.start(settings.http.address))
         except OSError as exc:
             raise PermanentError(_not_listening(settings, exc), reason=Reason.UNEXPECTED) from exc
         if (now_paused := self.pause()) is not None:
             log.warning("nights_paused", told=str(now_paused))
-        log.info("service_started", port=self.front.port, next_slot=str(self._scheduler.next_slot))
+        log.info("service_started", port=self.web.port, next_slot=str(self._scheduler.next_slot))
         self._systemd.ready(self._status.text)
         self._started.set()
-        return rooms
+        return components
 
     async def _open_rooms(self) -> None:
         assert self._engine is not None  # the configuration has made it
-        self._rooms = await Rooms.open(
+        self._components = await Components.open(
             Owner(
                 configuration=self._configuration,
                 engine=self._engine,
                 metrics=self.metrics,
-                condition=self._condition,
-                front=self.front,
+                health=self._health,
+                web=self.web,
                 clock=self._clock,
                 sleep=self._sleep,
                 observe=self._observe,
@@ -176,13 +176,13 @@ class Supervisor:
             )
         )
 
-    def _in_place(self) -> Rooms:
-        assert self._rooms is not None  # the startup has made them
-        return self._rooms
+    def _in_place(self) -> Components:
+        assert self._components is not None  # the startup has made them
+        return self._components
 
-    def _work(self, rooms: Rooms) -> Iterable[Coroutine[Any, Any, None]]:
-        yield self._leadership.run(rooms.nights.run, rooms.nights.stop)
-        yield from rooms.work()
+    def _work(self, components: Components) -> Iterable[Coroutine[Any, Any, None]]:
+        yield self._leadership.run(components.worker.run, components.worker.stop)
+        yield from components.work()
         yield self._reload_when_asked()
         yield self._heartbeat.run()
         yield self._look_at_the_clock()
@@ -192,25 +192,25 @@ class Supervisor:
         self._systemd.stopping("stopping")
         self._stopping.set()
         self._scheduler.stop()
-        rooms, budget = self._rooms, STOP_S
+        components, budget = self._components, STOP_S
         self._leadership.end()
-        if rooms is not None:
-            await attempt("the run in hand", budget["the run in hand"], rooms.nights.stop())
+        if components is not None:
+            await attempt("the run in hand", budget["the run in hand"], components.worker.stop())
             # Before the lease is given back: who takes it reads from the ledger how our run ended.
-            await attempt("the records", budget["the records"], rooms.shipper.ship())
+            await attempt("the records", budget["the records"], components.shipper.ship())
         for task in side_by_side:
             task.cancel()
         await attempt("what goes on beside", budget["what goes on beside"], _ended(side_by_side))
-        await attempt("connections", budget["connections"], self._close(rooms))
+        await attempt("connections", budget["connections"], self._close(components))
         if self._engine is not None and not await attempt("the session", budget["the session"], self._engine.stop()):
             self._engine.abort()
-        await attempt("http", budget["http"], self.front.stop())
+        await attempt("http", budget["http"], self.web.stop())
         log.info("service_stopped")
 
-    async def _close(self, rooms: Rooms | None) -> None:
-        if rooms is not None:
-            await rooms.close()
-        await self._ledger_view.close()
+    async def _close(self, components: Components | None) -> None:
+        if components is not None:
+            await components.close()
+        await self._ledger_poller.close()
         await self._configuration.close()
 
     # --- the configuration
@@ -247,7 +247,7 @@ class Supervisor:
         settings = new.settings
         if old is not None and settings.http.address != old.settings.http.address:
             try:
-                await self.front.move(settings.http.address)
+                await self.web.move(settings.http.address)
             except OSError as exc:
                 raise ConfigError([_not_listening(settings, exc)]) from exc
         logs.configure(settings.logs.level, settings.logs.format, settings.state_dir)
@@ -261,7 +261,7 @@ class Supervisor:
 
     async def _note(self, load: ConfigLoad) -> None:
         """Says and records what a reading of the configuration has changed."""
-        self._condition.answered("configuration", not load.problems)
+        self._health.answered("configuration", not load.problems)
         if not load.problems:
             self.metrics.reload_time.set(load.at.timestamp())
         tell(load, self._configuration)
@@ -276,19 +276,19 @@ class Supervisor:
 
     async def _slot_is_due(self, slot: Any) -> None:
         if self._leadership.leading:  # a standby finds it by the ledger, should it ever lead
-            await self._in_place().nights.slots.put(slot, Trigger.SCHEDULE)
+            await self._in_place().worker.slots.put(slot, Trigger.SCHEDULE)
 
     async def _until_idle(self) -> None:
-        await self._in_place().nights.idle()
+        await self._in_place().worker.idle()
 
     def _observe(self, event: Event) -> None:
         self.metrics.observe(event)
         self._status.observe(event)
-        self.front.observe(event)
+        self.web.observe(event)
 
     def _no_run(self) -> None:
         self.metrics.no_run()
-        self.front.no_run()
+        self.web.no_run()
 
     async def _standby(self) -> str | None:
         if self._leadership.leading:
@@ -306,9 +306,9 @@ class Supervisor:
     # --- what is shown
 
     def _ledger_answered(self, answered: bool) -> None:
-        self._condition.answered("ledger", answered)
+        self._health.answered("ledger", answered)
         if answered:
-            self._ledger_view.refresh()
+            self._ledger_poller.refresh()
 
     def _tables(self) -> list[str]:
         return [policy.name for policy in self._configuration.settings.policies()]
@@ -317,7 +317,7 @@ class Supervisor:
         services, tables = self._configuration.services, self._tables()
         if not self._leadership.leading:
             self._another_leads = services.settings.replicas and await self._leadership.holder() is not None
-        past = await PostgresLastSeen(services.postgres).past(tables)
+        past = await PostgresRecent(services.postgres).past(tables)
         # After the past: what is open of a run that is in it is among these.
         self.metrics.learn(past, await services.findings.open_days(tables))
 
@@ -330,35 +330,35 @@ class Supervisor:
         return replace(self._look(), loop_lag_s=self._heartbeat.worst_lag_s())
 
     def _look(self) -> Vitals:
-        engine, rooms = self._engine, self._rooms
-        if engine is None or rooms is None:  # still starting
+        engine, components = self._engine, self._components
+        if engine is None or components is None:  # still starting
             return Vitals()
-        self._ledger_view.look()
+        self._ledger_poller.look()
         settings = self._configuration.settings
         return Vitals(
             policies=settings.policies(),
             max_duration=settings.run.max_duration,
-            open_slots=rooms.nights.slots.open.keys() if self._leadership.leading else frozenset(),
+            open_slots=components.worker.slots.open.keys() if self._leadership.leading else frozenset(),
             next_slot=self._scheduler.next_slot,
             engine_up=engine.up,
             engine_losses=engine.losses,
-            engine_recycles=rooms.warmth.recycled,
+            engine_recycles=components.session_keeper.recycled,
             leading=self._leadership.leading,
-            spool=self._condition.waiting,
-            spool_corrupt_files=len(rooms.spool.corrupt_files()),
-            unrecorded_runs=rooms.nights.unrecorded,
-            oldest_notice=rooms.teller.oldest,
+            spool=self._health.waiting,
+            spool_corrupt_files=len(components.spool.corrupt_files()),
+            unrecorded_runs=components.worker.unrecorded,
+            oldest_notice=components.notifier.oldest,
             pause=self.pause(),
         )
 
     async def _readiness(self) -> Mapping[str, Any]:
-        if self._rooms is None or self._engine is None or self._stopping.is_set():
+        if self._components is None or self._engine is None or self._stopping.is_set():
             return not_ready(self._stopping.is_set())
-        return self._condition.readiness(engine_up=self._engine.up, leading=self._leadership.leading)
+        return self._health.readiness(engine_up=self._engine.up, leading=self._leadership.leading)
 
     def _parts(self) -> Mapping[str, str]:
         engine_up = self._engine is not None and self._engine.up
-        return self._condition.parts(engine_up=engine_up, leading=self._leadership.leading)
+        return self._health.parts(engine_up=engine_up, leading=self._leadership.leading)
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:

@@ -24,11 +24,11 @@ from icekeeper.scheduling.reload import Configuration
 from icekeeper.status.gauges import Vitals
 from icekeeper.status.live import Live
 from icekeeper.status.metrics import Metrics
-from icekeeper.status.plan_cache import Tonight
-from icekeeper.status.queries import Overview
+from icekeeper.status.plan_cache import PlanCache
+from icekeeper.status.queries import StatusQueries
 
 
-class Front:
+class Web:
     """`observe` takes the events of runs; `open` comes before `start`. The rest is asked when somebody looks."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Front:
         self._reload = reload
         self._clock = clock
         self._live = Live(clock)
-        self._overview = Overview(configuration, metrics, self._live, vitals, parts, led, clock)
+        self._overview = StatusQueries(configuration, metrics, self._live, vitals, parts, led, clock)
         self._events = EventStream(number=int(clock().timestamp() * 1000))
         self._access = Access(self._token, self._listens_at, self._url, time.monotonic)
         self._server = HttpServer(metrics.exposition, readiness, self._add_routes, self._access)
@@ -71,7 +71,7 @@ class Front:
 
     def open(self, orders: Orders) -> None:
         """Orders are taken from now on."""
-        tonight = Tonight(orders, self._clock)
+        tonight = PlanCache(orders, self._clock)
         self._api = Api(self._overview, orders, tonight, self._events, self._reload, self._clock)
         answers = Answers(self._access, self._clock)
         self._pages = (

@@ -18,8 +18,8 @@ from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
     FINDINGS,
-    Past,
     PastTask,
+    RunHistory,
     failed_nights,
     failure_is_open,
     held_nights,
@@ -68,7 +68,7 @@ class Vitals:
 class Known:
     """What is known of the last nights, and what was worked out of it once and not at every scrape."""
 
-    past: Past
+    past: RunHistory
     last_tasks: Mapping[tuple[Stage, str], PastTask]
     partial_nights: int
     missed_nights: int
@@ -80,7 +80,7 @@ class Known:
     @classmethod
     def of(
         cls,
-        past: Past,
+        past: RunHistory,
         in_ledger: Set[UUID] = frozenset(),
         open_days: Mapping[tuple[str, AuditStatus], int] | None = None,
     ) -> Known:
@@ -216,7 +216,7 @@ def _of_tasks(known: Known, policies: Iterable[TablePolicy]) -> Iterator[Metric]
     yield from (last, failed, held)
 
 
-def _of_tables(past: Past, tables: Iterable[str]) -> Iterator[Metric]:
+def _of_tables(past: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:
     seen = {table: past.healths[table].health for table in tables if table in past.healths}
     for name, text in _HEALTH.items():
         family = GaugeMetricFamily(f"icekeeper_table_{name}", text, labels=["table"])
@@ -225,7 +225,7 @@ def _of_tables(past: Past, tables: Iterable[str]) -> Iterator[Metric]:
         yield family
 
 
-def _of_audits(past: Past, tables: Iterable[str]) -> Iterator[Metric]:
+def _of_audits(past: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:
     rows = GaugeMetricFamily("icekeeper_audit_rows", "Rows of the audited day.", labels=["table", "side"])
     delta = GaugeMetricFamily("icekeeper_audit_delta_rows", "Iceberg's rows less ClickHouse's.", labels=["table"])
     status = GaugeMetricFamily("icekeeper_audit_status", "1 for the audit's verdict.", labels=["table", "status"])

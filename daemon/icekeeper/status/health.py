@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 LOOK_S = 5.0
 
 
-class Condition:
+class ServiceHealth:
     """`waiting` is what the spool last said; `answered` is called by whoever has asked a part something."""
 
     def __init__(self, metrics: Metrics) -> None:

@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 REFRESH_S = 60.0
 
 
-class LedgerView:
+class LedgerPoller:
     """Asks behind whoever wants to know: they get what the last answer was.
 
     There is no timer: the question is asked when a run has ended, and when a scrape finds the last answer old.

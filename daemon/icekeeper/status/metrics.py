@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded
 from icekeeper.core.model import AuditStatus, RunOpening, RunOutcome, RunReport, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
-from icekeeper.core.run_history import Past, is_night, past_of
+from icekeeper.core.run_history import RunHistory, is_night, past_of
 from icekeeper.scheduling.notifier import RESULTS, Result
 from icekeeper.status.gauges import Gauges, Known, Vitals
 
@@ -55,7 +55,7 @@ class Metrics:
         self._enabled = enabled
         self._running: RunOpening | None = None
         self._told = False
-        self._past = Past()
+        self._past = RunHistory()
         self._in_ledger: frozenset[UUID] = frozenset()
         self._open_days: Mapping[tuple[str, AuditStatus], int] = {}
         self._known = Known.of(self._past)
@@ -119,7 +119,7 @@ class Metrics:
         elif isinstance(event, RunEnded):
             self._ended(event.report)
 
-    def learn(self, past: Past, open_days: Mapping[tuple[str, AuditStatus], int]) -> None:
+    def learn(self, past: RunHistory, open_days: Mapping[tuple[str, AuditStatus], int]) -> None:
         """Takes what the ledger knows; `open_days` was asked for after `past`. What was seen here stays."""
         self._told = True
         self._past = self._past.joined(past)

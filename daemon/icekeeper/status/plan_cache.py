@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from icekeeper.core.model import Stage
 from icekeeper.night.ports import Clock
-from icekeeper.scheduling.orders import Asked, Orders
+from icekeeper.scheduling.orders import Orders, RunRequest
 from icekeeper.status import schemas as documents
 
 # A plan costs a look at the metadata of every table.
@@ -16,7 +16,7 @@ FRESH = timedelta(seconds=60)
 _PATIENCE_S = 25.0
 
 
-class Tonight:
+class PlanCache:
     """Keeps the last plan. What goes wrong is raised to everybody who waits for it."""
 
     def __init__(self, orders: Orders, clock: Clock) -> None:
@@ -32,12 +32,12 @@ class Tonight:
             return self._last
         if self._making is None:
             now = self._clock()
-            self._making = asyncio.create_task(self.make(Asked(slot=now.replace(second=0, microsecond=0)), now))
+            self._making = asyncio.create_task(self.make(RunRequest(slot=now.replace(second=0, microsecond=0)), now))
             self._making.add_done_callback(self._made)
         async with asyncio.timeout(_PATIENCE_S):
             return await asyncio.shield(self._making)
 
-    async def make(self, asked: Asked, now: datetime) -> documents.Plan:
+    async def make(self, asked: RunRequest, now: datetime) -> documents.Plan:
         """A plan of just that."""
         plans, errors = await self._orders.plan(asked)
         order = {stage: position for position, stage in enumerate(Stage)}

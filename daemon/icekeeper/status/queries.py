@@ -47,7 +47,7 @@ class NotFoundError(Exception):
     """There is no such run or table."""
 
 
-class Overview:
+class StatusQueries:
     """Looks, and changes nothing."""
 
     def __init__(

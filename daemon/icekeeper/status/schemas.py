@@ -342,7 +342,7 @@ class TablePlan(Document):
 
 
 class Plan(Document):
-    """Tonight's plan, and an error for every table that could not be read."""
+    """PlanCache's plan, and an error for every table that could not be read."""
 
     slot: datetime
     made_at: datetime

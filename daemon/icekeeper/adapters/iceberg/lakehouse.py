@@ -123,7 +123,7 @@ class IcebergLakehouse:
         self._lookers = ThreadPoolExecutor(LOOKERS, thread_name_prefix="look")
         self._late: list[Future[None]] = []
 
-    async def look_ahead(self, policies: Sequence[TablePolicy]) -> None:
+    async def prefetch(self, policies: Sequence[TablePolicy]) -> None:
         def look(jvm: IcebergJvm, policy: TablePolicy) -> None:
             # A handle of its own, shown when all is read: the table's turn may come before that.
             table, at = policy.name, time.monotonic()

@@ -13,7 +13,7 @@ _PRUNE = statement("prune_logs")
 _HELD = "SELECT run_id FROM maintenance_runs WHERE run_id = ANY($1) AND outcome IS NOT NULL"
 
 
-class OldLogs:
+class PostgresLogLines:
     """Runs, tasks and audits stay whatever their age: only lines go."""
 
     def __init__(self, postgres: Postgres) -> None:

@@ -14,7 +14,7 @@ from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.records import from_plain
 from icekeeper.core.model import AuditStatus, RunOutcome, Stage, TableHealth, TaskOutcome
 from icekeeper.core.reasons import Reason
-from icekeeper.core.run_history import MOST_NIGHTS, TASKS_KEPT, Past, PastAudit, PastHealth, PastNight, PastTask
+from icekeeper.core.run_history import MOST_NIGHTS, TASKS_KEPT, PastAudit, PastHealth, PastNight, PastTask, RunHistory
 
 log = structlog.get_logger(__name__)
 
@@ -22,13 +22,13 @@ _NIGHTS, _TASKS = statement("last_nights"), statement("last_tasks")
 _HEALTHS, _AUDITS = statement("last_healths"), statement("last_audits")
 
 
-class PostgresLastSeen:
+class PostgresRecent:
     """Reads the past of the tables that are asked for. Raises what `Postgres.connection` does."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
-    async def past(self, tables: Iterable[str]) -> Past:
+    async def past(self, tables: Iterable[str]) -> RunHistory:
         """What the ledger knows of the last nights of these tables, which are the enabled ones."""
         names = list(tables)
         stages = [stage.value for stage in Stage]
@@ -41,8 +41,8 @@ class PostgresLastSeen:
             healths = await connection.fetch(_HEALTHS, names)
             audits = await connection.fetch(_AUDITS, names)
         # Joined, so that it has the order and the bounds of any past.
-        return Past().joined(
-            Past(
+        return RunHistory().joined(
+            RunHistory(
                 nights=tuple(_night(row) for row in nights),
                 tasks=tuple(_task(row) for row in tasks if known(Stage, row["stage"])),
                 healths={row["table"]: seen for row in healths if (seen := _health(row)) is not None},

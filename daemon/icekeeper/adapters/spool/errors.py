@@ -25,7 +25,7 @@ _HARDLY_ANY_ROOM = 256 * 1024
 
 
 @contextmanager
-def in_our_words(path: Path) -> Iterator[None]:
+def translated_errors(path: Path) -> Iterator[None]:
     """Turns SQLite's and the file system's errors into ours."""
     try:
         yield

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from icekeeper.adapters.spool.errors import WAIT_S, in_our_words
+from icekeeper.adapters.spool.errors import WAIT_S, translated_errors
 from icekeeper.adapters.spool.opening import ADDED, NAME, made_ready
 from icekeeper.core.errors import PermanentError
 from icekeeper.night.ports import Clock
@@ -39,7 +39,7 @@ class SpoolFile:
         PermanentError `disk_low` or `access_denied`; TransientError where another process has it in use for long.
         """
         path = state_dir / NAME
-        with in_our_words(path):
+        with translated_errors(path):
             lock = await asyncio.to_thread(made_ready, path, clock)
             try:
                 return cls(path, await _connected(path), lock)
@@ -55,7 +55,7 @@ class SpoolFile:
         await asyncio.gather(*self._writing, return_exceptions=True)
         try:
             async with self._turn:
-                with in_our_words(self.path):
+                with translated_errors(self.path):
                     await self._db.close()
         finally:
             os.close(self._lock)
@@ -63,7 +63,7 @@ class SpoolFile:
     async def read(self, query: str, *values: object) -> list[sqlite3.Row]:
         """The rows of one query."""
         async with self._turn:
-            with in_our_words(self.path):
+            with translated_errors(self.path):
                 if self._closed:
                     raise PermanentError("was closed before this was read", where=str(self.path))
                 self._check()
@@ -83,7 +83,7 @@ class SpoolFile:
 
     async def _transaction(self, body: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
         async with self._turn:
-            with in_our_words(self.path):
+            with translated_errors(self.path):
                 self._check()
                 await self._db.execute("BEGIN IMMEDIATE")
                 try:

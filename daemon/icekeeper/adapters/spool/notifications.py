@@ -48,7 +48,7 @@ class WaitingNotice:
     attempts: int
 
 
-class NoticeBox:
+class NotificationQueue:
     """Raises what the spool raises."""
 
     def __init__(self, file: SpoolFile) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from icekeeper.adapters.records import from_json
-from icekeeper.adapters.spool.spool import Parcel, Spool
+from icekeeper.adapters.spool.spool import OutboxRecord, Spool
 from icekeeper.adapters.waking import woken
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad
@@ -28,7 +28,7 @@ Logs = tuple[Mapping[str, Any], ...]
 log = structlog.get_logger(__name__)
 
 
-class Receiver(Protocol):
+class LedgerSink(Protocol):
     """What the shipper needs of the ledger. Each call stores all or nothing; storing it again changes nothing."""
 
     async def open_run(self, opening: RunOpening) -> None:
@@ -59,7 +59,7 @@ class Shipper:
     def __init__(
         self,
         spool: Spool,
-        ledger: Callable[[], Receiver],
+        ledger: Callable[[], LedgerSink],
         logs_of: Callable[[UUID], Logs],
         *,
         sleep: Sleep = asyncio.sleep,
@@ -99,10 +99,10 @@ class Shipper:
             error: IcekeeperError | None = None
             try:
                 ledger, last = self._ledger(), 0
-                while (parcel := await self._spool.next_parcel(last)) is not None:
-                    last = parcel.number
+                while (record := await self._spool.next_record(last)) is not None:
+                    last = record.number
                     try:
-                        delivered = await self._delivered(ledger, parcel)
+                        delivered = await self._delivered(ledger, record)
                     except TransientError as exc:
                         error = error or exc
                         if not await ledger.answers():
@@ -125,10 +125,10 @@ class Shipper:
         except TimeoutError:
             return TransientError("PostgreSQL takes too long to take the run's records", reason=Reason.LEDGER_DOWN)
 
-    async def _delivered(self, ledger: Receiver, parcel: Parcel) -> bool:
+    async def _delivered(self, ledger: LedgerSink, record: OutboxRecord) -> bool:
         """False: it was set aside. Raises what is not about this very record."""
         try:
-            await self._deliver(ledger, parcel)
+            await self._deliver(ledger, record)
         except IcekeeperError as exc:
             # The reason tells whom it is about: see postgres.translated.
             if not isinstance(exc, PermanentError) or exc.reason is not Reason.UNEXPECTED:
@@ -141,20 +141,20 @@ class Shipper:
         else:
             self._on_answer(True)
             # A crash before this: it is delivered once more, which changes nothing.
-            await self._spool.mark_shipped(parcel)
+            await self._spool.mark_shipped(record)
             return True
-        await self._spool.mark_refused(parcel, problem)
-        log.error("record_set_aside", kind=parcel.kind, id=str(parcel.id), error=problem)
+        await self._spool.mark_refused(record, problem)
+        log.error("record_set_aside", kind=record.kind, id=str(record.id), error=problem)
         return False
 
-    async def _deliver(self, ledger: Receiver, parcel: Parcel) -> None:
-        if parcel.load is not None:
-            await ledger.record_load(from_json(ConfigLoad, parcel.load))
+    async def _deliver(self, ledger: LedgerSink, record: OutboxRecord) -> None:
+        if record.load is not None:
+            await ledger.record_load(from_json(ConfigLoad, record.load))
             return
-        opening = None if parcel.opening is None else from_json(RunOpening, parcel.opening)
-        if parcel.report is not None:
-            logs = await asyncio.to_thread(self._logs, parcel.id)
-            await ledger.close_run(from_json(RunReport, parcel.report), logs, opening)
+        opening = None if record.opening is None else from_json(RunOpening, record.opening)
+        if record.report is not None:
+            logs = await asyncio.to_thread(self._logs, record.id)
+            await ledger.close_run(from_json(RunReport, record.report), logs, opening)
         elif opening is not None:
             await ledger.open_run(opening)
         else:

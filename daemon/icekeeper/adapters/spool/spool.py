@@ -19,7 +19,7 @@ import aiosqlite
 
 from icekeeper.adapters.records import from_json, to_json
 from icekeeper.adapters.spool.file import SpoolFile
-from icekeeper.adapters.spool.notifications import NoticeBox
+from icekeeper.adapters.spool.notifications import NotificationQueue
 from icekeeper.adapters.spool.opening import corrupt_files
 from icekeeper.adapters.spool.times import instant as _instant
 from icekeeper.adapters.spool.times import text as _text
@@ -99,7 +99,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class QuarantinedRecord:
     """A record that PostgreSQL refused: `kind` is `run` or `config_load`, `id` its own."""
 
     id: UUID
@@ -109,7 +109,7 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class OutboxRecord:
     """A record on its way, as JSON: a run's opening, with its report once it ended, or a configuration load.
 
     `revision` tells whether it changed while it was under way.
@@ -140,7 +140,7 @@ class Spool:
         self._state_dir = state_dir
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
-        self.notices = NoticeBox(file)
+        self.notices = NotificationQueue(file)
 
     @classmethod
     async def open(cls, state_dir: Path, *, clock: Clock = _now) -> Spool:
@@ -285,26 +285,28 @@ class Spool:
         """Whether PostgreSQL ever took anything of what is still here."""
         return bool(await self._file.read("SELECT 1 FROM outbox WHERE shipped > 0 LIMIT 1"))
 
-    async def next_parcel(self, after: int = 0) -> Parcel | None:
+    async def next_record(self, after: int = 0) -> OutboxRecord | None:
         """The oldest record that waits and isn't set aside, of those with a higher number than `after`."""
         rows = await self._file.read(_NEXT, after)
-        return Parcel(**{**dict(rows[0]), "id": UUID(rows[0]["id"])}) if rows else None
+        return OutboxRecord(**{**dict(rows[0]), "id": UUID(rows[0]["id"])}) if rows else None
 
-    async def mark_shipped(self, parcel: Parcel) -> None:
+    async def mark_shipped(self, record: OutboxRecord) -> None:
         """PostgreSQL has it as it was then; what changed since waits on."""
         update = "UPDATE outbox SET shipped = max(shipped, ?) WHERE number = ?"
-        await self._file.write(lambda db: _changes(db, update, parcel.revision, parcel.number))
+        await self._file.write(lambda db: _changes(db, update, record.revision, record.number))
 
-    async def mark_refused(self, parcel: Parcel, error: str) -> None:
+    async def mark_refused(self, record: OutboxRecord, error: str) -> None:
         """PostgreSQL refused it: it is set aside until somebody has it tried again, or it changes."""
         update = "UPDATE outbox SET refused_at = ?, error = ? WHERE number = ? AND revision = ? AND shipped < revision"
-        values = (_text(self._clock()), _storable(error), parcel.number, parcel.revision)
+        values = (_text(self._clock()), _storable(error), record.number, record.revision)
         await self._file.write(lambda db: _changes(db, update, *values))
 
-    async def set_aside(self) -> tuple[SetAside, ...]:
+    async def set_aside(self) -> tuple[QuarantinedRecord, ...]:
         """What PostgreSQL refused, oldest first."""
         rows = await self._file.read(f"SELECT * FROM outbox WHERE {_REFUSED} ORDER BY number")
-        return tuple(SetAside(UUID(row["id"]), row["kind"], _instant(row["refused_at"]), row["error"]) for row in rows)
+        return tuple(
+            QuarantinedRecord(UUID(row["id"]), row["kind"], _instant(row["refused_at"]), row["error"]) for row in rows
+        )
 
     async def retry_set_aside(self) -> int:
         """Has what was refused tried again; how many."""

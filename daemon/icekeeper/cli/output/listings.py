@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from icekeeper.adapters.ledger.findings import Ack
-from icekeeper.adapters.spool.spool import SetAside, Waiting
+from icekeeper.adapters.spool.spool import QuarantinedRecord, Waiting
 from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number
 from icekeeper.core.model import AuditStatus, TaskOutcome, Window
 from icekeeper.core.restraints import Finding
@@ -129,7 +129,7 @@ def _acks_table(acks: Iterable[Ack]) -> Table:
 
 
 def show_spool(
-    console: Console, waiting: Waiting, refused: Sequence[SetAside], retried: int, damaged: Sequence[str]
+    console: Console, waiting: Waiting, refused: Sequence[QuarantinedRecord], retried: int, damaged: Sequence[str]
 ) -> None:
     """What waits for PostgreSQL, what it refused, and what became of a damaged spool."""
     left = waiting.records - waiting.set_aside

@@ -25,8 +25,8 @@ from icekeeper.core.model import (
 )
 from icekeeper.core.planning import plan_audit
 from icekeeper.core.policy import AuditPolicy, TablePolicy
-from icekeeper.night.stages.ahead import Asked, CountsAhead
 from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext
+from icekeeper.night.stages.prefetch import CountRequest, PrefetchedCounts
 from icekeeper.night.stages.restraint import require_past
 
 log = structlog.get_logger(__name__)
@@ -37,10 +37,10 @@ def plan(policy: TablePolicy, context: TaskContext) -> Plan:
     return plan_audit(policy, context.slot, context.window_hours)
 
 
-def count_next(policy: TablePolicy, context: TaskContext, counts: CountsAhead) -> None:
+def count_next(policy: TablePolicy, context: TaskContext, counts: PrefetchedCounts) -> None:
     """Has ClickHouse count what this table's audit will ask for, once it has counted for the audit before it."""
     rules, source = _audited(policy)
-    counts.then(Asked(source, policy.timestamp, _window(context), rules.final), rules.limits.timeout)
+    counts.then(CountRequest(source, policy.timestamp, _window(context), rules.final), rules.limits.timeout)
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:

@@ -16,7 +16,7 @@ FRESH = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CountRequest:
     """A count, as `SourceCounter.count` is asked for it; `timeout` makes no other count of it."""
 
     source: str
@@ -27,12 +27,12 @@ class Asked:
 
 @dataclass(slots=True)
 class _Begun:
-    asked: Asked
+    asked: CountRequest
     counting: asyncio.Task[SourceCount]
     ended_at: datetime | None = None
 
 
-class CountsAhead:
+class PrefetchedCounts:
     """The port `SourceCounter` by way of another. The count after the next one begins when that has come.
 
     So the server has one count of ours at a time, and ClickHouse's side of a table is counted before Iceberg's either
@@ -42,10 +42,10 @@ class CountsAhead:
     def __init__(self, source: SourceCounter, clock: Clock) -> None:
         self._source = source
         self._clock = clock
-        self._next: tuple[Asked, timedelta] | None = None
+        self._next: tuple[CountRequest, timedelta] | None = None
         self._begun: _Begun | None = None
 
-    def then(self, asked: Asked, timeout: timedelta) -> None:
+    def then(self, asked: CountRequest, timeout: timedelta) -> None:
         """What will be asked for after the next count. `end` ends it where nobody asks."""
         self._next = asked, timeout
 
@@ -60,7 +60,7 @@ class CountsAhead:
         self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
     ) -> SourceCount:
         """What was begun, where it is this very count and fresh; a new one otherwise, or where that failed for now."""
-        asked, since = Asked(source, timestamp, window, final), self._clock()
+        asked, since = CountRequest(source, timestamp, window, final), self._clock()
         counted = await self._ahead(asked, since)
         if counted is None:
             left = max(timedelta(0), timeout - (self._clock() - since))
@@ -75,13 +75,13 @@ class CountsAhead:
         """As the other one counts."""
         return await self._source.count_by_hour(source, timestamp, window, final, timeout)
 
-    def _begin(self, asked: Asked, timeout: timedelta) -> None:
+    def _begin(self, asked: CountRequest, timeout: timedelta) -> None:
         count = self._source.count(asked.source, asked.timestamp, asked.window, asked.final, timeout)
         begun = _Begun(asked, asyncio.ensure_future(count))
         begun.counting.add_done_callback(lambda _: self._ended(begun))
         self._begun, self._next = begun, None
 
-    async def _ahead(self, asked: Asked, now: datetime) -> SourceCount | None:
+    async def _ahead(self, asked: CountRequest, now: datetime) -> SourceCount | None:
         begun = self._begun
         if begun is None or begun.asked != asked:
             return None
