@@ -11,7 +11,7 @@ from bench.bases import Tables
 from bench.record import Case, Output
 from bench.rivals import Job, Rival, RivalFailed
 from bench.store import StoreProxy, Traffic
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 
 # How many tables a night with nothing to do has.
 _IDLE_TABLES = 10

@@ -21,8 +21,10 @@ from icekeeper.adapters.host import Host
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.options import SparkOptions
 from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.enums import Stage, TaskOutcome, Trigger
 from icekeeper.core.events import Event
-from icekeeper.core.model import RunReport, Stage, TableState, TaskOutcome, Trigger
+from icekeeper.core.runs import RunReport
+from icekeeper.core.tables.state import TableState
 from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.logging import configure
 from icekeeper.execution.standalone import run_standalone

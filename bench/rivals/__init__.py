@@ -9,7 +9,7 @@ from typing import Protocol
 
 from bench.record import Output, Store
 from bench.warehouse import Base, Warehouse
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 
 
 class RivalFailed(Exception):

@@ -10,7 +10,7 @@ from bench.record import Output
 from bench.rivals import ALL_TABLES, Job
 from bench.worlds import CUT_OFF, RETAIN_LAST, SHAPE, SLOT
 from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 from icekeeper.sandbox.tables import NAMESPACE
 
 # Spark's own default; icekeeper's session has it lower.

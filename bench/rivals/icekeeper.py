@@ -9,9 +9,10 @@ from uuid import uuid4
 from bench.record import Output
 from bench.rivals import ALL_TABLES, Job, RivalFailed
 from bench.worlds import SLOT
+from icekeeper.core.enums import RunOutcome, Trigger
 from icekeeper.core.events import Event
-from icekeeper.core.model import RunOutcome, RunReport, Trigger
 from icekeeper.core.policy import Strategy, TablePolicy
+from icekeeper.core.runs import RunReport
 from icekeeper.execution.standalone import run_standalone
 from icekeeper.execution.wiring import Services
 from icekeeper.night.run import Order, run_night

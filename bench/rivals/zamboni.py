@@ -10,7 +10,7 @@ from typing import Any
 from bench.record import STORES, Output
 from bench.rivals import Job
 from bench.worlds import RETAIN_LAST, SLOT
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 from icekeeper.sandbox.tables import NAMESPACE
 
 _MAX_AGE_MS = timedelta(days=7) // timedelta(milliseconds=1)

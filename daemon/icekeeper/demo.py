@@ -18,8 +18,10 @@ from rich.rule import Rule
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.cli.output import console
+from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import window_of
-from icekeeper.core.model import AuditResult, AuditStatus, RunOutcome, RunReport, Stage, Trigger
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, Trigger
+from icekeeper.core.runs import RunReport
 from icekeeper.execution import logging as logs
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import psutil
 
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 from icekeeper.sandbox.offload import Offload
 from icekeeper.sandbox.spec import OFFLOAD_LAG, from_micros, to_micros
 from tests.chaos.judge import Violation, Wrong

@@ -14,7 +14,7 @@ from typing import Any
 
 from pyiceberg.table import Table
 
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 from icekeeper.sandbox import Sandbox, World
 from icekeeper.sandbox.spec import to_micros
 from icekeeper.sandbox.tables import SHAPES

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 from icekeeper.sandbox import WorldSpec
 from tests.chaos.faults import FAULTS, Calm, Fault, Offloaded, PostgresStopped
 from tests.chaos.scene import Moment

@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from icekeeper.cli.output import console
-from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunReport, StageResult
 from icekeeper.execution.execute import EXIT_CODES, Executed
 from icekeeper.execution.logging import run_log_path
 from icekeeper.status.metrics import Metrics

@@ -11,7 +11,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
-from icekeeper.core import planning
+from icekeeper.core.tables import planning
 from tests.conftest import Night
 
 MINUTE = timedelta(minutes=1)

@@ -13,17 +13,9 @@ from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.spool.shipper import Logs, Shipper
 from icekeeper.adapters.spool.spool import Spool
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    RunOpening,
-    RunOutcome,
-    RunReport,
-    Stage,
-    StageResult,
-    TaskOutcome,
-    Trigger,
-)
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
 
 FIRST_SLOT = datetime(2000, 1, 1, 2, tzinfo=UTC)
 LINES: Logs = ({"event": "run_started"}, {"event": "run_ended"})

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from icekeeper.core.model import RunOutcome, Stage, Trigger
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.sandbox.offload import Offload
 from icekeeper.sandbox.spec import OFFLOAD_LAG
 from icekeeper.sandbox.tables import SHAPES

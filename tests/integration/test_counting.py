@@ -10,8 +10,8 @@ import pytest
 
 from icekeeper.adapters.clickhouse import ClickHouse, ClickHouseOptions
 from icekeeper.core.calendar import window_of
+from icekeeper.core.enums import AuditStatus, Stage
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.model import AuditStatus, Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.sandbox import Sandbox
 from tests.conftest import GOLD, SLOT, MakeNight

@@ -26,9 +26,9 @@ from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
 from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.core.errors import TransientError
-from icekeeper.core.model import DeletedFiles
-from icekeeper.core.planning import expired_snapshots
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.planning import expired_snapshots
+from icekeeper.core.tables.state import DeletedFiles
 from tests.integration.odd import MINUTE
 
 TABLE = "cold.t"

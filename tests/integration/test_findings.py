@@ -17,10 +17,12 @@ from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.audit.records import Finding
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError
-from icekeeper.core.model import AuditStatus, Decision, RunReport, Stage, TaskOutcome, Trigger, Window
 from icekeeper.core.reasons import Reason
-from icekeeper.core.restraints import Finding
+from icekeeper.core.runs import RunReport
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans
 from icekeeper.night.run import Order

@@ -18,7 +18,7 @@ from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage, Trigger
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, Trigger
 from icekeeper.core.run_history import (
     MOST_NIGHTS,
     TASKS_KEPT,
@@ -29,6 +29,7 @@ from icekeeper.core.run_history import (
     partial_nights,
     past_of,
 )
+from icekeeper.core.runs import RunReport
 from icekeeper.sandbox import Sandbox
 from tests.unit.builders import DAY, HOUR
 from tests.unit.test_shell import OPENING, REPORT, TABLE

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
-from icekeeper.core.model import Stage, TaskOutcome
+from icekeeper.core.enums import Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.sandbox import Offload
 from tests.conftest import BINANCE, COINBASE, SILVER, SLOT, MakeNight, Night

@@ -13,7 +13,7 @@ import yaml
 
 from icekeeper.adapters.host import Host
 from icekeeper.adapters.ledger.sql.migrations import migrate
-from icekeeper.core.model import RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor import Check, Level, Part, examine
 from icekeeper.execution.wiring import build, wall_clock

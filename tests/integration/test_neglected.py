@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from icekeeper.core import planning
+from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome
 from icekeeper.core.events import TaskProgressed
-from icekeeper.core.model import RUN_ID_PROPERTY, RunOutcome, RunReport, Stage, StageResult, TableState, TaskOutcome
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunReport, StageResult
+from icekeeper.core.tables import planning
+from icekeeper.core.tables.state import RUN_ID_PROPERTY, TableState
 from tests.conftest import COINBASE, GOLD, MakeNight, Night, outcomes
 
 

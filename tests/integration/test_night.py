@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from icekeeper.core.model import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans

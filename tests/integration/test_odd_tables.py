@@ -15,10 +15,11 @@ from icekeeper.adapters.host import Host
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.core import planning
 from icekeeper.core.calendar import window_of
-from icekeeper.core.model import AuditStatus, RunReport, Stage, StageResult, TaskOutcome
+from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunReport, StageResult
+from icekeeper.core.tables import planning
 from icekeeper.execution.wiring import build, wall_clock
 from icekeeper.sandbox import Sandbox, WorldSpec
 from icekeeper.settings import load

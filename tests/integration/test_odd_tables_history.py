@@ -13,9 +13,9 @@ from pyspark.sql import SparkSession
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.metadata import parse_metadata
 from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.core.model import Decision, Stage, TaskOutcome, Trigger
-from icekeeper.core.planning import expired_snapshots
+from icekeeper.core.enums import Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.planning import expired_snapshots
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans
 from tests.conftest import COINBASE, SLOT, MakeNight, Night

@@ -17,7 +17,7 @@ import pytest
 from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.model import RunOutcome
+from icekeeper.core.enums import RunOutcome
 from icekeeper.doctor import Check, Level, Part, examine
 from icekeeper.doctor.ledger import examine_ledger
 from icekeeper.doctor.source import examine_source

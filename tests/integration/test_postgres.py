@@ -23,23 +23,13 @@ from icekeeper.adapters.ledger.sql.grants import TO_TIDY, grants, missing_grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres, PostgresOffload, Target, quoted
+from icekeeper.core.audit.records import AuditResult, MissingHour, Watermark
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad, PastRun
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    MissingHour,
-    RunOpening,
-    RunOutcome,
-    RunReport,
-    Stage,
-    StageResult,
-    TableHealth,
-    TaskOutcome,
-    Trigger,
-    Watermark,
-)
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.core.tables.state import TableHealth
 from icekeeper.sandbox.servers.postgres import Postgres as Server
 from icekeeper.sandbox.servers.process import Janitor, free_ports
 

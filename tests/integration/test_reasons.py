@@ -16,8 +16,9 @@ import pytest
 
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.core.model import AuditStatus, Decision, Stage, TableState, Trigger
+from icekeeper.core.enums import AuditStatus, Decision, Stage, Trigger
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.state import TableState
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans
 from icekeeper.execution.wiring import wall_clock

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.core import planning
-from icekeeper.core.model import RunOutcome, Stage
+from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables import planning
 from icekeeper.execution.execute import EXIT_CODES
 from icekeeper.night.run import BY_OPERATOR
 from icekeeper.sandbox import Sandbox

@@ -14,8 +14,8 @@ from icekeeper.adapters import clickhouse
 from icekeeper.adapters.iceberg import lakehouse as iceberg
 from icekeeper.adapters.spark import session as spark
 from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.events import Event, TaskEnded
-from icekeeper.core.model import RunOutcome, Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.execution.logging import run_log_path
 from icekeeper.sandbox import Sandbox

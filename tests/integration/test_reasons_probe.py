@@ -12,8 +12,9 @@ from icekeeper.adapters import clickhouse
 from icekeeper.adapters.iceberg import lakehouse as iceberg
 from icekeeper.adapters.spark import session as spark
 from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunReport
 from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, Night
 from tests.integration.evidence import FAILED

@@ -15,7 +15,7 @@ from icekeeper.adapters.iceberg import lakehouse as iceberg
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.spark import session as spark
 from icekeeper.adapters.spark.session import Loss, SparkEngine
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, Night

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.core.model import RunOutcome, Stage, TaskOutcome
+from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome
 from icekeeper.sandbox.offload import Offload
 from tests.conftest import COINBASE, MakeNight, outcomes
 

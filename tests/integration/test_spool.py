@@ -24,10 +24,11 @@ from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.spool.shipper import Shipped, Shipper
 from icekeeper.adapters.spool.spool import OpenSlot, OutboxRecord, Spool
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad
-from icekeeper.core.model import RunOutcome, RunReport, Stage, Trigger
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunReport
 from icekeeper.sandbox.servers.postgres import Postgres as Server
 from icekeeper.sandbox.servers.process import Janitor
 from tests.disks import small_disk

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, GOLD, SHORT_LIVED
 from tests.packaging.installed import blocks, commands, machine

@@ -14,7 +14,7 @@ import yaml
 
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.model import AuditStatus, Trigger
+from icekeeper.core.enums import AuditStatus, Trigger
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.scheduling import pause
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings

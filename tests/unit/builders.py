@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from icekeeper.core.model import Ref, Snapshot, Stage, StageResult, TableHealth, TableState, TaskOutcome
+from icekeeper.core.enums import Stage, TaskOutcome
 from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import StageResult
+from icekeeper.core.tables.state import Ref, Snapshot, TableHealth, TableState
 
 MIB = 1024**2
 DAY = timedelta(days=1)

@@ -16,28 +16,26 @@ from itertools import groupby
 from typing import TypeVar
 from uuid import UUID
 
+from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount, Watermark
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import Trigger
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.events import Event
-from icekeeper.core.model import (
+from icekeeper.core.policy import CompactPolicy, RunPolicy, TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.plan import Slice
+from icekeeper.core.tables.planning import MAIN, small_file_limit
+from icekeeper.core.tables.restraints import Disk
+from icekeeper.core.tables.state import (
     RUN_ID_PROPERTY,
     DeletedFiles,
     FileGroup,
-    LakehouseCount,
     Ref,
-    Slice,
     SmallFiles,
     Snapshot,
-    SourceCount,
     TableHealth,
     TableState,
-    Trigger,
-    Watermark,
-    Window,
 )
-from icekeeper.core.planning import MAIN, small_file_limit
-from icekeeper.core.policy import CompactPolicy, RunPolicy, TablePolicy
-from icekeeper.core.reasons import Reason
-from icekeeper.core.restraints import Disk, Finding
 from icekeeper.night.stages.context import Clocks, Parts, TaskContext
 from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START
 

@@ -13,8 +13,7 @@ from apscheduler.triggers.cron import CronTrigger
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from icekeeper.core.calendar import Calendar, NextFire, expiry_cutoff, to_utc, window_of
-from icekeeper.core.model import Window
+from icekeeper.core.calendar import Calendar, NextFire, Window, expiry_cutoff, to_utc, window_of
 
 NIGHTLY = "0 2 * * *"
 # Transitions of an hour, of half an hour, of two, of a whole day, at midnight, to the south, and none at all.

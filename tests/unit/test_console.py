@@ -10,10 +10,12 @@ from rich.console import Console
 
 from icekeeper.adapters.ledger.findings import Ack
 from icekeeper.cli.output import console, listings
-from icekeeper.core.model import AuditStatus, Stage, StageResult, TaskOutcome, Window
+from icekeeper.core.audit.records import Finding
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
 from icekeeper.core.plain import plain
 from icekeeper.core.reasons import Reason
-from icekeeper.core.restraints import Finding
+from icekeeper.core.runs import StageResult
 from tests.unit.test_shell import AUDIT, REPORT, SLOT
 
 TABLES = [f"cold.t{n}" for n in range(10)]

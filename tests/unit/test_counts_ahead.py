@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
+from icekeeper.core.audit.records import SourceCount
 from icekeeper.core.calendar import window_of
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
-from icekeeper.core.model import RunOutcome, SourceCount, Stage, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.night.run import Order, run_night
 from icekeeper.night.stages.prefetch import FRESH, CountRequest, PrefetchedCounts

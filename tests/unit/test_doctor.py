@@ -17,8 +17,8 @@ from icekeeper.adapters.clickhouse import SourceTable
 from icekeeper.adapters.iceberg.probe import SessionFacts, StoreProbe, TableFacts, parse_facts
 from icekeeper.adapters.postgres.pooler import Pooler
 from icekeeper.cli.output.doctor import checks_document, show_checks
+from icekeeper.core.audit.records import Watermark
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
-from icekeeper.core.model import Watermark
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor import Check, Level, Part

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from icekeeper.adapters.records import from_json, to_json
 from icekeeper.cli.output.listings import show_run
+from icekeeper.core.enums import Stage, TaskOutcome
 from icekeeper.core.errors import PermanentError
-from icekeeper.core.model import Stage, StageResult, TaskOutcome
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import StageResult
 from icekeeper.night.task import Task
 from tests.unit.builders import SLOT, result, table_policy
 from tests.unit.fakes import World, fails, permanent

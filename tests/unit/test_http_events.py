@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import web
 
+from icekeeper.core.enums import Stage
 from icekeeper.core.events import RunEnded, RunStarted, TaskProgressed, TaskStarted
-from icekeeper.core.model import Stage
 from icekeeper.http.events import MOST_LISTENERS, EventStream
 from tests.unit.serving import Place, serving
 from tests.unit.test_shell import OPENING, REPORT, TABLE

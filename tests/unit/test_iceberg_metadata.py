@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from icekeeper.adapters.iceberg.metadata import files_named, parse_history, parse_metadata
-from icekeeper.core.model import SmallFiles
+from icekeeper.core.tables.state import SmallFiles
 
 
 def metadata(*summaries: dict[str, str]) -> str:

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icekeeper.core.enums import Decision, Stage, TaskOutcome
 from icekeeper.core.errors import ConfigError, TransientError
 from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskProgressed, TaskStarted
-from icekeeper.core.model import Decision, Plan, RunReport, Stage, TaskOutcome
+from icekeeper.core.runs import RunReport
+from icekeeper.core.tables.plan import Plan
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.scheduling.orders import Orders, RunRequest

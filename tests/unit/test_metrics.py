@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, Trigger
 from icekeeper.core.events import RunEnded, RunStarted
-from icekeeper.core.model import AuditStatus, RunOutcome, Stage, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import RunHistory, past_of
 from icekeeper.scheduling.pause import Pause

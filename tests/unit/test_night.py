@@ -9,13 +9,14 @@ from datetime import timedelta
 import pytest
 from structlog.typing import EventDict
 
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded, TaskStarted
 from icekeeper.core.history import PastRun
-from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
 from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import Before, before
+from icekeeper.core.runs import RunReport, StageResult
 from icekeeper.night.run import BY_OPERATOR, Order, run_night
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, FakeTable, Step, World, does_nothing, fails, permanent, transient

@@ -13,8 +13,8 @@ import yaml
 
 from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.enums import RunOutcome, Trigger
 from icekeeper.core.events import Event, RunEnded
-from icekeeper.core.model import RunOutcome, Trigger
 from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.worker import Worker

@@ -9,17 +9,9 @@ from uuid import UUID
 
 import pytest
 
+from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    MissingHour,
-    RunOutcome,
-    Stage,
-    StageResult,
-    TaskOutcome,
-    Trigger,
-)
 from icekeeper.core.notices import (
     LONGEST_BODY,
     KnownSlot,
@@ -34,6 +26,7 @@ from icekeeper.core.notices import (
     trouble,
 )
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import StageResult
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, result
 
 PAGE = "https://icekeeper.example.com"

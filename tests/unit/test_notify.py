@@ -15,9 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
-from icekeeper.core.model import RunOpening, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.scheduling.notifier import GIVE_UP, Notifier, Result, addresses
 from icekeeper.settings import Settings
 from tests.unit.builders import DAY, HOUR, SLOT, result

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icekeeper import pages
-from icekeeper.core.model import AuditStatus, RunOutcome
+from icekeeper.core.enums import AuditStatus, RunOutcome
 from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.pages import charts, filters, views
 from icekeeper.pages.ordering import way_back

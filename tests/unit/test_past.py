@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from icekeeper.core.model import AuditStatus, RunOutcome, RunReport, Stage, StageResult, TaskOutcome, Trigger
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
     MOST_NIGHTS,
@@ -22,6 +22,7 @@ from icekeeper.core.run_history import (
     partial_nights,
     past_of,
 )
+from icekeeper.core.runs import RunReport, StageResult
 from tests.unit.builders import DAY, HOUR, SLOT, health, result
 from tests.unit.test_shell import AUDIT
 

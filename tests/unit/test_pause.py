@@ -12,8 +12,8 @@ import pytest
 from structlog.typing import EventDict
 
 from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.enums import RunOutcome, Trigger
 from icekeeper.core.events import RunEnded
-from icekeeper.core.model import RunOutcome, Trigger
 from icekeeper.scheduling import pause
 from icekeeper.scheduling.pause import Pause
 from icekeeper.scheduling.slots import Slots

@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icekeeper.core.model import Decision, FileGroup, Plan, Ref, Rewrite, Slice, SmallFiles, Snapshot, Stage, TableState
-from icekeeper.core.planning import (
+from icekeeper.core.enums import Decision, Stage
+from icekeeper.core.policy import ExpirePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.plan import Plan, Rewrite, Slice
+from icekeeper.core.tables.planning import (
     SLICE_MAX_BYTES,
     SLICE_MAX_FILES,
     SPREAD_MAX_SIZE,
@@ -27,8 +30,7 @@ from icekeeper.core.planning import (
     plan_expiry,
     small_file_limit,
 )
-from icekeeper.core.policy import ExpirePolicy
-from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.state import FileGroup, Ref, SmallFiles, Snapshot, TableState
 from tests.unit.builders import (
     DAY,
     EXPIRE_LIMITS,

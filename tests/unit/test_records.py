@@ -14,22 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icekeeper.adapters.records import event_from_json, event_to_json, from_json, from_plain, to_json
+from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus, TaskOutcome, Trigger
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
 from icekeeper.core.history import ConfigLoad
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    MissingHour,
-    Plan,
-    Ref,
-    RunOpening,
-    RunReport,
-    StageResult,
-    TaskOutcome,
-    Trigger,
-    Window,
-)
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.core.tables.plan import Plan
+from icekeeper.core.tables.state import Ref
 from tests.unit.builders import SLOT, health, result
 
 EXAMPLE = AuditResult(

@@ -7,10 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from icekeeper.core.model import AuditStatus, Decision, Plan, Slice, Stage, TaskOutcome, Trigger, Window
+from icekeeper.core.audit.records import Finding
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.policy import ExpirePolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.core.restraints import Disk, Finding, Restraint, by_clock, by_disk, by_findings, clock_error, restrained
+from icekeeper.core.tables.plan import Plan, Slice
+from icekeeper.core.tables.restraints import Disk, Restraint, by_clock, by_disk, by_findings, clock_error, restrained
 from icekeeper.night.run import Order, run_night
 from tests.unit.builders import DAY, EXPIRE_LIMITS, HOUR, MIB, SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, World, fails, transient

@@ -8,10 +8,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
-from icekeeper.core.model import AuditResult, AuditStatus, RunOutcome, Stage, StageResult, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import before, closing_report, decide, interrupted_report
+from icekeeper.core.runs import StageResult
 from tests.unit.builders import SLOT
 from tests.unit.test_shell import AUDIT
 

@@ -15,9 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
-from icekeeper.core.model import RunOpening, RunOutcome, RunReport, Stage, Trigger
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunOpening, RunReport
 from icekeeper.execution.logging import run_log_path
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.retention import LOOK_S, Retention

@@ -14,22 +14,13 @@ import pytest
 from rich.console import Console
 
 from icekeeper.cli.output import console
+from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    MissingHour,
-    RunOpening,
-    RunOutcome,
-    RunReport,
-    Stage,
-    StageResult,
-    TableHealth,
-    TaskOutcome,
-    Trigger,
-)
 from icekeeper.core.plain import report_document
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.core.tables.state import TableHealth
 from icekeeper.execution.lock import RunLockHeld, run_lock
 from icekeeper.settings.model import Schedule
 from icekeeper.status.gauges import Vitals

@@ -17,8 +17,8 @@ from icekeeper.adapters.spool.shipper import Logs, Shipped, Shipper
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad
-from icekeeper.core.model import RunOpening, RunReport
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunOpening, RunReport
 from tests.unit.builders import DAY, HOUR, SLOT
 from tests.unit.test_spool import load, opening, report
 

@@ -24,9 +24,10 @@ from icekeeper.adapters.spool import file as spool_file
 from icekeeper.adapters.spool import opening as spool_opening
 from icekeeper.adapters.spool.opening import corrupt_files
 from icekeeper.adapters.spool.spool import OpenSlot, Spool, Waiting
+from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad, PastRun
-from icekeeper.core.model import RunOpening, RunOutcome, RunReport, Stage, TaskOutcome, Trigger
+from icekeeper.core.runs import RunOpening, RunReport
 from icekeeper.night.ports import Journal
 from tests.unit.builders import DAY, HOUR, SLOT, result
 from tests.unit.test_records import EXAMPLE

@@ -8,24 +8,14 @@ from decimal import Decimal
 
 import pytest
 
+from icekeeper.core.audit.records import AuditResult, MissingHour, Watermark
+from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
 from icekeeper.core.events import TaskProgressed
-from icekeeper.core.model import (
-    RUN_ID_PROPERTY,
-    AuditResult,
-    AuditStatus,
-    Decision,
-    MissingHour,
-    Ref,
-    Stage,
-    TableHealth,
-    TaskOutcome,
-    Trigger,
-    Watermark,
-)
-from icekeeper.core.planning import SHRINK, SLICE_MAX_FILES
 from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.planning import SHRINK, SLICE_MAX_FILES
+from icekeeper.core.tables.state import RUN_ID_PROPERTY, Ref, TableHealth
 from icekeeper.night.stages.context import TaskContext
 from icekeeper.night.task import Task, TaskEnd, make_plan
 from tests.unit.builders import (

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from icekeeper.adapters.spool.spool import Waiting
-from icekeeper.core.model import AuditStatus, RunOutcome
+from icekeeper.core.enums import AuditStatus, RunOutcome
 from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.scheduling.pause import Pause
 from icekeeper.status.gauges import Known, Vitals

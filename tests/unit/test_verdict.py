@@ -10,20 +10,13 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from icekeeper.core.audit.records import MissingHour, Verdict, Watermark
 from icekeeper.core.audit.verdict import fold, judge, missing_hours, percent
-from icekeeper.core.model import (
-    AuditStatus,
-    MissingHour,
-    RunOutcome,
-    Stage,
-    StageResult,
-    TaskOutcome,
-    Verdict,
-    Watermark,
-    Window,
-)
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.policy import AuditPolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import StageResult
 from tests.unit.builders import HOUR, audit_policy, result
 
 DAY_START = datetime(2026, 2, 17, tzinfo=UTC)

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from icekeeper.core.model import RUN_ID_PROPERTY, Ref, Slice, Snapshot
-from icekeeper.core.verification import Recount, check_expiry, check_rewrite, own_rewrites
+from icekeeper.core.tables.plan import Slice
+from icekeeper.core.tables.state import RUN_ID_PROPERTY, Ref, Snapshot
+from icekeeper.core.tables.verification import Recount, check_expiry, check_rewrite, own_rewrites
 from tests.unit.builders import DAY, SLOT, chain, main_at, state
 
 RUN = UUID(int=1)

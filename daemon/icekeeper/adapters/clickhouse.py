@@ -16,8 +16,9 @@ import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 
+from icekeeper.core.audit.records import SourceCount
+from icekeeper.core.calendar import Window
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError, TransientError
-from icekeeper.core.model import SourceCount, Window
 from icekeeper.core.reasons import Reason
 
 # Engines that merge rows of one key: until they have, only FINAL counts what will be left.

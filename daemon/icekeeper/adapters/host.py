@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.restraints import Disk
+from icekeeper.core.tables.restraints import Disk
 from icekeeper.night.ports import Clock
 
 log = structlog.get_logger(__name__)

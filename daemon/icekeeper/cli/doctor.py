@@ -14,7 +14,7 @@ def doctor(invocation: Invocation, tables: tuple[str, ...]) -> None:
     """Asks every outside part and says what works, what doesn't, and what to do. Leaves nothing behind."""
     from icekeeper.cli.output import console
     from icekeeper.cli.output.doctor import checks_document, show_checks
-    from icekeeper.core.model import Trigger
+    from icekeeper.core.enums import Trigger
     from icekeeper.doctor import examine, sound
     from icekeeper.execution import logging as logs
     from icekeeper.execution.execute import make_order

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from icekeeper.cli.shared import Invocation, common, exit_with, print_json
-from icekeeper.core.restraints import Finding
+from icekeeper.core.audit.records import Finding
 from icekeeper.settings import Settings
 
 

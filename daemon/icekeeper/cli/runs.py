@@ -16,7 +16,7 @@ from icekeeper.cli.shared import (
     print_json,
     the_slot,
 )
-from icekeeper.core.model import Stage, Trigger
+from icekeeper.core.enums import Stage, Trigger
 
 
 @click.command()

@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
+from icekeeper.core.enums import Stage
 from icekeeper.core.errors import ConfigError, IcekeeperError, TransientError
-from icekeeper.core.model import Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.settings import Settings, find_config, load
 

@@ -16,8 +16,9 @@ from icekeeper.adapters.records import event_from_plain, from_plain
 from icekeeper.control.server import SOCKET
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.events import RunStarted, Subscriber
-from icekeeper.core.model import Plan, RunReport
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunReport
+from icekeeper.core.tables.plan import Plan
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.night.run import BY_OPERATOR

@@ -7,10 +7,23 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from icekeeper.core.model import Window
-
 # (instant) -> the first firing strictly after it, or None if there is none.
 NextFire = Callable[[datetime], datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A half-open span of event time, [start, end), on whole hours."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def hours(self) -> int:
+        return round((self.end - self.start).total_seconds() / 3600)
+
+    def __str__(self) -> str:
+        return f"[{self.start:%Y-%m-%dT%H:%MZ}, {self.end:%Y-%m-%dT%H:%MZ})"
 
 
 def to_utc(instant: datetime) -> datetime:

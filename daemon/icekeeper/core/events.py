@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from icekeeper.core.model import AuditResult, RunOpening, RunReport, Stage, StageResult
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import Stage
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
 
 
 @dataclass(frozen=True, slots=True)

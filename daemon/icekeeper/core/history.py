@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from icekeeper.core.model import AuditResult, RunOutcome, Stage, StageResult, Trigger
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
+from icekeeper.core.runs import StageResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,12 @@ from enum import StrEnum
 from itertools import takewhile
 from uuid import UUID
 
-from icekeeper.core.calendar import window_of
+from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.calendar import Window, window_of
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    MissingHour,
-    RunOutcome,
-    Stage,
-    StageResult,
-    TaskOutcome,
-    Trigger,
-    Window,
-)
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import StageResult
 from icekeeper.core.secrets import hide_in_text
 
 # What every service shows on a phone; the run's page has the rest.

@@ -9,7 +9,8 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from icekeeper.core.model import Plan, RunReport
+from icekeeper.core.runs import RunReport
+from icekeeper.core.tables.plan import Plan
 
 
 def report_document(report: RunReport) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
 
-from icekeeper.core.model import AuditStatus, Stage
+from icekeeper.core.enums import AuditStatus, Stage
 
 # How files are packed: Iceberg's strategies, and the choice between two ways of reading.
 Strategy = Literal["binpack", "auto", "sort"]

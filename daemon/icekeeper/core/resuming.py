@@ -7,20 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.audit.verdict import fold
 from icekeeper.core.calendar import window_of
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    RunOutcome,
-    RunReport,
-    Stage,
-    StageResult,
-    TaskOutcome,
-    Trigger,
-)
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunReport, StageResult
 
 # How often a slot is taken up again after a run that did not end.
 MOST_RESUMES = 2

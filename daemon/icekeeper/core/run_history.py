@@ -12,18 +12,12 @@ from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
+from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import to_utc, window_of
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    RunOutcome,
-    RunReport,
-    Stage,
-    TableHealth,
-    TaskOutcome,
-    Trigger,
-)
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunReport
+from icekeeper.core.tables.state import TableHealth
 
 # How much of the past is kept: what nights in a row add up to ends here.
 MOST_NIGHTS = 30

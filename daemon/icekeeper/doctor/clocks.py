@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from icekeeper.core.reasons import Reason
-from icekeeper.core.restraints import by_clock
+from icekeeper.core.tables.restraints import by_clock
 from icekeeper.doctor.check import Check, Part, fine, skipped, warning, wrong
 from icekeeper.execution.wiring import Services
 

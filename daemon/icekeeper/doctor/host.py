@@ -16,7 +16,7 @@ from icekeeper.adapters.host import memory_free, memory_room
 from icekeeper.adapters.spark.java import JavaHome, find_java
 from icekeeper.adapters.spool.opening import corrupt_files
 from icekeeper.adapters.state_dir import user_name
-from icekeeper.core.restraints import by_disk
+from icekeeper.core.tables.restraints import by_disk
 from icekeeper.doctor.check import Check, Level, Part, fine, guarded, skipped, sound, warning, wrong
 from icekeeper.execution.wiring import Services
 from icekeeper.settings import Settings

@@ -10,8 +10,8 @@ from icekeeper.adapters.ledger.sql.grants import TO_TIDY, missing_grants
 from icekeeper.adapters.ledger.sql.migrations import pending
 from icekeeper.adapters.postgres.pool import Postgres, quoted, quoted_exactly
 from icekeeper.adapters.postgres.pooler import Pooler, find_pooler
+from icekeeper.core.audit.records import Watermark
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.model import Watermark
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.check import (

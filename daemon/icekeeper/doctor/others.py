@@ -10,7 +10,7 @@ import asyncpg
 
 from icekeeper.adapters.iceberg.probe import TableFacts
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.model import RUN_ID_PROPERTY
+from icekeeper.core.tables.state import RUN_ID_PROPERTY
 from icekeeper.doctor.check import Check, Part, counted, listed, warning
 
 # A nightly job that moved by an hour or two is still seen.

@@ -6,8 +6,8 @@ import re
 from datetime import timedelta
 
 from icekeeper.adapters.clickhouse import MERGING_ENGINES, SourceTable
+from icekeeper.core.calendar import Window
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.model import Window
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.check import (

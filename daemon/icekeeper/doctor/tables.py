@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from icekeeper.adapters.iceberg.probe import TableFacts
-from icekeeper.core.planning import MAIN, expired_snapshots
 from icekeeper.core.policy import TablePolicy
+from icekeeper.core.tables.planning import MAIN, expired_snapshots
 from icekeeper.doctor.check import Check, Part, counted, fine, listed, warning, wrong
 from icekeeper.settings.systems import Catalog
 

@@ -15,11 +15,12 @@ from uuid import UUID, uuid4
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError
 from icekeeper.core.events import Event, Subscriber
-from icekeeper.core.model import RunOutcome, RunReport, Stage, Trigger
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.resuming import Before
+from icekeeper.core.runs import RunReport
 from icekeeper.execution import logging as logs
 from icekeeper.execution.lock import run_lock
 from icekeeper.execution.logging import run_log_path

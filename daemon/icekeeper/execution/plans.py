@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from icekeeper.core.enums import Stage
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.model import Plan, Stage
+from icekeeper.core.tables.plan import Plan
 from icekeeper.night.run import Order, prefetch
 from icekeeper.night.stages.context import Clocks, Parts, TaskContext
 from icekeeper.night.task import make_plan

@@ -14,8 +14,8 @@ from pydantic_core import PydanticSerializationError
 
 from icekeeper.adapters.ledger.history import LogFilter, RunFilter, levels_from
 from icekeeper.adapters.records import to_json
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.history import ConfigLoad
-from icekeeper.core.model import RunOutcome, Stage, Trigger
 from icekeeper.http import openapi
 from icekeeper.http.access import Access
 from icekeeper.http.events import EventStream

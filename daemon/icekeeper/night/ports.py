@@ -11,24 +11,15 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from icekeeper.core.audit.records import AuditResult, Finding, LakehouseCount, SourceCount, Watermark
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import Stage
 from icekeeper.core.history import PastRun
-from icekeeper.core.model import (
-    AuditResult,
-    DeletedFiles,
-    FileGroup,
-    LakehouseCount,
-    RunOpening,
-    RunReport,
-    Slice,
-    SourceCount,
-    Stage,
-    StageResult,
-    TableState,
-    Watermark,
-    Window,
-)
 from icekeeper.core.policy import CompactPolicy, TablePolicy
-from icekeeper.core.restraints import Disk, Finding
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.core.tables.plan import Slice
+from icekeeper.core.tables.restraints import Disk
+from icekeeper.core.tables.state import DeletedFiles, FileGroup, TableState
 
 # Time is injected: nobody but the shell reads the wall clock or sleeps.
 Clock = Callable[[], datetime]

@@ -13,21 +13,14 @@ from uuid import UUID
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import Cancelled, IcekeeperError, PermanentError
 from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
-from icekeeper.core.model import (
-    AuditResult,
-    RunOpening,
-    RunOutcome,
-    RunReport,
-    Stage,
-    StageResult,
-    TaskOutcome,
-    Trigger,
-)
 from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import Before
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.night.stages import audit
 from icekeeper.night.stages.context import Clocks, Parts, TaskContext
 from icekeeper.night.stages.prefetch import PrefetchedCounts

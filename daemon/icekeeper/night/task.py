@@ -8,11 +8,14 @@ from datetime import timedelta
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.events import TaskProgressed
-from icekeeper.core.model import AuditResult, Plan, Stage, StageResult, TaskOutcome
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import StageResult
+from icekeeper.core.tables.plan import Plan
 from icekeeper.night.stages import audit, compact, expire
 from icekeeper.night.stages.context import Ended, Progress, TaskContext
 

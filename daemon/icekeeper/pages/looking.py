@@ -12,8 +12,8 @@ from typing import Any
 from aiohttp import web
 
 from icekeeper.adapters.ledger.history import RunFilter
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.model import RunOutcome, Stage, Trigger
 from icekeeper.http.api import LogsWanted, RunsWanted, TableWanted
 from icekeeper.http.server import PIECE_S
 from icekeeper.night.ports import Clock

@@ -17,9 +17,9 @@ import structlog
 from icekeeper.adapters.spool.notifications import EndedRun, NotificationQueue, WaitingNotice
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.adapters.waking import woken
+from icekeeper.core.enums import RunOutcome
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.history import PastRun
-from icekeeper.core.model import RunOutcome
 from icekeeper.core.notices import (
     KnownSlot,
     Notice,

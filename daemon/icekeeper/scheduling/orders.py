@@ -10,9 +10,10 @@ from uuid import UUID
 import structlog
 from pydantic import BaseModel, ConfigDict
 
+from icekeeper.core.enums import Stage, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError
 from icekeeper.core.events import Event, RunStarted, Subscriber
-from icekeeper.core.model import Plan, Stage, Trigger
+from icekeeper.core.tables.plan import Plan
 from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.execution.plans import make_plans

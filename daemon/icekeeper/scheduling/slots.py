@@ -9,8 +9,8 @@ from datetime import datetime
 import structlog
 
 from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.enums import RunOutcome, Trigger
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.model import RunOutcome, Trigger
 from icekeeper.scheduling.pause import Pause
 
 log = structlog.get_logger(__name__)

@@ -13,11 +13,12 @@ from uuid import UUID, uuid4
 import structlog
 
 from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.enums import RunOutcome, Trigger
 from icekeeper.core.errors import Cancelled, IcekeeperError, TransientError
 from icekeeper.core.events import Event, RunEnded, RunStarted, Subscriber, TaskStarted
 from icekeeper.core.history import PastRun
-from icekeeper.core.model import RunOpening, RunOutcome, RunReport, Trigger
 from icekeeper.core.resuming import Decision, before, closing_report, decide, interrupted_report
+from icekeeper.core.runs import RunOpening, RunReport
 from icekeeper.execution.execute import Executed, close, execute, make_order
 from icekeeper.execution.lock import RunLockHeld, run_lock
 from icekeeper.execution.recording import settle_unfinished

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskProgressed, TaskStarted
-from icekeeper.core.model import RunReport
+from icekeeper.core.runs import RunReport
 
 
 class StatusLine:

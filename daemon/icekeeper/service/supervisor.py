@@ -18,10 +18,10 @@ import structlog
 
 from icekeeper.adapters.ledger.recent import PostgresRecent
 from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.core.enums import Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError
 from icekeeper.core.events import Event
 from icekeeper.core.history import ConfigLoad
-from icekeeper.core.model import Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.execution import logging as logs
 from icekeeper.execution.lock import daemon_lock

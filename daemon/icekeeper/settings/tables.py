@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import ValidationInfo as Info
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from icekeeper.core.model import AuditStatus
+from icekeeper.core.enums import AuditStatus
 from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, Strategy, TablePolicy
 from icekeeper.settings.values.units import AutoOrBool, Duration, Flag, Identifier, NoFlag, Percent, Size, TableName
 

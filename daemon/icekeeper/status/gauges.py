@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from icekeeper import __version__
 from icekeeper.adapters.spark.session import Loss
 from icekeeper.adapters.spool.spool import Waiting
-from icekeeper.core.model import AuditStatus, RunOutcome, Stage
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (

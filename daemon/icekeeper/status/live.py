@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import Stage
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
-from icekeeper.core.model import AuditResult, RunOpening, RunReport, Stage, StageResult
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.night.ports import Clock
 
 Typical = Mapping[tuple[Stage, str], float]

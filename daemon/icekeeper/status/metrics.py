@@ -7,10 +7,11 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded
-from icekeeper.core.model import AuditStatus, RunOpening, RunOutcome, RunReport, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import RunHistory, is_night, past_of
+from icekeeper.core.runs import RunOpening, RunReport
 from icekeeper.scheduling.notifier import RESULTS, Result
 from icekeeper.status.gauges import Gauges, Known, Vitals
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.orders import Orders, RunRequest
 from icekeeper.status import schemas as documents

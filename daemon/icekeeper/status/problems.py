@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import quote
 
-from icekeeper.core.model import RunOutcome
+from icekeeper.core.enums import RunOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import PastNight
 from icekeeper.status.gauges import Known, Vitals

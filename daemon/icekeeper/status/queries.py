@@ -14,9 +14,9 @@ from uuid import UUID
 
 from icekeeper import __version__
 from icekeeper.adapters.ledger.history import LogFilter, RunFilter
+from icekeeper.core.enums import Stage
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Event, RunStarted
-from icekeeper.core.model import Stage
 from icekeeper.core.plain import plain
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason

@@ -1,7 +1,7 @@
 """What the API answers, field by field: its OpenAPI document is made of these. Instants are ISO 8601 in UTC.
 
 Words such as outcomes are plain strings here: a row may be of a newer icekeeper's, on another host. What the same words
-mean: core/model.py and core/reasons.py.
+mean: core/enums.py and core/reasons.py.
 """
 
 from __future__ import annotations

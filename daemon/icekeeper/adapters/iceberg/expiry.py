@@ -10,8 +10,8 @@ from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg.jvm import IcebergJvm, PathCollector
 from icekeeper.core.errors import TransientError
-from icekeeper.core.model import DeletedFiles
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.state import DeletedFiles
 
 # The driver is the faster way by far, but it holds the path of each file that the manifests of expired snapshots name
 # in its heap at once, about 300 bytes each: above this a heap of 2 GB would get short. Spark's tasks spill to disk.

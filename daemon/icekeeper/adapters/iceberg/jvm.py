@@ -14,8 +14,8 @@ from py4j.java_gateway import JavaClass, JavaPackage
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from icekeeper.core.model import FileGroup
-from icekeeper.core.planning import large_file_limit
+from icekeeper.core.tables.planning import large_file_limit
+from icekeeper.core.tables.state import FileGroup
 
 # In the name of a metadata file of any catalog but Hadoop's, which numbers them.
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[^/]*$")

@@ -24,20 +24,14 @@ from icekeeper.adapters.iceberg.names import quoted
 from icekeeper.adapters.iceberg.rewrite import rewriting
 from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.adapters.spark.stacks import Overdue
+from icekeeper.core.audit.records import LakehouseCount
+from icekeeper.core.calendar import Window
 from icekeeper.core.errors import TransientError
-from icekeeper.core.model import (
-    RUN_ID_PROPERTY,
-    DeletedFiles,
-    FileGroup,
-    LakehouseCount,
-    Slice,
-    Snapshot,
-    TableState,
-    Window,
-)
-from icekeeper.core.planning import may_interest_planner
 from icekeeper.core.policy import CompactPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.plan import Slice
+from icekeeper.core.tables.planning import may_interest_planner
+from icekeeper.core.tables.state import RUN_ID_PROPERTY, DeletedFiles, FileGroup, Snapshot, TableState
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

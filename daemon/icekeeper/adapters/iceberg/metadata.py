@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from icekeeper.core.model import Ref, SmallFiles, Snapshot, TableHealth, TableState
-from icekeeper.core.planning import large_file_limit, small_file_limit
+from icekeeper.core.tables.planning import large_file_limit, small_file_limit
+from icekeeper.core.tables.state import Ref, SmallFiles, Snapshot, TableHealth, TableState
 
 
 def parse_metadata(

@@ -20,8 +20,8 @@ from icekeeper.adapters.iceberg.metadata import parse_metadata
 from icekeeper.adapters.iceberg.names import quoted_name
 from icekeeper.adapters.spark.errors import translate
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.model import TableState
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.state import TableState
 
 # How a probe's object is called: somebody who finds one must know whose it is.
 PROBE_NAME = "icekeeper-doctor-probe"

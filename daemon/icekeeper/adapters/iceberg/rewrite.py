@@ -8,8 +8,8 @@ from typing import Any
 
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.core.errors import PermanentError
-from icekeeper.core.model import Rewrite, Slice
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.plan import Rewrite, Slice
 
 _SPLIT_SIZE = "spark.sql.iceberg.read.split-size"
 # TableProperties.SPLIT_OPEN_FILE_COST_DEFAULT of Iceberg: the least that a file weighs.

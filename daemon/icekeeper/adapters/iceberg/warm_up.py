@@ -17,8 +17,9 @@ from structlog.contextvars import bound_contextvars
 
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
 from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.core.model import Slice, Window
+from icekeeper.core.calendar import Window
 from icekeeper.core.policy import CompactPolicy, StageLimits
+from icekeeper.core.tables.plan import Slice
 
 Step = Callable[[], Awaitable[object]]
 

@@ -15,8 +15,9 @@ from uuid import UUID
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.store import storable
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.model import AuditStatus, Window
-from icekeeper.core.restraints import Finding
+from icekeeper.core.audit.records import Finding
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus
 from icekeeper.core.run_history import FINDINGS
 
 _OPEN = statement("open_findings")

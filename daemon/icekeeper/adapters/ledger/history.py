@@ -17,7 +17,7 @@ from uuid import UUID
 from icekeeper.adapters.ledger.rows import audit_document, task_document
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.model import Stage
+from icekeeper.core.enums import Stage
 
 _RUN_PAGE, _NIGHTS = statement("run_page"), statement("nights")
 _TASKS, _AUDITS = statement("tasks"), statement("audits")

@@ -12,9 +12,10 @@ from icekeeper.adapters.ledger.rows import known
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.records import from_plain
-from icekeeper.core.model import AuditStatus, RunOutcome, Stage, TableHealth, TaskOutcome
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import MOST_NIGHTS, TASKS_KEPT, PastAudit, PastHealth, PastNight, PastTask, RunHistory
+from icekeeper.core.tables.state import TableHealth
 
 log = structlog.get_logger(__name__)
 

@@ -12,9 +12,11 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from icekeeper.adapters.records import from_plain
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.history import PastRun
-from icekeeper.core.model import AuditResult, RunOutcome, Stage, StageResult
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import StageResult
 
 Word = TypeVar("Word", bound=StrEnum)
 

@@ -16,18 +16,12 @@ import structlog
 from icekeeper.adapters.ledger.rows import audit_document, past_run, task_document
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.enums import Stage, Trigger
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.history import ConfigLoad, PastRun
-from icekeeper.core.model import (
-    AuditResult,
-    MissingHour,
-    RunOpening,
-    RunReport,
-    Stage,
-    StageResult,
-    TableHealth,
-    Trigger,
-)
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.core.tables.state import TableHealth
 
 log = structlog.get_logger(__name__)
 

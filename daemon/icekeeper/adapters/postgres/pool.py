@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
+from icekeeper.core.audit.records import Watermark
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
-from icekeeper.core.model import Watermark
 from icekeeper.core.reasons import Reason
 
 CONNECT_TIMEOUT_S = 10.0

@@ -12,7 +12,7 @@ import aiosqlite
 from icekeeper.adapters.records import from_json, to_json
 from icekeeper.adapters.spool.file import SpoolFile
 from icekeeper.adapters.spool.times import instant, text
-from icekeeper.core.model import RunOutcome, Trigger
+from icekeeper.core.enums import RunOutcome, Trigger
 from icekeeper.core.notices import KnownSlot, Notice
 
 _UNSEEN = """

@@ -15,8 +15,8 @@ from icekeeper.adapters.spool.spool import OutboxRecord, Spool
 from icekeeper.adapters.waking import woken
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad
-from icekeeper.core.model import RunOpening, RunReport
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunOpening, RunReport
 from icekeeper.night.ports import Sleep
 
 FIRST_RETRY_S = 5.0

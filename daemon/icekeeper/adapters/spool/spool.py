@@ -23,9 +23,11 @@ from icekeeper.adapters.spool.notifications import NotificationQueue
 from icekeeper.adapters.spool.opening import corrupt_files
 from icekeeper.adapters.spool.times import instant as _instant
 from icekeeper.adapters.spool.times import text as _text
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.history import ConfigLoad, PastRun
-from icekeeper.core.model import AuditResult, RunOpening, RunOutcome, RunReport, Stage, StageResult, Trigger
+from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.night.ports import Clock
 
 T = TypeVar("T")

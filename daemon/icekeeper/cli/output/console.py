@@ -13,19 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    Decision,
-    Plan,
-    RunReport,
-    Stage,
-    StageResult,
-    TableHealth,
-    TaskOutcome,
-)
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import RunReport, StageResult
+from icekeeper.core.tables.plan import Plan
+from icekeeper.core.tables.state import TableHealth
 
 COLOURS: dict[str, str] = {
     TaskOutcome.DONE: "green",

@@ -13,8 +13,9 @@ from rich.text import Text
 from icekeeper.adapters.ledger.findings import Ack
 from icekeeper.adapters.spool.spool import QuarantinedRecord, Waiting
 from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number
-from icekeeper.core.model import AuditStatus, TaskOutcome, Window
-from icekeeper.core.restraints import Finding
+from icekeeper.core.audit.records import Finding
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus, TaskOutcome
 
 # How much of an engine's log a person is shown.
 _ENGINE_LINES = 10

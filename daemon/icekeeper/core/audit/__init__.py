@@ -1,1 +1,1 @@
-"""The rules of the audit: what two counts of a window mean. Pure; counting lives in the adapters."""
+"""The audit: its records, and what two counts of a window mean. Pure; counting lives in the adapters."""

@@ -7,19 +7,12 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from icekeeper.core.model import (
-    AuditStatus,
-    MissingHour,
-    RunOutcome,
-    Stage,
-    StageResult,
-    TaskOutcome,
-    Verdict,
-    Watermark,
-    Window,
-)
+from icekeeper.core.audit.records import MissingHour, Verdict, Watermark
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.policy import AuditPolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.runs import StageResult
 
 _FAILING = frozenset({AuditStatus.MISSING_DATA, AuditStatus.ERROR})
 

@@ -6,25 +6,15 @@ from dataclasses import replace
 
 import structlog
 
+from icekeeper.core.audit.records import AuditResult, LakehouseCount, MissingHour, SourceCount, Verdict, Watermark
 from icekeeper.core.audit.verdict import judge, missing_hours
-from icekeeper.core.calendar import window_of
+from icekeeper.core.calendar import Window, window_of
+from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import TaskProgressed
-from icekeeper.core.model import (
-    AuditResult,
-    AuditStatus,
-    LakehouseCount,
-    MissingHour,
-    Plan,
-    SourceCount,
-    Stage,
-    TaskOutcome,
-    Verdict,
-    Watermark,
-    Window,
-)
-from icekeeper.core.planning import plan_audit
 from icekeeper.core.policy import AuditPolicy, TablePolicy
+from icekeeper.core.tables.plan import Plan
+from icekeeper.core.tables.planning import plan_audit
 from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext
 from icekeeper.night.stages.prefetch import CountRequest, PrefetchedCounts
 from icekeeper.night.stages.restraint import require_past

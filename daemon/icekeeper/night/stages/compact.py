@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import structlog
 
+from icekeeper.core.enums import Decision, Stage, TaskOutcome
 from icekeeper.core.errors import DeadlineExceeded, PermanentError, TransientError
 from icekeeper.core.events import TaskProgressed
-from icekeeper.core.model import Decision, Plan, Slice, Snapshot, Stage, TableState, TaskOutcome
-from icekeeper.core.planning import may_interest_planner, plan_compaction
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.core.verification import check_rewrite, own_rewrites
+from icekeeper.core.tables.plan import Plan, Slice
+from icekeeper.core.tables.planning import may_interest_planner, plan_compaction
+from icekeeper.core.tables.state import Snapshot, TableState
+from icekeeper.core.tables.verification import check_rewrite, own_rewrites
 from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
 from icekeeper.night.stages.restraint import restrain
 

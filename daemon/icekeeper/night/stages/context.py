@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import Decision, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded
 from icekeeper.core.events import Subscriber
-from icekeeper.core.model import AuditResult, Decision, Plan, Slice, TableHealth, TableState, TaskOutcome, Trigger
 from icekeeper.core.policy import RunPolicy, StageLimits
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.plan import Plan, Slice
+from icekeeper.core.tables.state import TableHealth, TableState
 from icekeeper.night.ports import (
     Clock,
     EngineLog,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from icekeeper.core.enums import Decision, Stage, TaskOutcome
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.events import TaskProgressed
-from icekeeper.core.model import Decision, Plan, Stage, TableState, TaskOutcome
-from icekeeper.core.planning import due_refs, plan_expiry
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.core.verification import check_expiry
+from icekeeper.core.tables.plan import Plan
+from icekeeper.core.tables.planning import due_refs, plan_expiry
+from icekeeper.core.tables.state import TableState
+from icekeeper.core.tables.verification import check_expiry
 from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
 from icekeeper.night.stages.restraint import restrain, restrain_by_findings
 

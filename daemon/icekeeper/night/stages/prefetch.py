@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from icekeeper.core.audit.records import SourceCount
+from icekeeper.core.calendar import Window
 from icekeeper.core.errors import DeadlineExceeded, TransientError
-from icekeeper.core.model import SourceCount, Window
 from icekeeper.night.ports import Clock, SourceCounter
 
 # A count that was ready earlier is made anew: what came late meanwhile would look like a surplus of Iceberg's.

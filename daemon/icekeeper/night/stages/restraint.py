@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import Decision
 from icekeeper.core.errors import IcekeeperError, PermanentError
-from icekeeper.core.model import Decision, Plan, Window
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.core.restraints import OBSERVING, Restraint, by_clock, by_disk, by_findings, clock_error, restrained
+from icekeeper.core.tables.plan import Plan
+from icekeeper.core.tables.restraints import (
+    OBSERVING,
+    Restraint,
+    by_clock,
+    by_disk,
+    by_findings,
+    clock_error,
+    restrained,
+)
 from icekeeper.night.stages.context import TaskContext
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise, takewhile
 
 from icekeeper.core.calendar import window_of
-from icekeeper.core.model import AuditStatus, Stage
+from icekeeper.core.enums import AuditStatus, Stage
 from icekeeper.core.policy import TablePolicy
 from icekeeper.settings.model import Settings
 from icekeeper.settings.values.heap import heap_mib, largest, needed

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from icekeeper.core.enums import AuditStatus
 from icekeeper.core.errors import PermanentError
-from icekeeper.core.model import AuditStatus
 
 AUDIT_LOG = "maintenance_audit_log"
 

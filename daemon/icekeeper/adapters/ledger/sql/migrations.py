@@ -23,8 +23,10 @@ from icekeeper.adapters.ledger.sql.adoption import AUDIT_LOG
 from icekeeper.adapters.ledger.sql.bridge import on_asyncpg
 from icekeeper.adapters.ledger.store import store_run
 from icekeeper.adapters.postgres.pool import CONNECT_TIMEOUT_S, FOREIGN_ERRORS, Target, translated
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import AuditStatus, RunOutcome, Trigger
 from icekeeper.core.errors import PermanentError
-from icekeeper.core.model import AuditResult, AuditStatus, RunOutcome, RunReport, Trigger
+from icekeeper.core.runs import RunReport
 
 # Its own name, so that another Alembic may keep its version in the same database.
 VERSION_TABLE = "icekeeper_schema_version"

@@ -8,9 +8,11 @@ from datetime import datetime
 from itertools import groupby
 
 from icekeeper.core.calendar import expiry_cutoff, window_of
-from icekeeper.core.model import Decision, FileGroup, Plan, Ref, Rewrite, Slice, Snapshot, Stage, TableState
+from icekeeper.core.enums import Decision, Stage
 from icekeeper.core.policy import CompactPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.plan import Plan, Rewrite, Slice
+from icekeeper.core.tables.state import FileGroup, Ref, Snapshot, TableState
 
 # A slice is what one commit may lose to a deadline: as much as a modest engine rewrites in a minute or two. A day of
 # the offload fits in.

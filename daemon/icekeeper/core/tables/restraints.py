@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from icekeeper.core.model import AuditStatus, Decision, Plan, Window
+from icekeeper.core.audit.records import Finding
+from icekeeper.core.enums import Decision
 from icekeeper.core.policy import ExpirePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +22,6 @@ class Restraint:
 
     reason: Reason
     note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """An audited window whose rows lack or could not be counted, and that nobody repaired or acknowledged.
-
-    `since` is when it was first found, `status` what the last audit of that window said.
-    """
-
-    table: str
-    window: Window
-    status: AuditStatus
-    since: datetime
-    delta: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from icekeeper.core.model import RUN_ID_PROPERTY, Slice, Snapshot, TableState
+from icekeeper.core.tables.plan import Slice
+from icekeeper.core.tables.state import RUN_ID_PROPERTY, Snapshot, TableState
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,101 @@
+"""What an audit counts, what it concludes and what it stores. Judging the counts is verdict.py's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus, Trigger
+from icekeeper.core.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCount:
+    """Rows of a window in ClickHouse, and how they were counted."""
+
+    rows: int
+    query: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LakehouseCount:
+    """Rows of a window in Iceberg at one snapshot (None: the table has none yet), and how they were counted."""
+
+    rows: int
+    query: str
+    snapshot_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """How far the offload says it has come with a source."""
+
+    at: datetime
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class MissingHour:
+    """An hour of a window in which Iceberg holds fewer rows than ClickHouse."""
+
+    start: datetime
+    clickhouse: int
+    iceberg: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the two counts mean. `delta` = iceberg - clickhouse; `delta_pct` is rounded for people, never judged by."""
+
+    status: AuditStatus
+    reason: Reason | None
+    delta: int | None
+    delta_pct: Decimal | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """A row of `maintenance_audit_log`, column by column."""
+
+    run_id: UUID
+    slot: datetime
+    trigger: Trigger
+    run_timestamp: datetime
+    iceberg_table: str
+    ch_source: str
+    layer: str
+    audit_window_hours: int
+    window_start: datetime
+    window_end: datetime
+    ch_row_count: int | None
+    iceberg_row_count: int | None
+    delta: int | None
+    delta_pct: Decimal | None
+    status: AuditStatus
+    reason: Reason | None
+    notes: str
+    snapshot_id: int | None = None
+    ch_query: str | None = None
+    iceberg_query: str | None = None
+    ch_final: bool | None = None
+    watermark: datetime | None = None
+    missing_hours: tuple[MissingHour, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An audited window whose rows lack or could not be counted, and that nobody repaired or acknowledged.
+
+    `since` is when it was first found, `status` what the last audit of that window said.
+    """
+
+    table: str
+    window: Window
+    status: AuditStatus
+    since: datetime
+    delta: int | None = None

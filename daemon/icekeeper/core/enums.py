@@ -1,0 +1,59 @@
+"""The enumerations that the core's records share. Their values are stored and served."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """The stages of a night, in their order."""
+
+    COMPACT = "compact"
+    EXPIRE = "expire"
+    AUDIT = "audit"
+
+
+class Trigger(StrEnum):
+    """What a run was started by."""
+
+    SCHEDULE = "schedule"
+    CATCH_UP = "catch_up"
+    RESUME = "resume"
+    MANUAL = "manual"
+
+
+class TaskOutcome(StrEnum):
+    """How a task ended: `skipped` had nothing to do, `held` had, but doing it now would have been wrong."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    HELD = "held"
+    FAILED = "failed"
+
+
+class RunOutcome(StrEnum):
+    """How a run ended; docs/operations.md says what each means. Any but `interrupted` closes the slot."""
+
+    SUCCESS = "success"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+    MISSED = "missed"
+
+
+class AuditStatus(StrEnum):
+    """The verdict of an audit."""
+
+    OK = "ok"
+    WARNING = "warning"
+    MISSING_DATA = "missing_data"
+    ERROR = "error"
+
+
+class Decision(StrEnum):
+    """What a plan says about its task."""
+
+    ACT = "act"
+    SKIP = "skip"
+    HOLD = "hold"

@@ -1,0 +1,54 @@
+"""The record of a plan: what a task would do to a table, and why. Deciding it is planning.py's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import Decision, Stage
+from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.state import TableHealth
+
+
+class Rewrite(StrEnum):
+    """How a slice is rewritten. `sort` orders its rows, `binpack` reads one file after another for each that it writes.
+
+    `spread` writes what binpack would, of files that many tasks read at once.
+    """
+
+    BINPACK = "binpack"
+    SORT = "sort"
+    SPREAD = "spread"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a compaction that is committed and verified by itself. No partitions: any of the table's.
+
+    `may_grow`: it may make more files than it takes, by splitting large ones or moving them to another partition spec.
+    `max_files`: it takes the next so many files, of a partition that has more than a slice should.
+    """
+
+    partitions: tuple[str, ...]
+    files: int
+    bytes: int
+    output_files: int
+    may_grow: bool = False
+    max_files: int | None = None
+    how: Rewrite = Rewrite.BINPACK
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a task would do and why: `slices` if it compacts, `snapshot_ids` if it expires, `window` if it audits."""
+
+    stage: Stage
+    table: str
+    decision: Decision
+    note: str
+    reason: Reason | None = None
+    slices: tuple[Slice, ...] = ()
+    snapshot_ids: tuple[int, ...] = ()
+    window: Window | None = None
+    health: TableHealth | None = None
