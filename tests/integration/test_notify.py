@@ -16,7 +16,7 @@ from aiohttp import web
 from icekeeper.adapters.apprise import AppriseTarget
 from icekeeper.core.errors import TransientError
 from icekeeper.execution import logging as logs
-from icekeeper.scheduling.notifier import try_all
+from icekeeper.scheduling.notifier import send_test
 from icekeeper.settings import Settings
 from icekeeper.settings.values.apprise_urls import is_understood
 from tests.unit.test_changes import BASE
@@ -105,9 +105,11 @@ async def test_a_test_message_goes_to_each_and_says_who_did_not_take_it() -> Non
 
     async with serving(take_or_not) as address:
         notify = [{"url": f"json://{address}/good", "on": []}, {"url": f"json://{address}/geheim"}]
-        good, bad = await try_all(Settings.model_validate({**BASE, "notify": notify}))
-    assert (good.receiver, good.service, good.error) == ("notify[0]", "json", None)
-    assert bad.receiver == "notify[1]"
+        good, bad = await send_test(Settings.model_validate({**BASE, "notify": notify}))
+    assert (good.service, good.error) == ("json", None)
+    assert good.target.startswith("json-")
+    assert bad.target.startswith("json-")
+    assert good.target != bad.target
     assert bad.error is not None
     assert "403" in bad.error
     assert "geheim" not in bad.error

@@ -194,7 +194,7 @@ async def test_a_role_that_is_locked_out_keeps_its_records_until_it_is_let_in(da
     done = await shipper(spool, PostgresLedger(outsider)).ship()
     await outsider.close()
     assert isinstance(done.error, PermanentError)
-    assert (done.records, done.set_aside, done.error.reason) == (0, 0, Reason.ACCESS_DENIED)
+    assert (done.records, done.quarantined, done.error.reason) == (0, 0, Reason.ACCESS_DENIED)
     assert await shipper(spool, database.ledger).ship() == Shipped(records=2)
 
 
@@ -203,7 +203,7 @@ async def test_a_ledger_that_is_not_migrated_keeps_its_records_until_it_is(datab
     await spool.close_run(night)
     database.sql("ALTER TABLE maintenance_runs RENAME TO x")
     done = await shipper(spool, database.ledger).ship()
-    assert (done.set_aside, done.error and done.error.reason) == (0, Reason.LEDGER_DOWN)
+    assert (done.quarantined, done.error and done.error.reason) == (0, Reason.LEDGER_DOWN)
     database.sql("ALTER TABLE x RENAME TO maintenance_runs")
     assert await shipper(spool, database.ledger).ship() == Shipped(records=1)
 
@@ -219,17 +219,17 @@ async def test_a_refused_run_is_set_aside_the_others_flow_on_and_it_lands_when_t
     for night in runs:
         await spool.close_run(night)
     database.sql("ALTER TABLE maintenance_tasks ADD CONSTRAINT no_poison CHECK (note <> 'poison')")
-    assert await shipper(spool, database.ledger).ship() == Shipped(records=2, set_aside=1)
+    assert await shipper(spool, database.ledger).ship() == Shipped(records=2, quarantined=1)
     assert database.rows() == whole(2)
-    (aside,) = await spool.set_aside()
+    (aside,) = await spool.quarantined()
     assert (aside.id, aside.kind) == (runs[1].run_id, "run")
     assert "no_poison" in aside.error
-    assert (await spool.waiting()).set_aside == 1
+    assert (await spool.waiting()).quarantined == 1
 
-    assert await spool.retry_set_aside() == 1
-    assert await shipper(spool, database.ledger).ship() == Shipped(set_aside=1)
+    assert await spool.retry_quarantined() == 1
+    assert await shipper(spool, database.ledger).ship() == Shipped(quarantined=1)
     database.sql("ALTER TABLE maintenance_tasks DROP CONSTRAINT no_poison")
-    await spool.retry_set_aside()
+    await spool.retry_quarantined()
     assert await shipper(spool, database.ledger).ship() == Shipped(records=1)
     assert database.rows() == {**whole(3), "tasks": 10}
     assert (await spool.waiting()).records == 0
@@ -315,7 +315,7 @@ async def test_two_that_ship_the_same_at_once_land_it_once(database: Database, s
         await spool.close_run(night)
     other = await Spool.open(tmp_path)
     both = await asyncio.gather(*(shipper(each, database.ledger).ship() for each in (spool, other)))
-    assert [(done.error, done.set_aside) for done in both] == [(None, 0)] * 2
+    assert [(done.error, done.quarantined) for done in both] == [(None, 0)] * 2
     assert database.rows() == whole(10)
     assert (await other.waiting()).records == 0
     await other.close()

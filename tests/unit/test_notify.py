@@ -1,8 +1,9 @@
-"""Telling people: once each, again until it is taken, given up in the end; on a real spool, with time injected."""
+"""Notifications: sent once each, retried until accepted, given up in the end; on a real spool, with time injected."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
-from icekeeper.scheduling.notifier import GIVE_UP, Notifier, Result, addresses
+from icekeeper.scheduling.notifier import GIVE_UP, Notifier, Result, configured_targets
 from icekeeper.settings import Settings
 from tests.unit.builders import DAY, HOUR, SLOT, result
 from tests.unit.test_changes import BASE
@@ -243,7 +244,7 @@ async def test_it_is_known_since_when_the_oldest_message_waits(world: World, mon
     assert world.teller.oldest == first
     world.post.up, world.now = True, world.now + timedelta(minutes=5)
     with monkeypatch.context() as full:
-        full.setattr(world.spool.notices, "settle", disk_full)
+        full.setattr(world.spool.notifications, "settle", disk_full)
         with pytest.raises(PermanentError):
             await world.tell()
     assert world.teller.oldest is None, "it was taken, whatever the disk knows"
@@ -307,7 +308,7 @@ async def test_what_was_taken_and_could_not_be_written_down_is_not_sent_again(
     await world.night(RunOutcome.FAILED, SLOT - DAY)
     await world.night(RunOutcome.PARTIAL)
     with monkeypatch.context() as full, capture_logs() as lines:
-        full.setattr(world.spool.notices, "settle", disk_full)
+        full.setattr(world.spool.notifications, "settle", disk_full)
         for _ in range(3):
             with pytest.raises(PermanentError, match="no space left"):
                 await world.tell()
@@ -329,7 +330,7 @@ async def test_what_was_given_up_and_could_not_be_written_down_is_said_once(
     await world.tell()
     world.now += GIVE_UP
     with monkeypatch.context() as full, capture_logs() as lines:
-        full.setattr(world.spool.notices, "settle", disk_full)
+        full.setattr(world.spool.notifications, "settle", disk_full)
         for _ in range(3):
             with pytest.raises(PermanentError):
                 await world.tell()
@@ -375,12 +376,80 @@ async def test_it_goes_on_side_by_side_with_the_nights_and_survives_its_own_mist
     assert world.titles == ["failed, slot 2026-02-18 02:00 UTC"]
 
 
-def test_a_receiver_is_known_by_its_file_or_its_place_never_by_its_url() -> None:
+def test_a_target_is_named_by_its_file_or_by_its_scheme_and_a_digest_never_by_its_url() -> None:
     notify = [
         {"url": A},
         {"url": B, "url_file": "/run/x", "on": ["failed"]},
         {"url": B, "url_file": "/run/x", "on": []},
+        {"url": A, "on": ["recovered"]},
     ]
-    found = addresses(Settings.model_validate({**BASE, "notify": notify}))
-    assert list(found) == ["notify[0]", "/run/x"]
+    found = configured_targets(Settings.model_validate({**BASE, "notify": notify}))
+    inline, file = found
+    assert re.fullmatch("json-[0-9a-f]{8}", inline)
+    assert file == "/run/x"
     assert found["/run/x"].on == {"failed"}
+    assert found[inline].on == {"failed", "partial", "recovered"}, "listed twice, it gets each message once"
+
+
+async def test_a_waiting_message_keeps_its_inline_target_when_a_reload_reorders_the_list(world: World) -> None:
+    world.notify = [{"url": A}, {"url": B, "on": ["recovered"]}]
+    world.post.up = False
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    world.notify = [{"url": B, "on": ["recovered"]}, {"url": A}]
+    world.post.up, world.now = True, world.now + timedelta(minutes=5)
+    await world.tell()
+    assert [url for url, _, _ in world.post.taken] == [A]
+
+
+async def test_a_waiting_message_is_not_sent_to_the_target_that_took_the_place_of_its_own(world: World) -> None:
+    world.post.up = False
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    world.notify, world.post.up, world.now = [{"url": B}], True, world.now + timedelta(minutes=5)
+    with capture_logs() as lines:
+        await world.tell()
+    assert not world.post.taken
+    assert [(line["event"], line["why"]) for line in lines] == [
+        ("notification_dropped", "its target is no longer configured")
+    ]
+
+
+async def test_messages_queued_by_0_1_under_a_place_in_the_list_go_to_the_targets_of_the_first_start(
+    world: World,
+) -> None:
+    world.notify = [{"url": A}, {"url": B}]
+    world.post.up = False
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    with sqlite3.connect(world.state_dir / "spool.db") as db:
+        first, second = (row[0] for row in db.execute("SELECT receiver FROM notices ORDER BY number"))
+        db.execute("UPDATE notices SET receiver = 'notify[0]' WHERE receiver = ?", (first,))
+        db.execute("UPDATE notices SET receiver = 'notify[1]' WHERE receiver = ?", (second,))
+        db.execute("UPDATE notices SET due_at = queued_at")
+    db.close()
+    await world.restart()
+    await world.tell()  # they are not accepted yet: the second pass must not go by the place any more
+    world.notify, world.post.up, world.now = [{"url": B}, {"url": A}], True, world.now + timedelta(minutes=5)
+    await world.tell()
+    assert sorted(url for url, _, _ in world.post.taken) == sorted([A, B])
+    with sqlite3.connect(world.state_dir / "spool.db") as db:
+        assert [row[0] for row in db.execute("SELECT receiver FROM notices ORDER BY number")] == [first, second]
+    db.close()
+
+
+async def test_a_message_queued_by_0_1_under_a_place_that_is_not_in_the_list_is_dropped_and_logged(
+    world: World,
+) -> None:
+    world.post.up = False
+    await world.night(RunOutcome.FAILED)
+    await world.tell()
+    with sqlite3.connect(world.state_dir / "spool.db") as db:
+        db.execute("UPDATE notices SET receiver = 'notify[3]'")
+    db.close()
+    world.post.up, world.now = True, world.now + timedelta(minutes=5)
+    await world.restart()
+    with capture_logs() as lines:
+        await world.tell()
+    assert not world.post.taken
+    assert [(line["event"], line["target"]) for line in lines] == [("notification_dropped", "notify[3]")]

@@ -80,7 +80,7 @@ async def test_a_record_that_always_times_out_holds_up_none_behind_it(spool: Spo
     await spool.record_load(quick)
     ledger.refuses[slow.load_id] = TransientError("no answer in time", reason=Reason.LEDGER_DOWN)
     shipped = await shipper(spool, ledger).ship()
-    assert (shipped.records, shipped.set_aside, shipped.error) == (1, 0, ledger.refuses[slow.load_id])
+    assert (shipped.records, shipped.quarantined, shipped.error) == (1, 0, ledger.refuses[slow.load_id])
     assert ledger.got == [(quick,)]
     assert (await spool.waiting()).records == 1
     del ledger.refuses[slow.load_id]
@@ -110,18 +110,18 @@ async def test_a_refused_record_is_set_aside_and_told_and_the_rest_flows_on(
     # Nobody foresaw the second, and it is no reason to hold up the others either.
     ledger.refuses = {runs[0].run_id: REFUSED, runs[2].run_id: OverflowError("int too big")}
     answers: list[bool] = []
-    assert await shipper(spool, ledger, on_answer=answers.append).ship() == Shipped(records=2, set_aside=2)
+    assert await shipper(spool, ledger, on_answer=answers.append).ship() == Shipped(records=2, quarantined=2)
     assert [opening for (opening,) in ledger.got] == [runs[1], runs[3]]
-    assert [(aside.id, aside.error) for aside in await spool.set_aside()] == [
+    assert [(aside.id, aside.error) for aside in await spool.quarantined()] == [
         (runs[0].run_id, str(REFUSED)),
         (runs[2].run_id, "OverflowError: int too big"),
     ]
-    assert [(line["event"], line["log_level"]) for line in logs] == [("record_set_aside", "error")] * 2
+    assert [(line["event"], line["log_level"]) for line in logs] == [("record_quarantined", "error")] * 2
     assert all(answers)
 
     ledger.refuses = {}
     assert await shipper(spool, ledger).ship() == Shipped()
-    await spool.retry_set_aside()
+    await spool.retry_quarantined()
     assert await shipper(spool, ledger).ship() == Shipped(records=2)
 
 
@@ -154,8 +154,8 @@ async def test_a_record_that_can_not_be_read_is_set_aside(spool: Spool, ledger: 
             (str(begun.run_id), instant, str(opening().run_id), instant),
         )
     )
-    assert await shipper(spool, ledger).ship() == Shipped(set_aside=2)
-    unreadable, nothing = await spool.set_aside()
+    assert await shipper(spool, ledger).ship() == Shipped(quarantined=2)
+    unreadable, nothing = await spool.quarantined()
     assert "slot" in unreadable.error
     assert "no longer" in nothing.error
 

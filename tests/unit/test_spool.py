@@ -194,7 +194,7 @@ async def test_a_run_is_shipped_as_it_is_open_and_again_as_it_was_closed(spool: 
     for _ in range(2):  # put twice, waiting once
         await spool.open_run(begun)
         await spool.record_load(read)
-    assert await spool.waiting() == Waiting(records=2, set_aside=0, oldest=SLOT)
+    assert await spool.waiting() == Waiting(records=2, quarantined=0, oldest=SLOT)
     assert len(woken) == 6
 
     first = await spool.next_record()
@@ -221,21 +221,21 @@ async def test_what_is_refused_is_set_aside_until_it_is_tried_again_or_changes(s
         await spool.open_run(begun)
     record = await spool.next_record()
     assert record is not None
-    await spool.mark_refused(record, "violates check \udcff constraint")
-    (aside,) = await spool.set_aside()
+    await spool.quarantine(record, "violates check \udcff constraint")
+    (aside,) = await spool.quarantined()
     assert (aside.id, aside.kind, aside.since) == (refused.run_id, "run", NOW)
     assert aside.error == "violates check ? constraint"
-    assert await spool.waiting() == Waiting(records=2, set_aside=1, oldest=SLOT)
+    assert await spool.waiting() == Waiting(records=2, quarantined=1, oldest=SLOT)
     following = await spool.next_record()
     assert following is not None
     assert following.id == fine.run_id
 
-    assert (await spool.retry_set_aside(), await spool.retry_set_aside()) == (1, 0)
+    assert (await spool.retry_quarantined(), await spool.retry_quarantined()) == (1, 0)
     assert await spool.next_record() == record
-    await spool.mark_refused(record, "again")
+    await spool.quarantine(record, "again")
     await spool.close_run(report(refused))
-    assert await spool.set_aside() == ()
-    await spool.mark_refused(record, "of a state that is past")
+    assert await spool.quarantined() == ()
+    await spool.quarantine(record, "of a state that is past")
     changed = await spool.next_record()
     assert changed is not None
     assert changed.id == refused.run_id

@@ -62,13 +62,14 @@ def spool(invocation: Invocation, retry: bool) -> None:
     async def work() -> int:
         opened = await Spool.open(state_dir)
         try:
-            retried = await opened.retry_set_aside() if retry else 0
-            waiting, refused = await opened.waiting(), await opened.set_aside()
+            retried = await opened.retry_quarantined() if retry else 0
+            waiting, refused = await opened.waiting(), await opened.quarantined()
         finally:
             await opened.close()
         damaged = [str(path) for path in opened.corrupt_files()]
         if invocation.as_json:
-            print_json(plain({"waiting": waiting, "refused": refused, "retried": retried, "damaged": damaged}))
+            document = {"records": waiting.records, "set_aside": waiting.quarantined, "oldest": waiting.oldest}
+            print_json(plain({"waiting": document, "refused": refused, "retried": retried, "damaged": damaged}))
         else:
             listings.show_spool(console.stdout(), waiting, refused, retried, damaged)
         return 0

@@ -1,4 +1,4 @@
-"""The command about messages: whom a daemon tells, and whether they can be reached."""
+"""The command `notify`: the configured notification targets, and a test message to each."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import click
 from icekeeper.cli.shared import FAILED, Invocation, common, exit_with, print_json
 
 
-@click.command(short_help="Shows who is told of nights; --test sends each a message.")
-@click.option("--test", is_flag=True, help="Send a message that says that it is a test to each receiver.")
+@click.command(short_help="Shows the notification targets; --test sends each a message.")
+@click.option("--test", is_flag=True, help="Send a test message to each target.")
 @common
 def notify(invocation: Invocation, test: bool) -> None:
-    """Shows the receivers of the block `notify`, without their URLs.
+    """Shows the targets of the block `notify`, without their URLs.
 
-    With --test each is sent a message, whatever it is told otherwise; exit code 1 where one did not take it.
+    With --test each gets a message, whatever its `on` says; exit code 1 if one did not accept it.
     """
-    from icekeeper.core.plain import plain
-    from icekeeper.scheduling.notifier import addresses, try_all
+    from icekeeper.scheduling.notifier import configured_targets, send_test
 
     settings = invocation.settings()
     if test and not settings.notify:
-        raise click.UsageError("nobody is told: the configuration has no receiver in notify")
+        raise click.UsageError("no notifications are sent: the configuration has no target in notify")
 
     async def work() -> int:
-        tried = await try_all(settings)
+        results = await send_test(settings)
         if invocation.as_json:
-            print_json(plain({"receivers": tried}))
+            found = [{"receiver": one.target, "service": one.service, "error": one.error} for one in results]
+            print_json({"receivers": found})
         else:
-            for one in tried:
-                click.echo(f"{one.receiver} ({one.service}): {one.error or 'taken'}")
-        return FAILED if any(one.error is not None for one in tried) else 0
+            for one in results:
+                click.echo(f"{one.target} ({one.service}): {one.error or 'accepted'}")
+        return FAILED if any(one.error is not None for one in results) else 0
 
     if test:
         exit_with(work)
         return
-    found = [{"receiver": one.name, "on": sorted(one.on)} for one in addresses(settings).values()]
+    found = [{"receiver": one.name, "on": sorted(one.on)} for one in configured_targets(settings).values()]
     if invocation.as_json:
-        print_json({"receivers": plain(found)})
+        print_json({"receivers": found})
         return
     for one in found:
         click.echo(f"{one['receiver']}: {', '.join(one['on'])}")
     if not found:
-        click.echo("nobody is told: the configuration has no receiver in notify")
+        click.echo("no notifications are sent: the configuration has no target in notify")

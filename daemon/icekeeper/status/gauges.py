@@ -141,7 +141,7 @@ def _of_daemon(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge("icekeeper_spool_records", "Records on disk that PostgreSQL does not have yet.", spool.records)
     text = "When the oldest of them was written; 0: none."
     yield _gauge("icekeeper_spool_oldest_timestamp_seconds", text, _seconds(spool.oldest))
-    yield _gauge("icekeeper_spool_set_aside_records", "Records that PostgreSQL refused.", spool.set_aside)
+    yield _gauge("icekeeper_spool_set_aside_records", "Records that PostgreSQL refused.", spool.quarantined)
     text = "Spools that were damaged, kept beside the new one."
     yield _gauge("icekeeper_spool_corrupt_files", text, vitals.spool_corrupt_files)
     text = "Runs that neither PostgreSQL nor the spool has."

@@ -113,8 +113,8 @@ def _of_parts(parts: Mapping[str, str]) -> Iterator[Trouble]:
 
 
 def _of_spool(vitals: Vitals) -> Iterator[Trouble]:
-    if vitals.spool.set_aside:
-        text = f"PostgreSQL refused {vitals.spool.set_aside} records."
+    if vitals.spool.quarantined:
+        text = f"PostgreSQL refused {vitals.spool.quarantined} records."
         yield Trouble("error", text, "`icekeeper spool` says which and why; then `icekeeper spool --retry`.")
     if vitals.unrecorded_runs:
         text = f"The disk could not take the record of {vitals.unrecorded_runs} runs: a restart would lose it."

@@ -1,4 +1,4 @@
-"""The messages that wait for their receivers, in the spool's file. What they say: core/notices.py."""
+"""Messages that wait for their targets, in the spool. Their text: core/notifications.py."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from icekeeper.adapters.records import from_json, to_json
 from icekeeper.adapters.spool.file import SpoolFile
 from icekeeper.adapters.spool.times import instant, text
 from icekeeper.core.enums import RunOutcome, Trigger
-from icekeeper.core.notices import KnownSlot, Notice
+from icekeeper.core.notifications import KnownSlot, Notification
 
-_UNSEEN = """
+_UNPROCESSED = """
     SELECT run_id, slot, trigger, outcome, ended_at FROM runs
     WHERE outcome IS NOT NULL AND NOT EXISTS (SELECT 1 FROM told WHERE told.run_id = runs.run_id)
     ORDER BY ended_at, rowid
@@ -28,7 +28,7 @@ _DUE = "SELECT * FROM notices WHERE result IS NULL AND due_at <= ? ORDER BY numb
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """A run whose end nobody has looked at yet."""
+    """A run that ended and has not been checked for notifications yet."""
 
     run_id: UUID
     slot: datetime
@@ -38,25 +38,25 @@ class EndedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingNotice:
-    """A message on its way to one receiver, after so many attempts that failed."""
+class WaitingNotification:
+    """A message that waits for one target, after so many failed attempts."""
 
     number: int
-    receiver: str
-    notice: Notice
+    target: str
+    notification: Notification
     queued_at: datetime
     attempts: int
 
 
 class NotificationQueue:
-    """Raises what the spool raises."""
+    """Raises like the spool."""
 
     def __init__(self, file: SpoolFile) -> None:
         self._file = file
 
-    async def unseen(self) -> tuple[EndedRun, ...]:
-        """The runs whose end is still to be judged, in the order in which they ended."""
-        rows = await self._file.read(_UNSEEN)
+    async def unprocessed_runs(self) -> tuple[EndedRun, ...]:
+        """The ended runs that have not been checked for notifications yet, in the order in which they ended."""
+        rows = await self._file.read(_UNPROCESSED)
         return tuple(
             EndedRun(
                 UUID(row["run_id"]),
@@ -69,28 +69,30 @@ class NotificationQueue:
         )
 
     async def slots(self) -> tuple[KnownSlot, ...]:
-        """The slots that are open, and those that were closed and are still known."""
+        """The open slots, and the closed ones that were not pruned yet."""
         rows = await self._file.read("SELECT slot, outcome FROM slots")
         return tuple(KnownSlot(instant(row["slot"]), row["outcome"] and RunOutcome(row["outcome"])) for row in rows)
 
-    async def queue(self, seen: Iterable[UUID], notices: Mapping[Notice, Iterable[str]], now: datetime) -> None:
-        """The ends of these runs were looked at, and this is to be told to these receivers: all of it or nothing."""
+    async def queue(
+        self, processed: Iterable[UUID], targets: Mapping[Notification, Iterable[str]], now: datetime
+    ) -> None:
+        """Marks these runs as processed and queues each message for its targets, in one transaction."""
 
         async def body(db: aiosqlite.Connection) -> None:
-            await db.executemany("INSERT OR IGNORE INTO told (run_id) VALUES (?)", [(str(one),) for one in seen])
-            for notice, receivers in notices.items():
-                said = (to_json(notice), text(now), text(now))
-                await db.executemany(_QUEUE, [(str(notice.run_id), receiver, *said) for receiver in receivers])
+            await db.executemany("INSERT OR IGNORE INTO told (run_id) VALUES (?)", [(str(run),) for run in processed])
+            for message, names in targets.items():
+                values = (to_json(message), text(now), text(now))
+                await db.executemany(_QUEUE, [(str(message.run_id), name, *values) for name in names])
 
         await self._file.write(body)
 
-    async def due(self, now: datetime) -> tuple[WaitingNotice, ...]:
-        """What is to be sent now, oldest first."""
+    async def due(self, now: datetime) -> tuple[WaitingNotification, ...]:
+        """The messages to send now, oldest first."""
         return tuple(
-            WaitingNotice(
+            WaitingNotification(
                 row["number"],
                 row["receiver"],
-                from_json(Notice, row["notice"]),
+                from_json(Notification, row["notice"]),
                 instant(row["queued_at"]),
                 row["attempts"],
             )
@@ -98,21 +100,32 @@ class NotificationQueue:
         )
 
     async def next_due(self) -> datetime | None:
-        """When the next message is to be sent; None where none waits."""
+        """When the next message is to be sent; None if none waits."""
         (row,) = await self._file.read("SELECT min(due_at) AS due FROM notices WHERE result IS NULL")
         return None if row["due"] is None else instant(row["due"])
 
     async def oldest(self, besides: Container[int]) -> datetime | None:
-        """When the one was queued that waits longest, but for these numbers; None where none waits."""
+        """When the longest waiting message was queued, without these numbers; None if none waits."""
         rows = await self._file.read("SELECT number, queued_at FROM notices WHERE result IS NULL ORDER BY queued_at")
         return next((instant(row["queued_at"]) for row in rows if row["number"] not in besides), None)
 
+    async def rename(self, names: Mapping[str, str]) -> None:
+        """Gives the waiting messages of each old target name its new one."""
+
+        async def body(db: aiosqlite.Connection) -> None:
+            # OR IGNORE: two old names may have become one, which gets the message once.
+            rename = "UPDATE OR IGNORE notices SET receiver = ? WHERE receiver = ? AND result IS NULL"
+            await db.executemany(rename, [(new, old) for old, new in names.items()])
+
+        if names:
+            await self._file.write(body)
+
     async def settle(self, number: int, result: str) -> None:
-        """It is over: `delivered`, or `failed` for good."""
+        """Stores the final result: `delivered` or `failed`."""
         await self._write("UPDATE notices SET result = ? WHERE number = ?", result, number)
 
     async def postpone(self, number: int, due_at: datetime) -> None:
-        """An attempt failed."""
+        """Counts a failed attempt."""
         await self._write(
             "UPDATE notices SET attempts = attempts + 1, due_at = ? WHERE number = ?", text(due_at), number
         )

@@ -49,7 +49,7 @@ class Shipped:
     """What became of all that waited: how many records went, how many were set aside, and what stopped the rest."""
 
     records: int = 0
-    set_aside: int = 0
+    quarantined: int = 0
     error: IcekeeperError | None = None
 
 
@@ -143,8 +143,8 @@ class Shipper:
             # A crash before this: it is delivered once more, which changes nothing.
             await self._spool.mark_shipped(record)
             return True
-        await self._spool.mark_refused(record, problem)
-        log.error("record_set_aside", kind=record.kind, id=str(record.id), error=problem)
+        await self._spool.quarantine(record, problem)
+        log.error("record_quarantined", kind=record.kind, id=str(record.id), error=problem)
         return False
 
     async def _deliver(self, ledger: LedgerSink, record: OutboxRecord) -> None:

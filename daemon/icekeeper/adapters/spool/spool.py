@@ -71,7 +71,7 @@ _NEXT = """
     ORDER BY number LIMIT 1
 """
 _WAITING = """
-    SELECT count(*) AS records, count(refused_at) AS set_aside, min(changed_at) AS oldest
+    SELECT count(*) AS records, count(refused_at) AS quarantined, min(changed_at) AS oldest
     FROM outbox WHERE revision > shipped
 """
 _REFUSED = "refused_at IS NOT NULL AND revision > shipped"
@@ -96,7 +96,7 @@ class Waiting:
     """How many records PostgreSQL lacks, those set aside among them, and since when the one that changed first."""
 
     records: int
-    set_aside: int
+    quarantined: int
     oldest: datetime | None
 
 
@@ -142,7 +142,7 @@ class Spool:
         self._state_dir = state_dir
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
-        self.notices = NotificationQueue(file)
+        self.notifications = NotificationQueue(file)
 
     @classmethod
     async def open(cls, state_dir: Path, *, clock: Clock = _now) -> Spool:
@@ -276,7 +276,7 @@ class Spool:
     async def waiting(self) -> Waiting:
         """What PostgreSQL doesn't have yet."""
         (row,) = await self._file.read(_WAITING)
-        return Waiting(row["records"], row["set_aside"], None if row["oldest"] is None else _instant(row["oldest"]))
+        return Waiting(row["records"], row["quarantined"], None if row["oldest"] is None else _instant(row["oldest"]))
 
     async def unshipped_runs(self) -> frozenset[UUID]:
         """The runs of which PostgreSQL doesn't have all yet, those set aside among them."""
@@ -297,20 +297,20 @@ class Spool:
         update = "UPDATE outbox SET shipped = max(shipped, ?) WHERE number = ?"
         await self._file.write(lambda db: _changes(db, update, record.revision, record.number))
 
-    async def mark_refused(self, record: OutboxRecord, error: str) -> None:
+    async def quarantine(self, record: OutboxRecord, error: str) -> None:
         """PostgreSQL refused it: it is set aside until somebody has it tried again, or it changes."""
         update = "UPDATE outbox SET refused_at = ?, error = ? WHERE number = ? AND revision = ? AND shipped < revision"
         values = (_text(self._clock()), _storable(error), record.number, record.revision)
         await self._file.write(lambda db: _changes(db, update, *values))
 
-    async def set_aside(self) -> tuple[QuarantinedRecord, ...]:
+    async def quarantined(self) -> tuple[QuarantinedRecord, ...]:
         """What PostgreSQL refused, oldest first."""
         rows = await self._file.read(f"SELECT * FROM outbox WHERE {_REFUSED} ORDER BY number")
         return tuple(
             QuarantinedRecord(UUID(row["id"]), row["kind"], _instant(row["refused_at"]), row["error"]) for row in rows
         )
 
-    async def retry_set_aside(self) -> int:
+    async def retry_quarantined(self) -> int:
         """Has what was refused tried again; how many."""
         update = f"UPDATE outbox SET refused_at = NULL, error = NULL WHERE {_REFUSED}"
         return await self._put(lambda db: _changes(db, update))

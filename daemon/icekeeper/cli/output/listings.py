@@ -133,7 +133,7 @@ def show_spool(
     console: Console, waiting: Waiting, refused: Sequence[QuarantinedRecord], retried: int, damaged: Sequence[str]
 ) -> None:
     """What waits for PostgreSQL, what it refused, and what became of a damaged spool."""
-    left = waiting.records - waiting.set_aside
+    left = waiting.records - waiting.quarantined
     since = f", the first since {_minute(waiting.oldest)} UTC" if waiting.oldest is not None else ""
     if retried:
         console.print(f"{retried} refused {'record' if retried == 1 else 'records'} will be tried again")

@@ -1,4 +1,4 @@
-"""Messages to people about nights: which end of a run is worth one, and what it says. Sending: scheduling/."""
+"""Notifications about nights: which runs are worth one, and its text. Sending: scheduling/notifier.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WORST_FIRST = (AuditStatus.MISSING_DATA, AuditStatus.ERROR, AuditStatus.WARNING
 
 
 class Occasion(StrEnum):
-    """Why somebody is told."""
+    """Why a notification is sent."""
 
     FAILED = "failed"
     PARTIAL = "partial"
@@ -36,7 +36,7 @@ class Occasion(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """A message about a run, as plain text."""
 
     run_id: UUID
@@ -62,9 +62,9 @@ class PastSlot:
 
 
 def answered_by_later(slots: Iterable[KnownSlot]) -> frozenset[datetime]:
-    """The missed slots whose window a later one audits, too, and did or is about to: nothing is lost with them.
+    """The missed slots whose window a later slot audits, too, so that nothing is lost with them.
 
-    So it is after a stop where slots come more often than days: core/resuming.py closes all of a day but the last.
+    They come from a stop where slots are closer than a day: core/resuming.py closes all of a day but the last.
     """
     answered: set[Window] = set()
     found: set[datetime] = set()
@@ -77,7 +77,7 @@ def answered_by_later(slots: Iterable[KnownSlot]) -> frozenset[datetime]:
 
 
 def closed_before(slot: datetime, slots: Iterable[KnownSlot]) -> tuple[PastSlot, ...]:
-    """The closed ones of these slots that came before this one, newest first, without what a later one answers for."""
+    """The closed slots before this one, newest first, without those that a later slot answers for."""
     known = sorted(slots, key=lambda known: known.slot, reverse=True)
     answered = answered_by_later(known)
     return tuple(
@@ -88,10 +88,10 @@ def closed_before(slot: datetime, slots: Iterable[KnownSlot]) -> tuple[PastSlot,
 
 
 def occasion_of(trigger: Trigger, outcome: RunOutcome, earlier: Sequence[PastSlot]) -> Occasion | None:
-    """Why the end of a run is told; None where it isn't. `earlier`: what `closed_before` knows of its slot.
+    """Why the end of a run is worth a message; None if it isn't. `earlier`: `closed_before` of its slot.
 
-    Only runs that answer for a slot are told: whoever starts one by hand sees its end. An interrupted one is resumed,
-    and the end of that is told; a cancelled one was ended by an operator.
+    A manual run is not: its operator sees how it ends. An interrupted run is resumed, and the resuming run is reported.
+    A cancelled one was ended by an operator.
     """
     if trigger is Trigger.MANUAL:
         return None
@@ -99,53 +99,53 @@ def occasion_of(trigger: Trigger, outcome: RunOutcome, earlier: Sequence[PastSlo
         return Occasion.FAILED
     if outcome is RunOutcome.PARTIAL:
         return Occasion.PARTIAL
-    return Occasion.RECOVERED if outcome is RunOutcome.SUCCESS and trouble(earlier) else None
+    return Occasion.RECOVERED if outcome is RunOutcome.SUCCESS and bad_nights(earlier) else None
 
 
-def trouble(earlier: Sequence[PastSlot]) -> tuple[PastSlot, ...]:
-    """The bad nights in a row that lie just behind, oldest first; a cancelled one is neither good nor bad."""
+def bad_nights(earlier: Sequence[PastSlot]) -> tuple[PastSlot, ...]:
+    """The bad nights since the last success, oldest first; a cancelled one is neither good nor bad."""
     row = takewhile(lambda past: past.outcome is not RunOutcome.SUCCESS, earlier)
     return tuple(past for past in row if past.outcome in _BAD)[::-1]
 
 
-def failure(run: PastRun, of_slot: Sequence[PastRun], occasion: Occasion, page: str) -> Notice:
-    """A night that failed, or partly. `of_slot` are all runs of the slot, oldest first; `page` begins the link."""
+def failure(run: PastRun, of_slot: Sequence[PastRun], occasion: Occasion, page: str) -> Notification:
+    """A night that failed or was partial. `of_slot` are all runs of the slot, oldest first; `page` begins the link."""
     where = f" on {run.host}" if run.host else ""
-    head = [f"{page}/runs/{run.run_id}", f"{_said(run.slot)}, {run.trigger} run{where}"]
-    # Nothing is known to have failed where the process died again and again, or another host had the slot before.
+    head = [f"{page}/runs/{run.run_id}", f"{_minute(run.slot)}, {run.trigger} run{where}"]
+    # No failure is recorded where the process died every time, or another host had the slot before.
     body = _bounded(
         head, _findings(of_slot) or ["It never came to its end; the log says how far each of its runs came."]
     )
-    return Notice(run.run_id, occasion, f"icekeeper: {run.outcome}, slot {_said(run.slot)}", body)
+    return Notification(run.run_id, occasion, f"icekeeper: {run.outcome}, slot {_minute(run.slot)}", body)
 
 
-def missed(runs: Sequence[PastRun], page: str) -> Notice:
-    """Slots that nobody will run any more, oldest first: one message for all that are found together."""
+def missed(runs: Sequence[PastRun], page: str) -> Notification:
+    """Slots that will not be run any more, oldest first: one message for all that are found together."""
     last = runs[-1]
-    what = f"slot {_said(last.slot)}" if len(runs) == 1 else f"{len(runs)} slots, the last {_said(last.slot)}"
-    lines = ["Nothing was compacted, expired or audited for:", *_some([_said(run.slot) for run in runs])]
+    what = f"slot {_minute(last.slot)}" if len(runs) == 1 else f"{len(runs)} slots, the last {_minute(last.slot)}"
+    lines = ["Nothing was compacted, expired or audited for:", *_some([_minute(run.slot) for run in runs])]
     advice = (
         "They were too old when icekeeper came to them (schedule.catch_up). To audit one: icekeeper audit --slot DAY"
     )
     body = _bounded([f"{page}/runs/{last.run_id}"], ["\n".join(lines), advice])
-    return Notice(last.run_id, Occasion.FAILED, f"icekeeper: missed, {what}", body)
+    return Notification(last.run_id, Occasion.FAILED, f"icekeeper: missed, {what}", body)
 
 
-def recovery(run: PastRun, bad: Sequence[PastSlot], of_last_bad: Sequence[PastRun], page: str) -> Notice:
-    """A night that is well after `bad` ones, oldest first. `of_last_bad` are the runs of the last of them."""
+def recovery(run: PastRun, bad: Sequence[PastSlot], of_last_bad: Sequence[PastRun], page: str) -> Notification:
+    """A successful night after `bad` ones, oldest first. `of_last_bad` are the runs of the last of them."""
     since, number = bad[0], len(bad)
     nights = "one night" if number == 1 else f"{number} nights"
-    said = [f"{past.outcome}, slot {_said(past.slot)}" for past in bad]
-    was = "\n".join([f"Before it, {nights} since {_said(since.slot)}:", *_some(said)])
-    last = "\n".join([f"What the last of them had ({_said(bad[-1].slot)}):", *_some(_headings(of_last_bad))])
+    outcomes = [f"{past.outcome}, slot {_minute(past.slot)}" for past in bad]
+    was = "\n".join([f"Before it, {nights} since {_minute(since.slot)}:", *_some(outcomes)])
+    last = "\n".join([f"What the last of them had ({_minute(bad[-1].slot)}):", *_some(_headings(of_last_bad))])
     parts = [was, last] if _headings(of_last_bad) else [was]
     if any(audit.status is AuditStatus.MISSING_DATA for past in of_last_bad for audit in past.audits):
         parts.append("A good night brings no rows back: `icekeeper ack` lists the days that are still open.")
     body = _bounded([f"{page}/runs/{run.run_id}"], parts)
-    return Notice(run.run_id, Occasion.RECOVERED, f"icekeeper: recovered, slot {_said(run.slot)}", body)
+    return Notification(run.run_id, Occasion.RECOVERED, f"icekeeper: recovered, slot {_minute(run.slot)}", body)
 
 
-# --- what a night found
+# --- contents
 
 
 def _findings(runs: Iterable[PastRun]) -> list[str]:
@@ -159,14 +159,14 @@ def _headings(runs: Iterable[PastRun]) -> list[str]:
 
 
 def _latest(runs: Iterable[PastRun]) -> tuple[list[AuditResult], list[StageResult]]:
-    """Of all runs of a slot: the audits that found something, worst first, and the tasks that failed; latest count."""
+    """The latest audits and tasks of a slot's runs: the audits that are not ok, worst first, and the failed tasks."""
     audits: dict[str, AuditResult] = {}
     tasks: dict[tuple[Stage, str], StageResult] = {}
     for run in runs:
         audits.update({audit.iceberg_table: audit for audit in run.audits})
         tasks.update({(task.stage, task.table): task for task in run.tasks if task.reason is not Reason.CANCELLED})
     bad = [audit for status in _WORST_FIRST for audit in audits.values() if audit.status is status]
-    # An audit that could not count has a row of its own, which says more.
+    # An audit that could not count is among the audits, which say more.
     failed = [
         task
         for task in tasks.values()
@@ -208,10 +208,10 @@ def _advice(reason: Reason | None) -> list[str]:
     return [] if reason is None else [f"  {reason.advice}"]
 
 
-# --- how it is said
+# --- format
 
 
-def _said(instant: datetime) -> str:
+def _minute(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d %H:%M} UTC"
 
 
@@ -225,7 +225,7 @@ def _short(text: str) -> str:
 
 
 def _hours(hours: Sequence[MissingHour]) -> str:
-    """Hours as spans with the rows that each lacks."""
+    """Adjoining hours as one span, with the rows that each span lacks."""
     spans = _spans(hours)
     shown = [f"{start:%Y-%m-%d %H:%M}-{end:%H:%M} ({rows:,} rows)" for start, end, rows in spans[:_MOST_HOURS]]
     return ", ".join(shown) + (f" and {len(spans) - _MOST_HOURS} more" if len(spans) > _MOST_HOURS else "")
@@ -249,7 +249,7 @@ def _some(lines: Sequence[str]) -> list[str]:
 
 
 def _bounded(head: Sequence[str], parts: Sequence[str]) -> str:
-    """The head, which begins with the link, and as many of the parts as there is room for."""
+    """The head, which begins with the link, and as many parts as fit."""
     text = "\n".join(head)
     for number, part in enumerate(parts):
         if len(text) + len(part) > LONGEST_BODY:

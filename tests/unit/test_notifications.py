@@ -12,18 +12,18 @@ import pytest
 from icekeeper.core.audit.records import AuditResult, MissingHour
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
-from icekeeper.core.notices import (
+from icekeeper.core.notifications import (
     LONGEST_BODY,
     KnownSlot,
     Occasion,
     PastSlot,
     answered_by_later,
+    bad_nights,
     closed_before,
     failure,
     missed,
     occasion_of,
     recovery,
-    trouble,
 )
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
@@ -188,7 +188,7 @@ def test_slots_that_were_missed_are_one_message() -> None:
 
 
 def test_a_recovery_says_since_when_and_what_it_was() -> None:
-    bad = trouble(nights(F, C, P, S, F))
+    bad = bad_nights(nights(F, C, P, S, F))
     assert [past.outcome for past in bad] == [P, F]
     last_bad = replace(run(audits=(audit(),)), slot=SLOT - DAY)
     notice = recovery(run(S), bad, [last_bad], PAGE)
@@ -213,6 +213,6 @@ def test_a_run_that_never_came_to_its_end_is_told_though_nothing_is_known_to_hav
 
 
 def test_a_long_row_of_bad_nights_is_cut() -> None:
-    row = trouble(nights(*[F] * 30))
+    row = bad_nights(nights(*[F] * 30))
     assert row[0].slot == SLOT - timedelta(days=30)
     assert "and 20 more" in recovery(run(S), row, [], PAGE).body
