@@ -417,13 +417,16 @@ class FakeSurroundings:
     def __init__(self) -> None:
         self.ahead: dict[str, timedelta] = {"PostgreSQL": timedelta(0), "ClickHouse": timedelta(0)}
         self.free = 10 * 1024**3
+        self.disk_error: IcekeeperError | None = None
         self.asked = 0
 
     async def clock_ahead(self) -> Mapping[str, timedelta]:
         self.asked += 1
         return self.ahead
 
-    def disks(self) -> tuple[Disk, ...]:
+    async def disks(self) -> tuple[Disk, ...]:
+        if self.disk_error is not None:
+            raise self.disk_error
         return (Disk("/state", self.free),)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from icekeeper.adapters import host as host_module
 from icekeeper.adapters.host import Host, memory_free, memory_limit, memory_room
 from icekeeper.core.errors import TransientError
+from icekeeper.core.reasons import Reason
 
 NOW = datetime(2026, 2, 18, 2, tzinfo=UTC)
 GIB = 1024**3
@@ -119,7 +122,59 @@ async def test_the_time_is_taken_in_the_middle_of_the_question() -> None:
     assert await Host(lambda: next(ticks), {"a": server}, ()).clock_ahead() == {"a": timedelta(0)}
 
 
-def test_a_directory_that_is_not_there_yet_counts_by_its_parent(tmp_path: Path) -> None:
-    (disk,) = Host(lambda: NOW, {}, (tmp_path / "not" / "yet",)).disks()
+async def test_a_directory_that_is_not_there_yet_counts_by_its_parent(tmp_path: Path) -> None:
+    (disk,) = await Host(lambda: NOW, {}, (tmp_path / "not" / "yet",)).disks()
     assert disk.path == str(tmp_path / "not" / "yet")
     assert disk.free > 0
+
+
+class HungMount:
+    """A file system whose calls block until its server is back."""
+
+    def __init__(self) -> None:
+        self.back = threading.Event()
+        self.calls = 0
+
+    def free_bytes(self, path: Path) -> int:
+        self.calls += 1
+        assert self.back.wait(30), "the event loop was blocked"
+        return 7
+
+
+async def test_a_mount_that_hangs_costs_an_error_and_one_thread_and_the_loop_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(host_module, "_DISK_TIMEOUT_S", 0.05)
+    mount = HungMount()
+    # A reload builds another Host for the same directories.
+    hosts = [Host(lambda: NOW, {}, (tmp_path,), mount.free_bytes) for _ in range(2)]
+    for host in hosts:
+        with pytest.raises(TransientError) as caught:
+            await host.disks()
+        assert caught.value.reason is Reason.STORAGE_DOWN
+        assert str(caught.value) == f"{tmp_path}: the file system did not answer within 0.05 s"
+    assert mount.calls == 1, "no second thread while the first one hangs"
+    mount.back.set()
+    monkeypatch.setattr(host_module, "_DISK_TIMEOUT_S", 30)
+    (disk,) = await hosts[0].disks()
+    assert disk.free == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), Reason.STORAGE_DOWN),
+        (OSError(errno.EIO, "Input/output error"), Reason.STORAGE_DOWN),
+        (PermissionError(errno.EACCES, "Permission denied"), Reason.ACCESS_DENIED),
+    ],
+)
+async def test_a_file_system_that_refuses_is_an_error_with_a_reason(
+    tmp_path: Path, error: OSError, reason: Reason
+) -> None:
+    def refuse(path: Path) -> int:
+        raise error
+
+    with pytest.raises(TransientError) as caught:
+        await Host(lambda: NOW, {}, (tmp_path,), refuse).disks()
+    assert caught.value.reason is reason
+    assert str(caught.value) == f"{tmp_path}: the free space can't be read: {error.strerror}"

@@ -14,6 +14,7 @@ from icekeeper.core.policy import ExpirePolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
 from icekeeper.core.tables.restraints import Disk, Restraint, by_clock, by_disk, by_findings, clock_error, restrained
+from icekeeper.execution.plans import make_plans
 from icekeeper.night.run import Order, run_night
 from tests.unit.builders import DAY, EXPIRE_LIMITS, HOUR, MIB, SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, World, fails, transient
@@ -144,6 +145,18 @@ async def test_a_full_disk_holds_the_compaction_and_not_the_expiry_that_frees_sp
     world.surroundings.free = MIB
     ended = await night(world)
     assert (ended[Stage.COMPACT], ended[Stage.EXPIRE]) == ((HELD, Reason.DISK_LOW), (DONE, None))
+
+
+async def test_a_disk_that_does_not_answer_fails_the_task_and_the_plan_of_its_table_with_its_reason(
+    world: World,
+) -> None:
+    world.surroundings.disk_error = transient(Reason.STORAGE_DOWN)
+    ended = await night(world)
+    assert ended[Stage.COMPACT] == (FAILED, Reason.STORAGE_DOWN)
+    order = Order(RUN_ID, SLOT, Trigger.MANUAL, (table_policy(NAME),), (Stage.COMPACT,))
+    plans, errors = await make_plans(order, world.parts)
+    assert plans == []
+    assert Reason.STORAGE_DOWN.advice in errors[NAME]
 
 
 async def test_an_open_finding_holds_the_expiry_only_where_that_is_asked_for(world: World) -> None:

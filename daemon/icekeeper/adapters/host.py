@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
 
-from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.errors import IcekeeperError, TransientError
+from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.restraints import Disk
 from icekeeper.night.ports import Clock
 
 log = structlog.get_logger(__name__)
 
-# Whoever needs longer to tell the time can't be compared with.
+# The clock of a server that takes longer to answer is not compared.
 _CLOCK_TIMEOUT_S = 5.0
+# A local disk answers in microseconds; a network mount whose server is away blocks for ever.
+_DISK_TIMEOUT_S = 10.0
 _CGROUP = Path("/sys/fs/cgroup")
 # Kernels write "no limit" as a number near the largest that fits.
 _NO_LIMIT = 1 << 60
@@ -28,16 +33,21 @@ class Host:
     """Implements ports.Surroundings. `servers` tell their time by name; `directories` are those the work needs."""
 
     def __init__(
-        self, clock: Clock, servers: Mapping[str, Callable[[], Awaitable[datetime]]], directories: tuple[Path, ...]
+        self,
+        clock: Clock,
+        servers: Mapping[str, Callable[[], Awaitable[datetime]]],
+        directories: tuple[Path, ...],
+        free_bytes: Callable[[Path], int] | None = None,
     ) -> None:
         self._clock = clock
         self._servers = servers
         self._directories = directories
+        self._free_bytes = free_bytes or disk_free
 
     async def clock_ahead(self) -> Mapping[str, timedelta]:
-        """Asked all at once; a server that does not answer in time is left out."""
-        told = await asyncio.gather(*map(self._ahead_of, self._servers))
-        return {name: ahead for name, ahead in zip(self._servers, told, strict=True) if ahead is not None}
+        """All servers are asked at once; one that does not answer in time is left out."""
+        ahead = await asyncio.gather(*map(self._ahead_of, self._servers))
+        return {name: by for name, by in zip(self._servers, ahead, strict=True) if by is not None}
 
     async def _ahead_of(self, name: str) -> timedelta | None:
         before = self._clock()
@@ -45,18 +55,69 @@ class Host:
             async with asyncio.timeout(_CLOCK_TIMEOUT_S):
                 theirs = await self._servers[name]()
         except (IcekeeperError, TimeoutError) as exc:
-            log.debug("clock_not_told", server=name, error=str(exc))
+            log.debug("clock_not_read", server=name, error=str(exc))
             return None
         after = self._clock()
         return before + (after - before) / 2 - theirs
 
-    def disks(self) -> tuple[Disk, ...]:
-        """The directories with what their file systems have free; one that is not there yet counts by its parent."""
-        return tuple(Disk(str(path), shutil.disk_usage(_existing(path)).free) for path in self._directories)
+    async def disks(self) -> tuple[Disk, ...]:
+        """The directories with the free bytes of their file systems. TransientError where one does not answer."""
+        return tuple(await asyncio.gather(*map(self._disk, self._directories)))
+
+    async def _disk(self, directory: Path) -> Disk:
+        reading = asyncio.wrap_future(_read_in_thread(self._free_bytes, directory))
+        await asyncio.wait([reading], timeout=_DISK_TIMEOUT_S)
+        if not reading.done():
+            text = f"the file system did not answer within {_DISK_TIMEOUT_S:g} s"
+            raise TransientError(text, reason=Reason.STORAGE_DOWN, where=str(directory))
+        try:
+            return Disk(str(directory), reading.result())
+        except OSError as exc:
+            reason = Reason.ACCESS_DENIED if isinstance(exc, PermissionError) else Reason.STORAGE_DOWN
+            text = f"the free space can't be read: {exc.strerror or exc}"
+            raise TransientError(text, reason=reason, where=str(directory)) from exc
 
 
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.parents) if each.exists())
+# Directories that are being read. A thread that hangs is never joined by a second one, whichever Host asks.
+_reading: dict[Path, Future[int]] = {}
+_reading_lock = threading.Lock()
+
+
+def _read_in_thread(read: Callable[[Path], int], directory: Path) -> Future[int]:
+    """Calls `read` in a daemon thread of its own, which neither blocks the default executor nor the exit."""
+    with _reading_lock:
+        if (pending := _reading.get(directory)) is not None:
+            return pending
+        future = _reading[directory] = Future[int]()
+        future.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            result = read(directory)
+        except Exception as exc:
+            _finished(directory)
+            future.set_exception(exc)
+        else:
+            _finished(directory)
+            future.set_result(result)
+
+    threading.Thread(target=work, name=f"disk {directory}", daemon=True).start()
+    return future
+
+
+def _finished(directory: Path) -> None:
+    with _reading_lock:
+        del _reading[directory]
+
+
+def disk_free(path: Path) -> int:
+    """Free bytes of a directory's file system; of one that does not exist yet, of its nearest parent's. OSError."""
+    try:
+        return shutil.disk_usage(path).free
+    except (FileNotFoundError, NotADirectoryError):
+        if path == path.parent:
+            raise
+        return disk_free(path.parent)
 
 
 def memory_limit(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")) -> int | None:

@@ -113,7 +113,7 @@ class Surroundings(Protocol):
     async def clock_ahead(self) -> Mapping[str, timedelta]:
         """By how much this host's clock is ahead of each server's that answered, by the server's name."""
 
-    def disks(self) -> tuple[Disk, ...]:
+    async def disks(self) -> tuple[Disk, ...]:
         """The file systems on this host that the work needs."""
 
 

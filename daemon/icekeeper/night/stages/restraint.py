@@ -29,7 +29,7 @@ async def restrain(plan: Plan, context: TaskContext, *, frees_space: bool) -> Pl
     plan = restrained(plan, by_clock(await context.clocks.ahead(), context.run_policy.max_clock_skew))
     if frees_space or plan.decision is not Decision.ACT:
         return plan
-    return restrained(plan, by_disk(context.parts.surroundings.disks(), context.run_policy.min_free_disk))
+    return restrained(plan, by_disk(await context.parts.surroundings.disks(), context.run_policy.min_free_disk))
 
 
 async def restrain_by_findings(plan: Plan, policy: TablePolicy, context: TaskContext) -> Plan:
