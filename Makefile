@@ -25,6 +25,7 @@ demo: $(READY)
 
 # In the order of the folders: the units come last, of which none is long enough to keep one worker alone at the end.
 test: check
+	@$(BIN)/python -m tests.jars
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=15 $(ARGS)
 
 test-packaging: $(READY)
@@ -53,7 +54,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 unit: $(READY)
 	$(BIN)/pytest tests/unit
@@ -79,18 +80,28 @@ jars: $(READY)
 	cd .cache && xargs -I{} curl --fail --silent --show-error --location --create-dirs -o jars/{} $(MAVEN)/{} < jars.txt
 	cd .cache/jars && xargs sha256sum < ../jars.txt > ../../jars.sha256
 
-$(READY): pyproject.toml constraints.txt
+# A virtual environment with the pinned packages of a file: $(call install,DIRECTORY,FILE). Spark comes as a source
+# distribution: its wheel is made with the pinned tools of constraints-build.txt, and by the way (PEP 517) that older pips
+# take only where they are told to.
+PIP := -m pip install --quiet --disable-pip-version-check
+define install
+@echo "Creating a virtual environment in $(1)"
+@$(PYTHON) -m venv $(1)
+@echo "Installing $$(grep -c '^[a-z0-9]' $(2)) packages into it, 1 GB to download: this usually takes 1 to 3 minutes"
+@$(1)/bin/python $(PIP) --require-hashes -r constraints-build.txt
+@PIP_USE_PEP517=1 $(1)/bin/python $(PIP) --require-hashes --no-build-isolation -r $(2)
+endef
+
+$(READY): pyproject.toml constraints.txt constraints-build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "icekeeper needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(call install,$(VENV),constraints.txt)
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
 # It measures the code in daemon/, so that nothing of ours is installed.
 $(BENCH)/.ready: $(READY) constraints-bench.txt
-	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-bench.txt
+	$(call install,$(BENCH),constraints-bench.txt)
 	@touch $(BENCH)/.ready
 
 clean:

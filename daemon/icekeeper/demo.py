@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.rule import Rule
 
 from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.adapters.spark.jars import fetched_before
 from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.cli.output import console
 from icekeeper.core.audit.records import AuditResult
@@ -84,9 +85,12 @@ async def _play(screen: Console, root: Path, keep: bool, began: float) -> int:
         config = world.write_config(root / "icekeeper.yaml", root / "state")
         settings = load(config)
         logs.configure("info", "auto", settings.state_dir, console_level="error")
-        engine = SparkEngine(spark_options(settings))
+        options = spark_options(settings)
+        engine = SparkEngine(options)
         try:
-            with _step(screen, "start the warm Spark session (the very first start downloads its jars)"):
+            if not fetched_before(options.packages, options.conf):
+                screen.print("  Spark downloads its Iceberg jars (120 MB, once): this usually takes up to 2 minutes")
+            with _step(screen, "start the warm Spark session"):
                 await engine.start()
             with _step(screen, "create icekeeper's tables in PostgreSQL"):
                 await migrate(settings.postgres.dsn, settings.postgres.secret())
