@@ -29,6 +29,7 @@ from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.logging import configure
 from icekeeper.execution.standalone import run_standalone
 from icekeeper.execution.wiring import Services, build, spark_options, wall_clock
+from icekeeper.night.run import StopRequest
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.settings import Settings, load
 from icekeeper.settings.model import DEFAULT_PACKAGES
@@ -63,6 +64,7 @@ class Night:
     services: Services
     catalog: str
     events: list[Event] = field(default_factory=list)
+    stop: StopRequest = field(default_factory=StopRequest)
 
     async def run(self, *stages: Stage, **options: Any) -> RunReport:
         """Like `execute`, where PostgreSQL has to have the run; its report."""
@@ -89,14 +91,15 @@ class Night:
             tables=tables,
             window_hours=window_hours,
         )
+        order = replace(order, stop=self.stop)
         return await run_standalone(self.services, order, self.events.append, record=record)
 
     def travel(self, now: datetime) -> None:
         """Sets the injected clock to an instant, where it stays."""
-        self.services = replace(self.services, parts=replace(self.services.parts, clock=lambda: now))
+        self.services = replace(self.services, ports=replace(self.services.ports, clock=lambda: now))
 
     async def state(self, table: str) -> TableState:
-        return await self.services.parts.lakehouse.inspect(table, 128 * 1024**2)
+        return await self.services.ports.lakehouse.inspect(table, 128 * 1024**2)
 
     async def sql(self, statement: str) -> list[Any]:
         """Runs Spark SQL; `{c}` in it is the catalog's name."""

@@ -54,7 +54,7 @@ class Icekeeper:
                 raise lost
             _check(done.report)
         else:
-            _check(await run_night(order, services.parts, _ignore))
+            _check(await run_night(order, services.ports, _ignore))
         return None
 
     def _policy(self, pattern: TablePolicy, name: str, source: str) -> TablePolicy:

@@ -117,7 +117,7 @@ async def _acts(stage: _Stage, settings: Settings) -> int:
     screen = stage.screen
     screen.print(Rule("the plan: from metadata alone, no Spark job", align="left"))
     order = make_order(settings, stage.slot, Trigger.MANUAL)
-    plans, errors = await make_plans(order, stage.services.parts)
+    plans, errors = await make_plans(order, stage.services.ports)
     console.show_plans(screen, stage.slot, plans, errors)
 
     screen.print(Rule("the night: compact, expire, audit", align="left"))

@@ -70,7 +70,7 @@ async def test_clickhouse_counts_the_window_to_its_very_edges(
 async def test_iceberg_counts_the_window_to_its_very_edges(make_night: MakeNight) -> None:
     night = await make_night(GOLD, old_snapshots=0)
     name = f"{night.world.catalog_name}.cold.edges"
-    lakehouse = night.services.parts.lakehouse
+    lakehouse = night.services.ports.lakehouse
     for column_type in ("TIMESTAMP", "TIMESTAMP_NTZ"):
         await night.sql(
             f"CREATE OR REPLACE TABLE {name} (id INT, ts {column_type}) USING iceberg PARTITIONED BY (days(ts))"
@@ -88,7 +88,7 @@ async def test_iceberg_counts_the_window_to_its_very_edges(make_night: MakeNight
 
 async def test_iceberg_is_counted_at_the_snapshot_that_was_pinned(make_night: MakeNight) -> None:
     night = await make_night(GOLD, old_snapshots=0)
-    lakehouse = night.services.parts.lakehouse
+    lakehouse = night.services.ports.lakehouse
     state = await night.state(GOLD)
     first = state.history[0]
 
@@ -103,7 +103,7 @@ async def test_iceberg_is_counted_at_the_snapshot_that_was_pinned(make_night: Ma
 async def test_a_table_that_was_never_written_to_has_no_rows_and_no_snapshot(make_night: MakeNight) -> None:
     night = await make_night(GOLD, old_snapshots=0)
     await night.sql("CREATE TABLE {c}.cold.untouched (id INT, ts TIMESTAMP) USING iceberg")
-    lakehouse = night.services.parts.lakehouse
+    lakehouse = night.services.ports.lakehouse
 
     counted = await lakehouse.count("cold.untouched", "ts", WINDOW, MINUTE)
     state = await night.state("cold.untouched")
@@ -117,7 +117,7 @@ async def test_gold_with_unmerged_rows_is_ok_only_because_final_is_used(make_nig
     (audit,) = (await night.run(Stage.AUDIT)).audits
     assert (audit.status, audit.ch_final) == (AuditStatus.OK, True)
 
-    raw = await night.services.parts.source.count("ohlcv_1m", "window_start", WINDOW, False, MINUTE)
+    raw = await night.services.ports.source.count("ohlcv_1m", "window_start", WINDOW, False, MINUTE)
     assert audit.iceberg_row_count is not None
     assert raw.rows > audit.iceberg_row_count, "without FINAL this healthy table would look as if rows were missing"
 

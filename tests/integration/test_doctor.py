@@ -47,7 +47,7 @@ def told_the_time(night: Night, ahead: timedelta = timedelta(0)) -> None:
     services = night.services
     servers = {"PostgreSQL": services.postgres.now, "ClickHouse": services.source.now}
     host = Host(lambda: wall_clock() + ahead, servers, (night.settings.state_dir,))
-    night.services = replace(services, parts=replace(services.parts, surroundings=host))
+    night.services = replace(services, ports=replace(services.ports, surroundings=host))
 
 
 def setting(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -68,7 +68,7 @@ def rebuilt(night: Night, change: Callable[[dict[str, Any]], None]) -> Night:
     document = yaml.safe_load(night.config.read_text())
     change(document)
     path.write_text(yaml.safe_dump(document))
-    settings, parts = load(path), night.services.parts
+    settings, parts = load(path), night.services.ports
     services = build(
         settings, night.services.engine, clock=parts.clock, sleep=parts.sleep, surroundings=parts.surroundings
     )

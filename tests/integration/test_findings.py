@@ -366,7 +366,7 @@ async def test_an_open_day_holds_expiry_until_it_is_acknowledged_or_held_long_en
     before = len((await night.state(COINBASE)).history)
 
     night.travel(SLOT + timedelta(days=8))
-    plans, _ = await make_plans(order(night), night.services.parts)
+    plans, _ = await make_plans(order(night), night.services.ports)
     assert {plan.table: plan.decision for plan in plans}[COINBASE] is Decision.ACT  # hold_max is over
     night.travel(SLOT + timedelta(hours=1))
 

@@ -99,7 +99,7 @@ async def test_a_new_session_loads_its_own(night: Night, reads: list[str]) -> No
 async def test_what_was_looked_at_ahead_is_not_read_again_at_its_turn(make_night: MakeNight, reads: list[str]) -> None:
     names = (COINBASE, SILVER, BINANCE)
     night = await make_night(*names, days=0.5)
-    lakehouse = night.services.parts.lakehouse
+    lakehouse = night.services.ports.lakehouse
     policies = night.services.settings.policies()
     await night.sql(f"DROP TABLE {{c}}.{SILVER}")
     reads.clear()

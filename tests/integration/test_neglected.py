@@ -35,9 +35,9 @@ def rows(night: Night) -> int:
 
 def jumping(night: Night, jump: timedelta, when: Callable[[], bool]) -> None:
     """Makes the injected clock jump ahead as soon as `when` is true."""
-    clock = night.services.parts.clock
+    clock = night.services.ports.clock
     night.services = replace(
-        night.services, parts=replace(night.services.parts, clock=lambda: clock() + (jump if when() else timedelta(0)))
+        night.services, ports=replace(night.services.ports, clock=lambda: clock() + (jump if when() else timedelta(0)))
     )
 
 

@@ -44,7 +44,7 @@ async def test_a_night_over_ten_tables_leaves_them_compact_expired_and_proven(ma
         assert night.world.rows_iceberg(table) == rows[table]
         assert state.health.records == before[table].health.records
         # What binpack allows: no partition is left with as many as five small files.
-        assert not await night.services.parts.lakehouse.file_groups(table, night.settings.policies()[0].compact)
+        assert not await night.services.ports.lakehouse.file_groups(table, night.settings.policies()[0].compact)
         assert state.health.small_files < before[table].health.small_files
         cutoff = SLOT - timedelta(days=7)
         refs = {ref.snapshot_id for ref in state.refs}
@@ -126,7 +126,7 @@ async def test_a_plan_and_a_dry_audit_change_nothing_anywhere(make_night: MakeNi
 
     before = await everything()
     order = make_order(night.settings, SLOT, Trigger.MANUAL)
-    plans, errors = await make_plans(order, night.services.parts)
+    plans, errors = await make_plans(order, night.services.ports)
     audit = await night.run(Stage.AUDIT, record=False)
 
     assert not errors

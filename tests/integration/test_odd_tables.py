@@ -146,7 +146,7 @@ async def assert_nothing_to_do(night: Night, table: str) -> None:
     assert await spark_jobs(night) == jobs
     assert await night.state(table) == state
     (compact,) = [policy.compact for policy in night.services.settings.policies() if policy.name == table]
-    groups = await night.services.parts.lakehouse.file_groups(table, compact)
+    groups = await night.services.ports.lakehouse.file_groups(table, compact)
     assert planning.may_interest_planner(state, compact) or not groups, "it would have found what it was not asked for"
 
 
@@ -288,7 +288,7 @@ async def test_a_renamed_event_time_is_counted_before_anything_is_committed_unde
     table, window = table_of("renamed"), window_of(SLOT)
     row = "id, null, timestamp'2026-02-17 10:00:00'"
     await create(night, table, Odd((insert(row, files=1), ALTER + "RENAME COLUMN ts TO event_time")))
-    lakehouse = night.services.parts.lakehouse
+    lakehouse = night.services.ports.lakehouse
     counted = await lakehouse.count(table, "event_time", window, MINUTE)
     hours = await lakehouse.count_by_hour(table, "event_time", window, counted.snapshot_id, MINUTE)
     assert (counted.rows, list(hours.values())) == (45, [45])

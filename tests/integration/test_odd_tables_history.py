@@ -180,7 +180,7 @@ async def test_on_a_hadoop_catalog_a_running_offload_holds_the_compaction_and_sa
     night.ledger("UPDATE offload_watermarks SET status = 'running'")
 
     order = make_order(night.settings, SLOT, Trigger.MANUAL, stages=(Stage.COMPACT,))
-    ((plan,), errors) = await make_plans(order, night.services.parts)
+    ((plan,), errors) = await make_plans(order, night.services.ports)
     (task,) = (await night.run(Stage.COMPACT)).tasks
 
     assert (plan.decision, plan.reason, errors) == (Decision.HOLD, Reason.OFFLOAD_RUNNING, {})

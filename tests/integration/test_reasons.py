@@ -177,7 +177,7 @@ async def rows_are_missing_and_an_expiry_waits_for_their_repair(lab: Lab) -> Asy
         yield night
         night.travel(SLOT + timedelta(days=7, seconds=1))
         order = make_order(night.settings, SLOT, Trigger.MANUAL, stages=(EXPIRE,))
-        ((plan,), _) = await make_plans(order, night.services.parts)
+        ((plan,), _) = await make_plans(order, night.services.ports)
         assert plan.decision is Decision.ACT, "after hold_max it goes on"
 
 
@@ -264,8 +264,8 @@ async def an_adapter_has_a_bug(lab: Lab) -> AsyncIterator[Night]:
             raise ValueError(f"a bug of {table}")
 
     async with lab.night() as night:
-        parts = replace(night.services.parts, lakehouse=Buggy(lab.engine, night.catalog))
-        night.services = replace(night.services, parts=parts)
+        ports = replace(night.services.ports, lakehouse=Buggy(lab.engine, night.catalog))
+        night.services = replace(night.services, ports=ports)
         yield night
 
 

@@ -15,7 +15,6 @@ from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables import planning
 from icekeeper.execution.execute import EXIT_CODES
-from icekeeper.night.run import BY_OPERATOR
 from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, SLOT, Night, world_clock
 from tests.integration.evidence import DONE, FAILED, Scenario, collected_in, play
@@ -235,12 +234,14 @@ async def an_operator_ends_a_run(lab: Lab) -> AsyncIterator[Night]:
     run = asyncio.current_task()
     assert run is not None
 
-    async def cancel(request: Request) -> None:
-        if writes_data(request):
-            run.cancel(BY_OPERATOR)
-            await asyncio.Event().wait()
-
     async with lab.night() as night:
+
+        async def cancel(request: Request) -> None:
+            if writes_data(request):
+                night.stop.by_operator = True
+                run.cancel()
+                await asyncio.Event().wait()
+
         lab.store.rule = cancel
         yield night
         assert EXIT_CODES[RunOutcome.CANCELLED] == 130

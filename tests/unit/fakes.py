@@ -36,7 +36,8 @@ from icekeeper.core.tables.state import (
     TableHealth,
     TableState,
 )
-from icekeeper.night.stages.context import Clocks, Parts, TaskContext
+from icekeeper.night.ports import RunPorts
+from icekeeper.night.stages.context import Clocks, TaskContext
 from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START
 
 RUN_ID = UUID("00000000-0000-4000-8000-00000000beef")
@@ -447,7 +448,7 @@ class World:
         self.offload = FakeOffload(self.clock, self.calls)
         self.findings = FakeFindings(self.clock, self.calls)
         self.surroundings = FakeSurroundings()
-        self.parts = Parts(
+        self.ports = RunPorts(
             lakehouse=self.lakehouse,
             source=self.source,
             offload=self.offload,
@@ -482,7 +483,7 @@ class World:
             run_id=RUN_ID,
             slot=SLOT,
             trigger=Trigger.SCHEDULE,
-            parts=self.parts,
+            ports=self.ports,
             emit=self.events.append,
             clocks=Clocks(self.surroundings),
             run_policy=run_policy or RunPolicy(),

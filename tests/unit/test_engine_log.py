@@ -37,7 +37,7 @@ class Said:
 def world_with(log: Said) -> World:
     world = World()
     world.add(POLICY)
-    world.parts = replace(world.parts, engine_log=log)
+    world.ports = replace(world.ports, engine_log=log)
     return world
 
 

@@ -17,7 +17,7 @@ from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import Before, before
 from icekeeper.core.runs import RunReport, StageResult
-from icekeeper.night.run import BY_OPERATOR, Order, run_night
+from icekeeper.night.run import Order, run_night
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, FakeTable, Step, World, does_nothing, fails, permanent, transient
 
@@ -53,7 +53,7 @@ def world() -> World:
 
 
 async def night(world: World, asked: Order | None = None, lock: asyncio.Lock | None = None) -> RunReport:
-    return await run_night(asked or order(), world.parts, world.events.append, lock)
+    return await run_night(asked or order(), world.ports, world.events.append, lock)
 
 
 def of_stage(report: RunReport, stage: Stage) -> list[StageResult]:
@@ -440,10 +440,14 @@ async def test_audits_are_tried_again_even_after_the_budget(world: World) -> Non
 # --- an end before its time
 
 
-async def stopped(world: World, message: str | None, *, lock: asyncio.Lock | None = None) -> RunReport:
+async def stopped(
+    world: World, message: str | None = None, *, by_operator: bool = False, lock: asyncio.Lock | None = None
+) -> RunReport:
     """A night that is cancelled while it waits in the scripted call."""
-    run = asyncio.create_task(night(world, lock=lock))
+    asked = order()
+    run = asyncio.create_task(run_night(asked, world.ports, world.events.append, lock))
     await world.lakehouse.entered.wait()
+    asked.stop.by_operator = by_operator
     run.cancel(message)
     return await run
 
@@ -453,15 +457,19 @@ def hanging(takes: timedelta = timedelta(0)) -> Step:
 
 
 @pytest.mark.parametrize(
-    ("message", "outcome"),
-    [(BY_OPERATOR, RunOutcome.CANCELLED), (None, RunOutcome.INTERRUPTED), ("shutdown", RunOutcome.INTERRUPTED)],
+    ("by_operator", "message", "outcome"),
+    [
+        (True, None, RunOutcome.CANCELLED),
+        (False, None, RunOutcome.INTERRUPTED),
+        (False, "by_operator", RunOutcome.INTERRUPTED),
+    ],
 )
 @pytest.mark.parametrize("call", ["inspect", "compact"])
 async def test_a_run_that_is_stopped_ends_with_a_report_of_what_was_done_and_of_the_task_in_hand(
-    world: World, message: str | None, outcome: RunOutcome, call: str
+    world: World, by_operator: bool, message: str | None, outcome: RunOutcome, call: str
 ) -> None:
     world.lakehouse.script(call, KRAKEN, hanging())
-    report = await stopped(world, message)
+    report = await stopped(world, message, by_operator=by_operator)
     assert report.outcome is outcome
     assert [(task.table, task.outcome, task.reason) for task in report.tasks] == [
         (SILVER, DONE, None),
@@ -478,7 +486,7 @@ async def test_the_task_in_hand_is_recorded_with_its_attempts_and_since_when_it_
         world.clock.advance(3 * MINUTE)
 
     world.lakehouse.script("compact", SILVER, fails(transient(Reason.CONFLICT)), replace(hanging(), first=time_passes))
-    report = await stopped(world, BY_OPERATOR)
+    report = await stopped(world, by_operator=True)
     [task] = report.tasks
     assert task.attempts == 2
     assert (task.started_at, task.duration_s) == (SLOT, 120.0 + 180.0)
@@ -487,7 +495,7 @@ async def test_the_task_in_hand_is_recorded_with_its_attempts_and_since_when_it_
 
 async def test_a_task_that_was_told_to_start_is_told_to_end_though_it_was_stopped(world: World) -> None:
     world.lakehouse.script("compact", KRAKEN, hanging())
-    report = await stopped(world, None)
+    report = await stopped(world)
     assert [end.result for end in world.emitted(TaskEnded)] == list(report.tasks)
 
 
@@ -499,9 +507,11 @@ async def test_a_run_may_be_stopped_while_it_waits_for_its_next_attempt(world: W
         await asyncio.Event().wait()
 
     world.lakehouse.script("compact", SILVER, fails(transient(Reason.CONFLICT)))
-    run = asyncio.create_task(run_night(order(), replace(world.parts, sleep=sleep), world.events.append))
+    asked = order()
+    run = asyncio.create_task(run_night(asked, replace(world.ports, sleep=sleep), world.events.append))
     await waiting.wait()
-    run.cancel(BY_OPERATOR)
+    asked.stop.by_operator = True
+    run.cancel()
     report = await run
     assert report.outcome is RunOutcome.CANCELLED
     assert [(task.outcome, task.reason) for task in report.tasks] == [(FAILED, Reason.CANCELLED)]
@@ -509,7 +519,7 @@ async def test_a_run_may_be_stopped_while_it_waits_for_its_next_attempt(world: W
 
 async def test_an_audit_that_is_stopped_leaves_no_row_so_that_the_resumed_run_counts(world: World) -> None:
     world.lakehouse.script("count", KRAKEN, hanging())
-    report = await stopped(world, None)
+    report = await stopped(world)
     assert report.outcome is RunOutcome.INTERRUPTED
     assert [audit.iceberg_table for audit in report.audits] == [SILVER]
     assert (report.tasks[-1].stage, report.tasks[-1].reason) == (Stage.AUDIT, Reason.CANCELLED)
@@ -517,9 +527,10 @@ async def test_an_audit_that_is_stopped_leaves_no_row_so_that_the_resumed_run_co
 
 async def test_a_stop_that_the_report_has_answered_does_not_strike_again(world: World) -> None:
     world.lakehouse.script("compact", SILVER, hanging())
+    asked = order()
 
     async def supervised() -> RunOutcome:
-        report = await night(world)
+        report = await night(world, asked)
         await asyncio.sleep(0)
         task = asyncio.current_task()
         assert task is not None
@@ -528,7 +539,8 @@ async def test_a_stop_that_the_report_has_answered_does_not_strike_again(world: 
 
     run = asyncio.create_task(supervised())
     await world.lakehouse.entered.wait()
-    run.cancel(BY_OPERATOR)
+    asked.stop.by_operator = True
+    run.cancel()
     assert await run is RunOutcome.CANCELLED
 
 
@@ -546,7 +558,7 @@ async def test_the_tables_lock_is_held_while_a_task_works_and_not_between_tasks(
         if isinstance(event, TaskStarted | TaskEnded):
             between.append(lock.locked())
 
-    await run_night(order(), world.parts, watch, lock)
+    await run_night(order(), world.ports, watch, lock)
     assert len(during) == len(world.calls) > 0
     assert set(during) == {True}
     assert between == [False] * 24
@@ -561,7 +573,7 @@ async def test_nothing_is_done_while_somebody_else_holds_the_tables_lock(world: 
         if isinstance(event, TaskStarted):
             started.set()
 
-    run = asyncio.create_task(run_night(order(), world.parts, watch, lock))
+    run = asyncio.create_task(run_night(order(), world.ports, watch, lock))
     await started.wait()
     for _ in range(5):
         await asyncio.sleep(0)
@@ -589,7 +601,7 @@ async def test_a_crash_gives_the_tables_lock_back(world: World) -> None:
 
 async def test_a_run_that_was_stopped_is_finished_by_running_its_slot_again(world: World) -> None:
     world.lakehouse.script("compact", GOLD, hanging())
-    assert (await stopped(world, None)).outcome is RunOutcome.INTERRUPTED
+    assert (await stopped(world)).outcome is RunOutcome.INTERRUPTED
     resumed = await night(world, replace(order(), trigger=Trigger.RESUME))
     assert resumed.outcome is RunOutcome.SUCCESS
     skipped = (SKIPPED, Reason.TOO_FEW_FILES)
@@ -634,7 +646,7 @@ async def test_a_run_that_may_not_go_on_ends_before_its_next_task(world: World) 
         asked.append(len(asked))
         return len(asked) <= 2
 
-    report = await run_night(order(), world.parts, world.events.append, None, for_two_tasks)
+    report = await run_night(order(), world.ports, world.events.append, None, for_two_tasks)
     assert report.outcome is RunOutcome.INTERRUPTED
     assert outcomes(report, Stage.COMPACT) == ALL_DONE[:2]
     task = asyncio.current_task()

@@ -114,7 +114,7 @@ def world() -> World:
 
 async def night(world: World, policy: TablePolicy | None = None, run: RunPolicy | None = None) -> dict[Stage, object]:
     order = Order(RUN_ID, SLOT, Trigger.SCHEDULE, (policy or table_policy(NAME),), policy=run or RunPolicy())
-    report = await run_night(order, world.parts, world.events.append)
+    report = await run_night(order, world.ports, world.events.append)
     return {task.stage: (task.outcome, task.reason) for task in report.tasks}
 
 
@@ -154,7 +154,7 @@ async def test_a_disk_that_does_not_answer_fails_the_task_and_the_plan_of_its_ta
     ended = await night(world)
     assert ended[Stage.COMPACT] == (FAILED, Reason.STORAGE_DOWN)
     order = Order(RUN_ID, SLOT, Trigger.MANUAL, (table_policy(NAME),), (Stage.COMPACT,))
-    plans, errors = await make_plans(order, world.parts)
+    plans, errors = await make_plans(order, world.ports)
     assert plans == []
     assert Reason.STORAGE_DOWN.advice in errors[NAME]
 

@@ -28,7 +28,6 @@ from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad, PastRun
 from icekeeper.core.runs import RunOpening, RunReport
-from icekeeper.night.ports import Journal
 from tests.unit.builders import DAY, HOUR, SLOT, result
 from tests.unit.test_records import EXAMPLE
 
@@ -73,7 +72,6 @@ async def shipped(spool: Spool) -> None:
 
 
 async def test_a_run_is_known_as_far_as_it_came(spool: Spool, tmp_path: Path) -> None:
-    journal: Journal = spool
     other = await reopened(tmp_path)  # another process sees the same
     begun = opening()
     audit = replace(EXAMPLE, run_id=begun.run_id)
@@ -82,16 +80,16 @@ async def test_a_run_is_known_as_far_as_it_came(spool: Spool, tmp_path: Path) ->
         begun.run_id, SLOT, Trigger.SCHEDULE, SLOT, None, "host-1", "9f86d081", begun.stages, begun.tables
     )  # fmt: skip
 
-    await journal.open_run(begun)
+    await spool.open_run(begun)
     assert await other.unfinished() == (known,)
-    await journal.start_task(begun.run_id, Stage.COMPACT, "cold.a")
+    await spool.start_task(begun.run_id, Stage.COMPACT, "cold.a")
     assert await other.unfinished() == (replace(known, in_flight=(Stage.COMPACT, "cold.a")),)
-    await journal.end_task(begun.run_id, done, None)
+    await spool.end_task(begun.run_id, done, None)
     assert await other.unfinished() == (replace(known, tasks=(done,)),)
-    await journal.start_task(begun.run_id, Stage.AUDIT, "cold.a")
-    await journal.end_task(begun.run_id, counted, audit)
+    await spool.start_task(begun.run_id, Stage.AUDIT, "cold.a")
+    await spool.end_task(begun.run_id, counted, audit)
     assert await other.slot_runs(SLOT) == (replace(known, tasks=(done, counted), audits=(audit,)),)
-    await journal.close_run(report(begun))
+    await spool.close_run(report(begun))
     closed = replace(known, outcome=RunOutcome.SUCCESS, tasks=(done, counted), audits=(audit,))
     assert await other.slot_runs(SLOT) == (closed,)
     assert await other.unfinished() == ()

@@ -122,7 +122,7 @@ def _run(
         else:
             asked = RunRequest(slot=the_run, stages=stages, tables=tables, window_hours=window_hours, record=record)
             with console.ProgressBar(screen, "the daemon begins") as bar:
-                done = await daemon.run(asked, bar.observe)
+                done = await daemon.run(asked, bar.observe, order.stop)
         if invocation.as_json:
             print_json(report_document(done.report))
         else:
@@ -135,7 +135,7 @@ def _run(
             click.echo(f"    the run is kept in {settings.state_dir} until PostgreSQL takes it", err=True)
         return EXIT_CODES[done.report.outcome]
 
-    exit_with(work)
+    exit_with(work, order.stop)
 
 
 def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], tables: tuple[str, ...]) -> None:
@@ -159,7 +159,7 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
             plans, errors = await daemon.plan(RunRequest(slot=the_run, stages=stages, tables=tables))
         else:
             async with session(settings) as services:
-                plans, errors = await make_plans(order, services.parts)
+                plans, errors = await make_plans(order, services.ports)
         if invocation.as_json:
             print_json(plan_document(order.slot, plans, errors))
         else:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from icekeeper.core.enums import Stage
 from icekeeper.core.errors import ConfigError, IcekeeperError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.settings import Settings, find_config, load
+
+if TYPE_CHECKING:
+    from icekeeper.night.run import StopRequest
 
 FAILED, USAGE, CANNOT_START, CANCELLED = 1, 2, 4, 130
 # No table has rows of before; and it keeps clear of what datetime can't express.
@@ -98,20 +101,21 @@ def _instant(text: str) -> datetime:
         raise click.BadParameter(f"{text!r} is not {allowed}", param_hint="--slot") from exc
 
 
-def exit_with(work: Callable[[], Awaitable[int]]) -> None:
-    """Runs a command to its exit code; SIGINT cancels it as an operator, SIGTERM interrupts it."""
-    from icekeeper.night.run import BY_OPERATOR
+def exit_with(work: Callable[[], Awaitable[int]], stop: StopRequest | None = None) -> None:
+    """Runs a command to its exit code; SIGINT cancels it as an operator, which `stop` notes, SIGTERM interrupts it."""
 
     async def guarded() -> int:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None  # asyncio.run made one
 
-        def stop(*message: str) -> None:
+        def cancel(by_operator: bool) -> None:
             click.echo("stopping: the task in hand is cancelled, and what it did is recorded", err=True)
-            task.cancel(*message)
+            if stop is not None and by_operator:
+                stop.by_operator = True
+            task.cancel()
 
-        loop.add_signal_handler(signal.SIGINT, stop, BY_OPERATOR)
-        loop.add_signal_handler(signal.SIGTERM, stop)
+        loop.add_signal_handler(signal.SIGINT, cancel, True)
+        loop.add_signal_handler(signal.SIGTERM, cancel, False)
         try:
             return await work()
         except asyncio.CancelledError:

@@ -21,7 +21,7 @@ from icekeeper.core.runs import RunReport
 from icekeeper.core.tables.plan import Plan
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
-from icekeeper.night.run import BY_OPERATOR
+from icekeeper.night.run import StopRequest
 from icekeeper.scheduling.orders import RunRequest
 from icekeeper.status import schemas as documents
 
@@ -51,22 +51,24 @@ class Daemon:
         writer.close()
         return cls(path)
 
-    async def run(self, asked: RunRequest, emit: Subscriber) -> Executed:
-        """Has a run done and hears its events. Cancelled, it asks the daemon to end the run, and waits for that."""
+    async def run(self, asked: RunRequest, emit: Subscriber, stop: StopRequest) -> Executed:
+        """Has a run done and hears its events. Cancelled, it asks the daemon to end the run, and waits for that.
+
+        `stop` says whether an operator did so.
+        """
         run_id: str | None = None
-        wanted: bool | None = None  # to be cancelled as soon as it has begun: by an operator, or by a signal
+        to_cancel = False  # as soon as it has begun
         lines = self._lines("/runs", asked)
         pending = asyncio.ensure_future(anext(lines))
         while True:
             try:
                 line = await asyncio.shield(pending)
-            except asyncio.CancelledError as exc:
-                by_operator = exc.args == (BY_OPERATOR,)
+            except asyncio.CancelledError:
                 if run_id is not None:
-                    await self._cancel(run_id, by_operator=by_operator)
-                elif wanted is not None:
+                    await self._cancel(run_id, by_operator=stop.by_operator)
+                elif to_cancel:
                     raise  # asked twice: whoever asks wants to be gone
-                wanted = by_operator
+                to_cancel = True
                 if (task := asyncio.current_task()) is not None:
                     task.uncancel()  # answered by the report that is to come
                 continue
@@ -78,8 +80,8 @@ class Daemon:
             event = event_from_plain(line)
             if isinstance(event, RunStarted):
                 run_id = str(event.opening.run_id)
-                if wanted is not None:
-                    await self._cancel(run_id, by_operator=wanted)
+                if to_cancel:
+                    await self._cancel(run_id, by_operator=stop.by_operator)
             emit(event)
             pending = asyncio.ensure_future(anext(lines))
 

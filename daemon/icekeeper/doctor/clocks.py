@@ -12,7 +12,7 @@ from icekeeper.execution.wiring import Services
 
 
 async def examine_clocks(services: Services) -> list[Check]:
-    return clock_checks(await services.parts.surroundings.clock_ahead(), services.settings.run.max_clock_skew)
+    return clock_checks(await services.ports.surroundings.clock_ahead(), services.settings.run.max_clock_skew)
 
 
 def clock_checks(ahead: Mapping[str, timedelta], limit: timedelta) -> list[Check]:

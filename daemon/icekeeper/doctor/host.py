@@ -117,7 +117,7 @@ async def _localhost() -> list[Check]:
 
 async def _with_room(services: Services, found: list[Check]) -> list[Check]:
     """The same with the free space, or that there is too little."""
-    disks = await services.parts.surroundings.disks()
+    disks = await services.ports.surroundings.disks()
     low = by_disk(disks, services.settings.run.min_free_disk)
     if low is not None:
         return [*found, wrong(Part.STATE_DIR, low.note, low.reason.advice)]

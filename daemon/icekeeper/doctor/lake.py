@@ -139,7 +139,7 @@ async def _tables(services: Services, policies: tuple[TablePolicy, ...]) -> list
         return _completed(checks, "no table could be read")
     checks += catalog_checks(catalog, len(loaded), len(policies))
     checks += table_checks(catalog.name, loaded, {policy.name: policy for policy in policies})
-    checks += foreign_snapshots(loaded, services.parts.clock())
+    checks += foreign_snapshots(loaded, services.ports.clock())
     return checks + await _store(services, loaded)
 
 

@@ -74,7 +74,7 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
     checks += await guarded(Part.POSTGRES, tables)
     if services.offload_postgres is postgres:
         checks += await guarded(Part.OFFLOAD, lambda: examine_offload(services, policies))
-    return checks + await guarded(Part.OTHERS, lambda: foreign_rows(postgres, services.parts.clock()))
+    return checks + await guarded(Part.OTHERS, lambda: foreign_rows(postgres, services.ports.clock()))
 
 
 def lacking_rights(statements: Sequence[str]) -> Check:
@@ -133,10 +133,10 @@ async def examine_offload(services: Services, policies: tuple[TablePolicy, ...])
             there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quoted(name))
         if not there:
             return [fine(Part.OFFLOAD, f"there is no table {name}, which is fine: audits will not name a watermark")]
-        told = {source: await services.parts.offload.watermark(source) for source in sources}
+        told = {source: await services.ports.offload.watermark(source) for source in sources}
     except IcekeeperError as exc:
         return [_unreadable(exc, postgres, name)]
-    return offload_checks(name, told, services.parts.clock())
+    return offload_checks(name, told, services.ports.clock())
 
 
 def _unreadable(error: IcekeeperError, postgres: Postgres, name: str) -> Check:

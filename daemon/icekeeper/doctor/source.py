@@ -92,7 +92,7 @@ def version_check(version: str, answers: str) -> Check:
 
 async def _countable(services: Services, policy: TablePolicy, described: SourceTable | None) -> list[Check]:
     """What stands against counting one source; DeadlineExceeded and the like go on to the caller."""
-    settings, now = services.settings.clickhouse, services.parts.clock()
+    settings, now = services.settings.clickhouse, services.ports.clock()
     database, _, table = (policy.source or "").rpartition(".")
     name, final = f"{database or settings.database}.{table}", counts_final(policy, described)
     try:

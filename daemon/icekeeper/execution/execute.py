@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError
 from icekeeper.core.events import Event, Subscriber
@@ -26,7 +27,6 @@ from icekeeper.execution.lock import run_lock
 from icekeeper.execution.logging import run_log_path
 from icekeeper.execution.recording import Recording, settle_unfinished
 from icekeeper.execution.wiring import Services
-from icekeeper.night.ports import Journal
 from icekeeper.night.run import Order, run_night
 from icekeeper.settings import Settings
 
@@ -83,30 +83,30 @@ async def execute(
     services: Services,
     order: Order,
     emit: Subscriber,
-    journal: Journal | None,
+    spool: Spool | None,
     *,
     tables_lock: asyncio.Lock | None = None,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> Executed:
     """Runs the order under the host's run lock. RunLockHeld where another run is under way.
 
-    `journal` None is a dry run: nothing is recorded. What was recorded is not yet in PostgreSQL: shipping it is the
+    `spool` None is a dry run: nothing is recorded. What was recorded is not yet in PostgreSQL: shipping it is the
     caller's business.
     """
     with run_lock(services.settings.state_dir):
-        if journal is None:
+        if spool is None:
             with bound_contextvars(**logs.UNRECORDED):
-                return Executed(await run_night(order, services.parts, emit, tables_lock, may_go_on))
-        clock = services.parts.clock
-        await settle_unfinished(journal, clock)
-        async with Recording(journal) as recording:
+                return Executed(await run_night(order, services.ports, emit, tables_lock, may_go_on))
+        clock = services.ports.clock
+        await settle_unfinished(spool, clock)
+        async with Recording(spool) as recording:
 
             def observe(event: Event) -> None:
                 recording.observe(event)
                 emit(event)
 
-            report = await run_night(order, services.parts, observe, tables_lock, may_go_on)
-        closing = asyncio.ensure_future(close(journal, report))
+            report = await run_night(order, services.ports, observe, tables_lock, may_go_on)
+        closing = asyncio.ensure_future(close(spool, report))
         try:
             error = await asyncio.shield(closing)
         except asyncio.CancelledError:
@@ -114,10 +114,10 @@ async def execute(
         return Executed(report, error)
 
 
-async def close(journal: Journal, report: RunReport) -> IcekeeperError | None:
+async def close(spool: Spool, report: RunReport) -> IcekeeperError | None:
     """Records the end of a run; the error that stood in the way, if one did."""
     try:
-        await journal.close_run(report)
+        await spool.close_run(report)
     except IcekeeperError as exc:
         log.error("run_not_recorded", run_id=str(report.run_id), outcome=report.outcome, error=str(exc))
         return exc

@@ -5,20 +5,21 @@ from __future__ import annotations
 from icekeeper.core.enums import Stage
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.tables.plan import Plan
+from icekeeper.night.ports import RunPorts
 from icekeeper.night.run import Order, prefetch
-from icekeeper.night.stages.context import Clocks, Parts, TaskContext
+from icekeeper.night.stages.context import Clocks, TaskContext
 from icekeeper.night.task import make_plan
 
 
-async def make_plans(order: Order, parts: Parts) -> tuple[list[Plan], dict[str, str]]:
+async def make_plans(order: Order, ports: RunPorts) -> tuple[list[Plan], dict[str, str]]:
     """A plan for every task of the order, and an error for every table that could not be read."""
     context = TaskContext(
         run_id=order.run_id,
         slot=order.slot,
         trigger=order.trigger,
-        parts=parts,
+        ports=ports,
         emit=lambda event: None,
-        clocks=Clocks(parts.surroundings),
+        clocks=Clocks(ports.surroundings),
         run_policy=order.policy,
         window_hours=order.window_hours,
     )
@@ -28,7 +29,7 @@ async def make_plans(order: Order, parts: Parts) -> tuple[list[Plan], dict[str, 
         if policy.name in errors:
             continue
         if position == 2 and stage is Stage.COMPACT and not errors:
-            await prefetch(order, parts)
+            await prefetch(order, ports)
         try:
             plans.append(await make_plan(stage, policy, context))
         except IcekeeperError as exc:

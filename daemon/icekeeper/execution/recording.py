@@ -1,4 +1,4 @@
-"""Writes what a run does to the journal, beside the run and in its order. How it is kept: adapters/spool."""
+"""Writes what a run does to the spool, beside the run and in its order. How it is kept: adapters/spool."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from types import TracebackType
 
 import structlog
 
+from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Event, RunStarted, TaskEnded, TaskStarted
 from icekeeper.core.resuming import interrupted_report
-from icekeeper.night.ports import Clock, Journal
+from icekeeper.night.ports import Clock
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +23,8 @@ class Recording:
     A record that can't be written is said once: the report that closes the run holds all of them.
     """
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._writing: asyncio.Task[None] | None = None
         self._run: RunStarted | None = None
@@ -58,24 +59,24 @@ class Recording:
     async def _write(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self._run = event
-            await self._journal.open_run(event.opening)
+            await self._spool.open_run(event.opening)
         elif self._run is None:
             return
         elif isinstance(event, TaskStarted):
-            await self._journal.start_task(self._run.opening.run_id, event.stage, event.table)
+            await self._spool.start_task(self._run.opening.run_id, event.stage, event.table)
         elif isinstance(event, TaskEnded):
-            await self._journal.end_task(self._run.opening.run_id, event.result, event.audit)
+            await self._spool.end_task(self._run.opening.run_id, event.result, event.audit)
 
 
-async def settle_unfinished(journal: Journal, clock: Clock) -> None:
+async def settle_unfinished(spool: Spool, clock: Clock) -> None:
     """Records as `interrupted` the runs whose process died. The caller holds the run lock.
 
     A disk that can't take that costs the record: whoever asks next has work of its own to do.
     """
     try:
-        for run in await journal.unfinished():
+        for run in await spool.unfinished():
             at = None if run.in_flight is None else f"{run.in_flight[0]} of {run.in_flight[1]}"
             log.warning("run_found_dead", run_id=str(run.run_id), slot=run.slot.isoformat(), trigger=run.trigger, at=at)
-            await journal.close_run(interrupted_report(run, clock()))
+            await spool.close_run(interrupted_report(run, clock()))
     except IcekeeperError as exc:
         log.error("dead_runs_not_settled", error=str(exc), advice=exc.reason.advice)

@@ -41,7 +41,7 @@ async def run_standalone(services: Services, order: Order, emit: Subscriber, *, 
     if not record:
         return await execute(services, order, emit, None)
     settings = services.settings
-    spool = await Spool.open(settings.state_dir, clock=services.parts.clock)
+    spool = await Spool.open(settings.state_dir, clock=services.ports.clock)
     try:
         async with _leading(settings):
             done = await execute(services, order, emit, spool)

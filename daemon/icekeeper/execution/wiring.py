@@ -20,8 +20,7 @@ from icekeeper.adapters.spark.jars import HOME as JARS
 from icekeeper.adapters.spark.jars import brought_along
 from icekeeper.adapters.spark.options import SparkOptions
 from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.night.ports import Clock, Sleep, Surroundings
-from icekeeper.night.stages.context import Parts
+from icekeeper.night.ports import Clock, RunPorts, Sleep, Surroundings
 from icekeeper.settings import Settings
 from icekeeper.settings.model import DEFAULT_PACKAGES
 
@@ -43,7 +42,7 @@ class Services:
     ledger: PostgresLedger
     history: PostgresHistory
     findings: PostgresFindings
-    parts: Parts
+    ports: RunPorts
 
     @property
     def connections(self) -> tuple[ClickHouse | Postgres, ...]:
@@ -78,7 +77,7 @@ def build(
     postgres = kept.postgres if kept is not None else Postgres(settings.postgres.dsn, settings.postgres.secret())
     offload_postgres = _offload_postgres(settings, postgres, before)
     findings = PostgresFindings(postgres)
-    parts = Parts(
+    ports = RunPorts(
         lakehouse=IcebergLakehouse(engine, settings.catalog.name),
         source=source,
         offload=PostgresOffload(offload_postgres, settings.offload.table),
@@ -98,7 +97,7 @@ def build(
         ledger=PostgresLedger(postgres),
         history=PostgresHistory(postgres),
         findings=findings,
-        parts=parts,
+        ports=ports,
     )
 
 

@@ -7,21 +7,19 @@ it can't. Instants are aware UTC datetimes, durations of work are seconds.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
-from icekeeper.core.audit.records import AuditResult, Finding, LakehouseCount, SourceCount, Watermark
+from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount, Watermark
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import Stage
-from icekeeper.core.history import PastRun
 from icekeeper.core.policy import CompactPolicy, TablePolicy
-from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.core.tables.plan import Slice
 from icekeeper.core.tables.restraints import Disk
 from icekeeper.core.tables.state import DeletedFiles, FileGroup, TableState
 
-# Time is injected: nobody but the shell reads the wall clock or sleeps.
+# Time is injected: only `execution` and above read the wall clock or sleep.
 Clock = Callable[[], datetime]
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -117,42 +115,15 @@ class Surroundings(Protocol):
         """The file systems on this host that the work needs."""
 
 
-class Journal(Protocol):
-    """What this host knows of its slots and runs, on its own disk: every record goes there first, and on from there.
+@dataclass(frozen=True, slots=True)
+class RunPorts:
+    """All that a run uses of the outside world, its time among it."""
 
-    Each method returns when its record is on the disk. PermanentError `disk_low` where there is no room for it.
-    """
-
-    async def open_run(self, opening: RunOpening) -> None:
-        """A run begins."""
-
-    async def start_task(self, run_id: UUID, stage: Stage, table: str) -> None:
-        """The run works on this task from now on: should the process die, it was at this one."""
-
-    async def end_task(self, run_id: UUID, result: StageResult, audit: AuditResult | None) -> None:
-        """The task ended; `audit` is its row."""
-
-    async def close_run(self, report: RunReport) -> None:
-        """The run ended, and waits to be shipped. Of a slot's run any outcome but `interrupted` closes the slot."""
-
-    async def unfinished(self) -> tuple[PastRun, ...]:
-        """The runs without an outcome, oldest first. Who holds the run lock knows that their processes have died."""
-
-    async def slot_runs(self, slot: datetime) -> tuple[PastRun, ...]:
-        """The runs of a slot but operators' own (`manual`), oldest first, whatever became of them."""
-
-
-class Ledger(Protocol):
-    """What PostgreSQL holds of runs, tasks, audits and logs."""
-
-    async def open_run(self, opening: RunOpening) -> None:
-        """Makes the run visible while it is under way."""
-
-    async def close_run(self, report: RunReport, logs: tuple[Mapping[str, Any], ...] = ()) -> None:
-        """Stores the whole run in one transaction; storing it twice changes nothing."""
-
-    async def runs(self, limit: int) -> tuple[Mapping[str, Any], ...]:
-        """The newest runs, newest first, as rows of `maintenance_runs`."""
-
-    async def run(self, run_id: UUID) -> Mapping[str, Any] | None:
-        """One run with its `tasks`, `audits` and `logs`."""
+    lakehouse: Lakehouse
+    source: SourceCounter
+    offload: OffloadStatus
+    findings: Findings
+    surroundings: Surroundings
+    clock: Clock
+    sleep: Sleep
+    engine_log: EngineLog | None = None

@@ -21,8 +21,9 @@ from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import Before
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.night.ports import RunPorts
 from icekeeper.night.stages import audit
-from icekeeper.night.stages.context import Clocks, Parts, TaskContext
+from icekeeper.night.stages.context import Clocks, TaskContext
 from icekeeper.night.stages.prefetch import PrefetchedCounts
 from icekeeper.night.task import Task, TaskEnd
 
@@ -32,8 +33,12 @@ log = structlog.get_logger(__name__)
 # stage found down, the next one only probes.
 _PART_DOWN = frozenset({Reason.CATALOG_DOWN, Reason.STORAGE_DOWN, Reason.ENGINE_DOWN, Reason.SOURCE_DOWN})
 
-# What `asyncio.Task.cancel(msg)` says when an operator asked; anything else that cancels a run is an interruption.
-BY_OPERATOR = "by_operator"
+
+@dataclass(slots=True)
+class StopRequest:
+    """Who ends a run early: set before its task is cancelled. Without an operator the run counts as interrupted."""
+
+    by_operator: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Order:
     policy: RunPolicy = field(default_factory=RunPolicy)
     host: str = ""
     before: Before = field(default_factory=Before)
+    stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     def work(self) -> Iterator[tuple[Stage, TablePolicy]]:
         """Stage by stage, table by table; no audit where there is no source, or where the slot's audit stands."""
@@ -61,7 +67,7 @@ class Order:
 
 async def run_night(
     order: Order,
-    parts: Parts,
+    ports: RunPorts,
     emit: Subscriber,
     tables_lock: asyncio.Lock | None = None,
     may_go_on: Callable[[], bool] = lambda: True,
@@ -71,7 +77,7 @@ async def run_night(
     `tables_lock` is held while a table is worked on, so that no two tasks of one process ever change tables at once.
     `may_go_on` is asked before each task; where it says no, the run is `interrupted`.
     """
-    started_at = parts.clock()
+    started_at = ports.clock()
     opening = RunOpening(
         run_id=order.run_id,
         slot=order.slot,
@@ -82,15 +88,15 @@ async def run_night(
         tables=tuple(policy.name for policy in order.tables),
         host=order.host,
     )
-    run = _Run(order, parts, emit, tables_lock, may_go_on, deadline=started_at + order.policy.max_duration)
+    run = _Run(order, ports, emit, tables_lock, may_go_on, deadline=started_at + order.policy.max_duration)
     with bound_contextvars(run_id=str(order.run_id), slot=order.slot.isoformat()):
         log.info("run_started", trigger=order.trigger, stages=list(order.stages), tables=len(order.tables))
         emit(RunStarted(opening, tuple((stage, policy.name) for stage, policy in order.work())))
         try:
             await run.work()
             outcome = order.before.fold(run.tasks, run.audits)
-        except asyncio.CancelledError as exc:
-            outcome = RunOutcome.CANCELLED if exc.args == (BY_OPERATOR,) else RunOutcome.INTERRUPTED
+        except asyncio.CancelledError:
+            outcome = RunOutcome.CANCELLED if order.stop.by_operator else RunOutcome.INTERRUPTED
             # The cancellation is answered by this report, so it must not strike again at the caller's next await.
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
@@ -100,7 +106,7 @@ async def run_night(
             trigger=order.trigger,
             outcome=outcome,
             started_at=started_at,
-            finished_at=parts.clock(),
+            finished_at=ports.clock(),
             settings_hash=order.settings_hash,
             tasks=tuple(run.tasks),
             audits=tuple(run.audits),
@@ -110,15 +116,15 @@ async def run_night(
     return report
 
 
-async def prefetch(order: Order, parts: Parts) -> None:
+async def prefetch(order: Order, ports: RunPorts) -> None:
     """Reads the metadata of the tables after the first, several at once; what can't be read says so at its turn.
 
-    The first has shown by then that the parts are there.
+    The first has shown by then that the ports are there.
     """
     if order.before != Before():
         return  # the slot had a run before: perhaps that died of somebody's metadata
     with suppress(IcekeeperError):
-        await parts.lakehouse.prefetch(order.tables[1:])
+        await ports.lakehouse.prefetch(order.tables[1:])
 
 
 class _Run:
@@ -127,7 +133,7 @@ class _Run:
     def __init__(
         self,
         order: Order,
-        parts: Parts,
+        ports: RunPorts,
         emit: Subscriber,
         tables_lock: asyncio.Lock | None,
         may_go_on: Callable[[], bool],
@@ -137,18 +143,18 @@ class _Run:
         self.audits: list[AuditResult] = []
         self._order = order
         self._emit = emit
-        self._clock = parts.clock
+        self._clock = ports.clock
         self._lock = tables_lock or nullcontext()
         self._may_go_on = may_go_on
         self._deadline = deadline
-        self._counts = PrefetchedCounts(parts.source, parts.clock)
+        self._counts = PrefetchedCounts(ports.source, ports.clock)
         self._context = TaskContext(
             run_id=order.run_id,
             slot=order.slot,
             trigger=order.trigger,
-            parts=replace(parts, source=self._counts),
+            ports=replace(ports, source=self._counts),
             emit=emit,
-            clocks=Clocks(parts.surroundings),
+            clocks=Clocks(ports.surroundings),
             run_policy=order.policy,
             window_hours=order.window_hours,
         )
@@ -159,7 +165,7 @@ class _Run:
             for position, (stage, policy) in enumerate(work, start=1):
                 down = self._failed_alike()
                 if position == 2 and stage is Stage.COMPACT and not down:
-                    await prefetch(self._order, self._context.parts)
+                    await prefetch(self._order, self._context.ports)
                 if not self._may_go_on():
                     raise asyncio.CancelledError
                 self._emit(TaskStarted(stage, policy.name, position, len(work)))

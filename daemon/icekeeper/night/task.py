@@ -34,7 +34,7 @@ async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> 
     """What the task would do now; changes and counts nothing. Raises what `Lakehouse.inspect` raises."""
     if stage is Stage.AUDIT:
         return audit.plan(policy, context)
-    state = await context.parts.lakehouse.inspect(policy.name, policy.compact.target_file_size)
+    state = await context.ports.lakehouse.inspect(policy.name, policy.compact.target_file_size)
     if stage is Stage.EXPIRE:
         return await expire.plan(policy, state, context)
     return await compact.plan(policy, state, context)
@@ -46,13 +46,13 @@ class Task:
     def __init__(self, stage: Stage, policy: TablePolicy, context: TaskContext) -> None:
         self.stage, self.policy, self.context = stage, policy, context
         self.progress = Progress()
-        self.started_at = context.parts.clock()
+        self.started_at = context.ports.clock()
         # Where the engine's log was when this began; None for a task that never does.
         self._log_mark: int | None = None
 
     async def run(self) -> TaskEnd:
         """Its attempts. An error becomes a `failed` result; only a cancellation gets out."""
-        if (engine_log := self.context.parts.engine_log) is not None:
+        if (engine_log := self.context.ports.engine_log) is not None:
             self._log_mark = engine_log.mark()
         try:
             return self._end(await self._attempts())
@@ -79,7 +79,7 @@ class Task:
             stop=self._no_more,
             wait=wait_fixed(limits.retry_delay.total_seconds()),
             retry=retry_if_exception_type(TransientError),
-            sleep=self.context.parts.sleep,
+            sleep=self.context.ports.sleep,
             before_sleep=self._say_retry,
             reraise=True,
         )
@@ -98,7 +98,7 @@ class Task:
 
     def _budget_is_spent(self, ahead: timedelta = timedelta(0)) -> bool:
         until = self.context.until
-        return until is not None and self.context.parts.clock() + ahead >= until
+        return until is not None and self.context.ports.clock() + ahead >= until
 
     def _say_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -117,7 +117,7 @@ class Task:
             note=ended.note,
             attempts=self.progress.attempts,
             started_at=self.started_at,
-            duration_s=(self.context.parts.clock() - self.started_at).total_seconds(),
+            duration_s=(self.context.ports.clock() - self.started_at).total_seconds(),
             before=self.progress.before,
             after=self.progress.after or self.progress.before,
             error=(error or ended.note) if failed else None,
@@ -126,7 +126,7 @@ class Task:
         return TaskEnd(result, ended.audit)
 
     def _engine_said(self) -> str | None:
-        engine_log = self.context.parts.engine_log
+        engine_log = self.context.ports.engine_log
         if engine_log is None or self._log_mark is None:
             return None
         return engine_log.since(self._log_mark) or None

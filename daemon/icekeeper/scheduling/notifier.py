@@ -18,7 +18,7 @@ import structlog
 
 from icekeeper.adapters.spool.notifications import EndedRun, WaitingNotification
 from icekeeper.adapters.spool.spool import Spool
-from icekeeper.adapters.waking import woken
+from icekeeper.adapters.waiting import wait_for_event
 from icekeeper.core.enums import RunOutcome
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.history import PastRun
@@ -157,7 +157,7 @@ class Notifier:
             except Exception:  # a bug must not end the daemon: it is logged and tried again
                 log.exception("notifications_failed")
                 wait = POLL_S
-            await woken(self._woken, wait, self._sleep)
+            await wait_for_event(self._woken, wait, self._sleep)
             await self._sleep(SETTLE_S)
 
     # --- queueing

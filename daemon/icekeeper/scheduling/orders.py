@@ -89,11 +89,11 @@ class Orders:
             order = _order(services, asked)
             if not self._worker.busy:  # a run keeps the session that it began with
                 await services.engine.use(spark_options(services.settings))
-            return await make_plans(order, services.parts)
+            return await make_plans(order, services.ports)
 
 
 def _order(services: Services, asked: RunRequest) -> Order:
-    if asked.slot > services.parts.clock():
+    if asked.slot > services.ports.clock():
         raise ConfigError([f"the slot {asked.slot:%Y-%m-%dT%H:%M:%SZ} lies in the future"])
     return make_order(
         services.settings,

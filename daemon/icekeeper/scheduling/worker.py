@@ -24,7 +24,7 @@ from icekeeper.execution.lock import RunLockHeld, run_lock
 from icekeeper.execution.recording import settle_unfinished
 from icekeeper.execution.wiring import Services, spark_options
 from icekeeper.night.ports import Clock
-from icekeeper.night.run import BY_OPERATOR, Order
+from icekeeper.night.run import Order
 from icekeeper.scheduling import pause
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.slots import Slots
@@ -68,6 +68,7 @@ class Worker:
         self._tables_lock = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._running: asyncio.Task[Executed] | None = None
+        self._order: Order | None = None
         self._cancelled: UUID | None = None
         self.opening: RunOpening | None = None
         self._idle = asyncio.Event()
@@ -125,12 +126,14 @@ class Worker:
         await self._record_what_is_left()
 
     def cancel(self, run_id: UUID, *, by_operator: bool = True) -> bool:
-        """Asks a run in hand to end; False where it isn't. An operator's word makes it `cancelled`."""
-        if self._running is None or self.opening is None or self.opening.run_id != run_id:
+        """Asks the run under way to end; False where it is another, or none. By an operator, it ends as `cancelled`."""
+        if self._running is None or self._order is None or self.opening is None or self.opening.run_id != run_id:
             return False
+        if by_operator:
+            self._order.stop.by_operator = True
         if self._cancelled != run_id:  # asked again, it is still on its way to its end
             self._cancelled = run_id
-            self._running.cancel(*((BY_OPERATOR,) if by_operator else ()))
+            self._running.cancel()
         return True
 
     async def order(self, make: Callable[[Services], Order], emit: Subscriber, *, record: bool = True) -> Executed:
@@ -250,20 +253,18 @@ class Worker:
             log.exception("slot_crashed", slot=slot, retry_s=RETRY_S)
             await self.slots.wait(RETRY_S)
 
-    async def _execute(self, services: Services, order: Order, emit: Subscriber, journal: Spool | None) -> Executed:
+    async def _execute(self, services: Services, order: Order, emit: Subscriber, spool: Spool | None) -> Executed:
         async with self._turn:
             self._idle.clear()
             try:
-                # Before what is open in the journal is taken for dead.
+                # Before what is open in the spool is taken for dead.
                 await self._record_what_is_left()
                 await services.engine.use(spark_options(services.settings))
                 if self._stopping or not self._leading():
                     raise Cancelled("the daemon is stopping, or leads no longer")
                 observe = self._watched(services, emit)
-                work = execute(
-                    services, order, observe, journal, tables_lock=self._tables_lock, may_go_on=self._leading
-                )
-                self._running = asyncio.create_task(work)
+                work = execute(services, order, observe, spool, tables_lock=self._tables_lock, may_go_on=self._leading)
+                self._running, self._order = asyncio.create_task(work), order
                 done = await self._running
                 if done.not_recorded is not None:
                     self._unrecorded.append(done.report)
@@ -274,7 +275,7 @@ class Worker:
                     raise
                 raise Cancelled("it was cancelled before it began") from None  # the run was, not the worker
             finally:
-                self._running, self.opening = None, None
+                self._running, self._order, self.opening = None, None, None
                 self._no_run()  # one that crashed has told no end
                 self._idle.set()
 

@@ -47,7 +47,7 @@ _FOUND_AT_MOST = 20
 
 
 class PostgresLedger:
-    """Implements ports.Ledger. Rows come back as dicts of Python's own types: UUID, aware datetime, Decimal, int."""
+    """Rows come back as dicts of Python's own types: UUID, aware datetime, Decimal, int."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres

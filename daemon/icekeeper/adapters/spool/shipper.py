@@ -12,7 +12,7 @@ import structlog
 
 from icekeeper.adapters.records import from_json
 from icekeeper.adapters.spool.spool import OutboxRecord, Spool
-from icekeeper.adapters.waking import woken
+from icekeeper.adapters.waiting import wait_for_event
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad
 from icekeeper.core.reasons import Reason
@@ -87,9 +87,9 @@ class Shipper:
             self._due.clear()
             if (await self.ship()).error is None:
                 retry = FIRST_RETRY_S
-                await woken(self._due, _LOOK_S, self._sleep)
+                await wait_for_event(self._due, _LOOK_S, self._sleep)
             else:
-                await woken(self._due, retry, self._sleep)
+                await wait_for_event(self._due, retry, self._sleep)
                 retry = min(2 * retry, LAST_RETRY_S)
 
     async def ship(self) -> Shipped:

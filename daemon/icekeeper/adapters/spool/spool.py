@@ -131,7 +131,7 @@ def _now() -> datetime:
 
 
 class Spool:
-    """Implements ports.Journal. Use `open` and `close`.
+    """Use `open` and `close`.
 
     PermanentError where the disk is full (`disk_low`), closed to us (`access_denied`) or the file is corrupt: each
     names the file and what to do. What has failed wrote nothing, and may be tried again.

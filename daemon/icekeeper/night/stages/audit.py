@@ -36,18 +36,18 @@ def count_next(policy: TablePolicy, context: TaskContext, counts: PrefetchedCoun
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
     """One attempt: counts, judges, and looks for the hours where rows lack."""
     rules, source = _audited(policy)
-    parts, deadline = context.parts, Deadline.of(rules.limits, context)
+    ports, deadline = context.ports, Deadline.of(rules.limits, context)
     window = _window(context)
     await require_past(window, context)
     watermark = await _watermark(context, source)
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
-    warm = await parts.source.count(source, policy.timestamp, window, rules.final, deadline.left())
-    iceberg = await parts.lakehouse.count(policy.name, policy.timestamp, window, deadline.left())
+    warm = await ports.source.count(source, policy.timestamp, window, rules.final, deadline.left())
+    iceberg = await ports.lakehouse.count(policy.name, policy.timestamp, window, deadline.left())
     verdict = judge(
         clickhouse=warm.rows,
         iceberg=iceberg.rows,
         window=window,
-        now=parts.clock(),
+        now=ports.clock(),
         policy=rules,
         source_ttl=policy.source_ttl,
         watermark=watermark,
@@ -63,7 +63,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
 async def _watermark(context: TaskContext, source: str) -> Watermark | None:
     """How far the offload has come. It explains a verdict and is no side of it: an audit goes on without."""
     try:
-        return await context.parts.offload.watermark(source)
+        return await context.ports.offload.watermark(source)
     except IcekeeperError as exc:
         log.warning("watermark_unknown", error=str(exc))
         return None
@@ -81,7 +81,7 @@ async def _drill_down(
     """The hours that lack rows. That they can't be had does not undo a verdict that stands already."""
     context.emit(TaskProgressed(Stage.AUDIT, policy.name, f"{verdict.status}, counting by hour"))
     _, source = _audited(policy)
-    lakehouse, counter = context.parts.lakehouse, context.parts.source
+    lakehouse, counter = context.ports.lakehouse, context.ports.source
     try:
         there = await counter.count_by_hour(source, policy.timestamp, window, warm.final, deadline.left())
         here = await lakehouse.count_by_hour(
@@ -118,7 +118,7 @@ def _row(
         run_id=context.run_id,
         slot=context.slot,
         trigger=context.trigger,
-        run_timestamp=context.parts.clock(),
+        run_timestamp=context.ports.clock(),
         iceberg_table=policy.name,
         ch_source=_audited(policy)[1],
         layer=policy.layer,

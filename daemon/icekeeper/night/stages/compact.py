@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 async def plan(policy: TablePolicy, state: TableState, context: TaskContext, overran: int = 0) -> Plan:
     """What would be rewritten, and why; Iceberg's own planner is asked, so that both mean the same by "nothing"."""
     ask = may_interest_planner(state, policy.compact)
-    groups = await context.parts.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
+    groups = await context.ports.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
     # Only where there is something to hold: a table that needs nothing asks nobody else.
     to_hold = policy.single_writer and any(group.gains for group in groups)
     offload_runs = to_hold and await _offload_runs(policy, context)
@@ -36,13 +36,13 @@ async def _offload_runs(policy: TablePolicy, context: TaskContext) -> bool:
     """Whether the offload says that it is writing into this table now."""
     if policy.source is None:
         return False
-    watermark = await context.parts.offload.watermark(policy.source)
+    watermark = await context.ports.offload.watermark(policy.source)
     return watermark is not None and watermark.status == "running"
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
     """One attempt. Slices that an attempt committed stay committed: the next one plans only what is left."""
-    lakehouse, target = context.parts.lakehouse, policy.compact.target_file_size
+    lakehouse, target = context.ports.lakehouse, policy.compact.target_file_size
     deadline = Deadline.of(policy.compact.limits, context)
     state = await lakehouse.inspect(policy.name, target)
     progress.look(state)
@@ -99,7 +99,7 @@ async def _rewrite(
     deadline: Deadline,
 ) -> TableState:
     """Rewrites a slice and verifies it; the table as it is then."""
-    lakehouse, unknown, rewrote = context.parts.lakehouse, None, True
+    lakehouse, unknown, rewrote = context.ports.lakehouse, None, True
     try:
         rewrote = await lakehouse.compact(policy.name, policy.compact, part, context.run_id, deadline.left())
     except DeadlineExceeded:
@@ -127,8 +127,8 @@ async def _verify(
 ) -> None:
     problems, recounts = check_rewrite(part, rewrites)
     for pair in recounts:
-        rows_before = await context.parts.lakehouse.count_at(policy.name, pair.before, deadline.left())
-        rows_after = await context.parts.lakehouse.count_at(policy.name, pair.after, deadline.left())
+        rows_before = await context.ports.lakehouse.count_at(policy.name, pair.before, deadline.left())
+        rows_after = await context.ports.lakehouse.count_at(policy.name, pair.after, deadline.left())
         if rows_before != rows_after:
             problems.append(f"snapshot {pair.after} has {rows_after} live rows, its parent {rows_before}")
     if problems:

@@ -15,30 +15,7 @@ from icekeeper.core.policy import RunPolicy, StageLimits
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
 from icekeeper.core.tables.state import TableHealth, TableState
-from icekeeper.night.ports import (
-    Clock,
-    EngineLog,
-    Findings,
-    Lakehouse,
-    OffloadStatus,
-    Sleep,
-    SourceCounter,
-    Surroundings,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The outside world as the night sees it, with its time."""
-
-    lakehouse: Lakehouse
-    source: SourceCounter
-    offload: OffloadStatus
-    findings: Findings
-    surroundings: Surroundings
-    clock: Clock
-    sleep: Sleep
-    engine_log: EngineLog | None = None
+from icekeeper.night.ports import Clock, RunPorts, Surroundings
 
 
 class Clocks:
@@ -62,7 +39,7 @@ class TaskContext:
     run_id: UUID
     slot: datetime
     trigger: Trigger
-    parts: Parts
+    ports: RunPorts
     emit: Subscriber
     clocks: Clocks
     run_policy: RunPolicy = field(default_factory=RunPolicy)
@@ -121,8 +98,8 @@ class Deadline:
 
     @classmethod
     def of(cls, limits: StageLimits, context: TaskContext) -> Deadline:
-        at = context.parts.clock() + limits.timeout
-        return cls(at if context.until is None else min(at, context.until), context.parts.clock)
+        at = context.ports.clock() + limits.timeout
+        return cls(at if context.until is None else min(at, context.until), context.ports.clock)
 
     def left(self) -> timedelta:
         """What remains; DeadlineExceeded where nothing does."""

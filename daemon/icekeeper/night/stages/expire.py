@@ -17,14 +17,14 @@ from icekeeper.night.stages.restraint import restrain, restrain_by_findings
 
 async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> Plan:
     """Which snapshots would go, and why."""
-    todo = plan_expiry(policy, state, context.slot, context.parts.clock())
+    todo = plan_expiry(policy, state, context.slot, context.ports.clock())
     todo = await restrain(todo, context, frees_space=True)
     return await restrain_by_findings(todo, policy, context)
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
     """One attempt. It is bound to its plan: where the table has moved under it, the next attempt plans anew."""
-    lakehouse, target = context.parts.lakehouse, policy.compact.target_file_size
+    lakehouse, target = context.ports.lakehouse, policy.compact.target_file_size
     deadline = Deadline.of(policy.expire.limits, context)
     state = await lakehouse.inspect(policy.name, target)
     progress.look(state)
@@ -55,6 +55,6 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
 
 
 def _verify(before: TableState, after: TableState, named: tuple[int, ...], context: TaskContext) -> None:
-    problems = check_expiry(before, after, named, due_refs(before, context.parts.clock()))
+    problems = check_expiry(before, after, named, due_refs(before, context.ports.clock()))
     if problems:
         raise PermanentError("; ".join(problems), reason=Reason.NOT_VERIFIED, where=after.table)

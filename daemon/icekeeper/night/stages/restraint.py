@@ -29,7 +29,7 @@ async def restrain(plan: Plan, context: TaskContext, *, frees_space: bool) -> Pl
     plan = restrained(plan, by_clock(await context.clocks.ahead(), context.run_policy.max_clock_skew))
     if frees_space or plan.decision is not Decision.ACT:
         return plan
-    return restrained(plan, by_disk(await context.parts.surroundings.disks(), context.run_policy.min_free_disk))
+    return restrained(plan, by_disk(await context.ports.surroundings.disks(), context.run_policy.min_free_disk))
 
 
 async def restrain_by_findings(plan: Plan, policy: TablePolicy, context: TaskContext) -> Plan:
@@ -37,18 +37,18 @@ async def restrain_by_findings(plan: Plan, policy: TablePolicy, context: TaskCon
     if plan.decision is not Decision.ACT or not policy.expire.hold_on:
         return plan
     try:
-        findings = await context.parts.findings.open_findings(policy.name)
+        findings = await context.ports.findings.open_findings(policy.name)
     except IcekeeperError as exc:
         # To expire now could cost the only copy of what an audit found missing; a night later it costs nothing.
         return restrained(plan, Restraint(exc.reason, f"whether a finding is open can't be asked: {exc}"))
-    return restrained(plan, by_findings(findings, policy.expire, context.parts.clock()))
+    return restrained(plan, by_findings(findings, policy.expire, context.ports.clock()))
 
 
 async def require_past(window: Window, context: TaskContext) -> None:
     """PermanentError `clock_skew` where a wrong clock lets a window be counted before it is over."""
     ahead = await context.clocks.ahead()
     error = clock_error(ahead, context.run_policy.max_clock_skew)
-    if window.end > context.parts.clock() - error:
+    if window.end > context.ports.clock() - error:
         told = by_clock(ahead, context.run_policy.max_clock_skew)
         raise PermanentError(
             f"the window {window} is not over yet{f': {told.note}' if told else ''}", reason=Reason.CLOCK_SKEW

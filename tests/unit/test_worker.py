@@ -60,7 +60,7 @@ async def test_a_run_closes_its_slot_though_the_term_ends_before_the_services_ar
     settings.state_dir.mkdir()
     for policy in settings.policies():
         world.add(policy)
-    services = replace(build(settings, SparkEngine(spark_options(settings))), parts=world.parts)
+    services = replace(build(settings, SparkEngine(spark_options(settings))), ports=world.ports)
     configuration, ended = Replaced(services), list[Event]()
     spool = await Spool.open(settings.state_dir, clock=world.clock)
     try:

@@ -124,7 +124,7 @@ async def test_clickhouse_counts_the_next_table_while_iceberg_counts_this_one() 
     done = asyncio.Event()
     world.lakehouse.script("count", "cold.a", Step(until=done))
     order = Order(RUN_ID, SLOT, Trigger.MANUAL, tables=tuple(policies), stages=(Stage.AUDIT,))
-    run = asyncio.create_task(run_night(order, world.parts, world.events.append))
+    run = asyncio.create_task(run_night(order, world.ports, world.events.append))
     await world.lakehouse.entered.wait()
     await asyncio.sleep(0)
     assert counted(world) == [policies[0].source, policies[1].source]
