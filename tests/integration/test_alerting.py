@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
-from icekeeper.status.gauges import Vitals
+from icekeeper.status.gauges import DaemonState
 from icekeeper.status.metrics import Metrics
 from tests.debian import program
 from tests.unit.builders import table_policy
@@ -32,7 +32,7 @@ def run(*command: str | Path, given: bytes | None = None) -> str:
 
 
 def test_promtool_has_nothing_to_say_about_an_exposition(promtool: Path) -> None:
-    metrics = Metrics(lambda: Vitals(policies=(table_policy(TABLE),)))
+    metrics = Metrics(lambda: DaemonState(policies=(table_policy(TABLE),)))
     metrics.observe(RunStarted(OPENING))
     for task in REPORT.tasks:
         metrics.observe(TaskEnded(task))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from icekeeper.core.events import RunEnded
-from icekeeper.status.gauges import Vitals
+from icekeeper.status.gauges import DaemonState
 from icekeeper.status.metrics import Metrics
 from tests.unit.builders import table_policy
 from tests.unit.test_shell import REPORT, TABLE, samples
@@ -45,7 +45,7 @@ def named(text: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def exposed() -> set[str]:
-    metrics = Metrics(lambda: Vitals(policies=(table_policy(TABLE),)))
+    metrics = Metrics(lambda: DaemonState(policies=(table_policy(TABLE),)))
     metrics.observe(RunEnded(REPORT))
     return {name.partition("{")[0] for name in samples(metrics)}
 

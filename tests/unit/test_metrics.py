@@ -13,7 +13,7 @@ from icekeeper.core.events import RunEnded, RunStarted
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import RunHistory, past_of
 from icekeeper.scheduling.pause import Pause
-from icekeeper.status.gauges import Known, Vitals
+from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.metrics import Metrics
 from tests.unit.builders import DAY, HOUR, table_policy
 from tests.unit.test_shell import OPENING, REPORT, SLOT, TABLE, samples
@@ -26,7 +26,7 @@ OPEN = {(TABLE, AuditStatus.MISSING_DATA): 2}
 
 def shown(past: RunHistory | None = None, **vitals: Any) -> Metrics:
     """The metrics of a daemon with these tables, which was told a past."""
-    metrics = Metrics(lambda: Vitals(policies=POLICIES, **vitals), lambda: [policy.name for policy in POLICIES])
+    metrics = Metrics(lambda: DaemonState(policies=POLICIES, **vitals), lambda: [policy.name for policy in POLICIES])
     if past is not None:
         metrics.learn(past, {})
     return metrics
@@ -163,7 +163,7 @@ def test_hundreds_of_tables_are_known_in_a_moment() -> None:
     took = []
     for _ in range(3):  # the best of them: others use this machine, too
         began = time.monotonic()
-        assert len(Known.of(past).failed_nights) == len(tables)
+        assert len(HistorySummary.of(past).failed_nights) == len(tables)
         took.append(time.monotonic() - began)
     assert min(took) < 0.3, took
 
@@ -186,7 +186,7 @@ def test_a_failure_is_open_until_the_ledger_has_it_and_nothing_of_it_is_open() -
 
 def test_a_table_that_is_enabled_no_longer_is_not_shown_any_more() -> None:
     policies = list(POLICIES)
-    metrics = Metrics(lambda: Vitals(policies=tuple(policies)))
+    metrics = Metrics(lambda: DaemonState(policies=tuple(policies)))
     metrics.observe(RunEnded(REPORT))
     metrics.learn(past_of(REPORT, night=True), OPEN)
     assert [name for name in samples(metrics) if TABLE in name]

@@ -19,11 +19,11 @@ from icekeeper import pages
 from icekeeper.core.enums import AuditStatus, RunOutcome
 from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.pages import charts, filters, views
-from icekeeper.pages.ordering import way_back
+from icekeeper.pages.form_pages import way_back
 from icekeeper.pages.rendering import environment
-from icekeeper.status import schemas as documents
-from icekeeper.status.gauges import Known, Vitals
-from icekeeper.status.problems import Seen, troubles
+from icekeeper.status import run_schemas, schemas
+from icekeeper.status.gauges import DaemonState, HistorySummary
+from icekeeper.status.problems import Facts, troubles
 from tests.unit.builders import DAY, HOUR, SLOT
 
 STYLE = (Path(pages.__file__).parent / "static" / "style.css").read_text()
@@ -126,9 +126,9 @@ def test_what_stands_between_backticks_is_code_and_everything_is_escaped() -> No
 # --- the calendar
 
 
-def night(day: str, outcome: str | None = "success", duration_s: float | None = 60.0) -> documents.Night:
+def night(day: str, outcome: str | None = "success", duration_s: float | None = 60.0) -> run_schemas.Night:
     slot = datetime.fromisoformat(f"{day}T02:00:00+00:00")
-    return documents.Night(
+    return run_schemas.Night(
         slot=slot, run_id=uuid4(), trigger="schedule", outcome=outcome, started_at=slot, duration_s=duration_s
     )
 
@@ -172,7 +172,7 @@ def test_a_day_shows_what_ran_for_it_last() -> None:
 # --- hours, and what comes first
 
 
-def audit(status: str = "ok", **change: Any) -> documents.Audit:
+def audit(status: str = "ok", **change: Any) -> run_schemas.Audit:
     start = SLOT.replace(hour=0) - DAY
     given: dict[str, Any] = {
         "iceberg_table": "cold.t", "ch_source": "t", "layer": "bronze", "run_timestamp": SLOT, "audit_window_hours": 24,
@@ -180,15 +180,15 @@ def audit(status: str = "ok", **change: Any) -> documents.Audit:
         "delta_pct": -10.0, "status": status, "reason": None, "notes": None, "snapshot_id": 1, "ch_query": "SELECT 1",
         "iceberg_query": None, "ch_final": None, "watermark": None, "missing_hours": (),
     }  # fmt: skip
-    return documents.Audit.model_validate({**given, **change})
+    return run_schemas.Audit.model_validate({**given, **change})
 
 
-def task(outcome: str = "done", **change: Any) -> documents.Task:
+def task(outcome: str = "done", **change: Any) -> run_schemas.Task:
     given: dict[str, Any] = {
         "stage": "compact", "table": "cold.t", "outcome": outcome, "reason": None, "note": "", "attempts": 1,
         "started_at": SLOT, "duration_s": 1.0, "before": None, "after": None, "error": None,
     }  # fmt: skip
-    return documents.Task.model_validate({**given, **change})
+    return run_schemas.Task.model_validate({**given, **change})
 
 
 def test_the_hours_of_a_window_say_which_lack_how_much() -> None:
@@ -219,12 +219,12 @@ def test_what_an_operator_must_see_comes_first_and_the_rest_keeps_its_order() ->
 # --- charts
 
 
-def table(**change: Any) -> documents.Table:
+def table(**change: Any) -> schemas.Table:
     given: dict[str, Any] = {
         "name": "cold.t", "source": "t", "layer": "bronze", "health": None, "audit": None, "open_findings": 0,
         "healths": (), "audits": (), "tasks": (),
     }  # fmt: skip
-    return documents.Table.model_validate({**given, **change})
+    return schemas.Table.model_validate({**given, **change})
 
 
 def health(**change: Any) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def done(days_ago: int, stage: str = "compact", run_id: UUID = RUN) -> dict[str,
     }  # fmt: skip
 
 
-def drawn(one: documents.Table) -> dict[str, charts.Chart]:
+def drawn(one: schemas.Table) -> dict[str, charts.Chart]:
     return {chart.title: chart for chart in charts.of_table(one, SLOT - 90 * DAY, SLOT)}
 
 
@@ -375,24 +375,24 @@ def shown(template: str, *, signed_in: bool = True, **values: Any) -> str:
     return text
 
 
-def status(**change: Any) -> documents.Status:
+def status(**change: Any) -> schemas.Status:
     given: dict[str, Any] = {
         "state": "ok", "troubles": (), "version": "1", "host": "k2", "leading": True, "mode": "maintain",
         "settings_hash": "0123", "now": SLOT, "next_slot": None, "pause": None, "run": None, "last_run": None,
         "parts": {}, "open_findings": {}, "spool_records": 0,
     }  # fmt: skip
-    return documents.Status.model_validate({**given, **change})
+    return schemas.Status.model_validate({**given, **change})
 
 
-def run(**change: Any) -> documents.Run:
+def run(**change: Any) -> run_schemas.Run:
     given: dict[str, Any] = {
         "run_id": RUN, "slot": SLOT, "trigger": "schedule", "outcome": "success", "started_at": SLOT,
         "finished_at": SLOT, "duration_s": 1.0, "settings_hash": "0123", "tasks": (), "audits": (),
     }  # fmt: skip
-    return documents.Run.model_validate({**given, **change})
+    return run_schemas.Run.model_validate({**given, **change})
 
 
-def home(state: documents.Status, tables: tuple[documents.TableSummary, ...] = (), **values: Any) -> str:
+def home(state: schemas.Status, tables: tuple[schemas.TableSummary, ...] = (), **values: Any) -> str:
     given: dict[str, Any] = {
         "weeks": views.calendar((), SLOT.date(), 60), "durations": charts.durations((), SLOT - 60 * DAY, SLOT),
         "nights_known": True,
@@ -400,15 +400,15 @@ def home(state: documents.Status, tables: tuple[documents.TableSummary, ...] = (
     return shown("home.html", status=state, tables=tables, **{**given, **values})
 
 
-def run_page(one: documents.Run, lines: tuple[documents.LogLine, ...] = (), **values: Any) -> str:
+def run_page(one: run_schemas.Run, lines: tuple[run_schemas.LogLine, ...] = (), **values: Any) -> str:
     hours = {audit.iceberg_table: views.hours(audit) for audit in one.audits}
-    logs = documents.LogPage(items=lines, next=None)
+    logs = run_schemas.LogPage(items=lines, next=None)
     wanted = {"level": None, "text": None}
     given: dict[str, Any] = {"progress": None, "logs": logs, "wanted": wanted, "hours": hours, "views": views}
     return shown("run.html", run=one, **{**given, **values})
 
 
-def table_page(one: documents.Table) -> str:
+def table_page(one: schemas.Table) -> str:
     return shown(
         "table.html", table=one, charts=charts.of_table(one, SLOT - 90 * DAY, SLOT), nights=views.nights_of(one, 30),
         unclean=views.unclean(one, 30), stages=["compact", "expire", "audit"], days=90, spans=(30, 90),
@@ -451,8 +451,8 @@ def test_trouble_is_the_first_thing_said_and_leads_to_what_it_is_about() -> None
 
 def test_a_failed_night_and_a_table_that_lacks_rows_lead_to_their_pages() -> None:
     night = PastNight(RUN, SLOT, RunOutcome.FAILED, SLOT, SLOT)
-    known = Known.of(RunHistory(nights=(night,)), open_days={("cold.t", AuditStatus.MISSING_DATA): 2})
-    seen = Seen(Vitals(), replace(known, failure_open=True), {}, running=False)
+    known = HistorySummary.of(RunHistory(nights=(night,)), open_days={("cold.t", AuditStatus.MISSING_DATA): 2})
+    seen = Facts(DaemonState(), replace(known, failure_open=True), {}, running=False)
     assert [one.link for one in troubles(seen, SLOT)] == [f"/runs/{RUN}", "/tables/cold.t"]
 
 
@@ -485,7 +485,7 @@ def test_a_run_over_many_tables_folds_them_and_stays_quick() -> None:
 
 def test_a_table_that_was_never_seen_has_a_dash_in_every_column() -> None:
     summary = {"name": HOSTILE, "source": None, "layer": HOSTILE, "health": None, "audit": None, "open_findings": 0}
-    text = home(status(), (documents.TableSummary.model_validate(summary),))
+    text = home(status(), (schemas.TableSummary.model_validate(summary),))
     body = text[text.index('id="tables"') :]
     assert body.count('scope="col"') == body.count('scope="row"') + len(re.findall("<td[ >]", body))
     assert "no source" in text
@@ -501,7 +501,7 @@ def test_hostile_and_unknown_words_of_a_newer_version_are_only_words() -> None:
         iceberg_query=HOSTILE, ch_row_count=None, iceberg_row_count=None, delta=None, delta_pct=None,
         ack={"by": HOSTILE, "host": HOSTILE, "at": SLOT, "note": HOSTILE},
     )  # fmt: skip
-    line = documents.LogLine(
+    line = run_schemas.LogLine(
         line_no=1, timestamp=HOSTILE, level=HOSTILE, event=HOSTILE, fields={"note": HOSTILE, HOSTILE: [1]}
     )
     text = run_page(run(outcome="hibernated", trigger=HOSTILE, host=HOSTILE, tasks=[unknown], audits=[odd]), (line,))
@@ -546,7 +546,7 @@ def test_the_other_pages_stand_too() -> None:
         {"stage": "compact", "table": HOSTILE, "decision": "skip", "reason": "nothing_small", "note": HOSTILE},
         {"stage": "sweep", "table": "t", "decision": "ponder", "reason": None, "note": ""},
     ]
-    plan = documents.Plan.model_validate({"slot": SLOT, "made_at": SLOT, "plans": plans, "errors": {HOSTILE: HOSTILE}})
+    plan = schemas.Plan.model_validate({"slot": SLOT, "made_at": SLOT, "plans": plans, "errors": {HOSTILE: HOSTILE}})
     choices: dict[str, Any] = {"stages": ["compact"], "names": [HOSTILE, "a" * 300]}
     assert "not read" in shown("plan.html", plan=plan, dry_run=False, **choices)
     assert "Look again" in shown("plan.html", plan=None, dry_run=True, **choices)
@@ -554,19 +554,17 @@ def test_the_other_pages_stand_too() -> None:
         **run().model_dump(), "host": HOSTILE, "outcome": None, "tasks_done": 1, "tasks_skipped": 0, "tasks_held": 0,
         "tasks_failed": 1, "audits_ok": 0, "audits_warning": 1, "audits_missing_data": 1, "audits_error": 0,
     }  # fmt: skip
-    page = documents.RunPage.model_validate({"items": [summary], "next": "x&y"})
+    page = run_schemas.RunPage.model_validate({"items": [summary], "next": "x&y"})
     wanted = {"outcome": None, "trigger": "manual", "table": HOSTILE, "after": "x"}
     runs: dict[str, Any] = {"outcomes": ["failed"], "triggers": ["manual"], "names": ["cold.t"]}
     assert "1 missing data" in shown("runs.html", page=page, wanted=wanted, **runs)
-    empty = documents.RunPage(items=(), next=None)
+    empty = run_schemas.RunPage(items=(), next=None)
     assert "No runs yet." in shown("runs.html", page=empty, wanted=dict.fromkeys(wanted), **runs)
-    config = documents.Config(
-        settings_hash="0123", settings={"tables": [{"name": HOSTILE}], "catalog": {"secret": "*"}}
-    )
+    config = schemas.Config(settings_hash="0123", settings={"tables": [{"name": HOSTILE}], "catalog": {"secret": "*"}})
     shown("settings.html", config=config)
     assert 'role="alert"' in shown("sign_in.html", wrong=True, back="/plan")
     assert 'role="alert"' not in shown("sign_in.html", wrong=False, back="/")
-    shown("trouble.html", title=HOSTILE, text=HOSTILE, advice=HOSTILE)
+    shown("error.html", title=HOSTILE, text=HOSTILE, advice=HOSTILE)
     shown("tables.html", tables=())
     for load in (
         {"problems": [HOSTILE], "changes": ()},

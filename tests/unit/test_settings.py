@@ -13,7 +13,7 @@ import pytest
 
 from icekeeper.core.errors import ConfigError
 from icekeeper.settings import Settings, find_config, load, state_dir_of
-from icekeeper.settings.messages.shown import shown
+from icekeeper.settings.export import redacted
 from icekeeper.settings.model import Schedule
 
 GOOD = """\
@@ -126,7 +126,7 @@ def test_secrets_come_from_files_beside_the_configuration_and_are_never_shown(fi
     assert settings.postgres.password is not None
     assert settings.postgres.password.get_secret_value() == "pg secret"
     assert settings.catalog.spark_properties()["s3.secret-access-key"] == "s3 secret"
-    for text_of_it in (str(shown(settings)), repr(settings), str(settings)):
+    for text_of_it in (str(redacted(settings)), repr(settings), str(settings)):
         assert "secret" not in text_of_it.replace("s3.secret-access-key", "")
         assert "inline" not in text_of_it
 
@@ -211,7 +211,7 @@ def test_secrets_are_hidden_wherever_they_stand(file: Path) -> None:
         "s3.path-style-access: true", "header.Authorization: geheim, adls.auth.shared-key.account.key: geheim"
     )
     text += "spark: {conf: {fs.azure.account.key.x: geheim}}\n"
-    assert "geheim" not in str(shown(read(file, text)))
+    assert "geheim" not in str(redacted(read(file, text)))
 
 
 def test_text_that_looks_like_a_number_reaches_spark_and_the_catalog_as_it_was_written(file: Path) -> None:

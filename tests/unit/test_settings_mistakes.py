@@ -21,7 +21,7 @@ import yaml
 
 from icekeeper.core.errors import ConfigError
 from icekeeper.settings import Settings, load
-from icekeeper.settings.messages.keys import keys_at, kind_of
+from icekeeper.settings.messages.known_keys import keys_at, kind_of
 from icekeeper.settings.messages.warnings import warnings
 from icekeeper.settings.tables import STAGE_BLOCKS
 

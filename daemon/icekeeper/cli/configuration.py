@@ -11,7 +11,7 @@ import yaml
 from icekeeper.cli.shared import USAGE, Invocation, common, print_json
 from icekeeper.core.errors import ConfigError
 from icekeeper.settings import find_config, load, schema
-from icekeeper.settings.messages.shown import shown
+from icekeeper.settings.export import redacted
 from icekeeper.settings.messages.warnings import warnings
 
 
@@ -58,7 +58,7 @@ def config_check(invocation: Invocation, no_secrets: bool) -> None:
 @common
 def config_show(invocation: Invocation) -> None:
     """Shows the configuration in force, defaults filled in and secrets hidden."""
-    document = shown(invocation.settings())
+    document = redacted(invocation.settings())
     if invocation.as_json:
         print_json(document)
     else:

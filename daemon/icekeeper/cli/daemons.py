@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from icekeeper.control.client import Daemon
     from icekeeper.execution.wiring import Services
     from icekeeper.settings import Settings
-    from icekeeper.status.schemas import LogLine, RunHead, RunUnderWay, Status
+    from icekeeper.status.run_schemas import LogLine, RunHead, RunUnderWay
+    from icekeeper.status.schemas import Status
 
 _STATES = {"ok": 0, "warning": 3, "error": FAILED}
 _LEVELS = ("debug", "info", "warning", "error")
@@ -63,7 +64,7 @@ async def _without_a_daemon(invocation: Invocation, settings: Settings) -> None:
     from icekeeper.core.errors import IcekeeperError
     from icekeeper.execution.standalone import session
     from icekeeper.scheduling import pause
-    from icekeeper.status import schemas as documents
+    from icekeeper.status import run_schemas
 
     now = datetime.now(UTC)
     next_slot, held = settings.schedule.calendar().next_slot(now), pause.in_force(settings.state_dir, now)
@@ -73,7 +74,7 @@ async def _without_a_daemon(invocation: Invocation, settings: Settings) -> None:
         try:
             tables = [policy.name for policy in settings.policies()]
             row = await services.history.last_night(now - _LAST_NIGHT, tables)
-            last = documents.RunHead.model_validate(row) if row is not None else None
+            last = run_schemas.RunHead.model_validate(row) if row is not None else None
         except IcekeeperError as exc:
             unknown = exc
     if invocation.as_json:

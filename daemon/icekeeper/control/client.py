@@ -23,7 +23,7 @@ from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.night.run import StopRequest
 from icekeeper.scheduling.orders import RunRequest
-from icekeeper.status import schemas as documents
+from icekeeper.status import run_schemas, schemas
 
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
@@ -119,21 +119,21 @@ class Daemon:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise _gone() from exc
 
-    async def status(self) -> documents.Status:
+    async def status(self) -> schemas.Status:
         """What it says of itself, in one glance."""
-        return documents.Status.model_validate(await self._asked("GET", "/api/v1/status"))
+        return schemas.Status.model_validate(await self._asked("GET", "/api/v1/status"))
 
-    async def known_run(self, run_id: UUID) -> documents.Run:
+    async def known_run(self, run_id: UUID) -> run_schemas.Run:
         """A run as it knows it, also before PostgreSQL does. PermanentError where it knows none."""
-        return documents.Run.model_validate(await self._asked("GET", f"/api/v1/runs/{run_id}"))
+        return run_schemas.Run.model_validate(await self._asked("GET", f"/api/v1/runs/{run_id}"))
 
     async def cancel(self, run_id: UUID) -> None:
         """Asks a run to end, as an operator does. PermanentError where it is not under way."""
         await self._asked("POST", f"/api/v1/runs/{run_id}/cancel")
 
-    async def reload(self) -> documents.Reloaded:
+    async def reload(self) -> schemas.Reloaded:
         """Has the configuration read again; what that changed. ConfigError where it is kept as it was."""
-        return documents.Reloaded.model_validate(await self._asked("POST", "/-/reload"))
+        return schemas.Reloaded.model_validate(await self._asked("POST", "/-/reload"))
 
     async def _asked(self, method: str, path: str) -> Any:
         try:

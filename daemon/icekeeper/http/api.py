@@ -23,7 +23,7 @@ from icekeeper.http.problems import Handler, problem
 from icekeeper.http.routes import Answer, Nothing, Route, Taken
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.orders import Orders, RunRequest
-from icekeeper.status import schemas as documents
+from icekeeper.status import run_schemas, schemas
 from icekeeper.status.plan_cache import PlanCache
 from icekeeper.status.queries import NotFoundError, StatusQueries, parse_cursor
 
@@ -116,16 +116,16 @@ class Api:
 
     def __init__(
         self,
-        overview: StatusQueries,
+        queries: StatusQueries,
         orders: Orders,
-        tonight: PlanCache,
+        plan_cache: PlanCache,
         events: EventStream,
         reload: Callable[[], Awaitable[ConfigLoad]],
         clock: Clock,
     ) -> None:
-        self._overview = overview
+        self._queries = queries
         self._orders = orders
-        self._tonight = tonight
+        self._plan_cache = plan_cache
         self._events = events
         self._reload = reload
         self._clock = clock
@@ -148,9 +148,15 @@ class Api:
         not_found, taken = HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT
         v1 = "/api/v1"
         return (
-            Route("GET", f"{v1}/status", "getStatus", "Is everything all right?", self._status, {ok: documents.Status}),
+            Route("GET", f"{v1}/status", "getStatus", "Is everything all right?", self._status, {ok: schemas.Status}),
             Route(
-                "GET", f"{v1}/runs", "listRuns", "Runs, newest first.", self._runs, {ok: documents.RunPage}, RunsWanted
+                "GET",
+                f"{v1}/runs",
+                "listRuns",
+                "Runs, newest first.",
+                self._runs,
+                {ok: run_schemas.RunPage},
+                RunsWanted,
             ),
             Route(
                 "GET",
@@ -158,7 +164,7 @@ class Api:
                 "getRun",
                 "A run with its tasks and audits.",
                 self._run,
-                {ok: documents.Run},
+                {ok: run_schemas.Run},
                 RunWanted,
                 problems=(not_found,),
             ),
@@ -168,7 +174,7 @@ class Api:
                 "listLogs",
                 "Log lines of a run, in their order.",
                 self._logs,
-                {ok: documents.LogPage},
+                {ok: run_schemas.LogPage},
                 LogsWanted,
             ),
             Route(
@@ -177,31 +183,29 @@ class Api:
                 "listNights",
                 "How the slots of the last days were answered.",
                 self._nights,
-                {ok: documents.Nights},
+                {ok: run_schemas.Nights},
                 NightsWanted,
             ),
-            Route(
-                "GET", f"{v1}/tables", "listTables", "The tables as last seen.", self._tables, {ok: documents.Tables}
-            ),
+            Route("GET", f"{v1}/tables", "listTables", "The tables as last seen.", self._tables, {ok: schemas.Tables}),
             Route(
                 "GET",
                 f"{v1}/tables/{{name}}",
                 "getTable",
                 "A table with its past.",
                 self._table,
-                {ok: documents.Table},
+                {ok: schemas.Table},
                 TableWanted,
                 problems=(not_found,),
             ),
-            Route("GET", f"{v1}/plan", "getPlan", "What a night would do now.", self._plan, {ok: documents.Plan}),
-            Route("GET", f"{v1}/config", "getConfig", "The settings in force.", self._config, {ok: documents.Config}),
+            Route("GET", f"{v1}/plan", "getPlan", "What a night would do now.", self._plan, {ok: schemas.Plan}),
+            Route("GET", f"{v1}/config", "getConfig", "The settings in force.", self._config, {ok: schemas.Config}),
             Route(
                 "POST",
                 f"{v1}/runs",
                 "beginRun",
                 "Begins a run (202), or says what it would do (200).",
                 self._begin,
-                {begun: documents.Ordered, ok: documents.Plan},
+                {begun: schemas.Ordered, ok: schemas.Plan},
                 body=RunBody,
                 problems=(taken,),
             ),
@@ -211,7 +215,7 @@ class Api:
                 "cancelRun",
                 "Asks a run under way to end.",
                 self._cancel,
-                {begun: documents.Ordered},
+                {begun: schemas.Ordered},
                 RunWanted,
                 problems=(not_found,),
             ),
@@ -221,7 +225,7 @@ class Api:
                 "reload",
                 "Reads the configuration again; a bad one changes nothing.",
                 self._reload_asked,
-                {ok: documents.Reloaded},
+                {ok: schemas.Reloaded},
             ),
         )
 
@@ -229,38 +233,38 @@ class Api:
         return web.json_response(self._openapi)
 
     async def _status(self, wanted: Nothing) -> Answer:
-        return self._overview.status()
+        return self._queries.status()
 
     async def _runs(self, wanted: RunsWanted) -> Answer:
         after = parse_cursor(wanted.after) if wanted.after is not None else None
         only = RunFilter(wanted.outcome, wanted.trigger, wanted.table)
-        return await self._overview.runs(only, after, wanted.limit)
+        return await self._queries.runs(only, after, wanted.limit)
 
     async def _run(self, wanted: RunWanted) -> Answer:
-        return await self._overview.run(wanted.run_id)
+        return await self._queries.run(wanted.run_id)
 
     async def _logs(self, wanted: LogsWanted) -> Answer:
-        return await self._overview.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
+        return await self._queries.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
 
     async def _nights(self, wanted: NightsWanted) -> Answer:
-        return await self._overview.nights(wanted.days)
+        return await self._queries.nights(wanted.days)
 
     async def _tables(self, wanted: Nothing) -> Answer:
-        return self._overview.tables()
+        return self._queries.tables()
 
     async def _table(self, wanted: TableWanted) -> Answer:
-        return await self._overview.table(wanted.name, wanted.days)
+        return await self._queries.table(wanted.name, wanted.days)
 
     async def _plan(self, wanted: Nothing) -> Answer:
-        return await self._tonight.plan()
+        return await self._plan_cache.plan()
 
     async def _config(self, wanted: Nothing) -> Answer:
-        return self._overview.config()
+        return self._queries.config()
 
     async def _begin(self, wanted: Nothing, body: RunBody) -> Answer:
         now = self._clock()
         if body.dry_run:
-            return await self._tonight.make(body.asked(now), now)
+            return await self._plan_cache.make(body.asked(now), now)
         run_id = await self._orders.begin(body.asked(now))
         answer = web.json_response({"run_id": str(run_id)}, status=HTTPStatus.ACCEPTED)
         answer.headers["Location"] = f"/api/v1/runs/{run_id}"
@@ -276,7 +280,7 @@ class Api:
         if load.problems:
             status = HTTPStatus.UNPROCESSABLE_ENTITY
             return problem(status, "The configuration is kept as it was.", problems=load.problems)
-        return documents.Reloaded.model_validate(load)
+        return schemas.Reloaded.model_validate(load)
 
 
 def _handler(route: Route, access: Access | None) -> Handler:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 
 from icekeeper.pages.filters import brief, duration, number, signed, size
-from icekeeper.status import schemas as documents
+from icekeeper.status import run_schemas, schemas
 
 WIDTH, HEIGHT = 1000, 120
 # More gridlines than these say nothing more; with more points nobody finds the one he points at.
@@ -102,7 +102,7 @@ class Chart:
         return f"{self.title}. Newest: {'; '.join(newest)}"
 
 
-def durations(nights: Iterable[documents.Night], since: datetime, until: datetime) -> Chart:
+def durations(nights: Iterable[run_schemas.Night], since: datetime, until: datetime) -> Chart:
     """How long the nights took, a bar each."""
     took = sorted((night.slot, night.duration_s, night.outcome) for night in nights if night.duration_s)
     shown = [(slot, length, outcome) for slot, length, outcome in took if slot >= since]
@@ -122,10 +122,10 @@ def durations(nights: Iterable[documents.Night], since: datetime, until: datetim
     return Chart("How long they took", (), bars, (), scale.levels, scale.ticks)
 
 
-def of_table(table: documents.Table, since: datetime, until: datetime) -> tuple[Chart, ...]:
+def of_table(table: schemas.Table, since: datetime, until: datetime) -> tuple[Chart, ...]:
     """What became of a table: files, bytes, snapshots, rows on both sides and their difference, and the time spent."""
 
-    def health(pick: Callable[[documents.Health], int]) -> list[Sample]:
+    def health(pick: Callable[[run_schemas.Health], int]) -> list[Sample]:
         return [(point.at, pick(point.health)) for point in table.healths]
 
     counted = [audit for audit in table.audits if audit.delta is not None]
@@ -146,7 +146,7 @@ def of_table(table: documents.Table, since: datetime, until: datetime) -> tuple[
     )
 
 
-def _took(tasks: Iterable[documents.TableTask], stage: str) -> list[Sample]:
+def _took(tasks: Iterable[schemas.TableTask], stage: str) -> list[Sample]:
     return [(task.started_at, task.duration_s) for task in tasks if task.stage == stage]
 
 

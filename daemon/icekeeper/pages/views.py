@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
-from icekeeper.status import schemas as documents
+from icekeeper.status import run_schemas, schemas
 
 # What an operator has to see before everything else, in this order.
 _URGENT = ("failed", "missing_data", "error", "held", "warning")
@@ -27,7 +27,7 @@ class Day:
     """A day of the calendar; `night` is the one that is shown of it."""
 
     day: date
-    night: documents.Night | None
+    night: run_schemas.Night | None
 
     @property
     def word(self) -> str:
@@ -37,9 +37,9 @@ class Day:
         return self.night.outcome or "running"
 
 
-def calendar(nights: Iterable[documents.Night], today: date, days: int) -> tuple[Week, ...]:
+def calendar(nights: Iterable[run_schemas.Night], today: date, days: int) -> tuple[Week, ...]:
     """The weeks of the last days, the oldest first."""
-    by_day: dict[date, documents.Night] = {}
+    by_day: dict[date, run_schemas.Night] = {}
     for night in nights:
         day = night.slot.astimezone(UTC).date()
         if day not in by_day or _supersedes(night, by_day[day]):
@@ -58,7 +58,7 @@ def calendar(nights: Iterable[documents.Night], today: date, days: int) -> tuple
     return tuple(weeks)
 
 
-def _supersedes(night: documents.Night, other: documents.Night) -> bool:
+def _supersedes(night: run_schemas.Night, other: run_schemas.Night) -> bool:
     """Whatever ran for a day later takes the place of what ran before; one that was interrupted says nothing of it."""
     stopped = night.outcome == "interrupted", other.outcome == "interrupted"
     return stopped == (False, True) or (stopped[0] == stopped[1] and night.started_at > other.started_at)
@@ -73,7 +73,7 @@ class Hour:
     missing: int
 
 
-def hours(audit: documents.Audit) -> tuple[Hour, ...]:
+def hours(audit: run_schemas.Audit) -> tuple[Hour, ...]:
     """Every hour of the window; empty where it was not drilled down, or is longer than a week."""
     lacking = {hour.start: hour for hour in audit.missing_hours}
     if not lacking or audit.audit_window_hours > 168:
@@ -90,12 +90,12 @@ def hours(audit: documents.Audit) -> tuple[Hour, ...]:
 # --- what comes first
 
 
-def urgent_tasks(tasks: Iterable[documents.Task]) -> tuple[documents.Task, ...]:
+def urgent_tasks(tasks: Iterable[run_schemas.Task]) -> tuple[run_schemas.Task, ...]:
     """What failed, what is held, then the rest in the order of the night."""
     return tuple(sorted(tasks, key=lambda task: _urgency(task.outcome)))
 
 
-def urgent_audits(audits: Iterable[documents.Audit]) -> tuple[documents.Audit, ...]:
+def urgent_audits(audits: Iterable[run_schemas.Audit]) -> tuple[run_schemas.Audit, ...]:
     """Missing data first; what is acknowledged needs nobody."""
     return tuple(sorted(audits, key=lambda audit: len(_URGENT) if audit.ack else _urgency(audit.status)))
 
@@ -116,12 +116,12 @@ class TableNight:
 
     run_id: UUID
     slot: datetime
-    tasks: Mapping[str, documents.TableTask]
+    tasks: Mapping[str, schemas.TableTask]
 
 
-def nights_of(table: documents.Table, most: int) -> tuple[TableNight, ...]:
+def nights_of(table: schemas.Table, most: int) -> tuple[TableNight, ...]:
     """The newest first."""
-    found: dict[UUID, dict[str, documents.TableTask]] = {}
+    found: dict[UUID, dict[str, schemas.TableTask]] = {}
     for task in reversed(table.tasks):
         if task.run_id not in found and len(found) == most:
             break
@@ -129,14 +129,14 @@ def nights_of(table: documents.Table, most: int) -> tuple[TableNight, ...]:
     return tuple(TableNight(run_id, next(iter(by.values())).slot, by) for run_id, by in found.items())
 
 
-def unclean(table: documents.Table, most: int) -> tuple[documents.AuditPoint, ...]:
+def unclean(table: schemas.Table, most: int) -> tuple[schemas.AuditPoint, ...]:
     """The audits that found something or could not count, the newest first."""
     return tuple([audit for audit in reversed(table.audits) if audit.status != "ok"][:most])
 
 
-def by_table(tasks: Iterable[documents.TaskProgress]) -> Mapping[str, Mapping[str, documents.TaskProgress]]:
+def by_table(tasks: Iterable[run_schemas.TaskProgress]) -> Mapping[str, Mapping[str, run_schemas.TaskProgress]]:
     """The tasks of a run under way by table and stage, in the order of the night."""
-    found: dict[str, dict[str, documents.TaskProgress]] = {}
+    found: dict[str, dict[str, run_schemas.TaskProgress]] = {}
     for task in tasks:
         found.setdefault(task.table, {})[task.stage] = task
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from icekeeper.core.errors import ConfigError
 from icekeeper.settings import Settings
-from icekeeper.settings.messages.shown import shown
+from icekeeper.settings.export import redacted
 
 # What a change of a block brings about. The others show in the next run: it takes its policies from the settings.
 _EFFECTS = {
@@ -37,7 +37,7 @@ def refuse_unchangeable(old: Settings, new: Settings) -> None:
 
 def changes(old: Settings, new: Settings) -> tuple[str, ...]:
     """Each difference in a line: the key, both values (secrets hidden), what it brings about. Empty where none is."""
-    before, after = _flat(shown(old)), _flat(shown(new))
+    before, after = _flat(redacted(old)), _flat(redacted(new))
     lines = []
     for block in type(new).model_fields:
         if getattr(old, block) == getattr(new, block):

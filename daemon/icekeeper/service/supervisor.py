@@ -38,7 +38,7 @@ from icekeeper.service.steps import attempt, must
 from icekeeper.service.systemd import Systemd
 from icekeeper.service.web import Web
 from icekeeper.settings import Settings
-from icekeeper.status.gauges import Vitals
+from icekeeper.status.gauges import DaemonState
 from icekeeper.status.health import LOOK_S, ServiceHealth, not_ready
 from icekeeper.status.ledger_poller import LedgerPoller
 from icekeeper.status.metrics import Metrics
@@ -325,17 +325,17 @@ class Supervisor:
         """The pause in force."""
         return pause.in_force(self._configuration.settings.state_dir, self._clock())
 
-    def _vitals(self) -> Vitals:
+    def _vitals(self) -> DaemonState:
         """At a scrape: how late the loop was since the last one."""
         return replace(self._look(), loop_lag_s=self._heartbeat.worst_lag_s())
 
-    def _look(self) -> Vitals:
+    def _look(self) -> DaemonState:
         engine, components = self._engine, self._components
         if engine is None or components is None:  # still starting
-            return Vitals()
+            return DaemonState()
         self._ledger_poller.look()
         settings = self._configuration.settings
-        return Vitals(
+        return DaemonState(
             policies=settings.policies(),
             max_duration=settings.run.max_duration,
             open_slots=components.worker.slots.open.keys() if self._leadership.leading else frozenset(),

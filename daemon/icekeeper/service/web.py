@@ -16,12 +16,12 @@ from icekeeper.http.api import Api
 from icekeeper.http.events import EventStream
 from icekeeper.http.server import Address
 from icekeeper.night.ports import Clock
-from icekeeper.pages.answers import Answers
-from icekeeper.pages.looking import Looks
-from icekeeper.pages.ordering import Forms
+from icekeeper.pages.form_pages import FormPages
+from icekeeper.pages.read_pages import ReadPages
+from icekeeper.pages.responses import Responses
 from icekeeper.scheduling.orders import Orders
 from icekeeper.scheduling.reload import Configuration
-from icekeeper.status.gauges import Vitals
+from icekeeper.status.gauges import DaemonState
 from icekeeper.status.live import Live
 from icekeeper.status.metrics import Metrics
 from icekeeper.status.plan_cache import PlanCache
@@ -36,7 +36,7 @@ class Web:
         configuration: Configuration,
         metrics: Metrics,
         *,
-        vitals: Callable[[], Vitals],
+        vitals: Callable[[], DaemonState],
         parts: Callable[[], Mapping[str, str]],
         led: Callable[[], bool],
         readiness: Callable[[], Awaitable[Mapping[str, Any]]],
@@ -47,12 +47,12 @@ class Web:
         self._reload = reload
         self._clock = clock
         self._live = Live(clock)
-        self._overview = StatusQueries(configuration, metrics, self._live, vitals, parts, led, clock)
+        self._queries = StatusQueries(configuration, metrics, self._live, vitals, parts, led, clock)
         self._events = EventStream(number=int(clock().timestamp() * 1000))
         self._access = Access(self._token, self._listens_at, self._url, time.monotonic)
         self._server = HttpServer(metrics.exposition, readiness, self._add_routes, self._access)
         self._api: Api | None = None
-        self._pages: tuple[Looks, Forms] | None = None
+        self._pages: tuple[ReadPages, FormPages] | None = None
 
     @property
     def port(self) -> int | None:
@@ -62,7 +62,7 @@ class Web:
     def observe(self, event: Event) -> None:
         """Takes an event of a run; never waits."""
         self._live.observe(event)
-        self._overview.observe(event)
+        self._queries.observe(event)
         self._events.observe(event)
 
     def no_run(self) -> None:
@@ -71,12 +71,12 @@ class Web:
 
     def open(self, orders: Orders) -> None:
         """Orders are taken from now on."""
-        tonight = PlanCache(orders, self._clock)
-        self._api = Api(self._overview, orders, tonight, self._events, self._reload, self._clock)
-        answers = Answers(self._access, self._clock)
+        plan_cache = PlanCache(orders, self._clock)
+        self._api = Api(self._queries, orders, plan_cache, self._events, self._reload, self._clock)
+        answers = Responses(self._access, self._clock)
         self._pages = (
-            Looks(answers, self._overview, tonight, self._clock),
-            Forms(answers, self._overview, orders, tonight, self._access, self._reload, self._clock),
+            ReadPages(answers, self._queries, plan_cache, self._clock),
+            FormPages(answers, self._queries, orders, plan_cache, self._access, self._reload, self._clock),
         )
 
     def add_api(self, app: web.Application) -> None:

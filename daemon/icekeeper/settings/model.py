@@ -17,8 +17,8 @@ from icekeeper.settings.notify import Notify
 from icekeeper.settings.systems import DEFAULT_PACKAGES, Catalog, ClickHouse, Offload, Postgres, Spark
 from icekeeper.settings.tables import Audit, Block, Compact, Expire, Table, completed, misfits, refuse
 from icekeeper.settings.values.addresses import ListenAddress, PageUrl
+from icekeeper.settings.values.schedule import Cron, TimeZone, calendar_of
 from icekeeper.settings.values.units import AbsolutePath, Duration, Size
-from icekeeper.settings.values.when import Cron, TimeZone, calendar_of
 
 __all__ = ["DEFAULT_PACKAGES", "Schedule", "Settings"]
 

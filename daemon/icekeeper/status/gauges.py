@@ -41,7 +41,7 @@ _NOTHING_WAITS = Waiting(0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class DaemonState:
     """What the daemon is like at the moment of a scrape. The defaults are those of one that has not begun.
 
     `policies` are the enabled tables, `open_slots` are due and no run has answered for them yet. `unrecorded_runs` are
@@ -65,7 +65,7 @@ class Vitals:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class HistorySummary:
     """What is known of the last nights, and what was worked out of it once and not at every scrape."""
 
     past: RunHistory
@@ -83,7 +83,7 @@ class Known:
         past: RunHistory,
         in_ledger: Set[UUID] = frozenset(),
         open_days: Mapping[tuple[str, AuditStatus], int] | None = None,
-    ) -> Known:
+    ) -> HistorySummary:
         open_days = open_days or {}
         return cls(
             past=past,
@@ -100,7 +100,7 @@ class Known:
 class Gauges(Collector):
     """Reads everything at the moment of the scrape: one record, never half of two."""
 
-    def __init__(self, vitals: Callable[[], Vitals], known: Callable[[], Known]) -> None:
+    def __init__(self, vitals: Callable[[], DaemonState], known: Callable[[], HistorySummary]) -> None:
         self._vitals = vitals
         self._known = known
 
@@ -124,7 +124,7 @@ class Gauges(Collector):
         yield from _of_audits(known.past, [policy.name for policy in vitals.policies if policy.audit is not None])
 
 
-def _of_engine(vitals: Vitals) -> Iterator[Metric]:
+def _of_engine(vitals: DaemonState) -> Iterator[Metric]:
     yield _gauge("icekeeper_engine_up", "1 if the Spark session is there and its JVM lives.", vitals.engine_up)
     lost = CounterMetricFamily("icekeeper_engine_restarts", "Sessions that were lost, and rebuilt.", labels=["why"])
     for why in Loss:
@@ -134,7 +134,7 @@ def _of_engine(vitals: Vitals) -> Iterator[Metric]:
     yield CounterMetricFamily("icekeeper_engine_recycles", text, value=vitals.engine_recycles)
 
 
-def _of_daemon(vitals: Vitals) -> Iterator[Metric]:
+def _of_daemon(vitals: DaemonState) -> Iterator[Metric]:
     yield _gauge("icekeeper_leader", "1 where this daemon runs the nights; 0 where it stands by.", vitals.leading)
     yield _gauge("icekeeper_loop_lag_seconds", "The latest the loop has been since the last scrape.", vitals.loop_lag_s)
     spool = vitals.spool
@@ -150,7 +150,7 @@ def _of_daemon(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge("icekeeper_notices_oldest_timestamp_seconds", text, _seconds(vitals.oldest_notice))
 
 
-def _of_slots(vitals: Vitals) -> Iterator[Metric]:
+def _of_slots(vitals: DaemonState) -> Iterator[Metric]:
     yield _gauge("icekeeper_next_run_timestamp_seconds", "The next scheduled slot.", _seconds(vitals.next_slot))
     text = "Slots that are due, and that no run has answered for yet."
     yield _gauge("icekeeper_open_slots", text, len(vitals.open_slots))
@@ -167,7 +167,7 @@ def _of_slots(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge("icekeeper_paused_until_timestamp_seconds", text, _seconds(until))
 
 
-def _of_last_run(known: Known) -> Iterator[Metric]:
+def _of_last_run(known: HistorySummary) -> Iterator[Metric]:
     last = known.past.last
     text = "When the last run that answered for a night started."
     yield _gauge("icekeeper_last_run_start_timestamp_seconds", text, _seconds(last.started_at if last else None))
@@ -187,7 +187,7 @@ def _of_last_run(known: Known) -> Iterator[Metric]:
     yield _gauge("icekeeper_missed_nights", text, known.missed_nights)
 
 
-def _of_findings(known: Known, tables: Iterable[str]) -> Iterator[Metric]:
+def _of_findings(known: HistorySummary, tables: Iterable[str]) -> Iterator[Metric]:
     findings = GaugeMetricFamily(
         "icekeeper_open_findings",
         "Days whose rows lack or could not be counted, neither repaired nor acknowledged.",
@@ -199,7 +199,7 @@ def _of_findings(known: Known, tables: Iterable[str]) -> Iterator[Metric]:
     yield findings
 
 
-def _of_tasks(known: Known, policies: Iterable[TablePolicy]) -> Iterator[Metric]:
+def _of_tasks(known: HistorySummary, policies: Iterable[TablePolicy]) -> Iterator[Metric]:
     text = "How the last task of each stage ended on each table; empty labels: no such task is known."
     last = GaugeMetricFamily("icekeeper_last_task_info", text, labels=["table", "stage", "outcome", "reason"])
     text = "Nights in a row in which a task of the table failed."

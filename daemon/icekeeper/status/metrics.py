@@ -13,7 +13,7 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import RunHistory, is_night, past_of
 from icekeeper.core.runs import RunOpening, RunReport
 from icekeeper.scheduling.notifier import RESULTS, Result
-from icekeeper.status.gauges import Gauges, Known, Vitals
+from icekeeper.status.gauges import DaemonState, Gauges, HistorySummary
 
 # Else every counter has a second series, with the process's start in it.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # no annotations
@@ -50,7 +50,7 @@ class Metrics:
     """
 
     def __init__(
-        self, vitals: Callable[[], Vitals] = Vitals, enabled: Callable[[], Iterable[str]] = tuple[str, ...]
+        self, vitals: Callable[[], DaemonState] = DaemonState, enabled: Callable[[], Iterable[str]] = tuple[str, ...]
     ) -> None:
         self.registry = CollectorRegistry()
         self._enabled = enabled
@@ -59,7 +59,7 @@ class Metrics:
         self._past = RunHistory()
         self._in_ledger: frozenset[UUID] = frozenset()
         self._open_days: Mapping[tuple[str, AuditStatus], int] = {}
-        self._known = Known.of(self._past)
+        self._known = HistorySummary.of(self._past)
         self.run_in_progress = Gauge("icekeeper_run_in_progress", "1 while a run is under way.", registry=self.registry)
         self._runs = Counter("icekeeper_runs", "Runs that ended.", ["outcome"], registry=self.registry)
         self._tasks = Counter(
@@ -129,7 +129,7 @@ class Metrics:
         self._know()
 
     @property
-    def known(self) -> Known:
+    def known(self) -> HistorySummary:
         """What is known of the last nights, seen here or told by the ledger."""
         return self._known
 
@@ -161,4 +161,4 @@ class Metrics:
         self._know()
 
     def _know(self) -> None:
-        self._known = Known.of(self._past, self._in_ledger, self._open_days)
+        self._known = HistorySummary.of(self._past, self._in_ledger, self._open_days)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from icekeeper.core.enums import Stage
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.orders import Orders, RunRequest
-from icekeeper.status import schemas as documents
+from icekeeper.status import schemas
 
 # A plan costs a look at the metadata of every table.
 FRESH = timedelta(seconds=60)
@@ -22,10 +22,10 @@ class PlanCache:
     def __init__(self, orders: Orders, clock: Clock) -> None:
         self._orders = orders
         self._clock = clock
-        self._last: documents.Plan | None = None
-        self._making: asyncio.Task[documents.Plan] | None = None
+        self._last: schemas.Plan | None = None
+        self._making: asyncio.Task[schemas.Plan] | None = None
 
-    async def plan(self) -> documents.Plan:
+    async def plan(self) -> schemas.Plan:
         """The last one if it is fresh, else a new one. TimeoutError where that takes long: ask again."""
         # A clock that was set back leaves a plan of the future: it is made anew.
         if self._last is not None and timedelta() <= self._clock() - self._last.made_at < FRESH:
@@ -37,16 +37,16 @@ class PlanCache:
         async with asyncio.timeout(_PATIENCE_S):
             return await asyncio.shield(self._making)
 
-    async def make(self, asked: RunRequest, now: datetime) -> documents.Plan:
+    async def make(self, asked: RunRequest, now: datetime) -> schemas.Plan:
         """A plan of just that."""
         plans, errors = await self._orders.plan(asked)
         order = {stage: position for position, stage in enumerate(Stage)}
         told = tuple(
-            documents.TablePlan.model_validate(plan) for plan in sorted(plans, key=lambda plan: order[plan.stage])
+            schemas.TablePlan.model_validate(plan) for plan in sorted(plans, key=lambda plan: order[plan.stage])
         )
-        return documents.Plan(slot=asked.slot, made_at=now, plans=told, errors=errors)
+        return schemas.Plan(slot=asked.slot, made_at=now, plans=told, errors=errors)
 
-    def _made(self, making: asyncio.Task[documents.Plan]) -> None:
+    def _made(self, making: asyncio.Task[schemas.Plan]) -> None:
         self._making = None
         if not making.cancelled() and making.exception() is None:
             self._last = making.result()

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from icekeeper.core.enums import RunOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import PastNight
-from icekeeper.status.gauges import Known, Vitals
+from icekeeper.status.gauges import DaemonState, HistorySummary
 
 # After this a slot that nobody has answered for is late.
 LATE = timedelta(hours=1)
@@ -29,18 +29,18 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Facts:
     """What the daemon knows of itself and of the last nights; `parts` are its parts, each in a word."""
 
-    vitals: Vitals
-    known: Known
+    vitals: DaemonState
+    known: HistorySummary
     parts: Mapping[str, str]
     running: bool
     # Whether anybody runs the nights, as far as is known: this daemon, or another one that holds the lease.
     led: bool = True
 
 
-def troubles(seen: Seen, now: datetime) -> tuple[Trouble, ...]:
+def troubles(seen: Facts, now: datetime) -> tuple[Trouble, ...]:
     """The worst first."""
     found = sorted(_all(seen, now), key=lambda trouble: trouble.severity != "error")
     return tuple(found)
@@ -53,7 +53,7 @@ def state(found: tuple[Trouble, ...]) -> str:
     return "error" if any(trouble.severity == "error" for trouble in found) else "warning"
 
 
-def _all(seen: Seen, now: datetime) -> Iterator[Trouble]:
+def _all(seen: Facts, now: datetime) -> Iterator[Trouble]:
     yield from _of_nights(seen, now)
     yield from _of_findings(seen.known)
     yield from _of_parts(seen.parts)
@@ -65,7 +65,7 @@ def _all(seen: Seen, now: datetime) -> Iterator[Trouble]:
         yield Trouble("warning", f"The nights are {pause}.", "`icekeeper unpause` lets them go on.")
 
 
-def _of_nights(seen: Seen, now: datetime) -> Iterator[Trouble]:
+def _of_nights(seen: Facts, now: datetime) -> Iterator[Trouble]:
     if (last := seen.known.past.last) is not None:
         yield from _of_last(last, failure_open=seen.known.failure_open)
     oldest = min(seen.vitals.open_slots, default=now)
@@ -87,12 +87,12 @@ def _of_last(last: PastNight, *, failure_open: bool) -> Iterator[Trouble]:
         yield Trouble("warning", f"{night} is partial.", advice, run)
 
 
-def open_days(known: Known, table: str) -> int:
+def open_days(known: HistorySummary, table: str) -> int:
     """On how many days rows of the table lack, or could not be counted."""
     return sum(days for (name, _), days in known.open_days.items() if name == table)
 
 
-def _of_findings(known: Known) -> Iterator[Trouble]:
+def _of_findings(known: HistorySummary) -> Iterator[Trouble]:
     for table in sorted({name for name, _ in known.open_days}):
         number = open_days(known, table)
         what = "1 day lacks rows" if number == 1 else f"{number} days lack rows"
@@ -112,7 +112,7 @@ def _of_parts(parts: Mapping[str, str]) -> Iterator[Trouble]:
         yield Trouble("error", text, "`icekeeper config check` says what is wrong with the file.")
 
 
-def _of_spool(vitals: Vitals) -> Iterator[Trouble]:
+def _of_spool(vitals: DaemonState) -> Iterator[Trouble]:
     if vitals.spool.quarantined:
         text = f"PostgreSQL refused {vitals.spool.quarantined} records."
         yield Trouble("error", text, "`icekeeper spool` says which and why; then `icekeeper spool --retry`.")

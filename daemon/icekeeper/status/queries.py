@@ -23,13 +23,13 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import PastAudit, PastNight
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.reload import Configuration
-from icekeeper.settings.messages.shown import shown
+from icekeeper.settings.export import redacted
 from icekeeper.status import log_pages as run_logs
-from icekeeper.status import schemas as documents
-from icekeeper.status.gauges import Vitals
+from icekeeper.status import run_schemas, schemas
+from icekeeper.status.gauges import DaemonState
 from icekeeper.status.live import Live, RunThatEnded, RunUnderWay, Typical
 from icekeeper.status.metrics import Metrics
-from icekeeper.status.problems import Seen, open_days, state, troubles
+from icekeeper.status.problems import Facts, open_days, state, troubles
 
 # How far back it is looked what a task usually takes.
 _TYPICAL = timedelta(days=30)
@@ -55,7 +55,7 @@ class StatusQueries:
         configuration: Configuration,
         metrics: Metrics,
         live: Live,
-        vitals: Callable[[], Vitals],
+        vitals: Callable[[], DaemonState],
         parts: Callable[[], Mapping[str, str]],
         led: Callable[[], bool],
         clock: Clock,
@@ -87,15 +87,15 @@ class StatusQueries:
 
     # --- now
 
-    def status(self) -> documents.Status:
+    def status(self) -> schemas.Status:
         """In one glance: what this process knows, without asking anybody."""
         vitals, parts, now = self._vitals(), dict(self._parts()), self._clock()
         known = self._metrics.known
-        found = troubles(Seen(vitals, known, parts, running=self._live.run is not None, led=self._led()), now)
+        found = troubles(Facts(vitals, known, parts, running=self._live.run is not None, led=self._led()), now)
         settings = self._configuration.settings
-        return documents.Status(
+        return schemas.Status(
             state=state(found),
-            troubles=tuple(documents.Trouble.model_validate(trouble) for trouble in found),
+            troubles=tuple(schemas.Trouble.model_validate(trouble) for trouble in found),
             version=__version__,
             host=socket.gethostname(),
             leading=vitals.leading,
@@ -103,7 +103,7 @@ class StatusQueries:
             settings_hash=settings.digest(),
             now=now,
             next_slot=vitals.next_slot,
-            pause=documents.Pause.model_validate(vitals.pause) if vitals.pause is not None else None,
+            pause=schemas.Pause.model_validate(vitals.pause) if vitals.pause is not None else None,
             run=self._under_way(now),
             last_run=_last_night(known.past.last) if known.past.last is not None else None,
             parts=parts,
@@ -111,59 +111,59 @@ class StatusQueries:
             spool_records=vitals.spool.records,
         )
 
-    def _under_way(self, now: datetime) -> documents.RunUnderWay | None:
+    def _under_way(self, now: datetime) -> run_schemas.RunUnderWay | None:
         run = self._live.run
         if run is None:
             return None
         opening, hand = run.opening, run.in_hand
-        return documents.RunUnderWay(
+        return run_schemas.RunUnderWay(
             run_id=opening.run_id,
             slot=opening.slot,
             trigger=opening.trigger,
             started_at=opening.started_at,
             elapsed_s=(now - opening.started_at).total_seconds(),
             left_s=run.left_s(self._typical, now),
-            in_hand=documents.TaskInHand.model_validate(hand) if hand is not None else None,
+            in_hand=run_schemas.TaskInHand.model_validate(hand) if hand is not None else None,
             stages=tuple(_stage_progress(run, stage) for stage in Stage if any(stage is one for one, _ in run.work)),
             tasks=tuple(_task_progress(run, stage, table, self._typical, now) for stage, table in run.work),
         )
 
-    def tables(self) -> documents.Tables:
+    def tables(self) -> schemas.Tables:
         """The configured tables as they were last seen."""
-        return documents.Tables(items=tuple(map(self._summary, self._configuration.settings.policies())))
+        return schemas.Tables(items=tuple(map(self._summary, self._configuration.settings.policies())))
 
-    def config(self) -> documents.Config:
+    def config(self) -> schemas.Config:
         """The configuration in force."""
         settings = self._configuration.settings
-        return documents.Config(settings_hash=settings.digest(), settings=shown(settings))
+        return schemas.Config(settings_hash=settings.digest(), settings=redacted(settings))
 
     def names(self) -> list[str]:
         """The enabled tables, in their order."""
         return [policy.name for policy in self._configuration.settings.policies()]
 
-    def _summary(self, policy: TablePolicy) -> documents.TableSummary:
+    def _summary(self, policy: TablePolicy) -> schemas.TableSummary:
         name = policy.name
         known = self._metrics.known
         seen, audit = known.past.healths.get(name), known.past.audits.get(name)
-        return documents.TableSummary(
+        return schemas.TableSummary(
             name=name,
             source=policy.source,
             layer=policy.layer,
-            health=documents.Health.model_validate(seen.health) if seen is not None else None,
+            health=run_schemas.Health.model_validate(seen.health) if seen is not None else None,
             audit=_last_audit(audit) if audit is not None else None,
             open_findings=open_days(known, name) if self._metrics.told else None,
         )
 
     # --- the past
 
-    async def runs(self, wanted: RunFilter, after: Cursor | None, limit: int) -> documents.RunPage:
+    async def runs(self, wanted: RunFilter, after: Cursor | None, limit: int) -> run_schemas.RunPage:
         """Runs, newest first."""
         rows = await self._configuration.services.history.runs(wanted, after, limit + 1)
-        items = tuple(documents.RunSummary.model_validate(row) for row in rows[:limit])
+        items = tuple(run_schemas.RunSummary.model_validate(row) for row in rows[:limit])
         more = len(rows) > limit
-        return documents.RunPage(items=items, next=cursor(items[-1]) if more else None)
+        return run_schemas.RunPage(items=items, next=cursor(items[-1]) if more else None)
 
-    async def run(self, run_id: UUID) -> documents.Run:
+    async def run(self, run_id: UUID) -> run_schemas.Run:
         """A run with all it did: of this process as it knows it, of others as the ledger does."""
         if (under_way := self._under_way_here(run_id)) is not None:
             return under_way
@@ -186,30 +186,30 @@ class StatusQueries:
         audits = [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in row["audits"]]
         return _run({**row, "audits": audits})
 
-    def _under_way_here(self, run_id: UUID) -> documents.Run | None:
+    def _under_way_here(self, run_id: UUID) -> run_schemas.Run | None:
         run = self._live.run
         if run is not None and run.opening.run_id == run_id:
             head = {**plain(run.opening), "outcome": None, "finished_at": None, "duration_s": None}
             return _run({**head, "tasks": plain(run.tasks), "audits": plain(run.audits)})
         return None
 
-    async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> documents.LogPage:
+    async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> run_schemas.LogPage:
         """Log lines of a run: of its file where this host has it, else of the ledger."""
         services = self._configuration.services
         return await run_logs.page(services.settings.state_dir, services.history, run_id, wanted, after, limit)
 
-    async def newest_logs(self, run_id: UUID, wanted: LogFilter, limit: int) -> documents.LogPage:
+    async def newest_logs(self, run_id: UUID, wanted: LogFilter, limit: int) -> run_schemas.LogPage:
         """The last log lines of a run under way here."""
         return await run_logs.tail(self._configuration.settings.state_dir, run_id, wanted, limit)
 
-    async def nights(self, days: int) -> documents.Nights:
+    async def nights(self, days: int) -> run_schemas.Nights:
         """How the slots of the last days were answered, newest first. TimeoutError where that takes too long."""
         since = self._clock() - timedelta(days=days)
         async with asyncio.timeout(_ASIDE_S):
             rows = await self._configuration.services.history.nights(since, self.names())
-        return documents.Nights(items=tuple(documents.Night.model_validate(row) for row in rows))
+        return run_schemas.Nights(items=tuple(run_schemas.Night.model_validate(row) for row in rows))
 
-    async def table(self, name: str, days: int) -> documents.Table:
+    async def table(self, name: str, days: int) -> schemas.Table:
         """A table with what became of it in the last days."""
         policy = next((one for one in self._configuration.settings.policies() if one.name == name), None)
         if policy is None:
@@ -219,17 +219,17 @@ class StatusQueries:
         healths = await history.healths_of(name, since, _MOST_POINTS)
         audits = await history.audits_of(name, since, _MOST_POINTS)
         tasks = await history.tasks_of(name, since, _MOST_TASKS)
-        return documents.Table(
+        return schemas.Table(
             **summary.model_dump(),
             healths=tuple(
-                documents.HealthPoint.model_validate({**health, "health": health["after"]}) for health in healths
+                schemas.HealthPoint.model_validate({**health, "health": health["after"]}) for health in healths
             ),
-            audits=tuple(documents.AuditPoint.model_validate(audit) for audit in audits),
-            tasks=tuple(documents.TableTask.model_validate(task) for task in tasks),
+            audits=tuple(schemas.AuditPoint.model_validate(audit) for audit in audits),
+            tasks=tuple(schemas.TableTask.model_validate(task) for task in tasks),
         )
 
 
-def cursor(run: documents.RunHead) -> str:
+def cursor(run: run_schemas.RunHead) -> str:
     """Names the place behind a run, as `after` takes it."""
     # With a Z: the plus of +00:00 would be a blank in a query.
     began = run.started_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -248,9 +248,9 @@ def parse_cursor(text: str) -> Cursor:
         raise ValueError("there is no such instant in UTC") from exc
 
 
-def _stage_progress(run: RunUnderWay, stage: Stage) -> documents.StageProgress:
+def _stage_progress(run: RunUnderWay, stage: Stage) -> run_schemas.StageProgress:
     ended = [task for task in run.tasks if task.stage is stage]
-    return documents.StageProgress(
+    return run_schemas.StageProgress(
         stage=stage,
         ended=len(ended),
         failed=sum(task.outcome == "failed" for task in ended),
@@ -260,11 +260,11 @@ def _stage_progress(run: RunUnderWay, stage: Stage) -> documents.StageProgress:
 
 def _task_progress(
     run: RunUnderWay, stage: Stage, table: str, typical: Typical, now: datetime
-) -> documents.TaskProgress:
+) -> run_schemas.TaskProgress:
     usual, hand = typical.get((stage, table)), run.in_hand
     ended = next((task for task in run.tasks if (task.stage, task.table) == (stage, table)), None)
     if ended is not None:
-        return documents.TaskProgress(
+        return run_schemas.TaskProgress(
             stage=stage,
             table=table,
             state=ended.outcome,
@@ -274,23 +274,23 @@ def _task_progress(
         )
     if hand is not None and (hand.stage, hand.table) == (stage, table):
         elapsed = (now - hand.since).total_seconds()
-        return documents.TaskProgress(stage=stage, table=table, state="in_hand", elapsed_s=elapsed, usual_s=usual)
-    return documents.TaskProgress(stage=stage, table=table, state="waiting", usual_s=usual)
+        return run_schemas.TaskProgress(stage=stage, table=table, state="in_hand", elapsed_s=elapsed, usual_s=usual)
+    return run_schemas.TaskProgress(stage=stage, table=table, state="waiting", usual_s=usual)
 
 
-def _of_last(last: RunThatEnded) -> documents.Run:
+def _of_last(last: RunThatEnded) -> run_schemas.Run:
     report = plain(last.report)
     return _run({**plain(last.opening), **report, "duration_s": last.report.duration_s})
 
 
-def _run(row: Mapping[str, Any]) -> documents.Run:
+def _run(row: Mapping[str, Any]) -> run_schemas.Run:
     tasks = [{**task, "advice": _ADVICE.get(task["reason"] or "")} for task in row["tasks"]]
     audits = [{**audit, "advice": _ADVICE.get(audit["reason"] or "")} for audit in row["audits"]]
-    return documents.Run.model_validate({**row, "tasks": tasks, "audits": audits})
+    return run_schemas.Run.model_validate({**row, "tasks": tasks, "audits": audits})
 
 
-def _last_night(night: PastNight) -> documents.LastNight:
-    return documents.LastNight(
+def _last_night(night: PastNight) -> run_schemas.LastNight:
+    return run_schemas.LastNight(
         run_id=night.run_id,
         slot=night.slot,
         outcome=night.outcome,
@@ -300,9 +300,9 @@ def _last_night(night: PastNight) -> documents.LastNight:
     )
 
 
-def _last_audit(audit: PastAudit) -> documents.LastAudit:
+def _last_audit(audit: PastAudit) -> schemas.LastAudit:
     counted = audit.clickhouse is not None and audit.iceberg is not None
-    return documents.LastAudit(
+    return schemas.LastAudit(
         run_timestamp=audit.at,
         window_start=audit.day,
         ch_row_count=audit.clickhouse,

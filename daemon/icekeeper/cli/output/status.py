@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 from icekeeper.cli.output.console import COLOURS
-from icekeeper.status import schemas as documents
+from icekeeper.status import run_schemas, schemas
 
 _STATES = {"ok": "bold green", "warning": "bold yellow", "error": "bold red"}
 _LEVELS = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": "bold red"}
 
 
-def show_status(console: Console, status: documents.Status) -> None:
+def show_status(console: Console, status: schemas.Status) -> None:
     """Is everything all right? The answer first, then what is wrong and what to do, then the rest."""
     role = "" if status.leading else ", stands by"
     mode = "" if status.mode == "maintain" else f", mode: {status.mode}"
@@ -35,7 +35,10 @@ def show_status(console: Console, status: documents.Status) -> None:
 
 
 def show_nights(
-    console: Console, last: documents.RunHead | documents.LastNight | None, next_slot: datetime | None, now: datetime
+    console: Console,
+    last: run_schemas.RunHead | run_schemas.LastNight | None,
+    next_slot: datetime | None,
+    now: datetime,
 ) -> None:
     """The last night and the next one."""
     if last is None:
@@ -51,7 +54,7 @@ def show_nights(
         _say(console, "next night", f"{_minute(next_slot)}, in {_lasting((next_slot - now).total_seconds())}")
 
 
-def _show_run(console: Console, run: documents.RunUnderWay) -> None:
+def _show_run(console: Console, run: run_schemas.RunUnderWay) -> None:
     left = "" if run.left_s is None else f", about {_lasting(run.left_s)} left"
     told = f"{str(run.run_id)[:8]}, slot {_minute(run.slot)}, {run.trigger}, since {_lasting(run.elapsed_s)}{left}"
     _say(console, "run", told)
@@ -63,7 +66,7 @@ def _show_run(console: Console, run: documents.RunUnderWay) -> None:
         _say(console, "", f"in hand: {hand.stage} {hand.table}{note}")
 
 
-def show_lines(console: Console, lines: Iterable[documents.LogLine]) -> None:
+def show_lines(console: Console, lines: Iterable[run_schemas.LogLine]) -> None:
     """Log lines, one each."""
     for line in lines:
         told = Text(f"{line.timestamp[:19]} ", "dim")

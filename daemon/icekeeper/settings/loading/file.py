@@ -14,8 +14,8 @@ from icekeeper.core.errors import ConfigError
 from icekeeper.settings.loading.document import Document
 from icekeeper.settings.loading.environment import CONFIG_VARIABLE, merged, overrides
 from icekeeper.settings.loading.secret_files import with_secrets
-from icekeeper.settings.messages.explain import explained
 from icekeeper.settings.messages.mistakes import Mistake, Origins
+from icekeeper.settings.messages.pydantic_errors import explained
 from icekeeper.settings.model import Settings
 
 SEARCHED = (Path("config/icekeeper.yaml"), Path("/etc/icekeeper/icekeeper.yaml"))

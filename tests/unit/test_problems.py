@@ -12,33 +12,33 @@ from icekeeper.adapters.spool.spool import Waiting
 from icekeeper.core.enums import AuditStatus, RunOutcome
 from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.scheduling.pause import Pause
-from icekeeper.status.gauges import Known, Vitals
-from icekeeper.status.problems import LATE, Seen, state, troubles
+from icekeeper.status.gauges import DaemonState, HistorySummary
+from icekeeper.status.problems import LATE, Facts, state, troubles
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 NOW = SLOT + timedelta(hours=3)
 
 
-def ended(outcome: RunOutcome, *, failure_open: bool = True, **findings: int) -> Known:
+def ended(outcome: RunOutcome, *, failure_open: bool = True, **findings: int) -> HistorySummary:
     """The last night ended so; days of `missing_data` by table."""
     night = PastNight(uuid4(), SLOT, outcome, SLOT, SLOT + timedelta(minutes=4))
     days = {(f"cold.{table}", AuditStatus.MISSING_DATA): number for table, number in findings.items()}
-    return replace(Known.of(RunHistory(nights=(night,)), open_days=days), failure_open=failure_open)
+    return replace(HistorySummary.of(RunHistory(nights=(night,)), open_days=days), failure_open=failure_open)
 
 
-WELL = Seen(
-    vitals=Vitals(engine_up=True, leading=True),
+WELL = Facts(
+    vitals=DaemonState(engine_up=True, leading=True),
     known=ended(RunOutcome.SUCCESS),
     parts={"engine": "up", "ledger": "up", "spool": "up", "configuration": "loaded", "lease": "held"},
     running=False,
 )
 
 
-def with_part(name: str, said: str) -> Seen:
+def with_part(name: str, said: str) -> Facts:
     return replace(WELL, parts={**WELL.parts, name: said})
 
 
-def with_vitals(**values: object) -> Seen:
+def with_vitals(**values: object) -> Facts:
     return replace(WELL, vitals=replace(WELL.vitals, **values))  # type: ignore[arg-type]
 
 
@@ -66,7 +66,7 @@ def test_where_nothing_is_wrong_nothing_is_said() -> None:
         (with_vitals(pause=Pause("ada", "k2", SLOT, None, "")), "warning", "The nights are paused without end by ada"),
     ],
 )
-def test_each_trouble_is_said_with_what_to_do(seen: Seen, severity: str, said: str) -> None:
+def test_each_trouble_is_said_with_what_to_do(seen: Facts, severity: str, said: str) -> None:
     (trouble,) = troubles(seen, NOW)
     assert trouble.severity == severity
     assert trouble.text.startswith(said)
@@ -84,7 +84,7 @@ def test_a_failed_night_whose_findings_are_all_closed_is_no_trouble_any_more() -
 
 
 def test_where_no_night_is_known_none_is_a_trouble() -> None:
-    assert troubles(replace(WELL, known=Known.of(RunHistory())), NOW) == ()
+    assert troubles(replace(WELL, known=HistorySummary.of(RunHistory())), NOW) == ()
 
 
 def test_a_slot_is_late_after_an_hour_unless_somebody_works() -> None:

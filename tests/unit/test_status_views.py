@@ -19,7 +19,7 @@ from icekeeper.core.tables.plan import Plan
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.scheduling.orders import Orders, RunRequest
-from icekeeper.status import schemas as documents
+from icekeeper.status import run_schemas
 from icekeeper.status.live import Live, RunThatEnded
 from icekeeper.status.plan_cache import FRESH, PlanCache
 from icekeeper.status.queries import cursor, parse_cursor
@@ -99,7 +99,7 @@ instants = st.datetimes(timezones=st.just(UTC))
 
 @given(instants, st.uuids())
 def test_a_cursor_comes_back_as_it_was(began: datetime, run_id: UUID) -> None:
-    head = documents.RunHead(
+    head = run_schemas.RunHead(
         run_id=run_id,
         slot=began,
         trigger="schedule",
@@ -128,7 +128,7 @@ def test_an_instant_that_utc_does_not_have_is_no_cursor(instant: str) -> None:
         parse_cursor(f"{instant}_{UUID(int=1)}")
 
 
-# --- tonight's plan
+# --- the plan cache
 
 
 class Planner(Orders):
@@ -150,8 +150,8 @@ class Planner(Orders):
 
 async def test_however_many_look_a_plan_is_made_once_a_minute() -> None:
     planner, clock = Planner(), Clock()
-    tonight = PlanCache(planner, clock)
-    looking = [asyncio.create_task(tonight.plan()) for _ in range(5)]
+    plan_cache = PlanCache(planner, clock)
+    looking = [asyncio.create_task(plan_cache.plan()) for _ in range(5)]
     await asyncio.sleep(0)
     planner.let.set()
     first, *others = await asyncio.gather(*looking)
@@ -160,36 +160,36 @@ async def test_however_many_look_a_plan_is_made_once_a_minute() -> None:
     assert [plan.stage for plan in first.plans] == ["compact", "audit"]
     assert first.errors == {B: "the catalog has no such table"}
     clock.now += FRESH - timedelta(seconds=1)
-    assert await tonight.plan() is first
+    assert await plan_cache.plan() is first
     clock.now += timedelta(seconds=1)
-    assert (await tonight.plan()).made_at == clock.now
+    assert (await plan_cache.plan()).made_at == clock.now
     assert planner.asked == 2
 
 
 async def test_a_clock_that_was_set_back_makes_the_plan_anew() -> None:
     planner, clock = Planner(), Clock()
     planner.let.set()
-    tonight = PlanCache(planner, clock)
-    await tonight.plan()
+    plan_cache = PlanCache(planner, clock)
+    await plan_cache.plan()
     clock.now -= timedelta(days=1)
-    assert (await tonight.plan()).made_at == clock.now
+    assert (await plan_cache.plan()).made_at == clock.now
 
 
 async def test_what_went_wrong_is_told_to_all_who_wait_and_is_not_kept() -> None:
     planner = Planner()
     planner.error = TransientError("no answer")
     planner.let.set()
-    tonight = PlanCache(planner, Clock())
-    for told in await asyncio.gather(tonight.plan(), tonight.plan(), return_exceptions=True):
+    plan_cache = PlanCache(planner, Clock())
+    for told in await asyncio.gather(plan_cache.plan(), plan_cache.plan(), return_exceptions=True):
         assert isinstance(told, TransientError)
     planner.error = None
-    assert (await tonight.plan()).plans
+    assert (await plan_cache.plan()).plans
 
 
 async def test_who_does_not_want_to_wait_takes_the_plan_from_nobody() -> None:
     planner = Planner()
-    tonight = PlanCache(planner, Clock())
-    impatient, patient = asyncio.create_task(tonight.plan()), asyncio.create_task(tonight.plan())
+    plan_cache = PlanCache(planner, Clock())
+    impatient, patient = asyncio.create_task(plan_cache.plan()), asyncio.create_task(plan_cache.plan())
     await asyncio.sleep(0)
     impatient.cancel()
     planner.let.set()

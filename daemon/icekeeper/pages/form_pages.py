@@ -1,4 +1,4 @@
-"""The page's forms: what a browser that has signed in may order, and signing in. What is shown: looking.py."""
+"""The page's forms: signing in, and what a signed-in browser may order. Pages that only show: read_pages.py."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from icekeeper.core.history import ConfigLoad
 from icekeeper.http.access import Access
 from icekeeper.http.api import RunBody, RunWanted
 from icekeeper.night.ports import Clock
-from icekeeper.pages.answers import Answers, Handler, form_of, parsed
-from icekeeper.pages.looking import choices
+from icekeeper.pages.read_pages import choices
+from icekeeper.pages.responses import Handler, Responses, form_of, parsed
 from icekeeper.scheduling.orders import Orders
-from icekeeper.status import schemas as documents
+from icekeeper.status import schemas
 from icekeeper.status.plan_cache import PlanCache
 from icekeeper.status.queries import NotFoundError, StatusQueries
 
@@ -28,23 +28,23 @@ _PAGE = re.compile(r"/(?:(?:runs|tables|plan|settings)(?:/[\w.%-]+)?)?")
 _PATIENCE_S = 20.0
 
 
-class Forms:
+class FormPages:
     """`add_to` puts them into an application."""
 
     def __init__(
         self,
-        answers: Answers,
-        overview: StatusQueries,
+        answers: Responses,
+        queries: StatusQueries,
         orders: Orders,
-        tonight: PlanCache,
+        plan_cache: PlanCache,
         access: Access,
         reload: Callable[[], Awaitable[ConfigLoad]],
         clock: Clock,
     ) -> None:
         self._answers = answers
-        self._overview = overview
+        self._queries = queries
         self._orders = orders
-        self._tonight = tonight
+        self._plan_cache = plan_cache
         self._access = access
         self._reload = reload
         self._clock = clock
@@ -75,11 +75,11 @@ class Forms:
         now = self._clock()
         body = parsed(RunBody, given)
         if body.dry_run:
-            plan: documents.Plan | None = None
+            plan: schemas.Plan | None = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE_S):
-                    plan = await self._tonight.make(body.asked(now), now)
-            return self._answers.shown(request, "plan.html", plan=plan, dry_run=True, **choices(self._overview))
+                    plan = await self._plan_cache.make(body.asked(now), now)
+            return self._answers.shown(request, "plan.html", plan=plan, dry_run=True, **choices(self._queries))
         run_id = await self._orders.begin(body.asked(now))
         raise web.HTTPSeeOther(f"/runs/{run_id}")
 
@@ -110,5 +110,5 @@ class Forms:
 
 
 def way_back(path: str) -> str:
-    """Where somebody came from who signs in; the overview where that is no page of ours."""
+    """Where somebody came from who signs in; the queries where that is no page of ours."""
     return path if _PAGE.fullmatch(path) else "/"

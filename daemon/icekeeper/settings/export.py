@@ -11,7 +11,7 @@ from icekeeper.core.secrets import HIDDEN, hide_in_text, is_secret
 from icekeeper.settings.model import Settings
 
 
-def shown(settings: Settings) -> dict[str, Any]:
+def redacted(settings: Settings) -> dict[str, Any]:
     """The settings in force as the file would have them, every secret hidden."""
     hidden: dict[str, Any] = _hide(settings.model_dump(mode="json", exclude_none=True))
     return hidden

@@ -1,4 +1,4 @@
-"""The page's routes: what each shows. Ordering something: ordering.py; how it looks: templates/ and static/."""
+"""The routes of pages that only show. Forms: form_pages.py; markup and style: templates/ and static/."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from icekeeper.http.api import LogsWanted, RunsWanted, TableWanted
 from icekeeper.http.server import PIECE_S
 from icekeeper.night.ports import Clock
 from icekeeper.pages import charts, views
-from icekeeper.pages.answers import Answers, Handler, parsed
-from icekeeper.status import schemas as documents
+from icekeeper.pages.responses import Handler, Responses, parsed
+from icekeeper.status import run_schemas, schemas
 from icekeeper.status.plan_cache import PlanCache
 from icekeeper.status.queries import StatusQueries, parse_cursor
 
@@ -30,13 +30,13 @@ _LOG_LINES = 300
 _TABLE_NIGHTS = 30
 
 
-class Looks:
+class ReadPages:
     """`add_to` puts them into an application. Looking needs nothing."""
 
-    def __init__(self, answers: Answers, overview: StatusQueries, tonight: PlanCache, clock: Clock) -> None:
+    def __init__(self, answers: Responses, queries: StatusQueries, plan_cache: PlanCache, clock: Clock) -> None:
         self._answers = answers
-        self._overview = overview
-        self._tonight = tonight
+        self._queries = queries
+        self._plan_cache = plan_cache
         self._clock = clock
 
     def add_to(self, app: web.Application) -> None:
@@ -57,12 +57,12 @@ class Looks:
     # --- looking
 
     async def _home(self, request: web.Request) -> web.Response:
-        status = self._overview.status()
+        status = self._queries.status()
         midnight = status.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         tomorrow = midnight + timedelta(days=1)
-        nights: tuple[documents.Night, ...] = ()
+        nights: tuple[run_schemas.Night, ...] = ()
         with suppress(IcekeeperError, TimeoutError):  # the status says it
-            nights = (await self._overview.nights(_CALENDAR_DAYS + 7)).items
+            nights = (await self._queries.nights(_CALENDAR_DAYS + 7)).items
         return self._answers.shown(
             request,
             "home.html",
@@ -70,13 +70,13 @@ class Looks:
             weeks=views.calendar(nights, midnight.date(), _CALENDAR_DAYS),
             durations=charts.durations(nights, tomorrow - timedelta(days=_CALENDAR_DAYS), tomorrow),
             nights_known=bool(nights) or status.parts.get("ledger") == "up",
-            tables=self._overview.tables().items,
+            tables=self._queries.tables().items,
         )
 
     async def _runs(self, request: web.Request) -> web.Response:
         wanted = parsed(RunsWanted, {key: value for key, value in request.query.items() if value})
         after = parse_cursor(wanted.after) if wanted.after is not None else None
-        page = await self._overview.runs(RunFilter(wanted.outcome, wanted.trigger, wanted.table), after, wanted.limit)
+        page = await self._queries.runs(RunFilter(wanted.outcome, wanted.trigger, wanted.table), after, wanted.limit)
         return self._answers.shown(
             request,
             "runs.html",
@@ -84,19 +84,19 @@ class Looks:
             wanted=wanted,
             outcomes=[*RunOutcome, "running"],
             triggers=list(Trigger),
-            names=self._overview.names(),
+            names=self._queries.names(),
         )
 
     async def _run(self, request: web.Request) -> web.Response:
         wanted = _logs_wanted(request)
-        run = await self._overview.run(wanted.run_id)
+        run = await self._queries.run(wanted.run_id)
         if run.outcome is None and not wanted.after:  # what goes on is at the end
-            logs = await self._overview.newest_logs(wanted.run_id, wanted.filter(), wanted.limit)
+            logs = await self._queries.newest_logs(wanted.run_id, wanted.filter(), wanted.limit)
         else:
-            logs = documents.LogPage(items=(), next=None)
+            logs = run_schemas.LogPage(items=(), next=None)
             with suppress(IcekeeperError):  # of a run that goes on here without PostgreSQL
-                logs = await self._overview.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
-        status = self._overview.status()
+                logs = await self._queries.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
+        status = self._queries.status()
         progress = status.run if status.run is not None and status.run.run_id == run.run_id else None
         return self._answers.shown(
             request,
@@ -111,14 +111,14 @@ class Looks:
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
         wanted = _logs_wanted(request)
-        run = await self._overview.run(wanted.run_id)
+        run = await self._queries.run(wanted.run_id)
         name = f"icekeeper-{run.slot:%Y-%m-%d}-{str(run.run_id)[:8]}.jsonl"
         headers = {"Content-Type": "application/x-ndjson", "Content-Disposition": f'attachment; filename="{name}"'}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         after: int | None = wanted.after
         while after is not None:
-            page = await self._overview.logs(wanted.run_id, wanted.filter(), after, 1000)
+            page = await self._queries.logs(wanted.run_id, wanted.filter(), after, 1000)
             piece = "".join(f"{line.model_dump_json()}\n" for line in page.items)
             async with asyncio.timeout(PIECE_S):
                 await response.write(piece.encode(errors="replace"))
@@ -126,13 +126,13 @@ class Looks:
         return response
 
     async def _tables(self, request: web.Request) -> web.Response:
-        return self._answers.shown(request, "tables.html", tables=self._overview.tables().items)
+        return self._answers.shown(request, "tables.html", tables=self._queries.tables().items)
 
     async def _table(self, request: web.Request) -> web.Response:
         given = {"days": request.query["days"]} if "days" in request.query else {"days": "90"}
         wanted = parsed(TableWanted, {**given, "name": request.match_info["name"]})
         days = wanted.days
-        table = await self._overview.table(wanted.name, days)
+        table = await self._queries.table(wanted.name, days)
         now = self._clock()
         return self._answers.shown(
             request,
@@ -147,13 +147,13 @@ class Looks:
         )
 
     async def _plan(self, request: web.Request) -> web.Response:
-        plan: documents.Plan | None = None
+        plan: schemas.Plan | None = None
         with suppress(TimeoutError):
-            plan = await self._tonight.plan()
-        return self._answers.shown(request, "plan.html", plan=plan, dry_run=False, **choices(self._overview))
+            plan = await self._plan_cache.plan()
+        return self._answers.shown(request, "plan.html", plan=plan, dry_run=False, **choices(self._queries))
 
     async def _settings(self, request: web.Request) -> web.Response:
-        return self._answers.shown(request, "settings.html", config=self._overview.config())
+        return self._answers.shown(request, "settings.html", config=self._queries.config())
 
 
 def _logs_wanted(request: web.Request) -> LogsWanted:
@@ -162,6 +162,6 @@ def _logs_wanted(request: web.Request) -> LogsWanted:
     return parsed(LogsWanted, {**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
 
 
-def choices(overview: StatusQueries) -> dict[str, Any]:
+def choices(queries: StatusQueries) -> dict[str, Any]:
     """What a form that orders a run offers."""
-    return {"stages": list(Stage), "names": overview.names()}
+    return {"stages": list(Stage), "names": queries.names()}

@@ -22,7 +22,7 @@ Wanted = TypeVar("Wanted", bound=Taken)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Answers:
+class Responses:
     """Renders pages for whoever looks or orders."""
 
     def __init__(self, access: Access, clock: Clock) -> None:
@@ -78,7 +78,7 @@ class Answers:
         return handle
 
     def _trouble(self, request: web.Request, status: HTTPStatus, text: str, advice: str = "") -> web.Response:
-        return self.shown(request, "trouble.html", status, title=status.phrase, text=text, advice=advice)
+        return self.shown(request, "error.html", status, title=status.phrase, text=text, advice=advice)
 
 
 def parsed(kind: type[Wanted], given: Mapping[str, Any]) -> Wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from icekeeper.settings.loading.document import KeyPath, dotted
-from icekeeper.settings.messages.keys import homes_of, keys_at, maps_at
+from icekeeper.settings.messages.known_keys import homes_of, keys_at, maps_at
 
 
 def unknown(at: KeyPath) -> str:

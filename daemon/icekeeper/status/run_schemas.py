@@ -1,0 +1,221 @@
+"""The API's schemas of runs: their tasks, audits, logs and progress. Those of the daemon and of tables: schemas.py.
+
+Enumerations such as outcomes are plain strings here: a row may have been written by a newer icekeeper on another host.
+What the words mean: core/enums.py and core/reasons.py. Instants are ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Number = Annotated[float, BeforeValidator(float)]
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class Health(Document):
+    """What a table looks like by its metadata."""
+
+    data_files: int
+    small_files: int = Field(description="Data files under 75 % of the target size.")
+    bytes: int
+    records: int
+    delete_files: int
+    manifests: int
+    snapshots: int
+    snapshot_id: int | None = Field(description="The current snapshot; null where the table has none yet.")
+
+
+class Task(Document):
+    """One stage on one table."""
+
+    stage: str = Field(examples=["compact"])
+    table: str
+    outcome: str = Field(description="done, skipped, held or failed")
+    reason: str | None
+    advice: str | None = Field(default=None, description="What the reason advises.")
+    note: str
+    attempts: int
+    started_at: datetime
+    duration_s: float
+    before: Health | None
+    after: Health | None
+    error: str | None
+    engine_log: str | None = Field(default=None, description="What Spark logged meanwhile, if the task failed.")
+
+
+class MissingHour(Document):
+    """An hour in which Iceberg holds fewer rows than ClickHouse."""
+
+    start: datetime
+    clickhouse: int
+    iceberg: int
+
+
+class Acknowledgement(Document):
+    """Who closed a finding, and why."""
+
+    by: str
+    host: str
+    at: datetime
+    note: str
+
+
+class Audit(Document):
+    """A row of maintenance_audit_log."""
+
+    iceberg_table: str
+    ch_source: str
+    layer: str
+    run_timestamp: datetime
+    audit_window_hours: int
+    window_start: datetime
+    window_end: datetime = Field(description="exclusive")
+    ch_row_count: int | None
+    iceberg_row_count: int | None
+    delta: int | None = Field(description="iceberg_row_count - ch_row_count")
+    delta_pct: Number | None
+    status: str = Field(description="ok, warning, missing_data or error")
+    reason: str | None
+    advice: str | None = Field(default=None, description="What the reason advises.")
+    notes: str | None
+    snapshot_id: int | None
+    ch_query: str | None
+    iceberg_query: str | None
+    ch_final: bool | None
+    watermark: datetime | None
+    missing_hours: tuple[MissingHour, ...]
+    ack: Acknowledgement | None = None
+
+
+class RunHead(Document):
+    """A run, without what it did. `outcome` null: it is under way."""
+
+    run_id: UUID
+    slot: datetime
+    trigger: str = Field(description="schedule, catch_up, resume or manual")
+    outcome: str | None = Field(description="success, partial, failed, interrupted, cancelled or missed")
+    started_at: datetime
+    finished_at: datetime | None
+    duration_s: float | None
+    settings_hash: str
+    stages: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    host: str | None = None
+
+
+class RunSummary(RunHead):
+    """A run with what its tasks and audits came to, as numbers of them."""
+
+    tasks_done: int
+    tasks_skipped: int
+    tasks_held: int
+    tasks_failed: int
+    audits_ok: int
+    audits_warning: int
+    audits_missing_data: int
+    audits_error: int
+
+
+class Run(RunHead):
+    """A run with all it did."""
+
+    tasks: tuple[Task, ...]
+    audits: tuple[Audit, ...]
+
+
+class RunPage(Document):
+    """Runs, newest first. `next` is what `after` takes for the page behind; null on the last one."""
+
+    items: tuple[RunSummary, ...]
+    next: str | None
+
+
+class LogLine(Document):
+    """A line of a run's log. `fields` is what belongs to the event."""
+
+    line_no: int
+    timestamp: str
+    level: str
+    event: str
+    fields: dict[str, Any]
+
+
+class LogPage(Document):
+    """Lines in their order. `next` is what `after` takes for those behind; null where there are none yet."""
+
+    items: tuple[LogLine, ...]
+    next: int | None
+
+
+class Night(Document):
+    """How a slot was answered."""
+
+    slot: datetime
+    run_id: UUID
+    trigger: str
+    outcome: str | None
+    started_at: datetime
+    duration_s: float | None
+
+
+class Nights(Document):
+    items: tuple[Night, ...]
+
+
+class TaskInHand(Document):
+    stage: str
+    table: str
+    since: datetime
+    note: str
+
+
+class StageProgress(Document):
+    """How far a stage of a run is: numbers of its tasks."""
+
+    stage: str
+    ended: int
+    failed: int
+    of: int
+
+
+class TaskProgress(Document):
+    """A task of a run under way. `state`: waiting, in_hand, or its outcome."""
+
+    stage: str
+    table: str
+    state: str
+    reason: str | None = None
+    elapsed_s: float | None = None
+    usual_s: float | None = Field(description="What it usually takes where there is something to do; null: unknown.")
+
+
+class RunUnderWay(Document):
+    """A run that is under way."""
+
+    run_id: UUID
+    slot: datetime
+    trigger: str
+    started_at: datetime
+    elapsed_s: float
+    left_s: float | None = Field(description="How long it is likely to take still, by earlier runs; null: unknown.")
+    in_hand: TaskInHand | None
+    stages: tuple[StageProgress, ...]
+    tasks: tuple[TaskProgress, ...]
+
+
+class LastNight(Document):
+    """The last run that answered for a night."""
+
+    run_id: UUID
+    slot: datetime
+    outcome: str
+    started_at: datetime
+    finished_at: datetime
+    duration_s: float
