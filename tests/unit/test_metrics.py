@@ -24,11 +24,11 @@ SUCCESS = replace(REPORT, outcome=RunOutcome.SUCCESS)
 OPEN = {(TABLE, AuditStatus.MISSING_DATA): 2}
 
 
-def shown(past: RunHistory | None = None, **vitals: Any) -> Metrics:
-    """The metrics of a daemon with these tables, which was told a past."""
-    metrics = Metrics(lambda: DaemonState(policies=POLICIES, **vitals), lambda: [policy.name for policy in POLICIES])
-    if past is not None:
-        metrics.learn(past, {})
+def shown(runs: RunHistory | None = None, **state: Any) -> Metrics:
+    """The metrics of a daemon with these tables, with the ledger's runs if given."""
+    metrics = Metrics(lambda: DaemonState(policies=POLICIES, **state), lambda: [policy.name for policy in POLICIES])
+    if runs is not None:
+        metrics.add_history(runs, {})
     return metrics
 
 
@@ -63,22 +63,22 @@ def test_slots_that_wait_are_shown_by_their_oldest() -> None:
     assert seen["icekeeper_run_max_duration_seconds"] == 4 * 3600
 
 
-def test_what_the_ledger_knows_is_shown_as_if_it_had_been_seen_but_for_the_counters() -> None:
+def test_the_ledgers_runs_are_shown_like_runs_of_this_process_except_in_counters() -> None:
     live, seeded = shown(), shown(past_of(REPORT, night=True))
     live.observe(RunEnded(REPORT))
-    live.learn(past_of(REPORT, night=True), {})
+    live.add_history(past_of(REPORT, night=True), {})
     changed = {name for name, value in samples(live).items() if samples(seeded).get(name) != value}
     assert changed == {'icekeeper_runs_total{outcome="failed"}'}
     assert samples(seeded)["icekeeper_last_run_end_timestamp_seconds"] == REPORT.finished_at.timestamp()
 
 
-def test_what_was_seen_here_is_not_overwritten_by_something_older() -> None:
+def test_a_run_of_this_process_is_not_overwritten_by_an_older_one() -> None:
     metrics = shown()
     metrics.observe(RunEnded(REPORT))
     before = samples(metrics)
     yesterday = replace(SUCCESS, run_id=UUID(int=9), started_at=SLOT - DAY, finished_at=SLOT - DAY + HOUR, audits=())
     older = tuple(replace(task, started_at=SLOT - DAY, after=task.before) for task in REPORT.tasks)
-    metrics.learn(past_of(replace(yesterday, tasks=older), night=True), {})
+    metrics.add_history(past_of(replace(yesterday, tasks=older), night=True), {})
     after = samples(metrics)
     assert after["icekeeper_last_success_timestamp_seconds"] == (SLOT - DAY + HOUR).timestamp()
     changed = {name for name, value in after.items() if before.get(name) != value}
@@ -105,7 +105,7 @@ def test_a_failure_stays_open_whatever_an_operator_runs_for_an_older_night() -> 
     older = replace(older, started_at=SLOT + HOUR, finished_at=SLOT + 2 * HOUR)
     everything = tuple(policy.name for policy in POLICIES)
     opening = replace(OPENING, run_id=older.run_id, trigger=Trigger.MANUAL, tables=everything)
-    metrics.learn(past_of(REPORT, night=True), OPEN)
+    metrics.add_history(past_of(REPORT, night=True), OPEN)
     metrics.observe(RunStarted(opening))
     metrics.observe(RunEnded(older))
     seen = samples(metrics)
@@ -128,20 +128,20 @@ def test_a_slot_that_is_closed_meanwhile_ends_no_other_run() -> None:
 def test_a_run_that_does_not_say_that_it_ended_is_not_under_way_for_ever() -> None:
     metrics = shown()
     metrics.observe(RunStarted(OPENING))
-    metrics.no_run()
+    metrics.clear_run()
     seen = samples(metrics)
     assert seen["icekeeper_run_in_progress"] == seen["icekeeper_run_in_progress_start_timestamp_seconds"] == 0
 
 
-def test_it_is_known_whether_the_ledger_has_said_anything() -> None:
-    assert not shown().told
-    assert shown(RunHistory()).told
+def test_it_is_known_whether_the_ledger_was_read() -> None:
+    assert not shown().ledger_read
+    assert shown(RunHistory()).ledger_read
 
 
 def test_what_waits_and_since_when_is_shown() -> None:
     nothing = samples(shown())
     pause = Pause("ann", "host1", SLOT, None, "")
-    something = samples(shown(unrecorded_runs=2, pause=pause, oldest_notice=SLOT))
+    something = samples(shown(unrecorded_runs=2, pause=pause, oldest_notification=SLOT))
     for name, value in (
         ("icekeeper_unrecorded_runs", 2),
         ("icekeeper_paused_since_timestamp_seconds", SLOT.timestamp()),
@@ -174,12 +174,12 @@ def test_a_failure_is_open_until_the_ledger_has_it_and_nothing_of_it_is_open() -
 
     metrics = shown()
     metrics.observe(RunEnded(REPORT))
-    metrics.learn(RunHistory(), {})  # PostgreSQL has not got it yet: that nothing is open there says nothing
+    metrics.add_history(RunHistory(), {})  # PostgreSQL has not got it yet: that nothing is open there says nothing
     assert still_open() == 1
-    metrics.learn(past_of(REPORT, night=True), OPEN)
+    metrics.add_history(past_of(REPORT, night=True), OPEN)
     assert still_open() == 1
     assert samples(metrics)[f'icekeeper_open_findings{{status="missing_data",table="{TABLE}"}}'] == 2
-    metrics.learn(past_of(REPORT, night=True), {})
+    metrics.add_history(past_of(REPORT, night=True), {})
     assert still_open() == 0
     assert samples(metrics)['icekeeper_last_run_outcome{outcome="failed"}'] == 1
 
@@ -188,7 +188,7 @@ def test_a_table_that_is_enabled_no_longer_is_not_shown_any_more() -> None:
     policies = list(POLICIES)
     metrics = Metrics(lambda: DaemonState(policies=tuple(policies)))
     metrics.observe(RunEnded(REPORT))
-    metrics.learn(past_of(REPORT, night=True), OPEN)
+    metrics.add_history(past_of(REPORT, night=True), OPEN)
     assert [name for name in samples(metrics) if TABLE in name]
     policies.pop(0)
     assert not [name for name in samples(metrics) if TABLE in name]

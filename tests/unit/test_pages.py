@@ -23,7 +23,7 @@ from icekeeper.pages.form_pages import way_back
 from icekeeper.pages.rendering import environment
 from icekeeper.status import run_schemas, schemas
 from icekeeper.status.gauges import DaemonState, HistorySummary
-from icekeeper.status.problems import Facts, troubles
+from icekeeper.status.problems import Facts, problems
 from tests.unit.builders import DAY, HOUR, SLOT
 
 STYLE = (Path(pages.__file__).parent / "static" / "style.css").read_text()
@@ -451,9 +451,9 @@ def test_trouble_is_the_first_thing_said_and_leads_to_what_it_is_about() -> None
 
 def test_a_failed_night_and_a_table_that_lacks_rows_lead_to_their_pages() -> None:
     night = PastNight(RUN, SLOT, RunOutcome.FAILED, SLOT, SLOT)
-    known = HistorySummary.of(RunHistory(nights=(night,)), open_days={("cold.t", AuditStatus.MISSING_DATA): 2})
-    seen = Facts(DaemonState(), replace(known, failure_open=True), {}, running=False)
-    assert [one.link for one in troubles(seen, SLOT)] == [f"/runs/{RUN}", "/tables/cold.t"]
+    history = HistorySummary.of(RunHistory(nights=(night,)), open_days={("cold.t", AuditStatus.MISSING_DATA): 2})
+    facts = Facts(DaemonState(), replace(history, failure_open=True), {}, running=False)
+    assert [one.link for one in problems(facts, SLOT)] == [f"/runs/{RUN}", "/tables/cold.t"]
 
 
 def test_forty_troubles_do_not_push_everything_else_away() -> None:

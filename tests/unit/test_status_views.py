@@ -73,7 +73,7 @@ def test_a_slot_that_is_closed_without_a_run_ends_none_that_is_under_way() -> No
     live.observe(RunStarted(OPENING, WORK))
     live.observe(RunEnded(replace(REPORT, run_id=uuid4())))
     assert shown(live) == ([], None)
-    live.no_run()
+    live.clear_run()
     assert (shown(live), live.last) == (None, None)
 
 

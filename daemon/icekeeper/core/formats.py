@@ -32,7 +32,8 @@ def size(value: float, space: str = " ") -> str:
     unit = 0
     while abs(value) >= 999.5 and unit < len(_SIZES) - 1:
         value, unit = value / 1024, unit + 1
-    return f"{value:.3g}{space}{_SIZES[unit]}"
+    digits = f"{value:.3g}" if unit else f"{value:.0f}"
+    return f"{digits}{space}{_SIZES[unit]}"
 
 
 def duration(seconds: float, space: str = " ") -> str:

@@ -287,7 +287,7 @@ class Supervisor:
         self.web.observe(event)
 
     def _no_run(self) -> None:
-        self.metrics.no_run()
+        self.metrics.clear_run()
         self.web.no_run()
 
     async def _standby(self) -> str | None:
@@ -319,7 +319,7 @@ class Supervisor:
             self._another_leads = services.settings.replicas and await self._leadership.holder() is not None
         past = await PostgresRecent(services.postgres).past(tables)
         # After the past: what is open of a run that is in it is among these.
-        self.metrics.learn(past, await services.findings.open_days(tables))
+        self.metrics.add_history(past, await services.findings.open_days(tables))
 
     def pause(self) -> pause.Pause | None:
         """The pause in force."""
@@ -347,7 +347,7 @@ class Supervisor:
             spool=self._health.waiting,
             spool_corrupt_files=len(components.spool.corrupt_files()),
             unrecorded_runs=components.worker.unrecorded,
-            oldest_notice=components.notifier.oldest,
+            oldest_notification=components.notifier.oldest,
             pause=self.pause(),
         )
 

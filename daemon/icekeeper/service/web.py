@@ -67,7 +67,7 @@ class Web:
 
     def no_run(self) -> None:
         """None is under way any more."""
-        self._live.no_run()
+        self._live.clear_run()
 
     def open(self, orders: Orders) -> None:
         """Orders are taken from now on."""

@@ -1,4 +1,4 @@
-"""The gauges that are read at the moment of a scrape, each family from one record. What they go by: metrics.py."""
+"""Gauges that are computed at the moment of a scrape. Counters, and what the gauges are computed from: metrics.py."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _HEALTH = {
     "manifests": "Manifests of the table's current snapshot.",
     "snapshots": "Snapshots of the table.",
 }
-_NOTHING_WAITS = Waiting(0, 0, None)
+_EMPTY_SPOOL = Waiting(0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonState:
-    """What the daemon is like at the moment of a scrape. The defaults are those of one that has not begun.
+    """The daemon at the moment of a scrape. The defaults are those of a daemon that is still starting.
 
-    `policies` are the enabled tables, `open_slots` are due and no run has answered for them yet. `unrecorded_runs` are
-    those that neither PostgreSQL nor the spool has, `oldest_notice` is since when the oldest message waits to be sent.
+    `policies` are those of the enabled tables; `open_slots` are due and not yet covered by a run. `unrecorded_runs`
+    are in neither PostgreSQL nor the spool; `oldest_notification` is when the oldest unsent notification was queued.
     """
 
     policies: tuple[TablePolicy, ...] = ()
@@ -57,18 +57,18 @@ class DaemonState:
     engine_recycles: int = 0
     leading: bool = False
     loop_lag_s: float = 0.0
-    spool: Waiting = _NOTHING_WAITS
+    spool: Waiting = _EMPTY_SPOOL
     spool_corrupt_files: int = 0
     pause: Pause | None = None
     unrecorded_runs: int = 0
-    oldest_notice: datetime | None = None
+    oldest_notification: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HistorySummary:
-    """What is known of the last nights, and what was worked out of it once and not at every scrape."""
+    """The last nights, and what is derived from them when they change rather than at every scrape."""
 
-    past: RunHistory
+    runs: RunHistory
     last_tasks: Mapping[tuple[Stage, str], PastTask]
     partial_nights: int
     missed_nights: int
@@ -80,29 +80,29 @@ class HistorySummary:
     @classmethod
     def of(
         cls,
-        past: RunHistory,
+        runs: RunHistory,
         in_ledger: Set[UUID] = frozenset(),
         open_days: Mapping[tuple[str, AuditStatus], int] | None = None,
     ) -> HistorySummary:
         open_days = open_days or {}
         return cls(
-            past=past,
-            last_tasks=past.last_tasks(),
-            partial_nights=partial_nights(past),
-            missed_nights=missed_nights(past),
-            failed_nights=failed_nights(past),
-            held_nights=held_nights(past),
-            failure_open=failure_is_open(past, in_ledger, {table for table, _ in open_days}),
+            runs=runs,
+            last_tasks=runs.last_tasks(),
+            partial_nights=partial_nights(runs),
+            missed_nights=missed_nights(runs),
+            failed_nights=failed_nights(runs),
+            held_nights=held_nights(runs),
+            failure_open=failure_is_open(runs, in_ledger, {table for table, _ in open_days}),
             open_days=open_days,
         )
 
 
 class Gauges(Collector):
-    """Reads everything at the moment of the scrape: one record, never half of two."""
+    """Takes one DaemonState and one HistorySummary per scrape, so that its gauges agree with each other."""
 
-    def __init__(self, vitals: Callable[[], DaemonState], known: Callable[[], HistorySummary]) -> None:
-        self._vitals = vitals
-        self._known = known
+    def __init__(self, state: Callable[[], DaemonState], history: Callable[[], HistorySummary]) -> None:
+        self._state = state
+        self._history = history
 
     def collect(self) -> Iterator[Metric]:
         build = InfoMetricFamily("icekeeper_build", "The version that runs.")
@@ -112,53 +112,53 @@ class Gauges(Collector):
         for reason in Reason:
             advice.add_metric([reason], {"advice": reason.advice})
         yield advice
-        vitals, known = self._vitals(), self._known()
-        yield from _of_engine(vitals)
-        yield from _of_daemon(vitals)
-        yield from _of_slots(vitals)
-        yield from _of_last_run(known)
-        names = [policy.name for policy in vitals.policies]
-        yield from _of_findings(known, names)
-        yield from _of_tasks(known, vitals.policies)
-        yield from _of_tables(known.past, names)
-        yield from _of_audits(known.past, [policy.name for policy in vitals.policies if policy.audit is not None])
+        state, history = self._state(), self._history()
+        yield from _of_engine(state)
+        yield from _of_daemon(state)
+        yield from _of_slots(state)
+        yield from _of_last_run(history)
+        names = [policy.name for policy in state.policies]
+        yield from _of_findings(history, names)
+        yield from _of_tasks(history, state.policies)
+        yield from _of_tables(history.runs, names)
+        yield from _of_audits(history.runs, [policy.name for policy in state.policies if policy.audit is not None])
 
 
-def _of_engine(vitals: DaemonState) -> Iterator[Metric]:
-    yield _gauge("icekeeper_engine_up", "1 if the Spark session is there and its JVM lives.", vitals.engine_up)
+def _of_engine(state: DaemonState) -> Iterator[Metric]:
+    yield _gauge("icekeeper_engine_up", "1 if the Spark session is there and its JVM lives.", state.engine_up)
     lost = CounterMetricFamily("icekeeper_engine_restarts", "Sessions that were lost, and rebuilt.", labels=["why"])
     for why in Loss:
-        lost.add_metric([why], vitals.engine_losses.get(why, 0))
+        lost.add_metric([why], state.engine_losses.get(why, 0))
     yield lost
     text = "Sessions renewed in good health, for their age."
-    yield CounterMetricFamily("icekeeper_engine_recycles", text, value=vitals.engine_recycles)
+    yield CounterMetricFamily("icekeeper_engine_recycles", text, value=state.engine_recycles)
 
 
-def _of_daemon(vitals: DaemonState) -> Iterator[Metric]:
-    yield _gauge("icekeeper_leader", "1 where this daemon runs the nights; 0 where it stands by.", vitals.leading)
-    yield _gauge("icekeeper_loop_lag_seconds", "The latest the loop has been since the last scrape.", vitals.loop_lag_s)
-    spool = vitals.spool
+def _of_daemon(state: DaemonState) -> Iterator[Metric]:
+    yield _gauge("icekeeper_leader", "1 where this daemon runs the nights; 0 where it stands by.", state.leading)
+    yield _gauge("icekeeper_loop_lag_seconds", "The latest the loop has been since the last scrape.", state.loop_lag_s)
+    spool = state.spool
     yield _gauge("icekeeper_spool_records", "Records on disk that PostgreSQL does not have yet.", spool.records)
     text = "When the oldest of them was written; 0: none."
     yield _gauge("icekeeper_spool_oldest_timestamp_seconds", text, _seconds(spool.oldest))
     yield _gauge("icekeeper_spool_set_aside_records", "Records that PostgreSQL refused.", spool.quarantined)
     text = "Spools that were damaged, kept beside the new one."
-    yield _gauge("icekeeper_spool_corrupt_files", text, vitals.spool_corrupt_files)
+    yield _gauge("icekeeper_spool_corrupt_files", text, state.spool_corrupt_files)
     text = "Runs that neither PostgreSQL nor the spool has."
-    yield _gauge("icekeeper_unrecorded_runs", text, vitals.unrecorded_runs)
+    yield _gauge("icekeeper_unrecorded_runs", text, state.unrecorded_runs)
     text = "Since when the oldest message waits to be sent; 0: none waits."
-    yield _gauge("icekeeper_notices_oldest_timestamp_seconds", text, _seconds(vitals.oldest_notice))
+    yield _gauge("icekeeper_notices_oldest_timestamp_seconds", text, _seconds(state.oldest_notification))
 
 
-def _of_slots(vitals: DaemonState) -> Iterator[Metric]:
-    yield _gauge("icekeeper_next_run_timestamp_seconds", "The next scheduled slot.", _seconds(vitals.next_slot))
+def _of_slots(state: DaemonState) -> Iterator[Metric]:
+    yield _gauge("icekeeper_next_run_timestamp_seconds", "The next scheduled slot.", _seconds(state.next_slot))
     text = "Slots that are due, and that no run has answered for yet."
-    yield _gauge("icekeeper_open_slots", text, len(vitals.open_slots))
-    oldest = min(vitals.open_slots, default=None)
+    yield _gauge("icekeeper_open_slots", text, len(state.open_slots))
+    oldest = min(state.open_slots, default=None)
     yield _gauge("icekeeper_oldest_open_slot_timestamp_seconds", "The oldest of them; 0: none.", _seconds(oldest))
     text = "How long a run may take by run.max_duration."
-    yield _gauge("icekeeper_run_max_duration_seconds", text, vitals.max_duration.total_seconds())
-    pause = vitals.pause
+    yield _gauge("icekeeper_run_max_duration_seconds", text, state.max_duration.total_seconds())
+    pause = state.pause
     yield _gauge("icekeeper_paused", "1 while the nights are paused.", pause is not None)
     since, until = (pause.since, pause.until) if pause is not None else (None, None)
     text = "Since when the nights are paused; 0: they are not."
@@ -167,8 +167,8 @@ def _of_slots(vitals: DaemonState) -> Iterator[Metric]:
     yield _gauge("icekeeper_paused_until_timestamp_seconds", text, _seconds(until))
 
 
-def _of_last_run(known: HistorySummary) -> Iterator[Metric]:
-    last = known.past.last
+def _of_last_run(history: HistorySummary) -> Iterator[Metric]:
+    last = history.runs.last
     text = "When the last run that answered for a night started."
     yield _gauge("icekeeper_last_run_start_timestamp_seconds", text, _seconds(last.started_at if last else None))
     text = "When the last run that answered for a night ended."
@@ -178,16 +178,16 @@ def _of_last_run(known: HistorySummary) -> Iterator[Metric]:
         outcomes.add_metric([outcome], last is not None and last.outcome is outcome)
     yield outcomes
     text = "1 while the last run's failure is open: what it found is neither repaired nor acknowledged."
-    yield _gauge("icekeeper_last_run_failure_open", text, known.failure_open)
+    yield _gauge("icekeeper_last_run_failure_open", text, history.failure_open)
     text = "When a run that answered for a night last ended in success."
-    yield _gauge("icekeeper_last_success_timestamp_seconds", text, _seconds(known.past.last_success))
+    yield _gauge("icekeeper_last_success_timestamp_seconds", text, _seconds(history.runs.last_success))
     text = "Nights in a row that ended as partial."
-    yield _gauge("icekeeper_consecutive_partial_nights", text, known.partial_nights)
+    yield _gauge("icekeeper_consecutive_partial_nights", text, history.partial_nights)
     text = "Nights of the last 30 runs that were missed, and that no other run answered for."
-    yield _gauge("icekeeper_missed_nights", text, known.missed_nights)
+    yield _gauge("icekeeper_missed_nights", text, history.missed_nights)
 
 
-def _of_findings(known: HistorySummary, tables: Iterable[str]) -> Iterator[Metric]:
+def _of_findings(history: HistorySummary, tables: Iterable[str]) -> Iterator[Metric]:
     findings = GaugeMetricFamily(
         "icekeeper_open_findings",
         "Days whose rows lack or could not be counted, neither repaired nor acknowledged.",
@@ -195,11 +195,11 @@ def _of_findings(known: HistorySummary, tables: Iterable[str]) -> Iterator[Metri
     )
     for table in tables:
         for status in sorted(FINDINGS):
-            findings.add_metric([table, status], known.open_days.get((table, status), 0))
+            findings.add_metric([table, status], history.open_days.get((table, status), 0))
     yield findings
 
 
-def _of_tasks(known: HistorySummary, policies: Iterable[TablePolicy]) -> Iterator[Metric]:
+def _of_tasks(history: HistorySummary, policies: Iterable[TablePolicy]) -> Iterator[Metric]:
     text = "How the last task of each stage ended on each table; empty labels: no such task is known."
     last = GaugeMetricFamily("icekeeper_last_task_info", text, labels=["table", "stage", "outcome", "reason"])
     text = "Nights in a row in which a task of the table failed."
@@ -209,28 +209,28 @@ def _of_tasks(known: HistorySummary, policies: Iterable[TablePolicy]) -> Iterato
     for policy in policies:
         for stage in Stage:
             if stage is not Stage.AUDIT or policy.audit is not None:
-                task = known.last_tasks.get((stage, policy.name))
+                task = history.last_tasks.get((stage, policy.name))
                 last.add_metric([policy.name, stage, task.outcome if task else "", (task and task.reason) or ""], 1)
-        failed.add_metric([policy.name], known.failed_nights.get(policy.name, 0))
-        held.add_metric([policy.name], known.held_nights.get(policy.name, 0))
+        failed.add_metric([policy.name], history.failed_nights.get(policy.name, 0))
+        held.add_metric([policy.name], history.held_nights.get(policy.name, 0))
     yield from (last, failed, held)
 
 
-def _of_tables(past: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:
-    seen = {table: past.healths[table].health for table in tables if table in past.healths}
+def _of_tables(runs: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:
+    healths = {table: runs.healths[table].health for table in tables if table in runs.healths}
     for name, text in _HEALTH.items():
         family = GaugeMetricFamily(f"icekeeper_table_{name}", text, labels=["table"])
-        for table, health in seen.items():
+        for table, health in healths.items():
             family.add_metric([table], getattr(health, name))
         yield family
 
 
-def _of_audits(past: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:
+def _of_audits(runs: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:
     rows = GaugeMetricFamily("icekeeper_audit_rows", "Rows of the audited day.", labels=["table", "side"])
     delta = GaugeMetricFamily("icekeeper_audit_delta_rows", "Iceberg's rows less ClickHouse's.", labels=["table"])
     status = GaugeMetricFamily("icekeeper_audit_status", "1 for the audit's verdict.", labels=["table", "status"])
     for table in tables:
-        audit = past.audits.get(table)
+        audit = runs.audits.get(table)
         for one in AuditStatus:
             status.add_metric([table, one], audit is not None and audit.status is one)
         if audit is not None and audit.clickhouse is not None and audit.iceberg is not None:

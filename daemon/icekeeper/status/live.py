@@ -1,4 +1,4 @@
-"""The run under way, as its events tell it, and the last one that ended here. Earlier ones: the ledger."""
+"""The run under way in this process and the last one that ended, from their events. Earlier runs: the ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Typical = Mapping[tuple[Stage, str], float]
 
 @dataclass(frozen=True, slots=True)
 class TaskUnderWay:
-    """The task in hand: since when, and what it last said of itself."""
+    """The task in hand; `note` is the last one that it reported."""
 
     stage: Stage
     table: str
@@ -27,7 +27,7 @@ class TaskUnderWay:
 
 @dataclass(frozen=True, slots=True)
 class RunUnderWay:
-    """A run so far. `work` are its tasks in their order, ended, in hand or still to come."""
+    """`work`: all tasks of the run in their order, whether ended, in hand or still to come."""
 
     opening: RunOpening
     work: tuple[tuple[Stage, str], ...]
@@ -36,7 +36,7 @@ class RunUnderWay:
     in_hand: TaskUnderWay | None = None
 
     def left_s(self, typical: Typical, now: datetime) -> float | None:
-        """How many seconds it is likely to take still, by what its tasks usually take; None where nothing is known."""
+        """The remaining seconds, estimated from the typical durations of its tasks; None without any of them."""
         ended = {(task.stage, task.table) for task in self.tasks}
         left = [typical[task] for task in self.work if task not in ended and task in typical]
         if not left:
@@ -53,7 +53,7 @@ class RunThatEnded:
 
 
 class Live:
-    """Follows the runs. `run` is None while none is under way; `last` is the newest that ended in this process."""
+    """`run` is None while none is under way; `last` is the newest that ended in this process."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -65,11 +65,11 @@ class Live:
         if isinstance(event, RunStarted):
             self.run = RunUnderWay(event.opening, event.work)
         elif isinstance(event, RunEnded):
-            # A slot that is closed without a run may be told while an operator's is under way.
+            # A slot may be closed without a run (missed) while an operator's run is under way.
             if self.run is not None and self.run.opening.run_id == event.report.run_id:
                 self.last = RunThatEnded(self.run.opening, event.report)
                 self.run = None
-        elif self.run is None:  # it began before we listened
+        elif self.run is None:  # it began before this process listened
             return
         elif isinstance(event, TaskStarted):
             self.run = replace(self.run, in_hand=TaskUnderWay(event.stage, event.table, self._clock()))
@@ -80,6 +80,6 @@ class Live:
             audits = self.run.audits if event.audit is None else (*self.run.audits, event.audit)
             self.run = replace(self.run, tasks=(*self.run.tasks, event.result), audits=audits, in_hand=None)
 
-    def no_run(self) -> None:
-        """None is under way any more, also where the last one crashed and told no end."""
+    def clear_run(self) -> None:
+        """No run is under way: for a run that ended without a RunEnded event."""
         self.run = None

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: counters over the process's life, and what the gauges go by. The gauges: gauges.py."""
+"""The metrics that Prometheus scrapes: the registry, counters, and the history behind the gauges of gauges.py."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from icekeeper.core.runs import RunOpening, RunReport
 from icekeeper.scheduling.notifier import RESULTS, Result
 from icekeeper.status.gauges import DaemonState, Gauges, HistorySummary
 
-# Else every counter has a second series, with the process's start in it.
+# Otherwise every counter gets a second series, with the time of the process's start.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # no annotations
 
-# From a task that reads metadata to one that uses its whole timeout.
+# From a task that only reads metadata to one that uses its whole timeout.
 _TASK_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200)
 
 
@@ -33,7 +33,7 @@ _HOLDS = (
     Reason.CLOCK_SKEW,
     Reason.LEDGER_DOWN,
 )
-# What holds a task may also fail one: a disk that fills up in the middle, an audit of a day that is not over.
+# These hold a task and may also fail one: a disk that fills up during it, an audit of a day that is not over.
 _BOTH = (Reason.DISK_LOW, Reason.CLOCK_SKEW, Reason.LEDGER_DOWN)
 _TASK_ENDS = (
     (TaskOutcome.DONE, ""),
@@ -44,22 +44,22 @@ _TASK_ENDS = (
 
 
 class Metrics:
-    """The registry of one daemon. `observe` takes the events of runs, `learn` what the ledger knows of earlier ones.
+    """The registry of one daemon: `observe` takes the events of runs, `add_history` the ledger's earlier runs.
 
-    `vitals` is asked at every scrape, so it must not wait; `enabled` are the names of the enabled tables.
+    `state` is called at every scrape and must not block; `enabled` returns the names of the enabled tables.
     """
 
     def __init__(
-        self, vitals: Callable[[], DaemonState] = DaemonState, enabled: Callable[[], Iterable[str]] = tuple[str, ...]
+        self, state: Callable[[], DaemonState] = DaemonState, enabled: Callable[[], Iterable[str]] = tuple[str, ...]
     ) -> None:
         self.registry = CollectorRegistry()
         self._enabled = enabled
         self._running: RunOpening | None = None
-        self._told = False
-        self._past = RunHistory()
+        self._ledger_read = False
+        self._runs_known = RunHistory()
         self._in_ledger: frozenset[UUID] = frozenset()
         self._open_days: Mapping[tuple[str, AuditStatus], int] = {}
-        self._known = HistorySummary.of(self._past)
+        self._history = HistorySummary.of(self._runs_known)
         self.run_in_progress = Gauge("icekeeper_run_in_progress", "1 while a run is under way.", registry=self.registry)
         self._runs = Counter("icekeeper_runs", "Runs that ended.", ["outcome"], registry=self.registry)
         self._tasks = Counter(
@@ -89,22 +89,22 @@ class Metrics:
         )
         self.ledger_up = self._flag("icekeeper_ledger_up", "1 if PostgreSQL answered the last time it was needed.")
         self.spool_up = self._flag("icekeeper_spool_up", "1 if the spool in state_dir could be read and written.")
-        # Every series is there from the first scrape: a rate() over one that appears with its first 1 misses it.
+        # Every series exists from the first scrape: rate() misses the first increment of a series that appears with it.
         for outcome in RunOutcome:
             self._runs.labels(outcome)
-        for told in RESULTS:
-            self._notifications.labels(told)
+        for result in RESULTS:
+            self._notifications.labels(result)
         for stage in Stage:
             self._durations.labels(stage)
             for task_outcome, reason in _TASK_ENDS:
                 self._tasks.labels(stage, task_outcome, reason)
-        self.registry.register(Gauges(vitals, lambda: self._known))
+        self.registry.register(Gauges(state, lambda: self._history))
 
     def _flag(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self.registry)
 
     def notified(self, result: Result) -> None:
-        """A message to a receiver came to its end."""
+        """Counts a notification that was delivered or given up."""
         self._notifications.labels(result).inc()
 
     def observe(self, event: Event) -> None:
@@ -120,26 +120,26 @@ class Metrics:
         elif isinstance(event, RunEnded):
             self._ended(event.report)
 
-    def learn(self, past: RunHistory, open_days: Mapping[tuple[str, AuditStatus], int]) -> None:
-        """Takes what the ledger knows; `open_days` was asked for after `past`. What was seen here stays."""
-        self._told = True
-        self._past = self._past.joined(past)
-        self._in_ledger = frozenset(night.run_id for night in past.nights)
+    def add_history(self, runs: RunHistory, open_days: Mapping[tuple[str, AuditStatus], int]) -> None:
+        """Merges the ledger's runs with those of this process; `open_days` must have been read after `runs`."""
+        self._ledger_read = True
+        self._runs_known = self._runs_known.joined(runs)
+        self._in_ledger = frozenset(night.run_id for night in runs.nights)
         self._open_days = open_days
-        self._know()
+        self._summarise()
 
     @property
-    def known(self) -> HistorySummary:
-        """What is known of the last nights, seen here or told by the ledger."""
-        return self._known
+    def history(self) -> HistorySummary:
+        """The last nights, from this process and the ledger."""
+        return self._history
 
     @property
-    def told(self) -> bool:
-        """Whether the ledger has said once what it knows."""
-        return self._told
+    def ledger_read(self) -> bool:
+        """Whether the ledger has been read since the start."""
+        return self._ledger_read
 
-    def no_run(self) -> None:
-        """No run is under way: for one that ended without saying so."""
+    def clear_run(self) -> None:
+        """No run is under way: for a run that ended without a RunEnded event."""
         self._running = None
         self.run_in_progress.set(0)
         self.run_start.set(0)
@@ -152,13 +152,13 @@ class Metrics:
         self._runs.labels(report.outcome).inc()
         stages: tuple[Stage, ...] = ()
         tables: tuple[str, ...] = ()
-        # A slot that is closed without a run was never begun, and another run may be under way.
+        # A slot may be closed without a run (missed) while another run is under way.
         if self._running is not None and self._running.run_id == report.run_id:
             stages, tables = self._running.stages, self._running.tables
-            self.no_run()
+            self.clear_run()
         night = is_night(report, stages, tables, self._enabled())
-        self._past = past_of(report, night=night).joined(self._past)
-        self._know()
+        self._runs_known = past_of(report, night=night).joined(self._runs_known)
+        self._summarise()
 
-    def _know(self) -> None:
-        self._known = HistorySummary.of(self._past, self._in_ledger, self._open_days)
+    def _summarise(self) -> None:
+        self._history = HistorySummary.of(self._runs_known, self._in_ledger, self._open_days)

@@ -1,6 +1,6 @@
-"""What those who look are told of the daemon: now, and by the ledger in the past. The API and the page ask here.
+"""Read-only queries for the API and the page: the daemon's present state, and the ledger's past.
 
-Every method that asks the ledger raises IcekeeperError where PostgreSQL doesn't answer.
+Methods that read the ledger raise IcekeeperError where PostgreSQL doesn't answer.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ from icekeeper.core.run_history import PastAudit, PastNight
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.settings.export import redacted
-from icekeeper.status import log_pages as run_logs
-from icekeeper.status import run_schemas, schemas
+from icekeeper.status import log_pages, run_schemas, schemas
 from icekeeper.status.gauges import DaemonState
 from icekeeper.status.live import Live, RunThatEnded, RunUnderWay, Typical
 from icekeeper.status.metrics import Metrics
-from icekeeper.status.problems import Facts, open_days, state, troubles
+from icekeeper.status.problems import Facts, open_days, overall, problems
 
-# How far back it is looked what a task usually takes.
+# The span of runs that typical durations are taken from.
 _TYPICAL = timedelta(days=30)
-# A table's past is charts over years, of so many points; what was done one by one matters of the last weeks.
+# Charts of a table span years with so many points; its single tasks are of interest for the last weeks only.
 _MOST_POINTS = 366
 _MOST_TASKS = 100
-# How long a question may take that is only there to say more.
-_ASIDE_S = 3.0
+# The timeout of queries whose answers the caller can do without.
+_OPTIONAL_S = 3.0
 _ADVICE = {reason.value: reason.advice for reason in Reason}
 
 Cursor = tuple[datetime, UUID]
@@ -48,67 +47,69 @@ class NotFoundError(Exception):
 
 
 class StatusQueries:
-    """Looks, and changes nothing."""
+    """Answers from this process's memory where it can, else from the ledger and the runs' log files."""
 
     def __init__(
         self,
         configuration: Configuration,
         metrics: Metrics,
         live: Live,
-        vitals: Callable[[], DaemonState],
-        parts: Callable[[], Mapping[str, str]],
-        led: Callable[[], bool],
+        state: Callable[[], DaemonState],
+        components: Callable[[], Mapping[str, str]],
+        has_leader: Callable[[], bool],
         clock: Clock,
     ) -> None:
-        """`led`: whether anybody runs the nights, as far as is known."""
+        """`has_leader`: whether this daemon or another one runs the nights, as far as is known."""
         self._configuration = configuration
         self._metrics = metrics
         self._live = live
-        self._vitals = vitals
-        self._parts = parts
-        self._led = led
+        self._state = state
+        self._components = components
+        self._has_leader = has_leader
         self._clock = clock
         self._typical: Typical = {}
-        self._asking: set[asyncio.Task[None]] = set()
+        self._reads: set[asyncio.Task[None]] = set()
 
     def observe(self, event: Event) -> None:
-        """Takes an event of a run: when one begins, asks the ledger how long its tasks usually take."""
+        """Takes an event of a run: when one begins, reads the typical durations of its tasks from the ledger."""
         if isinstance(event, RunStarted):
-            self._asking.add(asking := asyncio.create_task(self._ask_typical(event.opening.tables)))
-            asking.add_done_callback(self._asking.discard)
+            self._reads.add(read := asyncio.create_task(self._read_typical(event.opening.tables)))
+            read.add_done_callback(self._reads.discard)
 
-    async def _ask_typical(self, tables: Iterable[str]) -> None:
+    async def _read_typical(self, tables: Iterable[str]) -> None:
         try:
-            async with asyncio.timeout(_ASIDE_S):
+            async with asyncio.timeout(_OPTIONAL_S):
                 since = self._clock() - _TYPICAL
                 self._typical = await self._configuration.services.history.typical_durations(tables, since)
         except (IcekeeperError, TimeoutError):
-            return  # a bar without an estimate
+            return  # the progress bars go without an estimate
 
     # --- now
 
     def status(self) -> schemas.Status:
-        """In one glance: what this process knows, without asking anybody."""
-        vitals, parts, now = self._vitals(), dict(self._parts()), self._clock()
-        known = self._metrics.known
-        found = troubles(Facts(vitals, known, parts, running=self._live.run is not None, led=self._led()), now)
+        """The daemon's state and its problems, from this process's memory alone."""
+        daemon, components, now = self._state(), dict(self._components()), self._clock()
+        history, running = self._metrics.history, self._live.run is not None
+        found = problems(Facts(daemon, history, components, running, self._has_leader()), now)
         settings = self._configuration.settings
         return schemas.Status(
-            state=state(found),
-            troubles=tuple(schemas.Trouble.model_validate(trouble) for trouble in found),
+            state=overall(found),
+            troubles=tuple(schemas.Trouble.model_validate(problem) for problem in found),
             version=__version__,
             host=socket.gethostname(),
-            leading=vitals.leading,
+            leading=daemon.leading,
             mode=settings.mode,
             settings_hash=settings.digest(),
             now=now,
-            next_slot=vitals.next_slot,
-            pause=schemas.Pause.model_validate(vitals.pause) if vitals.pause is not None else None,
+            next_slot=daemon.next_slot,
+            pause=schemas.Pause.model_validate(daemon.pause) if daemon.pause is not None else None,
             run=self._under_way(now),
-            last_run=_last_night(known.past.last) if known.past.last is not None else None,
-            parts=parts,
-            open_findings={name: open_days(known, name) for name in self.names()} if self._metrics.told else {},
-            spool_records=vitals.spool.records,
+            last_run=_last_night(history.runs.last) if history.runs.last is not None else None,
+            parts=components,
+            open_findings={name: open_days(history, name) for name in self.names()}
+            if self._metrics.ledger_read
+            else {},
+            spool_records=daemon.spool.records,
         )
 
     def _under_way(self, now: datetime) -> run_schemas.RunUnderWay | None:
@@ -129,7 +130,7 @@ class StatusQueries:
         )
 
     def tables(self) -> schemas.Tables:
-        """The configured tables as they were last seen."""
+        """The configured tables as the last runs left them."""
         return schemas.Tables(items=tuple(map(self._summary, self._configuration.settings.policies())))
 
     def config(self) -> schemas.Config:
@@ -143,15 +144,15 @@ class StatusQueries:
 
     def _summary(self, policy: TablePolicy) -> schemas.TableSummary:
         name = policy.name
-        known = self._metrics.known
-        seen, audit = known.past.healths.get(name), known.past.audits.get(name)
+        history = self._metrics.history
+        health, audit = history.runs.healths.get(name), history.runs.audits.get(name)
         return schemas.TableSummary(
             name=name,
             source=policy.source,
             layer=policy.layer,
-            health=run_schemas.Health.model_validate(seen.health) if seen is not None else None,
+            health=run_schemas.Health.model_validate(health.health) if health is not None else None,
             audit=_last_audit(audit) if audit is not None else None,
-            open_findings=open_days(known, name) if self._metrics.told else None,
+            open_findings=open_days(history, name) if self._metrics.ledger_read else None,
         )
 
     # --- the past
@@ -164,29 +165,29 @@ class StatusQueries:
         return run_schemas.RunPage(items=items, next=cursor(items[-1]) if more else None)
 
     async def run(self, run_id: UUID) -> run_schemas.Run:
-        """A run with all it did: of this process as it knows it, of others as the ledger does."""
-        if (under_way := self._under_way_here(run_id)) is not None:
+        """A run with its tasks and audits: from memory while it is under way here, else from the ledger."""
+        if (under_way := self._run_under_way(run_id)) is not None:
             return under_way
         services, last = self._configuration.services, self._live.last
-        here = _of_last(last) if last is not None and last.report.run_id == run_id else None
-        if here is not None and self._parts().get("ledger") == "down":
-            return here
+        in_memory = _of_last(last) if last is not None and last.report.run_id == run_id else None
+        if in_memory is not None and self._components().get("ledger") == "down":
+            return in_memory
         try:
             row = await services.history.run(run_id)
             acks = await services.findings.acks_of_run(run_id) if row is not None else {}
         except IcekeeperError:
-            if here is not None:
-                return here
+            if in_memory is not None:
+                return in_memory
             raise
-        # Its end may still be on its way to the ledger, which knows more once it is there.
-        if here is not None and (row is None or row["outcome"] is None):
-            return here
+        # Its end may not have reached the ledger yet. Once it has, the ledger knows more (acknowledgements).
+        if in_memory is not None and (row is None or row["outcome"] is None):
+            return in_memory
         if row is None:
             raise NotFoundError(f"no run has the id {run_id}")
         audits = [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in row["audits"]]
         return _run({**row, "audits": audits})
 
-    def _under_way_here(self, run_id: UUID) -> run_schemas.Run | None:
+    def _run_under_way(self, run_id: UUID) -> run_schemas.Run | None:
         run = self._live.run
         if run is not None and run.opening.run_id == run_id:
             head = {**plain(run.opening), "outcome": None, "finished_at": None, "duration_s": None}
@@ -194,23 +195,23 @@ class StatusQueries:
         return None
 
     async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> run_schemas.LogPage:
-        """Log lines of a run: of its file where this host has it, else of the ledger."""
+        """Log lines of a run: from its file if this host has it, else from the ledger."""
         services = self._configuration.services
-        return await run_logs.page(services.settings.state_dir, services.history, run_id, wanted, after, limit)
+        return await log_pages.page(services.settings.state_dir, services.history, run_id, wanted, after, limit)
 
     async def newest_logs(self, run_id: UUID, wanted: LogFilter, limit: int) -> run_schemas.LogPage:
-        """The last log lines of a run under way here."""
-        return await run_logs.tail(self._configuration.settings.state_dir, run_id, wanted, limit)
+        """The last log lines of a run that this host has the file of."""
+        return await log_pages.tail(self._configuration.settings.state_dir, run_id, wanted, limit)
 
     async def nights(self, days: int) -> run_schemas.Nights:
         """How the slots of the last days were answered, newest first. TimeoutError where that takes too long."""
         since = self._clock() - timedelta(days=days)
-        async with asyncio.timeout(_ASIDE_S):
+        async with asyncio.timeout(_OPTIONAL_S):
             rows = await self._configuration.services.history.nights(since, self.names())
         return run_schemas.Nights(items=tuple(run_schemas.Night.model_validate(row) for row in rows))
 
     async def table(self, name: str, days: int) -> schemas.Table:
-        """A table with what became of it in the last days."""
+        """A table with its health, audits and tasks of the last days."""
         policy = next((one for one in self._configuration.settings.policies() if one.name == name), None)
         if policy is None:
             raise NotFoundError(f"no enabled table has the name {name}")
@@ -230,14 +231,14 @@ class StatusQueries:
 
 
 def cursor(run: run_schemas.RunHead) -> str:
-    """Names the place behind a run, as `after` takes it."""
-    # With a Z: the plus of +00:00 would be a blank in a query.
+    """The position behind a run, as `after` takes it."""
+    # With Z, because the plus of +00:00 means a space in a query string.
     began = run.started_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return f"{began}_{run.run_id}"
 
 
 def parse_cursor(text: str) -> Cursor:
-    """ValueError where that is none."""
+    """ValueError for text that is no cursor."""
     instant, _, run_id = text.partition("_")
     began = datetime.fromisoformat(instant)
     if began.tzinfo is None:
