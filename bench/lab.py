@@ -28,7 +28,7 @@ from bench.warehouse import LocalWarehouse, S3Warehouse, Warehouse
 from bench.worlds import SHAPE, SLOT
 from icekeeper.adapters.iceberg.warm_up import warm_up
 from icekeeper.adapters.ledger.sql.migrations import migrate
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.execution.logging import configure
 from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.sandbox import Sandbox, World, WorldSpec
@@ -62,7 +62,7 @@ class Lab:
         rivals: list[Rival] = [
             Icekeeper(ICEKEEPER, _ALL, "binpack", services),
             Icekeeper(AUTO, compacting, "auto", services),
-            Icekeeper(COLD, _RENEWED, "binpack", services),
+            Icekeeper(COLD, frozenset({"first"}), "binpack", services),
             call,
         ]
         if self._zamboni.installed():
@@ -151,8 +151,6 @@ class Lab:
         """A session as it is after its start; none yet where that start is what is measured."""
         self._settled = False
         await self.engine.recycle()
-        if rival == COLD:
-            self.engine.options.resolved.unlink(missing_ok=True)
         if case.part == "first":
             await self.engine.start()
             if rival != COLD:

@@ -13,7 +13,7 @@ STORES: tuple[Store, ...] = get_args(Store)
 # The rivals' names in the samples.
 ICEKEEPER = "icekeeper"  # with its default, binpack
 AUTO = "icekeeper-auto"
-COLD = "icekeeper-cold"  # with nothing prepared for its session
+COLD = "icekeeper-cold"  # without the warm-up of its session
 CALL = "call"
 ZAMBONI = "zamboni"
 PLATFORM = "platform"

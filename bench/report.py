@@ -30,7 +30,7 @@ _RIVALS = """\
 | --- | --- |
 | icekeeper | the product in one warm session, with its default, `compact.strategy: binpack` |
 | icekeeper-auto | the same with `compact.strategy: auto` |
-| icekeeper-cold | the product with nothing prepared for its session: jars resolved by Ivy, and no warm-up |
+| icekeeper-cold | the product without the warm-up of its session |
 | call | the procedures called in the same warm session, with their default settings and without looking first |
 | platform | a Spark process for each table and stage, with default settings |
 | zamboni | iceberg-zamboni, in process, as its users would run it |

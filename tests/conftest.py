@@ -19,8 +19,8 @@ from pyspark.sql import SparkSession
 
 from icekeeper.adapters.host import Host
 from icekeeper.adapters.ledger.sql.migrations import migrate
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.options import SparkOptions
-from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.core.enums import Stage, TaskOutcome, Trigger
 from icekeeper.core.events import Event
 from icekeeper.core.runs import RunReport

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from icekeeper.adapters.spark.jars import fetched_before
+from icekeeper.adapters.spark.engine import SparkEngine
+from icekeeper.adapters.spark.jars import in_ivy_cache
 from icekeeper.adapters.spark.options import SparkOptions
-from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.settings.model import DEFAULT_PACKAGES
 
 
@@ -30,7 +30,7 @@ async def _fetch(directory: Path) -> None:
 
 
 def main() -> None:
-    if fetched_before(DEFAULT_PACKAGES, {}):
+    if in_ivy_cache(DEFAULT_PACKAGES, {}):
         return
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     began = time.monotonic()

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from bench.record import Output
 from bench.rivals import ALL_TABLES, Job
 from bench.worlds import CUT_OFF, RETAIN_LAST, SHAPE, SLOT
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import Stage
 from icekeeper.sandbox.tables import NAMESPACE
 

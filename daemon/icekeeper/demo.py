@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.rule import Rule
 
 from icekeeper.adapters.ledger.sql.migrations import migrate
-from icekeeper.adapters.spark.jars import fetched_before
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
+from icekeeper.adapters.spark.jars import in_ivy_cache
 from icekeeper.cli.output import console
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import window_of
@@ -88,7 +88,7 @@ async def _play(screen: Console, root: Path, keep: bool, began: float) -> int:
         options = spark_options(settings)
         engine = SparkEngine(options)
         try:
-            if not fetched_before(options.packages, options.conf):
+            if not in_ivy_cache(options.packages, options.conf):
                 screen.print("  Spark downloads its Iceberg jars (120 MB, once): this usually takes up to 2 minutes")
             with _step(screen, "start the warm Spark session"):
                 await engine.start()

@@ -16,7 +16,7 @@ import structlog
 
 from icekeeper.adapters.host import Host
 from icekeeper.adapters.ledger.sql.migrations import migrate
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.execution.logging import configure
 from icekeeper.execution.wiring import build, wall_clock
 from icekeeper.night.ports import Clock

@@ -305,7 +305,7 @@ def test_the_command_exits_0_where_nothing_is_wrong_and_1_with_one_document_wher
     lines = done.stdout.splitlines()
     assert lines[0].startswith("OK    python      Python 3.")
     assert re.fullmatch(r"\d+ fine, \d warnings?, 0 errors", lines[-1])
-    assert {path.name for path in (tmp_path / "state").iterdir()} <= {"spark", "spark.log", "java", "jars.json"}
+    assert {path.name for path in (tmp_path / "state").iterdir()} <= {"spark", "spark.log", "java"}
     assert (refused.returncode, document(refused)["ok"]) == (1, False), refused.stderr
     errors = [check for check in document(refused)["checks"] if check["level"] == "error"]
     assert [(check["part"], sorted(check)) for check in errors] == [("state_dir", ["advice", "level", "part", "text"])]

@@ -16,8 +16,8 @@ import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.options import SparkOptions
-from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
 from icekeeper.core.reasons import Reason
 
@@ -79,7 +79,7 @@ async def test_cancelling_the_caller_cancels_the_job(own_engine: SparkEngine) ->
 async def test_a_jvm_that_is_killed_in_the_middle_is_engine_down_and_the_next_call_has_a_new_one(
     own_engine: SparkEngine,
 ) -> None:
-    pid, restarts = own_engine.jvm_pid, own_engine.restarts
+    pid, restarts = own_engine.jvm_pid, own_engine.failures.total()
     assert pid is not None
     running = asyncio.create_task(own_engine.run(slow_job, timeout=MINUTE))
     await until(lambda: active_jobs(own_engine) > 0)
@@ -89,11 +89,11 @@ async def test_a_jvm_that_is_killed_in_the_middle_is_engine_down_and_the_next_ca
     assert caught.value.reason is Reason.ENGINE_DOWN
     assert await own_engine.run(answer, timeout=MINUTE) == 42
     assert own_engine.jvm_pid not in (None, pid)
-    assert own_engine.restarts == restarts + 1
+    assert own_engine.failures.total() == restarts + 1
 
 
 async def test_work_that_will_not_stop_costs_the_jvm(own_engine: SparkEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from icekeeper.adapters.spark import session as spark
+    from icekeeper.adapters.spark import engine as spark
 
     monkeypatch.setattr(spark, "CANCEL_GRACE_S", 1.0)
     pid = own_engine.jvm_pid
@@ -109,7 +109,7 @@ async def test_work_that_will_not_stop_costs_the_jvm(own_engine: SparkEngine, mo
 
 
 async def test_a_jvm_that_does_not_answer_is_killed(own_engine: SparkEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from icekeeper.adapters.spark import session as spark
+    from icekeeper.adapters.spark import engine as spark
 
     monkeypatch.setattr(spark, "CANCEL_GRACE_S", 1.0)
     pid = own_engine.jvm_pid
@@ -173,7 +173,7 @@ async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def active_jobs(engine: SparkEngine) -> int:
-    session = engine._spark
+    session = engine._session._spark
     return 0 if session is None else len(session.sparkContext.statusTracker().getActiveJobsIds())
 
 

@@ -24,7 +24,7 @@ from pyspark.sql import SparkSession
 from icekeeper.adapters.iceberg import expiry as iceberg_expiry
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.planning import expired_snapshots

@@ -14,7 +14,7 @@ import pytest
 from icekeeper.adapters.host import Host
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.ledger.sql.migrations import migrate
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.metadata import parse_metadata
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.planning import expired_snapshots

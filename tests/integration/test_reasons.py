@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import AuditStatus, Decision, Stage, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.state import TableState

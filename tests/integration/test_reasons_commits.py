@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables import planning

@@ -12,8 +12,8 @@ import pytest
 
 from icekeeper.adapters import clickhouse
 from icekeeper.adapters.iceberg import lakehouse as iceberg
-from icekeeper.adapters.spark import session as spark
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark import engine as spark
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.events import Event, TaskEnded
 from icekeeper.core.reasons import Reason

@@ -10,8 +10,8 @@ import pytest
 
 from icekeeper.adapters import clickhouse
 from icekeeper.adapters.iceberg import lakehouse as iceberg
-from icekeeper.adapters.spark import session as spark
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark import engine as spark
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport
@@ -68,7 +68,7 @@ def attempts(report: RunReport, stage: Stage) -> list[int]:
 async def test_ten_tables_probe_a_lakehouse_that_is_down_once_a_stage(
     lab: Lab, ten: Night, monkeypatch: pytest.MonkeyPatch, part: str, mode: Mode, reason: Reason
 ) -> None:
-    pid, restarts = lab.engine.jvm_pid, lab.engine.restarts
+    pid, restarts = lab.engine.jvm_pid, lab.engine.failures.total()
     await getattr(lab, part).set(mode)
     with monkeypatch.context() as patch:
         patch.setattr(iceberg, "METADATA_TIMEOUT", timedelta(seconds=1))
@@ -84,7 +84,7 @@ async def test_ten_tables_probe_a_lakehouse_that_is_down_once_a_stage(
     assert [audit.status for audit in report.audits] == [AuditStatus.ERROR] * 10
     assert {(audit.ch_row_count, audit.iceberg_row_count) for audit in report.audits} == {(None, None)}
     # The session has outlived it, and the next night goes as if nothing had been.
-    assert (lab.engine.jvm_pid, lab.engine.restarts) == (pid, restarts)
+    assert (lab.engine.jvm_pid, lab.engine.failures.total()) == (pid, restarts)
     (audit,) = (await ten.run(AUDIT, tables=(COINBASE,))).audits
     assert audit.status is AuditStatus.OK
 

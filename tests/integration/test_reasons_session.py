@@ -13,8 +13,8 @@ import pytest
 
 from icekeeper.adapters.iceberg import lakehouse as iceberg
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
-from icekeeper.adapters.spark import session as spark
-from icekeeper.adapters.spark.session import Loss, SparkEngine
+from icekeeper.adapters.spark import engine as spark
+from icekeeper.adapters.spark.engine import EngineFailure, SparkEngine
 from icekeeper.core.enums import Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.sandbox import Sandbox
@@ -53,13 +53,13 @@ async def test_a_task_whose_jvm_is_killed_is_done_by_its_second_attempt_on_a_new
 
     async with lab.night(retried) as night:
         rows = (await night.state(COINBASE)).health.records
-        pid, restarts = lab.engine.jvm_pid, lab.engine.restarts
+        pid, restarts = lab.engine.jvm_pid, lab.engine.failures.total()
         kill_while_it_writes(lab)
         (task,) = (await night.run(COMPACT)).tasks
         assert (task.outcome, task.reason, task.attempts) == (DONE, None, 2)
         assert lab.engine.jvm_pid not in (None, pid)
-        assert lab.engine.restarts == restarts + 1
-        assert lab.engine.losses[Loss.DIED] > 0
+        assert lab.engine.failures.total() == restarts + 1
+        assert lab.engine.failures[EngineFailure.DIED] > 0
         assert (await night.state(COINBASE)).health.records == rows
 
 
@@ -70,7 +70,7 @@ async def test_credentials_that_expire_cost_the_session_and_not_the_task(lab: La
     await lab.refill()
     async with lab.night(retried) as night:
         await night.state(COINBASE)
-        pid, restarts = lab.engine.jvm_pid, lab.engine.restarts
+        pid, restarts = lab.engine.jvm_pid, lab.engine.failures.total()
 
         async def expired(request: Request) -> Answer | None:
             if lab.engine.jvm_pid != pid or request.method != "PUT":
@@ -83,7 +83,7 @@ async def test_credentials_that_expire_cost_the_session_and_not_the_task(lab: La
         await lab.calm()
         assert (task.outcome, task.attempts) == (DONE, 2)
         assert lab.engine.jvm_pid not in (None, pid)
-        assert lab.engine.restarts == restarts, "nothing was lost: the session was renewed"
+        assert lab.engine.failures.total() == restarts, "nothing was lost: the session was renewed"
 
 
 @scenario(
@@ -120,7 +120,7 @@ async def a_heap_is_too_small(lab: Lab) -> AsyncIterator[Night]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(IcebergJvm, "load", load_far_too_much)
             yield night
-        assert lab.engine.losses[Loss.OUT_OF_MEMORY] > 0
+        assert lab.engine.failures[EngineFailure.OUT_OF_MEMORY] > 0
 
 
 @scenario(Reason.CATALOG_DOWN, COMPACT, FAILED, "reading its metadata was stopped after 2 s, waiting for the catalog")

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome
 from icekeeper.sandbox.offload import Offload
 from tests.conftest import COINBASE, MakeNight, outcomes

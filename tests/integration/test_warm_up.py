@@ -8,7 +8,7 @@ from datetime import timedelta
 from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg.warm_up import warm_up
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from tests.integration.odd import MINUTE
 
 

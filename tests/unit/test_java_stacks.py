@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from icekeeper.adapters.spark.stacks import Overdue, waited_for
+from icekeeper.adapters.spark.stacks import CallTimedOut, blocked_on
 from icekeeper.core.reasons import Reason
 
 READ = "java.base@17.0.15/sun.nio.ch.NioSocketImpl.timedRead(NioSocketImpl.java:290)"
@@ -50,12 +50,12 @@ IDLE = "java.base@17.0.15/jdk.internal.misc.Unsafe.park(Native Method), app//py4
 )  # fmt: skip
 def test_the_frame_nearest_to_the_top_tells_whom_a_thread_waits_for(frames: list[str], part: Reason | None) -> None:
     dump = f"[[{IDLE}], [{', '.join(frames)}], []]"
-    assert waited_for(dump) is part
+    assert blocked_on(dump) is part
 
 
 def test_an_idle_jvm_waits_for_nobody() -> None:
-    assert waited_for("") is None
-    assert waited_for(f"[[{IDLE}], []]") is None
+    assert blocked_on("") is None
+    assert blocked_on(f"[[{IDLE}], []]") is None
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,6 @@ def test_an_idle_jvm_waits_for_nobody() -> None:
         (Reason.ENGINE_DOWN, "cold.t: stopped after 120 s, waiting for an answer of Spark's JVM"),
     ],
 )
-def test_a_deadline_says_what_was_waited_for(part: Reason | None, said: str) -> None:
-    error = Overdue(timedelta(minutes=2), part, "cold.t")
-    assert (str(error), error.reason, error.waited_for) == (said, Reason.DEADLINE, part)
+def test_a_deadline_says_what_was_blocked_on(part: Reason | None, said: str) -> None:
+    error = CallTimedOut(timedelta(minutes=2), part, "cold.t")
+    assert (str(error), error.reason, error.blocked_on) == (said, Reason.DEADLINE, part)

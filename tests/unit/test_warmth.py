@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.options import SparkOptions
-from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.scheduling import session_keeper as warmth

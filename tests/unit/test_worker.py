@@ -11,7 +11,7 @@ from typing import cast
 
 import yaml
 
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.enums import RunOutcome, Trigger
 from icekeeper.core.events import Event, RunEnded

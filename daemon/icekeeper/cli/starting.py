@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from icekeeper.adapters.ledger.sql.migrations import pending
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.cli.output import console
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from icekeeper.adapters.postgres.lease import Lease
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.shipper import Shipper
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.events import Subscriber

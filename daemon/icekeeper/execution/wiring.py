@@ -16,10 +16,10 @@ from icekeeper.adapters.ledger.findings import PostgresFindings
 from icekeeper.adapters.ledger.history import PostgresHistory
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres, PostgresOffload
-from icekeeper.adapters.spark.jars import HOME as JARS
-from icekeeper.adapters.spark.jars import brought_along
+from icekeeper.adapters.spark.engine import SparkEngine
+from icekeeper.adapters.spark.jars import INSTALLED as JARS
+from icekeeper.adapters.spark.jars import installed_jars
 from icekeeper.adapters.spark.options import SparkOptions
-from icekeeper.adapters.spark.session import SparkEngine
 from icekeeper.night.ports import Clock, RunPorts, Sleep, Surroundings
 from icekeeper.settings import Settings
 from icekeeper.settings.model import DEFAULT_PACKAGES
@@ -136,7 +136,7 @@ def spark_options(settings: Settings) -> SparkOptions:
     spark = settings.spark
     jars, packages = spark.jars, spark.packages
     if packages is None:
-        jars = jars or brought_along(DEFAULT_PACKAGES, JARS)
+        jars = jars or installed_jars(DEFAULT_PACKAGES, JARS)
         packages = () if jars else DEFAULT_PACKAGES
     return SparkOptions(
         master=spark.resolved_master,

@@ -13,7 +13,7 @@ from uuid import uuid4
 import structlog
 
 from icekeeper.adapters.host import memory_room
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.errors import ConfigError
 from icekeeper.core.history import ConfigLoad
 from icekeeper.execution.wiring import Services, build

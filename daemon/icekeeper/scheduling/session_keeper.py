@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from icekeeper.adapters.iceberg.warm_up import warm_up
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.execution.wiring import spark_options
 from icekeeper.night.ports import Clock

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.shipper import Shipper
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.control.server import ControlSocket

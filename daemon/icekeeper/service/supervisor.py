@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from icekeeper.adapters.ledger.recent import PostgresRecent
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError
 from icekeeper.core.events import Event
@@ -341,7 +341,7 @@ class Supervisor:
             open_slots=components.worker.slots.open.keys() if self._leadership.leading else frozenset(),
             next_slot=self._scheduler.next_slot,
             engine_up=engine.up,
-            engine_losses=engine.losses,
+            engine_losses=engine.failures,
             engine_recycles=components.session_keeper.recycled,
             leading=self._leadership.leading,
             spool=self._health.waiting,

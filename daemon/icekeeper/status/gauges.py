@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from icekeeper import __version__
-from icekeeper.adapters.spark.session import Loss
+from icekeeper.adapters.spark.engine import EngineFailure
 from icekeeper.adapters.spool.spool import Waiting
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
 from icekeeper.core.policy import TablePolicy
@@ -53,7 +53,7 @@ class DaemonState:
     next_slot: datetime | None = None
     open_slots: Set[datetime] = frozenset()
     engine_up: bool = False
-    engine_losses: Mapping[Loss, int] = field(default_factory=dict)
+    engine_losses: Mapping[EngineFailure, int] = field(default_factory=dict)
     engine_recycles: int = 0
     leading: bool = False
     loop_lag_s: float = 0.0
@@ -127,7 +127,7 @@ class Gauges(Collector):
 def _of_engine(state: DaemonState) -> Iterator[Metric]:
     yield _gauge("icekeeper_engine_up", "1 if the Spark session is there and its JVM lives.", state.engine_up)
     lost = CounterMetricFamily("icekeeper_engine_restarts", "Sessions that were lost, and rebuilt.", labels=["why"])
-    for why in Loss:
+    for why in EngineFailure:
         lost.add_metric([why], state.engine_losses.get(why, 0))
     yield lost
     text = "Sessions renewed in good health, for their age."

@@ -22,8 +22,8 @@ from icekeeper.adapters.iceberg.jvm import IcebergJvm, Partition
 from icekeeper.adapters.iceberg.metadata import files_named, parse_history, parse_metadata
 from icekeeper.adapters.iceberg.names import quoted
 from icekeeper.adapters.iceberg.rewrite import rewriting
-from icekeeper.adapters.spark.session import SparkEngine
-from icekeeper.adapters.spark.stacks import Overdue
+from icekeeper.adapters.spark.engine import SparkEngine
+from icekeeper.adapters.spark.stacks import CallTimedOut
 from icekeeper.core.audit.records import LakehouseCount
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import TransientError
@@ -313,11 +313,11 @@ class IcebergLakehouse:
         """Work on metadata alone. A part that lets it wait is down: TransientError with its reason, if that shows."""
         try:
             return await self._run(work, min(METADATA_TIMEOUT, at_most), table, jobs=False)
-        except Overdue as exc:
-            if exc.waited_for is None:
+        except CallTimedOut as exc:
+            if exc.blocked_on is None:
                 raise
             text = f"reading its metadata was {exc.args[0]}"
-            raise TransientError(text, reason=exc.waited_for, where=table) from exc
+            raise TransientError(text, reason=exc.blocked_on, where=table) from exc
 
     async def _run(
         self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str | None = None, *, jobs: bool = True

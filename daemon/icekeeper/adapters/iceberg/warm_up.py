@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from structlog.contextvars import bound_contextvars
 
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
-from icekeeper.adapters.spark.session import SparkEngine
+from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.calendar import Window
 from icekeeper.core.policy import CompactPolicy, StageLimits
 from icekeeper.core.tables.plan import Slice

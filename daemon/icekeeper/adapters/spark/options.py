@@ -1,4 +1,4 @@
-"""How a Spark session is started: its options, the environment and the settings of its JVM. Starting it: `spark.py`."""
+"""What a Spark session is started with: options, environment, settings, scratch directory. `session.py` starts it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyspark
 from icekeeper.adapters.spark.java import JavaHome, find_java
 from icekeeper.adapters.state_dir import give_to_its_owner
 
-# Iceberg reads manifests in as many threads as there are cores; they wait for the store, and cores have no part in it.
+# By default Iceberg reads manifests in as many threads as there are cores; but they wait for the store, not for a core.
 _MANIFEST_READERS = "-Diceberg.worker.num-threads=32"
 
 
@@ -45,11 +45,6 @@ class SparkOptions:
         return self.state_dir / "spark" / f"{socket.gethostname()}-{os.getpid()}"
 
     @property
-    def resolved(self) -> Path:
-        """Where it is written down which jars the packages are."""
-        return self.state_dir / "jars.json"
-
-    @property
     def log(self) -> Path:
         return self.state_dir / "spark.log"
 
@@ -57,12 +52,12 @@ class SparkOptions:
 def prepare_environment(options: SparkOptions, environ: MutableMapping[str, str]) -> JavaHome:
     """Makes pip's PySpark start its own Spark with a Java that fits; PySpark reads all this from the environment.
 
-    What a container that holds another Spark says of it (SPARK_HOME, SPARK_CONF_DIR, SPARK_DIST_CLASSPATH,
-    SPARK_LOCAL_DIRS, ...) would start that one, or mix the two. Only `spark.home` in the settings chooses another one.
+    A container that holds another Spark sets SPARK_HOME, SPARK_CONF_DIR, SPARK_DIST_CLASSPATH, SPARK_LOCAL_DIRS, ...:
+    they would start that one, or mix the two. Only `spark.home` in the settings chooses another one.
     """
     for name in [name for name in environ if name.startswith(("SPARK_", "PYSPARK_")) or name == "PYTHONPATH"]:
         del environ[name]
-    # Said, not left to PySpark: it would take a Spark in the parent of the working directory before its own.
+    # Always set: PySpark would take a Spark in the parent of the working directory before its own.
     environ["SPARK_HOME"] = str(options.home or Path(pyspark.__file__).parent)
     if options.is_local:
         environ["SPARK_LOCAL_IP"] = "127.0.0.1"
@@ -99,7 +94,7 @@ def spark_conf(options: SparkOptions) -> dict[str, str]:
     if options.packages:
         conf["spark.jars.packages"] = ",".join(options.packages)
     conf |= options.conf
-    # The process that holds the tables must not linger half dead: it exits, and a new one is started.
+    # A JVM that has run out of memory may hang half dead: it exits, and a new one is started.
     java_options = options.conf.get("spark.driver.extraJavaOptions", "")
     conf["spark.driver.extraJavaOptions"] = (
         f"{_temporary_files(options)} {_MANIFEST_READERS} {java_options} -XX:+ExitOnOutOfMemoryError"
@@ -108,7 +103,7 @@ def spark_conf(options: SparkOptions) -> dict[str, str]:
 
 
 def _temporary_files(options: SparkOptions) -> str:
-    """Keeps out of /tmp what Iceberg stages before an upload, and the libraries that codecs unpack and map.
+    """Keeps files out of /tmp that Iceberg stages before an upload, and libraries that codecs unpack and map.
 
     In a container /tmp is often a small tmpfs that counts as its memory, and mounted noexec.
     """
@@ -117,7 +112,7 @@ def _temporary_files(options: SparkOptions) -> str:
 
 
 def write_properties(conf: Mapping[str, str], path: Path) -> None:
-    """The settings as a Java properties file that only we can read: a command line all can read.
+    """Writes the settings as a Java properties file that only this user can read: everybody can read a command line.
 
     `spark-submit --properties-file` takes it (java.util.Properties: backslash escapes).
     """
@@ -133,21 +128,21 @@ def _escaped(text: str, separators: str) -> str:
     return text
 
 
-# The scratch directories of this process, locked as long as it lives: another container's process can't see our pid.
-_held: dict[Path, int] = {}
+# The scratch directories of this process, locked as long as it lives: processes of other containers can't see our pid.
+_locked: dict[Path, int] = {}
 
 
 def take_scratch(options: SparkOptions) -> None:
-    """Makes this process's scratch directory, and holds it."""
+    """Makes this process's scratch directory, and locks it."""
     options.scratch.mkdir(parents=True)
     give_to_its_owner(options.scratch.parent)
-    _held[options.scratch] = os.open(options.scratch, os.O_RDONLY)
-    fcntl.flock(_held[options.scratch], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _locked[options.scratch] = os.open(options.scratch, os.O_RDONLY)
+    fcntl.flock(_locked[options.scratch], fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def clear_scratch(options: SparkOptions) -> None:
-    """Removes this process's scratch files, and those that nobody holds: their process died before it could."""
-    if (ours := _held.pop(options.scratch, None)) is not None:
+    """Removes this process's scratch files, and those that no process has locked: theirs died before it could."""
+    if (ours := _locked.pop(options.scratch, None)) is not None:
         os.close(ours)
     for directory in (options.state_dir / "spark").glob("*"):
         try:
@@ -158,6 +153,6 @@ def clear_scratch(options: SparkOptions) -> None:
             fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(directory, ignore_errors=True)
         except BlockingIOError:
-            pass  # somebody's session is at work there
+            pass  # another process uses it
         finally:
             os.close(found)
