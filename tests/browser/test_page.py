@@ -90,8 +90,8 @@ def test_a_night_is_seen_from_start_to_end_without_a_reload(open_page: Open, pic
         picture(page, "night-dark")
         expect(page.locator(".facts .badge.failed")).to_be_visible(timeout=120_000)
         expect(night.locator(".panel")).to_have_count(0)
-        expect(page.locator(".troubles")).to_contain_text("The night of 2026-02-18 failed.")
-        expect(page.locator(".troubles")).to_contain_text(f"{COINBASE}: 1 day lacks rows")
+        expect(page.locator(".problems")).to_contain_text("The night of 2026-02-18 failed.")
+        expect(page.locator(".problems")).to_contain_text(f"{COINBASE}: 1 day lacks rows")
         expect(page.locator(".calendar .day.running")).to_have_count(0)
         expect(run.locator("h1 .badge")).to_have_text("failed")
         expect(run.locator("[data-live=tasks] tbody tr")).to_have_count(3 * len(TABLES))
@@ -179,7 +179,7 @@ def test_orders_are_given_tried_and_a_reload_says_what_it_changed(open_page: Ope
         expect(page.get_by_role("heading", level=1)).to_have_text("The configuration is kept as it was")
         expect(page.get_by_role("main")).to_contain_text("schedule.cron")
         page.goto("/")
-        expect(page.locator(".troubles")).to_contain_text("The last reload was refused")
+        expect(page.locator(".problems")).to_contain_text("The last reload was refused")
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("button", name="Run now")).to_have_count(0)
 
@@ -207,7 +207,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page: Open) 
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.closest('.troubles') !== null")
+        assert page.evaluate("document.activeElement.closest('.problems') !== null")
 
 
 def test_where_the_keyboard_is_and_what_is_unfolded_outlives_an_update(open_page: Open) -> None:
@@ -226,7 +226,7 @@ def test_without_javascript_everything_is_there_and_orders_are_taken(open_page: 
         page.goto("/")
         expect(page.get_by_role("heading", level=1)).to_have_text("Something is wrong")
         # Orders given since are no nights: the failed one stays in sight.
-        expect(page.locator(".troubles")).to_contain_text("The night of 2026-02-18 failed.")
+        expect(page.locator(".problems")).to_contain_text("The night of 2026-02-18 failed.")
         expect(page.locator("[data-live=tables] tbody tr")).to_have_count(len(TABLES))
         expect(page.locator(".calendar .day")).not_to_have_count(0)
         for path in ("/runs", "/tables", f"/tables/{GOLD}", "/plan", "/settings"):

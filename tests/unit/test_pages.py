@@ -271,7 +271,7 @@ def test_a_single_value_is_a_dot_in_the_drawing() -> None:
     assert files.lines[0].points == ((500.0, 0.0),)
     assert files.lines[0].dots == "M500.0,0.0h0"
     assert [level.text for level in files.levels] == ["0", "5", "10"]
-    assert files.said == "Data files. Newest: 10 all; 2 small"
+    assert files.label == "Data files. Newest: 10 all; 2 small"
     assert [spot.text for spot in files.spots] == ["2026-01-04: 10 all, 2 small"]
 
 
@@ -439,11 +439,11 @@ def test_a_daemon_that_knows_nothing_yet_has_a_page() -> None:
 
 
 def test_trouble_is_the_first_thing_said_and_leads_to_what_it_is_about() -> None:
-    troubles = [
+    problems_shown = [
         {"severity": "error", "text": "The night failed.", "advice": "Do `this`.", "link": f"/runs/{RUN}"},
         {"severity": "warning", "text": HOSTILE, "advice": HOSTILE},
     ]
-    text = home(status(state="error", troubles=troubles))
+    text = home(status(state="error", troubles=problems_shown))
     assert "<title>✗ Something is wrong · icekeeper</title>" in text
     assert f'<a href="/runs/{RUN}"><strong>The night failed.</strong></a> Do <code>this</code>.' in text
     assert "more</summary>" not in text
@@ -456,9 +456,9 @@ def test_a_failed_night_and_a_table_that_lacks_rows_lead_to_their_pages() -> Non
     assert [one.link for one in problems(facts, SLOT)] == [f"/runs/{RUN}", "/tables/cold.t"]
 
 
-def test_forty_troubles_do_not_push_everything_else_away() -> None:
-    troubles = [{"severity": "error", "text": f"table {each}", "advice": ""} for each in range(40)]
-    text = home(status(state="error", troubles=troubles))
+def test_forty_problems_do_not_push_everything_else_away() -> None:
+    problems_shown = [{"severity": "error", "text": f"table {each}", "advice": ""} for each in range(40)]
+    text = home(status(state="error", troubles=problems_shown))
     assert "<summary>34 more</summary>" in text
     assert text.index("table 5") < text.index("<summary>34 more") < text.index("table 6")
 
@@ -549,7 +549,7 @@ def test_the_other_pages_stand_too() -> None:
     plan = schemas.Plan.model_validate({"slot": SLOT, "made_at": SLOT, "plans": plans, "errors": {HOSTILE: HOSTILE}})
     choices: dict[str, Any] = {"stages": ["compact"], "names": [HOSTILE, "a" * 300]}
     assert "not read" in shown("plan.html", plan=plan, dry_run=False, **choices)
-    assert "Look again" in shown("plan.html", plan=None, dry_run=True, **choices)
+    assert "Try again" in shown("plan.html", plan=None, dry_run=True, **choices)
     summary = {
         **run().model_dump(), "host": HOSTILE, "outcome": None, "tasks_done": 1, "tasks_skipped": 0, "tasks_held": 0,
         "tasks_failed": 1, "audits_ok": 0, "audits_warning": 1, "audits_missing_data": 1, "audits_error": 0,

@@ -1,3 +1,3 @@
-"""The page that people look at: HTML made here, of what `overview.py` tells. It works without JavaScript."""
+"""The HTML pages, rendered on the server from the results of status/queries.py. They work without JavaScript."""
 
 from __future__ import annotations

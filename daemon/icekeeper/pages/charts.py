@@ -1,6 +1,6 @@
-"""Numbers over time, drawn: where lines, bars and gridlines lie. Pure; how they look is in static/style.css.
+"""Charts of numbers over time: the coordinates of lines, bars and gridlines. Pure; their style: static/style.css.
 
-A drawing is WIDTH by HEIGHT units and is stretched to the room that there is; texts beside it keep their size.
+A drawing is WIDTH by HEIGHT units and is stretched to the space available; texts beside it keep their size.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from icekeeper.pages.filters import brief, duration, number, signed, size
 from icekeeper.status import run_schemas, schemas
 
 WIDTH, HEIGHT = 1000, 120
-# More gridlines than these say nothing more; with more points nobody finds the one he points at.
+# The most gridlines, and the most points that can still be pointed at.
 _MOST_STEPS = 3
-_MOST_POINTED_AT = 120
+_MOST_SPOTS = 120
 _MOST_DOTS = 40
-# Over more days than these a tick names its year.
+# Of a longer span the ticks name the year.
 _LONG = timedelta(days=200)
 
 Sample = tuple[datetime, float]
@@ -28,7 +28,7 @@ Shown = Callable[[float], str]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`last` says its newest value in words."""
+    """`last` is the text of its newest value."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -41,13 +41,13 @@ class Line:
 
     @property
     def dots(self) -> str:
-        """As SVG's path takes it; none where they would run together."""
+        """As SVG's path takes it; empty where the dots would run together."""
         return "".join(f"M{x:.1f},{y:.1f}h0" for x, y in self.points) if len(self.points) <= _MOST_DOTS else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """`word` is the outcome that gives it its colour."""
+    """`word` is the outcome, which decides its colour."""
 
     x: float
     y: float
@@ -59,7 +59,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A column of the drawing that tells its values to who points at it."""
+    """A column of the drawing that shows its values when pointed at."""
 
     x: float
     width: float
@@ -96,14 +96,14 @@ class Chart:
         return not self.bars and not any(line.points for line in self.lines)
 
     @property
-    def said(self) -> str:
-        """For who can't see it: the title and the newest values."""
+    def label(self) -> str:
+        """For screen readers: the title and the newest values."""
         newest = [self.bars[-1].text] if self.bars else [line.last for line in self.lines if line.points]
         return f"{self.title}. Newest: {'; '.join(newest)}"
 
 
 def durations(nights: Iterable[run_schemas.Night], since: datetime, until: datetime) -> Chart:
-    """How long the nights took, a bar each."""
+    """The durations of nights, a bar each."""
     took = sorted((night.slot, night.duration_s, night.outcome) for night in nights if night.duration_s)
     shown = [(slot, length, outcome) for slot, length, outcome in took if slot >= since]
     scale = _Scale([length for _, length, _ in shown], since, until, duration, _spans)
@@ -123,7 +123,7 @@ def durations(nights: Iterable[run_schemas.Night], since: datetime, until: datet
 
 
 def of_table(table: schemas.Table, since: datetime, until: datetime) -> tuple[Chart, ...]:
-    """What became of a table: files, bytes, snapshots, rows on both sides and their difference, and the time spent."""
+    """A table's files, bytes, snapshots, rows on both sides and their difference, and the time spent on it."""
 
     def health(pick: Callable[[run_schemas.Health], int]) -> list[Sample]:
         return [(point.at, pick(point.health)) for point in table.healths]
@@ -175,20 +175,21 @@ def _lines(
 
 
 def _spots(series: Mapping[str, Sequence[Sample]], scale: _Scale, shown: Shown) -> tuple[Spot, ...]:
-    told: dict[datetime, list[str]] = {}
+    texts: dict[datetime, list[str]] = {}
     for name, samples in series.items():
         for at, value in samples:
-            told.setdefault(at, []).append(f"{shown(value)} {name}".rstrip())
-    if not told or len(told) > _MOST_POINTED_AT:
+            texts.setdefault(at, []).append(f"{shown(value)} {name}".rstrip())
+    if not texts or len(texts) > _MOST_SPOTS:
         return ()
-    width = WIDTH / len(told)
+    width = WIDTH / len(texts)
     return tuple(
-        Spot(scale.x(at) - width / 2, width, f"{at:%Y-%m-%d}: {', '.join(texts)}") for at, texts in sorted(told.items())
+        Spot(scale.x(at) - width / 2, width, f"{at:%Y-%m-%d}: {', '.join(values)}")
+        for at, values in sorted(texts.items())
     )
 
 
 class _Scale:
-    """Instants and values as places in the drawing; zero is always in it, and its ends are round numbers."""
+    """Instants and values as coordinates. The scale includes zero and ends at round numbers."""
 
     def __init__(
         self,

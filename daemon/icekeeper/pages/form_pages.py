@@ -22,18 +22,18 @@ from icekeeper.status import schemas
 from icekeeper.status.plan_cache import PlanCache
 from icekeeper.status.queries import NotFoundError, StatusQueries
 
-# Paths that a browser can't take for another host's, and that hold nothing to be done.
+# Paths that no browser resolves to another host, and that only show.
 _PAGE = re.compile(r"/(?:(?:runs|tables|plan|settings)(?:/[\w.%-]+)?)?")
-# A run under way keeps the session busy.
-_PATIENCE_S = 20.0
+# A dry run may have to wait for the Spark session, which a run under way uses.
+_WAIT_S = 20.0
 
 
 class FormPages:
-    """`add_to` puts them into an application."""
+    """`add_to` registers their routes."""
 
     def __init__(
         self,
-        answers: Responses,
+        responses: Responses,
         queries: StatusQueries,
         orders: Orders,
         plan_cache: PlanCache,
@@ -41,7 +41,7 @@ class FormPages:
         reload: Callable[[], Awaitable[ConfigLoad]],
         clock: Clock,
     ) -> None:
-        self._answers = answers
+        self._responses = responses
         self._queries = queries
         self._orders = orders
         self._plan_cache = plan_cache
@@ -50,8 +50,7 @@ class FormPages:
         self._clock = clock
 
     def add_to(self, app: web.Application) -> None:
-        """The routes of the forms."""
-        answers = self._answers
+        responses = self._responses
         orders: Mapping[str, Handler] = {
             "/orders/run": self._order_run,
             "/orders/cancel/{run_id}": self._order_cancel,
@@ -59,9 +58,9 @@ class FormPages:
             "/sign-out": self._sign_out,
         }
         for path, handler in orders.items():
-            app.router.add_post(path, answers.guarded(answers.signed_in(handler)))
-        app.router.add_get("/sign-in", answers.guarded(self._sign_in_form))
-        app.router.add_post("/sign-in", answers.guarded(self._sign_in))
+            app.router.add_post(path, responses.with_error_pages(responses.for_signed_in(handler)))
+        app.router.add_get("/sign-in", responses.with_error_pages(self._sign_in_form))
+        app.router.add_post("/sign-in", responses.with_error_pages(self._sign_in))
 
     async def _order_run(self, request: web.Request) -> web.Response:
         form = await form_of(request)
@@ -77,9 +76,9 @@ class FormPages:
         if body.dry_run:
             plan: schemas.Plan | None = None
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE_S):
+                async with asyncio.timeout(_WAIT_S):
                     plan = await self._plan_cache.make(body.asked(now), now)
-            return self._answers.shown(request, "plan.html", plan=plan, dry_run=True, **choices(self._queries))
+            return self._responses.rendered(request, "plan.html", plan=plan, dry_run=True, **choices(self._queries))
         run_id = await self._orders.begin(body.asked(now))
         raise web.HTTPSeeOther(f"/runs/{run_id}")
 
@@ -90,10 +89,12 @@ class FormPages:
         raise web.HTTPSeeOther(f"/runs/{run_id}")
 
     async def _order_reload(self, request: web.Request) -> web.Response:
-        return self._answers.shown(request, "reloaded.html", load=await self._reload())
+        return self._responses.rendered(request, "reloaded.html", load=await self._reload())
 
     async def _sign_in_form(self, request: web.Request) -> web.Response:
-        return self._answers.shown(request, "sign_in.html", wrong=False, back=way_back(request.query.get("back", "")))
+        return self._responses.rendered(
+            request, "sign_in.html", wrong=False, back=way_back(request.query.get("back", ""))
+        )
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         form = await form_of(request)
@@ -101,7 +102,7 @@ class FormPages:
         answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": back})
         if self._access.sign_in(request, str(form.get("token", "")), answer):
             return answer
-        return self._answers.shown(request, "sign_in.html", HTTPStatus.FORBIDDEN, wrong=True, back=back)
+        return self._responses.rendered(request, "sign_in.html", HTTPStatus.FORBIDDEN, wrong=True, back=back)
 
     async def _sign_out(self, request: web.Request) -> web.Response:
         answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/"})
@@ -110,5 +111,5 @@ class FormPages:
 
 
 def way_back(path: str) -> str:
-    """Where somebody came from who signs in; the queries where that is no page of ours."""
+    """The page to return to after signing in; the overview where `path` is none of the pages."""
     return path if _PAGE.fullmatch(path) else "/"

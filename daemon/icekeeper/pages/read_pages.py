@@ -31,16 +31,16 @@ _TABLE_NIGHTS = 30
 
 
 class ReadPages:
-    """`add_to` puts them into an application. Looking needs nothing."""
+    """`add_to` registers their routes. They need no token."""
 
-    def __init__(self, answers: Responses, queries: StatusQueries, plan_cache: PlanCache, clock: Clock) -> None:
-        self._answers = answers
+    def __init__(self, responses: Responses, queries: StatusQueries, plan_cache: PlanCache, clock: Clock) -> None:
+        self._responses = responses
         self._queries = queries
         self._plan_cache = plan_cache
         self._clock = clock
 
     def add_to(self, app: web.Application) -> None:
-        looks: Mapping[str, Handler] = {
+        routes: Mapping[str, Handler] = {
             "/": self._home,
             "/runs": self._runs,
             "/runs/{run_id}": self._run,
@@ -50,20 +50,18 @@ class ReadPages:
             "/plan": self._plan,
             "/settings": self._settings,
         }
-        for path, handler in looks.items():
-            app.router.add_get(path, self._answers.guarded(handler))
+        for path, handler in routes.items():
+            app.router.add_get(path, self._responses.with_error_pages(handler))
         app.router.add_static("/static", _STATIC)
-
-    # --- looking
 
     async def _home(self, request: web.Request) -> web.Response:
         status = self._queries.status()
         midnight = status.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         tomorrow = midnight + timedelta(days=1)
         nights: tuple[run_schemas.Night, ...] = ()
-        with suppress(IcekeeperError, TimeoutError):  # the status says it
+        with suppress(IcekeeperError, TimeoutError):  # the page's status shows that the ledger is down
             nights = (await self._queries.nights(_CALENDAR_DAYS + 7)).items
-        return self._answers.shown(
+        return self._responses.rendered(
             request,
             "home.html",
             status=status,
@@ -77,7 +75,7 @@ class ReadPages:
         wanted = parsed(RunsWanted, {key: value for key, value in request.query.items() if value})
         after = parse_cursor(wanted.after) if wanted.after is not None else None
         page = await self._queries.runs(RunFilter(wanted.outcome, wanted.trigger, wanted.table), after, wanted.limit)
-        return self._answers.shown(
+        return self._responses.rendered(
             request,
             "runs.html",
             page=page,
@@ -90,15 +88,15 @@ class ReadPages:
     async def _run(self, request: web.Request) -> web.Response:
         wanted = _logs_wanted(request)
         run = await self._queries.run(wanted.run_id)
-        if run.outcome is None and not wanted.after:  # what goes on is at the end
+        if run.outcome is None and not wanted.after:  # of a run under way the newest lines matter
             logs = await self._queries.newest_logs(wanted.run_id, wanted.filter(), wanted.limit)
         else:
             logs = run_schemas.LogPage(items=(), next=None)
-            with suppress(IcekeeperError):  # of a run that goes on here without PostgreSQL
+            with suppress(IcekeeperError):  # a run of this process, shown without PostgreSQL
                 logs = await self._queries.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
         status = self._queries.status()
         progress = status.run if status.run is not None and status.run.run_id == run.run_id else None
-        return self._answers.shown(
+        return self._responses.rendered(
             request,
             "run.html",
             run=run,
@@ -126,7 +124,7 @@ class ReadPages:
         return response
 
     async def _tables(self, request: web.Request) -> web.Response:
-        return self._answers.shown(request, "tables.html", tables=self._queries.tables().items)
+        return self._responses.rendered(request, "tables.html", tables=self._queries.tables().items)
 
     async def _table(self, request: web.Request) -> web.Response:
         given = {"days": request.query["days"]} if "days" in request.query else {"days": "90"}
@@ -134,7 +132,7 @@ class ReadPages:
         days = wanted.days
         table = await self._queries.table(wanted.name, days)
         now = self._clock()
-        return self._answers.shown(
+        return self._responses.rendered(
             request,
             "table.html",
             table=table,
@@ -150,18 +148,18 @@ class ReadPages:
         plan: schemas.Plan | None = None
         with suppress(TimeoutError):
             plan = await self._plan_cache.plan()
-        return self._answers.shown(request, "plan.html", plan=plan, dry_run=False, **choices(self._queries))
+        return self._responses.rendered(request, "plan.html", plan=plan, dry_run=False, **choices(self._queries))
 
     async def _settings(self, request: web.Request) -> web.Response:
-        return self._answers.shown(request, "settings.html", config=self._queries.config())
+        return self._responses.rendered(request, "settings.html", config=self._queries.config())
 
 
 def _logs_wanted(request: web.Request) -> LogsWanted:
-    """What the form above the log says; the page shows more lines at once than it says there."""
+    """The filter that the form above the log sends; the page has a limit of its own."""
     given = {key: value for key, value in request.query.items() if value and key in ("after", "level", "text")}
     return parsed(LogsWanted, {**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
 
 
 def choices(queries: StatusQueries) -> dict[str, Any]:
-    """What a form that orders a run offers."""
+    """The stages and tables that the run form offers."""
     return {"stages": list(Stage), "names": queries.names()}

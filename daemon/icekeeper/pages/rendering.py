@@ -1,4 +1,4 @@
-"""How templates become text: everything escaped, and nothing missing goes unnoticed."""
+"""The template engine: everything is escaped, and an undefined name is an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from icekeeper.pages.filters import FILTERS
 
 
 def environment() -> Environment:
-    """The templates, with the filters that they use."""
+    """The templates with their filters, loaded."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -21,7 +21,7 @@ def environment() -> Environment:
         auto_reload=False,
     )
     templates.filters.update(FILTERS, by_table=views.by_table)
-    # All at once: those of a package that is upgraded under a running daemon are not for its old code.
+    # All at once, because a package upgraded under a running daemon brings templates for newer code.
     for name in templates.list_templates():
         templates.get_template(name)
     return templates

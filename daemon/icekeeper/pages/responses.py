@@ -1,4 +1,4 @@
-"""How the page answers: its templates, what goes wrong in words for people, and reading what was asked."""
+"""What all pages share: rendering templates, errors as pages, parsing queries and forms. No routes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from icekeeper.night.ports import Clock
 from icekeeper.pages.rendering import environment
 from icekeeper.status.queries import NotFoundError
 
-Wanted = TypeVar("Wanted", bound=Taken)
+Parameters = TypeVar("Parameters", bound=Taken)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Responses:
-    """Renders pages for whoever looks or orders."""
+    """Renders pages, and turns the errors of handlers into pages."""
 
     def __init__(self, access: Access, clock: Clock) -> None:
         self._access = access
         self._clock = clock
         self._templates = environment()
 
-    def shown(
+    def rendered(
         self, request: web.Request, template: str, status_code: HTTPStatus = HTTPStatus.OK, **values: Any
     ) -> web.Response:
         text = self._templates.get_template(template).render(
@@ -40,49 +40,51 @@ class Responses:
             signed_in=self._access.signed_in(request),
             **values,
         )
-        # A log line may hold half a character.
+        # A log line may hold a lone surrogate.
         body = text.encode(errors="replace")
         return web.Response(body=body, content_type="text/html", charset="utf-8", status=status_code)
 
-    def guarded(self, handler: Handler) -> Handler:
-        """Answers what goes wrong in a way that people can read."""
+    def with_error_pages(self, handler: Handler) -> Handler:
+        """The handler, its errors shown as pages."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
                 return await handler(request)
             except NotFoundError as exc:
-                return self._trouble(request, HTTPStatus.NOT_FOUND, f"{exc}.")
+                return self._error(request, HTTPStatus.NOT_FOUND, f"{exc}.")
             except ConfigError as exc:
-                return self._trouble(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(exc.problems))
+                return self._error(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(exc.problems))
             except RunLockHeld as exc:
-                return self._trouble(request, HTTPStatus.CONFLICT, f"{exc}.")
+                return self._error(request, HTTPStatus.CONFLICT, f"{exc}.")
             except IcekeeperError as exc:
-                return self._trouble(request, HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}.", exc.reason.advice)
+                return self._error(request, HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}.", exc.reason.advice)
             except NotAllowedError as exc:
-                return self._trouble(request, HTTPStatus.UNPROCESSABLE_ENTITY, f"That is not allowed: {exc.said}.")
+                return self._error(request, HTTPStatus.UNPROCESSABLE_ENTITY, f"That is not allowed: {exc.said}.")
             except TimeoutError:
-                advice = "Try again, or look which part is down in /readyz."
-                return self._trouble(request, HTTPStatus.SERVICE_UNAVAILABLE, "It took too long.", advice)
+                advice = "Try again; /readyz names the components that are down."
+                return self._error(request, HTTPStatus.SERVICE_UNAVAILABLE, "It took too long.", advice)
 
         return handle
 
-    def signed_in(self, handler: Handler) -> Handler:
+    def for_signed_in(self, handler: Handler) -> Handler:
+        """The handler, for signed-in browsers only."""
+
         async def handle(request: web.Request) -> web.StreamResponse:
             if not self._access.changes_allowed:
-                text = "Nothing can be changed here: http.token is not set."
-                return self._trouble(request, HTTPStatus.FORBIDDEN, text)
+                text = "Nothing can be changed over HTTP: http.token is not set."
+                return self._error(request, HTTPStatus.FORBIDDEN, text)
             if not self._access.signed_in(request):
                 raise web.HTTPSeeOther("/sign-in")
             return await handler(request)
 
         return handle
 
-    def _trouble(self, request: web.Request, status: HTTPStatus, text: str, advice: str = "") -> web.Response:
-        return self.shown(request, "error.html", status, title=status.phrase, text=text, advice=advice)
+    def _error(self, request: web.Request, status: HTTPStatus, text: str, advice: str = "") -> web.Response:
+        return self.rendered(request, "error.html", status, title=status.phrase, text=text, advice=advice)
 
 
-def parsed(kind: type[Wanted], given: Mapping[str, Any]) -> Wanted:
-    """What was asked for. NotAllowedError where it is nothing that can be."""
+def parsed(kind: type[Parameters], given: Mapping[str, Any]) -> Parameters:
+    """The validated parameters. NotAllowedError says which are invalid."""
     try:
         return kind.model_validate(dict(given))
     except ValidationError as exc:
@@ -90,8 +92,8 @@ def parsed(kind: type[Wanted], given: Mapping[str, Any]) -> Wanted:
 
 
 async def form_of(request: web.Request) -> Any:
-    """The fields of a form that was sent."""
+    """The fields of a submitted form."""
     try:
         return await request.post()
-    except (LookupError, ValueError) as exc:  # of a character set that is none, or no form at all
+    except (LookupError, ValueError) as exc:  # an unknown character set, or no form at all
         raise web.HTTPBadRequest(reason="The form can't be read.") from exc

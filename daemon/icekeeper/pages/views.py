@@ -1,4 +1,4 @@
-"""What templates can't work out by themselves: the calendar, the hours of a window, what comes first. Pure."""
+"""Data derived for the templates: the calendar, the hours of a window, urgent entries first. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from uuid import UUID
 
 from icekeeper.status import run_schemas, schemas
 
-# What an operator has to see before everything else, in this order.
+# Outcomes and statuses that come first, in this order.
 _URGENT = ("failed", "missing_data", "error", "held", "warning")
 
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """Monday to Sunday, or to today; `month` where one begins in it, and the next label leaves room."""
+    """Monday to Sunday, or to today. `month` is its label, where a month begins and the next label has room."""
 
     month: str
     days: tuple[Day, ...]
@@ -24,14 +24,14 @@ class Week:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A day of the calendar; `night` is the one that is shown of it."""
+    """A day of the calendar, and the night that is shown for it."""
 
     day: date
     night: run_schemas.Night | None
 
     @property
     def word(self) -> str:
-        """Its outcome, `running`, or `none`."""
+        """The outcome, `running`, or `none`."""
         if self.night is None:
             return "none"
         return self.night.outcome or "running"
@@ -59,14 +59,14 @@ def calendar(nights: Iterable[run_schemas.Night], today: date, days: int) -> tup
 
 
 def _supersedes(night: run_schemas.Night, other: run_schemas.Night) -> bool:
-    """Whatever ran for a day later takes the place of what ran before; one that was interrupted says nothing of it."""
+    """Whether `night` replaces `other` of the same day: the later start does, an interrupted run never."""
     stopped = night.outcome == "interrupted", other.outcome == "interrupted"
     return stopped == (False, True) or (stopped[0] == stopped[1] and night.started_at > other.started_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """An hour of an audited window; `missing` are the rows that Iceberg lacks of `clickhouse`, 0 for none."""
+    """An hour of an audited window; `missing` is the number of ClickHouse's rows that Iceberg lacks."""
 
     start: datetime
     clickhouse: int
@@ -74,7 +74,7 @@ class Hour:
 
 
 def hours(audit: run_schemas.Audit) -> tuple[Hour, ...]:
-    """Every hour of the window; empty where it was not drilled down, or is longer than a week."""
+    """Every hour of the window; empty where hours were not counted, or the window is longer than a week."""
     lacking = {hour.start: hour for hour in audit.missing_hours}
     if not lacking or audit.audit_window_hours > 168:
         return ()
@@ -87,21 +87,21 @@ def hours(audit: run_schemas.Audit) -> tuple[Hour, ...]:
     )
 
 
-# --- what comes first
+# --- urgent entries first
 
 
 def urgent_tasks(tasks: Iterable[run_schemas.Task]) -> tuple[run_schemas.Task, ...]:
-    """What failed, what is held, then the rest in the order of the night."""
+    """Failed tasks, held ones, then the rest in the order of the night."""
     return tuple(sorted(tasks, key=lambda task: _urgency(task.outcome)))
 
 
 def urgent_audits(audits: Iterable[run_schemas.Audit]) -> tuple[run_schemas.Audit, ...]:
-    """Missing data first; what is acknowledged needs nobody."""
+    """Missing data first, acknowledged findings last."""
     return tuple(sorted(audits, key=lambda audit: len(_URGENT) if audit.ack else _urgency(audit.status)))
 
 
 def tally(words: Iterable[str]) -> Mapping[str, int]:
-    """How many of each, the urgent ones first."""
+    """The count of each, urgent ones first."""
     counted = Counter(words)
     return {word: counted[word] for word in sorted(counted, key=_urgency)}
 
@@ -112,7 +112,7 @@ def _urgency(word: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TableNight:
-    """What a run did with a table, by stage."""
+    """A run's tasks on one table, by stage."""
 
     run_id: UUID
     slot: datetime
@@ -130,7 +130,7 @@ def nights_of(table: schemas.Table, most: int) -> tuple[TableNight, ...]:
 
 
 def unclean(table: schemas.Table, most: int) -> tuple[schemas.AuditPoint, ...]:
-    """The audits that found something or could not count, the newest first."""
+    """The audits whose status is not `ok`, the newest first."""
     return tuple([audit for audit in reversed(table.audits) if audit.status != "ok"][:most])
 
 

@@ -20,7 +20,7 @@ class Document(BaseModel):
 
 
 class Health(Document):
-    """What a table looks like by its metadata."""
+    """The health of a table by its metadata."""
 
     data_files: int
     small_files: int = Field(description="Data files under 75 % of the target size.")
@@ -39,7 +39,7 @@ class Task(Document):
     table: str
     outcome: str = Field(description="done, skipped, held or failed")
     reason: str | None
-    advice: str | None = Field(default=None, description="What the reason advises.")
+    advice: str | None = Field(default=None, description="The reason's advice.")
     note: str
     attempts: int
     started_at: datetime
@@ -47,7 +47,7 @@ class Task(Document):
     before: Health | None
     after: Health | None
     error: str | None
-    engine_log: str | None = Field(default=None, description="What Spark logged meanwhile, if the task failed.")
+    engine_log: str | None = Field(default=None, description="Spark's log of that time, if the task failed.")
 
 
 class MissingHour(Document):
@@ -83,7 +83,7 @@ class Audit(Document):
     delta_pct: Number | None
     status: str = Field(description="ok, warning, missing_data or error")
     reason: str | None
-    advice: str | None = Field(default=None, description="What the reason advises.")
+    advice: str | None = Field(default=None, description="The reason's advice.")
     notes: str | None
     snapshot_id: int | None
     ch_query: str | None
@@ -95,7 +95,7 @@ class Audit(Document):
 
 
 class RunHead(Document):
-    """A run, without what it did. `outcome` null: it is under way."""
+    """A run without its tasks and audits. `outcome` null: it is under way."""
 
     run_id: UUID
     slot: datetime
@@ -111,7 +111,7 @@ class RunHead(Document):
 
 
 class RunSummary(RunHead):
-    """A run with what its tasks and audits came to, as numbers of them."""
+    """A run with its numbers of tasks and audits by outcome."""
 
     tasks_done: int
     tasks_skipped: int
@@ -124,7 +124,7 @@ class RunSummary(RunHead):
 
 
 class Run(RunHead):
-    """A run with all it did."""
+    """A run with its tasks and audits."""
 
     tasks: tuple[Task, ...]
     audits: tuple[Audit, ...]
@@ -138,7 +138,7 @@ class RunPage(Document):
 
 
 class LogLine(Document):
-    """A line of a run's log. `fields` is what belongs to the event."""
+    """A line of a run's log. `fields` are the event's."""
 
     line_no: int
     timestamp: str
@@ -155,7 +155,7 @@ class LogPage(Document):
 
 
 class Night(Document):
-    """How a slot was answered."""
+    """The run that answered for a slot."""
 
     slot: datetime
     run_id: UUID
@@ -177,7 +177,7 @@ class TaskInHand(Document):
 
 
 class StageProgress(Document):
-    """How far a stage of a run is: numbers of its tasks."""
+    """The progress of a stage, as numbers of tasks."""
 
     stage: str
     ended: int
@@ -193,7 +193,7 @@ class TaskProgress(Document):
     state: str
     reason: str | None = None
     elapsed_s: float | None = None
-    usual_s: float | None = Field(description="What it usually takes where there is something to do; null: unknown.")
+    usual_s: float | None = Field(description="Its typical duration where there is something to do; null: unknown.")
 
 
 class RunUnderWay(Document):
@@ -204,7 +204,7 @@ class RunUnderWay(Document):
     trigger: str
     started_at: datetime
     elapsed_s: float
-    left_s: float | None = Field(description="How long it is likely to take still, by earlier runs; null: unknown.")
+    left_s: float | None = Field(description="The estimated remaining time, by earlier runs; null: unknown.")
     in_hand: TaskInHand | None
     stages: tuple[StageProgress, ...]
     tasks: tuple[TaskProgress, ...]

@@ -15,12 +15,12 @@ class Pause(Document):
     by: str
     host: str
     since: datetime | None
-    until: datetime | None = Field(description="null: until somebody ends it")
+    until: datetime | None = Field(description="null: until it is ended")
     note: str
 
 
 class Trouble(Document):
-    """Something that is not as it should be. `severity`: `warning` or `error`."""
+    """Something that needs attention. `severity`: `warning` or `error`."""
 
     severity: str
     text: str
@@ -29,7 +29,7 @@ class Trouble(Document):
 
 
 class Status(Document):
-    """Is everything all right, in one glance. `state`: `ok`, `warning` or `error`."""
+    """Is everything all right? `state`: `ok`, `warning` or `error`."""
 
     state: str
     troubles: tuple[Trouble, ...]
@@ -45,13 +45,13 @@ class Status(Document):
     last_run: LastNight | None = Field(description="null: none is known")
     parts: dict[str, str] = Field(examples=[{"engine": "up", "ledger": "up"}])
     open_findings: dict[str, int] = Field(
-        description="By table: days that lack rows or could not be counted; empty until PostgreSQL has said."
+        description="By table: days that lack rows or could not be counted; empty until PostgreSQL was read."
     )
     spool_records: int = Field(description="Records that PostgreSQL does not have yet.")
 
 
 class LastAudit(Document):
-    """What was counted of a table's newest audited day; both counts are null where one could not be had."""
+    """The counts of a table's newest audited day; both are null where one could not be counted."""
 
     run_timestamp: datetime
     window_start: datetime
@@ -62,14 +62,14 @@ class LastAudit(Document):
 
 
 class TableSummary(Document):
-    """A configured table as it was last seen."""
+    """A configured table as the last runs left it."""
 
     name: str
     source: str | None
     layer: str
     health: Health | None
     audit: LastAudit | None
-    open_findings: int | None = Field(description="Days; null: PostgreSQL has not said yet.")
+    open_findings: int | None = Field(description="Days; null: PostgreSQL was not read yet.")
 
 
 class Tables(Document):
@@ -77,7 +77,7 @@ class Tables(Document):
 
 
 class HealthPoint(Document):
-    """A table after a run had worked on it."""
+    """A table's health after a run."""
 
     run_id: UUID
     slot: datetime
@@ -86,7 +86,7 @@ class HealthPoint(Document):
 
 
 class AuditPoint(Document):
-    """What an audit said of a window."""
+    """An audit of a window."""
 
     run_id: UUID
     window_start: datetime
@@ -100,7 +100,7 @@ class AuditPoint(Document):
 
 
 class TableTask(Document):
-    """What a run did with the table."""
+    """A task of a run on the table."""
 
     run_id: UUID
     slot: datetime
@@ -132,7 +132,7 @@ class TablePlan(Document):
 
 
 class Plan(Document):
-    """PlanCache's plan, and an error for every table that could not be read."""
+    """A plan, and an error for every table that could not be read."""
 
     slot: datetime
     made_at: datetime
@@ -148,7 +148,7 @@ class Config(Document):
 
 
 class Reloaded(Document):
-    """A reading of the configuration, and what it changed."""
+    """A reload of the configuration, and what it changed."""
 
     load_id: UUID
     at: datetime
@@ -159,7 +159,7 @@ class Reloaded(Document):
 
 
 class Ordered(Document):
-    """A run that was begun, or asked to end."""
+    """A run that was begun or cancelled."""
 
     run_id: UUID
 

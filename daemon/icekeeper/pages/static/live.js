@@ -1,43 +1,43 @@
-// Keeps the page up to date: when the daemon tells of something, the parts marked data-live are fetched again.
-// Without this file the page is the same, as of its loading.
+// Keeps the page up to date: an event of the daemon refreshes the elements marked data-live.
+// Without this script the page works, and stays as it was loaded.
 "use strict";
 
-const LEAST_MS = 1000; // between two looks
-const QUIET_MS = 30000; // with nothing told: the next night comes nearer, a part may have gone down
-const AGAIN_MS = 5000; // after the stream was refused
-const TOLD = ["run_started", "task_started", "task_progressed", "task_ended", "run_ended"];
-const REACHED = "a, button, summary, input, select";
-const sign = document.getElementById("live");
+const LEAST_MS = 1000; // between two refreshes
+const QUIET_MS = 30000; // between refreshes without an event: a component may have gone down meanwhile
+const RECONNECT_MS = 5000; // after the stream was refused
+const EVENTS = ["run_started", "task_started", "task_progressed", "task_ended", "run_ended"];
+const FOCUSABLE = "a, button, summary, input, select";
+const indicator = document.getElementById("live");
 let due = null;
-let looking = false;
-let lastLook = Date.now();
-// What the server's clock is ahead of ours.
+let refreshing = false;
+let lastRefresh = Date.now();
+// How far the server's clock is ahead of the browser's.
 let ahead = new Date(document.querySelector("footer time").dateTime) - Date.now();
 
 function soon() {
-  if (due === null) due = setTimeout(look, Math.max(0, lastLook + LEAST_MS - Date.now()));
+  if (due === null) due = setTimeout(refresh, Math.max(0, lastRefresh + LEAST_MS - Date.now()));
 }
 
-async function look() {
+async function refresh() {
   due = null;
   if (document.hidden || document.querySelector("[data-live]") === null) return;
-  if (looking) return soon();
-  looking = true;
-  lastLook = Date.now();
+  if (refreshing) return soon();
+  refreshing = true;
+  lastRefresh = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (answer.ok) show(new DOMParser().parseFromString(await answer.text(), "text/html"));
   } catch {
-    // The daemon is away; the event stream says so, and when it is back.
+    // The daemon is down; the event stream shows that, and reconnects.
   } finally {
-    looking = false;
+    refreshing = false;
   }
 }
 
 function show(fresh) {
-  for (const part of document.querySelectorAll("[data-live]")) {
-    const now = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
-    if (now !== null && now.innerHTML !== part.innerHTML && !isBeingRead(part)) swap(part, now);
+  for (const element of document.querySelectorAll("[data-live]")) {
+    const now = fresh.querySelector(`[data-live="${element.dataset.live}"]`);
+    if (now !== null && now.innerHTML !== element.innerHTML && !hasSelection(element)) swap(element, now);
   }
   const time = fresh.querySelector("footer time");
   ahead = new Date(time.dateTime) - Date.now();
@@ -46,19 +46,19 @@ function show(fresh) {
   tick();
 }
 
-// What is unfolded stays so, and the keyboard stays where it is.
-function swap(part, now) {
-  for (const open of part.querySelectorAll("details[open]")) now.querySelector(`details[id="${open.id}"]`)?.setAttribute("open", "");
-  const place = [...part.querySelectorAll(REACHED)].indexOf(document.activeElement);
-  part.className = now.className;
-  part.replaceChildren(...now.childNodes);
-  if (place >= 0) part.querySelectorAll(REACHED)[place]?.focus({ preventScroll: true });
+// Open details stay open, and the focus stays where it is.
+function swap(element, now) {
+  for (const open of element.querySelectorAll("details[open]")) now.querySelector(`details[id="${open.id}"]`)?.setAttribute("open", "");
+  const place = [...element.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+  element.className = now.className;
+  element.replaceChildren(...now.childNodes);
+  if (place >= 0) element.querySelectorAll(FOCUSABLE)[place]?.focus({ preventScroll: true });
 }
 
-// Somebody is about to copy something of it.
-function isBeingRead(part) {
-  const marked = getSelection();
-  return !marked.isCollapsed && marked.containsNode(part, true);
+// Text of the element is selected, perhaps to be copied.
+function hasSelection(element) {
+  const selection = getSelection();
+  return !selection.isCollapsed && selection.containsNode(element, true);
 }
 
 function tick() {
@@ -67,7 +67,7 @@ function tick() {
   for (const each of document.querySelectorAll("[data-until]")) each.textContent = "in " + spell((new Date(each.dataset.until) - now) / 1000);
 }
 
-// As filters.py writes durations, with its narrow blanks.
+// Durations as formats.py writes them, with the page's narrow spaces.
 function spell(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   if (whole < 60) return `${whole}\u202fs`;
@@ -79,14 +79,14 @@ function spell(seconds) {
 
 function listen() {
   const stream = new EventSource("/api/v1/events");
-  stream.onopen = () => { sign.textContent = "live"; sign.classList.add("on"); soon(); };
+  stream.onopen = () => { indicator.textContent = "live"; indicator.classList.add("on"); soon(); };
   stream.onerror = () => {
-    sign.textContent = "not connected";
-    sign.classList.remove("on");
-    // A browser comes back by itself after a cut, not after a refusal.
-    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS);
+    indicator.textContent = "not connected";
+    indicator.classList.remove("on");
+    // A browser reconnects by itself after a lost connection, not after a refusal.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, RECONNECT_MS);
   };
-  for (const name of TOLD) stream.addEventListener(name, soon);
+  for (const name of EVENTS) stream.addEventListener(name, soon);
 }
 
 listen();
