@@ -11,9 +11,8 @@ import yaml
 
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
 from icekeeper.status.gauges import DaemonState
-from icekeeper.status.metrics import Metrics
 from tests.debian import program
-from tests.unit.builders import table_policy
+from tests.unit.builders import daemon_metrics, table_policy
 from tests.unit.test_alerting import ALERTMANAGER, DASHBOARD, PROMETHEUS, RULES, TESTS, expressions
 from tests.unit.test_shell import OPENING, REPORT, TABLE
 
@@ -32,7 +31,7 @@ def run(*command: str | Path, given: bytes | None = None) -> str:
 
 
 def test_promtool_has_nothing_to_say_about_an_exposition(promtool: Path) -> None:
-    metrics = Metrics(lambda: DaemonState(policies=(table_policy(TABLE),)))
+    metrics = daemon_metrics(lambda: DaemonState(policies=(table_policy(TABLE),)))
     metrics.observe(RunStarted(OPENING))
     for task in REPORT.tasks:
         metrics.observe(TaskEnded(task))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -11,6 +11,8 @@ from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, Stag
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
 from icekeeper.core.tables.state import Ref, Snapshot, TableHealth, TableState
+from icekeeper.status.gauges import DaemonState
+from icekeeper.status.metrics import Metrics
 
 MIB = 1024**2
 DAY = timedelta(days=1)
@@ -106,3 +108,12 @@ def result(
     return StageResult(
         stage=stage, table=table, outcome=outcome, reason=reason, note="", attempts=1, started_at=SLOT, duration_s=1.0
     )
+
+
+def daemon_metrics(
+    state: Callable[[], DaemonState] = DaemonState, enabled: Callable[[], Iterable[str]] = tuple[str, ...]
+) -> Metrics:
+    """The metrics of a daemon that is as `state` says."""
+    metrics = Metrics(enabled)
+    metrics.add_gauges(state)
+    return metrics

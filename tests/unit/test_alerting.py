@@ -13,8 +13,7 @@ import yaml
 
 from icekeeper.core.events import RunEnded
 from icekeeper.status.gauges import DaemonState
-from icekeeper.status.metrics import Metrics
-from tests.unit.builders import table_policy
+from tests.unit.builders import daemon_metrics, table_policy
 from tests.unit.test_shell import REPORT, TABLE, samples
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +44,7 @@ def named(text: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def exposed() -> set[str]:
-    metrics = Metrics(lambda: DaemonState(policies=(table_policy(TABLE),)))
+    metrics = daemon_metrics(lambda: DaemonState(policies=(table_policy(TABLE),)))
     metrics.observe(RunEnded(REPORT))
     return {name.partition("{")[0] for name in samples(metrics)}
 

@@ -15,7 +15,7 @@ from icekeeper.core.run_history import RunHistory, past_of
 from icekeeper.scheduling.pause import Pause
 from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.metrics import Metrics
-from tests.unit.builders import DAY, HOUR, table_policy
+from tests.unit.builders import DAY, HOUR, daemon_metrics, table_policy
 from tests.unit.test_shell import OPENING, REPORT, SLOT, TABLE, samples
 
 OTHER, UNAUDITED = "cold.other", "cold.unaudited"
@@ -26,7 +26,9 @@ OPEN = {(TABLE, AuditStatus.MISSING_DATA): 2}
 
 def shown(runs: RunHistory | None = None, **state: Any) -> Metrics:
     """The metrics of a daemon with these tables, with the ledger's runs if given."""
-    metrics = Metrics(lambda: DaemonState(policies=POLICIES, **state), lambda: [policy.name for policy in POLICIES])
+    metrics = daemon_metrics(
+        lambda: DaemonState(policies=POLICIES, **state), lambda: [policy.name for policy in POLICIES]
+    )
     if runs is not None:
         metrics.add_history(runs, {})
     return metrics
@@ -186,7 +188,7 @@ def test_a_failure_is_open_until_the_ledger_has_it_and_nothing_of_it_is_open() -
 
 def test_a_table_that_is_enabled_no_longer_is_not_shown_any_more() -> None:
     policies = list(POLICIES)
-    metrics = Metrics(lambda: DaemonState(policies=tuple(policies)))
+    metrics = daemon_metrics(lambda: DaemonState(policies=tuple(policies)))
     metrics.observe(RunEnded(REPORT))
     metrics.add_history(past_of(REPORT, night=True), OPEN)
     assert [name for name in samples(metrics) if TABLE in name]

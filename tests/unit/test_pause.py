@@ -20,7 +20,7 @@ from icekeeper.scheduling.slots import Slots
 from icekeeper.scheduling.worker import PAUSE_LOOK_S, until_a_look
 from icekeeper.status.gauges import DaemonState
 from icekeeper.status.metrics import Metrics
-from tests.unit.builders import table_policy
+from tests.unit.builders import daemon_metrics, table_policy
 from tests.unit.test_shell import REPORT
 
 NOW = datetime(2026, 2, 28, 5, 30, tzinfo=UTC)
@@ -181,7 +181,7 @@ def test_the_end_of_a_pause_is_not_slept_through() -> None:
 
 def test_a_pause_is_in_the_metrics_from_the_first_scrape() -> None:
     now: list[Pause | None] = [None]
-    metrics = Metrics(lambda: DaemonState(pause=now[0]))
+    metrics = daemon_metrics(lambda: DaemonState(pause=now[0]))
     assert paused(metrics) == [0, 0]
     now[0] = held(None)
     assert paused(metrics) == [1, 0]
@@ -195,7 +195,7 @@ def paused(metrics: Metrics) -> list[float]:
 
 
 def test_a_missed_slot_is_counted_and_takes_nothing_away_that_is_known_of_tables() -> None:
-    metrics = Metrics(lambda: DaemonState(policies=(table_policy(REPORT.tasks[0].table),)))
+    metrics = daemon_metrics(lambda: DaemonState(policies=(table_policy(REPORT.tasks[0].table),)))
     metrics.observe(RunEnded(REPORT))
     before = metrics.exposition().decode()
     metrics.observe(RunEnded(replace(REPORT, outcome=RunOutcome.MISSED, tasks=(), audits=())))

@@ -25,7 +25,7 @@ from icekeeper.execution.lock import RunLockHeld, run_lock
 from icekeeper.settings.model import Schedule
 from icekeeper.status.gauges import DaemonState
 from icekeeper.status.metrics import Metrics
-from tests.unit.builders import table_policy
+from tests.unit.builders import daemon_metrics, table_policy
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 TABLE = "cold.bronze_trades_coinbase"
@@ -81,7 +81,7 @@ def samples(metrics: Metrics) -> dict[str, float]:
 
 
 def test_every_series_without_a_table_is_there_from_the_first_scrape() -> None:
-    seen = samples(Metrics(lambda: DaemonState(next_slot=SLOT)))
+    seen = samples(daemon_metrics(lambda: DaemonState(next_slot=SLOT)))
     for outcome in RunOutcome:
         assert seen[f'icekeeper_runs_total{{outcome="{outcome}"}}'] == 0
         assert seen[f'icekeeper_last_run_outcome{{outcome="{outcome}"}}'] == 0
@@ -92,7 +92,7 @@ def test_every_series_without_a_table_is_there_from_the_first_scrape() -> None:
 
 
 def test_the_gauges_are_what_the_last_report_says_and_the_counters_count() -> None:
-    metrics = Metrics(lambda: DaemonState(policies=(table_policy(TABLE),)))
+    metrics = daemon_metrics(lambda: DaemonState(policies=(table_policy(TABLE),)))
     metrics.observe(RunStarted(OPENING))
     begun = samples(metrics)
     assert begun["icekeeper_run_in_progress"] == 1

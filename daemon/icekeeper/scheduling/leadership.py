@@ -1,113 +1,149 @@
-"""Who may run nights: this daemon, or with `replicas: true` whoever holds the lease.."""
+"""Who may run nights: this daemon or, with `replicas: true`, the one that holds the lease (adapters/postgres)."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 import structlog
 
 from icekeeper.adapters.postgres.lease import Lease
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.execution.standalone import lease_of
+from icekeeper.scheduling.reload import Configuration
 from icekeeper.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# How long to wait after a term that could not even begin; longer than it takes a standby to look again.
-_AGAIN_S = 5.0
+# How long to wait after a term that failed; longer than a standby waits between two tries.
+_RETRY_S = 5.0
+
+
+class Work(Protocol):
+    """What only a leader does: the worker."""
+
+    async def run(self) -> None:
+        """Works until `stop`."""
+
+    async def stop(self) -> None:
+        """Ends what is in hand, and `run` with it."""
+
+    async def idle(self) -> None:
+        """Returns when nothing is in hand."""
 
 
 class Leadership:
-    """Lets the work go on as long as this daemon leads."""
+    """Runs the work during the terms of this daemon. Without replicas its one term lasts from start to stop."""
 
-    def __init__(self, settings: Callable[[], Settings], idle: Callable[[], Awaitable[None]]) -> None:
-        """`idle` returns when no run is under way: only then a change of the settings takes the lease away."""
-        self._settings = settings
-        self._idle = idle
-        self._changed = asyncio.Event()
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
         self._lease: Lease | None = None
-        self._leads = False
-        self._last_term = False
+        self._in_term = False
+        self._term_over = asyncio.Event()
+        self._term_over.set()
+        self._settings_changed = asyncio.Event()
+        self._ending = asyncio.Event()
+        # As long as PostgreSQL has not been asked, a standby takes for granted that another host leads.
+        self._another_leads = True
 
     @property
-    def leading(self) -> bool:
-        """Whether this daemon may work now: of a lease, its own clock says so before PostgreSQL could."""
-        return self._leads and (self._lease is None or self._lease.held)
+    def in_term(self) -> bool:
+        """Whether a term is under way. An overdue answer of the lease does not end it: see `leads`."""
+        return self._in_term
 
-    def end(self) -> None:
-        """No other term follows this one: the daemon stops. The lease is kept until `run` is cancelled."""
-        self._last_term = True
+    def leads(self) -> bool:
+        """Whether this daemon may work now. False also while an answer of the lease is overdue."""
+        return self._in_term and (self._lease is None or self._lease.held)
 
-    def changed(self) -> None:
-        """The settings that the lease depends on have changed."""
-        self._changed.set()
+    def someone_leads(self) -> bool:
+        """Whether any daemon leads, by the last `find_leader`."""
+        return self.leads() or self._another_leads
 
-    async def holder(self) -> str | None:
-        """The host that leads, None where nobody does or PostgreSQL does not say."""
-        if self._lease is None:
-            return socket.gethostname()
-        try:
-            holder = await self._lease.holder()
-        except IcekeeperError:
+    async def find_leader(self) -> None:
+        """Asks PostgreSQL whether another host leads, where this one does not."""
+        if not self.leads():
+            self._another_leads = self._configuration.settings.replicas and await self._holder() is not None
+
+    async def standby_reason(self) -> str | None:
+        """Why this daemon runs nothing now, in a sentence; None where it leads."""
+        if self.leads():
             return None
-        return holder.host if holder is not None else None
+        holder = await self._holder()
+        where = f"the daemon on {holder} leads: run it there" if holder else "no host holds the lease at the moment"
+        return f"this daemon stands by: {where}"
 
-    async def run(self, work: Callable[[], Coroutine[Any, Any, None]], stop: Callable[[], Awaitable[None]]) -> None:
-        """Runs `work` whenever this daemon leads, and ends it by `stop` when it does no longer. For ever.
+    def follow(self, old: Settings, new: Settings) -> None:
+        """A change of what the lease depends on: a new term begins as soon as no run is under way."""
+        if (old.replicas, old.postgres) != (new.replicas, new.postgres):
+            self._settings_changed.set()
 
-        Raises what `work` raises where that is none of ours: a worker with a bug must not be taken for one that waits.
+    async def end(self) -> None:
+        """Ends the term under way, and begins no other. The lease is kept until `run` is cancelled: what the last run
+        recorded has to be in the ledger before another host reads it."""
+        self._ending.set()
+        await self._term_over.wait()
+
+    async def run(self, work: Work) -> None:
+        """Runs `work` whenever this daemon leads, until cancelled.
+
+        Raises an error of `work` that is not an IcekeeperError: a bug must not look like a worker that waits.
         """
-        while True:
-            self._changed.clear()
-            self._lease = lease_of(self._settings())
+        while not self._ending.is_set():
+            self._settings_changed.clear()
+            self._lease = lease_of(self._configuration.settings)
             failed = False
             try:
                 if self._lease is None or await self._acquired(self._lease):
-                    self._leads = True
-                    await self._term(work, stop)
-                if self._last_term:
-                    await asyncio.Event().wait()  # until we are cancelled: what the run recorded is shipped before
+                    await self._term(work)
+                if self._ending.is_set():
+                    await asyncio.Event().wait()
             except IcekeeperError as exc:
-                log.error("term_ended", error=str(exc), advice=exc.reason.advice, retry_s=_AGAIN_S)
+                log.error("term_ended", error=str(exc), advice=exc.reason.advice, retry_s=_RETRY_S)
                 failed = True
             finally:
-                self._leads = False
+                self._in_term = False
                 if self._lease is not None:
                     await self._lease.release()
-            if failed:  # without the lease: another host may do better meanwhile
-                await asyncio.sleep(_AGAIN_S)
+            if failed:  # without the lease: another host may fare better
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_RETRY_S):
+                        await self._ending.wait()
 
     async def _acquired(self, lease: Lease) -> bool:
-        """Waits for the lease; False where the settings have changed before it was ours."""
+        """Waits for the lease; False where the settings change or the daemon stops first."""
         log.info("lease_awaited")
         acquiring = asyncio.create_task(lease.acquire())
-        changed = asyncio.create_task(self._changed.wait())
+        changed = asyncio.create_task(self._settings_changed.wait())
+        ending = asyncio.create_task(self._ending.wait())
         try:
-            await asyncio.wait([acquiring, changed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([acquiring, changed, ending], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (acquiring, changed):
-                task.cancel()
-            await asyncio.gather(acquiring, changed, return_exceptions=True)
+            await _cancel(acquiring, changed, ending)
         if acquiring.cancelled():
             return False
         acquiring.result()
         log.info("lease_taken")
         return True
 
-    async def _term(self, work: Callable[[], Coroutine[Any, Any, None]], stop: Callable[[], Awaitable[None]]) -> None:
-        working = asyncio.create_task(work())
-        changed = asyncio.create_task(self._changed_and_idle())
+    async def _term(self, work: Work) -> None:
+        if self._ending.is_set():
+            return
+        self._in_term = True
+        self._term_over.clear()
+        working = asyncio.create_task(work.run())
+        changed = asyncio.create_task(self._settings_changed_and_idle(work))
         lost = asyncio.create_task(self._lost())
+        ending = asyncio.create_task(self._ending.wait())
         try:
-            await asyncio.wait([working, changed, lost], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([working, changed, lost, ending], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await stop()
-            for task in (working, changed, lost):
-                task.cancel()
-            await asyncio.gather(working, changed, lost, return_exceptions=True)
+            try:
+                await work.stop()
+            finally:
+                await _cancel(working, changed, lost, ending)
+                self._term_over.set()
         if not working.cancelled() and (error := working.exception()) is not None:
             raise error
 
@@ -117,6 +153,22 @@ class Leadership:
         else:
             await self._lease.lost()
 
-    async def _changed_and_idle(self) -> None:
-        await self._changed.wait()
-        await self._idle()
+    async def _settings_changed_and_idle(self, work: Work) -> None:
+        await self._settings_changed.wait()
+        await work.idle()
+
+    async def _holder(self) -> str | None:
+        """The host that leads; None where none does or PostgreSQL does not say."""
+        if self._lease is None:
+            return socket.gethostname()
+        try:
+            holder = await self._lease.holder()
+        except IcekeeperError:
+            return None
+        return holder.host if holder is not None else None
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The configuration in force: one path for boot, SIGHUP and POST /-/reload. What a file may say: settings/."""
+"""The configuration in force, and how another replaces it while the daemon runs. What a file may say: settings/."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from uuid import uuid4
 import structlog
 
 from icekeeper.adapters.host import memory_room
-from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.errors import ConfigError
 from icekeeper.core.history import ConfigLoad
 from icekeeper.execution.wiring import Services, build
@@ -24,44 +23,36 @@ from icekeeper.settings.messages.warnings import warnings
 
 log = structlog.get_logger(__name__)
 
-# Called with the services that were in force (None at boot) and the new ones; raises where these can't be.
-PutInForce = Callable[[Services | None, Services], Awaitable[None]]
+# Both are called with the settings in force and the new ones; a ConfigError of the first refuses the new ones.
+Prepare = Callable[[Settings, Settings], Awaitable[None]]
+Follow = Callable[[Settings, Settings], None]
 
 
 @dataclass(eq=False)
-class _Built:
-    """Services, and how many use them."""
+class _InUse:
+    """Services, and how many users they have now."""
 
     services: Services
     users: int = 0
 
 
 class Configuration:
-    """Reads the file, builds the services, and puts them in force, or keeps the old ones."""
+    """The services in force. A reload replaces them; a run goes on with those that it has borrowed."""
 
-    def __init__(
-        self,
-        path: Path,
-        engine: Callable[[Settings], SparkEngine],
-        put_in_force: PutInForce,
-        clock: Clock,
-        sleep: Sleep,
-    ) -> None:
-        """`engine` gives the session that the services of some settings share."""
+    def __init__(self, path: Path, services: Services, clock: Clock, sleep: Sleep) -> None:
+        """`services` are those of the settings that were read from `path` at boot."""
         self.path = path
-        self._engine = engine
-        self._put_in_force = put_in_force
         self._clock = clock
         self._sleep = sleep
-        self._current: _Built | None = None
-        # What a reload has replaced and a run still uses.
-        self._replaced: list[_Built] = []
-        self._turn = asyncio.Lock()
+        self._current = _InUse(services)
+        # Services that a reload has replaced and a run still uses.
+        self._replaced: list[_InUse] = []
+        self._one_reload = asyncio.Lock()
+        self._prepares: list[Prepare] = []
+        self._followers: list[Follow] = []
 
     @property
     def services(self) -> Services:
-        """What is in force now."""
-        assert self._current is not None  # boot comes first
         return self._current.services
 
     @property
@@ -70,68 +61,72 @@ class Configuration:
 
     @asynccontextmanager
     async def borrowed(self) -> AsyncIterator[Services]:
-        """The services in force, kept open until the block ends: a reload meanwhile closes them after that."""
-        assert self._current is not None  # boot comes first
-        built = self._current
-        built.users += 1
+        """The services in force, kept open until the block ends also where a reload replaces them meanwhile."""
+        in_use = self._current
+        in_use.users += 1
         try:
-            yield built.services
+            yield in_use.services
         finally:
-            built.users -= 1
-            await self._retire(built)
+            in_use.users -= 1
+            await self._close_unused(in_use)
 
-    async def boot(self) -> ConfigLoad:
-        """Reads the file for the first time. ConfigError where it is no good."""
-        return await self._load("boot")
+    def before_change(self, *prepare: Prepare) -> None:
+        """Has each called before new settings are put in force. One that refuses them has to leave all as it was."""
+        self._prepares += prepare
+
+    def on_change(self, *follow: Follow) -> None:
+        """Has each called after new settings were put in force."""
+        self._followers += follow
 
     async def reload(self, by: str) -> ConfigLoad:
-        """Reads it again; a file that is no good changes nothing, and its problems are in the answer."""
-        try:
-            return await self._load(by)
-        except ConfigError as exc:
-            problems = exc.problems
-        except Exception as exc:  # whatever a file can hold, the next one is read again
-            problems = [f"{type(exc).__name__}: {exc}"]
-        return self._said(by, problems=tuple(problems))
+        """Reads the file again. One that is no good changes nothing, and its problems are in the answer."""
+        async with self._one_reload:
+            try:
+                return self.record(by, changes=await self._replace())
+            except ConfigError as exc:
+                problems = exc.problems
+            except Exception as exc:  # a bug, or a file that none of the checks foresees: the next reload may do better
+                problems = [f"{type(exc).__name__}: {exc}"]
+            return self.record(by, problems=tuple(problems))
+
+    def record(self, by: str, *, changes: tuple[str, ...] = (), problems: tuple[str, ...] = ()) -> ConfigLoad:
+        """The record of a reading of the file, with the settings in force after it."""
+        return ConfigLoad(uuid4(), self._clock(), socket.gethostname(), by, self.settings.digest(), changes, problems)
 
     async def close(self) -> None:
-        """Closes the services in force, if any are."""
-        if self._current is not None:
-            await self._current.services.close()
+        await self.services.close()
 
-    async def _load(self, by: str) -> ConfigLoad:
-        async with self._turn:
-            # In a thread: a big file and its secrets take a while to read, and the loop has signals to hear.
-            settings = await asyncio.to_thread(load, self.path)
-            current = self._current
-            old = current.services if current is not None else None
-            if old is not None and old.settings == settings:
-                return self._said(by)
-            if old is not None:
-                refuse_unchangeable(old.settings, settings)
-            new = build(settings, self._engine(settings), clock=self._clock, sleep=self._sleep, before=old)
-            await self._put_in_force(old, new)
-            self._current = _Built(new)
-            if current is None:
-                return self._said(by)
-            self._replaced.append(current)
-            await self._retire(current)
-            return self._said(by, changes=changes(current.services.settings, settings))
+    async def _replace(self) -> tuple[str, ...]:
+        """What has changed, a line each; empty where nothing has."""
+        # In a thread: a big file and its secrets take a while to read.
+        settings = await asyncio.to_thread(load, self.path)
+        replaced = self._current
+        old = replaced.services.settings
+        if old == settings:
+            return ()
+        refuse_unchangeable(old, settings)
+        services = build(
+            settings, replaced.services.engine, clock=self._clock, sleep=self._sleep, before=replaced.services
+        )
+        for prepare in self._prepares:
+            await prepare(old, settings)
+        self._current = _InUse(services)
+        self._replaced.append(replaced)
+        for follow in self._followers:
+            follow(old, settings)
+        await self._close_unused(replaced)
+        return changes(old, settings)
 
-    def _said(self, by: str, *, changes: tuple[str, ...] = (), problems: tuple[str, ...] = ()) -> ConfigLoad:
-        digest = self._current.services.settings.digest() if self._current is not None else ""
-        return ConfigLoad(uuid4(), self._clock(), socket.gethostname(), by, digest, changes, problems)
-
-    async def _retire(self, built: _Built) -> None:
-        if built not in self._replaced or built.users:
+    async def _close_unused(self, in_use: _InUse) -> None:
+        if in_use not in self._replaced or in_use.users:
             return
-        self._replaced.remove(built)
-        used = [*self.services.connections, *(one for other in self._replaced for one in other.services.connections)]
-        await built.services.close(but=used)
+        self._replaced.remove(in_use)
+        others = [self._current, *self._replaced]
+        await in_use.services.close(but=[one for other in others for one in other.services.connections])
 
 
-def tell(load: ConfigLoad, configuration: Configuration) -> None:
-    """Logs what a reading of the configuration has brought about."""
+def log_load(load: ConfigLoad, configuration: Configuration) -> None:
+    """Logs what a reading of the configuration has changed."""
     if load.problems:
         log.error("reload_failed", by=load.by, problems=load.problems, kept=True)
         return
@@ -145,7 +140,7 @@ def tell(load: ConfigLoad, configuration: Configuration) -> None:
             disabled=[table.name for table in settings.tables if not table.enabled],
             mode=settings.mode,
         )
-        for doubt in warnings(settings, memory=memory_room()):
-            log.warning("config_doubtful", warning=doubt)
+        for warning in warnings(settings, memory=memory_room()):
+            log.warning("config_doubtful", warning=warning)
     if load.by != "boot":
         log.info("reloaded", by=load.by, changes=load.changes)

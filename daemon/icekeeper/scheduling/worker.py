@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 RETRY_S = 60.0
 # How soon a slot that waits for the end of a pause sees that it is over. Without such a slot nobody looks.
 PAUSE_LOOK_S = 5.0
+# How soon a slot that waits for an overdue answer of the lease is begun after that.
+LEASE_CHECK_S = 1.0
 # How long the ledger may take to say what it knows of slots; without replicas the spool alone will do.
 LEDGER_S = 10.0
 # After months of standing still not every slot is worth a record.
@@ -110,6 +112,8 @@ class Worker:
             due = next((decision for decision in decisions if decision.outcome is None), None)
             if due is None:
                 await self.slots.wait(RETRY_S if self._unrecorded else None)
+            elif not self._leading():  # an answer of the lease is overdue: it comes, or the term ends
+                await self.slots.wait(LEASE_CHECK_S)
             elif (holding := pause.in_force(self._configuration.settings.state_dir, self._clock())) is not None:
                 self.slots.keep(holding)
                 await self.slots.wait(until_a_look(holding, self._clock()))

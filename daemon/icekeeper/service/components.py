@@ -1,132 +1,193 @@
-"""What stands on the state directory: made when the start has come that far, and run side by side until the stop."""
+"""The daemon's components: built once, in the order of their dependencies, and run until shutdown."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
-
-import structlog
 
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.shipper import Shipper
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.control.server import ControlSocket
-from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.events import Subscriber
+from icekeeper.execution import logging as logs
+from icekeeper.execution import wiring
 from icekeeper.execution.execute import logs_of
+from icekeeper.http.events import EventStream
 from icekeeper.night.ports import Clock, Sleep
+from icekeeper.scheduling.leadership import Leadership
 from icekeeper.scheduling.notifier import Notifier
 from icekeeper.scheduling.orders import Orders
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.retention import Retention
+from icekeeper.scheduling.scheduler import Scheduler
 from icekeeper.scheduling.session_keeper import SparkSessionKeeper
 from icekeeper.scheduling.worker import Worker
+from icekeeper.service.heartbeat import Heartbeat
+from icekeeper.service.reloads import Reloads
+from icekeeper.service.run_events import RunEvents
+from icekeeper.service.signals import Signals
+from icekeeper.service.spool_upkeep import SpoolUpkeep
+from icekeeper.service.state_reader import StateReader
+from icekeeper.service.status_line import StatusLine
+from icekeeper.service.systemd import Systemd
 from icekeeper.service.web import Web
-from icekeeper.status.health import LOOK_S, ServiceHealth
+from icekeeper.settings import Settings
+from icekeeper.status.health import ServiceHealth
+from icekeeper.status.ledger_poller import LedgerPoller, RecentNights
+from icekeeper.status.live import Live
 from icekeeper.status.metrics import Metrics
-
-log = structlog.get_logger(__name__)
+from icekeeper.status.queries import StatusQueries
 
 # How long a command waits for its run's records to be in PostgreSQL.
-_SHIPPED_S = 20.0
-# How long records stay on this disk after they were shipped: the slots of a week or two are looked up there.
-_KEPT = timedelta(days=30)
-_PRUNE_EVERY = timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """What the components need of the daemon that they are in; `standby`: see Orders, `answered`: see Shipper."""
-
-    configuration: Configuration
-    engine: SparkEngine
-    metrics: Metrics
-    health: ServiceHealth
-    web: Web
-    clock: Clock
-    sleep: Sleep
-    observe: Subscriber
-    no_run: Callable[[], None]
-    leading: Callable[[], bool]
-    next_slot: Callable[[], datetime | None]
-    standby: Callable[[], Awaitable[str | None]]
-    answered: Callable[[bool], None]
+_SHIP_WITHIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    owner: Owner
+    """What the supervisor starts, runs and stops; the others are known to these."""
+
+    configuration: Configuration
+    engine: SparkEngine
     spool: Spool
-    shipper: Shipper
+    leadership: Leadership
     worker: Worker
-    control: ControlSocket
+    scheduler: Scheduler
+    shipper: Shipper
     session_keeper: SparkSessionKeeper
     notifier: Notifier
     retention: Retention
+    spool_upkeep: SpoolUpkeep
+    ledger_poller: LedgerPoller
+    heartbeat: Heartbeat
+    status_line: StatusLine
+    reloads: Reloads
+    state: StateReader
+    web: Web
+    control: ControlSocket
 
     @classmethod
-    async def open(cls, owner: Owner) -> Components:
-        """Raises what Spool.open does."""
-        configuration, clock = owner.configuration, owner.clock
-        state_dir = configuration.settings.state_dir
-        spool = await Spool.open(state_dir, clock=clock)
+    def build(
+        cls,
+        path: Path,
+        settings: Settings,
+        spool: Spool,
+        *,
+        signals: Signals,
+        systemd: Systemd,
+        clock: Clock,
+        sleep: Sleep,
+    ) -> Components:
+        """Nothing is connected and nothing runs yet. `settings` are those that were read from `path`."""
+        engine = SparkEngine(wiring.spark_options(settings))
+        services = wiring.build(settings, engine, clock=clock, sleep=sleep)
+        configuration = Configuration(path, services, clock, sleep)
+
+        # What is done, and when.
+        events = RunEvents()
+        leadership = Leadership(configuration)
+        worker = Worker(configuration, spool, events.publish, clock, leadership.leads, events.no_run)
+        orders = Orders(configuration, worker, leadership.standby_reason)
+        scheduler = Scheduler(settings.schedule, worker.slots, leadership, clock, sleep)
+        session_keeper = SparkSessionKeeper(engine, configuration, scheduler, worker, clock)
+        retention = Retention(configuration, spool, leadership.leads, lambda: worker.busy, clock, sleep)
+
+        # What is known of it.
+        metrics = Metrics(lambda: [policy.name for policy in configuration.settings.policies()])
+        health = ServiceHealth(metrics)
+        spool_upkeep = SpoolUpkeep(spool, health, clock, sleep)
+        ledger_poller = LedgerPoller(
+            RecentNights(configuration, leadership, metrics).read, partial(health.note, "ledger")
+        )
         shipper = Shipper(
             spool,
             lambda: configuration.services.ledger,
-            lambda run_id: logs_of(state_dir, run_id),
-            on_answer=owner.answered,
+            partial(logs_of, settings.state_dir),
+            on_answer=ledger_poller.ledger_used,
         )
-        worker = Worker(configuration, spool, owner.observe, clock, owner.leading, owner.no_run)
-        orders = Orders(configuration, worker, owner.standby)
-        owner.web.open(orders)
-        components = cls(
-            owner=owner,
+        notifier = Notifier(spool, lambda: configuration.settings, clock, sleep, metrics.notified)
+        status_line = StatusLine(systemd, scheduler)
+        heartbeat = Heartbeat(systemd.alive)
+        state = StateReader(
+            configuration=configuration,
+            engine=engine,
             spool=spool,
-            shipper=shipper,
+            leadership=leadership,
             worker=worker,
-            control=ControlSocket(orders, lambda: shipper.ship_within(_SHIPPED_S), owner.web.add_api),
-            session_keeper=SparkSessionKeeper(
-                owner.engine, lambda: configuration.settings, owner.next_slot, lambda: worker.busy, clock
-            ),
-            notifier=Notifier(spool, lambda: configuration.settings, clock, owner.sleep, owner.metrics.notified),
-            retention=Retention(configuration, spool, owner.leading, lambda: worker.busy, clock, owner.sleep),
+            scheduler=scheduler,
+            session_keeper=session_keeper,
+            notifier=notifier,
+            health=health,
+            ledger_poller=ledger_poller,
+            heartbeat=heartbeat,
+            stopping=signals.stop,
+            clock=clock,
         )
-        await components._prune()
-        return components
+        metrics.add_gauges(state.read_for_scrape)
 
-    def work(self) -> Iterable[Coroutine[Any, Any, None]]:
-        """What goes on beside the worker."""
+        # Who shows it and takes orders.
+        live = Live(clock)
+        stream = EventStream(number=int(clock().timestamp() * 1000))
+        queries = StatusQueries(configuration, metrics, live, state.read, state.parts, leadership.someone_leads, clock)
+        reloads = Reloads(configuration, signals, spool, health, metrics, systemd, status_line, sleep)
+        web = Web(configuration, state, metrics, queries, stream, orders, reloads, clock)
+        control = ControlSocket(orders, partial(shipper.ship_within, _SHIP_WITHIN_S), web.add_api)
+
+        # Who hears of the events of runs, of a change of the settings, and of a kill.
+        events.subscribe(metrics.observe, status_line.observe, live.observe, queries.observe, stream.observe)
+        events.on_no_run(metrics.clear_run, live.clear_run)
+        configuration.before_change(web.move)
+        configuration.on_change(
+            _follow_logs,
+            lambda _, new: scheduler.reschedule(new.schedule),
+            leadership.follow,
+            lambda *_: session_keeper.wake(),
+            lambda *_: shipper.wake(),
+            lambda *_: worker.slots.wake(),
+        )
+        signals.before_kill(engine.abort)
+        return cls(
+            configuration=configuration,
+            engine=engine,
+            spool=spool,
+            leadership=leadership,
+            worker=worker,
+            scheduler=scheduler,
+            shipper=shipper,
+            session_keeper=session_keeper,
+            notifier=notifier,
+            retention=retention,
+            spool_upkeep=spool_upkeep,
+            ledger_poller=ledger_poller,
+            heartbeat=heartbeat,
+            status_line=status_line,
+            reloads=reloads,
+            state=state,
+            web=web,
+            control=control,
+        )
+
+    def tasks(self) -> Iterable[Coroutine[Any, Any, None]]:
+        """What runs side by side until shutdown."""
+        yield self.leadership.run(self.worker)
         yield self.shipper.run()
         yield self.session_keeper.run()
         yield self.notifier.run()
         yield self.retention.run()
-        yield self._keep_the_spool()
-
-    def follow(self) -> None:
-        """The settings have changed: everybody looks."""
-        self.session_keeper.wake()
-        self.shipper.wake()
-        self.worker.slots.wake()
+        yield self.spool_upkeep.run()
+        yield self.reloads.run()
+        yield self.heartbeat.run()
+        yield self.scheduler.watch_clock()
 
     async def close(self) -> None:
+        """Closes sockets, files and connections, but for the session and the HTTP server."""
         await self.control.stop()
         await self.spool.close()
+        await self.ledger_poller.close()
+        await self.configuration.close()
 
-    async def _keep_the_spool(self) -> None:
-        """Keeps the numbers that a scrape shows, and the spool small."""
-        clock = self.owner.clock
-        pruned = clock()
-        while True:
-            if clock() - pruned > _PRUNE_EVERY:
-                pruned = clock()
-                await self._prune()
-            await self.owner.health.look_at(self.spool)
-            await self.owner.sleep(LOOK_S)
 
-    async def _prune(self) -> None:
-        try:
-            await self.spool.prune(self.owner.clock() - _KEPT)
-        except IcekeeperError as exc:  # a full disk; it is tried again
-            log.error("spool_not_pruned", error=str(exc), advice=exc.reason.advice)
+def _follow_logs(_: Settings, new: Settings) -> None:
+    logs.configure(new.logs.level, new.logs.format, new.state_dir)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
-
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskProgressed, TaskStarted
 from icekeeper.core.runs import RunReport
+from icekeeper.scheduling.scheduler import Scheduler
+from icekeeper.service.systemd import Systemd
 
 
 class StatusLine:
-    """Follows the runs and tells a line whenever it changes."""
+    """Follows the runs and sends systemd the line whenever it changes."""
 
-    def __init__(self, tell: Callable[[str], None], next_slot: Callable[[], datetime | None]) -> None:
-        self._tell = tell
-        self._next_slot = next_slot
+    def __init__(self, systemd: Systemd, scheduler: Scheduler) -> None:
+        self._systemd = systemd
+        self._scheduler = scheduler
         self._run = ""
-        # What was last told of a run under way; empty while none is.
-        self._now = ""
+        # The line of a run under way; empty while there is none.
+        self._run_line = ""
         self._last: RunReport | None = None
 
     @property
     def text(self) -> str:
-        """What is to be said now."""
-        if self._now:
-            return self._now
-        slot = self._next_slot()
+        if self._run_line:
+            return self._run_line
+        slot = self._scheduler.next_slot
         following = f"next night {slot:%Y-%m-%d %H:%M} UTC" if slot is not None else "the schedule has no further night"
         if self._last is None:
             return f"idle; {following}"
@@ -36,13 +34,13 @@ class StatusLine:
         if isinstance(event, RunStarted):
             opening = event.opening
             self._run = f"night of {opening.slot:%Y-%m-%d} ({opening.trigger})"
-            self._now = self._run
+            self._run_line = self._run
         elif isinstance(event, TaskStarted):
-            self._now = f"{self._run}: {event.stage} {event.table}, {event.position} of {event.of}"
+            self._run_line = f"{self._run}: {event.stage} {event.table}, {event.position} of {event.of}"
         elif isinstance(event, TaskProgressed):
-            self._now = f"{self._run}: {event.stage} {event.table}: {event.note}"
+            self._run_line = f"{self._run}: {event.stage} {event.table}: {event.note}"
         elif isinstance(event, RunEnded):
-            self._last, self._now = event.report, ""
+            self._last, self._run_line = event.report, ""
         else:
             return
-        self._tell(self.text)
+        self._systemd.status(self.text)

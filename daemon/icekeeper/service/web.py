@@ -1,104 +1,88 @@
-"""What the daemon shows and takes over HTTP, wired: the server, the API, the page, and what these are told."""
+"""The HTTP server with its API and pages, assembled. What they show and do: http/, pages/, status/."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from aiohttp import web
 
-from icekeeper.core.events import Event
-from icekeeper.core.history import ConfigLoad
+from icekeeper.core.errors import ConfigError, PermanentError
+from icekeeper.core.reasons import Reason
 from icekeeper.http import HttpServer
 from icekeeper.http.access import Access
 from icekeeper.http.api import Api
 from icekeeper.http.events import EventStream
-from icekeeper.http.server import Address
 from icekeeper.night.ports import Clock
 from icekeeper.pages.form_pages import FormPages
 from icekeeper.pages.read_pages import ReadPages
 from icekeeper.pages.responses import Responses
 from icekeeper.scheduling.orders import Orders
 from icekeeper.scheduling.reload import Configuration
-from icekeeper.status.gauges import DaemonState
-from icekeeper.status.live import Live
+from icekeeper.service.reloads import Reloads
+from icekeeper.service.state_reader import StateReader
+from icekeeper.settings import Settings
 from icekeeper.status.metrics import Metrics
 from icekeeper.status.plan_cache import PlanCache
 from icekeeper.status.queries import StatusQueries
 
 
 class Web:
-    """`observe` takes the events of runs; `open` comes before `start`. The rest is asked when somebody looks."""
+    """Listens where the settings say, also after a reload."""
 
     def __init__(
         self,
         configuration: Configuration,
+        state: StateReader,
         metrics: Metrics,
-        *,
-        vitals: Callable[[], DaemonState],
-        parts: Callable[[], Mapping[str, str]],
-        led: Callable[[], bool],
-        readiness: Callable[[], Awaitable[Mapping[str, Any]]],
-        reload: Callable[[], Awaitable[ConfigLoad]],
+        queries: StatusQueries,
+        stream: EventStream,
+        orders: Orders,
+        reloads: Reloads,
         clock: Clock,
     ) -> None:
         self._configuration = configuration
-        self._reload = reload
-        self._clock = clock
-        self._live = Live(clock)
-        self._queries = StatusQueries(configuration, metrics, self._live, vitals, parts, led, clock)
-        self._events = EventStream(number=int(clock().timestamp() * 1000))
-        self._access = Access(self._token, self._listens_at, self._url, time.monotonic)
-        self._server = HttpServer(metrics.exposition, readiness, self._add_routes, self._access)
-        self._api: Api | None = None
-        self._pages: tuple[ReadPages, FormPages] | None = None
+        self._stream = stream
+        access = Access(self._token, self._host, self._url, time.monotonic)
+        plans, responses = PlanCache(orders, clock), Responses(access, clock)
+        self._access = access
+        self._api = Api(queries, orders, plans, stream, reloads.by_http, clock)
+        self._pages = (
+            ReadPages(responses, queries, plans, clock),
+            FormPages(responses, queries, orders, plans, access, reloads.by_http, clock),
+        )
+        self._server = HttpServer(metrics.exposition, state.readiness, self._add_routes, access)
 
     @property
     def port(self) -> int | None:
         """The port that was really taken."""
         return self._server.port
 
-    def observe(self, event: Event) -> None:
-        """Takes an event of a run; never waits."""
-        self._live.observe(event)
-        self._queries.observe(event)
-        self._events.observe(event)
-
-    def no_run(self) -> None:
-        """None is under way any more."""
-        self._live.clear_run()
-
-    def open(self, orders: Orders) -> None:
-        """Orders are taken from now on."""
-        plan_cache = PlanCache(orders, self._clock)
-        self._api = Api(self._queries, orders, plan_cache, self._events, self._reload, self._clock)
-        answers = Responses(self._access, self._clock)
-        self._pages = (
-            ReadPages(answers, self._queries, plan_cache, self._clock),
-            FormPages(answers, self._queries, orders, plan_cache, self._access, self._reload, self._clock),
-        )
-
     def add_api(self, app: web.Application) -> None:
-        """The API for who can open the control socket: it needs no token."""
-        assert self._api is not None  # open comes first
+        """Adds the API without a token: for the control socket, whose file mode is the credential."""
         self._api.add_to(app, None)
 
-    async def start(self, address: Address) -> None:
-        """OSError where the address can't be had."""
-        await self._server.start(address)
+    async def start(self) -> None:
+        """PermanentError where the address can't be had."""
+        settings = self._configuration.settings
+        try:
+            await self._server.start(settings.http.address)
+        except OSError as exc:
+            raise PermanentError(_not_listening(settings, exc), reason=Reason.UNEXPECTED) from exc
 
-    async def move(self, address: Address) -> None:
-        """Listens somewhere else from now on. OSError: it goes on where it was."""
-        await self._server.move(address)
+    async def move(self, old: Settings, new: Settings) -> None:
+        """Listens where the new settings say. ConfigError where that can't be: it goes on where it was."""
+        if old.http.address == new.http.address:
+            return
+        try:
+            await self._server.move(new.http.address)
+        except OSError as exc:
+            raise ConfigError([_not_listening(new, exc)]) from exc
 
     async def stop(self) -> None:
-        self._events.close()
+        self._stream.close()
         await self._server.stop()
 
     def _add_routes(self, app: web.Application) -> None:
-        assert self._api is not None  # open comes first
-        assert self._pages is not None
         self._api.add_to(app, self._access)
         for pages in self._pages:
             pages.add_to(app)
@@ -107,8 +91,12 @@ class Web:
         token = self._configuration.settings.http.token
         return (token.get_secret_value() or None) if token is not None else None
 
-    def _listens_at(self) -> str:
+    def _host(self) -> str:
         return self._configuration.settings.http.address[0]
 
     def _url(self) -> str | None:
         return self._configuration.settings.http.url
+
+
+def _not_listening(settings: Settings, error: OSError) -> str:
+    return f"http.listen: {settings.http.listen} can't be had: {error.strerror or error}"

@@ -1,4 +1,4 @@
-"""Asking the ledger again and again, behind those who must not wait. What it is asked, and what for: supervisor.py."""
+"""Keeps what the ledger knows of the last nights at hand, for scrapes and pages that must not wait for PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,69 +7,93 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from icekeeper.adapters.ledger.recent import PostgresRecent
 from icekeeper.core.errors import IcekeeperError
+from icekeeper.scheduling.leadership import Leadership
+from icekeeper.scheduling.reload import Configuration
+from icekeeper.status.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-# What others did to the ledger (an acknowledgement, a night of another host) is known this long afterwards.
+# An acknowledgement, or a night of another host, shows at most this long afterwards.
 REFRESH_S = 60.0
 
 
-class LedgerPoller:
-    """Asks behind whoever wants to know: they get what the last answer was.
+class RecentNights:
+    """Reads the last nights, the open findings and, on a standby, whether another host leads."""
 
-    There is no timer: the question is asked when a run has ended, and when a scrape finds the last answer old.
-    """
+    def __init__(self, configuration: Configuration, leadership: Leadership, metrics: Metrics) -> None:
+        self._configuration = configuration
+        self._leadership = leadership
+        self._metrics = metrics
+
+    async def read(self) -> None:
+        services = self._configuration.services
+        tables = [policy.name for policy in services.settings.policies()]
+        await self._leadership.find_leader()
+        past = await PostgresRecent(services.postgres).past(tables)
+        # After the past, so that these hold the open findings of every run that is in it.
+        self._metrics.add_history(past, await services.findings.open_days(tables))
+
+
+class LedgerPoller:
+    """Reads in the background, at the end of a run and when a scrape finds the last answer old. There is no timer."""
 
     def __init__(
-        self, ask: Callable[[], Awaitable[None]], told: Callable[[bool], None], refresh_s: float = REFRESH_S
+        self, read: Callable[[], Awaitable[None]], on_answer: Callable[[bool], None], refresh_s: float = REFRESH_S
     ) -> None:
-        """`ask` takes what it is answered, and raises IcekeeperError; `told` hears whether it could."""
-        self._ask = ask
-        self._told = told
+        """`read` raises IcekeeperError where PostgreSQL does not answer. `on_answer`: whether it did."""
+        self._read = read
+        self._on_answer = on_answer
         self._refresh_s = refresh_s
-        self._asked_at: float | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._read_at: float | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._again = False
         self._failed = False
         self._closed = False
 
-    def look(self) -> None:
-        """Asks anew, behind the caller, where the last answer is old. The first question is the start's."""
-        if self._asked_at is not None and asyncio.get_running_loop().time() - self._asked_at >= self._refresh_s:
+    def ledger_used(self, answered: bool) -> None:
+        """Another component has used the ledger. Where it answered, there may be something new to read."""
+        self._on_answer(answered)
+        if answered:
+            self.refresh()
+
+    def refresh_if_old(self) -> None:
+        """Reads again where the last answer is old. The first time is the startup's."""
+        if self._read_at is not None and asyncio.get_running_loop().time() - self._read_at >= self._refresh_s:
             self.refresh()
 
     def refresh(self) -> None:
-        """Asks, behind the caller. Where that is under way it is asked once more: the answer may be of before."""
-        if self._closed:  # a scrape during the stop: what would be asked is closed, too
+        """Reads again. While that is under way it is repeated afterwards: its answer may be older than this call."""
+        if self._closed:  # a scrape during the shutdown: the connections are closed, too
             return
-        self._again = self._asking is not None and not self._asking.done()
+        self._again = self._reading is not None and not self._reading.done()
         if not self._again:
-            self._asking = asyncio.create_task(self._refresh())
+            self._reading = asyncio.create_task(self._refresh())
 
-    async def answered(self, seconds: float) -> None:
-        """Returns when no question is under way, at the latest after so many seconds."""
-        if self._asking is not None:
-            await asyncio.wait([self._asking], timeout=seconds)
+    async def settled(self, seconds: float) -> None:
+        """Returns when nothing is being read, at the latest after so many seconds."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading], timeout=seconds)
 
     async def close(self) -> None:
-        """Gives up a question under way, and asks no other."""
+        """Cancels what is under way. Nothing is read afterwards."""
         self._closed = True
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait([self._asking])
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
 
     async def _refresh(self) -> None:
         self._again = True
         while self._again:
             self._again = False
-            self._asked_at = asyncio.get_running_loop().time()
+            self._read_at = asyncio.get_running_loop().time()
             try:
-                await self._ask()
+                await self._read()
             except IcekeeperError as exc:
-                if not self._failed:  # a server that is away for a night needs one line, not five hundred
+                if not self._failed:  # once: a server may be away for a whole night
                     log.warning("ledger_not_read", error=str(exc), advice=exc.reason.advice)
                 self._failed = True
             else:
                 self._failed = False
-            self._told(not self._failed)
+            self._on_answer(not self._failed)

@@ -46,12 +46,10 @@ _TASK_ENDS = (
 class Metrics:
     """The registry of one daemon: `observe` takes the events of runs, `add_history` the ledger's earlier runs.
 
-    `state` is called at every scrape and must not block; `enabled` returns the names of the enabled tables.
+    `enabled` returns the names of the enabled tables.
     """
 
-    def __init__(
-        self, state: Callable[[], DaemonState] = DaemonState, enabled: Callable[[], Iterable[str]] = tuple[str, ...]
-    ) -> None:
+    def __init__(self, enabled: Callable[[], Iterable[str]] = tuple[str, ...]) -> None:
         self.registry = CollectorRegistry()
         self._enabled = enabled
         self._running: RunOpening | None = None
@@ -98,6 +96,9 @@ class Metrics:
             self._durations.labels(stage)
             for task_outcome, reason in _TASK_ENDS:
                 self._tasks.labels(stage, task_outcome, reason)
+
+    def add_gauges(self, state: Callable[[], DaemonState]) -> None:
+        """Adds what is read at the moment of a scrape. `state` must not block."""
         self.registry.register(Gauges(state, lambda: self._history))
 
     def _flag(self, name: str, text: str) -> Gauge:

@@ -1,4 +1,4 @@
-"""When a session is renewed and warmed up, and how often one is looked at."""
+"""When a session is renewed and warmed up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.options import SparkOptions
 from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.reasons import Reason
-from icekeeper.scheduling import session_keeper as warmth
+from icekeeper.scheduling import session_keeper
 from icekeeper.scheduling.session_keeper import LEAD, SETTLED, SparkSessionKeeper, is_due
 from tests.unit.builders import SLOT
 
@@ -59,7 +59,7 @@ def test_every_day_one_session_is_renewed_once() -> None:
 
 
 class Session:
-    """As much of an engine as is looked after, and what was done with it."""
+    """As much of an engine as the keeper uses."""
 
     def __init__(self, age: timedelta = DAY, master: str = "local[2]") -> None:
         self.options = SparkOptions(master, "1g", Path("/nowhere"))
@@ -73,8 +73,8 @@ class Session:
         pass
 
 
-class Looks:
-    """SparkSessionKeeper over such a session, with warm-ups that only are counted."""
+class Keeper:
+    """SparkSessionKeeper over such a session, whose warm-ups are only counted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, session: Session, error: IcekeeperError | None = None) -> None:
         self.warmed: list[int] = []
@@ -85,43 +85,41 @@ class Looks:
                 raise error
             return True
 
-        monkeypatch.setattr(warmth, "warm_up", warm_up)
-        monkeypatch.setattr(warmth, "spark_options", lambda settings: session.options)
-        settings: Any = SimpleNamespace(spark=SimpleNamespace(recycle=365 * DAY))
-        self._warmth = SparkSessionKeeper(
-            cast(SparkEngine, session), lambda: settings, lambda: None, lambda: False, lambda: SLOT
-        )
-
-    async def look(self) -> None:
-        await self._warmth._look()
+        monkeypatch.setattr(session_keeper, "warm_up", warm_up)
+        monkeypatch.setattr(session_keeper, "spark_options", lambda settings: session.options)
+        configuration: Any = SimpleNamespace(settings=SimpleNamespace(spark=SimpleNamespace(recycle=365 * DAY)))
+        scheduler: Any = SimpleNamespace(next_slot=None)
+        worker: Any = SimpleNamespace(busy=False)
+        keeper = SparkSessionKeeper(cast(SparkEngine, session), configuration, scheduler, worker, lambda: SLOT)
+        self.check = keeper.check
 
 
 async def test_each_session_is_warmed_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session()
-    looks = Looks(monkeypatch, session)
+    keeper = Keeper(monkeypatch, session)
     for session.jvm_pid in (1, 1, 2, 2):
-        await looks.look()
-    assert looks.warmed == [1, 2]
+        await keeper.check()
+    assert keeper.warmed == [1, 2]
 
 
 async def test_one_that_has_just_come_up_is_left_to_what_waited_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session(age=SETTLED - timedelta(seconds=1))
-    looks = Looks(monkeypatch, session)
-    await looks.look()
-    assert looks.warmed == []
+    keeper = Keeper(monkeypatch, session)
+    await keeper.check()
+    assert keeper.warmed == []
     session.age = SETTLED
-    await looks.look()
-    assert looks.warmed == [1]
+    await keeper.check()
+    assert keeper.warmed == [1]
 
 
 async def test_a_cluster_does_not_see_this_hosts_disk_and_is_not_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = Looks(monkeypatch, Session(master="spark://somewhere:7077"))
-    await looks.look()
-    assert looks.warmed == []
+    keeper = Keeper(monkeypatch, Session(master="spark://somewhere:7077"))
+    await keeper.check()
+    assert keeper.warmed == []
 
 
 async def test_a_warm_up_that_fails_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = Looks(monkeypatch, Session(), TransientError("the disk is full", reason=Reason.DISK_LOW))
-    await looks.look()
-    await looks.look()
-    assert looks.warmed == [1]
+    keeper = Keeper(monkeypatch, Session(), TransientError("the disk is full", reason=Reason.DISK_LOW))
+    await keeper.check()
+    await keeper.check()
+    assert keeper.warmed == [1]

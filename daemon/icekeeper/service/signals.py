@@ -1,0 +1,41 @@
+"""What SIGTERM, SIGINT and SIGHUP ask for. The handlers only set events; who waits for these acts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class Signals:
+    """`stop`: the daemon is to stop. `reload`: it is to read its configuration again."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.reload = asyncio.Event()
+        self._before_kill: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Replaces the handlers of this process."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._asked_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def before_kill(self, end: Callable[[], None]) -> None:
+        """Has `end` called before a second SIGTERM ends this process at once. It must not wait."""
+        self._before_kill.append(end)
+
+    def _asked_to_stop(self) -> None:
+        if not self.stop.is_set():
+            self.stop.set()
+            return
+        log.error("service_killed", why="it was asked to stop twice")
+        for end in self._before_kill:
+            end()
+        os._exit(130)  # the spool has every record so far; the next start closes the run as interrupted
