@@ -11,12 +11,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from icekeeper.core.audit.records import MissingHour, Verdict, Watermark
-from icekeeper.core.audit.verdict import fold, judge, missing_hours, percent
+from icekeeper.core.audit.verdict import delta_percent, judge, missing_hours
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.policy import AuditPolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.core.runs import StageResult
+from icekeeper.core.runs import StageResult, outcome_of
 from tests.unit.builders import HOUR, audit_policy, result
 
 DAY_START = datetime(2026, 2, 17, tzinfo=UTC)
@@ -271,17 +271,17 @@ def test_delta_and_percentage_have_the_sign_of_what_was_found(clickhouse: int, i
     ],
 )
 def test_the_percentage_is_rounded_to_four_places(delta: int, clickhouse: int, expected: str) -> None:
-    assert percent(delta, clickhouse) == Decimal(expected)
+    assert delta_percent(delta, clickhouse) == Decimal(expected)
 
 
 def test_there_is_no_percentage_of_nothing() -> None:
-    assert percent(0, 0) is None
-    assert percent(5, 0) is None
+    assert delta_percent(0, 0) is None
+    assert delta_percent(5, 0) is None
 
 
 @given(delta=st.integers(-(10**15), 10**15), clickhouse=st.integers(1, 10**15))
 def test_the_percentage_is_within_half_of_its_last_place(delta: int, clickhouse: int) -> None:
-    rounded = percent(delta, clickhouse)
+    rounded = delta_percent(delta, clickhouse)
     assert rounded is not None
     ten_thousandths = int(rounded * 10_000)
     assert Decimal(ten_thousandths) / 10_000 == rounded
@@ -334,18 +334,18 @@ def night(*maintenance: TaskOutcome, audits: tuple[TaskOutcome, ...] = (DONE,)) 
 
 
 def test_all_done_and_a_clean_audit_are_a_success() -> None:
-    assert fold(night(DONE, DONE), [AuditStatus.OK]) is RunOutcome.SUCCESS
+    assert outcome_of(night(DONE, DONE), [AuditStatus.OK]) is RunOutcome.SUCCESS
 
 
 @pytest.mark.parametrize("stage", MAINTENANCE)
 def test_a_failed_compaction_or_expiry_under_a_clean_audit_is_partial(stage: Stage) -> None:
     tasks = [result(FAILED, stage), result(DONE, Stage.AUDIT)]
-    assert fold(tasks, [AuditStatus.OK]) is RunOutcome.PARTIAL
-    assert fold(tasks, [AuditStatus.WARNING]) is RunOutcome.PARTIAL
+    assert outcome_of(tasks, [AuditStatus.OK]) is RunOutcome.PARTIAL
+    assert outcome_of(tasks, [AuditStatus.WARNING]) is RunOutcome.PARTIAL
 
 
 def test_every_compaction_failed_is_still_partial_if_the_audit_is_clean() -> None:
-    assert fold(night(FAILED, FAILED, FAILED), [AuditStatus.OK]) is RunOutcome.PARTIAL
+    assert outcome_of(night(FAILED, FAILED, FAILED), [AuditStatus.OK]) is RunOutcome.PARTIAL
 
 
 @pytest.mark.parametrize("status", [AuditStatus.MISSING_DATA, AuditStatus.ERROR])
@@ -353,21 +353,21 @@ def test_every_compaction_failed_is_still_partial_if_the_audit_is_clean() -> Non
 def test_missing_data_or_an_audit_that_could_not_count_fails_the_run(
     status: AuditStatus, maintenance: TaskOutcome
 ) -> None:
-    assert fold(night(maintenance, audits=(DONE, DONE)), [AuditStatus.OK, status]) is RunOutcome.FAILED
+    assert outcome_of(night(maintenance, audits=(DONE, DONE)), [AuditStatus.OK, status]) is RunOutcome.FAILED
 
 
 def test_a_warning_does_not_lower_the_outcome() -> None:
-    assert fold(night(DONE), [AuditStatus.WARNING]) is RunOutcome.SUCCESS
+    assert outcome_of(night(DONE), [AuditStatus.WARNING]) is RunOutcome.SUCCESS
 
 
 def test_a_failed_audit_fails_the_run_even_if_its_row_is_not_there() -> None:
-    assert fold(night(DONE, audits=(DONE, FAILED)), [AuditStatus.OK]) is RunOutcome.FAILED
+    assert outcome_of(night(DONE, audits=(DONE, FAILED)), [AuditStatus.OK]) is RunOutcome.FAILED
 
 
 @pytest.mark.parametrize("outcomes", list(itertools.product([SKIPPED, HELD, DONE], repeat=2)))
 def test_skipped_and_held_never_lower_an_outcome(outcomes: tuple[TaskOutcome, ...]) -> None:
-    assert fold(night(*outcomes), [AuditStatus.OK]) is RunOutcome.SUCCESS
-    assert fold(night(*outcomes, audits=()), []) is RunOutcome.SUCCESS
+    assert outcome_of(night(*outcomes), [AuditStatus.OK]) is RunOutcome.SUCCESS
+    assert outcome_of(night(*outcomes, audits=()), []) is RunOutcome.SUCCESS
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_skipped_and_held_never_lower_an_outcome(outcomes: tuple[TaskOutcome, ..
 def test_without_an_audit_stage_a_run_fails_only_if_every_task_did(
     outcomes: tuple[TaskOutcome, ...], expected: RunOutcome
 ) -> None:
-    assert fold(night(*outcomes, audits=()), []) is expected
+    assert outcome_of(night(*outcomes, audits=()), []) is expected
 
 
 any_tasks = st.lists(st.builds(result, st.sampled_from(TaskOutcome), st.sampled_from(Stage)), max_size=6)
@@ -398,11 +398,11 @@ def test_one_more_task_skipped_or_held_never_makes_a_run_worse(
 ) -> None:
     order = [RunOutcome.SUCCESS, RunOutcome.PARTIAL, RunOutcome.FAILED]
     more = [*tasks, result(outcome, stage)]
-    assert order.index(fold(more, audits)) <= order.index(fold(tasks, audits))
+    assert order.index(outcome_of(more, audits)) <= order.index(outcome_of(tasks, audits))
 
 
 @given(tasks=any_tasks, audits=any_audits, data=st.data())
 def test_the_outcome_does_not_depend_on_the_order_of_the_tasks(
     tasks: list[StageResult], audits: list[AuditStatus], data: st.DataObject
 ) -> None:
-    assert fold(data.draw(st.permutations(tasks)), reversed(audits)) is fold(tasks, audits)
+    assert outcome_of(data.draw(st.permutations(tasks)), reversed(audits)) is outcome_of(tasks, audits)

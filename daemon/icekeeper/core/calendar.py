@@ -1,4 +1,4 @@
-"""Slots and windows: which instants a night answers for, which event times it counts. No cron library here."""
+"""Slots and windows: the instants at which nights begin, and the event times that they audit. No cron library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-# (instant) -> the first firing strictly after it, or None if there is none.
+from icekeeper.core.formats import iso_minute
+
+# (instant) -> the first firing strictly after it, None if there is none.
 NextFire = Callable[[datetime], datetime | None]
 
 
@@ -23,11 +25,11 @@ class Window:
         return round((self.end - self.start).total_seconds() / 3600)
 
     def __str__(self) -> str:
-        return f"[{self.start:%Y-%m-%dT%H:%MZ}, {self.end:%Y-%m-%dT%H:%MZ})"
+        return f"[{iso_minute(self.start)}, {iso_minute(self.end)})"
 
 
 def to_utc(instant: datetime) -> datetime:
-    """The same instant in UTC; a naive one is refused, for its zone could only be guessed."""
+    """The same instant in UTC. ValueError for a naive one: its zone could only be guessed."""
     if instant.tzinfo is None:
         raise ValueError(f"{instant.isoformat()} has no time zone")
     return instant.astimezone(UTC)
@@ -46,7 +48,7 @@ def window_of(slot: datetime, hours: int | None = None) -> Window:
 
 
 def expiry_cutoff(slot: datetime, now: datetime, older_than: timedelta) -> datetime:
-    """Snapshots committed before this instant may go: a slot caught up late reaches no further than its own night."""
+    """Snapshots committed before this instant may expire; a slot caught up late expires no more than on time."""
     return min(to_utc(slot), to_utc(now)) - older_than
 
 
@@ -60,8 +62,8 @@ class Calendar:
     def slots(self, after: datetime) -> Iterator[datetime]:
         """The slots after an instant, in UTC, in order.
 
-        When the clocks go back, a wall-clock time comes twice and the cron fires twice; a night is done once, so the
-        second firing is no slot. What a cron does with a time that the clocks skip is its library's business.
+        When the clocks go back, a wall-clock time comes twice and the cron fires twice; the second firing is no slot.
+        Times that the clocks skip are left to the cron library.
         """
         instant = to_utc(after)
         while (fired := self.next_fire(instant)) is not None:

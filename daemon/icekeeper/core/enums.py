@@ -14,7 +14,7 @@ class Stage(StrEnum):
 
 
 class Trigger(StrEnum):
-    """What a run was started by."""
+    """What started a run."""
 
     SCHEDULE = "schedule"
     CATCH_UP = "catch_up"
@@ -23,7 +23,7 @@ class Trigger(StrEnum):
 
 
 class TaskOutcome(StrEnum):
-    """How a task ended: `skipped` had nothing to do, `held` had, but doing it now would have been wrong."""
+    """How a task ended: `skipped` had nothing to do, `held` had, but was not allowed to do it now."""
 
     DONE = "done"
     SKIPPED = "skipped"
@@ -52,7 +52,7 @@ class AuditStatus(StrEnum):
 
 
 class Decision(StrEnum):
-    """What a plan says about its task."""
+    """Whether a plan's task acts."""
 
     ACT = "act"
     SKIP = "skip"

@@ -1,4 +1,4 @@
-"""The errors: one root, few kinds. Adapters raise them, `task.py` decides by their kind."""
+"""The exceptions: adapters raise them, and night/task.py decides by their kind whether to retry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from icekeeper.core.reasons import Reason
 
 
 class IcekeeperError(Exception):
-    """The root. `reason` is the code for ledger and metrics, `where` names the table or the part it is about."""
+    """The root. `reason` is the code for ledger and metrics, `where` the table or system concerned."""
 
     default_reason = Reason.UNEXPECTED
 
@@ -29,17 +29,17 @@ class ConfigError(IcekeeperError):
 
 
 class TransientError(IcekeeperError):
-    """It may work when tried again: a lost connection, a commit conflict, a crashed engine."""
+    """A retry may succeed: a lost connection, a commit conflict, a crashed engine."""
 
 
 class CredentialsExpired(TransientError):
-    """Credentials that were good have run out: a new session asks for new ones."""
+    """Credentials have expired: a new session fetches new ones."""
 
     default_reason = Reason.ACCESS_DENIED
 
 
 class PermanentError(IcekeeperError):
-    """Trying again changes nothing: a missing table, refused credentials, a result that does not verify."""
+    """A retry changes nothing: a missing table, refused credentials, a failed verification."""
 
 
 class DeadlineExceeded(TransientError):
@@ -49,6 +49,6 @@ class DeadlineExceeded(TransientError):
 
 
 class Cancelled(IcekeeperError):
-    """An operator or a shutdown asked for the end; never retried."""
+    """Cancelled by an operator or a shutdown; never retried."""
 
     default_reason = Reason.CANCELLED

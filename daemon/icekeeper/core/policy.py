@@ -1,4 +1,4 @@
-"""What is to be done with a table: the settings as the night knows them. Reading settings lives elsewhere."""
+"""The settings in the form that the night uses: what is to be done with each table. Reading them: settings/."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 
 from icekeeper.core.enums import AuditStatus, Stage
 
-# How files are packed: Iceberg's strategies, and the choice between two ways of reading.
+# Iceberg's strategies, and `auto`, which chooses between binpack and spread (core/tables/plan.py).
 Strategy = Literal["binpack", "auto", "sort"]
 
 
 @dataclass(frozen=True, slots=True)
 class StageLimits:
-    """How long one attempt may take, how many more follow a failed one, and how long to wait before each."""
+    """The timeout of one attempt, the number of retries after a failed one, and the delay before each."""
 
     timeout: timedelta
     retries: int
@@ -24,7 +24,7 @@ class StageLimits:
 
 @dataclass(frozen=True, slots=True)
 class RunPolicy:
-    """What holds for a whole run. `observe`: nothing is changed, what would be is noted. Sizes are bytes."""
+    """`observe`: nothing is changed, only planned and audited. Sizes are bytes."""
 
     max_duration: timedelta = timedelta(hours=4)
     max_clock_skew: timedelta = timedelta(minutes=5)
@@ -36,7 +36,7 @@ class RunPolicy:
 class CompactPolicy:
     """`sort_by`: the column by which `sort` orders a table that has no order of its own.
 
-    `max_writers`: so many files may be written at once (each takes memory until it is closed); None: any number.
+    `max_writers`: how many files may be written at once (each takes memory until it is closed); None: any number.
     """
 
     limits: StageLimits
@@ -58,7 +58,7 @@ class ExpirePolicy:
 
 @dataclass(frozen=True, slots=True)
 class AuditPolicy:
-    """`warning_pct` and `missing_pct` are percentages of ClickHouse's rows; `final` None means: by the engine."""
+    """`warning_pct` and `missing_pct` are percentages of ClickHouse's rows; `final` None: by the table's engine."""
 
     limits: StageLimits
     warning_pct: Decimal = Decimal(1)
@@ -68,9 +68,9 @@ class AuditPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TablePolicy:
-    """A table and what is to be done with it. `audit` is None where there is no source to compare with.
+    """`audit` is None where the table has no source or its audit is off.
 
-    `single_writer`: its catalog can't take two processes that commit at once (a `hadoop` catalog).
+    `single_writer`: its catalog can't take commits of two processes at once (a `hadoop` catalog).
     """
 
     name: str
@@ -84,7 +84,7 @@ class TablePolicy:
     single_writer: bool = False
 
     def limits(self, stage: Stage) -> StageLimits:
-        """The limits of a stage on this table; `audit` must be on to ask for its own."""
+        """The limits of a stage on this table. ValueError for the audit of a table that has none."""
         if stage is Stage.COMPACT:
             return self.compact.limits
         if stage is Stage.EXPIRE:

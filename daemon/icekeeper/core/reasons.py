@@ -1,4 +1,4 @@
-"""The reasons: why a task was skipped, held or failed, each with its advice. Who raises them lives elsewhere."""
+"""The reasons: why a task was skipped, held or failed, each with its advice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """A code that is the same word in the ledger, the metrics, the log and the page; `advice` is one sentence."""
+    """The same code in the ledger, the metrics, the log and the page; `advice` is one sentence."""
 
     advice: str
 

@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.audit.verdict import fold
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
-from icekeeper.core.runs import RunReport, StageResult
+from icekeeper.core.runs import RunReport, StageResult, outcome_of
 
 # How often a slot is taken up again after a run that did not end.
 MOST_RESUMES = 2
@@ -39,7 +38,7 @@ class Before:
         all_tasks.update({(task.stage, task.table): task for task in tasks})
         all_audits = {audit.iceberg_table: audit for audit in self.audits}
         all_audits.update({audit.iceberg_table: audit for audit in audits})
-        return fold(all_tasks.values(), (audit.status for audit in all_audits.values()))
+        return outcome_of(all_tasks.values(), (audit.status for audit in all_audits.values()))
 
 
 def before(runs: Iterable[PastRun]) -> Before:

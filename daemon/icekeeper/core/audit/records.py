@@ -32,7 +32,7 @@ class LakehouseCount:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """How far the offload says it has come with a source."""
+    """The event time up to which the offload has copied a source, by its own table."""
 
     at: datetime
     status: str
@@ -49,7 +49,7 @@ class MissingHour:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the two counts mean. `delta` = iceberg - clickhouse; `delta_pct` is rounded for people, never judged by."""
+    """What the two counts mean. `delta` = iceberg - clickhouse; `delta_pct` is rounded, for display only."""
 
     status: AuditStatus
     reason: Reason | None
@@ -89,9 +89,9 @@ class AuditResult:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An audited window whose rows lack or could not be counted, and that nobody repaired or acknowledged.
+    """An audited window with missing or uncounted rows, neither repaired nor acknowledged.
 
-    `since` is when it was first found, `status` what the last audit of that window said.
+    `since` is when it was first found, `status` the one of the last audit of that window.
     """
 
     table: str

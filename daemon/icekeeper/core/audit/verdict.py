@@ -1,20 +1,18 @@
-"""Judging: what two counts mean, and what the tasks of a run add up to. Counting lives in the adapters."""
+"""The verdict of an audit: what the two counts of a window mean. Counting lives in the adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
 from icekeeper.core.audit.records import MissingHour, Verdict, Watermark
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
+from icekeeper.core.enums import AuditStatus
+from icekeeper.core.formats import iso_second
 from icekeeper.core.policy import AuditPolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.core.runs import StageResult
-
-_FAILING = frozenset({AuditStatus.MISSING_DATA, AuditStatus.ERROR})
 
 
 def judge(
@@ -34,18 +32,18 @@ def judge(
     if clickhouse < 0 or iceberg < 0:
         raise ValueError(f"counts are never negative: clickhouse {clickhouse}, iceberg {iceberg}")
     delta = iceberg - clickhouse
-    delta_pct = percent(delta, clickhouse)
+    delta_pct = delta_percent(delta, clickhouse)
     status, reason, notes = _compare(clickhouse, iceberg, policy)
     if watermark is not None and watermark.at < window.end:
         reason = Reason.OFFLOAD_BEHIND
-        notes.append(f"the offload's watermark {watermark.at:%Y-%m-%dT%H:%M:%SZ} lies before the window's end")
+        notes.append(f"the offload's watermark {iso_second(watermark.at)} lies before the window's end")
     if source_ttl is not None and window.start < now - source_ttl:
         status, reason = AuditStatus.ERROR, Reason.SOURCE_EXPIRED
-        notes.insert(0, f"the window begins before {now - source_ttl:%Y-%m-%dT%H:%M:%SZ}, what the source's TTL keeps")
+        notes.insert(0, f"the window begins before {iso_second(now - source_ttl)}, what the source's TTL keeps")
     return Verdict(status, reason, delta, delta_pct, "; ".join(notes))
 
 
-def percent(delta: int, clickhouse: int) -> Decimal | None:
+def delta_percent(delta: int, clickhouse: int) -> Decimal | None:
     """100 * delta / clickhouse to four places, None where clickhouse is 0. For reading, not for judging."""
     if clickhouse == 0:
         return None
@@ -62,7 +60,7 @@ def _compare(clickhouse: int, iceberg: int, policy: AuditPolicy) -> tuple[AuditS
         if missing == 0:
             return AuditStatus.OK, None, ["equal"]
         return AuditStatus.OK, None, [f"iceberg holds {-missing} rows more"]
-    # Exact, because -1 % and -5 % themselves belong to the milder side: Fraction compares by whole numbers.
+    # A loss of exactly 1 % or 5 % belongs to the milder side: Fraction compares exactly.
     share = Fraction(100 * missing, clickhouse)
     note = f"iceberg lacks {missing} of {clickhouse} rows"
     if share > Fraction(policy.missing_pct):
@@ -79,17 +77,3 @@ def missing_hours(clickhouse: Mapping[datetime, int], iceberg: Mapping[datetime,
         for hour, rows in sorted(clickhouse.items())
         if iceberg.get(hour, 0) < rows
     )
-
-
-def fold(tasks: Iterable[StageResult], audits: Iterable[AuditStatus]) -> RunOutcome:
-    """What the tasks and audits of a run that came to its end add up to. `held` and `skipped` never lower it."""
-    tasks = tuple(tasks)
-    failed = [task for task in tasks if task.outcome is TaskOutcome.FAILED]
-    audit_ran = any(task.stage is Stage.AUDIT for task in tasks)
-    if audit_ran:
-        if any(status in _FAILING for status in audits) or any(task.stage is Stage.AUDIT for task in failed):
-            return RunOutcome.FAILED
-        return RunOutcome.PARTIAL if failed else RunOutcome.SUCCESS
-    if not failed:
-        return RunOutcome.SUCCESS
-    return RunOutcome.FAILED if len(failed) == len(tasks) else RunOutcome.PARTIAL

@@ -12,9 +12,8 @@ from icekeeper.core.tables.state import TableHealth
 
 
 class Rewrite(StrEnum):
-    """How a slice is rewritten. `sort` orders its rows, `binpack` reads one file after another for each that it writes.
-
-    `spread` writes what binpack would, of files that many tasks read at once.
+    """How a slice is rewritten. `sort` orders its rows; `binpack` reads the input of each output file sequentially;
+    `spread` writes the same files as binpack, and reads the input in many Spark tasks.
     """
 
     BINPACK = "binpack"
@@ -24,10 +23,10 @@ class Rewrite(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a compaction that is committed and verified by itself. No partitions: any of the table's.
+    """A portion of a compaction, committed and verified by itself. Empty `partitions`: all of the table's.
 
-    `may_grow`: it may make more files than it takes, by splitting large ones or moving them to another partition spec.
-    `max_files`: it takes the next so many files, of a partition that has more than a slice should.
+    `may_grow`: it may write more files than it reads, by splitting large ones or moving them to another partition
+    spec. `max_files`: it takes at most so many files, of a partition that has more than a slice should.
     """
 
     partitions: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Deciding what a task would do and why, from policy, metadata and `now`. Nothing is read or changed here."""
+"""Deciding what a task would do and why, from policy, metadata and `now`. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from itertools import groupby
 
 from icekeeper.core.calendar import expiry_cutoff, window_of
 from icekeeper.core.enums import Decision, Stage
+from icekeeper.core.formats import iso_minute
 from icekeeper.core.policy import CompactPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Rewrite, Slice
 from icekeeper.core.tables.state import FileGroup, Ref, Snapshot, TableState
 
-# A slice is what one commit may lose to a deadline: as much as a modest engine rewrites in a minute or two. A day of
-# the offload fits in.
+# A slice is the work that a deadline can cost: what a small engine rewrites in a minute or two. A day of the offload
+# fits.
 SLICE_MAX_FILES = 5_000
 SLICE_MAX_BYTES = 4 * 1024**3
-# A slice that went past its deadline is tried again in so many pieces.
+# A slice that exceeded its deadline is retried in so many pieces.
 SHRINK = 4
-# What many tasks read has to be shuffled to the one that writes: that pays where opening the files is most of the work.
+# Reading in many Spark tasks costs a shuffle to the writer: it pays where opening files takes most of the time.
 SPREAD_MIN_FILES = 16
 SPREAD_MAX_SIZE = 4 * 1024**2
 
@@ -33,26 +34,26 @@ MAIN = "main"
 
 
 def may_interest_planner(state: TableState, policy: CompactPolicy) -> bool:
-    """Whether Iceberg's planner could find work: asking it reads every manifest again.
+    """Whether Iceberg's planner could find work. Asking the planner itself reads every manifest again.
 
-    It groups a partition's small files where there are enough of them, or enough in them; files with deletes and large
-    ones it takes also alone. Source: SizeBasedFileRewritePlanner of Iceberg, `enoughInputFiles` and `enoughContent`.
+    It groups a partition's small files if there are enough of them or they hold enough bytes; files with deletes and
+    large files it takes also alone. Source: Iceberg's SizeBasedFileRewritePlanner, `enoughInputFiles`, `enoughContent`.
     """
     if state.health.delete_files or state.deletes_unknown or state.large_files:
         return True
     return any(
-        part.files > 1 and (part.files >= policy.min_input_files or part.bytes > policy.target_file_size)
-        for part in state.small_files
+        small.files > 1 and (small.files >= policy.min_input_files or small.bytes > policy.target_file_size)
+        for small in state.small_files
     )
 
 
 def plan_compaction(
     policy: TablePolicy, state: TableState, groups: Sequence[FileGroup], *, offload_runs: bool = False, overran: int = 0
 ) -> Plan:
-    """Rewrites what Iceberg's planner groups, in slices by partition; `groups` is empty where it sees nothing to do.
+    """Rewrites the `groups` of Iceberg's planner, in slices by partition.
 
-    `offload_runs` holds a table whose catalog can't take two writers. `overran`: how often a slice of this task went
-    past its deadline; each time makes the slices smaller.
+    `offload_runs` holds a table whose catalog can't take two writers. `overran`: how often a slice of this task
+    exceeded its deadline; each time makes the slices smaller.
     """
     health = state.health
     worth = [group for group in groups if group.gains]
@@ -63,9 +64,9 @@ def plan_compaction(
         return Plan(Stage.COMPACT, policy.name, Decision.SKIP, note, reason, health=health)
     bounds = _Bounds.of(policy.compact, overran)
     ways = _by_way(policy.compact, worth)
-    # What is to be left alone, or rewritten in another way, is told apart by naming what is not.
+    # Slices name their partitions where some groups are left out or rewritten differently.
     named = len(worth) < len(groups) or len(ways) > 1
-    slices = tuple(part for how, some in ways.items() for part in _slices(some, bounds, how, named=named))
+    slices = tuple(one for how, some in ways.items() for one in _slices(some, bounds, how, named=named))
     work = _slice((), worth, Rewrite.BINPACK)
     partitions = len({group.partition for group in worth})
     size = f"{work.bytes / 1024**2:.1f} MiB"
@@ -80,10 +81,10 @@ def plan_compaction(
 
 
 def _by_way(policy: CompactPolicy, groups: Sequence[FileGroup]) -> dict[Rewrite, list[FileGroup]]:
-    """The groups by how they are rewritten; those of a partition always in one and the same way."""
+    """The groups by how they are rewritten; all groups of a partition in the same way."""
     if policy.strategy != "auto":
         return {Rewrite(policy.strategy): list(groups)}
-    # Files of an older spec can't be named, so that they can't be told apart either.
+    # Files of an older spec can't be selected by partition: they all are rewritten in the same way.
     binpacked = {group.partition for group in groups if not _spreads(group)}
     if any(group.older_spec for group in groups):
         binpacked = {group.partition for group in groups}
@@ -95,13 +96,13 @@ def _by_way(policy: CompactPolicy, groups: Sequence[FileGroup]) -> dict[Rewrite,
 
 
 def _spreads(group: FileGroup) -> bool:
-    """Whether a group is sooner done where many tasks read: binpack would read its files one after another."""
+    """Whether reading in many Spark tasks is faster for a group."""
     return group.output_files == 1 and group.files >= SPREAD_MIN_FILES and group.bytes <= SPREAD_MAX_SIZE * group.files
 
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """How much a slice may hold: of files, of bytes, and of files that it makes."""
+    """The limits of a slice: input files, bytes, and output files."""
 
     files: int
     bytes: int
@@ -112,23 +113,23 @@ class _Bounds:
         smaller = SHRINK**overran
         return cls(max(1, SLICE_MAX_FILES // smaller), max(1, SLICE_MAX_BYTES // smaller), policy.max_writers)
 
-    def hold(self, part: Slice) -> bool:
-        fits = self.outputs is None or part.output_files <= self.outputs
-        return fits and part.files <= self.files and part.bytes <= self.bytes
+    def hold(self, one: Slice) -> bool:
+        fits = self.outputs is None or one.output_files <= self.outputs
+        return fits and one.files <= self.files and one.bytes <= self.bytes
 
-    def pieces(self, part: Slice) -> int:
-        """How many slices it takes to hold a part."""
-        by_outputs = 1 if self.outputs is None else -(-part.output_files // self.outputs)
-        return max(-(-part.files // self.files), -(-part.bytes // self.bytes), by_outputs)
+    def pieces(self, one: Slice) -> int:
+        """The number of pieces into which a slice has to be cut."""
+        by_outputs = 1 if self.outputs is None else -(-one.output_files // self.outputs)
+        return max(-(-one.files // self.files), -(-one.bytes // self.bytes), by_outputs)
 
 
 def _slices(groups: Sequence[FileGroup], bounds: _Bounds, how: Rewrite, *, named: bool) -> Iterator[Slice]:
-    """Whole partitions, oldest path first, cut where a slice would grow past its bounds.
+    """Whole partitions in the order of their paths, cut where a slice would exceed its bounds.
 
-    `named`: the slices name their partitions also where one takes them all.
+    `named`: the slices name their partitions even if one slice takes them all.
     """
     partitions = {name: list(members) for name, members in groupby(sorted(groups, key=_partition), key=_partition)}
-    # A filter by partition can't tell files of an older spec apart: a table that has some is cut by number alone.
+    # A filter by partition can't select files of an older spec: a table that has some is cut by number of files.
     older = any(group.older_spec for group in groups)
     everything = _slice(tuple(partitions) if named and not older else (), groups, how)
     if len(partitions) == 1 or bounds.hold(everything) or older:
@@ -145,22 +146,22 @@ def _slices(groups: Sequence[FileGroup], bounds: _Bounds, how: Rewrite, *, named
     yield from _cut(_slice(names, members, how), bounds)
 
 
-def _cut(part: Slice, bounds: _Bounds) -> Iterator[Slice]:
-    """The slice, or pieces of it by number of files where one partition alone goes past the bounds.
+def _cut(whole: Slice, bounds: _Bounds) -> Iterator[Slice]:
+    """The slice, or pieces of it by number of files where a single partition exceeds the bounds.
 
-    What a piece wrote, the next one takes in again where it is still small: the last leaves what one slice would.
+    A piece takes the still small output of the one before as input, so that the last leaves the same as one slice.
     """
-    pieces = bounds.pieces(part)
-    most = max(2, -(-part.files // pieces))
-    if pieces == 1 or part.files <= most:
-        yield part
+    pieces = bounds.pieces(whole)
+    most = max(2, -(-whole.files // pieces))
+    if pieces == 1 or whole.files <= most:
+        yield whole
         return
-    pieces = -(-part.files // most)
-    size, outputs = part.bytes // pieces, -(-part.output_files // pieces)
-    for taken in range(0, part.files, most):
-        # Which files a piece gets is not known: they may be the large ones, of which it makes as many.
-        files = min(most, part.files - taken)
-        yield Slice(part.partitions, files, size, outputs, may_grow=True, max_files=most, how=part.how)
+    pieces = -(-whole.files // most)
+    size, outputs = whole.bytes // pieces, -(-whole.output_files // pieces)
+    for taken in range(0, whole.files, most):
+        # Which files a piece takes is not known: they may be large ones, of which it writes as many.
+        files = min(most, whole.files - taken)
+        yield Slice(whole.partitions, files, size, outputs, may_grow=True, max_files=most, how=whole.how)
 
 
 def _partition(group: FileGroup) -> str:
@@ -175,7 +176,7 @@ def _slice(partitions: Sequence[str], groups: Sequence[FileGroup], how: Rewrite)
 
 
 def plan_expiry(policy: TablePolicy, state: TableState, slot: datetime, now: datetime) -> Plan:
-    """Names the snapshots that are old enough, not among the last ones of any branch and not referenced."""
+    """Names the snapshots that are old enough, not among the last ones of a branch and not referenced."""
 
     def plan(decision: Decision, note: str, reason: Reason | None = None, ids: tuple[int, ...] = ()) -> Plan:
         return Plan(Stage.EXPIRE, policy.name, decision, note, reason, snapshot_ids=ids, health=state.health)
@@ -186,16 +187,16 @@ def plan_expiry(policy: TablePolicy, state: TableState, slot: datetime, now: dat
         return plan(Decision.SKIP, f"none of {len(state.history)} snapshots can go", Reason.NOTHING_EXPIRED)
     if not state.gc_enabled:
         return plan(Decision.HOLD, f"{len(ids)} snapshots are due, but gc.enabled is false", Reason.GC_DISABLED)
-    note = f"expire {len(ids)} of {len(state.history)} snapshots, committed before {cutoff:%Y-%m-%dT%H:%MZ}"
+    note = f"expire {len(ids)} of {len(state.history)} snapshots, committed before {iso_minute(cutoff)}"
     return plan(Decision.ACT, note, ids=ids)
 
 
 def expired_snapshots(state: TableState, cutoff: datetime, retain_last: int, now: datetime) -> tuple[int, ...]:
-    """The ids that go, oldest first, by the rules of Iceberg's RemoveSnapshots.
+    """The ids to expire, oldest first, by the rules of Iceberg's RemoveSnapshots.
 
-    A branch keeps its last `retain_last` snapshots (or as many as it says itself) and all that are not older than
-    `cutoff` (or than its own age, measured from `now`); a tag keeps its snapshot; one that no branch reaches stays
-    until `cutoff` passes it. Source: Iceberg spec, 'Snapshot Retention Policy'.
+    A branch keeps its last `retain_last` snapshots (or its own number) and all that are not older than `cutoff` (or
+    than its own age, measured from `now`); a tag keeps its snapshot; a snapshot that no branch reaches stays until
+    `cutoff` passes it. Source: Iceberg spec, 'Snapshot Retention Policy'.
     """
     by_id = {snapshot.id: snapshot for snapshot in state.history}
     due = due_refs(state, now)
@@ -219,7 +220,7 @@ def expired_snapshots(state: TableState, cutoff: datetime, retain_last: int, now
 
 
 def due_refs(state: TableState, now: datetime) -> frozenset[str]:
-    """The branches and tags whose own age has passed: Iceberg drops them with the next expiry."""
+    """The branches and tags older than their own age limit: Iceberg drops them with the next expiry."""
     by_id = {snapshot.id: snapshot for snapshot in state.history}
     return frozenset(ref.name for ref in state.refs if _ref_is_due(ref, by_id, now))
 
@@ -239,17 +240,17 @@ def _ancestors(snapshot_id: int, by_id: dict[int, Snapshot]) -> Iterator[Snapsho
 
 
 def plan_audit(policy: TablePolicy, slot: datetime, hours: int | None = None) -> Plan:
-    """Counts the slot's window on both sides; always, for only counting proves anything."""
+    """Counts the slot's window on both sides; never skipped."""
     window = window_of(slot, hours)
     note = f"count both sides over {window}"
     return Plan(Stage.AUDIT, policy.name, Decision.ACT, note, window=window)
 
 
 def small_file_limit(target_file_size: int) -> int:
-    """The size in bytes under which Iceberg's planner takes a file for small."""
+    """The size in bytes below which a file is small for Iceberg's planner."""
     return int(target_file_size * MIN_FILE_SIZE_RATIO)
 
 
 def large_file_limit(target_file_size: int) -> int:
-    """The size in bytes over which Iceberg's planner splits a file."""
+    """The size in bytes above which Iceberg's planner splits a file."""
     return int(target_file_size * MAX_FILE_SIZE_RATIO)

@@ -1,6 +1,6 @@
-"""What keeps a night from changing a table though there is something to do: each turns an `act` into a `hold`.
+"""Reasons not to change a table although there is something to do: each turns an `act` into a `hold`.
 
-Who asks clocks, disks and the ledger lives elsewhere; here is decided what their answers mean.
+Pure: reading clocks, disks and the ledger is done by night/stages/restraint.py.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from icekeeper.core.audit.records import Finding
 from icekeeper.core.enums import Decision
+from icekeeper.core.formats import iso_minute, listed
 from icekeeper.core.policy import ExpirePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan
@@ -26,14 +27,14 @@ class Restraint:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A directory that the work needs, and the bytes that its file system has free."""
+    """A directory that the task needs, and the free bytes of its file system."""
 
     path: str
     free: int
 
 
 def restrained(plan: Plan, restraint: Restraint | None) -> Plan:
-    """The plan, held where it would act and something stands against that."""
+    """The plan; held if it would act and there is a restraint."""
     if restraint is None or plan.decision is not Decision.ACT:
         return plan
     note = f"{restraint.note}; it would {plan.note}"
@@ -41,20 +42,20 @@ def restrained(plan: Plan, restraint: Restraint | None) -> Plan:
 
 
 def by_clock(ahead: Mapping[str, timedelta], limit: timedelta) -> Restraint | None:
-    """Holds where clocks differ. `ahead` says by how much this host's clock is ahead of each one that could be asked.
+    """Holds where this host's clock is wrong. `ahead`: by how much it is ahead of each server that could be asked.
 
-    A commit with a wrong time is refused by Iceberg, or makes it refuse the writers that come after it. One server
-    that agrees with this host clears it: then it is the other server's clock that is wrong.
+    Iceberg refuses a commit with a wrong time, or refuses the writers that come after it. If one server agrees with
+    this host, the other server's clock is the wrong one.
     """
     off = {name: by for name, by in ahead.items() if abs(by) > limit}
     if not off or len(off) < len(ahead):
         return None
-    told = ", ".join(f"{abs(by).total_seconds():.0f} s {_side(by)} {name}" for name, by in sorted(off.items()))
-    return Restraint(Reason.CLOCK_SKEW, f"this host's clock is {told}")
+    sides = ", ".join(f"{abs(by).total_seconds():.0f} s {_side(by)} {name}" for name, by in sorted(off.items()))
+    return Restraint(Reason.CLOCK_SKEW, f"this host's clock is {sides}")
 
 
 def clock_error(ahead: Mapping[str, timedelta], limit: timedelta) -> timedelta:
-    """By how much this host's clock is ahead of the truth, as far as the servers know it; 0 where it may be right."""
+    """By how much this host's clock is ahead of the servers' clocks; 0 where by_clock does not hold."""
     if by_clock(ahead, limit) is None:
         return timedelta(0)
     return min(ahead.values(), key=abs)
@@ -65,7 +66,7 @@ def _side(by: timedelta) -> str:
 
 
 def by_disk(disks: Iterable[Disk], least: int) -> Restraint | None:
-    """Holds where a file system that the work needs has less than `least` bytes free."""
+    """Holds where a file system that the task needs has less than `least` bytes free."""
     for disk in disks:
         if disk.free < least:
             free, limit = disk.free / 1024**2, least / 1024**2
@@ -76,14 +77,13 @@ def by_disk(disks: Iterable[Disk], least: int) -> Restraint | None:
 
 
 def by_findings(findings: Iterable[Finding], policy: ExpirePolicy, now: datetime) -> Restraint | None:
-    """Holds where a window is open that the policy holds on, for as long as `hold_max` after it was first found."""
+    """Holds on open findings of the policy's kinds, each until `hold_max` after it was first found."""
     held = [f for f in findings if f.status in policy.hold_on and now - f.since < policy.hold_max]
     if not held:
         return None
-    days = ", ".join(f"{f.window.start:%Y-%m-%d} ({f.status})" for f in held[:5])
-    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+    days = listed((f"{f.window.start:%Y-%m-%d} ({f.status})" for f in held), most=5)
     until = max(f.since for f in held) + policy.hold_max
-    return Restraint(Reason.AUDIT_HOLD, f"open: {days}{more}; held until {until:%Y-%m-%dT%H:%MZ} at the latest")
+    return Restraint(Reason.AUDIT_HOLD, f"open: {days}; held until {iso_minute(until)} at the latest")
 
 
 OBSERVING = Restraint(Reason.OBSERVING, "mode is observe")

@@ -13,7 +13,7 @@ RUN_ID_PROPERTY = "icekeeper.run-id"
 
 @dataclass(frozen=True, slots=True)
 class TableHealth:
-    """What a table looks like from metadata alone. `small_files` lie under Iceberg's 75 % of the target size."""
+    """A table's health by its metadata. `small_files` are below Iceberg's 75 % of the target size."""
 
     data_files: int
     small_files: int
@@ -34,13 +34,13 @@ class Snapshot:
     summary: Mapping[str, str] = field(default_factory=dict)
 
     def count(self, key: str) -> int:
-        """A number of the summary, 0 where Iceberg leaves it out."""
+        """A number of the summary; 0 where Iceberg omits it."""
         return int(self.summary.get(key, "0"))
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A branch or a tag, with ages of its own where it has any (Iceberg spec, 'Snapshot References')."""
+    """A branch or a tag, with its own retention ages if set (Iceberg spec, 'Snapshot References')."""
 
     name: str
     kind: Literal["branch", "tag"]
@@ -52,7 +52,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class SmallFiles:
-    """The small files of one partition, in bytes; of the whole table where it has had several specs."""
+    """The small files of one partition, or of the whole table where it has had several partition specs."""
 
     files: int
     bytes: int
@@ -60,10 +60,10 @@ class SmallFiles:
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """A table as one load of its metadata shows it: its health, its snapshots (oldest first) and its references.
+    """A table as one load of its metadata shows it; `history` has the oldest snapshot first.
 
-    `small_files` has an entry for each partition that has some. `large_files` are over Iceberg's 180 % of the target
-    size: its planner would split them. `deletes_unknown`: the current snapshot does not tell its delete files.
+    `small_files` has an entry for each partition with small files. `large_files` are over Iceberg's 180 % of the target
+    size: its planner would split them. `deletes_unknown`: the current snapshot's summary lacks the delete files.
     """
 
     table: str
@@ -81,11 +81,11 @@ class TableState:
 
 @dataclass(frozen=True, slots=True)
 class FileGroup:
-    """Files of one partition that Iceberg's planner would rewrite together; `partition` is empty if there is none.
+    """Files of one partition that Iceberg's planner would rewrite together; `partition` is empty if unpartitioned.
 
-    `older_spec`: some may be of an older partition spec. They are rewritten under the current one, over as many of
+    `older_spec`: some may be of an older partition spec; they are rewritten under the current one, into as many of
     its partitions as they have rows for. `gains` is False where a rewrite would leave as many files of the same kind,
-    and be asked for again every night.
+    and would be planned again every night.
     """
 
     partition: str
@@ -98,9 +98,9 @@ class FileGroup:
 
 @dataclass(frozen=True, slots=True)
 class DeletedFiles:
-    """What became of the files that nobody refers to any more after an expiry.
+    """The files that no snapshot refers to any more after an expiry.
 
-    `left` are those whose deletion failed, or that a look into the store still found; `example` is one of them.
+    `left` are those that could not be deleted or were still in the store afterwards; `example` is one of them.
     """
 
     files: int

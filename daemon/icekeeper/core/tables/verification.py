@@ -1,4 +1,4 @@
-"""Was what was planned really done? Decided from a table's state before and after; reading it lives elsewhere."""
+"""Whether a rewrite or an expiry did what was planned, decided from the table's state before and after. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from icekeeper.core.tables.state import RUN_ID_PROPERTY, Snapshot, TableState
 
 @dataclass(frozen=True, slots=True)
 class Recount:
-    """Two snapshots whose live rows must be the same: the summaries alone can't tell where delete files applied."""
+    """Two snapshots whose live rows must be equal in number, where delete files make the summaries inconclusive."""
 
     before: int
     after: int
 
 
 def own_rewrites(before: TableState, after: TableState, run_id: UUID) -> tuple[Snapshot, ...]:
-    """The `replace` snapshots that this run added between two looks at a table."""
+    """The `replace` snapshots that this run added between the two states."""
     known = {snapshot.id for snapshot in before.history}
     return tuple(
         snapshot
@@ -29,12 +29,11 @@ def own_rewrites(before: TableState, after: TableState, run_id: UUID) -> tuple[S
     )
 
 
-def check_rewrite(part: Slice, rewrites: tuple[Snapshot, ...]) -> tuple[list[str], list[Recount]]:
-    """What is wrong with the snapshots of a rewrite, and what has to be counted to know the rest.
+def check_rewrite(planned: Slice, rewrites: tuple[Snapshot, ...]) -> tuple[list[str], list[Recount]]:
+    """What is wrong with the snapshots of a rewrite, and the recounts that decide the rest.
 
     Rows added must equal rows deleted where no delete file applied, and there must be fewer files than before
-    (unless the plan says that there may be more). Writers that commit meanwhile do not disturb this: only our own
-    snapshots are looked at.
+    (unless the plan allows more). Commits of other writers do not matter: only this run's snapshots are checked.
     """
     if not rewrites:
         return ["the rewrite reported success, but no snapshot of this run is in the table"], []
@@ -48,7 +47,7 @@ def check_rewrite(part: Slice, rewrites: tuple[Snapshot, ...]) -> tuple[list[str
             else:
                 problems.append(f"snapshot {snapshot.id} added {added} rows for {deleted} that it replaced")
         files_in, files_out = snapshot.count("deleted-data-files"), snapshot.count("added-data-files")
-        if files_out >= files_in and not part.may_grow:
+        if files_out >= files_in and not planned.may_grow:
             problems.append(f"snapshot {snapshot.id} made {files_out} files of {files_in}")
     return problems, recounts
 
@@ -58,7 +57,7 @@ def check_expiry(
 ) -> list[str]:
     """What is wrong after an expiry: a named snapshot still there, another one gone, a reference lost.
 
-    References in `due` may go: their own age has passed.
+    References in `due` may go: they are older than their own age limit.
     """
     left = {snapshot.id for snapshot in after.history}
     problems = [f"snapshot {i} is still there" for i in named if i in left]
