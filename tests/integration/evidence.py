@@ -16,7 +16,7 @@ from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport, StageResult
 from icekeeper.execution.execute import EXIT_CODES, Executed
-from icekeeper.execution.logging import run_log_path
+from icekeeper.execution.log_files import run_log_path
 from icekeeper.status.metrics import Metrics
 from tests.conftest import COINBASE, Night
 from tests.integration.lab import Lab

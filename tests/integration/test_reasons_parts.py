@@ -17,7 +17,7 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.events import Event, TaskEnded
 from icekeeper.core.reasons import Reason
-from icekeeper.execution.logging import run_log_path
+from icekeeper.execution.log_files import run_log_path
 from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, Night
 from tests.integration.evidence import FAILED, HELD, Scenario, collected_in, play

@@ -125,7 +125,7 @@ def test_a_slot_that_comes_due_in_a_pause_waits_and_begins_when_that_is_over(wor
     assert runs(world) == [("interrupted", "catch_up", SLOT)]
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert sum(line["event"] == "slot_paused" for line in said) == 1
-    assert "moving the warehouse" in next(line["told"] for line in said if line["event"] == "slot_paused")
+    assert "moving the warehouse" in next(line["message"] for line in said if line["event"] == "slot_paused")
 
 
 def test_a_slot_that_waited_too_long_is_recorded_as_missed_and_open_findings_are_shown(

@@ -15,7 +15,7 @@ from icekeeper.core.events import RunEnded, RunStarted, TaskEnded, TaskStarted
 from icekeeper.core.history import PastRun
 from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.core.resuming import Before, before
+from icekeeper.core.resuming import EarlierWork, earlier_work
 from icekeeper.core.runs import RunReport, StageResult
 from icekeeper.night.run import Order, run_night
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, table_policy
@@ -113,7 +113,7 @@ async def test_the_other_tables_are_looked_at_together_once_the_first_has_had_it
 async def test_nobody_looks_ahead_where_the_first_met_a_part_that_is_down_or_the_slot_is_run_again(
     world: World,
 ) -> None:
-    await night(world, replace(order(), before=Before(counted=frozenset({SILVER}))))
+    await night(world, replace(order(), earlier=EarlierWork(counted=frozenset({SILVER}))))
     world.lakehouse.script("inspect", SILVER, *[fails(transient(Reason.STORAGE_DOWN))] * 9)
     await night(world)
     assert world.lakehouse.ahead == []
@@ -625,7 +625,7 @@ async def test_a_resumed_run_repeats_no_audit_that_counted_and_its_outcome_is_th
     first = await night(world)
     counted = {audit.iceberg_table for audit in first.audits}
     died = PastRun(RUN_ID, SLOT, Trigger.SCHEDULE, SLOT, None, tasks=first.tasks, audits=first.audits)
-    again = await night(world, replace(order(), trigger=Trigger.RESUME, before=before([died])))
+    again = await night(world, replace(order(), trigger=Trigger.RESUME, earlier=earlier_work([died])))
     assert counted
     assert of_stage(again, Stage.AUDIT) == []
     assert again.outcome is first.outcome
@@ -633,7 +633,7 @@ async def test_a_resumed_run_repeats_no_audit_that_counted_and_its_outcome_is_th
 
 async def test_a_task_that_the_process_died_at_twice_is_failed_and_the_others_go_on(world: World) -> None:
     dead = PastRun(RUN_ID, SLOT, Trigger.SCHEDULE, SLOT, None, in_flight=(Stage.COMPACT, SILVER))
-    report = await night(world, replace(order(), trigger=Trigger.RESUME, before=before([dead, dead])))
+    report = await night(world, replace(order(), trigger=Trigger.RESUME, earlier=earlier_work([dead, dead])))
     assert outcomes(report, Stage.COMPACT) == [(FAILED, Reason.PROCESS_DIED), *ALL_DONE[1:]]
     assert attempts(report, Stage.COMPACT) == [0, 1, 1, 1]
     assert report.outcome is RunOutcome.PARTIAL

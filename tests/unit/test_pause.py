@@ -17,7 +17,6 @@ from icekeeper.core.events import RunEnded
 from icekeeper.scheduling import pause
 from icekeeper.scheduling.pause import Pause
 from icekeeper.scheduling.slots import Slots
-from icekeeper.scheduling.worker import PAUSE_LOOK_S, until_a_look
 from icekeeper.status.gauges import DaemonState
 from icekeeper.status.metrics import Metrics
 from tests.unit.builders import daemon_metrics, table_policy
@@ -163,7 +162,7 @@ async def test_slots_that_wait_for_a_pause_are_caught_up_and_told_of_once(
     await slots.put(first, Trigger.SCHEDULE)
     logs.clear()
     for _ in range(3):
-        slots.keep(held(None))
+        slots.hold(held(None))
         assert slots.open == {first: Trigger.CATCH_UP, second: Trigger.CATCH_UP}
     assert sorted(line["slot"] for line in logs) == [first.isoformat(), second.isoformat()]
     assert {(line["event"], line["log_level"]) for line in logs} == {("slot_paused", "warning")}
@@ -171,9 +170,9 @@ async def test_slots_that_wait_for_a_pause_are_caught_up_and_told_of_once(
 
 
 def test_the_end_of_a_pause_is_not_slept_through() -> None:
-    assert until_a_look(held(NOW + timedelta(seconds=2)), NOW) == 2
-    assert until_a_look(held(NOW - timedelta(seconds=2)), NOW) == 0
-    assert until_a_look(held(NOW + timedelta(days=2)), NOW) == PAUSE_LOOK_S
+    assert pause.poll_after_s(held(NOW + timedelta(seconds=2)), NOW) == 2
+    assert pause.poll_after_s(held(NOW - timedelta(seconds=2)), NOW) == 0
+    assert pause.poll_after_s(held(NOW + timedelta(days=2)), NOW) == pause.POLL_S
 
 
 # --- what Prometheus sees

@@ -12,7 +12,7 @@ from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
-from icekeeper.core.resuming import before, closing_report, decide, interrupted_report
+from icekeeper.core.resuming import closing_report, decide, earlier_work, interrupted_report
 from icekeeper.core.runs import StageResult
 from tests.unit.builders import SLOT
 from tests.unit.test_shell import AUDIT
@@ -113,38 +113,38 @@ def test_a_dead_run_keeps_what_it_had_done_and_names_what_it_was_at() -> None:
 
 
 def test_an_audit_that_counted_stands_and_one_that_could_not_is_owed() -> None:
-    found = before([past(audits=(counted(A, AuditStatus.MISSING_DATA), counted(B, AuditStatus.ERROR)))])
+    found = earlier_work([past(audits=(counted(A, AuditStatus.MISSING_DATA), counted(B, AuditStatus.ERROR)))])
     assert found.counted == {A}
 
 
 def test_a_task_is_deadly_after_two_deaths_and_another_one_after_one_is_not() -> None:
     task = (Stage.COMPACT, A)
-    once = before([past(in_flight=task), past(in_flight=(Stage.COMPACT, B))])
+    once = earlier_work([past(in_flight=task), past(in_flight=(Stage.COMPACT, B))])
     assert once.deadly == frozenset()
-    assert before([past(in_flight=task), past(in_flight=task)]).deadly == {task}
+    assert earlier_work([past(in_flight=task), past(in_flight=task)]).deadly == {task}
 
 
 def test_a_death_on_another_host_counts_by_its_record() -> None:
     task = (Stage.COMPACT, A)
     settled = interrupted_report(past(outcome=None, in_flight=task), SLOT + HOUR)
     elsewhere = past(tasks=settled.tasks)  # what the ledger has of it: the task, and no flight any more
-    assert before([elsewhere, past(in_flight=task)]).deadly == {task}
+    assert earlier_work([elsewhere, past(in_flight=task)]).deadly == {task}
     # That it was set aside is no third death, and no second one either.
     left_alone = replace(result(Stage.COMPACT, A, TaskOutcome.FAILED, Reason.PROCESS_DIED), attempts=0)
-    assert before([elsewhere, past(tasks=(left_alone,))]).deadly == frozenset()
+    assert earlier_work([elsewhere, past(tasks=(left_alone,))]).deadly == frozenset()
 
 
 def test_the_outcome_of_a_resumed_run_is_the_slots() -> None:
     audited = result(Stage.AUDIT, A)
     failed = result(Stage.COMPACT, B, TaskOutcome.FAILED, Reason.CONFLICT)
-    first = before([past(tasks=(failed, audited), audits=(counted(A, AuditStatus.MISSING_DATA),))])
+    first = earlier_work([past(tasks=(failed, audited), audits=(counted(A, AuditStatus.MISSING_DATA),))])
     # The compaction went well this time; the audit of the first run stands.
     assert first.fold([result(Stage.COMPACT, B)], []) is RunOutcome.FAILED
-    clean = before([past(tasks=(failed, audited), audits=(counted(A),))])
+    clean = earlier_work([past(tasks=(failed, audited), audits=(counted(A),))])
     assert clean.fold([result(Stage.COMPACT, B)], []) is RunOutcome.SUCCESS
     assert clean.fold([], []) is RunOutcome.PARTIAL
 
 
 def test_what_a_stop_cancelled_says_nothing_of_the_slot() -> None:
     stopped = result(Stage.COMPACT, A, TaskOutcome.FAILED, Reason.CANCELLED)
-    assert before([past(tasks=(stopped,))]).tasks == ()
+    assert earlier_work([past(tasks=(stopped,))]).tasks == ()

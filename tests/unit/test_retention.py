@@ -19,7 +19,7 @@ from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunOpening, RunReport
-from icekeeper.execution.logging import run_log_path
+from icekeeper.execution.log_files import run_log_path
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.retention import LOOK_S, Retention
 from icekeeper.settings import Settings

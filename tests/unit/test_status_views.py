@@ -203,16 +203,18 @@ class Runner(Orders):
     """Runs what it is told to: begins, and ends when it is let; or does not begin."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self._begun = set()
+        self._running = set()
+        self.begun = asyncio.Event()
         self.error = error
         self.let = asyncio.Event()
         self.ended: RunReport | None = None
 
-    async def run(self, asked: RunRequest, emit: Subscriber) -> Executed:
+    async def run(self, request: RunRequest, emit: Subscriber) -> Executed:
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
         emit(RunStarted(OPENING, WORK))
+        self.begun.set()
         await self.let.wait()
         emit(RunEnded(REPORT))
         self.ended = REPORT
@@ -224,7 +226,7 @@ async def test_a_run_is_begun_and_its_id_told_long_before_it_ends() -> None:
     assert await runner.begin(RunRequest(slot=SLOT)) == OPENING.run_id
     assert runner.ended is None
     runner.let.set()
-    await asyncio.gather(*runner._begun)
+    await asyncio.gather(*runner._running)
     assert runner.ended is REPORT
 
 
@@ -234,16 +236,27 @@ async def test_why_a_run_can_not_begin_is_told_to_who_asked(error: Exception) ->
         await Runner(error).begin(RunRequest(slot=SLOT))
 
 
-async def test_who_asked_and_is_gone_takes_nothing_from_the_run() -> None:
+async def test_a_caller_that_is_gone_takes_nothing_from_a_run_that_has_begun() -> None:
+    runner = Runner()
+    asking = asyncio.create_task(runner.begin(RunRequest(slot=SLOT)))
+    await runner.begun.wait()
+    asking.cancel()
+    assert await asking == OPENING.run_id, "it must not believe that the run did not begin"
+    runner.let.set()
+    await asyncio.gather(*runner._running)
+    assert runner.ended is REPORT
+
+
+async def test_a_caller_whose_time_is_up_before_the_run_begins_takes_its_order_back() -> None:
     runner = Runner()
     asking = asyncio.create_task(runner.begin(RunRequest(slot=SLOT)))
     await asyncio.sleep(0)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    runner.let.set()
-    await asyncio.gather(*runner._begun)
-    assert runner.ended is REPORT
+    await asyncio.wait(runner._running)
+    assert not runner.begun.is_set()
+    assert runner.ended is None
 
 
 async def test_an_error_that_nobody_waits_for_any_more_is_no_noise() -> None:
@@ -255,7 +268,7 @@ async def test_an_error_that_nobody_waits_for_any_more_is_no_noise() -> None:
         asking = asyncio.create_task(runner.begin(RunRequest(slot=SLOT)))
         await asyncio.sleep(0)
         asking.cancel()
-        await asyncio.gather(*runner._begun)
+        await asyncio.wait(runner._running)
         del asking
     finally:
         loop.set_exception_handler(None)

@@ -21,7 +21,7 @@ DEADLY = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class EarlierWork:
     """What the slot's earlier runs have done; all empty for its first.
 
     `counted` are the tables whose audit stands and is not repeated, `deadly` the tasks that the process died at twice.
@@ -41,7 +41,7 @@ class Before:
         return outcome_of(all_tasks.values(), (audit.status for audit in all_audits.values()))
 
 
-def before(runs: Iterable[PastRun]) -> Before:
+def earlier_work(runs: Iterable[PastRun]) -> EarlierWork:
     """What a slot's runs, oldest first, leave to the next one."""
     tasks: dict[tuple[Stage, str], StageResult] = {}
     audits: dict[str, AuditResult] = {}
@@ -56,7 +56,7 @@ def before(runs: Iterable[PastRun]) -> Before:
             died.add(run.in_flight)
         for task in died:
             deaths[task] = deaths.get(task, 0) + 1
-    return Before(
+    return EarlierWork(
         tasks=tuple(tasks.values()),
         audits=tuple(audits.values()),
         counted=frozenset(table for table, audit in audits.items() if audit.status is not AuditStatus.ERROR),

@@ -1,10 +1,11 @@
-"""Writes what a run does to the spool, beside the run and in its order. How it is kept: adapters/spool."""
+"""Writes what a run does to the spool, beside the run and in its order. How it is kept there: adapters/spool."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 import structlog
 
@@ -12,15 +13,16 @@ from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Event, RunStarted, TaskEnded, TaskStarted
 from icekeeper.core.resuming import interrupted_report
+from icekeeper.core.runs import RunReport
 from icekeeper.night.ports import Clock
 
 log = structlog.get_logger(__name__)
 
 
 class Recording:
-    """A run's records on their way to the disk. When its block ends, all that it was told is there.
+    """Takes a run's events and writes them to the disk; when its block ends, all of them are written.
 
-    A record that can't be written is said once: the report that closes the run holds all of them.
+    Only the first error is logged: the report that closes the run holds everything once more.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -39,9 +41,7 @@ class Recording:
     ) -> None:
         assert self._writing is not None  # __aenter__ made it
         self._events.put_nowait(None)
-        while not self._writing.done():
-            with suppress(asyncio.CancelledError):  # the run was cancelled, and has answered; this takes a moment
-                await asyncio.wait([self._writing])
+        await uncancelled(self._writing)
 
     def observe(self, event: Event) -> None:
         """Takes an event of the run; never waits."""
@@ -68,10 +68,51 @@ class Recording:
             await self._spool.end_task(self._run.opening.run_id, event.result, event.audit)
 
 
+async def uncancelled(task: asyncio.Task[Any]) -> None:
+    """Waits for a short task to its end: a cancellation meanwhile is dropped, for the run has ended anyway."""
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+
+
+async def close_run(spool: Spool, report: RunReport) -> IcekeeperError | None:
+    """Records the end of a run; the error that stood in the way, if one did."""
+    try:
+        await spool.close_run(report)
+    except IcekeeperError as exc:
+        log.error("run_not_recorded", run_id=str(report.run_id), outcome=report.outcome, error=str(exc))
+        return exc
+    return None
+
+
+class UnrecordedRuns:
+    """Runs that ended while the disk could not take their record."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._reports: list[RunReport] = []
+        self._one_at_a_time = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._reports)
+
+    def add(self, report: RunReport) -> None:
+        """Keeps the report until `record` succeeds with it."""
+        self._reports.append(report)
+
+    async def record(self) -> None:
+        """Tries all of them again."""
+        async with self._one_at_a_time:
+            for report in tuple(self._reports):
+                if await close_run(self._spool, report) is None:
+                    self._reports.remove(report)
+                    log.info("run_recorded_late", run_id=str(report.run_id))
+
+
 async def settle_unfinished(spool: Spool, clock: Clock) -> None:
     """Records as `interrupted` the runs whose process died. The caller holds the run lock.
 
-    A disk that can't take that costs the record: whoever asks next has work of its own to do.
+    Where the disk can't take that, it is logged and left to the next run.
     """
     try:
         for run in await spool.unfinished():

@@ -13,8 +13,9 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.shipper import Shipper
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.events import Subscriber
-from icekeeper.execution.execute import Executed, execute, logs_of
+from icekeeper.execution.execute import Executed, execute
 from icekeeper.execution.lock import RunLockHeld
+from icekeeper.execution.log_files import logs_of
 from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.night.run import Order
 from icekeeper.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -19,7 +19,7 @@ from icekeeper.core.errors import Cancelled, IcekeeperError, PermanentError
 from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
 from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.core.resuming import Before
+from icekeeper.core.resuming import EarlierWork
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.night.ports import RunPorts
 from icekeeper.night.stages import audit
@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 # A part that every table needs: where one is down, the next table is the probe, and the rest is not tried. What one
 # stage found down, the next one only probes.
 _PART_DOWN = frozenset({Reason.CATALOG_DOWN, Reason.STORAGE_DOWN, Reason.ENGINE_DOWN, Reason.SOURCE_DOWN})
+
+
+Prepare = Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -54,14 +57,14 @@ class Order:
     settings_hash: str = ""
     policy: RunPolicy = field(default_factory=RunPolicy)
     host: str = ""
-    before: Before = field(default_factory=Before)
+    earlier: EarlierWork = field(default_factory=EarlierWork)
     stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     def work(self) -> Iterator[tuple[Stage, TablePolicy]]:
         """Stage by stage, table by table; no audit where there is no source, or where the slot's audit stands."""
         for stage in (stage for stage in Stage if stage in self.stages):
             for policy in self.tables:
-                if stage is not Stage.AUDIT or (policy.audit is not None and policy.name not in self.before.counted):
+                if stage is not Stage.AUDIT or (policy.audit is not None and policy.name not in self.earlier.counted):
                     yield stage, policy
 
 
@@ -71,11 +74,13 @@ async def run_night(
     emit: Subscriber,
     tables_lock: asyncio.Lock | None = None,
     may_go_on: Callable[[], bool] = lambda: True,
+    prepare: Prepare | None = None,
 ) -> RunReport:
     """Runs the order to its end and returns the report; a cancellation ends it early and is in the outcome.
 
     `tables_lock` is held while a table is worked on, so that no two tasks of one process ever change tables at once.
-    `may_go_on` is asked before each task; where it says no, the run is `interrupted`.
+    `may_go_on` is called before each task; where it returns False, the run is `interrupted`. `prepare` is awaited
+    before the first task, when the run counts as begun.
     """
     started_at = ports.clock()
     opening = RunOpening(
@@ -90,11 +95,13 @@ async def run_night(
     )
     run = _Run(order, ports, emit, tables_lock, may_go_on, deadline=started_at + order.policy.max_duration)
     with bound_contextvars(run_id=str(order.run_id), slot=order.slot.isoformat()):
-        log.info("run_started", trigger=order.trigger, stages=list(order.stages), tables=len(order.tables))
         emit(RunStarted(opening, tuple((stage, policy.name) for stage, policy in order.work())))
+        log.info("run_started", trigger=order.trigger, stages=list(order.stages), tables=len(order.tables))
         try:
+            if prepare is not None:
+                await prepare()
             await run.work()
-            outcome = order.before.fold(run.tasks, run.audits)
+            outcome = order.earlier.fold(run.tasks, run.audits)
         except asyncio.CancelledError:
             outcome = RunOutcome.CANCELLED if order.stop.by_operator else RunOutcome.INTERRUPTED
             # The cancellation is answered by this report, so it must not strike again at the caller's next await.
@@ -121,7 +128,7 @@ async def prefetch(order: Order, ports: RunPorts) -> None:
 
     The first has shown by then that the ports are there.
     """
-    if order.before != Before():
+    if order.earlier != EarlierWork():
         return  # the slot had a run before: perhaps that died of somebody's metadata
     with suppress(IcekeeperError):
         await ports.lakehouse.prefetch(order.tables[1:])
@@ -188,7 +195,7 @@ class _Run:
             raise
 
     async def _end_of(self, task: Task, down: list[StageResult]) -> TaskEnd:
-        if (task.stage, task.policy.name) in self._order.before.deadly:
+        if (task.stage, task.policy.name) in self._order.earlier.deadly:
             text = "not tried again: the process died twice while it was under way"
             return task.fail(PermanentError(text, reason=Reason.PROCESS_DIED))
         if task.context.until is not None and task.started_at >= task.context.until:

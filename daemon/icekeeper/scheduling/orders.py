@@ -1,4 +1,4 @@
-"""What operators ask of the daemon: a run, a plan, the end of a run. Who asks (socket, API, page) lives elsewhere."""
+"""What operators order from the daemon: a run, a plan, the end of a run. The socket, the API and the page call this."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class RunRequest(BaseModel):
-    """What somebody wants: a run, or a plan. `record` False counts, and records nothing."""
+    """A run, or a plan, that is wanted. `record` False counts, and records nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +38,7 @@ class RunRequest(BaseModel):
 
 
 class Orders:
-    """Takes them. ConfigError where what is asked for can't be, RunLockHeld where not now."""
+    """Takes orders. ConfigError where the request can't be met, RunLockHeld where not now."""
 
     def __init__(
         self, configuration: Configuration, worker: Worker, standby: Callable[[], Awaitable[str | None]]
@@ -47,18 +47,21 @@ class Orders:
         self._configuration = configuration
         self._worker = worker
         self._standby = standby
-        self._begun: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
 
-    async def run(self, asked: RunRequest, emit: Subscriber) -> Executed:
-        """Has it done, and waits for its end."""
+    async def run(self, request: RunRequest, emit: Subscriber) -> Executed:
+        """Runs it, and returns at its end."""
         if (why := await self._standby()) is not None:
             raise RunLockHeld(why)
-        return await self._worker.order(lambda services: _order(services, asked), emit, record=asked.record)
+        return await self._worker.order(lambda services: _order(services, request), emit, record=request.record)
 
-    async def begin(self, asked: RunRequest) -> UUID:
-        """Has it done behind the caller: its id, as soon as it has begun."""
+    async def begin(self, request: RunRequest) -> UUID:
+        """Begins a run that goes on behind the caller; its id, as soon as it has begun.
+
+        A caller that is cancelled before that (a request has limited time) takes the order back: it does not begin.
+        """
         begun: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
-        # Whoever asked may not wait for it: an error that nobody hears is no news.
+        # A caller that is gone does not retrieve the error.
         begun.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         def emit(event: Event) -> None:
@@ -67,39 +70,45 @@ class Orders:
 
         async def work() -> None:
             try:
-                await self.run(asked, emit)
+                await self.run(request, emit)
             except Exception as exc:
                 if not begun.done():
                     begun.set_exception(exc)
                 elif not isinstance(exc, IcekeeperError):  # a bug: the run's end is in the log, this is what came after
                     log.exception("ordered_run_crashed")
 
-        # On its own: whoever asked may be gone long before it ends.
-        self._begun.add(working := asyncio.create_task(work()))
-        working.add_done_callback(self._begun.discard)
-        return await asyncio.shield(begun)
+        # A task of its own: the caller may be gone long before the run ends.
+        self._running.add(running := asyncio.create_task(work()))
+        running.add_done_callback(self._running.discard)
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            if begun.done():  # at the same moment: the caller must not believe that it did not begin
+                return begun.result()
+            running.cancel()
+            raise
 
     def cancel(self, run_id: UUID, *, by_operator: bool = True) -> bool:
-        """Asks a run in hand to end; False where it isn't."""
+        """Cancels the run under way; False where it is another, or none."""
         return self._worker.cancel(run_id, by_operator=by_operator)
 
-    async def plan(self, asked: RunRequest) -> tuple[list[Plan], dict[str, str]]:
+    async def plan(self, request: RunRequest) -> tuple[list[Plan], dict[str, str]]:
         """What the run would do, and an error for every table that could not be read."""
         async with self._configuration.borrowed() as services:
-            order = _order(services, asked)
+            order = _order(services, request)
             if not self._worker.busy:  # a run keeps the session that it began with
                 await services.engine.use(spark_options(services.settings))
             return await make_plans(order, services.ports)
 
 
-def _order(services: Services, asked: RunRequest) -> Order:
-    if asked.slot > services.ports.clock():
-        raise ConfigError([f"the slot {asked.slot:%Y-%m-%dT%H:%M:%SZ} lies in the future"])
+def _order(services: Services, request: RunRequest) -> Order:
+    if request.slot > services.ports.clock():
+        raise ConfigError([f"the slot {request.slot:%Y-%m-%dT%H:%M:%SZ} lies in the future"])
     return make_order(
         services.settings,
-        asked.slot,
+        request.slot,
         Trigger.MANUAL,
-        stages=asked.stages,
-        tables=asked.tables,
-        window_hours=asked.window_hours,
+        stages=request.stages,
+        tables=request.tables,
+        window_hours=request.window_hours,
     )

@@ -1,7 +1,7 @@
-"""A pause of the nights: the file that says so, and what it means for a slot. Who holds slots back: supervisor.py.
+"""A pause of the nights: its file, and what it means for a slot. Holding slots back: worker.py.
 
 A file, so that it works while PostgreSQL is down and outlives a restart. One that can't be read counts as a pause:
-somebody wanted the nights to wait, and `unpause` is at hand.
+an operator wanted the nights to wait, and `unpause` removes it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from icekeeper.adapters.state_dir import make_state_dir, user_name
 from icekeeper.core.plain import plain
 from icekeeper.settings.values.units import format_duration, parse_duration
 
+# How soon a waiting slot begins after the end of a pause. Not polled while no slot waits.
+POLL_S = 5.0
+
 _FORMS = "8h or 2d from now, 06:00 (today, UTC), a day like 2026-03-01, or an instant like 2026-03-01T06:00Z"
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Who paused the nights, when and why. `until` None: until somebody ends it.
+    """Who paused the nights, when and why. `until` None: until it is ended by hand.
 
-    `since` is when its file was written where that doesn't say it. `problem`: why it can't be read; then the rest is
-    unknown.
+    `since` falls back to the time of the file. `problem`: why it can't be read; then the rest is unknown.
     """
 
     by: str
@@ -37,7 +39,7 @@ class Pause:
     problem: str | None = None
 
     def holds(self, now: datetime) -> bool:
-        """True while it lasts."""
+        """Whether it lasts at this instant."""
         return self.until is None or now < self.until
 
     def __str__(self) -> str:
@@ -61,15 +63,15 @@ def _path(state_dir: Path) -> Path:
 
 
 def read(state_dir: Path) -> Pause | None:
-    """What the file says, also where that is over by now; None where there is none. Raises nothing."""
+    """The pause in the file, also one that is over by now; None where there is no file. Raises nothing."""
     path = _path(state_dir)
     try:
         pause = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, OverflowError) as exc:
-        said = exc.strerror if isinstance(exc, OSError) else exc
-        pause = Pause("unknown", "unknown", None, None, "", problem=f"{path} can't be read ({said})")
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        pause = Pause("unknown", "unknown", None, None, "", problem=f"{path} can't be read ({why})")
     return pause if pause.since is not None else replace(pause, since=_written(path))
 
 
@@ -87,9 +89,9 @@ def in_force(state_dir: Path, now: datetime) -> Pause | None:
 
 
 def obstacle(state_dir: Path) -> str | None:
-    """Why nobody should pause there now, in a sentence; None where it is the daemon's directory, and ours to write.
+    """Why a pause can't be written there, in a sentence; None where it can.
 
-    Made by whoever pauses first, it would be theirs, and the daemon could write nothing there.
+    A missing directory is not made: it would belong to the operator, and the daemon could not write to it.
     """
     if not state_dir.is_dir():
         make = f"`install -d -m 0700 -o USER {state_dir}`"
@@ -101,7 +103,7 @@ def obstacle(state_dir: Path) -> str | None:
 
 
 def write(state_dir: Path, pause: Pause) -> None:
-    """Puts the pause in force, in place of any other, wholly or not at all. OSError where the disk is in the way."""
+    """Puts the pause in force, in place of any other, wholly or not at all. OSError where it can't be written."""
     make_state_dir(state_dir)
     path = _path(state_dir)
     new = path.with_name(f".{path.name}.{os.getpid()}")
@@ -109,7 +111,7 @@ def write(state_dir: Path, pause: Pause) -> None:
     del document["problem"]
     try:
         with new.open("w", encoding="utf-8") as file:
-            # Written by root, it is the daemon's all the same.
+            # So that the daemon can read it, whoever wrote it.
             os.fchmod(file.fileno(), 0o644)
             file.write(json.dumps(document, indent=2) + "\n")
             file.flush()
@@ -126,7 +128,7 @@ def remove(state_dir: Path) -> None:
 
 
 def _parsed(text: str) -> Pause:
-    """ValueError where that is no pause. Only its end must be right: what else it says is for people."""
+    """ValueError where that is no pause. Only `until` must be right: the rest is for people."""
     document = json.loads(text)
     if not isinstance(document, dict):
         raise ValueError("it holds no object")  # noqa: TRY004 - of a file, that is a wrong value
@@ -179,8 +181,14 @@ def _instant(text: object) -> datetime:
 
 
 def too_old(slot: datetime, now: datetime, catch_up: timedelta) -> bool:
-    """True for a slot that is not run any more: it is recorded as missed."""
+    """Whether a slot is not run any more, but recorded as missed."""
     return now - slot >= catch_up
+
+
+def poll_after_s(pause: Pause, now: datetime) -> float:
+    """After how many seconds the worker checks whether the pause is over."""
+    left_s = POLL_S if pause.until is None else (pause.until - now).total_seconds()
+    return min(POLL_S, max(left_s, 0.0))
 
 
 def outlook(pause: Pause, slot: datetime | None, catch_up: timedelta) -> str:

@@ -15,7 +15,7 @@ from icekeeper.adapters.ledger.log_lines import PostgresLogLines
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.reasons import Reason
-from icekeeper.execution.logging import run_log_path
+from icekeeper.execution.log_files import run_log_path
 from icekeeper.execution.wiring import Services
 from icekeeper.night.ports import Clock, Sleep
 from icekeeper.scheduling.reload import Configuration

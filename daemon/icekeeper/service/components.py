@@ -14,7 +14,7 @@ from icekeeper.adapters.spool.spool import Spool
 from icekeeper.control.server import ControlSocket
 from icekeeper.execution import logging as logs
 from icekeeper.execution import wiring
-from icekeeper.execution.execute import logs_of
+from icekeeper.execution.log_files import logs_of
 from icekeeper.http.events import EventStream
 from icekeeper.night.ports import Clock, Sleep
 from icekeeper.scheduling.leadership import Leadership

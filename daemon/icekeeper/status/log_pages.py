@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from icekeeper.adapters.ledger.history import LogFilter, PostgresHistory
-from icekeeper.execution.logging import run_log_path
+from icekeeper.execution.log_files import run_log_path
 from icekeeper.status import run_schemas
 
 
