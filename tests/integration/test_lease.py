@@ -101,8 +101,8 @@ async def within(seconds: float, what: Callable[[], Any]) -> float:
     return time.monotonic() - began
 
 
-async def look_for(seen: Callable[[], bool]) -> bool:
-    """Whether it is seen within ten seconds."""
+async def becomes_true(seen: Callable[[], bool]) -> bool:
+    """Whether that is within ten seconds."""
     for _ in range(200):
         if seen():
             return True
@@ -127,8 +127,8 @@ async def test_one_host_leads_and_another_follows_when_it_gives_the_lease_back(h
         await within(SECONDS, first.lost)
         await within(SECONDS, lambda: waiting)
     assert second.held
-    said = [line["told"] for line in logs if line["event"] == "lease_waiting"]
-    assert said == ["a leads"]
+    obstacles = [line["message"] for line in logs if line["event"] == "lease_waiting"]
+    assert obstacles == ["a leads"]
     assert [line["host"] for line in logs if line["event"] == "lease_acquired"] == ["b"]
 
 
@@ -218,7 +218,7 @@ async def test_a_server_that_falls_silent_is_given_up_before_it_gives_up_the_lea
     with capture_logs() as logs:
         assert 4.0 < await within(SECONDS, lease.lost) < 12.0
     assert not lease.held
-    assert [(line["event"], "does not answer" in line["told"]) for line in logs] == [("lease_lost", True)]
+    assert [(line["event"], "does not answer" in line["message"]) for line in logs] == [("lease_lost", True)]
     # The server has not noticed anything: nobody else leads yet.
     other = hosts.lease("b")
     assert not await other.try_acquire()
@@ -250,7 +250,7 @@ async def test_after_a_suspension_it_is_not_held_before_the_server_has_said_so(h
     assert (before, lease.held) == (True, False)
     assert not await lease.try_acquire()  # it is overdue, and not given up
     awake.set()
-    seen = await look_for(lambda: lease.held)
+    seen = await becomes_true(lambda: lease.held)
     awake.clear()
     assert seen
 

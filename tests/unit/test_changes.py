@@ -1,4 +1,4 @@
-"""What a new configuration does, key by key, with its secrets hidden."""
+"""What a changed configuration brings about, key by key, with its secrets hidden."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ BASE: dict[str, Any] = {
 }
 
 
-def told(**blocks: Any) -> tuple[str, ...]:
+def changed(**blocks: Any) -> tuple[str, ...]:
     return changes(Settings(**BASE), Settings(**{**BASE, **blocks}))
 
 
 def test_the_same_settings_change_nothing() -> None:
-    assert told() == ()
+    assert changed() == ()
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,13 @@ def test_the_same_settings_change_nothing() -> None:
     ],
 )
 def test_each_change_is_a_line_with_what_it_brings_about(blocks: dict[str, Any], line: str) -> None:
-    lines = told(**blocks)
+    lines = changed(**blocks)
     assert line in lines
     assert not [one for one in lines if "secret" in one and one != line]
 
 
-def test_a_change_of_a_common_block_is_told_of_the_tables_that_it_concerns() -> None:
-    lines = told(compact={"min_input_files": 9})
+def test_a_change_of_a_common_block_is_reported_for_the_tables_that_it_concerns() -> None:
+    lines = changed(compact={"min_input_files": 9})
     assert "compact.min_input_files: 5 -> 9: from the next run on" in lines
     assert "tables: cold.a changed: from the next run on" in lines
 

@@ -1,4 +1,4 @@
-"""What a new configuration does: which keys differ, and what follows from it for a daemon that runs."""
+"""Compares two configurations: which keys differ, and what a running daemon does about each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from icekeeper.core.errors import ConfigError
 from icekeeper.settings import Settings
 from icekeeper.settings.export import redacted
 
-# What a change of a block brings about. The others show in the next run: it takes its policies from the settings.
+# What a change of a block brings about. All others take effect in the next run, which reads its policies anew.
 _EFFECTS = {
     "schedule": "rescheduled",
     "spark": "the session is recycled between runs",
@@ -25,7 +25,7 @@ _NEXT_RUN = "from the next run on"
 
 
 def refuse_unchangeable(old: Settings, new: Settings) -> None:
-    """ConfigError for a key that a daemon keeps for its life."""
+    """ConfigError where a key differs that can't change while the daemon runs."""
     if old.state_dir != new.state_dir:
         raise ConfigError(
             [
@@ -36,7 +36,7 @@ def refuse_unchangeable(old: Settings, new: Settings) -> None:
 
 
 def changes(old: Settings, new: Settings) -> tuple[str, ...]:
-    """Each difference in a line: the key, both values (secrets hidden), what it brings about. Empty where none is."""
+    """A line per difference: the key, both values (secrets hidden), the effect. Empty where there is none."""
     before, after = _flat(redacted(old)), _flat(redacted(new))
     lines = []
     for block in type(new).model_fields:
@@ -47,8 +47,8 @@ def changes(old: Settings, new: Settings) -> tuple[str, ...]:
             continue
         effect = _EFFECTS.get(block, _NEXT_RUN)
         keys = [key for key in (before | after) if key.split(".")[0] == block and before.get(key) != after.get(key)]
-        lines += [f"{key}: {_said(before.get(key))} -> {_said(after.get(key))}: {effect}" for key in keys]
-        if not keys:  # what differs is hidden
+        lines += [f"{key}: {_text(before.get(key))} -> {_text(after.get(key))}: {effect}" for key in keys]
+        if not keys:  # only secrets differ
             lines.append(f"{block}: a secret of it: {effect}")
     return tuple(lines)
 
@@ -73,5 +73,5 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
     return found
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return "unset" if value is None else str(value)

@@ -1,1 +1,1 @@
-"""The shell: wires the parts, and knows signals, HTTP, files and terminals. No rule of the night lives here."""
+"""The assembly: builds the components of the daemon, starts, runs and stops them. No rule of a night lives here."""

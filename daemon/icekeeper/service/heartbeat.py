@@ -1,4 +1,4 @@
-"""The loop's heartbeat: beats every second, measures how late it is, feeds systemd's watchdog."""
+"""The event loop's heartbeat: every second it measures how late the loop is and feeds systemd's watchdog."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ import structlog
 log = structlog.get_logger(__name__)
 
 BEAT_S = 1.0
-# A loop that was held up so long gets a line: something blocks that should not.
+# A beat that comes so late is logged: something blocks the loop.
 LATE_S = 1.0
 
 
 class Heartbeat:
-    """`worst_lag_s` is the latest that a beat has come since it was last asked for."""
-
-    def __init__(self, alive: Callable[[], None]) -> None:
-        """`alive` is called at every beat."""
-        self._alive = alive
+    def __init__(self, on_beat: Callable[[], None]) -> None:
+        self._on_beat = on_beat
         self._worst = 0.0
 
     async def run(self) -> None:
-        """Beats for ever."""
+        """Beats until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + BEAT_S
@@ -32,9 +29,9 @@ class Heartbeat:
             self._worst = max(self._worst, lag)
             if lag > LATE_S:
                 log.warning("loop_was_late", lag_s=round(lag, 3))
-            self._alive()
+            self._on_beat()
 
     def worst_lag_s(self) -> float:
-        """Seconds; asking begins a new measurement."""
+        """How late the latest beat since the last call was, in seconds."""
         worst, self._worst = self._worst, 0.0
         return worst

@@ -1,17 +1,17 @@
-"""The lease: which of the hosts that share one PostgreSQL leads. What the leader does is the service's business.
+"""The lease: which of the hosts that share one PostgreSQL leads. What a leader does: scheduling/leadership.py.
 
-It is a session-level advisory lock on a connection of its own, so it needs no clock that hosts agree on: it ends with
-its session, however that ends. Where the leader's host vanishes, nobody ends the session, and both sides give up by
-themselves; the leader has to be the first. With `a` the instant of the last answer that reached it:
+The lease is a session-level advisory lock on a connection of its own: it ends with its session, however that ends, and
+needs no agreement between the clocks of hosts. Where the leader's host vanishes, the session stays, and each side has
+to give up by its own timeout, the leader first. With `a` the instant at which the leader received its last answer:
 
-    a + 5 s     it asks again (_HEARTBEAT_S), and hears nothing
-    a + 10 s    it gives up (_ANSWER_S): `held` is false by the clock alone, and `lost()` returns
-    a + 15 s    the server frees the lock at the earliest: 20 s after the last thing that it heard (_KEEPALIVES), which
-                was the leader's last question, asked at a - 5 s or later, since a slower answer would have been the end
-    a + 30 s    the server frees it at the latest: it heard the last of the leader at a + 5 s, and probes every 5 s
+    a + 5 s     the leader sends its next query (_HEARTBEAT_S), which is lost
+    a + 10 s    the leader gives up (_ANSWER_S): `held` is false by the clock alone, and `lost()` returns
+    a + 15 s    the earliest that the server frees the lock: 20 s after the last packet it received (_KEEPALIVES). That
+                was a query of the leader sent at a - 5 s or later, since it was answered within _ANSWER_S
+    a + 30 s    the latest that the server frees it: the last packet came at a + 5 s, and it probes every 5 s
 
-So there are 5 s between two leaders. A commit that the old one sent before it gave up may still arrive: Iceberg
-refuses it if the table has moved.
+So there are at least 5 s between two leaders. A commit that the old one sent before it gave up may still arrive:
+Iceberg refuses it if the table has changed.
 """
 
 from __future__ import annotations
@@ -48,16 +48,15 @@ _KEEPALIVES = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "20s",  # where this is set, Linux goes by it instead of the count
 }
-# Why the database itself, rather than our settings, may refuse us for a while: a GRANT or a new password mends that.
-_ABOUT_THE_DATABASE = (Reason.LEDGER_DOWN, Reason.ACCESS_DENIED)
+# Refusals that may end without a change of our settings: the server comes back, somebody GRANTs the right.
+_MAY_PASS = (Reason.LEDGER_DOWN, Reason.ACCESS_DENIED)
 
-# As a query and not at the session's start: a server before version 12 has no tcp_user_timeout, and refuses what it
-# doesn't know.
+# A query rather than startup parameters: a server before version 12 has no tcp_user_timeout, and would refuse it there.
 _SET_KEEPALIVES = """
     SELECT count(set_config(name, value, false))
     FROM unnest($1::text[], $2::text[]) AS wanted (name, value) JOIN pg_settings USING (name)
 """
-# A former primary that is a standby now grants locks, too, of its own.
+# A standby server grants advisory locks of its own, which exclude no one on the primary.
 _TRY = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_try_advisory_lock($1) END"
 _FREE = "SELECT pg_advisory_unlock($1)"
 # pg_locks shows the two halves of a 64-bit key.
@@ -68,25 +67,25 @@ _LOCKS = """
       AND (lock.classid::bigint << 32) | lock.objid::bigint = $1
 """
 _HOLDER = f"SELECT session.application_name AS name, session.backend_start AS since {_LOCKS}"
-# Asks for the lock and not only for an answer: a pooler that was put in between may hand us somebody else's session.
+# Checks the lock rather than the connection: a pooler that was put in between may hand us another session.
 _STILL_OURS = f"SELECT count(*) {_LOCKS} AND pid = pg_backend_pid()"
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who leads, and since when; `since` None: PostgreSQL tells that to the holder's own role and to monitors only."""
+    """The host that leads, and since when; None where PostgreSQL hides that from our role (pg_monitor sees it)."""
 
     host: str
     since: datetime | None
 
 
 def since_boot() -> float:
-    """Seconds that go on while the machine is suspended, unlike `time.monotonic`: the server doesn't stop either."""
+    """Seconds that count while the machine is suspended, unlike `time.monotonic`: the server goes on meanwhile."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:
-    """One host's part in the election. `acquire`, `try_acquire` and `release` are for one task, one after another.
+    """One host's candidacy. `acquire`, `try_acquire` and `release` must not overlap.
 
     `sleep` waits between tries and between heartbeats; `clock` gives seconds.
     """
@@ -107,7 +106,7 @@ class Lease:
         self._password = password
         self._sleep = sleep
         self._clock = clock
-        # While another host leads, ours looks whether it still does.
+        # Of a leader: it holds the lock. Of a standby: it checks whether the other host still leads.
         self._session: _Session | None = None
         self._direct = False
         self._leads = False
@@ -118,107 +117,107 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether this host leads. False also while an answer is overdue: then it is lost, or soon true again.
+        """Whether this host leads. False also while an answer is overdue; it is true again once that arrives.
 
-        So it is false at once where this process or its machine was suspended, before anything else has run.
+        So it is false at once after this process or its machine was suspended, before anything else has run.
         """
         return self._leads and self._clock() - self._answered_at <= _HEARTBEAT_S + _ANSWER_S
 
     async def acquire(self) -> None:
-        """Waits until it is ours. Says what stands against it once, and again when that changes.
+        """Waits for the lease. Logs the obstacle once, and again when it changes.
 
         PermanentError where only other settings help, as with a PgBouncer in between.
         """
-        told = against = ""
+        logged = obstacle = ""
         while True:
             try:
                 if await self.try_acquire():
                     return
-                holder = await self._look()
-                against = f"{holder.host} leads" if holder else told
+                holder = await self._seen_holder()
+                obstacle = f"{holder.host} leads" if holder else logged
             except IcekeeperError as exc:
-                if isinstance(exc, PermanentError) and exc.reason not in _ABOUT_THE_DATABASE:
+                if isinstance(exc, PermanentError) and exc.reason not in _MAY_PASS:
                     raise
-                against = str(exc)
-            if against != told:
-                told = against
-                log.warning("lease_waiting", host=self.host, told=told)
+                obstacle = str(exc)
+            if obstacle != logged:
+                logged = obstacle
+                log.warning("lease_waiting", host=self.host, message=obstacle)
             await self._sleep(_RETRY_S)
 
     async def try_acquire(self) -> bool:
-        """One try. False: another host leads, or an answer is overdue.
+        """One attempt. False: another host leads, or an answer is overdue.
 
-        TransientError `ledger_down` where PostgreSQL is away, PermanentError where it refuses us or a PgBouncer stands
-        in between. A session stays open until `release`, also after a try in vain.
+        TransientError `ledger_down` where PostgreSQL does not answer, PermanentError where it refuses us or a PgBouncer
+        is in between. The session stays open until `release`, also after a failed attempt.
         """
         if self._leads:
             return self.held
-        if await self._look() is not None:
+        if await self._seen_holder() is not None:
             return False
-        # Each term has a session of its own: what PostgreSQL knows of its beginning is the term's.
+        # Each term has a session of its own, so that the session's start is the term's.
         await self._end_session()
-        await self._examine()
+        await self._refuse_pooler()
         session = self._session = await self._open()
-        (granted,) = await session.ask(_TRY, _KEY)
+        (granted,) = await session.query(_TRY, _KEY)
         if granted is None:
             raise TransientError("is a standby server", reason=Reason.LEDGER_DOWN, where=str(self.target))
         if granted:
             self._leads, self._answered_at = True, self._clock()
             self._over.clear()
-            session.when_ended(self._session_ended)
+            session.on_end(self._session_ended)
             self._watch = asyncio.create_task(self._keep_watch(session))
             log.info("lease_acquired", host=self.host, server=str(self.target))
         return bool(granted)
 
     async def holder(self) -> Holder | None:
-        """Who leads, asked on a connection of its own; raises like `try_acquire`."""
+        """Who leads, by a connection of its own; raises like `try_acquire`."""
         session = await self._open()
         try:
-            return _holder(await session.ask(_HOLDER, _KEY))
+            return _holder(await session.query(_HOLDER, _KEY))
         finally:
             await session.close()
 
     async def lost(self) -> None:
-        """Returns when this host leads no more, whatever the cause; at once where it doesn't."""
+        """Returns when this host no longer leads, whatever the cause; at once where it never did."""
         await self._over.wait()
 
     async def release(self) -> None:
-        """Gives it back, so that another host gets it at its next try; takes 4 s at most.
+        """Frees the lease, so that another host gets it at its next attempt; takes 4 s at most.
 
-        Not while `acquire` is under way: cancel that first.
+        Cancel an `acquire` under way first.
         """
         session, led = self._session, self._leads
         self._give_up()
         if session is not None and led:
-            # What is said to a server that doesn't listen frees nothing; it finds out by itself.
+            # A server that does not answer frees it by itself, see above.
             with suppress(IcekeeperError):
-                await session.ask(_FREE, _KEY, timeout=_RELEASE_S)
+                await session.query(_FREE, _KEY, timeout=_RELEASE_S)
         await self._end_session()
         if led:
             log.info("lease_released", host=self.host)
 
-    # --- while it is ours
+    # --- while it is held
 
     async def _keep_watch(self, session: _Session) -> None:
         try:
             while True:
                 await self._sleep(_HEARTBEAT_S)
-                (ours,) = await session.ask(_STILL_OURS, _KEY)
+                (ours,) = await session.query(_STILL_OURS, _KEY)
                 if not ours:
                     await session.close()
                     raise TransientError("the session has changed", reason=Reason.LEDGER_DOWN, where=str(self.target))
                 self._answered_at = self._clock()
-        except Exception as exc:  # whatever it is: what nobody watches any more must not count as held
+        except Exception as exc:  # also after a bug: a lease that is no longer watched must not count as held
             self._lose(session, str(exc))
 
     def _session_ended(self, session: _Session) -> None:
         self._lose(session, f"{self.target}: the connection has ended")
 
     def _lose(self, session: _Session, why: str) -> None:
-        # Both who watch may see the same end, and see it when the next term has begun.
+        # The watch and the listener may report the same end, and only after the next term has begun.
         if self._leads and session is self._session:
             self._give_up()
-            log.error("lease_lost", host=self.host, told=why)
+            log.error("lease_lost", host=self.host, message=why)
 
     def _give_up(self) -> None:
         self._leads = False
@@ -229,23 +228,23 @@ class Lease:
 
     # --- sessions
 
-    async def _look(self) -> Holder | None:
-        """Who leads, as the open session sees it; None also where there is none."""
+    async def _seen_holder(self) -> Holder | None:
+        """Who leads, by the open session; None also where there is no session."""
         if self._session is None or self._session.ended:
             return None
-        return _holder(await self._session.ask(_HOLDER, _KEY))
+        return _holder(await self._session.query(_HOLDER, _KEY))
 
-    async def _examine(self) -> None:
-        """Refuses a PgBouncer. Asked until it was answered once: it is a matter of settings."""
+    async def _refuse_pooler(self) -> None:
+        """PermanentError where a PgBouncer is in between. Checked until PostgreSQL has answered once."""
         if self._direct:
             return
         pooler = await find_pooler(self._dsn, self._password)
         if pooler.bouncer or pooler.shares:
-            # One that pools by session would do, but for a host that vanishes: the keepalives of the server's side
-            # end at the pooler, which keeps its session.
+            # Session pooling would do, except when a host vanishes: the server's keepalives reach the pooler only,
+            # which keeps the session open.
             raise PermanentError(
-                "a PgBouncer is in the way, through which the lease of `replicas: true` can't be held: set "
-                "postgres.lease_dsn to a DSN that leads straight to the server",
+                "the lease of `replicas: true` can't be held through a PgBouncer: set postgres.lease_dsn to a DSN that "
+                "connects to the server itself",
                 where=str(self.target),
             )
         self._direct = True
@@ -262,7 +261,7 @@ class Lease:
         except FOREIGN_ERRORS as exc:
             raise translated(exc, self.target) from exc
         session = _Session(connection, self.target)
-        await session.ask(_SET_KEEPALIVES, list(_KEEPALIVES), list(_KEEPALIVES.values()))
+        await session.query(_SET_KEEPALIVES, list(_KEEPALIVES), list(_KEEPALIVES.values()))
         return session
 
     async def _end_session(self) -> None:
@@ -272,38 +271,38 @@ class Lease:
 
 
 class _Session:
-    """One connection, asked one thing at a time, each within a time limit. What goes unanswered ends it."""
+    """One connection with one query at a time, each with a timeout. A query that times out closes it."""
 
     def __init__(self, connection: Any, target: Target) -> None:
         self._connection = connection
         self._target = target
-        self._asking = False
+        self._querying = False
 
     @property
     def ended(self) -> bool:
         return bool(self._connection.is_closed())
 
-    def when_ended(self, tell: Callable[[_Session], None]) -> None:
-        """Tells of an end between two questions; whoever asks is told by the answer, which knows more."""
-        self._connection.add_termination_listener(lambda _: None if self._asking else tell(self))
+    def on_end(self, callback: Callable[[_Session], None]) -> None:
+        """Has `callback` called when the connection ends between two queries. During one, the query raises instead."""
+        self._connection.add_termination_listener(lambda _: None if self._querying else callback(self))
 
-    async def ask(self, query: str, *values: object, timeout: float = _ANSWER_S) -> Any:
+    async def query(self, sql: str, *values: object, timeout: float = _ANSWER_S) -> Any:
         """The first row; None where there is none."""
-        asking = asyncio.ensure_future(self._connection.fetchrow(query, *values))
-        self._asking = True
+        answer = asyncio.ensure_future(self._connection.fetchrow(sql, *values))
+        self._querying = True
         try:
-            # Not by asyncpg's timeout or a cancellation: both connect once more to cancel the statement, and wait.
-            await asyncio.wait([asking], timeout=timeout)
-            if not asking.done():
+            # Not asyncpg's timeout or a cancellation: both open another connection to cancel the statement, and wait.
+            await asyncio.wait([answer], timeout=timeout)
+            if not answer.done():
                 raise TransientError("does not answer", reason=Reason.LEDGER_DOWN, where=str(self._target))
-            return asking.result()
+            return answer.result()
         except FOREIGN_ERRORS as exc:
             raise translated(exc, self._target) from exc
         finally:
-            if not asking.done() or asking.cancelled() or asking.exception() is not None:
+            if not answer.done() or answer.cancelled() or answer.exception() is not None:
                 self._connection.terminate()
-                await asyncio.gather(asking, return_exceptions=True)
-            self._asking = False
+                await asyncio.gather(answer, return_exceptions=True)
+            self._querying = False
 
     async def close(self) -> None:
         try:
