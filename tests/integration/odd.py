@@ -70,7 +70,7 @@ def _write_equality_deletes(
     spark: SparkSession, name: str, column: str, values: tuple[str | None, ...], by_partition: bool
 ) -> None:
     jvm = IcebergJvm(spark)
-    iceberg: Any = jvm._iceberg
+    iceberg: Any = jvm.iceberg
     gateway: Any = spark._sc._gateway
     table = jvm.load(name)
     spec, only = table.spec(), table.schema().select(gateway.jvm.java.util.List.of(column))
@@ -101,8 +101,8 @@ async def add_a_column_with_a_default(night: Night, table: str) -> None:
 
     def change(spark: SparkSession) -> None:
         jvm = IcebergJvm(spark)
-        text = getattr(jvm._iceberg.types, "Types$StringType").get()
-        default = jvm._iceberg.expressions.Expressions.lit("never said")
+        text = getattr(jvm.iceberg.types, "Types$StringType").get()
+        default = jvm.iceberg.expressions.Expressions.lit("never said")
         jvm.load(_quoted(night, table)).updateSchema().addColumn("venue", text, "with a default", default).commit()
 
     await night.services.engine.run(change, timeout=MINUTE)

@@ -22,8 +22,9 @@ from pyiceberg.table import StaticTable
 from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg import expiry as iceberg_expiry
+from icekeeper.adapters.iceberg.catalog import catalog_conf
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
-from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
+from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
@@ -55,7 +56,7 @@ class History:
         return f"file:{path}"
 
     def data_file(self) -> Any:
-        builder = self.jvm._iceberg.DataFiles.builder(self.table.spec()).withFormat("parquet")
+        builder = self.jvm.iceberg.DataFiles.builder(self.table.spec()).withFormat("parquet")
         return builder.withPath(self.path("data")).withFileSizeInBytes(1000).withRecordCount(10).build()
 
     def append(self, branch: str = "main", files: int = 3) -> None:
@@ -80,7 +81,7 @@ class History:
 
     def delete_rows(self) -> None:
         """A file of position deletes."""
-        builder = self.jvm._iceberg.FileMetadata.deleteFileBuilder(self.table.spec()).ofPositionDeletes()
+        builder = self.jvm.iceberg.FileMetadata.deleteFileBuilder(self.table.spec()).ofPositionDeletes()
         builder = builder.withFormat("parquet").withPath(self.path("deletes")).withFileSizeInBytes(100)
         self.deletes.append(builder.withRecordCount(1).build())
         self.table.newRowDelta().addDeletes(self.deletes[-1]).commit()
@@ -106,8 +107,8 @@ class History:
         self.live = live
 
     def statistics(self) -> None:
-        snapshot, empty = self.table.currentSnapshot().snapshotId(), self.jvm._java.util.List.of()
-        file = self.jvm._iceberg.GenericStatisticsFile(snapshot, self.path("statistics"), 100, 10, empty)
+        snapshot, empty = self.table.currentSnapshot().snapshotId(), self.jvm.java.util.List.of()
+        file = self.jvm.iceberg.GenericStatisticsFile(snapshot, self.path("statistics"), 100, 10, empty)
         self.table.updateStatistics().setStatistics(file).commit()
 
 
@@ -315,7 +316,7 @@ async def test_killed_before_the_files_are_deleted_it_leaves_what_nobody_refers_
         while True:  # until nobody answers
             table.location()
 
-    monkeypatch.setattr(IcebergJvm, "delete_files", kill)
+    monkeypatch.setattr(iceberg_expiry, "delete_files", kill)
     with pytest.raises(TransientError) as caught:
         await lake.expire(ids, 1)
     assert caught.value.reason is Reason.ENGINE_DOWN
@@ -326,4 +327,4 @@ async def test_killed_before_the_files_are_deleted_it_leaves_what_nobody_refers_
 
 def _always(jvm: IcebergJvm) -> Any:
     """A Java Predicate that is always true."""
-    return jvm._java.util.function.Predicate.isEqual(None).negate()
+    return jvm.java.util.function.Predicate.isEqual(None).negate()

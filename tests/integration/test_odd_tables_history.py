@@ -103,7 +103,7 @@ async def test_the_plan_of_an_expiry_is_what_iceberg_itself_would_drop_of_any_hi
 def _difference(jvm: IcebergJvm, seed: int) -> tuple[int, object, object] | None:
     """What the core and Iceberg make of one made-up history, if they differ; no table is needed for it."""
     chance, now = random.Random(seed), datetime.now(UTC)
-    iceberg: Any = jvm._iceberg
+    iceberg: Any = jvm.iceberg
     text = json.dumps(_history(chance, int(now.timestamp() * 1000)))
     metadata = iceberg.TableMetadataParser.fromJson("s3://x/m.json", text)
     table = iceberg.BaseTable(iceberg.StaticTableOperations(metadata, None), "made.up")

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from icekeeper.adapters.clickhouse import ClickHouse, ClickHouseOptions
 from icekeeper.adapters.host import Host
-from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
+from icekeeper.adapters.iceberg.catalog import catalog_conf
+from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.adapters.ledger.findings import PostgresFindings
 from icekeeper.adapters.ledger.history import PostgresHistory
 from icekeeper.adapters.ledger.store import PostgresLedger

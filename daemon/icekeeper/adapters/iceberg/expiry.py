@@ -1,24 +1,26 @@
-"""Expiring exactly the snapshots that a plan names, on the driver or with Spark. Which ones, the core has said."""
+"""Expiring exactly the snapshots that a plan names, on the driver or with Spark. Which ones is decided in the core."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pyspark.sql import SparkSession
 
-from icekeeper.adapters.iceberg.jvm import IcebergJvm, PathCollector
+from icekeeper.adapters.iceberg.deletion import PathCollector, delete_files, exists, path_collector
+from icekeeper.adapters.iceberg.functions import consumer_of, long_as_string
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.state import DeletedFiles
 
-# The driver is the faster way by far, but it holds the path of each file that the manifests of expired snapshots name
+# The driver is by far the faster way, but it holds the path of each file that the manifests of expired snapshots name
 # in its heap at once, about 300 bytes each: above this a heap of 2 GB would get short. Spark's tasks spill to disk.
 DRIVER_MOST_FILES = 1_000_000
-# Over so many tasks Spark spreads what the driver would hold at once. The session's own number is for small work.
+# Spark spreads over this many tasks what the driver would hold at once. The session's own number is for small work.
 SPARK_PARTITIONS = 32
-# Of the files that an expiry deleted, this many are looked for in the store afterwards.
+# How many of the deleted files are checked for in the store afterwards.
 DELETED_SAMPLE = 5
 
 _PARTITIONS = "spark.sql.shuffle.partitions"
@@ -27,15 +29,15 @@ _PARTITIONS = "spark.sql.shuffle.partitions"
 def expire_snapshots(
     jvm: IcebergJvm, table: str, handle: Any, snapshot_ids: tuple[int, ...], retain_last: int, named_files: int
 ) -> DeletedFiles:
-    """Expires them, or none and TransientError `conflict`; then deletes what nobody refers to any more.
+    """Expires them, or none and TransientError `conflict`; then deletes the files that nothing refers to any more.
 
-    `named_files`: what the manifests name at most.
+    `named_files`: how many files the manifests name at most.
     """
-    # Both ways only tell what is to be deleted: Iceberg's own deletes swallow their failures.
-    unowned = jvm.path_collector()
-    expiry = _bounded(handle.expireSnapshots(), retain_last).deleteWith(unowned.consumer)
-    jvm.expire_ids(expiry, snapshot_ids)
-    would_go = jvm.snapshot_ids(expiry.apply())
+    # Both ways only collect what is to be deleted: Iceberg's own deletes swallow their failures.
+    unreferenced = path_collector(jvm)
+    expiry = _bounded(handle.expireSnapshots(), retain_last).deleteWith(unreferenced.consumer)
+    _name_snapshots(jvm, expiry, snapshot_ids)
+    would_go = _ids_of(jvm, expiry.apply())
     if would_go != frozenset(snapshot_ids):
         raise TransientError(
             f"the table has moved since it was planned: {len(snapshot_ids)} snapshots were named, "
@@ -48,14 +50,14 @@ def expire_snapshots(
         for snapshot_id in snapshot_ids:
             action = action.expireSnapshotId(snapshot_id)
         with _partitions(jvm.spark, SPARK_PARTITIONS):
-            action.deleteWith(unowned.consumer).execute()
+            action.deleteWith(unreferenced.consumer).execute()
     else:
         expiry.commit()
-    return _delete(jvm, handle, unowned)
+    return _delete(jvm, handle, unreferenced)
 
 
 def _bounded(expiry: Any, retain_last: int) -> Any:
-    """An expiry of nothing but what is named: Iceberg's API for the driver and its Spark action take the same words.
+    """Limits an expiry to the snapshots that are named. Iceberg's driver API and its Spark action share these methods.
 
     Named ids make Iceberg clean up by reachability, and bind the expiry to the plan. The age of 0 switches off the
     table's own age, which would act beside them.
@@ -63,18 +65,41 @@ def _bounded(expiry: Any, retain_last: int) -> Any:
     return expiry.expireOlderThan(0).retainLast(retain_last)
 
 
-def _delete(jvm: IcebergJvm, handle: Any, unowned: PathCollector) -> DeletedFiles:
-    """Deletes what the committed expiry left without an owner, and looks for a sample of it in the store."""
-    files = unowned.count()
-    sample = unowned.sample(DELETED_SAMPLE)
-    failed = jvm.delete_files(handle, unowned.queue)
-    there = [path for path in sample if jvm.exists(handle, path)]
-    return DeletedFiles(files, max(failed, len(there)), there[0] if there else sample[0] if failed else None)
+def _delete(jvm: IcebergJvm, handle: Any, unreferenced: PathCollector) -> DeletedFiles:
+    """Deletes the files that the committed expiry left unreferenced, and checks in the store that a sample is gone."""
+    files = unreferenced.count()
+    sample = unreferenced.sample(DELETED_SAMPLE)
+    failed = delete_files(jvm, handle, unreferenced.queue)
+    left = [path for path in sample if exists(handle, path)]
+    return DeletedFiles(files, max(failed, len(left)), left[0] if left else sample[0] if failed else None)
+
+
+def _name_snapshots(jvm: IcebergJvm, expiry: Any, snapshot_ids: Iterable[int]) -> None:
+    """Names snapshots to an `ExpireSnapshots` of the driver in one call: each id would be two more."""
+    invoke, expiry_type = jvm.lang.invoke, jvm.java_class("org.apache.iceberg.ExpireSnapshots")
+    signature = invoke.MethodType.methodType(expiry_type, jvm.lang.Long.TYPE)
+    name = jvm.lookup().findVirtual(expiry_type, "expireSnapshotId", signature).bindTo(expiry)
+    parse = jvm.lookup().findStatic(
+        jvm.java_class("java.lang.Long"),
+        "parseLong",
+        invoke.MethodType.methodType(jvm.lang.Long.TYPE, jvm.java_class("java.lang.String")),
+    )
+    consumer = consumer_of(jvm, invoke.MethodHandles.filterReturnValue(parse, name))
+    ids = ",".join(str(snapshot_id) for snapshot_id in snapshot_ids)
+    if ids:
+        jvm.java.util.regex.Pattern.compile(",").splitAsStream(ids).forEach(consumer)
+
+
+def _ids_of(jvm: IcebergJvm, snapshots: Any) -> frozenset[int]:
+    """The ids of a Java list of snapshots, in one answer."""
+    to_string = long_as_string(jvm, "org.apache.iceberg.Snapshot", "snapshotId")
+    joined = str(snapshots.stream().map(to_string).collect(jvm.java.util.stream.Collectors.joining(",")))
+    return frozenset(int(snapshot_id) for snapshot_id in joined.split(",") if joined)
 
 
 @contextmanager
 def _partitions(spark: SparkSession, number: int) -> Iterator[None]:
-    """So many partitions for what is shuffled meanwhile."""
+    """Sets the number of shuffle partitions meanwhile."""
     before = str(spark.conf.get(_PARTITIONS))
     spark.conf.set(_PARTITIONS, number)
     try:

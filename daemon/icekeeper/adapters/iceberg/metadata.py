@@ -1,4 +1,4 @@
-"""Reading a table's metadata.json into the core's records. It comes as text: who fetched it lives elsewhere."""
+"""Reading a table's metadata.json into the core's records. Pure: fetching it is up to `tables.py`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def parse_metadata(
     current_id = metadata.get("current-snapshot-id")
     current = next((snapshot for snapshot in history if snapshot.id == current_id), None)
     properties = metadata.get("properties", {})
-    # A reference without an age of its own has the table's, if the table has one.
+    # A reference without an age of its own has the table's, if there is one.
     ref_age = (
         int(properties["history.expire.max-ref-age-ms"]) if "history.expire.max-ref-age-ms" in properties else None
     )
     small, large = small_file_limit(target_file_size), large_file_limit(target_file_size)
     sizes = [size for files in partitions for size in files]
     if len(metadata.get("partition-specs", ())) > 1:
-        partitions = [sizes]  # Iceberg's planner groups files of older specs together, whatever partitions they lie in
+        partitions = [sizes]  # Iceberg's planner groups files of older specs together, whatever their partitions
     small_sizes = [[size for size in files if size < small] for files in partitions]
     small_files = tuple(SmallFiles(len(files), sum(files)) for files in small_sizes if files)
     health = TableHealth(
@@ -61,7 +61,7 @@ def parse_history(text: str) -> tuple[Snapshot, ...]:
 
 
 def files_named(history: Sequence[Snapshot]) -> int:
-    """At most so many files the manifests of all snapshots name: those of the fullest, and all that were ever added."""
+    """An upper bound of the files that all snapshots' manifests name: those of the fullest, and all ever added."""
     fullest = max((s.count("total-data-files") + s.count("total-delete-files") for s in history), default=0)
     return fullest + sum(s.count("added-data-files") + s.count("added-delete-files") for s in history)
 

@@ -15,9 +15,10 @@ from uuid import uuid4
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from icekeeper.adapters.iceberg.catalog import quoted_name
+from icekeeper.adapters.iceberg.deletion import delete_files, path_collector
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.metadata import parse_metadata
-from icekeeper.adapters.iceberg.names import quoted_name
 from icekeeper.adapters.spark.errors import translate
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.reasons import Reason
@@ -185,9 +186,9 @@ def probe_store(jvm: IcebergJvm, catalog: str, table: str) -> StoreProbe:
         attempt("read", lambda: _read(io, path))
     if _is(jvm, "org.apache.iceberg.io.SupportsPrefixOperations", io):
         attempt("list", lambda: io.listPrefix(path).iterator().hasNext())
-    paths = jvm.path_collector()
+    paths = path_collector(jvm)
     paths.queue.add(path)
-    if attempt("bulk_delete", lambda: jvm.delete_files(handle, paths.queue)) not in (0, None):
+    if attempt("bulk_delete", lambda: delete_files(jvm, handle, paths.queue)) not in (0, None):
         errors["bulk_delete"] = IcekeeperError("the bulk deletion failed; the store's own words are in spark.log")
     if "bulk_delete" in errors:
         attempt("delete", lambda: io.deleteFile(path))

@@ -1,4 +1,4 @@
-"""Rewriting a slice of a table in its way, by Iceberg's own action. Which way that is, the core decides."""
+"""Rewriting a slice of a table with Iceberg's own action: binpack, sort or spread. Which of them, the core decides."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Rewrite, Slice
 
 _SPLIT_SIZE = "spark.sql.iceberg.read.split-size"
-# TableProperties.SPLIT_OPEN_FILE_COST_DEFAULT of Iceberg: the least that a file weighs.
+# TableProperties.SPLIT_OPEN_FILE_COST_DEFAULT of Iceberg: the least that a file counts for.
 _OPEN_COST = 4 * 1024**2
-# Two tasks a thread even out files that are slow to come; a task has a cost of its own, so that it reads several files.
+# Two tasks a thread even out files that are slow to read; a task has a cost of its own, so it reads several files.
 _TASKS_A_THREAD = 2
 _FILES_A_TASK = 8
 # The types that Iceberg's transform bucket knows (table spec, 'Partition Transforms').
@@ -25,9 +25,9 @@ _BUCKETED = frozenset(
 
 @contextmanager
 def rewriting(jvm: IcebergJvm, table: Any, part: Slice, sort_by: str) -> Iterator[Any]:
-    """Iceberg's action (RewriteDataFiles) in the slice's way; what it needs of the session holds while it is used.
+    """Iceberg's action (RewriteDataFiles) for the slice; the session's settings for it hold inside the context.
 
-    PermanentError where it is to sort and knows no order.
+    PermanentError where it has to sort and there is no order.
     """
     order = None
     if part.how is Rewrite.SORT:
@@ -35,7 +35,7 @@ def rewriting(jvm: IcebergJvm, table: Any, part: Slice, sort_by: str) -> Iterato
     elif part.how is Rewrite.SPREAD:
         order = _order_that_changes_nothing(jvm, table)
     if order is not None:
-        # The action takes a copy of the session with it, when it is made.
+        # The action copies the session, with its settings, when it is made.
         jvm.spark.conf.set(_SPLIT_SIZE, str(_split_size(jvm, table, part)))
     try:
         action = jvm.actions().rewriteDataFiles(table)
@@ -59,10 +59,10 @@ def _order(jvm: IcebergJvm, table: Any, column: str) -> Any:
 
 
 def _order_that_changes_nothing(jvm: IcebergJvm, table: Any) -> Any | None:
-    """A sort order in which all rows are alike: by the only bucket of a column. None where no column has buckets.
+    """A sort order in which all rows are equal: by the only bucket of a column. None where no column can be bucketed.
 
-    Iceberg's sort is its way to rewrite a group into one file with more than one task: many read, one writes. Rows stay
-    in the order of their files, as binpack has them, and encode as well.
+    Only Iceberg's sort rewrites a group into one file with more than one task: many read, one writes. Rows stay in the
+    order of their files, as with binpack, and encode as well.
     """
     for field in table.schema().columns():
         if str(field.type().typeId()) in _BUCKETED:
@@ -71,7 +71,7 @@ def _order_that_changes_nothing(jvm: IcebergJvm, table: Any) -> Any | None:
 
 
 def _split_size(jvm: IcebergJvm, table: Any, part: Slice) -> int:
-    """How much a task reads, in bytes as Iceberg weighs files, so that each of the session's threads gets some."""
+    """How much a task reads, in bytes as Iceberg counts them, so that each of the session's threads gets some."""
     open_cost = int(table.properties().get("read.split.open-file-cost") or _OPEN_COST)
     weight = max(part.bytes, part.files * open_cost)
     tasks = _TASKS_A_THREAD * int(jvm.spark.sparkContext.defaultParallelism)

@@ -1,4 +1,4 @@
-"""Warming a fresh session up: what a night does to tables is done to a scratch table of our own first.
+"""Warming up a fresh session: a scratch table is written, compacted, expired and counted as a night would do it.
 
 The first rewrite of a JVM takes three times as long as the fifth: classes are loaded and code is compiled as it runs.
 """
@@ -15,7 +15,8 @@ from uuid import uuid4
 from pyspark.sql import SparkSession
 from structlog.contextvars import bound_contextvars
 
-from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse, catalog_conf
+from icekeeper.adapters.iceberg.catalog import catalog_conf
+from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.calendar import Window
 from icekeeper.core.policy import CompactPolicy, StageLimits
@@ -23,9 +24,9 @@ from icekeeper.core.tables.plan import Slice
 
 Step = Callable[[], Awaitable[object]]
 
-# One step may take so long: far more than it does, for the session of one that won't stop is lost.
+# Far more than a step takes: the session of one that does not stop is lost.
 STEP_TIMEOUT = timedelta(minutes=2)
-# After the second round a rewrite takes hardly longer than ever after; more would only cost a busy host its processors.
+# After two rounds a rewrite is hardly slower than ever after; more rounds would only cost CPU time.
 ROUNDS = 2
 
 _TABLE = "scratch.warm_up"
@@ -33,7 +34,7 @@ _FILES = 12
 _DAY = datetime(2026, 1, 1, tzinfo=UTC)
 _POLICY = CompactPolicy(StageLimits(STEP_TIMEOUT, 0, timedelta(0)))
 _WINDOW = Window(_DAY, _DAY + timedelta(days=1))
-# Like a market-data table: the types that cost most to read and to write.
+# As in a market-data table: the types that cost most to read and to write.
 _COLUMNS = "id BIGINT, symbol STRING, price DECIMAL(18, 8), amount DOUBLE, ts TIMESTAMP"
 _ROWS = (
     "SELECT id, concat('s', id % 30), CAST(id / 7 AS DECIMAL(18, 8)), id / 3.0D, "
@@ -41,14 +42,14 @@ _ROWS = (
 )
 
 
-async def warm_up(engine: SparkEngine, go_on: Callable[[], bool], rounds: int = ROUNDS) -> bool:
-    """Writes, compacts, expires and counts a few small files, again and again. Raises what `SparkEngine.run` does.
+async def warm_up(engine: SparkEngine, may_continue: Callable[[], bool], rounds: int = ROUNDS) -> bool:
+    """Writes, compacts, expires and counts a few small files, `rounds` times. Raises what `SparkEngine.run` does.
 
-    `go_on` is asked between two steps, of which each takes a moment: who wants the session meanwhile gets it then.
-    False where it said no.
+    `may_continue` is called between two steps, each of which takes a moment, so that other work gets the session. False
+    where it returned False.
     """
     directory = engine.options.scratch / "warm-up"
-    # A catalog of a name that nobody else has, on the local disk: the configured one is not touched.
+    # A catalog with a unique name, on the local disk: the configured one is not touched.
     catalog = f"warm_up_{uuid4().hex}"
     conf = catalog_conf(catalog, {"type": "hadoop", "warehouse": directory.as_uri()})
     lakehouse = IcebergLakehouse(engine, catalog)
@@ -84,7 +85,7 @@ async def warm_up(engine: SparkEngine, go_on: Callable[[], bool], rounds: int = 
     try:
         with bound_contextvars(why="warm_up"):
             for step in steps:
-                if not go_on():
+                if not may_continue():
                     return False
                 await step()
     finally:

@@ -248,7 +248,7 @@ class SparkEngine:
 
     def _count_failure(self, cause: EngineFailure) -> EngineFailure:
         self.failures[cause] += 1
-        log.error("engine_failed", cause=cause, jvm_pid=self._session.pid)
+        log.error("engine_lost", why=cause, jvm_pid=self._session.pid)
         return cause
 
     async def _end_session(self) -> None:

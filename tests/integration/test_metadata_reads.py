@@ -1,4 +1,4 @@
-"""Looking at tables that have not changed costs next to nothing, and every change is seen."""
+"""Reading the metadata of tables that have not changed costs next to nothing, and every change is seen."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from icekeeper.adapters.iceberg import tables
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.core.enums import Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.sandbox import Offload
 from tests.conftest import BINANCE, COINBASE, SILVER, SLOT, MakeNight, Night
 
-READS = ("load", "metadata_json", "file_sizes", "plan_groups")
+READS: dict[str, Any] = {"load": IcebergJvm, "metadata_json": IcebergJvm, "file_sizes": tables, "plan_groups": tables}
 
 
 @pytest.fixture
@@ -23,17 +24,17 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was really read of tables, in order."""
     done: list[str] = []
 
-    def noted(name: str) -> Any:
-        original = getattr(IcebergJvm, name)
+    def noted(owner: Any, name: str) -> Any:
+        original = getattr(owner, name)
 
-        def read(self: IcebergJvm, *arguments: Any) -> Any:
+        def read(jvm: IcebergJvm, *arguments: Any) -> Any:
             done.append(name)
-            return original(self, *arguments)
+            return original(jvm, *arguments)
 
         return read
 
-    for name in READS:
-        monkeypatch.setattr(IcebergJvm, name, noted(name))
+    for name, owner in READS.items():
+        monkeypatch.setattr(owner, name, noted(owner, name))
     return done
 
 
@@ -51,7 +52,7 @@ async def test_a_night_after_which_nothing_changed_reads_nothing_again(night: Ni
     assert reads == [], "all of it was known"
 
 
-async def test_whatever_changes_a_table_is_seen_by_the_next_look(night: Night, reads: list[str]) -> None:
+async def test_whatever_changes_a_table_is_seen_by_the_next_read(night: Night, reads: list[str]) -> None:
     name = f"{{c}}.{COINBASE}"
     before = await night.state(COINBASE)
     assert await night.state(COINBASE) is before
@@ -96,7 +97,7 @@ async def test_a_new_session_loads_its_own(night: Night, reads: list[str]) -> No
     assert reads == ["load"]
 
 
-async def test_what_was_looked_at_ahead_is_not_read_again_at_its_turn(make_night: MakeNight, reads: list[str]) -> None:
+async def test_what_was_prefetched_is_not_read_again_by_its_task(make_night: MakeNight, reads: list[str]) -> None:
     names = (COINBASE, SILVER, BINANCE)
     night = await make_night(*names, days=0.5)
     lakehouse = night.services.ports.lakehouse

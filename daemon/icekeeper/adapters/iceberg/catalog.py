@@ -1,0 +1,31 @@
+"""A catalog in Spark: the settings that define it, and names as Spark SQL takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_DEFAULTS = {
+    # Spark's cache of tables expires after access: a session that reads a table every night would stay stale for ever.
+    "cache-enabled": "false",
+    # By default bulk deletes are sent by as many threads as there are cores; but they wait for the store, not a core.
+    "s3.delete.num-threads": "8",
+    # A compaction reads a table's manifests four times (inspect, plan, rewrite, commit), and they never change.
+    "io.manifest.cache-enabled": "true",
+}
+
+
+def catalog_conf(name: str, properties: Mapping[str, str]) -> dict[str, str]:
+    """The Spark settings that define an Iceberg catalog of this name."""
+    prefix = f"spark.sql.catalog.{name}"
+    settings = {f"{prefix}.{key}": value for key, value in {**_DEFAULTS, **properties}.items()}
+    return {prefix: "org.apache.iceberg.spark.SparkCatalog", **settings}
+
+
+def quoted(identifier: str) -> str:
+    """An identifier for Spark SQL; a backtick inside is doubled."""
+    return "`" + identifier.replace("`", "``") + "`"
+
+
+def quoted_name(catalog: str, table: str) -> str:
+    """A table's name with its catalog, without which Spark first takes the namespace for a catalog."""
+    return ".".join(map(quoted, (catalog, *table.split("."))))

@@ -1,0 +1,70 @@
+"""Counting rows with Spark SQL at a snapshot: a window, its hours, all rows. Runs in the session's thread."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from icekeeper.adapters.iceberg.catalog import quoted
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.tables import Tables
+from icekeeper.core.audit.records import LakehouseCount
+from icekeeper.core.calendar import Window
+from icekeeper.core.errors import TransientError
+from icekeeper.core.reasons import Reason
+
+
+def count_window(
+    jvm: IcebergJvm, tables: Tables, table: str, timestamp: str, window: Window, snapshot_id: int
+) -> LakehouseCount:
+    version = _version(jvm, tables, table, snapshot_id, timestamp)
+    query = f"SELECT count(*) FROM {tables.name(table)}{version} WHERE {_within(timestamp, window)}"
+    rows = int(jvm.spark.sql(query).collect()[0][0])
+    _check_still_current(jvm, tables, table, snapshot_id, version)
+    return LakehouseCount(rows, query, snapshot_id)
+
+
+def count_of_nothing(tables: Tables, table: str, timestamp: str, window: Window) -> LakehouseCount:
+    """The count of a table without a snapshot: it was never written to, and Spark has nothing to read."""
+    return LakehouseCount(0, f"SELECT count(*) FROM {tables.name(table)} WHERE {_within(timestamp, window)}", None)
+
+
+def count_all(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int) -> int:
+    query = f"SELECT count(*) FROM {tables.name(table)} VERSION AS OF {snapshot_id}"
+    return int(jvm.spark.sql(query).collect()[0][0])
+
+
+def count_hours(
+    jvm: IcebergJvm, tables: Tables, table: str, timestamp: str, window: Window, snapshot_id: int
+) -> dict[datetime, int]:
+    # Seconds, not timestamps: PySpark would turn those into naive datetimes of this host's zone.
+    hour = f"unix_seconds(date_trunc('HOUR', CAST({quoted(timestamp)} AS TIMESTAMP)))"
+    version = _version(jvm, tables, table, snapshot_id, timestamp)
+    rows = jvm.spark.sql(
+        f"SELECT {hour} AS hour, count(*) FROM {tables.name(table)}{version} "
+        f"WHERE {_within(timestamp, window)} GROUP BY 1"
+    ).collect()
+    _check_still_current(jvm, tables, table, snapshot_id, version)
+    return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
+
+
+def _version(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int, column: str) -> str:
+    """The clause that pins a query to a snapshot; empty for the current one, if it has the column under another name.
+
+    Spark reads a snapshot with its schema of then, and Iceberg binds the filter with today's: once a column is
+    renamed, and until something is committed, a pinned query can use neither name.
+    """
+    handle = tables.handle(jvm, table)
+    unpinned = snapshot_id == jvm.current_id(handle) and not jvm.knows_column(handle, snapshot_id, column)
+    return "" if unpinned else f" VERSION AS OF {snapshot_id}"
+
+
+def _check_still_current(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int, version: str) -> None:
+    """TransientError where a query that was not pinned may have read a younger snapshot."""
+    if not version and jvm.current_id(tables.handle(jvm, table)) != snapshot_id:
+        raise TransientError("it was written to while it was counted", reason=Reason.CONFLICT, where=table)
+
+
+def _within(column: str, window: Window) -> str:
+    """A half-open range by literals: on whole days it lines up with days(ts), and metadata alone answers a count."""
+    low, high = (f"TIMESTAMP '{instant:%Y-%m-%d %H:%M:%S}+00:00'" for instant in (window.start, window.end))
+    return f"{quoted(column)} >= {low} AND {quoted(column)} < {high}"

@@ -1,0 +1,139 @@
+"""Tables as they were read: handles, states and plans, each kept for as long as it is valid. Changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from icekeeper.adapters.iceberg.catalog import quoted_name
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.manifests import file_sizes
+from icekeeper.adapters.iceberg.metadata import parse_history, parse_metadata
+from icekeeper.adapters.iceberg.planner import Partition, partition_filter, plan_groups, planner_options
+from icekeeper.core.policy import CompactPolicy
+from icekeeper.core.tables.plan import Slice
+from icekeeper.core.tables.state import FileGroup, Snapshot, TableState
+
+# How long a loaded table is used again: after that, credentials that the catalog lent it may have expired.
+LOADED_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedTable:
+    """A table as it was loaded: its Java object, and the session in whose JVM that lives."""
+
+    spark: SparkSession
+    handle: Any
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _SnapshotFiles:
+    """The data files of a snapshot, from its manifests; a snapshot never changes, so they are read once."""
+
+    snapshot_id: int
+    partitions: tuple[tuple[int, ...], ...]
+    manifests: int
+
+
+@dataclass(frozen=True, slots=True)
+class _VersionState:
+    """The state in a version of a table's metadata; a version never changes, so it is read once."""
+
+    version: str
+    target_file_size: int
+    state: TableState
+
+
+@dataclass(frozen=True, slots=True)
+class _VersionPlan:
+    """What the planner would rewrite of a version of a table; the partitions live in the JVM of a session."""
+
+    version: str
+    policy: CompactPolicy
+    groups: tuple[FileGroup, ...]
+    spark: SparkSession
+    partitions: Mapping[str, Partition]
+
+
+class Tables:
+    """Reads the tables of a catalog. Tables are named `namespace.table`; several threads may read different ones."""
+
+    def __init__(self, catalog: str) -> None:
+        self._catalog = catalog
+        self._loaded: dict[str, _LoadedTable] = {}
+        self._states: dict[str, _VersionState] = {}
+        self._files: dict[str, _SnapshotFiles] = {}
+        self._plans: dict[str, _VersionPlan] = {}
+
+    def name(self, table: str) -> str:
+        """The table's name in Spark SQL."""
+        return quoted_name(self._catalog, table)
+
+    def load(self, jvm: IcebergJvm, table: str) -> Any:
+        """A handle of its own; it becomes everybody's with `keep`."""
+        return jvm.load(self.name(table))
+
+    def keep(self, jvm: IcebergJvm, table: str, handle: Any, loaded_at: float) -> None:
+        """`handle` gives this handle from now on; `loaded_at` as of time.monotonic()."""
+        self._loaded[table] = _LoadedTable(jvm.spark, handle, loaded_at)
+
+    def handle(self, jvm: IcebergJvm, table: str) -> Any:
+        """The table as the catalog has it now. One that was loaded recently is only refreshed."""
+        now = time.monotonic()
+        self._loaded = {name: loaded for name, loaded in list(self._loaded.items()) if now - loaded.at < LOADED_S}
+        loaded = self._loaded.pop(table, None)
+        if loaded is None or loaded.spark is not jvm.spark or not jvm.refresh(loaded.handle):
+            loaded = _LoadedTable(jvm.spark, self.load(jvm, table), now)
+        self._loaded[table] = loaded
+        return loaded.handle
+
+    def state(self, jvm: IcebergJvm, table: str, handle: Any, target_file_size: int) -> TableState:
+        version, known = jvm.version(handle), self._states.get(table)
+        if known is None or (known.version, known.target_file_size) != (version, target_file_size):
+            known = _VersionState(version, target_file_size, self._read(jvm, table, handle, target_file_size))
+            self._states[table] = known
+        return known.state
+
+    def _read(self, jvm: IcebergJvm, table: str, handle: Any, target_file_size: int) -> TableState:
+        files, current = self._files.get(table), handle.currentSnapshot()
+        if current is None:
+            files = _SnapshotFiles(-1, (), 0)
+        elif files is None or files.snapshot_id != current.snapshotId():
+            partitions, manifests = file_sizes(jvm, handle, current)
+            files = self._files[table] = _SnapshotFiles(current.snapshotId(), partitions, manifests)
+        return parse_metadata(table, jvm.metadata_json(handle), files.partitions, files.manifests, target_file_size)
+
+    def history(self, jvm: IcebergJvm, table: str, handle: Any) -> tuple[Snapshot, ...]:
+        known = self._states.get(table)
+        if known is not None and known.version == jvm.version(handle):
+            return known.state.history
+        return parse_history(jvm.metadata_json(handle))
+
+    def groups(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> tuple[FileGroup, ...]:
+        """What the planner would rewrite."""
+        plan = self._plans.get(table)
+        if plan is None or (plan.version, plan.policy) != (jvm.version(handle), policy):
+            plan = self._plan(jvm, table, handle, policy)
+        return plan.groups
+
+    def selected(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy, part: Slice) -> Any | None:
+        """The filter of a slice's partitions, None where none of them has anything left to rewrite."""
+        plan = self._plans.get(table)
+        # Objects of a session that is gone are gone, too.
+        if plan is None or plan.spark is not jvm.spark or not plan.partitions.keys() >= set(part.partitions):
+            plan = self._plan(jvm, table, handle, policy)
+        chosen = [plan.partitions[name] for name in part.partitions if name in plan.partitions]
+        return partition_filter(jvm, handle, chosen) if chosen else None
+
+    def _plan(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> _VersionPlan:
+        """Asks the planner and keeps its answer: planning every slice again would read all manifests each time."""
+        planned = plan_groups(jvm, handle, planner_options(policy))
+        groups = tuple(group for group, _ in planned)
+        partitions = {group.partition: partition for group, partition in planned}
+        plan = self._plans[table] = _VersionPlan(jvm.version(handle), policy, groups, jvm.spark, partitions)
+        return plan
