@@ -54,7 +54,7 @@ async def serving(
         if add_routes is not None:
             add_routes(app)
 
-    server = HttpServer(lambda: b"up 1\n", _ready, add, access, **options)
+    server = HttpServer(_exposition, _ready, add, access, **options)
     await server.start(("127.0.0.1", 0))
     place.base = f"http://127.0.0.1:{server.port}"
     try:
@@ -63,6 +63,10 @@ async def serving(
     finally:
         place.go.set()
         await server.stop()
+
+
+async def _exposition() -> bytes:
+    return b"up 1\n"
 
 
 async def _ready() -> Mapping[str, Any]:

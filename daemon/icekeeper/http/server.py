@@ -50,7 +50,7 @@ class HttpServer:
 
     def __init__(
         self,
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         readiness: Callable[[], Awaitable[Mapping[str, Any]]],
         add_routes: Callable[[web.Application], None],
         access: Access,
@@ -121,7 +121,7 @@ class HttpServer:
         leaving.add_done_callback(self._leaving.discard)
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _livez(self, request: web.Request) -> web.Response:
         # Answered by the loop itself: a loop that hangs answers nothing.

@@ -29,10 +29,11 @@ from icekeeper.service.heartbeat import Heartbeat
 from icekeeper.service.reloads import Reloads
 from icekeeper.service.run_events import RunEvents
 from icekeeper.service.signals import Signals
-from icekeeper.service.spool_upkeep import SpoolUpkeep
+from icekeeper.service.state_files import StateFiles
 from icekeeper.service.state_reader import StateReader
 from icekeeper.service.status_line import StatusLine
 from icekeeper.service.systemd import Systemd
+from icekeeper.service.upkeep import Upkeep
 from icekeeper.service.web import Web
 from icekeeper.settings import Settings
 from icekeeper.status.health import ServiceHealth
@@ -59,12 +60,12 @@ class Components:
     session_keeper: SparkSessionKeeper
     notifier: Notifier
     retention: Retention
-    spool_upkeep: SpoolUpkeep
+    upkeep: Upkeep
     ledger_poller: LedgerPoller
     heartbeat: Heartbeat
     status_line: StatusLine
     reloads: Reloads
-    state: StateReader
+    files: StateFiles
     web: Web
     control: ControlSocket
 
@@ -88,7 +89,7 @@ class Components:
         # What is done, and when.
         events = RunEvents()
         leadership = Leadership(configuration)
-        worker = Worker(configuration, spool, events.publish, clock, leadership.leads, events.no_run)
+        worker = Worker(configuration, spool, events.publish, clock, leadership.leads, events.no_run, sleep)
         orders = Orders(configuration, worker, leadership.standby_reason)
         scheduler = Scheduler(settings.schedule, worker.slots, leadership, clock, sleep)
         session_keeper = SparkSessionKeeper(engine, configuration, scheduler, worker, clock)
@@ -97,7 +98,8 @@ class Components:
         # What is known of it.
         metrics = Metrics(lambda: [policy.name for policy in configuration.settings.policies()])
         health = ServiceHealth(metrics)
-        spool_upkeep = SpoolUpkeep(spool, health, clock, sleep)
+        files = StateFiles(settings.state_dir, spool, clock)
+        upkeep = Upkeep(spool, health, files, clock, sleep)
         ledger_poller = LedgerPoller(
             RecentNights(configuration, leadership, metrics).read, partial(health.note, "ledger")
         )
@@ -113,7 +115,6 @@ class Components:
         state = StateReader(
             configuration=configuration,
             engine=engine,
-            spool=spool,
             leadership=leadership,
             worker=worker,
             scheduler=scheduler,
@@ -121,9 +122,9 @@ class Components:
             notifier=notifier,
             health=health,
             ledger_poller=ledger_poller,
+            files=files,
             heartbeat=heartbeat,
             stopping=signals.stop,
-            clock=clock,
         )
         metrics.add_gauges(state.read_for_scrape)
 
@@ -132,7 +133,7 @@ class Components:
         stream = EventStream(number=int(clock().timestamp() * 1000))
         queries = StatusQueries(configuration, metrics, live, state.read, state.parts, leadership.someone_leads, clock)
         reloads = Reloads(configuration, signals, spool, health, metrics, systemd, status_line, sleep)
-        web = Web(configuration, state, metrics, queries, stream, orders, reloads, clock)
+        web = Web(configuration, state, files, metrics, queries, stream, orders, reloads, clock)
         control = ControlSocket(orders, partial(shipper.ship_within, _SHIP_WITHIN_S), web.add_api)
 
         # Who hears of the events of runs, of a change of the settings, and of a kill.
@@ -159,12 +160,12 @@ class Components:
             session_keeper=session_keeper,
             notifier=notifier,
             retention=retention,
-            spool_upkeep=spool_upkeep,
+            upkeep=upkeep,
             ledger_poller=ledger_poller,
             heartbeat=heartbeat,
             status_line=status_line,
             reloads=reloads,
-            state=state,
+            files=files,
             web=web,
             control=control,
         )
@@ -176,7 +177,7 @@ class Components:
         yield self.session_keeper.run()
         yield self.notifier.run()
         yield self.retention.run()
-        yield self.spool_upkeep.run()
+        yield self.upkeep.run()
         yield self.reloads.run()
         yield self.heartbeat.run()
         yield self.scheduler.watch_clock()

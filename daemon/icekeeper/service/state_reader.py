@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from icekeeper.adapters.spark.engine import SparkEngine
-from icekeeper.adapters.spool.spool import Spool
-from icekeeper.night.ports import Clock
-from icekeeper.scheduling import pause
 from icekeeper.scheduling.leadership import Leadership
 from icekeeper.scheduling.notifier import Notifier
 from icekeeper.scheduling.reload import Configuration
@@ -18,6 +15,7 @@ from icekeeper.scheduling.scheduler import Scheduler
 from icekeeper.scheduling.session_keeper import SparkSessionKeeper
 from icekeeper.scheduling.worker import Worker
 from icekeeper.service.heartbeat import Heartbeat
+from icekeeper.service.state_files import StateFiles
 from icekeeper.status.gauges import DaemonState
 from icekeeper.status.health import NOT_READY, ServiceHealth
 from icekeeper.status.ledger_poller import LedgerPoller
@@ -29,7 +27,6 @@ class StateReader:
 
     configuration: Configuration
     engine: SparkEngine
-    spool: Spool
     leadership: Leadership
     worker: Worker
     scheduler: Scheduler
@@ -37,9 +34,9 @@ class StateReader:
     notifier: Notifier
     health: ServiceHealth
     ledger_poller: LedgerPoller
+    files: StateFiles
     heartbeat: Heartbeat
     stopping: asyncio.Event
-    clock: Clock
 
     def read(self) -> DaemonState:
         self.ledger_poller.refresh_if_old()
@@ -54,19 +51,15 @@ class StateReader:
             engine_recycles=self.session_keeper.recycled,
             leading=leads,
             spool=self.health.waiting,
-            spool_corrupt_files=len(self.spool.corrupt_files()),
+            spool_corrupt_files=self.files.corrupt_spool_files,
             unrecorded_runs=self.worker.unrecorded,
             oldest_notification=self.notifier.oldest,
-            pause=self.pause(),
+            pause=self.files.pause,
         )
 
     def read_for_scrape(self) -> DaemonState:
         """With how late the loop was since the last call."""
         return replace(self.read(), loop_lag_s=self.heartbeat.worst_lag_s())
-
-    def pause(self) -> pause.Pause | None:
-        """The pause in force."""
-        return pause.in_force(self.configuration.settings.state_dir, self.clock())
 
     def parts(self) -> Mapping[str, str]:
         """Each component's state in a word or two."""

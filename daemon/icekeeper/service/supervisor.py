@@ -89,10 +89,11 @@ class Supervisor:
         await must("the control socket", _START_S, components.control.start(configuration.settings.state_dir))
         components.scheduler.start()
         await components.reloads.record(configuration.record("boot"))
+        await components.files.refresh()
         components.ledger_poller.refresh()
         await components.ledger_poller.settled(_FIRST_READ_S)
         await must("http", _START_S, components.web.start())
-        if (pause := components.state.pause()) is not None:
+        if (pause := components.files.pause) is not None:
             log.warning("nights_paused", message=str(pause))
         log.info("service_started", port=components.web.port, next_slot=str(components.scheduler.next_slot))
         self._systemd.ready(components.status_line.text)

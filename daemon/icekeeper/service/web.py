@@ -19,6 +19,7 @@ from icekeeper.pages.responses import Responses
 from icekeeper.scheduling.orders import Orders
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.service.reloads import Reloads
+from icekeeper.service.state_files import StateFiles
 from icekeeper.service.state_reader import StateReader
 from icekeeper.settings import Settings
 from icekeeper.status.metrics import Metrics
@@ -33,6 +34,7 @@ class Web:
         self,
         configuration: Configuration,
         state: StateReader,
+        files: StateFiles,
         metrics: Metrics,
         queries: StatusQueries,
         stream: EventStream,
@@ -41,6 +43,8 @@ class Web:
         clock: Clock,
     ) -> None:
         self._configuration = configuration
+        self._files = files
+        self._metrics = metrics
         self._stream = stream
         access = Access(self._token, self._host, self._url, time.monotonic)
         plans, responses = PlanCache(orders, clock), Responses(access, clock)
@@ -50,7 +54,7 @@ class Web:
             ReadPages(responses, queries, plans, clock),
             FormPages(responses, queries, orders, plans, access, reloads.by_http, clock),
         )
-        self._server = HttpServer(metrics.exposition, state.readiness, self._add_routes, access)
+        self._server = HttpServer(self._exposition, state.readiness, self._add_routes, access)
 
     @property
     def port(self) -> int | None:
@@ -86,6 +90,10 @@ class Web:
         self._api.add_to(app, self._access)
         for pages in self._pages:
             pages.add_to(app)
+
+    async def _exposition(self) -> bytes:
+        await self._files.refresh()
+        return self._metrics.exposition()
 
     def _token(self) -> str | None:
         token = self._configuration.settings.http.token

@@ -1,0 +1,46 @@
+"""What others may change in state_dir, read off the event loop: the pause, and corrupt spool files put aside."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from icekeeper.adapters.spool.spool import Spool
+from icekeeper.night.ports import Clock
+from icekeeper.scheduling import pause
+from icekeeper.scheduling.pause import Pause
+
+# A disk answers in milliseconds. One that hangs must not delay a scrape, which shows the last values then.
+_READ_S = 1.0
+
+
+class StateFiles:
+    """The values as of the last `refresh`."""
+
+    def __init__(self, state_dir: Path, spool: Spool, clock: Clock) -> None:
+        self._state_dir = state_dir
+        self._spool = spool
+        self._clock = clock
+        self._reading: asyncio.Future[tuple[Pause | None, int]] | None = None
+        self._pause: Pause | None = None
+        self.corrupt_spool_files = 0
+
+    @property
+    def pause(self) -> Pause | None:
+        """The pause in force."""
+        return self._pause if self._pause is not None and self._pause.holds(self._clock()) else None
+
+    async def refresh(self) -> None:
+        """Reads the files again. Takes a second at most, and raises nothing."""
+        if self._reading is None:  # else the disk hangs: one thread is enough to wait for it
+            self._reading = asyncio.ensure_future(asyncio.to_thread(self._read))
+            self._reading.add_done_callback(self._take)
+        await asyncio.wait([self._reading], timeout=_READ_S)
+
+    def _read(self) -> tuple[Pause | None, int]:
+        return pause.read(self._state_dir), len(self._spool.corrupt_files())
+
+    def _take(self, reading: asyncio.Future[tuple[Pause | None, int]]) -> None:
+        self._reading = None
+        if not reading.cancelled() and reading.exception() is None:
+            self._pause, self.corrupt_spool_files = reading.result()
