@@ -55,7 +55,7 @@ def test_only_the_token_lets_in_and_an_order_can_be_cancelled(open_page: Open) -
         expect(page.get_by_role("heading", level=1)).to_have_text("The settings in force")
         expect(page.get_by_role("main")).not_to_contain_text(TOKEN)
 
-        page.get_by_role("link", name="StatusQueries").click()
+        page.get_by_role("link", name="Overview").click()
         page.get_by_role("button", name="Run now").click()
         page.wait_for_url("**/runs/*")
         page.get_by_role("button", name="Cancel this run").click()
@@ -199,7 +199,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page: Open) 
             assert seen["inside"], seen
             reached.append(seen["text"])
         assert reached[:8] == [
-            "Skip to the content", "icekeeper", "StatusQueries", "Runs", "Tables", "Plan", "Settings", "Sign out",
+            "Skip to the content", "icekeeper", "Overview", "Runs", "Tables", "Plan", "Settings", "Sign out",
         ]  # fmt: skip
         assert reached[-4:] == ["Run now", "Dry run", "Reload the configuration", "Choose stages and tables"]
         page.goto("/")

@@ -155,7 +155,7 @@ HEAP = (
         (
             "expire: {hold_on: [missing_data], hold_max: 8d}",
             "expire.hold_max (8d) of every table is longer than source_ttl (7d): when ClickHouse has dropped the rows "
-            "they can't be offloaded again, and snapshots pile up until somebody acknowledges the finding; "
+            "they can't be offloaded again, and snapshots pile up until the finding is acknowledged; "
             "lower it to source_ttl",
         ),
         (

@@ -23,7 +23,7 @@ def report_document(report: RunReport) -> dict[str, Any]:
 
 
 def plan_document(slot: datetime, plans: list[Plan], errors: dict[str, str]) -> dict[str, Any]:
-    """PlanCache's plan: what each task would do and why, and the tables that could not be read."""
+    """A plan of a night: what each task would do and why, and the tables that could not be read."""
     document: dict[str, Any] = plain({"slot": slot, "plans": plans, "errors": errors})
     return document
 

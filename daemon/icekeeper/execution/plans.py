@@ -1,4 +1,4 @@
-"""PlanCache's plans for many tables: reads metadata, changes and counts nothing."""
+"""Plans for many tables at once: reads metadata, changes and counts nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings for eyes and editors: what is in force with its secrets hidden, and the JSON Schema of the file."""
+"""The settings for people and editors: those in force with secrets hidden, and the JSON Schema of the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from icekeeper.settings.model import Settings
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
-    """The settings in force as the file would have them, every secret hidden."""
+    """The settings as the file would have them, every secret hidden."""
     hidden: dict[str, Any] = _hide(settings.model_dump(mode="json", exclude_none=True))
     return hidden
 
@@ -24,7 +24,7 @@ def schema() -> dict[str, Any]:
     for name, definition in document["$defs"].items():
         _write_defaults(definition, models[name])
     _write_defaults(document, Settings)
-    # `audit: off` is a way to write {enabled: false}.
+    # `audit: off` is short for {enabled: false}.
     audit = document["$defs"]["Table"]["properties"]["audit"]
     audit["anyOf"] = [{"$ref": audit.pop("$ref")}, {"enum": ["off", False]}]
     document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -32,13 +32,14 @@ def schema() -> dict[str, Any]:
 
 
 def _write_defaults(definition: dict[str, Any], model: type[BaseModel]) -> None:
-    """Writes defaults as the file would have them: pydantic's own would be PT10M and 134217728."""
+    """Writes defaults in the file's syntax: pydantic's own would be PT10M and 134217728."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the required keys are not there is what we mean
+        warnings.simplefilter("ignore")  # the required keys are left out on purpose
         defaults = model.model_construct().model_dump(mode="json")
     for key, described in definition["properties"].items():
         if "$ref" in described:
-            described.pop("default", None)  # a block's keys have their own, and a table's come from the common block
+            # A block's keys have defaults of their own, and those of a table come from the common block.
+            described.pop("default", None)
         elif "default" in described and key in defaults:
             described["default"] = defaults[key]
 

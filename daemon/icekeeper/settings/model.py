@@ -1,4 +1,4 @@
-"""The settings: typed, frozen and strict. Reading files lives in `file.py`, how values are written in `values.py`."""
+"""The settings: typed, frozen and strict. Reading the file: loading/file.py; the syntax of values: values/."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icekeeper.core.calendar import Calendar
 from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.settings.notify import Notify
 from icekeeper.settings.systems import DEFAULT_PACKAGES, Catalog, ClickHouse, Offload, Postgres, Spark
-from icekeeper.settings.tables import Audit, Block, Compact, Expire, Table, completed, misfits, refuse
+from icekeeper.settings.tables import Audit, Block, Compact, Expire, Table, completed, raise_mistakes, table_mistakes
 from icekeeper.settings.values.addresses import ListenAddress, PageUrl
 from icekeeper.settings.values.schedule import Cron, TimeZone, calendar_of
 from icekeeper.settings.values.units import AbsolutePath, Duration, Size
@@ -49,7 +49,7 @@ class Http(Block):
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["token", "token_file"]}})
 
     listen: ListenAddress = "127.0.0.1:9420"
-    """The address of the page, its API, /metrics and /livez: who reaches it may look. Port 0 takes any free one."""
+    """The address of the page, its API, /metrics and /livez; reading needs no token. Port 0 takes any free one."""
     url: PageUrl | None = None
     """Where people reach the page, e.g. https://icekeeper.example.com: what links in messages begin with."""
     token: SecretStr | None = None
@@ -113,31 +113,31 @@ class Settings(Block):
     logs: Logs = Logs()
     """The daemon's own log lines."""
     notify: tuple[Notify, ...] = ()
-    """Whom to tell of nights that failed, and that all is well again."""
+    """Whom to notify of failed nights, and of their recovery."""
     state_dir: AbsolutePath = Path("/var/lib/icekeeper")
     """Where icekeeper keeps its locks, spool, logs of runs and Spark's scratch files. A reload can't change it."""
 
     @model_validator(mode="wrap")
     @classmethod
-    def _all_at_once(cls, data: Any, judge: ModelWrapValidatorHandler[Settings]) -> Settings:
-        """Completes the tables' blocks, and judges the tables together whatever is wrong with any single value."""
+    def _all_at_once(cls, data: Any, validate: ModelWrapValidatorHandler[Settings]) -> Settings:
+        """Completes the tables' blocks, and checks the tables together even if single values are wrong."""
         if not isinstance(data, dict):
-            return judge(data)
+            return validate(data)
         catalog = data.get("catalog")
-        found = misfits(data.get("tables"), catalog.get("name") if isinstance(catalog, dict) else None)
+        found = table_mistakes(data.get("tables"), catalog.get("name") if isinstance(catalog, dict) else None)
         if "tables" in data:
             data = {**data, "tables": completed(data["tables"], data)}
         try:
-            settings = judge(data)
+            settings = validate(data)
         except ValidationError as exc:
-            found = [*(_again(error) for error in exc.errors(include_url=False)), *found]
+            found = [*(_to_raise_again(error) for error in exc.errors(include_url=False)), *found]
         if found:
-            refuse(found)
+            raise_mistakes(found)
         return settings
 
     def policies(self) -> tuple[TablePolicy, ...]:
-        """The enabled tables in their order, each with what is to be done with it."""
-        # Such a catalog checks and then renames: of two processes that commit at once, one may lose its commit.
+        """The policies of the enabled tables, in their order."""
+        # A hadoop catalog checks and then renames: of two processes that commit at once, one may lose its commit.
         single_writer = self.catalog.type == "hadoop"
         writers = self.spark.max_writers
         return tuple(
@@ -145,17 +145,17 @@ class Settings(Block):
         )
 
     def run_policy(self) -> RunPolicy:
-        """What holds for a whole run."""
+        """The policy of a whole run."""
         run = self.run
         return RunPolicy(run.max_duration, run.max_clock_skew, run.min_free_disk, observe=self.mode == "observe")
 
     def digest(self) -> str:
-        """A short hash of everything that is set: two runs with the same one ran with the same settings."""
+        """A short hash of all settings: equal hashes mean equal settings."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _again(error: Any) -> InitErrorDetails:
-    """An error as it was found, to be raised together with others."""
-    kind = PydanticCustomError(error["type"], "{said}", {**error.get("ctx", {}), "said": error["msg"]})
+def _to_raise_again(error: Any) -> InitErrorDetails:
+    """An error that was found, to be raised together with others."""
+    kind = PydanticCustomError(error["type"], "{message}", {**error.get("ctx", {}), "message": error["msg"]})
     return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"])

@@ -1,4 +1,4 @@
-"""The block notify: who is told of nights that failed. What is told and how: scheduling/notifier.py."""
+"""The block notify: who is notified of failed nights. Sending: scheduling/notifier.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icekeeper.settings.tables import Block
 class Notify(Block):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["url_file"]}]})
 
-    # A url that is not there is missing, and not wrong.
+    # A url that is left out is missing, not wrong.
     url: Annotated[
         SecretStr | None, Field(validate_default=True), PlainSerializer(lambda url: url and HIDDEN, when_used="json")
     ] = None
@@ -23,17 +23,17 @@ class Notify(Block):
     url_file: Path | None = None
     """A file that holds the url."""
     on: tuple[Literal["failed", "partial", "recovered"], ...] = ("failed", "partial", "recovered")
-    """Which ends of nights are told."""
+    """Which outcomes of nights are notified."""
 
     @field_validator("url")
     @classmethod
-    def _is_understood(cls, url: SecretStr | None) -> SecretStr | None:
+    def _is_known_to_apprise(cls, url: SecretStr | None) -> SecretStr | None:
         if url is None:
             raise PydanticCustomError("needed", "an Apprise URL, or a url_file that holds one")
         text = url.get_secret_value()
-        if text == HIDDEN:  # the secret files are not read
+        if text == HIDDEN:  # a placeholder: the secret files were not read
             return url
-        # Here, for it takes half a second, and most have no such block.
+        # Imported only where needed: it takes half a second, and most configurations have no such block.
         from icekeeper.settings.values.apprise_urls import is_understood, scheme_of
 
         if not is_understood(text):

@@ -1,4 +1,4 @@
-"""The blocks about the systems around: spark, catalog, clickhouse, postgres, offload."""
+"""The blocks of the systems: spark, catalog, clickhouse, postgres, offload."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationInfo as Info
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from icekeeper.settings.tables import Block, contradiction, mistake, refuse
+from icekeeper.settings.tables import Block, contradiction, mistake, raise_mistakes
 from icekeeper.settings.values.addresses import Dsn, HttpUrl, Master
 from icekeeper.settings.values.heap import heap_mib, threads, writers
 from icekeeper.settings.values.units import (
@@ -35,7 +35,7 @@ DEFAULT_PACKAGES = (
     "org.postgresql:postgresql:42.7.13",
 )
 _LOCAL = re.compile(r"local\[(\d+|\*)(,\d+)?\]")
-# Spark's settings that keys of ours decide: said twice they could differ.
+# Spark's settings that have keys of their own here: given twice they could differ.
 _SPARK_KEYS = {
     "spark.master": "spark.master",
     "spark.driver.memory": "spark.driver_memory",
@@ -71,27 +71,27 @@ class Spark(Block):
 
     @field_validator("conf")
     @classmethod
-    def _said_once(cls, conf: dict[str, str]) -> dict[str, str]:
+    def _not_given_twice(cls, conf: dict[str, str]) -> dict[str, str]:
         twice = [name for name in conf if name in _SPARK_KEYS]
         if twice:
-            refuse(
+            raise_mistakes(
                 [mistake((name,), conf[name], f"the key {_SPARK_KEYS[name]} says that: set it there") for name in twice]
             )
         return conf
 
     @property
     def resolved_master(self) -> str:
-        """The master as Spark knows it."""
+        """The master in Spark's own syntax."""
         return f"local[{threads(heap_mib(self.driver_memory))}]" if self.master == "auto" else self.master
 
     @property
     def max_writers(self) -> int | None:
-        """So many files may be written at once; None where a session does not come to more, or executors do it."""
-        most, told = writers(heap_mib(self.driver_memory)), _LOCAL.fullmatch(self.resolved_master)
-        return most if told is not None and (told[1] == "*" or int(told[1]) > most) else None
+        """How many files may be written at once; None where the session never reaches the limit, or executors write."""
+        most, local = writers(heap_mib(self.driver_memory)), _LOCAL.fullmatch(self.resolved_master)
+        return most if local is not None and (local[1] == "*" or int(local[1]) > most) else None
 
 
-# What a type of catalog can't do without, and an example of it.
+# The keys that a type of catalog needs, each with an example.
 _CATALOG_NEEDS = {
     "rest": {"uri": "http://catalog:8181"},
     "jdbc": {"uri": "jdbc:postgresql://host/database", "warehouse": "s3://bucket/path"},
@@ -146,8 +146,8 @@ class Catalog(Block):
         type, key = info.data.get("type", ""), info.field_name or ""
         example = _CATALOG_NEEDS.get(type, {}).get(key)
         if value is None and example is not None:
-            said = {"who": f"a {type} catalog", "example": example}
-            raise PydanticCustomError("needed", "{who} needs it, like {example}", said)
+            context = {"who": f"a {type} catalog", "example": example}
+            raise PydanticCustomError("needed", "{who} needs it, like {example}", context)
         begins = _URI_BEGINS.get(type, ())
         if value is not None and key == "uri" and begins and not value.startswith(begins):
             raise ValueError(f"the uri of a {type} catalog is written like {example}")
@@ -155,7 +155,7 @@ class Catalog(Block):
 
     @field_validator("properties")
     @classmethod
-    def _said_once(cls, properties: dict[str, str], info: Info) -> dict[str, str]:
+    def _not_given_twice(cls, properties: dict[str, str], info: Info) -> dict[str, str]:
         refused = [
             mistake((name,), properties[name], f"the key catalog.{name} says that: set it there")
             for name in _OWN_KEYS
@@ -168,16 +168,16 @@ class Catalog(Block):
         if type not in ("custom", None) and _CLASS in properties:
             refused.append(mistake((_CLASS,), properties[_CLASS], "a class of its own goes with type: custom"))
         if refused:
-            refuse(refused)
+            raise_mistakes(refused)
         return properties
 
     def spark_properties(self) -> dict[str, str]:
-        """What follows `spark.sql.catalog.NAME.` in Spark's settings."""
+        """The Spark settings below `spark.sql.catalog.NAME.`"""
         own = {"uri": self.uri, "warehouse": self.warehouse}
         if self.type != "custom":
             own["type"] = self.type
         if self.type == "jdbc":
-            # Opening such a catalog would make its tables where there are none: a plan changes nothing, anywhere.
+            # Otherwise opening the catalog would create its tables, and a plan must not change anything.
             own["jdbc.init-catalog-tables"] = "false"
         return {**{key: value for key, value in own.items() if value is not None}, **self.properties}
 
@@ -190,7 +190,7 @@ class ClickHouse(Block):
     database: Identifier
     """The database of the sources; a source may name another one: other.table."""
     user: str = "default"
-    """Who counts; reading the sources is all it needs to be allowed."""
+    """The user that counts; it only needs to read the sources."""
     password: SecretStr = SecretStr("")
     """Rather a password_file, or ICEKEEPER_CLICKHOUSE__PASSWORD."""
     password_file: Path | None = None

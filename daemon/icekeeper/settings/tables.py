@@ -1,4 +1,4 @@
-"""The blocks about tables: compact, expire, audit and the tables themselves, and the policies that they make."""
+"""The blocks of tables: compact, expire, audit and tables, and the policies made from them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ STAGE_BLOCKS = ("compact", "expire", "audit")
 
 
 class Block(BaseModel):
-    """A block of the file: unknown keys are refused, and nothing changes after it was read."""
+    """A block of the file: unknown keys are refused, and it is frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def contradiction(sentence: str, other: str) -> PydanticCustomError:
-    """A key does not go with the `other` of its block. Pydantic's fields are judged one by one, so that this is
-    found whatever else is wrong; whoever tells it points to the one of the two that is in the file."""
+    """The error of a key that conflicts with `other` of its block. A field's validator raises it, so that it is found
+    whatever else is wrong; its message points to the one of the two that is in the file."""
     return PydanticCustomError("contradiction", "{sentence}", {"sentence": sentence, "other": other})
 
 
-def refuse(mistakes: Sequence[InitErrorDetails]) -> NoReturn:
-    """Several mistakes at once, each with its place below the value that is judged."""
+def raise_mistakes(mistakes: Sequence[InitErrorDetails]) -> NoReturn:
+    """Several mistakes at once, each with its path below the validated value."""
     raise ValidationError.from_exception_data("mistakes", list(mistakes))
 
 
@@ -74,7 +74,7 @@ class Compact(_Stage):
         )
 
 
-def _an_hour(value: timedelta) -> timedelta:
+def _at_least_an_hour(value: timedelta) -> timedelta:
     if value < timedelta(hours=1):
         raise ValueError("it is at least 1h: readers and writers under way need their snapshots")
     return value
@@ -85,7 +85,7 @@ class Expire(_Stage):
     """How long one attempt may take."""
     retry_delay: Duration = timedelta(minutes=1)
     """How long to wait before each."""
-    older_than: Annotated[Duration, AfterValidator(_an_hour)] = timedelta(days=7)
+    older_than: Annotated[Duration, AfterValidator(_at_least_an_hour)] = timedelta(days=7)
     """Snapshots older than this go, measured from the slot."""
     retain_last: Annotated[int, Field(ge=1, le=1_000_000), NoFlag] = 3
     """So many last snapshots of a branch stay whatever their age."""
@@ -131,7 +131,7 @@ def _off(value: object) -> object:
 _SHORTEST_TTL = timedelta(days=2)
 
 
-def _two_days(value: timedelta) -> timedelta:
+def _at_least_two_days(value: timedelta) -> timedelta:
     if value < _SHORTEST_TTL:
         raise ValueError("it is at least 2d: of a shorter one no whole day is left to count")
     return value
@@ -146,7 +146,7 @@ class Table(Block):
     """The event-time column, of the same name on both sides."""
     layer: str = ""
     """bronze, silver, gold: what people group their queries by."""
-    source_ttl: Annotated[Duration, AfterValidator(_two_days)] | None = None
+    source_ttl: Annotated[Duration, AfterValidator(_at_least_two_days)] | None = None
     """How long ClickHouse keeps rows; a window that begins earlier can't be judged."""
     enabled: Flag = True
     """false: icekeeper leaves the table alone."""
@@ -158,7 +158,7 @@ class Table(Block):
     """Keys that differ from the audit block for this table; or off."""
 
     def policy(self, *, single_writer: bool, max_writers: int | None) -> TablePolicy:
-        """What is to be done with this table; a table without a source has no audit."""
+        """The table's policy; a table without a source has no audit."""
         return TablePolicy(
             name=self.name,
             source=self.source,
@@ -173,7 +173,7 @@ class Table(Block):
 
 
 def completed(tables: Any, blocks: dict[str, Any]) -> Any:
-    """The tables as the file says them, their compact, expire and audit blocks filled up from the common blocks."""
+    """The tables of the file, their compact, expire and audit blocks completed from the common blocks."""
     if not isinstance(tables, list | tuple):
         return tables
     return [_completed(table, blocks) if isinstance(table, dict) else table for table in tables]
@@ -188,8 +188,8 @@ def _completed(table: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def misfits(tables: Any, catalog: Any) -> list[InitErrorDetails]:
-    """What is wrong with the tables together: judged as the file says them, for one of them may be wrong alone."""
+def table_mistakes(tables: Any, catalog: Any) -> list[InitErrorDetails]:
+    """Mistakes across tables: checked on the raw data, because single tables may be invalid."""
     if not isinstance(tables, list | tuple):
         return []
     found: list[InitErrorDetails] = []

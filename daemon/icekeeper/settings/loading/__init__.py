@@ -1,1 +1,1 @@
-"""From a YAML file, the environment and secret files to settings."""
+"""Reading the settings: a YAML file, the environment, and secret files."""

@@ -1,4 +1,4 @@
-"""A YAML file as plain data with the line of every key, and what is wrong with its shape. Keys mean nothing here."""
+"""A YAML file as plain data with the line of every key, and its mistakes of syntax. The keys: settings/model.py."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import yaml
 
 from icekeeper.core.errors import ConfigError
 
-# Where a value stands in the document: ("tables", 0, "name").
+# The path of a value in the document: ("tables", 0, "name").
 KeyPath = tuple[str | int, ...]
 
-# No configuration comes near: what does is a mistake, or an alias that multiplies itself.
+# Far more than any configuration has: beyond it is a mistake, or an alias that expands exponentially.
 _MAX_NODES = 20_000
 _MAX_DEPTH = 30
-# What PyYAML's constructors raise for a text that its tag can't mean.
+# What PyYAML's constructors raise for a text that does not fit its tag.
 _UNREADABLE = (yaml.YAMLError, TypeError, ValueError, KeyError, AttributeError)
 
 
 class Document:
-    """What a file says.
+    """The data of a file.
 
-    `mistakes` are those of its shape: path, sentence, line. The values of `unclear` paths can't be judged; of the
-    blocks in `partial` some keys are not known. `written` holds plain values that are no text as the file has them.
+    `mistakes` are those of syntax: path, sentence, line. The values at `unclear` paths could not be read; the blocks in
+    `partial` miss some keys. `written` holds the original text of scalars that are not strings.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class Document:
             return [self._build(item, (*at, index)) for index, item in enumerate(node.value)]
         try:
             value = _plain(node)
-        except _UNREADABLE:  # its words could hold the value, and that may be a secret
+        except _UNREADABLE:  # the error's text may hold the value, which may be a secret
             sentence = f"{dotted(at)} has a value that YAML can't read: put it in quotes if it is meant as text"
             self.mistakes.append((at, sentence, line))
             self.unclear.add(at)
@@ -106,7 +106,7 @@ class Document:
             self._lines[inner] = line
             value = self._build(value_node, inner)
             if isinstance(earlier, dict) and isinstance(value, dict):
-                # Both halves of a block that was begun twice are judged: the file is refused in any case.
+                # Both halves of a duplicate block are checked: the file is refused in any case.
                 value = {**earlier, **value}
             mapping[key] = value
         return mapping
@@ -130,10 +130,10 @@ def read_text(path: Path) -> str:
 
 
 def dotted(at: KeyPath) -> str:
-    """A path as people write it: tables[0].name."""
+    """A path as text: tables[0].name."""
     text = ""
-    for part in at:
-        key = part if part != "" else "''"
+    for step in at:
+        key = step if step != "" else "''"
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
     return text
 
@@ -143,7 +143,7 @@ def _parsed(path: Path, text: str) -> yaml.Node | None:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-        raise ConfigError([f"{path}:{line}: not YAML: {_said(exc, line)}"]) from exc
+        raise ConfigError([f"{path}:{line}: not YAML: {_explained(exc, line)}"]) from exc
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1
         raise ConfigError([f"{path}:{line}: not YAML: it holds a character that no text has"]) from exc
@@ -151,8 +151,8 @@ def _parsed(path: Path, text: str) -> yaml.Node | None:
         raise ConfigError([f"{path}: nested too deep"]) from exc
 
 
-# Parts of PyYAML's sentences that quote the file or say little, and ours; what stands in the file may be a secret.
-_SAID = {
+# Our sentences for those of PyYAML, by a phrase of theirs, where they are unclear or quote the file (perhaps a secret).
+_SENTENCES = {
     "undefined alias": "a value that begins with * is an alias, and nothing has that name: text is put in quotes",
     "occurrence": "two values begin with the same &anchor: text is put in quotes",
     r"'\t'": "a tab; YAML is indented with spaces",
@@ -164,10 +164,10 @@ _SAID = {
 }
 
 
-def _said(error: yaml.MarkedYAMLError, line: int) -> str:
+def _explained(error: yaml.MarkedYAMLError, line: int) -> str:
     problem = f"{error.problem or 'it can not be read'} {error.context or ''}"
-    for part, sentence in _SAID.items():
-        if part in problem:
+    for phrase, sentence in _SENTENCES.items():
+        if phrase in problem:
             return sentence
     begun = error.context_mark.line + 1 if error.context_mark else line
     where = f" (what is open here began in line {begun})" if begun != line else ""

@@ -1,4 +1,4 @@
-"""What ICEKEEPER_BLOCK__KEY variables say, as data to lay over the file's. What the values mean is judged elsewhere."""
+"""The ICEKEEPER_BLOCK__KEY variables as data that overrides the file's. Validating the values: settings/model.py."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from icekeeper.settings.messages.unknown_keys import unknown
 
 PREFIX = "ICEKEEPER_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
-# Kubernetes tells every container of a namespace where its services are: of one named icekeeper in these words.
+# Kubernetes sets such variables in every container of a namespace with a service named icekeeper.
 _OF_A_SERVICE = re.compile(rf"{PREFIX}(SERVICE_.*|PORT|PORT_.*)")
 
 
 @dataclass
 class Overrides:
-    """The data, the variable that each key comes from, and what is wrong with the variables themselves."""
+    """The data, the variable that each key comes from, and mistakes in the variables themselves."""
 
     data: dict[str, Any] = field(default_factory=dict)
     variables: dict[KeyPath, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Overrides:
 
 
 def overrides(environ: Mapping[str, str]) -> Overrides:
-    """Read in the order of their names, so that the variable of a key wins over that of its whole block."""
+    """The overrides of all variables. The variable of a key wins over that of its block, which sorts before it."""
     found = Overrides()
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or _OF_A_SERVICE.fullmatch(name):
@@ -49,7 +49,7 @@ def overrides(environ: Mapping[str, str]) -> Overrides:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Blocks laid over blocks, key by key. A block does not hide what is none: that is a mistake to be told."""
+    """`above` merged over `below`, key by key. A block does not replace a plain value: that stays, and is reported."""
     result = dict(below)
     for key, value in above.items():
         under = result.get(key)
@@ -61,12 +61,12 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _misplaced(at: tuple[str, ...]) -> str | None:
-    """Why no variable can set such a key, None where one can."""
+    """Why no variable can set such a key; None if one can."""
     for length in range(1, len(at) + 1):
-        here = field_at(at[:length])
-        if here is None:
+        key = field_at(at[:length])
+        if key is None:
             return unknown(at[:length])
-        kind = kind_of(here.annotation)
+        kind = kind_of(key.annotation)
         if kind == "map" or length == len(at):
             return None
         if kind == "list":
@@ -78,24 +78,24 @@ def _misplaced(at: tuple[str, ...]) -> str | None:
 
 
 def _value(at: tuple[str, ...], text: str) -> tuple[Any, str | None]:
-    """A variable's value, or why it is none. Plain values are judged as text; whole blocks and lists come as JSON."""
-    here = field_at(at)
-    kind = kind_of(here.annotation) if here is not None else "plain"
-    entry_of_map = kind == "map" and field_at(at[:-1]) is here
+    """A variable's value, or why it is invalid. Plain values are text; whole blocks and lists are JSON."""
+    key = field_at(at)
+    kind = kind_of(key.annotation) if key is not None else "plain"
+    entry_of_map = kind == "map" and field_at(at[:-1]) is key
     if kind == "plain" or entry_of_map:
         return text, None
     try:
         return json.loads(text), None
     except (json.JSONDecodeError, RecursionError):
         block = '{"key": "value"}'
-        like = block if kind != "list" else f"[{block}]" if here and model_in(here.annotation) else '["a", "b"]'
+        like = block if kind != "list" else f"[{block}]" if key and model_in(key.annotation) else '["a", "b"]'
         return None, f"{dotted(at)} is written as JSON in the environment, like {like}"
 
 
 def _nested(at: tuple[str, ...], value: Any) -> dict[str, Any]:
-    for part in reversed(at):
-        value = {part: value}
-    assert isinstance(value, dict)  # a path has at least one part
+    for key in reversed(at):
+        value = {key: value}
+    assert isinstance(value, dict)  # a path has at least one key
     return value
 
 

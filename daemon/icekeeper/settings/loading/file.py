@@ -1,4 +1,4 @@
-"""From a YAML file and the environment to `Settings`: finding the file, putting the parts together, every mistake."""
+"""Loading `Settings` from a YAML file, the environment and secret files, with every mistake in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icekeeper.settings.loading.document import Document
 from icekeeper.settings.loading.environment import CONFIG_VARIABLE, merged, overrides
 from icekeeper.settings.loading.secret_files import with_secrets
 from icekeeper.settings.messages.mistakes import Mistake, Origins
-from icekeeper.settings.messages.pydantic_errors import explained
+from icekeeper.settings.messages.pydantic_errors import mistakes_of
 from icekeeper.settings.model import Settings
 
 SEARCHED = (Path("config/icekeeper.yaml"), Path("/etc/icekeeper/icekeeper.yaml"))
@@ -30,9 +30,9 @@ def find_config(given: Path | None, environ: Mapping[str, str] | None = None) ->
     for path in SEARCHED:
         if path.is_file():
             return path
-    looked = ", ".join(str(path) if path.is_absolute() else f"./{path}" for path in SEARCHED)
+    searched = ", ".join(str(path) if path.is_absolute() else f"./{path}" for path in SEARCHED)
     raise ConfigError(
-        [f"there is no configuration: give --config FILE, set {CONFIG_VARIABLE}, or create one of {looked}"]
+        [f"there is no configuration: give --config FILE, set {CONFIG_VARIABLE}, or create one of {searched}"]
     )
 
 
@@ -51,25 +51,25 @@ def load(path: Path, *, secrets: bool = True) -> Settings:
     try:
         settings = Settings(**data)
     except ValidationError as exc:
-        mistakes += explained(exc.errors(include_url=False), origins, data)
+        mistakes += mistakes_of(exc.errors(include_url=False), origins, data)
     if mistakes or settings is None:
-        raise ConfigError(origins.told(mistakes))
+        raise ConfigError(origins.lines(mistakes))
     return settings
 
 
 def state_dir_of(path: Path) -> tuple[Path, ConfigError | None]:
-    """Where the daemon of a file keeps its state, whatever is wrong with that; and why it can't be read, if so."""
+    """The state_dir of a configuration file even if that is invalid; and the error if the file can't be read."""
     data: dict[str, Any] = {}
     unreadable: ConfigError | None = None
     try:
         data = Document.read(path).data
     except ConfigError as exc:
         unreadable = exc
-    said = merged(data, overrides(os.environ).data).get("state_dir")
-    return Path(said if isinstance(said, str) else Settings.model_fields["state_dir"].default), unreadable
+    given = merged(data, overrides(os.environ).data).get("state_dir")
+    return Path(given if isinstance(given, str) else Settings.model_fields["state_dir"].default), unreadable
 
 
-# Maps whose values are text whatever they look like: YAML would make 1.1 of 1.10, 18 of 022 and 630 of 10:30.
+# Maps whose values are always text: YAML would read 1.10 as 1.1, 022 as 18 and 10:30 as 630.
 _TEXTS = (("spark", "conf"), ("catalog", "properties"))
 
 

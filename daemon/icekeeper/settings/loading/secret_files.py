@@ -1,4 +1,4 @@
-"""Secrets that stand in files: a key X_file gives the value of X. Only this module reads them."""
+"""Secrets in files: a key X_file names the file that holds the value of X. Only this module reads them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from icekeeper.settings.loading.document import KeyPath, dotted
 from icekeeper.settings.messages.mistakes import Mistake, Origins
 
 _SUFFIX = "_file"
-# The keys that X_file may give, by block; of catalog.properties it may give any.
+# The keys that may have an X_file, by block; of catalog.properties any key may.
 _SECRETS = {"clickhouse": "password", "postgres": "password", "offload": "password", "http": "token"}
 # The same, of each block of a list.
 _LISTED_SECRETS = {"notify": "url"}
 _PROPERTIES = ("catalog", "properties")
-# Whoever names a larger file means another one; and /dev/zero has no end.
+# A larger file is the wrong one; and /dev/zero has no end.
 _LARGEST = 64 * 1024
-_WANTED = "it has to be a text file that holds the secret alone"
+_EXPECTED = "it has to be a text file that holds the secret alone"
 
 
 def with_secrets(data: dict[str, Any], origins: Origins, *, read: bool) -> tuple[dict[str, Any], list[Mistake]]:
-    """The data with every X that an X_file names, and what is wrong with those files.
+    """The data with every X that has an X_file, and the mistakes in those files.
 
-    `read` False: a placeholder takes the place of each, for machines on which the files are not.
+    `read` False: each X becomes a placeholder, for machines without the files.
     """
     mistakes: list[Mistake] = []
     for block, at, key in _named(data):
         name = (*at, key + _SUFFIX)
         file = block[key + _SUFFIX]
         if at == _PROPERTIES:
-            del block[key + _SUFFIX]  # Spark is not to see it
+            del block[key + _SUFFIX]  # no property of Spark's
         # A variable of the environment wins over the file, whichever of the two forms it takes.
         if (*at, key) in origins.variables:
             continue
@@ -39,50 +39,50 @@ def with_secrets(data: dict[str, Any], origins: Origins, *, read: bool) -> tuple
             if file is not None:
                 mistakes.append(Mistake(name, f"{dotted(name)}: it has to be the path of a file"))
                 block.pop(key + _SUFFIX, None)
-                _stand_in(block, at, key)
+                _add_placeholder(block, at, key)
             continue
         if block.get(key) is not None and name not in origins.variables:
             mistakes.append(Mistake(name, f"{dotted(name)}: {key} is given as well: one of the two has to go"))
             continue
         try:
-            # A relative path is meant beside the file that names it.
+            # A relative path starts at the configuration file's directory.
             block[key] = _secret(origins.document.path.parent / file, key) if read else HIDDEN
         except ValueError as exc:
             mistakes.append(Mistake(name, f"{dotted(name)}: {exc}"))
-            _stand_in(block, at, key)
+            _add_placeholder(block, at, key)
     return data, mistakes
 
 
-def _stand_in(block: dict[str, Any], at: KeyPath, key: str) -> None:
-    """A secret that is needed and whose file is no good is not missing, too: one mistake is told once."""
+def _add_placeholder(block: dict[str, Any], at: KeyPath, key: str) -> None:
+    """A placeholder for a required secret whose file is unusable: it must not be reported as missing as well."""
     if at[0] in _LISTED_SECRETS:
         block.setdefault(key, HIDDEN)
 
 
 def _secret(path: Path, key: str) -> str:
-    """ValueError says what is wrong with the file; nothing of what it holds."""
+    """ValueError says what is wrong with the file, without quoting its content."""
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
     except OSError as exc:
-        raise ValueError(f"{path} can't be read: {exc.strerror}; {_WANTED}") from exc
+        raise ValueError(f"{path} can't be read: {exc.strerror}; {_EXPECTED}") from exc
     except ValueError as exc:  # a zero byte
-        raise ValueError(f"no file can have this name; {_WANTED}") from exc
+        raise ValueError(f"no file can have this name; {_EXPECTED}") from exc
     if len(content) > _LARGEST:
-        raise ValueError(f"{path} is larger than {_LARGEST // 1024} KiB; {_WANTED}")
+        raise ValueError(f"{path} is larger than {_LARGEST // 1024} KiB; {_EXPECTED}")
     try:
         secret = content.decode().strip()
     except UnicodeDecodeError as exc:
-        raise ValueError(f"{path} is not UTF-8 text; {_WANTED}") from exc
+        raise ValueError(f"{path} is not UTF-8 text; {_EXPECTED}") from exc
     if not secret:
-        raise ValueError(f"{path} is empty; {_WANTED}")
+        raise ValueError(f"{path} is empty; {_EXPECTED}")
     if key in {*_SECRETS.values(), *_LISTED_SECRETS.values()} and len(secret.splitlines()) > 1:
-        raise ValueError(f"{path} holds several lines; {_WANTED}")
+        raise ValueError(f"{path} holds several lines; {_EXPECTED}")
     return secret
 
 
 def _named(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], KeyPath, str]]:
-    """Every X_file: its block (copied into `data`, to be changed), where that is, and X."""
+    """Every X_file: its block (copied into `data`, to be changed), the block's path, and X."""
     for name, key in _SECRETS.items():
         if isinstance(data.get(name), dict) and key + _SUFFIX in data[name]:
             data[name] = dict(data[name])

@@ -1,1 +1,1 @@
-"""What is said about settings: mistakes, warnings, explanations, and what is in force."""
+"""Messages about settings: mistakes, with their lines and suggestions, and warnings."""

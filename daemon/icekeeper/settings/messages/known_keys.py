@@ -1,4 +1,4 @@
-"""Which keys the file may have and what they take, read off the models. What the file says is not looked at here."""
+"""The keys that the file may have and the values that they take, from the models. Reads no file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Kind = Literal["block", "list", "map", "plain"]
 
 
 def field_at(at: Sequence[str | int]) -> FieldInfo | None:
-    """The field that a path leads to, or whose list or map it leads into; None where there is no such key."""
+    """The field at a path, or whose list or map the path leads into; None for an unknown key."""
     model: type[BaseModel] | None = Settings
     field: FieldInfo | None = None
-    for part in at:
-        if isinstance(part, int):
+    for key in at:
+        if isinstance(key, int):
             continue
         if model is None:
             return field
-        field = model.model_fields.get(part)
+        field = model.model_fields.get(key)
         if field is None:
             return None
         model = model_in(field.annotation)
@@ -41,7 +41,7 @@ def keys_at(at: Sequence[str | int]) -> list[str]:
 
 
 def maps_at(at: Sequence[str | int]) -> list[str]:
-    """The keys of a block below which any key may stand."""
+    """The keys of a block that are maps of arbitrary keys."""
     fields = ((key, field_at((*at, key))) for key in keys_at(at))
     return [key for key, field in fields if field is not None and kind_of(field.annotation) == "map"]
 
@@ -53,7 +53,7 @@ def homes_of(key: str) -> list[str]:
 
 
 def kind_of(annotation: Any) -> Kind:
-    """What a value of this type looks like in the file."""
+    """The kind of value that the file has for a type."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         kinds = {kind_of(argument) for argument in get_args(annotation)} - {"plain"}
@@ -66,7 +66,7 @@ def kind_of(annotation: Any) -> Kind:
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
-    """The block that a type is made of: itself, or the items of its list."""
+    """The block in a type: itself, or the items of its list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = (model_in(argument) for argument in get_args(annotation))
@@ -74,7 +74,7 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def number_at(at: Sequence[str | int]) -> str:
-    """Which numbers a key takes, as a sentence."""
+    """The numbers that a key takes, as a sentence."""
     field = field_at(at)
     if field is None:
         return "it has to be a number"

@@ -1,4 +1,4 @@
-"""Mistakes and where they are: a line of the file, or a variable of the environment. Finding them is done elsewhere."""
+"""Mistakes and their origins: a line of the file, or an environment variable. Finding mistakes is done elsewhere."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from icekeeper.settings.loading.document import Document, KeyPath
 
-# A value may be a whole page; the sentences about it stay readable.
+# A quoted value may be a whole page: the sentence is cut.
 _LONGEST = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One sentence about the key at a path. `line` and `variable` say where it is if the path does not."""
+    """One sentence about the key at a path. `line` and `variable`: its origin where the path does not give it."""
 
     at: KeyPath
     sentence: str
@@ -22,18 +22,18 @@ class Mistake:
 
 
 class Origins:
-    """Where each value comes from. `variables` tells which keys the environment sets, by their paths."""
+    """Where each value comes from. `variables`: the environment variables by the paths of the keys that they set."""
 
     def __init__(self, document: Document, variables: Mapping[KeyPath, str]) -> None:
         self.document = document
         self.variables = variables
 
     def given(self, at: KeyPath) -> bool:
-        """Whether anybody has written this key."""
+        """Whether the file or the environment has this key."""
         return self.document.line(at) is not None or at in self.variables
 
     def variable(self, at: KeyPath) -> str | None:
-        """The variable that a value comes from: of its own key, or of one above or below where no file has it."""
+        """The variable that a value comes from: of its key, or of one above or below that the file does not have."""
         prefixes = [at[:length] for length in range(len(at), 0, -1)]
         for above in prefixes:
             if above in self.variables:
@@ -46,8 +46,8 @@ class Origins:
                 return name
         return None
 
-    def told(self, mistakes: Iterable[Mistake]) -> list[str]:
-        """One line for each in the order of the file, then the environment's; none twice."""
+    def lines(self, mistakes: Iterable[Mistake]) -> list[str]:
+        """One line each: in the order of the file, then the environment's, without duplicates."""
         return [text for _, text in sorted({self._placed(mistake): None for mistake in mistakes}, key=_by_line)]
 
     def _placed(self, mistake: Mistake) -> tuple[int | None, str]:

@@ -1,4 +1,4 @@
-"""From what pydantic found wrong to one sentence: which key and value, and what is allowed."""
+"""Pydantic's errors as mistakes: one sentence each, with the key, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from icekeeper.settings.tables import STAGE_BLOCKS
 _BLOCK = "it has to be a block of keys"
 _LIST = "it has to be a list, like [a, b]"
 _FLAG = "it is true or false"
-# What pydantic calls its kinds of mistakes, in our words; those about numbers and choices are made from the key.
+# Sentences by pydantic's kinds of errors; those for numbers and choices are derived from the key.
 _SENTENCES = {
     "tuple_type": _LIST,
     "list_type": _LIST,
@@ -36,13 +36,13 @@ _CREDENTIALS = re.compile(r"(//)\S*(@)")
 _LONGEST = 100
 
 
-def explained(errors: Sequence[ErrorDetails], origins: Origins, data: Mapping[str, Any]) -> list[Mistake]:
-    """What pydantic found in `data`; no mistake twice, and none of a value that the document calls unclear."""
+def mistakes_of(errors: Sequence[ErrorDetails], origins: Origins, data: Mapping[str, Any]) -> list[Mistake]:
+    """The mistakes that pydantic found in `data`, without duplicates and values that could not be read."""
     own = {(_path(error), error["msg"]) for error in errors}
     return [
         _explain(error, _path(error), origins)
         for error in errors
-        if not _known_already(error, origins) and not _is_echo(error, own, data)
+        if not _follows_from_syntax(error, origins) and not _is_duplicate(error, own, data)
     ]
 
 
@@ -50,16 +50,16 @@ def _path(error: ErrorDetails) -> KeyPath:
     return tuple(error["loc"])
 
 
-def _known_already(error: ErrorDetails, origins: Origins) -> bool:
-    """Whether the shape of the document explains the error: a value that could not be read, a key perhaps merged."""
+def _follows_from_syntax(error: ErrorDetails, origins: Origins) -> bool:
+    """Whether a mistake of syntax causes the error: a value that could not be read, or a merge key that was ignored."""
     at, document = _path(error), origins.document
     if error["type"] in ("missing", "needed") and at[:-1] in document.partial:
         return True
     return any(at[:length] in document.unclear for length in range(1, len(at) + 1))
 
 
-def _is_echo(error: ErrorDetails, own: set[tuple[KeyPath, str]], data: Mapping[str, Any]) -> bool:
-    """Whether it is a common block's mistake, seen again through a table; or a list short of items that are wrong."""
+def _is_duplicate(error: ErrorDetails, own: set[tuple[KeyPath, str]], data: Mapping[str, Any]) -> bool:
+    """Whether a table repeats a common block's mistake, or a list is too short because its items are wrong."""
     at = _path(error)
     if error["type"] == "too_short" and error["input"]:
         return True
@@ -94,7 +94,7 @@ def _explain(error: ErrorDetails, at: KeyPath, origins: Origins) -> Mistake:
         return Mistake(at, f"{dotted(at)} is empty: {allowed}{or_not}")
     if isinstance(error["input"], dict | list | tuple):
         return Mistake(at, f"{dotted(at)}: {allowed}")
-    return Mistake(at, f"{dotted(at)}: {_shown(at, error['input'], origins)} is not allowed: {allowed}")
+    return Mistake(at, f"{dotted(at)}: {_quoted(at, error['input'], origins)} is not allowed: {allowed}")
 
 
 def _allowed(kind: str, error: ErrorDetails, at: KeyPath) -> str:
@@ -112,8 +112,8 @@ def _allowed(kind: str, error: ErrorDetails, at: KeyPath) -> str:
     return _SENTENCES.get(kind, error["msg"].removeprefix("Value error, "))
 
 
-def _shown(at: KeyPath, value: object, origins: Origins) -> str:
-    """The value as its author wrote it, but no secret."""
+def _quoted(at: KeyPath, value: object, origins: Origins) -> str:
+    """The value as it was written, secrets hidden."""
     if _is_hidden(at):
         return HIDDEN
     written = origins.document.written.get(at) if origins.variable(at) is None else None
@@ -123,7 +123,7 @@ def _shown(at: KeyPath, value: object, origins: Origins) -> str:
 
 
 def _is_hidden(at: KeyPath) -> bool:
-    """Whether what stands there may be a secret. A URL of `notify` is one, also where it stands in a block's place."""
+    """Whether the value may be a secret. A URL of `notify` is one, even where it takes the place of a block."""
     if at[0] == "notify" and at[-1] != "url_file" and "on" not in at:
         return True
-    return any(is_secret(str(part)) for part in at) and not str(at[-1]).endswith("_file")
+    return any(is_secret(str(key)) for key in at) and not str(at[-1]).endswith("_file")

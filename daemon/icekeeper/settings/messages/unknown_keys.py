@@ -1,4 +1,4 @@
-"""What an unknown key was perhaps meant to be."""
+"""The message about an unknown key, with a suggestion of the key that was perhaps meant."""
 
 from __future__ import annotations
 

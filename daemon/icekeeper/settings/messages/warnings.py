@@ -1,4 +1,4 @@
-"""What a careful operator would ask about settings that are allowed. Nothing is read and nothing is measured here."""
+"""Warnings about settings that are allowed and probably not intended. Reads and measures nothing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from itertools import islice, pairwise, takewhile
 
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, Stage
+from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.settings.model import Settings
 from icekeeper.settings.values.heap import heap_mib, largest, needed
 from icekeeper.settings.values.units import format_duration
 
-# A year that ends with a leap day: every rule of a cron and of a time zone comes by in it.
+# A year that ends with a leap day: every rule of a cron line and of a time zone occurs in it.
 _FIRST_DAY = datetime(2027, 3, 1, tzinfo=UTC)
 _DAYS = 366
 _MOST_SLOTS = 2000
-# The offload runs every 15 minutes, lags 5, and needs a while: from here on a day's last rows are in Iceberg.
+# The offload runs every 15 minutes and lags 5: this long after midnight a day's last rows are in Iceberg.
 _AFTER_MIDNIGHT = timedelta(minutes=30)
 _BETWEEN_COMMITS = timedelta(minutes=15)
 _MIB = 1024**2
@@ -28,9 +29,9 @@ _NAMED = 3
 
 
 def warnings(settings: Settings, *, memory: tuple[int, str] | None) -> list[str]:
-    """One sentence each: which keys, why, what to do.
+    """One sentence each: the keys, why, and what to do.
 
-    `memory`: how many bytes icekeeper and its JVM may use, and who has them ("the container"); None: not to be judged.
+    `memory`: the bytes that icekeeper and its JVM may use, and whose they are ("the container"); None: unknown.
     """
     policies, year = settings.policies(), _Year.of(settings)
     audited = any(policy.audit is not None for policy in policies)
@@ -38,16 +39,16 @@ def warnings(settings: Settings, *, memory: tuple[int, str] | None) -> list[str]
         *_about_the_schedule(settings, year, audited=audited),
         *_about_the_heap(settings, memory),
         *_about_other_systems(settings),
-        *_told(policies, lambda policy: _about_times(policy, settings, year)),
-        *_told(policies, lambda policy: _about_holds(policy, year, audited=audited)),
-        *_told(policies, _about_limits),
+        *_by_table(policies, lambda policy: _about_times(policy, settings, year)),
+        *_by_table(policies, lambda policy: _about_holds(policy, year, audited=audited)),
+        *_by_table(policies, _about_limits),
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Year:
-    """The slots of a year: on which UTC days none is, which come too early, the least time between two, and how long
-    before a slot its window begins at most."""
+    """The slots of a year: UTC days without one, slots too early in the day, the shortest time between two, and the
+    longest time from the start of a window to its slot."""
 
     without: tuple[datetime, ...]
     early: tuple[datetime, ...]
@@ -93,13 +94,13 @@ def _about_the_schedule(settings: Settings, year: _Year, *, audited: bool) -> It
         )
     if year.interval is not None and longest > year.interval:
         yield (
-            f"run.max_duration ({_spoken(longest)}) is longer than the shortest time between two slots "
-            f"({_spoken(year.interval)}): a long run makes the next slot late; lower it"
+            f"run.max_duration ({_text(longest)}) is longer than the shortest time between two slots "
+            f"({_text(year.interval)}): a long run makes the next slot late; lower it"
         )
 
 
 def _about_the_heap(settings: Settings, memory: tuple[int, str] | None) -> Iterator[str]:
-    """With a cluster too: the driver runs here, whatever the master is."""
+    """Also with a cluster: the driver runs on this host, whatever the master is."""
     if memory is None:
         return
     room, whose = memory[0] // _MIB, memory[1]
@@ -138,8 +139,8 @@ def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterat
         worst = limits.timeout * (limits.retries + 1) + limits.retry_delay * limits.retries
         if worst > longest:
             yield (
-                f"{stage}.timeout ({_spoken(limits.timeout)}){{of}} with {stage}.retries ({limits.retries}) can take "
-                f"{_spoken(worst)}, longer than run.max_duration ({_spoken(longest)}): one table can use up the whole "
+                f"{stage}.timeout ({_text(limits.timeout)}){{of}} with {stage}.retries ({limits.retries}) can take "
+                f"{_text(worst)}, longer than run.max_duration ({_text(longest)}): one table can use up the whole "
                 "night; lower the one or raise the other"
             )
     if policy.audit is None:
@@ -147,15 +148,15 @@ def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterat
     age = year.window_age
     if policy.source_ttl is not None and policy.source_ttl < age + catch_up + longest:
         yield (
-            f"source_ttl ({_spoken(policy.source_ttl)}){{of}} is too short for a slot that is caught up late: "
-            f"its window begins {_spoken(age)} before it, schedule.catch_up ({_spoken(catch_up)}) and "
-            f"run.max_duration ({_spoken(longest)}) may follow, and then the audit ends as source_expired; "
+            f"source_ttl ({_text(policy.source_ttl)}){{of}} is too short for a slot that is caught up late: "
+            f"its window begins {_text(age)} before it, schedule.catch_up ({_text(catch_up)}) and "
+            f"run.max_duration ({_text(longest)}) may follow, and then the audit ends as source_expired; "
             "lower schedule.catch_up"
         )
     if policy.expire.older_than < age:
         yield (
-            f"expire.older_than ({_spoken(policy.expire.older_than)}){{of}} removes snapshots of a day before "
-            f"that day is audited (its window begins {_spoken(age)} before the slot): they may be the only "
+            f"expire.older_than ({_text(policy.expire.older_than)}){{of}} removes snapshots of a day before "
+            f"that day is audited (its window begins {_text(age)} before the slot): they may be the only "
             "copy of what the audit then finds missing; set it to 2d or more"
         )
 
@@ -172,14 +173,14 @@ def _about_holds(policy: TablePolicy, year: _Year, *, audited: bool) -> Iterator
         yield "expire.hold_on{of} holds where few rows are missing (warning) and not where many are; add missing_data"
     if year.interval is not None and longest <= year.interval:
         yield (
-            f"expire.hold_max ({_spoken(longest)}){{of}} is over before the next night "
-            f"({_spoken(year.interval)} later), so that expire.hold_on holds nothing; raise it"
+            f"expire.hold_max ({_text(longest)}){{of}} is over before the next night "
+            f"({_text(year.interval)} later), so that expire.hold_on holds nothing; raise it"
         )
     if policy.source_ttl is not None and longest > policy.source_ttl:
         yield (
-            f"expire.hold_max ({_spoken(longest)}){{of}} is longer than source_ttl "
-            f"({_spoken(policy.source_ttl)}): when ClickHouse has dropped the rows they can't be offloaded "
-            "again, and snapshots pile up until somebody acknowledges the finding; lower it to source_ttl"
+            f"expire.hold_max ({_text(longest)}){{of}} is longer than source_ttl "
+            f"({_text(policy.source_ttl)}): when ClickHouse has dropped the rows they can't be offloaded "
+            "again, and snapshots pile up until the finding is acknowledged; lower it to source_ttl"
         )
 
 
@@ -188,7 +189,7 @@ def _about_limits(policy: TablePolicy) -> Iterator[str]:
     if kept > _MANY_SNAPSHOTS and kept * _BETWEEN_COMMITS > age:
         yield (
             f"expire.retain_last ({kept}){{of}} keeps more snapshots than an offload every 15 minutes makes in "
-            f"expire.older_than ({_spoken(age)}): that age never acts; lower expire.retain_last"
+            f"expire.older_than ({_text(age)}): that age never acts; lower expire.retain_last"
         )
     if policy.compact.min_input_files > _MANY_FILES:
         yield (
@@ -204,8 +205,8 @@ def _about_limits(policy: TablePolicy) -> Iterator[str]:
         yield f"audit.warning_pct and audit.missing_pct{{of}} are both {missing}: no audit ever warns; lower the former"
 
 
-def _told(policies: tuple[TablePolicy, ...], about: Callable[[TablePolicy], Iterator[str]]) -> list[str]:
-    """What is said about tables, once for all those that it holds for: their names stand where {of} is."""
+def _by_table(policies: tuple[TablePolicy, ...], about: Callable[[TablePolicy], Iterator[str]]) -> list[str]:
+    """The warnings about tables, each once for all tables that it applies to: {of} is replaced by their names."""
     tables: dict[str, list[str]] = {}
     for policy in policies:
         for sentence in about(policy):
@@ -216,15 +217,14 @@ def _told(policies: tuple[TablePolicy, ...], about: Callable[[TablePolicy], Iter
 def _names(names: list[str], count: int) -> str:
     if len(names) == count and count > 1:
         return "every table"
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return listed(names, most=_NAMED)
 
 
-def _spoken(value: timedelta) -> str:
-    """As durations are written in the file, but no 362m."""
+def _text(value: timedelta) -> str:
+    """As the file writes durations, but 6h2m instead of 362m."""
     hours, rest = divmod(round(value.total_seconds()), 3600)
     return f"{hours}h{-(-rest // 60)}m" if hours and rest else format_duration(value)
 
 
 def _days(count: int) -> str:
-    return "1 day" if count == 1 else f"{count} days" if count < _DAYS else "every day"
+    return counted(count, "day") if count < _DAYS else "every day"

@@ -1,1 +1,1 @@
-"""How values are written in the file: durations, sizes, addresses, schedules."""
+"""The syntax of values in the file: durations, sizes, addresses, schedules."""

@@ -1,4 +1,4 @@
-"""Addresses as people write them: of PostgreSQL, ClickHouse, Spark's master, and the one to listen on."""
+"""The syntax of addresses: of PostgreSQL, ClickHouse, Spark's master, the page, and the one to listen on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-from icekeeper.settings.values.units import in_the_form, pattern
+from icekeeper.settings.values.units import pattern, text_by
 
 _HIGHEST_PORT = 65535
 _MASTER = r"(auto|local(\[([1-9]\d*|\*)(,\d+)?\])?|spark://[^\s/]+|k8s://\S+|yarn)"
@@ -78,21 +78,21 @@ def _check_port(parts: SplitResult | None) -> None:
 
 Dsn = Annotated[
     str,
-    in_the_form(_dsn),
-    # The user is followed by no colon: a password has no place here.
+    text_by(_dsn),
+    # No colon after the user: a password is not allowed.
     pattern(r"postgres(ql)?://([^:@/\s]*@)?[^@/\s]*/[^/\s]\S*", "postgresql://icekeeper@postgres:5432/icekeeper"),
 ]
 HttpUrl = Annotated[
     str,
-    in_the_form(_http_url),
+    text_by(_http_url),
     pattern(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\[\]@:/?#\s]+)(:\d{1,5})?/?", "http://clickhouse:8123"),
 ]
 PageUrl = Annotated[
     str,
-    in_the_form(_page_url),
+    text_by(_page_url),
     pattern(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\[\]@:/?#\s]+)(:\d{1,5})?(/[^?#\s]*)?", "https://icekeeper.example.com"),
 ]
 ListenAddress = Annotated[
-    str, in_the_form(_listen), pattern(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@]+):\d{1,5}", "127.0.0.1:9420")
+    str, text_by(_listen), pattern(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@]+):\d{1,5}", "127.0.0.1:9420")
 ]
-Master = Annotated[str, in_the_form(_master), pattern(_MASTER, "auto", "local[2]", "spark://spark:7077", "yarn")]
+Master = Annotated[str, text_by(_master), pattern(_MASTER, "auto", "local[2]", "spark://spark:7077", "yarn")]

@@ -1,4 +1,4 @@
-"""How much memory a JVM's heap comes to in all, which heap fits a machine, and for what it is enough: in MiB."""
+"""Memory in MiB: what a JVM needs in all, the largest heap that fits, and how many Spark tasks a heap serves."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import re
 
 # Spark refuses to start with less.
 LEAST_HEAP_MIB = 512
-# What a JVM takes beside its heap (as Spark reckons it on Kubernetes and YARN, but rounded up), and Python.
+# What a JVM needs beside its heap (as Spark computes it for Kubernetes and YARN, rounded up), and Python.
 _LEAST_OVERHEAD_MIB = 384
 _OVERHEAD_DIVISOR = 4
 _PYTHON_MIB = 300
-# A task that reads holds a few column chunks, one that writes a row group (write.parquet.row-group-size-bytes, 128 MiB
-# unless the table says otherwise) and what is being encoded.
+# A reading Spark task holds a few column chunks, a writing one a row group (write.parquet.row-group-size-bytes, 128 MiB
+# by default) and its encoding buffers.
 _READER_MIB = 128
 _WRITER_MIB = 256
-# Tasks that wait for an object store need no core. More than these were no faster on two cores.
+# Spark tasks that wait for an object store need no core. More than these were no faster on two cores.
 _MOST_THREADS = 16
 _HEAP = re.compile(r"(\d+)([mg])")
 
 
 def heap_mib(value: str) -> int:
-    """How many MiB a heap is that is written as Spark and Java do; ValueError where it is not."""
+    """The MiB of a heap in Spark's and Java's syntax (2g, 1500m); ValueError for any other."""
     match = _HEAP.fullmatch(value)
     if match is None:
         raise ValueError("a heap is written as Spark does: 2g or 1500m")
@@ -28,19 +28,19 @@ def heap_mib(value: str) -> int:
 
 
 def needed(heap: int) -> int:
-    """What a heap of so many MiB comes to, with what the JVM needs beside it (metaspace, code, threads) and Python."""
+    """The memory of a heap of so many MiB, with what the JVM needs beside it (metaspace, code, threads) and Python."""
     return heap + max(heap // _OVERHEAD_DIVISOR, _LEAST_OVERHEAD_MIB) + _PYTHON_MIB
 
 
 def largest(room: int) -> int:
-    """The largest heap that so many MiB have room for; 0 where Spark starts with none that fits."""
+    """The largest heap that fits into so many MiB; 0 if Spark can't start with any that fits."""
     left = room - _PYTHON_MIB
     fits = min(left * _OVERHEAD_DIVISOR // (_OVERHEAD_DIVISOR + 1), left - _LEAST_OVERHEAD_MIB)
     return fits if fits >= LEAST_HEAP_MIB else 0
 
 
 def threads(heap: int) -> int:
-    """How many tasks a local session of so many MiB of heap runs at once: by what they wait for, not by cores."""
+    """How many Spark tasks a local session with such a heap runs at once. Cores are no limit: they wait for I/O."""
     return max(2, min(_MOST_THREADS, heap // _READER_MIB))
 
 

@@ -1,4 +1,4 @@
-"""When a night begins, as people write it: a cron line and its time zone."""
+"""The syntax of schedules: a cron line and its time zone, and the slots that they give."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from apscheduler.triggers.cron import CronTrigger
 
 from icekeeper.core.calendar import Calendar
-from icekeeper.settings.values.units import in_the_form, pattern
+from icekeeper.settings.values.units import pattern, text_by
 
 # The fields of a cron line in their order, by APScheduler's names, with what they take.
 _FIELDS = {
@@ -28,8 +28,8 @@ def calendar_of(cron: str, timezone: str) -> Calendar:
     trigger = CronTrigger.from_crontab(cron, timezone=zone)
 
     def next_fire(after: datetime) -> datetime | None:
-        # Not by the trigger's own "after a previous firing": in an hour that comes twice it compares instants of two
-        # zones, which Python calls unequal there (PEP 495), and answers the same instant for ever.
+        # Without the trigger's "previous firing": in an hour that comes twice it compares instants of two zones, which
+        # Python calls unequal there (PEP 495), and returns the same instant for ever.
         fired: datetime | None = trigger.get_next_fire_time(None, after + timedelta(microseconds=1))
         return fired
 
@@ -41,7 +41,7 @@ def _cron(value: str) -> str:
     if len(fields) != len(_FIELDS):
         raise ValueError("a cron expression has five fields: minute hour day month weekday, like 0 2 * * *")
     if re.search(r"\d", fields[-1]):
-        # Cron counts from Sunday = 0, APScheduler from Monday = 0: a number would silently be another day.
+        # Cron counts from Sunday = 0, APScheduler from Monday = 0: a number would silently mean another day.
         raise ValueError("weekdays are written as names (mon, tue, ... sun): a number means another day elsewhere")
     for (name, allowed), field in zip(_FIELDS.items(), fields, strict=True):
         _check_field(name, field, allowed)
@@ -66,9 +66,9 @@ def _timezone(value: str) -> str:
     return value
 
 
-TimeZone = Annotated[str, in_the_form(_timezone), pattern("[A-Za-z0-9_+/-]+", "UTC", "Europe/Berlin")]
+TimeZone = Annotated[str, text_by(_timezone), pattern("[A-Za-z0-9_+/-]+", "UTC", "Europe/Berlin")]
 Cron = Annotated[
     str,
-    in_the_form(_cron),
+    text_by(_cron),
     pattern(r"\s*([\d*,/-]+\s+){2}[\w*,/-]+\s+[\w*,/-]+\s+[A-Za-z*,-]+\s*", "0 2 * * *", "30 1 * * mon-fri"),
 ]

@@ -1,4 +1,4 @@
-"""Values as people write them: 10m, 7d, 128MiB, 5, cold.trades, a path. Addresses and times of day live elsewhere."""
+"""The syntax of simple values: 10m, 7d, 128MiB, 5, cold.trades, a path. Addresses: addresses.py; cron: schedule.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_S = 3650 * 86400
 _LARGEST_B = 1024 * _UNITS_B["TiB"]
 _DURATION = re.compile(r"(\d+)(s|m|h|d)")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)")
-# Neither side's quoting helper needs these, and no catalog of ours takes them: they are slips of the pen.
+# Blanks, backticks and empty steps are typing errors: no catalog takes them.
 _IDENTIFIER = r"[^\s.`]+(\.[^\s.`]+)*"
 _TABLE_NAME = r"[^\s.`]+(\.[^\s.`]+)+"
 _COORDINATE = r"[^:\s]+:[^:\s]+:[^:\s]+"
@@ -41,7 +41,7 @@ def parse_duration(value: object) -> timedelta:
 
 
 def format_duration(value: timedelta) -> str:
-    """The same duration in the largest unit that it is a whole number of."""
+    """The same duration in the largest unit that divides it."""
     seconds = round(value.total_seconds())
     for unit in ("d", "h", "m"):
         if seconds and seconds % _UNITS_S[unit] == 0:
@@ -50,7 +50,7 @@ def format_duration(value: timedelta) -> str:
 
 
 def parse_size(value: object) -> int:
-    """`128MiB`, `1GiB`; a bare number is refused, for nobody knows its unit."""
+    """`128MiB`, `1GiB`; a bare number is refused: its unit is unknown."""
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         size = int(match.group(1)) * _UNITS_B[match.group(2)]
         if not _UNITS_B["MiB"] <= size <= _LARGEST_B:
@@ -72,17 +72,17 @@ def _heap(value: str) -> str:
     return value
 
 
-def in_the_form(check: Callable[[str], str]) -> BeforeValidator:
-    """Text in a form of its own. A value that YAML took for a number is told that form too, not only to be quoted."""
+def text_by(check: Callable[[str], str]) -> BeforeValidator:
+    """A validator of text. The message about a value that YAML read as a number shows the syntax, too."""
 
-    def judge(value: object) -> object:
+    def validate(value: object) -> object:
         if isinstance(value, str):
             return check(value)
         if isinstance(value, int | float | date):
             check(str(value))
-        return value  # the type says that it is no text
+        return value  # the type reports that it is no text
 
-    return BeforeValidator(judge)
+    return BeforeValidator(validate)
 
 
 def _identifier(value: str) -> str:
@@ -122,26 +122,26 @@ def _absolute(value: Path) -> Path:
 
 
 def _no_flag(value: object) -> object:
-    """Python counts true as 1; whoever writes `retries: true` means something else."""
+    """Python takes true for 1; `retries: true` is a mistake."""
     if isinstance(value, bool):
         raise PydanticCustomError("int_type", "it has to be a number")
     return value
 
 
-def _by_its_text(value: object) -> object:
-    """The float 0.1 is not a tenth, and verdicts are decided exactly."""
+def _exact(value: object) -> object:
+    """The float 0.1 is not exactly a tenth, and verdicts are exact."""
     return str(value) if isinstance(value, float) else value
 
 
 def _as_text(value: object) -> object:
-    """Spark and Iceberg take text: YAML's true and 5 are written as they would be."""
+    """Spark and Iceberg take text: YAML's true and 5 become text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else value
 
 
 def _setting(value: object) -> object:
-    """pydantic's own message for a union would be one for each of its members."""
+    """Without it pydantic reports an error for each member of the union."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, str | int | float):
@@ -158,7 +158,7 @@ def _auto_or_bool(value: object) -> object:
 
 
 def pattern(text: str, *examples: str) -> WithJsonSchema:
-    """What editors check: the whole value has to match."""
+    """The pattern that editors check; the whole value has to match."""
     return WithJsonSchema({"type": "string", "pattern": f"^{text}$", "examples": list(examples)})
 
 
@@ -175,24 +175,24 @@ Size = Annotated[
     PlainSerializer(format_size, when_used="json"),
     pattern(r"\d+ ?(B|KiB|MiB|GiB|TiB)", "128MiB", "1GiB"),
 ]
-Heap = Annotated[str, in_the_form(_heap), pattern(r"\d+[mg]", "2g", "1500m")]
+Heap = Annotated[str, text_by(_heap), pattern(r"\d+[mg]", "2g", "1500m")]
 # After the limits of a number, or its JSON Schema would not have them.
 NoFlag = BeforeValidator(_no_flag)
 Percent = Annotated[
     Decimal,
-    BeforeValidator(_by_its_text),
+    BeforeValidator(_exact),
     Field(ge=0, le=100),
     PlainSerializer(float, when_used="json"),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
 ]
 AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
-# For keys that the environment can't reach: there a text can't mean a flag.
+# For keys that no environment variable sets, so that text need not be accepted as a flag.
 Flag = StrictBool
 Text = Annotated[str, AfterValidator(_some_text), WithJsonSchema({"type": "string", "minLength": 1})]
 TextMap = dict[str, Annotated[str, BeforeValidator(_as_text), _PLAIN]]
 SettingMap = dict[str, Annotated[str | int | float, BeforeValidator(_setting), _PLAIN]]
-Identifier = Annotated[str, in_the_form(_identifier), pattern(_IDENTIFIER, "silver_trades")]
-TableName = Annotated[str, in_the_form(_table_name), pattern(_TABLE_NAME, "cold.silver_trades")]
-CatalogName = Annotated[str, in_the_form(_catalog_name), pattern("[A-Za-z0-9_]+", "k2")]
-Coordinate = Annotated[str, in_the_form(_coordinate), pattern(_COORDINATE, "org.postgresql:postgresql:42.7.13")]
+Identifier = Annotated[str, text_by(_identifier), pattern(_IDENTIFIER, "silver_trades")]
+TableName = Annotated[str, text_by(_table_name), pattern(_TABLE_NAME, "cold.silver_trades")]
+CatalogName = Annotated[str, text_by(_catalog_name), pattern("[A-Za-z0-9_]+", "k2")]
+Coordinate = Annotated[str, text_by(_coordinate), pattern(_COORDINATE, "org.postgresql:postgresql:42.7.13")]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute), pattern("/.*", "/var/lib/icekeeper")]
