@@ -13,8 +13,8 @@ from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
 from icekeeper.status.gauges import DaemonState
 from tests.debian import program
 from tests.unit.builders import daemon_metrics, table_policy
+from tests.unit.reports import OPENING, REPORT, TABLE
 from tests.unit.test_alerting import ALERTMANAGER, DASHBOARD, PROMETHEUS, RULES, TESTS, expressions
-from tests.unit.test_shell import OPENING, REPORT, TABLE
 
 
 @pytest.fixture(scope="module")

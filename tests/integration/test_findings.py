@@ -28,7 +28,7 @@ from icekeeper.execution.plans import make_plans
 from icekeeper.night.run import Order
 from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, GOLD, SLOT, MakeNight, Night, outcomes
-from tests.unit.test_shell import AUDIT, REPORT
+from tests.unit.reports import AUDIT, REPORT
 
 OK, WARNING, MISSING, ERROR = AuditStatus.OK, AuditStatus.WARNING, AuditStatus.MISSING_DATA, AuditStatus.ERROR
 TABLE = "cold.silver_trades"

@@ -32,7 +32,7 @@ from icekeeper.core.run_history import (
 from icekeeper.core.runs import RunReport
 from icekeeper.sandbox import Sandbox
 from tests.unit.builders import DAY, HOUR
-from tests.unit.test_shell import OPENING, REPORT, TABLE
+from tests.unit.reports import OPENING, REPORT, TABLE
 
 SUCCESS = replace(REPORT, run_id=UUID(int=3), outcome=RunOutcome.SUCCESS)
 NEWEST = datetime(2026, 2, 16, 2, tzinfo=UTC)

@@ -19,7 +19,7 @@ from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.scheduling import pause
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import document, icekeeper
-from tests.unit.test_shell import AUDIT, REPORT
+from tests.unit.reports import AUDIT, REPORT
 
 THE_17TH = datetime(2026, 2, 17, tzinfo=UTC)
 DAY = timedelta(days=1)

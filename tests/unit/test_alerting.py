@@ -14,7 +14,7 @@ import yaml
 from icekeeper.core.events import RunEnded
 from icekeeper.status.gauges import DaemonState
 from tests.unit.builders import daemon_metrics, table_policy
-from tests.unit.test_shell import REPORT, TABLE, samples
+from tests.unit.reports import REPORT, TABLE, samples
 
 ROOT = Path(__file__).parents[2]
 RULES, PROMETHEUS = (ROOT / "config" / "prometheus" / name for name in ("icekeeper.rules.yml", "prometheus.yml"))

@@ -14,6 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from icekeeper.core.calendar import Calendar, NextFire, Window, expiry_cutoff, to_utc, window_of
+from icekeeper.settings.model import Schedule
+from tests.unit.builders import SLOT
 
 NIGHTLY = "0 2 * * *"
 # Transitions of an hour, of half an hour, of two, of a whole day, at midnight, to the south, and none at all.
@@ -349,3 +351,11 @@ def test_the_next_slot_is_less_than_two_days_away(after: datetime, zone: str) ->
     slot = calendar(NIGHTLY, zone).next_slot(after)
     assert slot is not None
     assert timedelta(0) < slot - to_utc(after) < timedelta(hours=26)
+
+
+def test_the_cron_line_gives_the_slots() -> None:
+    calendar = Schedule(cron="0 2 * * *", timezone="Europe/Berlin").calendar()
+    assert calendar.next_slot(datetime(2026, 2, 17, 12, tzinfo=UTC)) == datetime(2026, 2, 18, 1, tzinfo=UTC)
+    assert calendar.next_slot(datetime(2026, 2, 18, 1, tzinfo=UTC)) == datetime(2026, 2, 19, 1, tzinfo=UTC)
+    weekly = Schedule(cron="0 2 * * sun", timezone="UTC").calendar()
+    assert weekly.next_slot(SLOT) == datetime(2026, 2, 22, 2, tzinfo=UTC)

@@ -16,7 +16,7 @@ from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
 from icekeeper.core.plain import plain
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
-from tests.unit.test_shell import AUDIT, REPORT, SLOT
+from tests.unit.reports import AUDIT, REPORT, SLOT
 
 TABLES = [f"cold.t{n}" for n in range(10)]
 DAY = Window(datetime(2026, 2, 17, tzinfo=UTC), datetime(2026, 2, 18, tzinfo=UTC))
@@ -95,3 +95,11 @@ def test_the_newest_findings_are_shown_and_the_others_counted() -> None:
     empty = screen()
     listings.show_findings(empty, [], (), limit=3)
     assert "nothing is open" in empty.export_text()
+
+
+def test_a_person_sees_what_changed_what_failed_and_what_to_do() -> None:
+    screen = Console(record=True, width=140, file=io.StringIO())
+    console.show_report(screen, REPORT)
+    shown = screen.export_text()
+    for text in ("960 → 1", "13.4 MiB → 8.6 MiB", "missing_data", "storage_down", Reason.STORAGE_DOWN.advice, "failed"):
+        assert text in shown

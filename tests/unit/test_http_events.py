@@ -15,8 +15,8 @@ from aiohttp import web
 from icekeeper.core.enums import Stage
 from icekeeper.core.events import RunEnded, RunStarted, TaskProgressed, TaskStarted
 from icekeeper.http.events import MOST_LISTENERS, EventStream
+from tests.unit.reports import OPENING, REPORT, TABLE
 from tests.unit.serving import Place, serving
-from tests.unit.test_shell import OPENING, REPORT, TABLE
 
 STARTED = RunStarted(OPENING, ((Stage.COMPACT, TABLE),))
 TASK = TaskStarted(Stage.COMPACT, TABLE, 1, 1)

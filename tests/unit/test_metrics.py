@@ -9,14 +9,14 @@ from typing import Any
 from uuid import UUID
 
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, Trigger
-from icekeeper.core.events import RunEnded, RunStarted
+from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import RunHistory, past_of
 from icekeeper.scheduling.pause import Pause
 from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.metrics import Metrics
 from tests.unit.builders import DAY, HOUR, daemon_metrics, table_policy
-from tests.unit.test_shell import OPENING, REPORT, SLOT, TABLE, samples
+from tests.unit.reports import OPENING, REPORT, SLOT, TABLE, samples
 
 OTHER, UNAUDITED = "cold.other", "cold.unaudited"
 POLICIES = (table_policy(TABLE), table_policy(OTHER), table_policy(UNAUDITED, audit=None))
@@ -205,3 +205,43 @@ def test_an_audit_that_could_not_count_has_a_verdict_and_no_rows() -> None:
     seen = samples(metrics)
     assert seen[f'icekeeper_audit_status{{status="error",table="{TABLE}"}}'] == 1
     assert f'icekeeper_audit_delta_rows{{table="{TABLE}"}}' not in seen
+
+
+def test_every_series_without_a_table_is_there_from_the_first_scrape() -> None:
+    seen = samples(daemon_metrics(lambda: DaemonState(next_slot=SLOT)))
+    for outcome in RunOutcome:
+        assert seen[f'icekeeper_runs_total{{outcome="{outcome}"}}'] == 0
+        assert seen[f'icekeeper_last_run_outcome{{outcome="{outcome}"}}'] == 0
+    assert seen["icekeeper_last_success_timestamp_seconds"] == 0
+    assert seen["icekeeper_next_run_timestamp_seconds"] == SLOT.timestamp()
+    assert seen['icekeeper_engine_restarts_total{why="out_of_memory"}'] == 0
+    assert any(name.startswith("icekeeper_build_info{") for name in seen)
+
+
+def test_the_gauges_are_what_the_last_report_says_and_the_counters_count() -> None:
+    metrics = daemon_metrics(lambda: DaemonState(policies=(table_policy(TABLE),)))
+    metrics.observe(RunStarted(OPENING))
+    begun = samples(metrics)
+    assert begun["icekeeper_run_in_progress"] == 1
+    assert begun["icekeeper_run_in_progress_start_timestamp_seconds"] == SLOT.timestamp()
+    for result in REPORT.tasks:
+        metrics.observe(TaskEnded(result))
+    metrics.observe(RunEnded(REPORT))
+    seen = samples(metrics)
+    assert seen["icekeeper_run_in_progress"] == 0
+    assert seen["icekeeper_run_in_progress_start_timestamp_seconds"] == 0
+    assert seen['icekeeper_runs_total{outcome="failed"}'] == 1
+    expired = f'icekeeper_last_task_info{{outcome="failed",reason="storage_down",stage="expire",table="{TABLE}"}}'
+    assert seen[expired] == 1
+    assert seen["icekeeper_last_run_failure_open"] == 1
+    assert seen['icekeeper_tasks_total{outcome="failed",reason="storage_down",stage="expire"}'] == 1
+    assert seen['icekeeper_task_duration_seconds_count{stage="compact"}'] == 1
+    assert seen[f'icekeeper_table_data_files{{table="{TABLE}"}}'] == 1
+    assert seen[f'icekeeper_audit_rows{{side="clickhouse",table="{TABLE}"}}'] == 1000
+    assert seen[f'icekeeper_audit_delta_rows{{table="{TABLE}"}}'] == -100
+    assert seen[f'icekeeper_audit_status{{status="missing_data",table="{TABLE}"}}'] == 1
+    assert seen["icekeeper_last_run_end_timestamp_seconds"] == REPORT.finished_at.timestamp()
+    assert seen["icekeeper_last_success_timestamp_seconds"] == 0
+    metrics.observe(RunEnded(replace(REPORT, outcome=RunOutcome.SUCCESS)))
+    metrics.observe(RunEnded(REPORT))
+    assert samples(metrics)["icekeeper_last_success_timestamp_seconds"] == REPORT.finished_at.timestamp()

@@ -20,7 +20,7 @@ from icekeeper.scheduling.slots import Slots
 from icekeeper.status.gauges import DaemonState
 from icekeeper.status.metrics import Metrics
 from tests.unit.builders import daemon_metrics, table_policy
-from tests.unit.test_shell import REPORT
+from tests.unit.reports import REPORT
 
 NOW = datetime(2026, 2, 28, 5, 30, tzinfo=UTC)
 SLOT = datetime(2026, 2, 28, 2, tzinfo=UTC)

@@ -19,11 +19,13 @@ from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, TaskOutcome, Trigger
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
 from icekeeper.core.history import ConfigLoad
+from icekeeper.core.plain import report_document
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.state import Ref
 from tests.unit.builders import SLOT, health, result
+from tests.unit.reports import REPORT
 
 EXAMPLE = AuditResult(
     run_id=UUID("3f2a0000-0000-4000-8000-000000000001"),
@@ -129,3 +131,21 @@ def test_two_versions_understand_each_other() -> None:
 def test_what_is_no_event_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         event_from_json(text)
+
+
+def test_a_report_as_a_document_has_the_promised_names() -> None:
+    document = json.loads(json.dumps(report_document(REPORT)))
+    assert list(document) == [
+        "run_id", "slot", "trigger", "outcome", "started_at", "finished_at", "duration_s", "settings_hash", "tasks",
+        "audits",
+    ]  # fmt: skip
+    assert (document["slot"], document["duration_s"]) == ("2026-02-18T02:00:00Z", 240.0)
+    first = document["tasks"][0]
+    for key in ("stage", "table", "outcome", "reason", "attempts", "duration_s", "before", "after", "error"):
+        assert key in first
+    assert set(first["before"]) == {
+        "data_files", "small_files", "bytes", "records", "delete_files", "manifests", "snapshots", "snapshot_id",
+    }  # fmt: skip
+    assert document["audits"][0]["missing_hours"] == [
+        {"start": "2026-02-17T06:00:00Z", "clickhouse": 100, "iceberg": 0}
+    ]

@@ -15,7 +15,7 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import closing_report, decide, earlier_work, interrupted_report
 from icekeeper.core.runs import StageResult
 from tests.unit.builders import SLOT
-from tests.unit.test_shell import AUDIT
+from tests.unit.reports import AUDIT
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 LIMIT = timedelta(hours=12)

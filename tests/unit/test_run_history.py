@@ -24,7 +24,7 @@ from icekeeper.core.run_history import (
 )
 from icekeeper.core.runs import RunReport, StageResult
 from tests.unit.builders import DAY, HOUR, SLOT, health, result
-from tests.unit.test_shell import AUDIT
+from tests.unit.reports import AUDIT
 
 A, B = "cold.a", "cold.b"
 SUCCESS, PARTIAL, FAILED = RunOutcome.SUCCESS, RunOutcome.PARTIAL, RunOutcome.FAILED

@@ -24,7 +24,7 @@ from icekeeper.status.live import Live, RunThatEnded
 from icekeeper.status.plan_cache import FRESH, PlanCache
 from icekeeper.status.queries import cursor, parse_cursor
 from tests.unit.builders import result
-from tests.unit.test_shell import OPENING, REPORT, SLOT
+from tests.unit.reports import OPENING, REPORT, SLOT
 
 A, B = "cold.a", "cold.b"
 WORK = tuple((stage, table) for stage in Stage for table in (A, B))
