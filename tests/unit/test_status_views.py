@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -16,6 +17,7 @@ from icekeeper.core.errors import ConfigError, TransientError
 from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskProgressed, TaskStarted
 from icekeeper.core.runs import RunReport
 from icekeeper.core.tables.plan import Plan
+from icekeeper.core.tables.state import TableHealth
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.scheduling.orders import Orders, RunRequest
@@ -126,6 +128,19 @@ def test_what_is_no_cursor_is_a_value_error_and_nothing_else(text: str) -> None:
 def test_an_instant_that_utc_does_not_have_is_no_cursor(instant: str) -> None:
     with pytest.raises(ValueError, match="no such instant"):
         parse_cursor(f"{instant}_{UUID(int=1)}")
+
+
+# --- ids beyond 2^53, which JavaScript's numbers round
+
+
+def test_a_snapshot_id_is_also_given_as_text() -> None:
+    health = TableHealth(1, 1, 1, 1, 0, 1, 1, snapshot_id=2**62 + 1)
+    document = run_schemas.Health.model_validate(health)
+    assert json.loads(document.model_dump_json())["snapshot_id_text"] == "4611686018427387905"
+    empty = run_schemas.Health.model_validate(replace(health, snapshot_id=None))
+    assert json.loads(empty.model_dump_json())["snapshot_id_text"] is None
+    for model in (run_schemas.Health, run_schemas.Audit):
+        assert "snapshot_id_text" in model.model_json_schema(mode="serialization")["properties"]
 
 
 # --- the plan cache

@@ -7,10 +7,10 @@ What the words mean: core/enums.py and core/reasons.py. Instants are ISO 8601 in
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
 Number = Annotated[float, BeforeValidator(float)]
 
@@ -19,7 +19,19 @@ class Document(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
-class Health(Document):
+class _HasSnapshotId(Protocol):
+    @property
+    def snapshot_id(self) -> int | None: ...
+
+
+class _SnapshotIdText(Document):
+    @computed_field(description="The same as text: JavaScript's numbers are exact only up to 2^53.")  # type: ignore[prop-decorator]
+    @property
+    def snapshot_id_text(self: _HasSnapshotId) -> str | None:
+        return None if self.snapshot_id is None else str(self.snapshot_id)
+
+
+class Health(_SnapshotIdText):
     """The health of a table by its metadata."""
 
     data_files: int
@@ -67,7 +79,7 @@ class Acknowledgement(Document):
     note: str
 
 
-class Audit(Document):
+class Audit(_SnapshotIdText):
     """A row of maintenance_audit_log."""
 
     iceberg_table: str
