@@ -211,7 +211,7 @@ async def test_a_restarted_server_ends_the_term_and_the_waiting_begins_again(box
 async def test_a_server_that_falls_silent_is_given_up_before_it_gives_up_the_leader(
     hosts: Hosts, proxy: FaultProxy
 ) -> None:
-    """The network swallows everything: nobody closes a connection. At the real pace."""
+    """The network swallows everything: no connection is closed. At the real pace."""
     lease = hosts.lease("a", dsn=hosts.behind(proxy.port), sleep=asyncio.sleep)
     await lease.acquire()
     await proxy.set(Mode.HANG)
@@ -219,7 +219,7 @@ async def test_a_server_that_falls_silent_is_given_up_before_it_gives_up_the_lea
         assert 4.0 < await within(SECONDS, lease.lost) < 12.0
     assert not lease.held
     assert [(line["event"], "does not answer" in line["message"]) for line in logs] == [("lease_lost", True)]
-    # The server has not noticed anything: nobody else leads yet.
+    # The server has not noticed anything: no other host leads yet.
     other = hosts.lease("b")
     assert not await other.try_acquire()
     seen = await other.holder()
@@ -235,7 +235,7 @@ async def test_giving_it_back_to_a_silent_server_does_not_take_long(hosts: Hosts
     assert not lease.held
 
 
-async def test_after_a_suspension_it_is_not_held_before_the_server_has_said_so(hosts: Hosts) -> None:
+async def test_after_a_suspension_it_is_not_held_before_the_server_has_answered(hosts: Hosts) -> None:
     now = 1000.0
     awake = asyncio.Event()
 

@@ -104,7 +104,7 @@ def _for_ever(*texts: str) -> Any:
         yield from texts
 
 
-def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(world: World, tmp_path: Path) -> None:
+def test_every_change_takes_effect_and_is_reported_and_what_can_not_be_is_refused(world: World, tmp_path: Path) -> None:
     def change(document: dict[str, Any]) -> None:
         document["spark"]["home"] = "/nowhere"  # no JVM has a part in this
         document["http"]["token"] = TOKEN
@@ -144,12 +144,12 @@ def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(wo
         status, problem = post(f"{base}/-/reload", TOKEN)
         assert status == 422
         assert "state_dir: it can't change while the daemon runs" in problem["problems"][0]
-        nobody = icekeeper("reload", config=config)
-        assert nobody.returncode == 4
+        unserved = icekeeper("reload", config=config)
+        assert unserved.returncode == 4
         (torn := tmp_path / "torn.yaml").write_text("tables: [")
         unreadable = icekeeper("reload", config=torn)
         assert (unreadable.returncode, "torn.yaml:" in unreadable.stderr) == (2, True)
-        assert f"no daemon serves {tmp_path / 'elsewhere'}" in nobody.stderr
+        assert f"no daemon serves {tmp_path / 'elsewhere'}" in unserved.stderr
         assert not (tmp_path / "elsewhere").exists()
 
         def much(document: dict[str, Any]) -> None:
@@ -164,8 +164,8 @@ def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(wo
         edit(much)
         done = icekeeper("reload", "--json", config=config)
         assert done.returncode == 0
-        told = "\n".join(json.loads(done.stdout)["changes"])
-        for said in (
+        changes = "\n".join(json.loads(done.stdout)["changes"])
+        for line in (
             "schedule.cron: 0 2 * * * -> 30 3 * * *: rescheduled",
             "logs.level: info -> debug: applied",
             f"tables: {GOLD} dropped",
@@ -174,8 +174,8 @@ def test_every_change_takes_effect_and_is_told_and_what_can_not_be_is_refused(wo
             "spark.driver_memory: 1g -> 2g: the session is recycled between runs",
             "expire.older_than: 7d -> 14d: from the next run on",
         ):
-            assert said in told, told
-        assert "another" not in told + log.read_text()
+            assert line in changes, changes
+        assert "another" not in changes + log.read_text()
         half_past_three = (SLOT.replace(hour=3, minute=30)).timestamp()
         assert metrics(base)["icekeeper_next_run_timestamp_seconds"] == half_past_three
         assert f'icekeeper_open_findings{{status="error",table="{GOLD}"}}' not in metrics(base)

@@ -40,7 +40,7 @@ def test_a_leader_that_is_killed_in_a_compaction_is_followed_by_its_standby_whic
     def base(config: Path) -> str:
         return "http://" + str(yaml.safe_load(config.read_text())["http"]["listen"])
 
-    def said(log: Path, event: str) -> bool:
+    def logged(log: Path, event: str) -> bool:
         return log.exists() and f'"event": "{event}"' in log.read_text()
 
     first, second = settings("first"), settings("second")
@@ -61,7 +61,7 @@ def test_a_leader_that_is_killed_in_a_compaction_is_followed_by_its_standby_whic
             assert refused.returncode == 4
             assert "this daemon stands by" in refused.stderr
 
-            wait_for("the night to begin", lambda: said(first_log, "task_done"))
+            wait_for("the night to begin", lambda: logged(first_log, "task_done"))
             os.kill(leader.pid, signal.SIGKILL)
             killed_at = time.monotonic()
             wait_for("the standby to lead", lambda: metrics(base(second)).get("icekeeper_leader") == 1, TAKEN_OVER_S)
@@ -82,7 +82,7 @@ def test_a_leader_that_is_killed_in_a_compaction_is_followed_by_its_standby_whic
     assert {table: world.rows_iceberg(table) for table in tables} == rows
 
 
-def test_a_slot_that_comes_while_nobody_of_the_very_first_daemons_leads_is_done_by_who_leads_next(
+def test_a_slot_that_comes_while_none_of_the_very_first_daemons_leads_is_done_by_the_next_leader(
     box: Sandbox, tmp_path: Path
 ) -> None:
     world = box.world(WorldSpec(now=SLOT, days=1.25, tables=(GOLD,), commits_per_day=4, rows_per_file=10, symbols=6))

@@ -99,7 +99,7 @@ def test_killed_in_the_middle_down_for_days_and_stopped_twice(world: World, tmp_
 
         family = children(daemon.pid)
         (jvm,) = [one for one in family if one.name() == "java"]
-        jvm.suspend()  # it does not leave when it is told to
+        jvm.suspend()  # it does not end when it is asked to
         os.kill(daemon.pid, signal.SIGTERM)
         wait_for("the stop", lambda: lines(missed, "service_stopping"))
         os.kill(daemon.pid, signal.SIGTERM)

@@ -123,9 +123,9 @@ def test_a_slot_that_comes_due_in_a_pause_waits_and_begins_when_that_is_over(wor
         os.kill(daemon.pid, signal.SIGTERM)
         assert daemon.wait(60) == 0
     assert runs(world) == [("interrupted", "catch_up", SLOT)]
-    said = [json.loads(line) for line in log.read_text().splitlines()]
-    assert sum(line["event"] == "slot_paused" for line in said) == 1
-    assert "moving the warehouse" in next(line["message"] for line in said if line["event"] == "slot_paused")
+    logged = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sum(line["event"] == "slot_paused" for line in logged) == 1
+    assert "moving the warehouse" in next(line["message"] for line in logged if line["event"] == "slot_paused")
 
 
 def test_a_slot_that_waited_too_long_is_recorded_as_missed_and_open_findings_are_shown(
@@ -170,7 +170,7 @@ def test_a_daemon_with_a_bad_configuration_does_not_start(tmp_path: Path) -> Non
     assert "catalog is missing" in done.stderr
 
 
-def test_a_port_that_is_taken_is_said_plainly(world: World, tmp_path: Path, box: Sandbox) -> None:
+def test_a_port_that_is_taken_is_a_plain_error(world: World, tmp_path: Path, box: Sandbox) -> None:
     config = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state")
     edit(config, http={"listen": box.clickhouse.url.removeprefix("http://")})
     done = icekeeper("serve", config=config)

@@ -36,7 +36,7 @@ class ScriptedLease:
 
 
 class Work:
-    """Counts how often it is begun and stopped; fails as often as it is told to."""
+    """Counts how often it is begun and stopped; fails as often as `failures` says."""
 
     def __init__(self, failures: int = 0) -> None:
         self.begun = self.stopped = 0
@@ -97,7 +97,7 @@ async def test_it_works_as_long_as_the_lease_is_held_and_its_own_clock_says_so(m
         lease.granted.set()
         await settle()
         seen.append(subject.leads())
-        lease.held = False  # a host that was suspended: nobody has said so yet
+        lease.held = False  # the host was suspended; its lease is not lost yet
         seen.append(subject.leads())
         assert seen == [False, True, False]
         lease.held = True

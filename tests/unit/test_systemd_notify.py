@@ -73,12 +73,12 @@ def test_a_status_is_one_line_whatever_stands_in_it(manager: tuple[socket.socket
         {"NOTIFY_SOCKET": "/nowhere/notify"},
         {"NOTIFY_SOCKET": "/no\0path"},
         {"NOTIFY_SOCKET": "/" + 200 * "x"},
-        {"NOTIFY_SOCKET": "@nobody-listens-here"},
+        {"NOTIFY_SOCKET": "@no-one-listens-here"},
         {"NOTIFY_SOCKET": "vsock:2:1234"},
         {"NOTIFY_SOCKET": "relative"},
     ],
 )
-def test_where_nobody_listens_nothing_happens(environ: dict[str, str]) -> None:
+def test_where_no_manager_listens_nothing_happens(environ: dict[str, str]) -> None:
     systemd = Systemd.from_environment(environ)
     systemd.ready("up")
     systemd.reloading()
@@ -87,7 +87,7 @@ def test_where_nobody_listens_nothing_happens(environ: dict[str, str]) -> None:
     systemd.stopping("down")
 
 
-def test_a_manager_that_no_longer_reads_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_manager_that_no_longer_reads_blocks_nothing(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
         deaf.bind(str(tmp_path / "notify"))
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filling:
