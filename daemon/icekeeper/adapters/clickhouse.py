@@ -1,4 +1,4 @@
-"""Counting in ClickHouse over HTTP, as the port `SourceCounter`. What a count means is the core's to say."""
+"""Counting in ClickHouse over HTTP, as the port `SourceCounter`. What a count means is decided in the core."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from icekeeper.core.calendar import Window
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 
-# Engines that merge rows of one key: until they have, only FINAL counts what will be left.
+# Engines that merge rows of one key: until they have merged, only FINAL counts the rows that will be left.
 MERGING_ENGINES = ("ReplacingMergeTree", "SummingMergeTree", "AggregatingMergeTree")
 
 # src/Common/ErrorCodes.cpp of ClickHouse.
@@ -31,7 +31,7 @@ _TIMEOUT = frozenset({159, 160})  # TIMEOUT_EXCEEDED, TOO_SLOW
 _BUSY = frozenset({202, 439})  # TOO_MANY_SIMULTANEOUS_QUERIES, CANNOT_SCHEDULE_TASK
 _MEMORY_LIMIT = 241
 _CONNECT_TIMEOUT_S = 10
-# For what a server that is up answers at once.
+# For queries that a healthy server answers at once.
 _PROBE_TIMEOUT = timedelta(seconds=20)
 
 
@@ -46,15 +46,20 @@ class ClickHouseOptions:
     settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     @property
+    def port(self) -> int:
+        parts = urlsplit(self.url)
+        return parts.port or (8443 if parts.scheme == "https" else 8123)
+
+    @property
     def where(self) -> str:
         """How errors name this server: never with its password."""
         parts = urlsplit(self.url)
-        return f"ClickHouse {parts.scheme}://{parts.hostname}:{parts.port or 8123} (database {self.database})"
+        return f"ClickHouse {parts.scheme}://{parts.hostname}:{self.port} (database {self.database})"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceServer:
-    """Who answers, and as whom."""
+    """The server that answers, and the user that it knows us as."""
 
     version: str
     user: str
@@ -62,8 +67,8 @@ class SourceServer:
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """A table as ClickHouse shows it to us: `definition` is its engine with keys and TTL, `column` the type of the
-    event-time column, None where there is none or no right to see it."""
+    """A table in ClickHouse's system tables: `definition` is its engine with keys and TTL, `column` the type of the
+    event-time column, None where it does not exist or may not be seen."""
 
     engine: str
     definition: str
@@ -104,35 +109,35 @@ class ClickHouse:
         return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
 
     async def now(self) -> datetime:
-        """What the server's clock says. Raises like `count`."""
+        """The server's clock. Raises like `count`."""
         rows = await self._probe("SELECT toUnixTimestamp64Micro(now64(6))", {}, "the time")
         return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=rows[0][0])
 
     async def server(self) -> SourceServer:
-        """What the server says of itself. Raises like `count`."""
+        """The server's version and our user. Raises like `count`."""
         rows = await self._probe("SELECT version(), currentUser()", {}, "its version")
         return SourceServer(str(rows[0][0]), str(rows[0][1]))
 
     async def describe(self, source: str, timestamp: str) -> SourceTable | None:
-        """The table as the system's tables show it, None where they show none. Raises like `count`."""
+        """The table in the system tables, None where it is not there. Raises like `count`."""
         database, table = self._split(source)
         names = {"database": database, "table": table, "column": timestamp}
-        here = "WHERE database = {database:String} AND {name} = {table:String}"
-        query = f"SELECT engine, engine_full FROM system.tables {here.replace('{name}', 'name')}"
+        where = "WHERE database = {database:String} AND"
+        query = f"SELECT engine, engine_full FROM system.tables {where} name = {{table:String}}"
         rows = await self._probe(query, names, source)
         if not rows:
             return None
-        query = f"SELECT type FROM system.columns {here.replace('{name}', 'table')} AND name = {{column:String}}"
+        query = f"SELECT type FROM system.columns {where} table = {{table:String}} AND name = {{column:String}}"
         columns = await self._probe(query, names, source)
         return SourceTable(str(rows[0][0]), str(rows[0][1]), str(columns[0][0]) if columns else None)
 
     async def rehearse(self, source: str, timestamp: str, final: bool, window: Window) -> None:
-        """Lets the server plan a count, with all that it checks, and read nothing. Raises like `count`."""
+        """Lets the server plan a count, with all its checks, without reading rows. Raises like `count`."""
         query = f"EXPLAIN SELECT count() FROM {self._table(source, final)} WHERE {_within(timestamp)}"
         await self._probe(query, _bounds(window), source)
 
     async def _engine(self, source: str) -> str:
-        """The table's engine, asked anew for every audit: a table may be swapped for one of another engine."""
+        """The table's engine, read for every audit: a table may have been swapped for one with another engine."""
         database, table = self._split(source)
         query = "SELECT engine FROM system.tables WHERE database = {database:String} AND name = {table:String}"
         rows = await self._probe(query, {"database": database, "table": table}, source)
@@ -145,7 +150,7 @@ class ClickHouse:
         return str(rows[0][0])
 
     async def _probe(self, query: str, parameters: Mapping[str, Any], what: str) -> Sequence[Sequence[Any]]:
-        """A query that a server that is up answers at once: one that hangs is down, and no count is begun on it."""
+        """A query that a healthy server answers at once: one that hangs is down, and no count is begun on it."""
         try:
             return await self._query(query, parameters, _PROBE_TIMEOUT, what)
         except DeadlineExceeded as exc:
@@ -156,13 +161,13 @@ class ClickHouse:
     ) -> Sequence[Sequence[Any]]:
         seconds = max(1, round(timeout.total_seconds()))
         settings = {
-            # A zone-less DateTime64 is read in the session's zone: fixed, whatever the server's is.
+            # A zone-less DateTime64 is read in the session's time zone, which is the server's by default.
             "session_timezone": "UTC",
             "max_execution_time": seconds,
             **self._options.settings,
         }
         try:
-            async with asyncio.timeout(timeout.total_seconds()), self._lent() as client:
+            async with asyncio.timeout(timeout.total_seconds()), self._connection() as client:
                 result = await client.query(query, parameters=dict(parameters), settings=settings)
         except TimeoutError as exc:
             raise DeadlineExceeded(f"no count of {source} within {seconds} s", where=self._options.where) from exc
@@ -171,9 +176,9 @@ class ClickHouse:
         return result.result_rows
 
     @asynccontextmanager
-    async def _lent(self) -> AsyncIterator[AsyncClient]:
-        """The connection, which several may have. One that a query failed on nobody gets again; the last closes it."""
-        # Two who come at once must not make two: one of them would stay open.
+    async def _connection(self) -> AsyncIterator[AsyncClient]:
+        """The shared connection. After a failed query it is not given out again; its last user closes it."""
+        # Two queries at once must not open two connections: one would stay open.
         async with self._connecting:
             if self._client is None:
                 self._client = await self._connect()
@@ -198,13 +203,13 @@ class ClickHouse:
         parts = urlsplit(options.url)
         return await clickhouse_connect.get_async_client(
             host=parts.hostname,
-            port=parts.port or (8443 if parts.scheme == "https" else 8123),
+            port=options.port,
             secure=parts.scheme == "https",
             username=options.user,
             password=options.password,
             database=options.database,
             connect_timeout=_CONNECT_TIMEOUT_S,
-            # A session would serialize queries on the server and be of no use to a count.
+            # A session would serialize queries on the server, and a count needs none.
             autogenerate_session_id=False,
             client_name="icekeeper",
         )
@@ -235,7 +240,7 @@ class ClickHouse:
 
 
 def _within(column: str) -> str:
-    # Typed parameters: an instant compares the same whatever zone the column, the session or the server has.
+    # Typed parameters: an instant compares the same in whatever time zone the column, the session or the server is.
     return f"{_quoted(column)} >= {{low:DateTime64(6,'UTC')}} AND {_quoted(column)} < {{high:DateTime64(6,'UTC')}}"
 
 
@@ -244,7 +249,7 @@ def _bounds(window: Window) -> dict[str, datetime]:
 
 
 def _readable(query: str, window: Window) -> str:
-    """The query as anyone can run it again, its parameters written out."""
+    """The query with its parameters written out, so that anyone can run it again."""
     for name, instant in _bounds(window).items():
         literal = f"toDateTime64('{instant:%Y-%m-%d %H:%M:%S}', 6, 'UTC')"
         query = query.replace(f"{{{name}:DateTime64(6,'UTC')}}", literal)
