@@ -13,7 +13,7 @@ from uuid import uuid4
 import yaml
 
 from icekeeper.adapters.host import Host
-from icekeeper.doctor import Check, Level, Part, examine
+from icekeeper.doctor import Check, Level, Subject, examine
 from icekeeper.doctor.ledger import examine_ledger
 from icekeeper.execution.wiring import build, wall_clock
 from icekeeper.sandbox import Sandbox, WorldSpec
@@ -22,7 +22,7 @@ from tests.conftest import BINANCE, COINBASE, SILVER, SLOT, MakeNight, Night, wr
 from tests.process.program import document, icekeeper
 
 SMALL: dict[str, Any] = {"days": 0.25, "commits_per_day": 48, "files_per_commit": 1, "old_snapshots": 0}
-WARNED = (Part.POSTGRES, Level.WARNING)
+WARNED = (Subject.POSTGRES, Level.WARNING)
 TIDY = "SET TBLPROPERTIES ('write.metadata.delete-after-commit.enabled'='true')"
 
 
@@ -33,11 +33,11 @@ async def ask(night: Night, *tables: str) -> list[Check]:
     return checks
 
 
-def about(checks: list[Check], part: Part, level: Level | None = None) -> list[Check]:
-    return [each for each in checks if each.part is part and level in (None, each.level)]
+def about(checks: list[Check], part: Subject, level: Level | None = None) -> list[Check]:
+    return [each for each in checks if each.subject is part and level in (None, each.level)]
 
 
-def only(checks: list[Check], part: Part, level: Level) -> Check:
+def only(checks: list[Check], part: Subject, level: Level) -> Check:
     (found,) = about(checks, part, level)
     return found
 
@@ -85,14 +85,14 @@ async def test_a_healthy_lakehouse_is_all_fine_and_nothing_is_left_behind(make_n
     checks = await ask(night)
 
     assert [check for check in checks if check.level is not Level.OK] == []
-    assert {check.part for check in checks} == set(Part)
+    assert {check.subject for check in checks} == set(Subject)
     assert night.store() == stored
     assert night.ledger("SELECT count(*) FROM maintenance_runs") == rows
 
 
 async def test_before_the_ledger_is_migrated_the_doctor_says_so(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, migrated=False, **SMALL)
-    assert "icekeeper migrate" in only(await ask(night), Part.POSTGRES, Level.ERROR).advice
+    assert "icekeeper migrate" in only(await ask(night), Subject.POSTGRES, Level.ERROR).advice
 
 
 async def test_each_refused_password_is_told_with_the_setting_that_has_it(make_night: MakeNight) -> None:
@@ -104,10 +104,10 @@ async def test_each_refused_password_is_told_with_the_setting_that_has_it(make_n
     night = await make_night(COINBASE, SILVER, migrated=False, change=change, **SMALL)
     checks = await ask(night)
 
-    assert "s3.secret-access-key" in only(checks, Part.STORAGE, Level.ERROR).advice
-    assert "clickhouse.user (icekeeper)" in only(checks, Part.CLICKHOUSE, Level.ERROR).advice
-    assert "postgres.password_file" in only(checks, Part.POSTGRES, Level.ERROR).advice
-    assert all("skipped" in check.text for check in about(checks, Part.TABLES))
+    assert "s3.secret-access-key" in only(checks, Subject.STORAGE, Level.ERROR).advice
+    assert "clickhouse.user (icekeeper)" in only(checks, Subject.CLICKHOUSE, Level.ERROR).advice
+    assert "postgres.password_file" in only(checks, Subject.POSTGRES, Level.ERROR).advice
+    assert all("skipped" in check.text for check in about(checks, Subject.TABLES))
     assert "wrong" not in " ".join(check.text for check in checks)
 
 
@@ -124,12 +124,12 @@ async def test_servers_that_are_not_there_are_told_apart_and_do_not_hide_each_ot
     checks = await ask(gone)
     await gone.services.close()
 
-    assert [check.part for check in checks if check.level is Level.ERROR] == [
-        Part.CATALOG, Part.STORAGE, Part.CLICKHOUSE, Part.POSTGRES,
+    assert [check.subject for check in checks if check.level is Level.ERROR] == [
+        Subject.CATALOG, Subject.STORAGE, Subject.CLICKHOUSE, Subject.POSTGRES,
     ]  # fmt: skip
-    assert "127.0.0.1:3 (catalog.properties.s3.endpoint)" in only(checks, Part.STORAGE, Level.ERROR).text
-    assert "127.0.0.1:4 (catalog.uri)" in only(checks, Part.CATALOG, Level.ERROR).text
-    assert about(checks, Part.ENGINE, Level.OK)
+    assert "127.0.0.1:3 (catalog.properties.s3.endpoint)" in only(checks, Subject.STORAGE, Level.ERROR).text
+    assert "127.0.0.1:4 (catalog.uri)" in only(checks, Subject.CATALOG, Level.ERROR).text
+    assert about(checks, Subject.ENGINE, Level.OK)
 
 
 async def test_a_database_that_holds_no_catalog_is_told_and_no_catalog_is_made_of_it(make_night: MakeNight) -> None:
@@ -140,13 +140,13 @@ async def test_a_database_that_holds_no_catalog_is_told_and_no_catalog_is_made_o
     elsewhere = rebuilt(night, setting("catalog.uri", uri.replace(night.world.postgres_database, empty)))
     checks = await ask(elsewhere)
     await elsewhere.services.close()
-    assert f"{empty} has no table iceberg_tables" in only(checks, Part.CATALOG, Level.ERROR).text
+    assert f"{empty} has no table iceberg_tables" in only(checks, Subject.CATALOG, Level.ERROR).text
     assert night.box.postgres.execute(empty, "SELECT 1 FROM pg_tables WHERE schemaname = 'public'") == []
 
 
 async def test_a_catalog_that_refuses_its_password_is_told_with_the_setting_that_has_it(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, change=setting("catalog.properties.jdbc.password", "wrong"), **SMALL)
-    assert "jdbc.password" in only(await ask(night), Part.CATALOG, Level.ERROR).advice
+    assert "jdbc.password" in only(await ask(night), Subject.CATALOG, Level.ERROR).advice
 
 
 async def test_what_is_odd_about_tables_and_sources_is_told_with_the_statement_that_helps(
@@ -173,18 +173,18 @@ async def test_what_is_odd_about_tables_and_sources_is_told_with_the_statement_t
     checks = await ask(odd)
     await odd.services.close()
 
-    tables = {check.text: check.advice for check in about(checks, Part.TABLES)}
+    tables = {check.text: check.advice for check in about(checks, Subject.TABLES)}
     assert f"Did you mean {COINBASE}" in tables["there is no table cold.bronze_trade_coinbase"]
     assert "There is cold.*" in tables["there is no table warm.elsewhere"]
     assert f"ALTER TABLE {name} SET TBLPROPERTIES ('gc.enabled'='true')" in said(tables, "gc.enabled is false")
     assert "there is event_time" in said(tables, "the column event_tim is not there")
     endless = said(tables, "metadata files of 2 tables are kept for ever")
     assert f"ALTER TABLE {name} {TIDY};" in endless
-    sources = {check.text: check.advice for check in about(checks, Part.CLICKHOUSE)}
+    sources = {check.text: check.advice for check in about(checks, Subject.CLICKHOUSE)}
     assert "Set source_ttl: 3d" in said(sources, "drops rows after 3 days, and source_ttl says 7 days")
     assert "compare tables[].source" in said(sources, "no_such_table")
     assert said(sources, "event_tim")
-    offload = {check.text: check.advice for check in about(checks, Part.OFFLOAD)}
+    offload = {check.text: check.advice for check in about(checks, Subject.OFFLOAD)}
     assert said(offload, "no watermark of no_such_table")
     assert said(offload, "the offload of bronze_trades_binance has failed")
     assert said(offload, "bronze_trades_coinbase is older than an hour, the oldest 2026-02-17T20:00:00Z")
@@ -207,7 +207,7 @@ async def test_whoever_else_maintains_the_tables_is_named(make_night: MakeNight)
             COINBASE,
         )
 
-    checks = about(await ask(night), Part.OTHERS)
+    checks = about(await ask(night), Subject.OTHERS)
 
     assert [check.level for check in checks] == [Level.WARNING] * 2
     assert checks[0].text.startswith("somebody else (spark 4.1.4, application local-")
@@ -219,7 +219,7 @@ async def test_whoever_else_maintains_the_tables_is_named(make_night: MakeNight)
 async def test_a_clock_that_is_ten_minutes_off_is_told_for_each_server(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, change=setting("run.max_clock_skew", "5m"), **SMALL)
     told_the_time(night, ahead=timedelta(minutes=10))
-    checks = about(await ask(night), Part.CLOCK)
+    checks = about(await ask(night), Subject.CLOCK)
     assert [check.level for check in checks] == [Level.ERROR] * 2
     assert re.search(r"(599|600)\.\d s ahead of ClickHouse's: compactions and expiries would be held", checks[0].text)
     assert "NTP" in checks[0].advice
@@ -228,8 +228,8 @@ async def test_a_clock_that_is_ten_minutes_off_is_told_for_each_server(make_nigh
 async def test_a_full_disk_is_told_and_hides_nothing(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, change=setting("run.min_free_disk", "1000TiB"), **SMALL)
     checks = await ask(night)
-    assert "run.min_free_disk" in only(checks, Part.STATE_DIR, Level.ERROR).text
-    assert about(checks, Part.STORAGE, Level.OK)
+    assert "run.min_free_disk" in only(checks, Subject.STATE_DIR, Level.ERROR).text
+    assert about(checks, Subject.STORAGE, Level.OK)
 
 
 async def test_a_hadoop_catalog_on_a_local_disk_is_a_warning_and_its_store_can_be_written(
@@ -238,8 +238,8 @@ async def test_a_hadoop_catalog_on_a_local_disk_is_a_warning_and_its_store_can_b
     night = await make_night(COINBASE, catalog="hadoop", **SMALL)
     there = files(night)
     checks = await ask(night)
-    assert "commits of two processes at once are silently lost" in only(checks, Part.CATALOG, Level.WARNING).text
-    assert "HadoopFileIO reads, writes, deletes" in only(checks, Part.STORAGE, Level.OK).text
+    assert "commits of two processes at once are silently lost" in only(checks, Subject.CATALOG, Level.WARNING).text
+    assert "HadoopFileIO reads, writes, deletes" in only(checks, Subject.STORAGE, Level.OK).text
     assert files(night) == there
 
 
@@ -255,7 +255,7 @@ async def test_a_store_that_only_says_that_it_deletes_is_found_out(make_night: M
     keeping = setting("catalog.properties.s3.delete-enabled", "false")
     night = await make_night(COINBASE, change=keeping, **SMALL)
     checks = await ask(night)
-    left = only(checks, Part.STORAGE, Level.ERROR)
+    left = only(checks, Subject.STORAGE, Level.ERROR)
     assert "the doctor's own probe is still in the store" in left.text
     assert "s3.delete-enabled" in left.advice
     (key,) = [key for key in night.store() if "icekeeper-doctor-probe" in key]
@@ -284,7 +284,7 @@ async def test_a_pgbouncer_in_the_way_is_found_whatever_it_pools_by(
     assert "PgBouncer is in the way and hands out backends" in only(seen["by transaction"], *WARNED).text
     assert "PgBouncer is in the way and hands out backends" in only(seen["one backend"], *WARNED).text
     assert "throws icekeeper's statement_timeout away" in only(seen["by session"], *WARNED).text
-    assert "That is a PgBouncer" in only(seen["refusing"], Part.POSTGRES, Level.ERROR).advice
+    assert "That is a PgBouncer" in only(seen["refusing"], Subject.POSTGRES, Level.ERROR).advice
     assert not about(seen["directly"], *WARNED)
 
 

@@ -15,7 +15,7 @@ from icekeeper.adapters.host import Host
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
-from icekeeper.doctor import Check, Level, Part, examine
+from icekeeper.doctor import Check, Level, Subject, examine
 from icekeeper.execution.wiring import build, wall_clock
 from icekeeper.sandbox import Offload, Sandbox
 from icekeeper.settings import load
@@ -142,7 +142,7 @@ async def test_a_hadoop_catalogs_tables_move_to_jdbc_and_back_and_lose_no_row(
 
 
 def refused(check: Check) -> bool:
-    return check.part in (Part.CATALOG, Part.TABLES) and check.level is Level.ERROR
+    return check.subject in (Subject.CATALOG, Subject.TABLES) and check.level is Level.ERROR
 
 
 def as_jdbc(night: Night, database: str, user: str, **properties: str) -> Night:

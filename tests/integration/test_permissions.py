@@ -18,7 +18,7 @@ from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.core.enums import RunOutcome
-from icekeeper.doctor import Check, Level, Part, examine
+from icekeeper.doctor import Check, Level, Subject, examine
 from icekeeper.doctor.ledger import examine_ledger
 from icekeeper.doctor.source import examine_source
 from icekeeper.sandbox import Sandbox
@@ -128,15 +128,15 @@ async def ask(night: Night) -> list[Check]:
     return await examine(night.services, night.settings.policies())
 
 
-def wrong(checks: list[Check]) -> list[Check]:
+def failure(checks: list[Check]) -> list[Check]:
     return [check for check in checks if check.level is Level.ERROR]
 
 
 async def test_a_whole_night_needs_no_more_than_the_page_says(limited: Night, box: Sandbox) -> None:
     async with clickhouse_rights(box, clickhouse_grants(limited.world.name), readonly=2):
-        assert wrong(await ask(limited)) == []
+        assert failure(await ask(limited)) == []
         report = await limited.run()
-        assert wrong(await ask(limited)) == []
+        assert failure(await ask(limited)) == []
 
     assert report.outcome is RunOutcome.SUCCESS, [task.error for task in report.tasks]
     assert {(task.stage.value, task.outcome.value) for task in report.tasks} == {
@@ -174,7 +174,7 @@ async def test_each_missing_grant_in_postgresql_is_named(limited: Night, box: Sa
                 ]
                 assert named, (right, checks)
                 assert table.rpartition(" ")[2] in named[0].advice
-    assert wrong(await examine_ledger(limited.services, limited.settings.policies())) == []
+    assert failure(await examine_ledger(limited.services, limited.settings.policies())) == []
 
 
 async def test_each_missing_action_of_the_stores_policy_is_named(limited: Night, box: Sandbox) -> None:
@@ -182,7 +182,7 @@ async def test_each_missing_action_of_the_stores_policy_is_named(limited: Night,
     # Untested: s3:AbortMultipartUpload, which only a broken upload needs.
     for action in ("s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetObject"):
         await asyncio.to_thread(box.s3.add_identity, name, S3_SECRET, policy(name, without=action))
-        checks = [check for check in await ask(limited) if check.part is Part.STORAGE]
+        checks = [check for check in await ask(limited) if check.subject is Subject.STORAGE]
         (check,) = [each for each in checks if each.level is not Level.OK and "probe" not in each.text]
         bucket = "arn:aws:s3:::warehouse"
         resource = bucket if action == "s3:ListBucket" else f"{bucket}/{name}/*"
@@ -195,8 +195,8 @@ async def test_each_missing_action_of_the_stores_policy_is_named(limited: Night,
 async def test_a_missing_right_on_the_catalogs_tables_is_named(limited: Night, box: Sandbox) -> None:
     name = limited.world.name
     box.postgres.execute(name, f"REVOKE UPDATE ON iceberg_tables FROM catalog_{name}")
-    (check,) = wrong(await ask(limited))
-    assert check.part is Part.CATALOG
+    (check,) = failure(await ask(limited))
+    assert check.subject is Subject.CATALOG
     assert f"GRANT UPDATE ON iceberg_tables TO catalog_{name};" in check.advice
 
 
@@ -204,11 +204,11 @@ async def test_each_missing_right_in_clickhouse_is_named(limited: Night, box: Sa
     name, policies = limited.world.name, limited.settings.policies()
     missing, given = clickhouse_grants(name)
     async with clickhouse_rights(box, [given], readonly=2):
-        (check,) = wrong(await examine_source(limited.services, policies))
+        (check,) = failure(await examine_source(limited.services, policies))
     assert f"{missing} TO icekeeper;" in check.advice
     await limited.services.source.close()
 
     async with clickhouse_rights(box, clickhouse_grants(name), readonly=1):
-        refused = wrong(await examine_source(limited.services, policies))
+        refused = failure(await examine_source(limited.services, policies))
     assert refused
     assert all("readonly = 2" in each.advice for each in refused), refused

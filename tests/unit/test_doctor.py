@@ -21,18 +21,17 @@ from icekeeper.core.audit.records import Watermark
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.doctor import Check, Level, Part
-from icekeeper.doctor.check import fine, guarded, skipped, sound, warning, wrong
+from icekeeper.doctor import Check, Level, Subject
+from icekeeper.doctor.check import failure, guarded, no_errors, passed, skipped, warning
 from icekeeper.doctor.clocks import clock_checks
+from icekeeper.doctor.foreign import foreign_snapshots
 from icekeeper.doctor.host import heap_check, python_check, room_check, spool_check
 from icekeeper.doctor.jdbc import dsn
 from icekeeper.doctor.ledger import lacking_rights, offload_checks, pooler_checks
-from icekeeper.doctor.others import foreign_snapshots
 from icekeeper.doctor.reachable import addresses
-from icekeeper.doctor.source import count_refused, table_checks, version_check
+from icekeeper.doctor.source import count_refused, source_checks, version_check
 from icekeeper.doctor.storage import is_final, store_checks, store_error
-from icekeeper.doctor.tables import catalog_checks, not_found
-from icekeeper.doctor.tables import table_checks as lake_checks
+from icekeeper.doctor.tables import catalog_checks, not_found, table_checks
 from icekeeper.doctor.ttl import ttl_of
 from icekeeper.doctor.versions import Runtime, fit, session_checks
 from icekeeper.settings import Settings
@@ -82,7 +81,7 @@ def test_versions_that_fit_and_that_do_not(
     spark: str, java: int, runtime: str | None, level: Level, words: str
 ) -> None:
     check = fit(spark, java, Runtime.of(RUNTIME.format(runtime)) if runtime else None)
-    assert (check.part, check.level) == (Part.SPARK, level)
+    assert (check.subject, check.level) == (Subject.SPARK, level)
     assert words in check.text
     assert bool(check.advice) == (level is not Level.OK)
 
@@ -113,17 +112,17 @@ def facts(**changes: Any) -> SessionFacts:
 @pytest.mark.parametrize(
     ("changes", "part", "level", "words"),
     [
-        ({}, Part.ENGINE, Level.OK, "started in 6.0 s and has 2048 MiB of heap"),
-        ({"heap": GIB}, Part.ENGINE, Level.WARNING, "2g was asked for"),
-        ({"executors": 0, "master": "spark://m:7077"}, Part.ENGINE, Level.ERROR, "no job would ever begin"),
-        ({"executors": 2, "master": "spark://m:7077"}, Part.ENGINE, Level.OK, "and 2 executors"),
-        ({"iceberg": None, "jar": None}, Part.SPARK, Level.ERROR, "no Iceberg on its class path"),
-        ({"iceberg": "1.4.2", "has_planner": False}, Part.SPARK, Level.ERROR, "1.4.2 is too old"),
-        ({"jar": "/x/lakehouse-all.jar"}, Part.SPARK, Level.OK, "Iceberg 1.12.0"),
+        ({}, Subject.ENGINE, Level.OK, "started in 6.0 s and has 2048 MiB of heap"),
+        ({"heap": GIB}, Subject.ENGINE, Level.WARNING, "2g was asked for"),
+        ({"executors": 0, "master": "spark://m:7077"}, Subject.ENGINE, Level.ERROR, "no job would ever begin"),
+        ({"executors": 2, "master": "spark://m:7077"}, Subject.ENGINE, Level.OK, "and 2 executors"),
+        ({"iceberg": None, "jar": None}, Subject.SPARK, Level.ERROR, "no Iceberg on its class path"),
+        ({"iceberg": "1.4.2", "has_planner": False}, Subject.SPARK, Level.ERROR, "1.4.2 is too old"),
+        ({"jar": "/x/lakehouse-all.jar"}, Subject.SPARK, Level.OK, "Iceberg 1.12.0"),
     ],
 )
-def test_what_a_running_session_shows(changes: dict[str, Any], part: Part, level: Level, words: str) -> None:
-    (check,) = [each for each in session_checks(facts(**changes), 6.0, "2g") if each.part is part]
+def test_what_a_running_session_shows(changes: dict[str, Any], part: Subject, level: Level, words: str) -> None:
+    (check,) = [each for each in session_checks(facts(**changes), 6.0, "2g") if each.subject is part]
     assert check.level is level
     assert words in check.text
 
@@ -139,11 +138,11 @@ def test_a_python_that_is_too_old_is_told() -> None:
 @pytest.mark.parametrize(
     ("heap", "room", "whose", "level", "words"),
     [
-        ("2g", 4 * GIB, "the container", Level.OK, "the container has 4.0 GiB"),
-        ("2g", 16 * GIB, "this machine", Level.OK, "this machine has 16.0 GiB"),
+        ("2g", 4 * GIB, "the container", Level.OK, "the container has 4 GiB"),
+        ("2g", 16 * GIB, "this machine", Level.OK, "this machine has 16 GiB"),
         ("3g", 4 * GIB, "the container", Level.ERROR, "kill it in the middle of a night"),
         ("2500m", 4 * GIB, "the container", Level.WARNING, "little left"),
-        ("8g", 4 * GIB, "this machine", Level.ERROR, "this machine has 4.0 GiB"),
+        ("8g", 4 * GIB, "this machine", Level.ERROR, "this machine has 4 GiB"),
     ],
 )
 def test_the_heap_is_held_against_what_there_is(heap: str, room: int, whose: str, level: Level, words: str) -> None:
@@ -264,7 +263,7 @@ def branch(snapshot: int) -> dict[str, Any]:
 
 def judged(facts: TableFacts, **changes: Any) -> list[Check]:
     one = policy(**changes)
-    return lake_checks("k2", [facts], {one.name: one})
+    return table_checks("k2", [facts], {one.name: one})
 
 
 def test_a_table_that_nothing_hinders() -> None:
@@ -358,10 +357,10 @@ def denied(text: str = "S3Exception: Access Denied (Service: S3, Status Code: 40
         ({"write": denied()}, Level.ERROR, "Allow s3:PutObject on arn:aws:s3:::w/lake/* ("),
         ({"bulk_delete": denied(), "delete": denied()}, Level.ERROR, "Allow s3:DeleteObject on arn:aws:s3:::w/lake/*"),
         ({"bulk_delete": TransientError("MissingContentMD5")}, Level.ERROR, "an old MinIO"),
-        ({"look": denied()}, Level.ERROR, "Allow s3:ListBucket on arn:aws:s3:::w ("),
+        ({"check": denied()}, Level.ERROR, "Allow s3:ListBucket on arn:aws:s3:::w ("),
         ({"list": denied()}, Level.WARNING, "Allow s3:ListBucket on arn:aws:s3:::w ("),
         (
-            {"write": denied(), "look": denied()},
+            {"write": denied(), "check": denied()},
             Level.ERROR,
             "Allow s3:PutObject on arn:aws:s3:::w/lake/* and s3:ListBucket on arn:aws:s3:::w (",
         ),
@@ -400,22 +399,27 @@ def test_on_a_file_system_the_user_is_advised_and_no_action_of_s3() -> None:
 @pytest.mark.parametrize(
     ("error", "part", "words", "final"),
     [
-        (denied("SignatureDoesNotMatch (Service: S3, Status Code: 403)"), Part.STORAGE, "s3.secret-access-key", True),
-        (denied(), Part.STORAGE, "s3:GetObject", False),
-        (denied("PSQLException: password authentication failed"), Part.CATALOG, "jdbc.password", True),
-        (TransientError("x", reason=Reason.STORAGE_DOWN), Part.STORAGE, "s3.endpoint", True),
-        (TransientError("x", reason=Reason.CATALOG_DOWN), Part.CATALOG, "catalog.uri", True),
-        (TransientError("x", reason=Reason.ENGINE_DOWN), Part.ENGINE, "spark.log", True),
-        (PermanentError("x"), Part.TABLES, "", False),
+        (
+            denied("SignatureDoesNotMatch (Service: S3, Status Code: 403)"),
+            Subject.STORAGE,
+            "s3.secret-access-key",
+            True,
+        ),
+        (denied(), Subject.STORAGE, "s3:GetObject", False),
+        (denied("PSQLException: password authentication failed"), Subject.CATALOG, "jdbc.password", True),
+        (TransientError("x", reason=Reason.STORAGE_DOWN), Subject.STORAGE, "s3.endpoint", True),
+        (TransientError("x", reason=Reason.CATALOG_DOWN), Subject.CATALOG, "catalog.uri", True),
+        (TransientError("x", reason=Reason.ENGINE_DOWN), Subject.ENGINE, "spark.log", True),
+        (PermanentError("x"), Subject.TABLES, "", False),
     ],
 )
 def test_a_table_that_can_not_be_read_tells_which_part_is_to_blame(
-    error: IcekeeperError, part: Part, words: str, final: bool
+    error: IcekeeperError, part: Subject, words: str, final: bool
 ) -> None:
     jdbc = {"name": "k2", "type": "jdbc", "uri": "jdbc:postgresql://db/l", "warehouse": "s3://w/lake"}
     keys = ("jdbc.user", "jdbc.password", "s3.access-key-id", "s3.secret-access-key")
     check = store_error(error, settings(catalog={**jdbc, "properties": dict.fromkeys(keys, "x")}).catalog)
-    assert check.part is part
+    assert check.subject is part
     assert words in check.advice
     assert is_final(error) is final
 
@@ -474,7 +478,7 @@ def test_where_nothing_deletes_rows_by_age_there_is_no_ttl(definition: str) -> N
 def test_what_a_source_means_for_its_audit(
     described: SourceTable, changes: dict[str, Any], level: Level | None, words: str
 ) -> None:
-    checks = table_checks("k2.trades", described, policy(**changes))
+    checks = source_checks("k2.trades", described, policy(**changes))
     assert [check.level for check in checks] == ([] if level is None else [level])
     assert all(words in check.advice for check in checks)
 
@@ -556,7 +560,7 @@ async def test_a_question_that_is_refused_hangs_or_breaks_is_an_error() -> None:
     async def breaks() -> list[Check]:
         raise KeyError("x")
 
-    (refused,), (hung,), (broken,) = [await guarded(Part.CLOCK, each, 0.05) for each in (refuses, hangs, breaks)]
+    (refused,), (hung,), (broken,) = [await guarded(Subject.CLOCK, each, 0.05) for each in (refuses, hangs, breaks)]
     assert (refused.level, refused.advice) == (Level.ERROR, Reason.ACCESS_DENIED.advice)
     assert "no answer within 0.05 s" in hung.text
     assert "the check broke: KeyError" in broken.text
@@ -564,10 +568,10 @@ async def test_a_question_that_is_refused_hangs_or_breaks_is_an_error() -> None:
 
 def test_checks_are_shown_with_what_to_do_below_and_a_closing_line() -> None:
     checks = [
-        fine(Part.PYTHON, "Python [3.13]"),
-        warning(Part.TABLES, "odd", "First line.\nSecond line."),
-        skipped(Part.STORAGE, "it rains"),
-        wrong(Part.CLOCK, "bad", "Do it."),
+        passed(Subject.PYTHON, "Python [3.13]"),
+        warning(Subject.TABLES, "odd", "First line.\nSecond line."),
+        skipped(Subject.STORAGE, "it rains"),
+        failure(Subject.CLOCK, "bad", "Do it."),
     ]
     text = io.StringIO()
     show_checks(Console(file=text, width=200), checks)
@@ -577,7 +581,7 @@ def test_checks_are_shown_with_what_to_do_below_and_a_closing_line() -> None:
         "      First line.",
         "      Second line.",
         "WARN  storage     skipped, because it rains",
-        "      Put that right first, then ask again.",
+        "      Put that right first, then check again.",
         "FAIL  clock       bad",
         "      Do it.",
         "",
@@ -586,13 +590,13 @@ def test_checks_are_shown_with_what_to_do_below_and_a_closing_line() -> None:
 
 
 def test_the_document_is_stable_for_scripts() -> None:
-    checks = [wrong(Part.CLOCK, "bad", "Do it.")]
+    checks = [failure(Subject.CLOCK, "bad", "Do it.")]
     assert checks_document(checks) == {
         "ok": False,
         "checks": [{"part": "clock", "level": "error", "text": "bad", "advice": "Do it."}],
     }
-    assert sound([])
-    assert not sound(checks)
+    assert no_errors([])
+    assert not no_errors(checks)
 
 
 def test_a_damaged_spool_that_was_put_aside_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def doctor(invocation: Invocation, tables: tuple[str, ...]) -> None:
     from icekeeper.cli.output import console
     from icekeeper.cli.output.doctor import checks_document, show_checks
     from icekeeper.core.enums import Trigger
-    from icekeeper.doctor import examine, sound
+    from icekeeper.doctor import examine, no_errors
     from icekeeper.execution import logging as logs
     from icekeeper.execution.execute import make_order
     from icekeeper.execution.standalone import session
@@ -35,6 +35,6 @@ def doctor(invocation: Invocation, tables: tuple[str, ...]) -> None:
             print_json(checks_document(checks))
         else:
             show_checks(console.stdout(), checks)
-        return 0 if sound(checks) else FAILED
+        return 0 if no_errors(checks) else FAILED
 
     exit_with(work)

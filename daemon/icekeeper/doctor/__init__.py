@@ -1,6 +1,6 @@
-"""`icekeeper doctor`: asks every outside part and says what is wrong. One module for each part that is asked."""
+"""`icekeeper doctor`: checks every system that a night needs, and advises. A module for each system or its rules."""
 
-from icekeeper.doctor.check import Check, Level, Part, sound
+from icekeeper.doctor.check import Check, Level, Subject, no_errors
 from icekeeper.doctor.examine import examine
 
-__all__ = ["Check", "Level", "Part", "examine", "sound"]
+__all__ = ["Check", "Level", "Subject", "examine", "no_errors"]

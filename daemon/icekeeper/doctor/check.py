@@ -1,4 +1,4 @@
-"""What the doctor says of one thing. Who asks, and who judges the answers, lives in the modules beside this one."""
+"""A check: one line of the doctor, and how to make one. What is checked lives in the modules beside this one."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from icekeeper.core.reasons import Reason
 
 log = structlog.get_logger(__name__)
 
-# Whoever doesn't answer within this hangs.
+# What has not answered by then hangs.
 LIMIT_S = 20.0
-_HANGS = "It hangs: look at the service behind it, and at the way to it."
+_HANGS = "It hangs: look at the service behind it, and at the network between."
 PERMISSIONS = "docs/permissions.md"
 
 
 class Level(StrEnum):
-    """How bad it is: an error stands against the night or a part of it, a warning will, or might."""
+    """How bad it is: an error makes tonight's run fail, at least in part; a warning may make a later one fail."""
 
     OK = "ok"
     WARNING = "warning"
     ERROR = "error"
 
 
-class Part(StrEnum):
-    """What was asked, in the order in which it is shown."""
+class Subject(StrEnum):
+    """What a check is about, in the order in which checks are shown."""
 
     PYTHON = "python"
     STATE_DIR = "state_dir"
@@ -50,65 +50,56 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the doctor: what works or doesn't, and (never empty where it doesn't) what to do about it."""
+    """What works or doesn't, and what to do about it; `advice` is empty only where it works."""
 
-    part: Part
+    subject: Subject
     level: Level
     text: str
     advice: str = ""
 
 
-def fine(part: Part, text: str) -> Check:
-    return Check(part, Level.OK, text)
+def passed(subject: Subject, text: str) -> Check:
+    return Check(subject, Level.OK, text)
 
 
-def warning(part: Part, text: str, advice: str) -> Check:
-    return Check(part, Level.WARNING, text, advice)
+def warning(subject: Subject, text: str, advice: str) -> Check:
+    return Check(subject, Level.WARNING, text, advice)
 
 
-def wrong(part: Part, text: str, advice: str) -> Check:
-    return Check(part, Level.ERROR, text, advice)
+def failure(subject: Subject, text: str, advice: str) -> Check:
+    return Check(subject, Level.ERROR, text, advice)
 
 
-def skipped(part: Part, because: str) -> Check:
-    """A part that can't be asked: whether it works is not known."""
-    return warning(part, f"skipped, because {because}", "Put that right first, then ask again.")
+def skipped(subject: Subject, because: str) -> Check:
+    """It can't be checked: whether it works is not known."""
+    return warning(subject, f"skipped, because {because}", "Put that right first, then check again.")
 
 
-def failed(part: Part, error: IcekeeperError, advice: str = "") -> Check:
-    """What an error of ours says, with its reason's advice unless there is better."""
+def failure_of(subject: Subject, error: IcekeeperError, advice: str = "") -> Check:
+    """An error of ours, with its reason's advice unless there is a better one."""
     if error.reason is Reason.UNEXPECTED:
-        return wrong(part, str(error), advice or "Look for the cause in what the message names.")
+        return failure(subject, str(error), advice or "Look for the cause in what the message names.")
     own = _HANGS if error.reason is Reason.DEADLINE else error.reason.advice
-    return wrong(part, f"{error} ({error.reason})", advice or own)
+    return failure(subject, f"{error} ({error.reason})", advice or own)
 
 
-async def guarded(part: Part, ask: Callable[[], Awaitable[list[Check]]], limit_s: float = LIMIT_S) -> list[Check]:
-    """What a question comes to; that it is refused, hangs or breaks is a check with an error."""
+async def guarded(
+    subject: Subject, check: Callable[[], Awaitable[list[Check]]], limit_s: float = LIMIT_S
+) -> list[Check]:
+    """The result of a check; one that is refused, hangs or breaks becomes a check with an error."""
     try:
         async with asyncio.timeout(limit_s):
-            return await ask()
+            return await check()
     except IcekeeperError as exc:
-        return [failed(part, exc)]
+        return [failure_of(subject, exc)]
     except TimeoutError:
-        return [wrong(part, f"no answer within {limit_s:g} s", _HANGS)]
-    except Exception as exc:  # a question that breaks must not cost the others
-        log.debug("check_broke", part=part, exc_info=True)
-        return [wrong(part, f"the check broke: {type(exc).__name__}: {exc}", "Report it: that is a bug of icekeeper.")]
+        return [failure(subject, f"no answer within {limit_s:g} s", _HANGS)]
+    except Exception as exc:  # it must not cost the other checks
+        log.debug("check_broke", subject=subject, exc_info=True)
+        text = f"the check broke: {type(exc).__name__}: {exc}"
+        return [failure(subject, text, "Report it: that is a bug of icekeeper.")]
 
 
-def sound(checks: Iterable[Check]) -> bool:
-    """Whether nothing is an error."""
+def no_errors(checks: Iterable[Check]) -> bool:
+    """Whether none is an error."""
     return all(check.level is not Level.ERROR for check in checks)
-
-
-def listed(names: Iterable[str], most: int = 4) -> str:
-    """Names in a sentence, not more than `most` of them."""
-    names = tuple(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 table`, `2 tables`."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""This host's clock against the servers': pure rules, and the one question."""
+"""This host's clock against the servers' clocks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.restraints import by_clock
-from icekeeper.doctor.check import Check, Part, fine, skipped, warning, wrong
+from icekeeper.doctor.check import Check, Subject, failure, passed, skipped, warning
 from icekeeper.execution.wiring import Services
 
 
@@ -18,21 +18,18 @@ async def examine_clocks(services: Services) -> list[Check]:
 def clock_checks(ahead: Mapping[str, timedelta], limit: timedelta) -> list[Check]:
     """One line a server: by how much this host's clock is ahead of it."""
     if not ahead:
-        return [skipped(Part.CLOCK, "no server has told its time")]
-    ours_is_wrong = by_clock(ahead, limit) is not None
+        return [skipped(Subject.CLOCK, "no server has told its time")]
+    this_host_is_wrong = by_clock(ahead, limit) is not None
     checks = []
     for server, by in sorted(ahead.items()):
         seconds = by.total_seconds()
         text = f"this host's clock is {abs(seconds):.1f} s {'behind' if seconds < 0 else 'ahead of'} {server}'s"
         if abs(by) <= limit:
-            checks.append(fine(Part.CLOCK, text))
-        elif ours_is_wrong:
+            checks.append(passed(Subject.CLOCK, text))
+        elif this_host_is_wrong:
             held = f"{text}: compactions and expiries would be held ({Reason.CLOCK_SKEW})"
-            checks.append(wrong(Part.CLOCK, held, Reason.CLOCK_SKEW.advice))
+            checks.append(failure(Subject.CLOCK, held, Reason.CLOCK_SKEW.advice))
         else:
-            checks.append(warning(Part.CLOCK, f"{text}, and another server agrees with this host", _other(server)))
+            advice = f"Check NTP on {server}'s host: its clock is wrong."
+            checks.append(warning(Subject.CLOCK, f"{text}, and another server agrees with this host", advice))
     return checks
-
-
-def _other(server: str) -> str:
-    return f"Check NTP on {server}'s host: what it calls now is not now."

@@ -1,4 +1,4 @@
-"""A JDBC catalog's own tables, where they lie in PostgreSQL: our rights on them, and where a table's metadata is."""
+"""A JDBC catalog's own tables in PostgreSQL: our rights on them, and the location of a table's metadata."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.doctor.check import PERMISSIONS, Check, Part, wrong
+from icekeeper.doctor.check import PERMISSIONS, Check, Subject, failure
 from icekeeper.settings.systems import Catalog
 
 _RIGHTS = """
@@ -19,34 +19,34 @@ _LOCATION = "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $
 
 
 async def no_catalog(catalog: Catalog) -> list[Check]:
-    """An error where the database is none of a catalog: Iceberg would only say that a relation does not exist."""
+    """An error where the database has no catalog: Iceberg would only report that a relation does not exist."""
     rows = await _fetch(catalog, "SELECT current_database() AS name WHERE to_regclass('iceberg_tables') IS NULL")
     if not rows:
         return []
     text = f"the database {rows[0]['name']} has no table iceberg_tables that catalog.properties: jdbc.user can see"
     advice = f"Correct catalog.uri, or let that account use the table's schema and search it ({PERMISSIONS})."
-    return [wrong(Part.CATALOG, text, advice)]
+    return [failure(Subject.CATALOG, text, advice)]
 
 
 async def examine_jdbc(catalog: Catalog) -> list[Check]:
-    """The GRANT that is missing for commits. Reading is proved, and its errors told, by loading the tables."""
+    """The GRANT that is missing for commits. Reading is checked by loading the tables."""
     rows = await _fetch(catalog, _RIGHTS)
     if not rows:
         return []
     privileges = ", ".join(row["privilege"] for row in rows)
     statement = f"GRANT {privileges} ON iceberg_tables TO {rows[0]['role']};"
     text = f"the catalog's account lacks {privileges} on iceberg_tables: no commit would go through"
-    return [wrong(Part.CATALOG, text, f"Let its owner run ({PERMISSIONS}):\n{statement}")]
+    return [failure(Subject.CATALOG, text, f"Let its owner run ({PERMISSIONS}):\n{statement}")]
 
 
 async def metadata_location(catalog: Catalog) -> str | None:
-    """The metadata file of one of the catalog's tables, where the catalog lets itself be asked."""
+    """The metadata file of one of the catalog's tables; None where the catalog can't be queried."""
     rows = await _fetch(catalog, _LOCATION, catalog.name)
     return str(rows[0]["metadata_location"]) if rows else None
 
 
 async def _fetch(catalog: Catalog, query: str, *values: object) -> list[Any]:
-    """The rows; none where the catalog lies elsewhere or refuses: the JVM's error with its own driver is to go by."""
+    """The rows; none where the catalog is elsewhere or refuses: then the error of the JVM's own driver counts."""
     found = dsn(catalog)
     if found is None:
         return []

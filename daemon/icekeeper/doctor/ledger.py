@@ -1,4 +1,4 @@
-"""The doctor in PostgreSQL: reached, a pooler in the way, migrated, the role's rights, the offload's watermarks."""
+"""Checks of PostgreSQL: connection, a pooler in between, migrations, the role's rights, the offload's watermarks."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from icekeeper.adapters.postgres.pool import Postgres, quoted, quoted_exactly
 from icekeeper.adapters.postgres.pooler import Pooler, find_pooler
 from icekeeper.core.audit.records import Watermark
 from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.check import (
     PERMISSIONS,
     Check,
-    Part,
-    counted,
-    failed,
-    fine,
+    Subject,
+    failure,
+    failure_of,
     guarded,
-    listed,
+    passed,
     skipped,
     warning,
-    wrong,
 )
-from icekeeper.doctor.others import foreign_rows
+from icekeeper.doctor.foreign import foreign_rows
 from icekeeper.execution.wiring import Services
 
 # The offload runs every 15 minutes.
@@ -37,11 +36,11 @@ _TIMEOUT = "SELECT current_setting('statement_timeout')"
 
 
 async def examine_ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
-    """The ledger's database, and the offload's; of one that can't be reached the rest is skipped."""
+    """The ledger's database, and the offload's; if one can't be reached, the rest of it is skipped."""
     if services.offload_postgres is services.postgres:
         return await _ledger(services, policies)
-    apart = guarded(Part.OFFLOAD, lambda: examine_offload(services, policies))
-    ledger, offload = await asyncio.gather(_ledger(services, policies), apart)
+    separate = guarded(Subject.OFFLOAD, lambda: examine_offload(services, policies))
+    ledger, offload = await asyncio.gather(_ledger(services, policies), separate)
     return [*ledger, *offload]
 
 
@@ -50,11 +49,13 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
     try:
         version = await postgres.ping()
     except IcekeeperError as exc:
-        checks = [failed(Part.POSTGRES, exc, _unreached(exc))]
-        behind = (Part.OFFLOAD, Part.OTHERS) if services.offload_postgres is postgres else (Part.OTHERS,)
-        return [*checks, *(skipped(part, "PostgreSQL could not be asked") for part in behind)]
-    checks = [fine(Part.POSTGRES, f"{postgres.target} answers, version {version}, as role {postgres.target.role!r}")]
-    checks += await guarded(Part.POSTGRES, lambda: _pooled(services))
+        checks = [failure_of(Subject.POSTGRES, exc, _unreached(exc))]
+        behind = (Subject.OFFLOAD, Subject.OTHERS) if services.offload_postgres is postgres else (Subject.OTHERS,)
+        return [*checks, *(skipped(subject, "PostgreSQL could not be asked") for subject in behind)]
+    checks = [
+        passed(Subject.POSTGRES, f"{postgres.target} answers, version {version}, as role {postgres.target.role!r}")
+    ]
+    checks += await guarded(Subject.POSTGRES, lambda: _pooled(services))
 
     async def tables() -> list[Check]:
         lacking = await missing_grants(postgres)
@@ -63,25 +64,27 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
         waiting = await pending(settings.dsn, settings.secret())
         if waiting:
             text = f"the ledger's tables are missing or old ({', '.join(waiting)})"
-            return [wrong(Part.POSTGRES, text, "Run `icekeeper migrate`.")]
-        checks = [fine(Part.POSTGRES, "the ledger's tables are up to date, and the role may write them")]
+            return [failure(Subject.POSTGRES, text, "Run `icekeeper migrate`.")]
+        checks = [passed(Subject.POSTGRES, "the ledger's tables are up to date, and the role may write them")]
         if untidy := await missing_grants(postgres, TO_TIDY):
             text = "the role may not delete old log lines: logs.retention is not acted on"
             advice = f"Let the tables' owner run ({PERMISSIONS}):\n{untidy[0]};"
-            checks.append(warning(Part.POSTGRES, text, advice))
+            checks.append(warning(Subject.POSTGRES, text, advice))
         return checks
 
-    checks += await guarded(Part.POSTGRES, tables)
+    checks += await guarded(Subject.POSTGRES, tables)
     if services.offload_postgres is postgres:
-        checks += await guarded(Part.OFFLOAD, lambda: examine_offload(services, policies))
-    return checks + await guarded(Part.OTHERS, lambda: foreign_rows(postgres, services.ports.clock()))
+        checks += await guarded(Subject.OFFLOAD, lambda: examine_offload(services, policies))
+    return checks + await guarded(Subject.OTHERS, lambda: foreign_rows(postgres, services.ports.clock()))
 
 
 def lacking_rights(statements: Sequence[str]) -> Check:
-    """The role can't keep the ledger: which statements let it."""
+    """The role lacks rights on the ledger: the statements that grant them."""
     text = f"the role lacks rights on the ledger's tables ({counted(len(statements), 'statement')} would give them)"
-    return wrong(
-        Part.POSTGRES, text, "\n".join((f"Let the tables' owner run ({PERMISSIONS}):", *(f"{s};" for s in statements)))
+    return failure(
+        Subject.POSTGRES,
+        text,
+        "\n".join((f"Let the tables' owner run ({PERMISSIONS}):", *(f"{s};" for s in statements))),
     )
 
 
@@ -102,20 +105,20 @@ async def _pooled(services: Services) -> list[Check]:
 
 
 def pooler_checks(pooler: Pooler, statement_timeout: str, *, replicas: bool) -> list[Check]:
-    """What a pooler costs; `statement_timeout` is what came of ours. A lease between replicas can't be held at all."""
+    """What a pooler breaks; `statement_timeout` is the one in force. A lease between replicas can't be held at all."""
     if pooler.shares:
         who = "PgBouncer" if pooler.bouncer else "a pooler"
         text = (
-            f"{who} is in the way and hands out backends by transaction: a session's settings and locks get lost, and "
-            "a statement may meet a backend that never heard of it"
+            f"{who} is in the way and hands out backends by transaction: a connection's settings and locks get lost, "
+            "and a prepared statement may reach a backend that does not know it"
         )
         advice = f"{_DIRECT}, or set pool_mode=session for icekeeper's database or user."
-        return [(wrong if replicas else warning)(Part.POSTGRES, text, advice)]
+        return [(failure if replicas else warning)(Subject.POSTGRES, text, advice)]
     if pooler.bouncer and statement_timeout == "0":
         text = "PgBouncer is in the way and throws icekeeper's statement_timeout away: a statement that hangs, hangs"
-        return [warning(Part.POSTGRES, text, f"{_DIRECT}, or: ALTER ROLE ... SET statement_timeout = '30s';")]
+        return [warning(Subject.POSTGRES, text, f"{_DIRECT}, or: ALTER ROLE ... SET statement_timeout = '30s';")]
     if pooler.bouncer:
-        return [fine(Part.POSTGRES, "PgBouncer is in the way, and pools by session: that does no harm")]
+        return [passed(Subject.POSTGRES, "PgBouncer is in the way, and pools by session: that does no harm")]
     return []
 
 
@@ -123,7 +126,7 @@ def pooler_checks(pooler: Pooler, statement_timeout: str, *, replicas: bool) -> 
 
 
 async def examine_offload(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
-    """What the offload's table says of each source, and whether we may read it."""
+    """The watermark of each source in the offload's table, and whether we may read it."""
     postgres, name = services.offload_postgres, services.settings.offload.table
     sources = tuple(policy.source for policy in policies if policy.source is not None)
     if not sources:
@@ -132,37 +135,43 @@ async def examine_offload(services: Services, policies: tuple[TablePolicy, ...])
         async with postgres.connection() as connection:
             there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quoted(name))
         if not there:
-            return [fine(Part.OFFLOAD, f"there is no table {name}, which is fine: audits will not name a watermark")]
-        told = {source: await services.ports.offload.watermark(source) for source in sources}
+            return [
+                passed(Subject.OFFLOAD, f"there is no table {name}, which is fine: audits will not name a watermark")
+            ]
+        marks = {source: await services.ports.offload.watermark(source) for source in sources}
     except IcekeeperError as exc:
         return [_unreadable(exc, postgres, name)]
-    return offload_checks(name, told, services.ports.clock())
+    return offload_checks(name, marks, services.ports.clock())
 
 
 def _unreadable(error: IcekeeperError, postgres: Postgres, name: str) -> Check:
     if error.reason is Reason.ACCESS_DENIED and "permission denied" in str(error):
         role = quoted_exactly(postgres.target.role)
-        return failed(Part.OFFLOAD, error, f"Let its owner run ({PERMISSIONS}):\nGRANT SELECT ON {name} TO {role};")
-    return failed(Part.OFFLOAD, error)
+        return failure_of(
+            Subject.OFFLOAD, error, f"Let its owner run ({PERMISSIONS}):\nGRANT SELECT ON {name} TO {role};"
+        )
+    return failure_of(Subject.OFFLOAD, error)
 
 
-def offload_checks(table: str, told: Mapping[str, Watermark | None], now: datetime) -> list[Check]:
-    """What the watermarks say: each source has one, none has failed, none is far behind."""
+def offload_checks(table: str, marks: Mapping[str, Watermark | None], now: datetime) -> list[Check]:
+    """Whether each source has a watermark, none has failed, and none is far behind."""
     checks = []
-    unknown = [source for source, mark in told.items() if mark is None]
+    unknown = [source for source, mark in marks.items() if mark is None]
     if unknown:
         text = f"{table} has no watermark of {listed(unknown)}"
         advice = f"Compare tables[].source with {table}.table_name, or let the offload take that table on."
-        checks.append(warning(Part.OFFLOAD, text, advice))
-    for source, mark in told.items():
+        checks.append(warning(Subject.OFFLOAD, text, advice))
+    for source, mark in marks.items():
         if mark is not None and mark.status == "failed":
             text = f"the offload of {source} has failed, its watermark is {mark.at:%Y-%m-%dT%H:%M:%SZ}"
-            checks.append(warning(Part.OFFLOAD, text, f"Look at {table}.last_error_message and at the offload's log."))
-    late = {source: mark for source, mark in told.items() if mark is not None and now - mark.at > _STALE}
+            checks.append(
+                warning(Subject.OFFLOAD, text, f"Look at {table}.last_error_message and at the offload's log.")
+            )
+    late = {source: mark for source, mark in marks.items() if mark is not None and now - mark.at > _STALE}
     if late:
         oldest = min(late.values(), key=lambda mark: mark.at)
         text = f"the watermark of {listed(late)} is older than an hour, the oldest {oldest.at:%Y-%m-%dT%H:%M:%SZ}"
-        checks.append(warning(Part.OFFLOAD, text, "Look whether the offload runs: it does so every 15 minutes."))
+        checks.append(warning(Subject.OFFLOAD, text, "Check whether the offload runs: it does so every 15 minutes."))
     if not checks:
-        checks.append(fine(Part.OFFLOAD, f"{table} has a fresh watermark of {counted(len(told), 'source')}"))
+        checks.append(passed(Subject.OFFLOAD, f"{table} has a fresh watermark of {counted(len(marks), 'source')}"))
     return checks

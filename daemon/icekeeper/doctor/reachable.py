@@ -1,4 +1,4 @@
-"""Whether anybody listens where the settings say: a plain connection, before a JVM retries for a minute."""
+"""Whether the addresses in the settings accept a connection: tried before a JVM retries for a minute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from icekeeper.doctor.check import Check, Part, wrong
+from icekeeper.doctor.check import Check, Subject, failure
 from icekeeper.settings import Settings
 
 _CONNECT_S = 5.0
@@ -17,29 +17,32 @@ _JDBC = re.compile(r"jdbc:(\w+)://([^/?;]+)")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Somebody who must be reached; `key` is the setting that says where."""
+    """Where something must listen; `key` is the setting that names it."""
 
-    part: Part
+    subject: Subject
     key: str
     host: str
     port: int
 
 
 def addresses(settings: Settings) -> tuple[Address, ...]:
-    """The addresses that the JVM will connect to, as far as the settings tell them one by one."""
+    """The addresses that the JVM will connect to, as far as the settings name them one by one."""
     catalog, found = settings.catalog, []
-    told = [(Part.ENGINE, "spark.master", settings.spark.master), (Part.CATALOG, "catalog.uri", catalog.uri or "")]
+    urls = [
+        (Subject.ENGINE, "spark.master", settings.spark.master),
+        (Subject.CATALOG, "catalog.uri", catalog.uri or ""),
+    ]
     endpoint = catalog.properties.get("s3.endpoint", "")
-    # Behind a proxy nobody needs to be reached but the proxy.
+    # Behind a proxy only the proxy needs to be reached.
     if not any("proxy" in key for key in catalog.properties):
-        told.append((Part.STORAGE, "catalog.properties.s3.endpoint", endpoint))
-    for part, key, text in told:
-        if (place := _place(text)) is not None:
-            found.append(Address(part, key, *place))
+        urls.append((Subject.STORAGE, "catalog.properties.s3.endpoint", endpoint))
+    for subject, key, url in urls:
+        if (place := _host_and_port(url)) is not None:
+            found.append(Address(subject, key, *place))
     return tuple(found)
 
 
-def _place(text: str) -> tuple[str, int] | None:
+def _host_and_port(text: str) -> tuple[str, int] | None:
     """Host and port of a URL with a single host; None where it names none, or several."""
     if match := _JDBC.match(text):
         text = f"{match[1]}://{match[2]}"
@@ -54,12 +57,12 @@ def _place(text: str) -> tuple[str, int] | None:
 
 
 async def unreachable(settings: Settings) -> list[Check]:
-    """An error for each address where nobody answers; all are asked at once."""
-    told = await asyncio.gather(*map(_silent, addresses(settings)))
-    return [check for check in told if check is not None]
+    """An error for each address that does not accept a connection; all are tried at once."""
+    results = await asyncio.gather(*map(_connect, addresses(settings)))
+    return [check for check in results if check is not None]
 
 
-async def _silent(address: Address) -> Check | None:
+async def _connect(address: Address) -> Check | None:
     where = f"{address.host}:{address.port}"
     try:
         async with asyncio.timeout(_CONNECT_S):
@@ -72,4 +75,4 @@ async def _silent(address: Address) -> Check | None:
         writer.close()
         return None
     advice = f"Start what should listen there, let the network through, or correct {address.key}."
-    return wrong(address.part, f"nobody can be reached at {where} ({address.key}): {why}", advice)
+    return failure(address.subject, f"nothing answers at {where} ({address.key}): {why}", advice)

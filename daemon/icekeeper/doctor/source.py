@@ -1,4 +1,4 @@
-"""The doctor in ClickHouse: reached, each table there and countable with the rights that we have, its TTL."""
+"""Checks of ClickHouse: connection, whether each source can be counted with our rights, its TTL."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from datetime import timedelta
 from icekeeper.adapters.clickhouse import MERGING_ENGINES, SourceTable
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.check import (
     PERMISSIONS,
     Check,
-    Part,
-    counted,
-    failed,
-    fine,
-    listed,
+    Subject,
+    failure,
+    failure_of,
+    no_errors,
+    passed,
     skipped,
-    sound,
     warning,
-    wrong,
 )
 from icekeeper.doctor.ttl import ttl_of
 from icekeeper.execution.wiring import Services
 
-# `session_timezone` came with it.
+# The first version with `session_timezone`.
 _OLDEST = (23, 6)
-# Engines that hand a query on: what they merge can't be seen in their name.
+# Engines that forward a query: their name does not tell whether rows merge behind them.
 _FORWARDING = ("Distributed", "View", "Merge", "Buffer", "Null", "Dictionary")
 _COLLAPSING = "CollapsingMergeTree"
 _HOUR = timedelta(hours=1)
@@ -37,7 +36,7 @@ _HOPELESS = frozenset({Reason.SOURCE_DOWN, Reason.DEADLINE})
 
 
 async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
-    """The server, then every audited source; after one that hangs the others are not asked."""
+    """The server, then every audited source; after one that hangs the others are skipped."""
     settings, source = services.settings.clickhouse, services.source
     try:
         server = await source.server()
@@ -51,27 +50,27 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
             described = await source.describe(policy.source or "", policy.timestamp)
             bad = await _countable(services, policy, described)
         except IcekeeperError as exc:
-            checks.append(failed(Part.CLICKHOUSE, exc, _readonly(str(exc))))
+            checks.append(failure_of(Subject.CLICKHOUSE, exc, _readonly(str(exc))))
             if exc.reason in _HOPELESS:
                 if left := len(audited) - number:
-                    checks.append(skipped(Part.CLICKHOUSE, f"{counted(left, 'more table')} would fare no better"))
+                    checks.append(skipped(Subject.CLICKHOUSE, f"{counted(left, 'more table')} would fare no better"))
                 break
             continue
         checks += bad
-        if sound(bad) and described is not None:
+        if no_errors(bad) and described is not None:
             final = ", FINAL" if counts_final(policy, described) else ""
             countable.append(f"{policy.source} ({described.engine}{final})")
     if countable:
         text = f"{counted(len(countable), 'source')} can be counted: {listed(countable, 10)}"
-        checks.append(fine(Part.CLICKHOUSE, text))
+        checks.append(passed(Subject.CLICKHOUSE, text))
     return checks
 
 
 def _unreachable(error: IcekeeperError, user: str) -> Check:
     if error.reason is Reason.ACCESS_DENIED:
         advice = f"Correct clickhouse.user ({user}) and its password."
-        return failed(Part.CLICKHOUSE, error, _readonly(str(error)) or advice)
-    return failed(Part.CLICKHOUSE, error, _readonly(str(error)))
+        return failure_of(Subject.CLICKHOUSE, error, _readonly(str(error)) or advice)
+    return failure_of(Subject.CLICKHOUSE, error, _readonly(str(error)))
 
 
 def _readonly(text: str) -> str:
@@ -81,17 +80,19 @@ def _readonly(text: str) -> str:
 
 
 def version_check(version: str, answers: str) -> Check:
-    """Whether the server knows what a count needs."""
+    """Whether the server has what a count needs."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     text = f"{answers}, version {version}"
     if numbers < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
-        return wrong(Part.CLICKHOUSE, f"{text}: it has no session_timezone", f"Update ClickHouse to {oldest} or newer.")
-    return fine(Part.CLICKHOUSE, text)
+        return failure(
+            Subject.CLICKHOUSE, f"{text}: it has no session_timezone", f"Update ClickHouse to {oldest} or newer."
+        )
+    return passed(Subject.CLICKHOUSE, text)
 
 
 async def _countable(services: Services, policy: TablePolicy, described: SourceTable | None) -> list[Check]:
-    """What stands against counting one source; DeadlineExceeded and the like go on to the caller."""
+    """What prevents counting one source; DeadlineExceeded and the like are raised."""
     settings, now = services.settings.clickhouse, services.ports.clock()
     database, _, table = (policy.source or "").rpartition(".")
     name, final = f"{database or settings.database}.{table}", counts_final(policy, described)
@@ -104,8 +105,8 @@ async def _countable(services: Services, policy: TablePolicy, described: SourceT
     if described is None:
         grant = f"GRANT SELECT ON system.tables TO {settings.user};"
         text = f"{name} can be counted, but system.tables does not show it, so its engine is not known"
-        return [wrong(Part.CLICKHOUSE, text, f"Let an administrator run ({PERMISSIONS}):\n{grant}")]
-    return table_checks(name, described, policy)
+        return [failure(Subject.CLICKHOUSE, text, f"Let an administrator run ({PERMISSIONS}):\n{grant}")]
+    return source_checks(name, described, policy)
 
 
 def counts_final(policy: TablePolicy, described: SourceTable | None) -> bool:
@@ -116,19 +117,19 @@ def counts_final(policy: TablePolicy, described: SourceTable | None) -> bool:
 
 
 def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) -> Check:
-    """A count that ClickHouse would not even plan: what is missing."""
+    """A count that ClickHouse refused to plan: what is missing."""
     text = str(error)
     if readonly := _readonly(text):
-        return failed(Part.CLICKHOUSE, error, readonly)
+        return failure_of(Subject.CLICKHOUSE, error, readonly)
     if error.reason is Reason.ACCESS_DENIED:
         grant = f"GRANT SELECT({timestamp}) ON {table} TO {user};"
-        return failed(Part.CLICKHOUSE, error, f"Let an administrator run ({PERMISSIONS}):\n{grant}")
+        return failure_of(Subject.CLICKHOUSE, error, f"Let an administrator run ({PERMISSIONS}):\n{grant}")
     if "FINAL" in text:
-        return failed(Part.CLICKHOUSE, error, "This engine merges nothing: let audit.final be auto, or false.")
-    return failed(Part.CLICKHOUSE, error)
+        return failure_of(Subject.CLICKHOUSE, error, "This engine merges nothing: let audit.final be auto, or false.")
+    return failure_of(Subject.CLICKHOUSE, error)
 
 
-def table_checks(table: str, described: SourceTable, policy: TablePolicy) -> list[Check]:
+def source_checks(table: str, described: SourceTable, policy: TablePolicy) -> list[Check]:
     """What the column's type, the engine and the TTL mean for an audit."""
     judged = (judge(table, described, policy) for judge in (_column, _engine, _ttl))
     return [check for check in judged if check is not None]
@@ -138,7 +139,7 @@ def _column(table: str, described: SourceTable, policy: TablePolicy) -> Check | 
     if described.column is None or _INSTANT.match(described.column):
         return None
     text = f"{table}: the column {policy.timestamp} is {described.column}, no instant"
-    return wrong(Part.CLICKHOUSE, text, "Let tables[].timestamp name a DateTime64, DateTime or Date column.")
+    return failure(Subject.CLICKHOUSE, text, "Let tables[].timestamp name a DateTime64, DateTime or Date column.")
 
 
 def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
@@ -148,24 +149,24 @@ def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | 
     if engine in _FORWARDING or engine.endswith((_COLLAPSING, "View")):
         text = f"{table}: audit.final: auto counts a {engine} without FINAL"
         advice = "If rows of one key merge behind it, set final: true in this table's audit block; else final: false."
-        return warning(Part.CLICKHOUSE, text, advice)
+        return warning(Subject.CLICKHOUSE, text, advice)
     return None
 
 
 def _ttl(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
-    kept, told = ttl_of(described.definition), policy.source_ttl
+    kept, configured = ttl_of(described.definition), policy.source_ttl
     if kept is None:
         return None
     least, most = kept
-    if told is None:
+    if configured is None:
         text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl does not say so"
         advice = (
             f"Set source_ttl: {max(least.days, 2)}d for this table: an older day would look as if nothing were lost."
         )
-        return warning(Part.CLICKHOUSE, text, advice)
-    if not least <= told <= most:
-        text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl says {_days(told)}"
-        return warning(Part.CLICKHOUSE, text, f"Set source_ttl: {max(least.days, 2)}d for this table.")
+        return warning(Subject.CLICKHOUSE, text, advice)
+    if not least <= configured <= most:
+        text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl says {_days(configured)}"
+        return warning(Subject.CLICKHOUSE, text, f"Set source_ttl: {max(least.days, 2)}d for this table.")
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the catalog's and the tables' facts mean for a night: pure rules. Who asks lives in `lake.py`."""
+"""What the catalog's and the tables' facts mean for a night: pure rules. `lakehouse.py` reads the facts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from icekeeper.adapters.iceberg.probe import TableFacts
+from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.tables.planning import MAIN, expired_snapshots
-from icekeeper.doctor.check import Check, Part, counted, fine, listed, warning, wrong
+from icekeeper.doctor.check import Check, Subject, failure, passed, warning
 from icekeeper.settings.systems import Catalog
 
 DELETE_AFTER_COMMIT = "write.metadata.delete-after-commit.enabled"
@@ -19,29 +20,30 @@ _OBJECT_STORES = ("s3", "s3a", "s3n", "gs", "abfs", "abfss", "wasb", "wasbs", "o
 _INSTANTS = ("timestamp", "date")
 
 
-def not_found(table: str, there: Sequence[str]) -> Check:
-    """A table that the catalog does not have; `there` is what lies beside it."""
-    near = difflib.get_close_matches(table, there, n=3, cutoff=0.6)
+def not_found(table: str, neighbours: Sequence[str]) -> Check:
+    """A table that the catalog does not have; `neighbours` are those that are there."""
+    near = difflib.get_close_matches(table, neighbours, n=3, cutoff=0.6)
     if near:
         advice = f"Did you mean {' or '.join(near)}? Correct tables[].name."
-    elif there:
-        advice = f"There is {listed(there, 8)}. Correct tables[].name."
+    elif neighbours:
+        advice = f"There is {listed(neighbours, 8)}. Correct tables[].name."
     else:
         advice = (
-            "Its namespace is empty, or not there: compare catalog.name and catalog.warehouse with those of whoever "
-            "writes the table. In a JDBC catalog the name is part of the key, and another name hides every table."
+            "Its namespace is empty, or does not exist: compare catalog.name and catalog.warehouse with those "
+            "of the job that writes the table. In a JDBC catalog the name is part of the key, and another name hides "
+            "every table."
         )
-    return wrong(Part.TABLES, f"there is no table {table}", advice)
+    return failure(Subject.TABLES, f"there is no table {table}", advice)
 
 
 def catalog_checks(catalog: Catalog, loaded: int, wanted: int) -> list[Check]:
-    """The catalog has answered; what kind of one it is may be a danger by itself."""
+    """The catalog has answered; some kinds of catalog are a danger by themselves."""
     text = f"the {catalog.type} catalog {catalog.name} answers, {loaded} of {counted(wanted, 'table')} could be read"
     if catalog.type != "hadoop":
-        return [fine(Part.CATALOG, text)]
+        return [passed(Subject.CATALOG, text)]
     scheme = (catalog.warehouse or "").partition(":")[0]
     if scheme == "hdfs":
-        return [fine(Part.CATALOG, text)]
+        return [passed(Subject.CATALOG, text)]
     if scheme in _OBJECT_STORES:
         danger = f"{text}; on an object store two writers silently lose commits, for it has no atomic rename"
         advice = "Move the tables to a REST or JDBC catalog before anything but one process writes to them."
@@ -51,36 +53,38 @@ def catalog_checks(catalog: Catalog, loaded: int, wanted: int) -> list[Check]:
             "Let icekeeper never run while the offload writes (its watermark table's status `running` holds tasks), "
             "or move the tables to a REST or JDBC catalog."
         )
-    return [warning(Part.CATALOG, danger, advice)]
+    return [warning(Subject.CATALOG, danger, advice)]
 
 
 def table_checks(catalog: str, tables: Iterable[TableFacts], policies: Mapping[str, TablePolicy]) -> list[Check]:
-    """What stands against a night, or will, in the tables themselves."""
+    """What in the tables themselves prevents a night's work, or will."""
     tables = tuple(tables)
     bad = [check for facts in tables for check in _of_table(catalog, facts, policies[facts.table])]
-    bad += _endless_metadata(catalog, tables)
+    bad += _unlimited_metadata(catalog, tables)
     if bad:
         return bad
     versions = sorted({facts.format_version for facts in tables})
     formats = " and ".join(map(str, versions))
-    return [fine(Part.TABLES, f"{counted(len(tables), 'table')} of format version {formats}: nothing hinders a night")]
+    return [
+        passed(Subject.TABLES, f"{counted(len(tables), 'table')} of format version {formats}: nothing hinders a night")
+    ]
 
 
 def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy) -> Iterable[Check]:
-    name = _spelled(catalog, facts.table)
+    name = _sql_name(catalog, facts.table)
     if not facts.state.gc_enabled:
         yield warning(
-            Part.TABLES,
+            Subject.TABLES,
             f"{facts.table}: gc.enabled is false, so no snapshot of it expires",
             f"If its files belong to it alone: ALTER TABLE {name} SET TBLPROPERTIES ('gc.enabled'='true');",
         )
     kind = facts.columns.get(policy.timestamp)
     if policy.audit is not None and (kind is None or not kind.startswith(_INSTANTS)):
         near = difflib.get_close_matches(policy.timestamp, facts.columns, n=3)
-        instants = [column for column, told in facts.columns.items() if told.startswith(_INSTANTS)]
+        instants = [column for column, type_ in facts.columns.items() if type_.startswith(_INSTANTS)]
         found = f"is {kind}, no instant" if kind is not None else "is not there"
-        yield wrong(
-            Part.TABLES,
+        yield failure(
+            Subject.TABLES,
             f"{facts.table}: the column {policy.timestamp} {found}, so it can't be audited",
             f"Correct tables[].timestamp: there is {listed(near or instants) or 'none that would do'}.",
         )
@@ -88,25 +92,25 @@ def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy) -> Iterable[
     if held:
         names = [ref.name for ref in facts.state.refs if ref.name != MAIN]
         yield warning(
-            Part.TABLES,
+            Subject.TABLES,
             f"{facts.table}: {listed(names)} keep {counted(held, 'snapshot')} that would expire otherwise",
-            f"Drop what nobody needs: ALTER TABLE {name} DROP TAG (or BRANCH) `{names[0]}`;",
+            f"Drop those that are not needed: ALTER TABLE {name} DROP TAG (or BRANCH) `{names[0]}`;",
         )
 
 
 def _held_by_refs(facts: TableFacts, policy: TablePolicy) -> int:
-    """How many old snapshots stay only because a branch or a tag wants them."""
+    """How many old snapshots stay only because a branch or a tag refers to them."""
     if not facts.state.history:
         return 0
     now = max(snapshot.committed_at for snapshot in facts.state.history)
     main = tuple(ref for ref in facts.state.refs if ref.name == MAIN)
     cutoff, last = now - policy.expire.older_than, policy.expire.retain_last
-    alone = expired_snapshots(replace(facts.state, refs=main), cutoff, last, now)
-    return len(alone) - len(expired_snapshots(facts.state, cutoff, last, now))
+    without_refs = expired_snapshots(replace(facts.state, refs=main), cutoff, last, now)
+    return len(without_refs) - len(expired_snapshots(facts.state, cutoff, last, now))
 
 
-def _endless_metadata(catalog: str, tables: Iterable[TableFacts]) -> list[Check]:
-    """Every commit writes a metadata file; without this property nobody ever removes one."""
+def _unlimited_metadata(catalog: str, tables: Iterable[TableFacts]) -> list[Check]:
+    """Every commit writes a metadata file; without this property none is ever removed."""
     off = [facts for facts in tables if facts.properties.get(DELETE_AFTER_COMMIT, "false").lower() != "true"]
     if not off:
         return []
@@ -116,12 +120,12 @@ def _endless_metadata(catalog: str, tables: Iterable[TableFacts]) -> list[Check]
         f"metadata files of {counted(len(off), 'table')} are kept for ever ({DELETE_AFTER_COMMIT} is not true; up to "
         f"{log} are listed as previous ones, {_VERSIONS_MAX} is {kept}): {listed(facts.table for facts in off)}"
     )
-    names = (_spelled(catalog, facts.table) for facts in off)
+    names = (_sql_name(catalog, facts.table) for facts in off)
     statements = (f"ALTER TABLE {name} SET TBLPROPERTIES ('{DELETE_AFTER_COMMIT}'='true');" for name in names)
-    return [warning(Part.TABLES, text, "\n".join(("Run in Spark SQL:", *statements)))]
+    return [warning(Subject.TABLES, text, "\n".join(("Run in Spark SQL:", *statements)))]
 
 
-def _spelled(catalog: str, table: str) -> str:
+def _sql_name(catalog: str, table: str) -> str:
     """The name as Spark SQL takes it, in backticks only where it has to be."""
     parts = (catalog, *table.split("."))
     return ".".join(part if re.fullmatch(r"\w+", part) else f"`{part}`" for part in parts)

@@ -36,8 +36,9 @@ def ttl_of(definition: str) -> tuple[timedelta, timedelta] | None:
         if _MOVES.search(rule):
             continue
         least = most = timedelta(0)
-        for called, number, plain_number, plain in _INTERVAL.findall(rule):
-            unit, count = (called or plain).rstrip("s").capitalize(), int(number or plain_number)
+        for function_unit, function_number, number, plain_unit in _INTERVAL.findall(rule):
+            unit = (function_unit or plain_unit).rstrip("s").capitalize()
+            count = int(function_number or number)
             if unit not in _UNIT_DAYS:
                 return None
             shortest, longest = _UNIT_DAYS[unit]

@@ -1,4 +1,4 @@
-"""Whether Java, Spark and Iceberg's runtime fit together: pure rules. Who asks the session lives in `lake.py`."""
+"""Whether Java, Spark and Iceberg's runtime fit together: pure rules. `lakehouse.py` asks the session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 from icekeeper.adapters.iceberg.probe import SessionFacts
-from icekeeper.doctor.check import Check, Part, counted, fine, warning, wrong
+from icekeeper.core.formats import counted
+from icekeeper.doctor.check import Check, Subject, failure, passed, warning
 from icekeeper.settings.values.heap import heap_mib
 
 _JAR = re.compile(r"iceberg-spark-runtime-(\d+\.\d+)_(\d+\.\d+)-([\w.]+?)(?:\.jar)?(?:[?#].*)?$")
@@ -17,15 +18,15 @@ _INSTALL = (
 )
 # SPARK-54753: each rewrite leaves a session behind.
 _LEAKING = {(4, 0, 1), (4, 1, 0)}
-# A collector keeps a part of the heap for itself.
+# The garbage collector reserves a share of the heap.
 _HEAP_SHARE = 0.8
-# What Spark's own pages name.
+# The Java versions in Spark's documentation.
 _JAVA = {(3, 5): (8, 11, 17), (4, 0): (17, 21), (4, 1): (17, 21)}
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Iceberg's runtime jar, as its name tells: for which Spark, for which Scala, of which Iceberg."""
+    """Iceberg's runtime jar, by its name: for which Spark and Scala, of which Iceberg."""
 
     spark: str
     scala: str
@@ -33,13 +34,13 @@ class Runtime:
 
     @classmethod
     def of(cls, text: str) -> Runtime | None:
-        """Out of a jar's URL or path, or a Maven coordinate; None where the name does not tell."""
+        """From a jar's URL or path, or a Maven coordinate; None where the name does not match."""
         match = _COORDINATE.search(text) or _JAR.search(text)
         return cls(*match.groups()) if match else None
 
 
 def fit(spark: str, java: int | None, runtime: Runtime | None, iceberg: str | None = None) -> Check:
-    """Whether a Spark has a runtime that is its own, and a Java that it knows. `iceberg` wins over the jar's name."""
+    """Whether a Spark has its Iceberg runtime, and a Java that it supports. `iceberg` overrides the version of the jar's name."""
     line = _version(spark)[:2]
     text = f"Spark {spark}"
     if iceberg or runtime:
@@ -47,45 +48,45 @@ def fit(spark: str, java: int | None, runtime: Runtime | None, iceberg: str | No
     if runtime is not None:
         text += f" (its runtime for Spark {runtime.spark})"
         if _version(runtime.spark)[:2] != line:
-            return wrong(Part.SPARK, f"{text}: they do not fit", _INSTALL)
+            return failure(Subject.SPARK, f"{text}: they do not fit", _INSTALL)
     if line not in _JAVA:
-        return wrong(Part.SPARK, f"{text}: there is no Iceberg runtime for this Spark yet", _INSTALL)
+        return failure(Subject.SPARK, f"{text}: there is no Iceberg runtime for this Spark yet", _INSTALL)
     if _version(spark) in _LEAKING:
-        return warning(Part.SPARK, f"{text}: this Spark leaks a session with every rewrite (SPARK-54753)", _INSTALL)
+        return warning(Subject.SPARK, f"{text}: this Spark leaks a session with every rewrite (SPARK-54753)", _INSTALL)
     if line == (4, 0):
-        return warning(Part.SPARK, f"{text}: Iceberg's newer releases have no runtime for Spark 4.0", _INSTALL)
+        return warning(Subject.SPARK, f"{text}: Iceberg's newer releases have no runtime for Spark 4.0", _INSTALL)
     if java is not None and java not in _JAVA[line]:
         known = ", ".join(map(str, _JAVA[line]))
         return warning(
-            Part.SPARK, f"{text}, Java {java}: this Spark knows Java {known}", "Set JAVA_HOME to one of them."
+            Subject.SPARK, f"{text}, Java {java}: this Spark knows Java {known}", "Set JAVA_HOME to one of them."
         )
-    return fine(Part.SPARK, text)
+    return passed(Subject.SPARK, text)
 
 
 def session_checks(facts: SessionFacts, took_s: float | None, driver_memory: str) -> list[Check]:
-    """What a session that runs shows: its jars, its heap, its executors. `took_s` None: it was up already."""
+    """Checks of a running session: its jars, its heap, its executors. `took_s` None: it was up already."""
     how = "is up" if took_s is None else f"started in {took_s:.1f} s"
     text = f"the session on {facts.master} {how} and has {facts.heap / 1024**2:.0f} MiB of heap"
     if facts.executors is not None:
         text += f" and {counted(facts.executors, 'executor')}"
-    asked = heap_mib(driver_memory) * 1024**2
+    wanted = heap_mib(driver_memory) * 1024**2
     if facts.executors == 0:
-        advice = "Look whether the cluster has a free worker with the cores and the memory that spark.conf asks for."
-        engine = wrong(Part.ENGINE, f"{text}: no job would ever begin", advice)
-    elif facts.heap < asked * _HEAP_SHARE:
-        advice = "Look what sets the heap beside spark.driver_memory: spark.conf, JAVA_TOOL_OPTIONS."
-        engine = warning(Part.ENGINE, f"{text}; {driver_memory} was asked for", advice)
+        advice = "Check whether the cluster has a free worker with the cores and the memory that spark.conf asks for."
+        engine = failure(Subject.ENGINE, f"{text}: no job would ever begin", advice)
+    elif facts.heap < wanted * _HEAP_SHARE:
+        advice = "Check what else sets the heap beside spark.driver_memory: spark.conf, JAVA_TOOL_OPTIONS."
+        engine = warning(Subject.ENGINE, f"{text}; {driver_memory} was asked for", advice)
     else:
-        engine = fine(Part.ENGINE, text)
+        engine = passed(Subject.ENGINE, text)
     return [_loaded(facts), engine]
 
 
 def _loaded(facts: SessionFacts) -> Check:
     if facts.iceberg is None:
-        return wrong(Part.SPARK, f"Spark {facts.spark} has no Iceberg on its class path", _INSTALL)
+        return failure(Subject.SPARK, f"Spark {facts.spark} has no Iceberg on its class path", _INSTALL)
     if not facts.has_planner:
-        text = f"Iceberg {facts.iceberg} is too old: it has no planner of its own that could be asked; 1.10 has one"
-        return wrong(Part.SPARK, text, _INSTALL)
+        text = f"Iceberg {facts.iceberg} is too old: it has no rewrite planner; 1.10 has one"
+        return failure(Subject.SPARK, text, _INSTALL)
     return fit(facts.spark, facts.java, Runtime.of(facts.jar or ""), facts.iceberg)
 
 

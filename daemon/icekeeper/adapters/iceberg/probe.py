@@ -1,4 +1,4 @@
-"""What the doctor asks of a session's JVM: versions, a table's facts, the rights on its store. Judges nothing.
+"""What the doctor reads through a session's JVM: versions, a table's facts, the rights on its store. Judges nothing.
 
 Only `probe_store` writes: one object of a few bytes beside a table's data, which it deletes again.
 """
@@ -24,7 +24,7 @@ from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.state import TableState
 
-# How a probe's object is called: somebody who finds one must know whose it is.
+# The name of a probe's object, from which an operator knows where it comes from.
 PROBE_NAME = "icekeeper-doctor-probe"
 _PLANNER = "org.apache.iceberg.actions.BinPackRewriteFilePlanner"
 _CATALOG_CLASS = "org.apache.iceberg.spark.SparkCatalog"
@@ -48,7 +48,7 @@ class SessionFacts:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """A table's metadata, as far as the doctor wants it. `columns` are those of the top level, with Iceberg's types."""
+    """What the doctor needs of a table's metadata. `columns` are those of the top level, with Iceberg's types."""
 
     table: str
     format_version: int
@@ -63,9 +63,9 @@ class TableFacts:
 class StoreProbe:
     """What the table's own FileIO could do beside its data; the error of each step that failed.
 
-    Steps: `read` (a file of the table's own, if it has one), `write`, `look` (is it there, is it gone), `list`,
+    Steps: `read` (a file of the table's own, if it has one), `write`, `check` (does an object exist), `list`,
     `bulk_delete` (as expiry does it), `delete` (tried where that failed). `left` is the probe's path where it could
-    not be removed, `kept` that the store said it had deleted and had not.
+    not be removed, `kept` that the store reported a deletion that it had not done.
     """
 
     table: str
@@ -81,7 +81,7 @@ def session_facts(spark: SparkSession) -> SessionFacts:
     jvm: Any = spark._jvm
     context, master = spark.sparkContext, str(spark.sparkContext.master)
     iceberg = jar = None
-    if _there(jvm, _CATALOG_CLASS):
+    if _exists(jvm, _CATALOG_CLASS):
         iceberg = str(jvm.org.apache.iceberg.IcebergBuild.version())
         source = _class(jvm, _CATALOG_CLASS).getProtectionDomain().getCodeSource()
         jar = None if source is None else str(source.getLocation())
@@ -93,7 +93,7 @@ def session_facts(spark: SparkSession) -> SessionFacts:
         executors=None if master.startswith("local") else _executors(context),
         iceberg=iceberg,
         jar=jar,
-        has_planner=_there(jvm, _PLANNER),
+        has_planner=_exists(jvm, _PLANNER),
     )
 
 
@@ -107,7 +107,7 @@ def _executors(context: Any) -> int:
 
 
 def table_facts(jvm: IcebergJvm, catalog: str, table: str, target_file_size: int) -> TableFacts:
-    """Reads the table's metadata. Raises what the JVM does where there is no table, or no way to it."""
+    """Reads the table's metadata. Raises the JVM's error where the table can't be loaded."""
     text = jvm.metadata_json(jvm.load(quoted_name(catalog, table)))
     return parse_facts(table, text, target_file_size)
 
@@ -128,12 +128,12 @@ def parse_facts(table: str, text: str, target_file_size: int) -> TableFacts:
     )
 
 
-def _type(told: Any) -> str:
-    return told if isinstance(told, str) else str(told.get("type", "?"))
+def _type(declared: Any) -> str:
+    return declared if isinstance(declared, str) else str(declared.get("type", "?"))
 
 
 def neighbours(jvm: IcebergJvm, catalog: str, namespace: str) -> list[str]:
-    """The tables of a namespace, or the namespaces beside it where there is none of that name; may be empty."""
+    """The tables of a namespace, or all namespaces where it does not exist; may be empty."""
     spark_catalog = jvm.spark._jsparkSession.sessionState().catalogManager().catalog(catalog)
     iceberg = spark_catalog.icebergCatalog()
     java: Any = jvm.spark._jvm
@@ -145,9 +145,9 @@ def neighbours(jvm: IcebergJvm, catalog: str, namespace: str) -> list[str]:
 
 
 def refused_read(jvm: IcebergJvm, io: str, properties: Mapping[str, str], path: str) -> IcekeeperError | None:
-    """Why the store refuses to let us read, None where it lets us or there is nothing at the path.
+    """Why the store refuses a read, None where it allows it or there is nothing at the path.
 
-    By a FileIO of our own: loading a table repeats such a read twenty times, for a minute and a half.
+    Through a FileIO of our own: loading a table repeats such a read twenty times, for a minute and a half.
     """
     java: Any = jvm.spark._jvm
     conf = jvm.spark._jsparkSession.sessionState().newHadoopConf()
@@ -182,26 +182,26 @@ def probe_store(jvm: IcebergJvm, catalog: str, table: str) -> StoreProbe:
     attempt("write", lambda: _write(io, path))
     written = "write" not in errors
     if written:
-        attempt("look", lambda: io.newInputFile(path).exists())
+        attempt("check", lambda: io.newInputFile(path).exists())
         attempt("read", lambda: _read(io, path))
     if _is(jvm, "org.apache.iceberg.io.SupportsPrefixOperations", io):
         attempt("list", lambda: io.listPrefix(path).iterator().hasNext())
     paths = path_collector(jvm)
     paths.queue.add(path)
     if attempt("bulk_delete", lambda: delete_files(jvm, handle, paths.queue)) not in (0, None):
-        errors["bulk_delete"] = IcekeeperError("the bulk deletion failed; the store's own words are in spark.log")
+        errors["bulk_delete"] = IcekeeperError("the bulk deletion failed; the store's own message is in spark.log")
     if "bulk_delete" in errors:
         attempt("delete", lambda: io.deleteFile(path))
-    # Of an object that is not there, S3 says `forbidden` to those who may not list.
-    there = attempt("look", lambda: io.newInputFile(path).exists())
+    # Without the right to list, S3 answers `forbidden` for an object that is missing.
+    exists = attempt("check", lambda: io.newInputFile(path).exists())
     deleted = "bulk_delete" not in errors or "delete" not in errors
-    # Not known where it can't be looked at: then what the deletion said counts.
-    left = written and (bool(there) if there is not None else not deleted)
+    # Where that can't be checked, the answer of the deletion counts.
+    left = written and (bool(exists) if exists is not None else not deleted)
     return StoreProbe(table, str(io.getClass().getSimpleName()), path, errors, left, kept=left and deleted)
 
 
 def _refusal(error: Py4JJavaError) -> IcekeeperError:
-    """What the store said; our own giving up at a deadline is no answer of the store's, and goes on to the engine."""
+    """The store's refusal; an interrupt at our own deadline is none, and is raised to the engine."""
     refusal = translate(error)
     if "interrupted" in str(refusal).lower():
         raise error
@@ -228,7 +228,7 @@ def _is(jvm: IcebergJvm, name: str, thing: Any) -> bool:
     return bool(_class(jvm.spark._jvm, name).isInstance(thing))
 
 
-def _there(jvm: Any, name: str) -> bool:
+def _exists(jvm: Any, name: str) -> bool:
     try:
         _class(jvm, name)
     except Py4JJavaError:

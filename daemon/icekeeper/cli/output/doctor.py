@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from icekeeper.doctor.check import Check, Level, counted, sound
+from icekeeper.core.formats import counted
+from icekeeper.doctor.check import Check, Level, no_errors
 
 _MARKS = {Level.OK: ("OK", "green"), Level.WARNING: ("WARN", "yellow"), Level.ERROR: ("FAIL", "bold red")}
 _INDENT = " " * 6
@@ -17,10 +18,10 @@ _INDENT = " " * 6
 def checks_document(checks: Sequence[Check]) -> dict[str, Any]:
     """The checks as `--json` shows them."""
     told = [
-        {"part": each.part.value, "level": each.level.value, "text": each.text, "advice": each.advice}
+        {"part": each.subject.value, "level": each.level.value, "text": each.text, "advice": each.advice}
         for each in checks
     ]
-    return {"ok": sound(checks), "checks": told}
+    return {"ok": no_errors(checks), "checks": told}
 
 
 def show_checks(console: Console, checks: Sequence[Check]) -> None:
@@ -28,7 +29,7 @@ def show_checks(console: Console, checks: Sequence[Check]) -> None:
     for check in checks:
         mark, colour = _MARKS[check.level]
         line = Text().append(f"{mark:<6}", colour)
-        line.append(f"{check.part.value:<12}", "bold")
+        line.append(f"{check.subject.value:<12}", "bold")
         line.append(check.text)
         console.print(line, soft_wrap=True)
         for advice in check.advice.splitlines():

@@ -1,4 +1,4 @@
-"""Who else maintains the tables: replace snapshots and audit rows that no run of ours made. Pure but for one query."""
+"""Other jobs that maintain the tables: `replace` snapshots and audit rows that no run of ours made."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import asyncpg
 
 from icekeeper.adapters.iceberg.probe import TableFacts
 from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.formats import counted, listed
 from icekeeper.core.tables.state import RUN_ID_PROPERTY
-from icekeeper.doctor.check import Check, Part, counted, listed, warning
+from icekeeper.doctor.check import Check, Subject, warning
 
-# A nightly job that moved by an hour or two is still seen.
+# A nightly job that has moved by an hour or two is still found.
 RECENT = timedelta(hours=26)
 _ADVICE = (
     "Switch it off before icekeeper runs with mode: maintain (docs/migration.md): two would undo and block each other."
@@ -25,7 +26,7 @@ _FOREIGN = """
 
 
 def foreign_snapshots(tables: Iterable[TableFacts], now: datetime) -> list[Check]:
-    """Tables that somebody else has compacted: recent `replace` snapshots without our mark, by who made them."""
+    """Tables that another job has compacted: recent `replace` snapshots without a run's id, by engine."""
     found: dict[str, list[str]] = {}
     newest: dict[str, datetime] = {}
     for facts in tables:
@@ -33,18 +34,18 @@ def foreign_snapshots(tables: Iterable[TableFacts], now: datetime) -> list[Check
             if snapshot.operation != "replace" or RUN_ID_PROPERTY in snapshot.summary:
                 continue
             if snapshot.committed_at >= now - RECENT:
-                by = _who(snapshot.summary)
+                by = _engine(snapshot.summary)
                 if facts.table not in (names := found.setdefault(by, [])):
                     names.append(facts.table)
                 newest[by] = max(newest.get(by, snapshot.committed_at), snapshot.committed_at)
     return [
-        warning(Part.OTHERS, f"{by} has rewritten {listed(names)}, last at {newest[by]:%Y-%m-%dT%H:%M:%SZ}", _ADVICE)
+        warning(Subject.OTHERS, f"{by} has rewritten {listed(names)}, last at {newest[by]:%Y-%m-%dT%H:%M:%SZ}", _ADVICE)
         for by, names in found.items()
     ]
 
 
-def _who(summary: Mapping[str, str]) -> str:
-    """As engines sign their commits (Iceberg's EnvironmentContext, Spark's SnapshotUpdates)."""
+def _engine(summary: Mapping[str, str]) -> str:
+    """What engines write into their commits (Iceberg's EnvironmentContext, Spark's SnapshotUpdates)."""
     engine = " ".join(summary[key] for key in ("engine-name", "engine-version") if key in summary)
     application = summary.get("spark.app.id") or summary.get("app-id") or summary.get("trino_query_id")
     signed = ", ".join(each for each in (engine, f"application {application}" if application else "") if each)
@@ -61,13 +62,13 @@ async def foreign_rows(postgres: Postgres, now: datetime) -> list[Check]:
     number = sum(row["rows"] for row in rows)
     names = listed(row["name"] for row in rows)
     written = f"{counted(number, 'row')} to maintenance_audit_log, last at {last:%Y-%m-%dT%H:%M:%SZ}"
-    return [warning(Part.OTHERS, f"somebody else has written {written}, about {names}", _ADVICE)]
+    return [warning(Subject.OTHERS, f"somebody else has written {written}, about {names}", _ADVICE)]
 
 
 async def _rows(connection: Any, since: datetime) -> list[Any]:
     try:
         return list(await connection.fetch(_FOREIGN.format(ours="run_id IS NULL"), since))
-    except asyncpg.UndefinedColumnError:  # not adopted yet: every row is somebody else's
+    except asyncpg.UndefinedColumnError:  # not adopted yet: no row is ours
         return list(await connection.fetch(_FOREIGN.format(ours="true"), since))
     except asyncpg.UndefinedTableError:
         return []

@@ -1,6 +1,6 @@
-"""The doctor in Spark: the session, the catalog, the tables, their store. One session: one question after another.
+"""Checks through Spark: the session, the catalog, the tables, their store, one after another in one session.
 
-What the answers mean is judged in `versions.py`, `tables.py`, `storage.py` and `others.py`.
+The results are judged in `versions.py`, `tables.py`, `storage.py` and `foreign.py`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from icekeeper.adapters.iceberg.probe import (
     table_facts,
 )
 from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.formats import counted
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.doctor.check import LIMIT_S, Check, Part, counted, failed, guarded, skipped, sound
-from icekeeper.doctor.host import Here
+from icekeeper.doctor.check import LIMIT_S, Check, Subject, failure_of, guarded, no_errors, skipped
+from icekeeper.doctor.foreign import foreign_snapshots
+from icekeeper.doctor.host import HostChecks
 from icekeeper.doctor.jdbc import examine_jdbc, metadata_location, no_catalog
-from icekeeper.doctor.others import foreign_snapshots
 from icekeeper.doctor.reachable import unreachable
 from icekeeper.doctor.storage import is_final, refused_read_check, store_checks, store_error
 from icekeeper.doctor.tables import catalog_checks, not_found, table_checks
@@ -40,50 +41,50 @@ T = TypeVar("T")
 _LIMIT = timedelta(seconds=LIMIT_S)
 # The first start on a machine downloads the jars; tables have a limit each.
 _START_S = 600.0
-_BEHIND_ENGINE = (Part.CATALOG, Part.TABLES, Part.STORAGE, Part.OTHERS)
+_BEHIND_ENGINE = (Subject.CATALOG, Subject.TABLES, Subject.STORAGE, Subject.OTHERS)
 
 
-async def examine_lake(services: Services, policies: tuple[TablePolicy, ...], here: Here) -> list[Check]:
-    """Starts the session and asks through it; `here` may say that none must be started."""
-    if here.blocked is not None:
-        behind = (skipped(part, here.blocked) for part in (Part.ENGINE, *_BEHIND_ENGINE))
-        return [_fit_without_session(services, here), *behind]
-    silent = await unreachable(services.settings)
-    if any(check.part is Part.ENGINE for check in silent):
-        checks = [_fit_without_session(services, here), *silent]
+async def examine_lakehouse(services: Services, policies: tuple[TablePolicy, ...], host: HostChecks) -> list[Check]:
+    """Starts the session and checks through it, unless `host` says that none may be started."""
+    if host.blocked is not None:
+        behind = (skipped(subject, host.blocked) for subject in (Subject.ENGINE, *_BEHIND_ENGINE))
+        return [_fit_without_session(services, host), *behind]
+    unreached = await unreachable(services.settings)
+    if any(check.subject is Subject.ENGINE for check in unreached):
+        checks = [_fit_without_session(services, host), *unreached]
         return _completed(checks, "Spark's master can't be reached")
-    checks = [*silent, *await guarded(Part.ENGINE, partial(_session, services), _START_S)]
-    if not any(check.part is Part.SPARK for check in checks):
-        checks.append(_fit_without_session(services, here))
-    if silent:
+    checks = [*unreached, *await guarded(Subject.ENGINE, partial(_session, services), _START_S)]
+    if not any(check.subject is Subject.SPARK for check in checks):
+        checks.append(_fit_without_session(services, host))
+    if unreached:
         return _completed(checks, "the catalog or the store can't be reached")
     # Without executors metadata can be read all the same: the driver does that.
-    if not services.engine.up or not sound(each for each in checks if each.part is Part.SPARK):
-        return _completed(checks, "there is no session that could ask")
+    if not services.engine.up or not no_errors(each for each in checks if each.subject is Subject.SPARK):
+        return _completed(checks, "there is no session")
     catalog = services.settings.catalog
-    if absent := await guarded(Part.CATALOG, partial(no_catalog, catalog)):
+    if absent := await guarded(Subject.CATALOG, partial(no_catalog, catalog)):
         return _completed([*checks, *absent], "there is no catalog")
-    checks += await guarded(Part.CATALOG, partial(examine_jdbc, catalog))
+    checks += await guarded(Subject.CATALOG, partial(examine_jdbc, catalog))
     if (refused := await _refused(services)) is not None:
         return _completed([*checks, refused_read_check(refused, catalog)], "the store does not let us read")
-    return checks + await guarded(Part.TABLES, partial(_tables, services, policies), _START_S)
+    return checks + await guarded(Subject.TABLES, partial(_tables, services, policies), _START_S)
 
 
 def _completed(checks: list[Check], because: str) -> list[Check]:
-    """With a word on each part that was not asked."""
-    said = {check.part for check in checks}
-    return checks + [skipped(part, because) for part in _BEHIND_ENGINE if part not in said]
+    """With a line for each subject that was not checked."""
+    checked = {check.subject for check in checks}
+    return checks + [skipped(subject, because) for subject in _BEHIND_ENGINE if subject not in checked]
 
 
-def _fit_without_session(services: Services, here: Here) -> Check:
-    """What can be said of the versions: pip's Spark, and the coordinates and jars of the settings."""
+def _fit_without_session(services: Services, host: HostChecks) -> Check:
+    """The versions as far as they are known: pip's Spark, and the coordinates and jars of the settings."""
     options = spark_options(services.settings)
     if options.home is not None:
-        return skipped(Part.SPARK, f"only a session knows the version of {options.home}")
+        return skipped(Subject.SPARK, f"only a session knows the version of {options.home}")
     import pyspark
 
     named = (Runtime.of(each) for each in (*options.packages, *options.jars))
-    return fit(pyspark.__version__, here.java, next((runtime for runtime in named if runtime is not None), None))
+    return fit(pyspark.__version__, host.java, next((runtime for runtime in named if runtime is not None), None))
 
 
 async def _session(services: Services) -> list[Check]:
@@ -107,7 +108,7 @@ async def _refused(services: Services) -> IcekeeperError | None:
         error = await _ask(services, read, path)
     except IcekeeperError as exc:
         return exc
-    # Who may not list is told of a missing object that it is forbidden.
+    # Without the right to list, S3 answers `forbidden` for an object that is missing.
     return error if error is not None and (real is not None or is_final(error)) else None
 
 
@@ -118,22 +119,22 @@ async def _tables(services: Services, policies: tuple[TablePolicy, ...]) -> list
     try:
         await _ask(services, lambda jvm: jvm.open_catalog(catalog.name), catalog.name)
     except IcekeeperError as exc:
-        return _completed([store_error(exc, catalog, Part.CATALOG)], "the catalog can't be opened")
+        return _completed([store_error(exc, catalog, Subject.CATALOG)], "the catalog can't be opened")
     for number, policy in enumerate(policies, start=1):
-        look = partial(
+        read = partial(
             table_facts, catalog=catalog.name, table=policy.name, target_file_size=policy.compact.target_file_size
         )
         try:
-            loaded.append(await _ask(services, look, policy.name))
+            loaded.append(await _ask(services, read, policy.name))
         except IcekeeperError as exc:
             if exc.reason is Reason.TABLE_NOT_FOUND:
-                checks.append(not_found(policy.name, await _names_there(services, policy.name)))
+                checks.append(not_found(policy.name, await _neighbours(services, policy.name)))
                 continue
             checks.append(store_error(exc, catalog))
             if is_final(exc):
                 left = len(policies) - number
                 if left:
-                    checks.append(skipped(Part.TABLES, f"{counted(left, 'more table')} would fare no better"))
+                    checks.append(skipped(Subject.TABLES, f"{counted(left, 'more table')} would fare no better"))
                 return _completed(checks, f"{policy.name} could not be read")
     if not loaded:
         return _completed(checks, "no table could be read")
@@ -143,11 +144,11 @@ async def _tables(services: Services, policies: tuple[TablePolicy, ...]) -> list
     return checks + await _store(services, loaded)
 
 
-async def _names_there(services: Services, table: str) -> list[str]:
-    """What lies where the table was looked for; not to be able to list is no fault."""
-    look = partial(neighbours, catalog=services.settings.catalog.name, namespace=table.rpartition(".")[0])
+async def _neighbours(services: Services, table: str) -> list[str]:
+    """What else is in the table's namespace; it is no error if that can't be listed."""
+    read = partial(neighbours, catalog=services.settings.catalog.name, namespace=table.rpartition(".")[0])
     try:
-        return await _ask(services, look, table)
+        return await _ask(services, read, table)
     except IcekeeperError:
         return []
 
@@ -159,14 +160,14 @@ async def _store(services: Services, tables: list[TableFacts]) -> list[Check]:
         try:
             probe = await _ask(services, partial(probe_store, catalog=catalog.name, table=facts.table), facts.table)
         except IcekeeperError as exc:
-            # It hangs, or the JVM is gone: the next would fare no better.
+            # It hangs, or the JVM is gone: the next table would fail, too.
             advice = (
                 f"{exc.reason.advice} If there is a file {PROBE_NAME}-... among the table's data, remove it by hand."
             )
-            return [*store_checks(probes, catalog.warehouse), failed(Part.STORAGE, exc, advice)]
+            return [*store_checks(probes, catalog.warehouse), failure_of(Subject.STORAGE, exc, advice)]
         probes.append(probe)
     return store_checks(probes, catalog.warehouse)
 
 
-async def _ask(services: Services, look: Callable[[IcebergJvm], T], where: str) -> T:
-    return await services.engine.run(lambda spark: look(IcebergJvm(spark)), timeout=_LIMIT, where=where)
+async def _ask(services: Services, read: Callable[[IcebergJvm], T], where: str) -> T:
+    return await services.engine.run(lambda spark: read(IcebergJvm(spark)), timeout=_LIMIT, where=where)
