@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -127,19 +128,23 @@ def test_a_run_under_way_is_shown_followed_and_cancelled_by_other_commands(serve
     log, followed, ended, told = (tmp_path / name for name in ("stderr", "followed", "ended", "told"))
     jvm.suspend()  # so that the run lasts
     try:
-        with running("run", "--slot", DAY, config=served.config, log=log) as command:
+        with (
+            running("run", "--slot", DAY, config=served.config, log=log) as command,
+            ExitStack() as stack,
+        ):
             wait_for("the run", lambda: metrics(served.base).get("icekeeper_run_in_progress") == 1)
             run = document(icekeeper("status", "--json", config=served.config))["run"]
             assert [stage["stage"] for stage in run["stages"]] == ["compact", "expire", "audit"]
             assert run["run_id"][:8] in icekeeper("status", config=served.config).stdout
             wrong = icekeeper("cancel", "ffffffff", config=served.config)
             assert (wrong.returncode, run["run_id"] in wrong.stderr) == (2, True)
-            with (
-                running("logs", "--follow", "--json", config=served.config, log=log, out=followed) as follower,
-                running("cancel", run["run_id"][:8], "--json", config=served.config, log=told, out=ended) as cancelling,
-            ):
+            with running("logs", "--follow", "--json", config=served.config, log=log, out=followed) as follower:
                 wait_for("the log", lambda: "run_started" in followed.read_text())
-                wait_for("the word", lambda: "was asked to end" in told.read_text())
+                cancelling = stack.enter_context(
+                    running("cancel", run["run_id"][:8], "--json", config=served.config, log=told, out=ended)
+                )
+                # Soon: a JVM that does not stop is killed.
+                wait_for("the answer", lambda: "was asked to end" in told.read_text())
                 jvm.resume()
                 assert command.wait(60) == 130
                 assert cancelling.wait(60) == 0

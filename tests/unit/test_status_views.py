@@ -13,13 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icekeeper.core.enums import Decision, Stage, TaskOutcome
-from icekeeper.core.errors import ConfigError, TransientError
-from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskProgressed, TaskStarted
-from icekeeper.core.runs import RunReport
+from icekeeper.core.errors import TransientError
+from icekeeper.core.events import RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.state import TableHealth
-from icekeeper.execution.execute import Executed
-from icekeeper.execution.lock import RunLockHeld
 from icekeeper.scheduling.orders import Orders, RunRequest
 from icekeeper.status import run_schemas
 from icekeeper.status.live import Live, RunThatEnded
@@ -209,82 +206,3 @@ async def test_who_does_not_want_to_wait_takes_the_plan_from_nobody() -> None:
     impatient.cancel()
     planner.let.set()
     assert (await patient).plans
-
-
-# --- a run that is begun behind the caller
-
-
-class Runner(Orders):
-    """Runs what it is told to: begins, and ends when it is let; or does not begin."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self._running = set()
-        self.begun = asyncio.Event()
-        self.error = error
-        self.let = asyncio.Event()
-        self.ended: RunReport | None = None
-
-    async def run(self, request: RunRequest, emit: Subscriber) -> Executed:
-        await asyncio.sleep(0)
-        if self.error is not None:
-            raise self.error
-        emit(RunStarted(OPENING, WORK))
-        self.begun.set()
-        await self.let.wait()
-        emit(RunEnded(REPORT))
-        self.ended = REPORT
-        return Executed(REPORT)
-
-
-async def test_a_run_is_begun_and_its_id_told_long_before_it_ends() -> None:
-    runner = Runner()
-    assert await runner.begin(RunRequest(slot=SLOT)) == OPENING.run_id
-    assert runner.ended is None
-    runner.let.set()
-    await asyncio.gather(*runner._running)
-    assert runner.ended is REPORT
-
-
-@pytest.mark.parametrize("error", [RunLockHeld("another run is under way"), ConfigError(["no such table"])])
-async def test_why_a_run_can_not_begin_is_told_to_who_asked(error: Exception) -> None:
-    with pytest.raises(type(error)):
-        await Runner(error).begin(RunRequest(slot=SLOT))
-
-
-async def test_a_caller_that_is_gone_takes_nothing_from_a_run_that_has_begun() -> None:
-    runner = Runner()
-    asking = asyncio.create_task(runner.begin(RunRequest(slot=SLOT)))
-    await runner.begun.wait()
-    asking.cancel()
-    assert await asking == OPENING.run_id, "it must not believe that the run did not begin"
-    runner.let.set()
-    await asyncio.gather(*runner._running)
-    assert runner.ended is REPORT
-
-
-async def test_a_caller_whose_time_is_up_before_the_run_begins_takes_its_order_back() -> None:
-    runner = Runner()
-    asking = asyncio.create_task(runner.begin(RunRequest(slot=SLOT)))
-    await asyncio.sleep(0)
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-    await asyncio.wait(runner._running)
-    assert not runner.begun.is_set()
-    assert runner.ended is None
-
-
-async def test_an_error_that_nobody_waits_for_any_more_is_no_noise() -> None:
-    heard: list[object] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: heard.append(context))
-    try:
-        runner = Runner(RunLockHeld("another run is under way"))
-        asking = asyncio.create_task(runner.begin(RunRequest(slot=SLOT)))
-        await asyncio.sleep(0)
-        asking.cancel()
-        await asyncio.wait(runner._running)
-        del asking
-    finally:
-        loop.set_exception_handler(None)
-    assert heard == []

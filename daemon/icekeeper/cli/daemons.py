@@ -15,7 +15,7 @@ from icekeeper.settings import find_config, load, state_dir_of
 
 if TYPE_CHECKING:
     from icekeeper.adapters.ledger.history import LogFilter
-    from icekeeper.control.client import Daemon
+    from icekeeper.control.client import DaemonClient
     from icekeeper.execution.wiring import Services
     from icekeeper.settings import Settings
     from icekeeper.status.run_schemas import LogLine, RunHead, RunUnderWay
@@ -39,12 +39,12 @@ def status(invocation: Invocation) -> None:
     """
     from icekeeper.cli.output import console
     from icekeeper.cli.output import status as glance
-    from icekeeper.control.client import Daemon
+    from icekeeper.control.client import DaemonClient
 
     settings = invocation.settings()
 
     async def work() -> int:
-        daemon = await Daemon.find(settings.state_dir)
+        daemon = await DaemonClient.find(settings.state_dir)
         if daemon is None:
             await _without_a_daemon(invocation, settings)
             return CANNOT_START
@@ -98,13 +98,13 @@ def reload_configuration(invocation: Invocation) -> None:
 
     Exits 2 where the file is bad: the daemon keeps what it has. A run under way keeps its settings.
     """
-    from icekeeper.control.client import Daemon
+    from icekeeper.control.client import DaemonClient
 
     path = find_config(invocation.config)
     state_dir, unreadable = state_dir_of(path)
 
     async def work() -> int:
-        daemon = await Daemon.find(state_dir)
+        daemon = await DaemonClient.find(state_dir)
         if daemon is None:
             load(path, secrets=False)  # what is wrong with the file may be why
             raise click.ClickException(f"no daemon serves {state_dir}: a changed state_dir needs a restart")
@@ -129,12 +129,12 @@ def cancel(invocation: Invocation, run_id: str | None, no_wait: bool) -> None:
 
     The first characters of RUN_ID will do; without it, it is the one under way.
     """
-    from icekeeper.control.client import Daemon
+    from icekeeper.control.client import DaemonClient
 
     settings = invocation.settings()
 
     async def work() -> int:
-        daemon = await Daemon.find(settings.state_dir)
+        daemon = await DaemonClient.find(settings.state_dir)
         if daemon is None:
             raise click.ClickException(f"no daemon serves {settings.state_dir}: Ctrl-C cancels a command's own run")
         run = _meant((await daemon.status()).run, run_id)
@@ -169,7 +169,7 @@ def _is_under_way(told: Status, run_id: UUID) -> bool:
     return told.run is not None and told.run.run_id == run_id
 
 
-async def _end(daemon: Daemon, run_id: UUID) -> None:
+async def _end(daemon: DaemonClient, run_id: UUID) -> None:
     while True:
         if not _is_under_way(await daemon.status(), run_id):
             return
@@ -190,7 +190,7 @@ def logs(invocation: Invocation, run_id: str | None, follow: bool, level: str | 
     from icekeeper.adapters.ledger.history import LogFilter, levels_from
     from icekeeper.cli.output import console
     from icekeeper.cli.output import status as glance
-    from icekeeper.control.client import Daemon
+    from icekeeper.control.client import DaemonClient
     from icekeeper.execution.standalone import session
 
     if text is not None and "\0" in text:
@@ -199,7 +199,7 @@ def logs(invocation: Invocation, run_id: str | None, follow: bool, level: str | 
     wanted = LogFilter(None if level is None else levels_from(level), text or None)
 
     async def work() -> int:
-        daemon = await Daemon.find(settings.state_dir)
+        daemon = await DaemonClient.find(settings.state_dir)
         screen = console.stdout()
         async with session(settings) as services:
             chosen = await _chosen(services, daemon, run_id)
@@ -213,7 +213,7 @@ def logs(invocation: Invocation, run_id: str | None, follow: bool, level: str | 
     exit_with(work)
 
 
-async def _chosen(services: Services, daemon: Daemon | None, run_id: str | None) -> UUID:
+async def _chosen(services: Services, daemon: DaemonClient | None, run_id: str | None) -> UUID:
     """The run that is meant: of this host's files and the ledger."""
     from icekeeper.core.errors import IcekeeperError
 
@@ -243,7 +243,7 @@ async def _chosen(services: Services, daemon: Daemon | None, run_id: str | None)
 
 
 async def _lines(
-    services: Services, run_id: UUID, wanted: LogFilter, following: Daemon | None
+    services: Services, run_id: UUID, wanted: LogFilter, following: DaemonClient | None
 ) -> AsyncIterator[LogLine]:
     """Lines as they come; `following` is the daemon that says whether more will."""
     from icekeeper.status import log_pages as run_logs

@@ -88,7 +88,7 @@ def _run(
 ) -> None:
     from icekeeper.cli.output import console
     from icekeeper.cli.starting import require_start
-    from icekeeper.control.client import Daemon
+    from icekeeper.control.client import DaemonClient
     from icekeeper.core.plain import report_document
     from icekeeper.execution import logging as logs
     from icekeeper.execution.execute import EXIT_CODES, Executed, make_order
@@ -116,7 +116,7 @@ def _run(
                 return await run_standalone(services, order, bar.observe, record=record)
 
     async def work() -> int:
-        daemon = await Daemon.find(settings.state_dir)
+        daemon = await DaemonClient.find(settings.state_dir)
         if daemon is None:
             done = await done_here()
         else:
@@ -140,7 +140,7 @@ def _run(
 
 def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], tables: tuple[str, ...]) -> None:
     from icekeeper.cli.output import console
-    from icekeeper.control.client import Daemon
+    from icekeeper.control.client import DaemonClient
     from icekeeper.core.plain import plan_document
     from icekeeper.execution import logging as logs
     from icekeeper.execution.execute import make_order
@@ -154,7 +154,7 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
     logs.configure(settings.logs.level, settings.logs.format, None, console_level="warning")
 
     async def work() -> int:
-        daemon = await Daemon.find(settings.state_dir)
+        daemon = await DaemonClient.find(settings.state_dir)
         if daemon is not None:
             plans, errors = await daemon.plan(RunRequest(slot=the_run, stages=stages, tables=tables))
         else:

@@ -1,1 +1,1 @@
-"""The control socket: how commands reach the daemon on their host."""
+"""The control socket: the HTTP API for commands on the daemon's host, and the client that they use."""

@@ -1,21 +1,23 @@
-"""Asks the daemon on this host to do what a command wants. The other end of the socket is `control.py`."""
+"""The client of a daemon on this host: its HTTP API over the control socket, and its problems as errors."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import aiohttp
+from pydantic import BaseModel, ValidationError
 
 from icekeeper.adapters.records import event_from_plain, from_plain
 from icekeeper.control.server import SOCKET
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
-from icekeeper.core.events import RunStarted, Subscriber
+from icekeeper.core.events import Event, RunEnded, RunStarted, Subscriber
+from icekeeper.core.plain import plain
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport
 from icekeeper.core.tables.plan import Plan
@@ -25,155 +27,191 @@ from icekeeper.night.run import StopRequest
 from icekeeper.scheduling.orders import RunRequest
 from icekeeper.status import run_schemas, schemas
 
+M = TypeVar("M", bound=BaseModel)
+
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
+# The last events of a run that is answered by its events: see http/events.py.
+_SETTLED = "run_settled"
+_ERROR = "error"
 
 
-class Daemon:
-    """The daemon that serves a state directory."""
+class DaemonClient:
+    """Asks the daemon that serves a state directory. Its refusals are raised as if they had happened in this process:
+    ConfigError, RunLockHeld, else PermanentError; TransientError where it does not answer.
+    """
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
 
     @classmethod
-    async def find(cls, state_dir: Path) -> Daemon | None:
-        """The daemon there, None where none is. PermanentError where there is one that is not ours to ask."""
+    async def find(cls, state_dir: Path) -> DaemonClient | None:
+        """The client of the daemon there, None where there is none. PermanentError where its socket can't be opened."""
         path = state_dir / SOCKET
         try:
             _, writer = await asyncio.wait_for(asyncio.open_unix_connection(path), _CONNECT_S)
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             return None
         except PermissionError as exc:
-            text = f"{path} is not ours to open: run this as the daemon's user (or as root)"
+            text = f"{path} can't be opened: run this as the daemon's user (or as root)"
             raise PermanentError(text, reason=Reason.ACCESS_DENIED) from exc
         except TimeoutError as exc:
             raise TransientError(f"the daemon behind {path} does not answer: look at its log, or restart it") from exc
         writer.close()
         return cls(path)
 
-    async def run(self, asked: RunRequest, emit: Subscriber, stop: StopRequest) -> Executed:
-        """Has a run done and hears its events. Cancelled, it asks the daemon to end the run, and waits for that.
+    async def run(self, request: RunRequest, emit: Subscriber, stop: StopRequest) -> Executed:
+        """Has a run done, and emits its events. Cancelled, it asks the daemon to end the run, and waits for the end.
 
         `stop` says whether an operator did so.
         """
-        run_id: str | None = None
+        run_id: UUID | None = None
+        report: RunReport | None = None
         to_cancel = False  # as soon as it has begun
-        lines = self._lines("/runs", asked)
-        pending = asyncio.ensure_future(anext(lines))
+        events = self._events_of(request)
+        following: asyncio.Future[tuple[str, Any]] | None = None
         while True:
+            following = following or asyncio.ensure_future(anext(events))
             try:
-                line = await asyncio.shield(pending)
+                name, data = await asyncio.shield(following)
             except asyncio.CancelledError:
                 if run_id is not None:
-                    await self._cancel(run_id, by_operator=stop.by_operator)
+                    await self.cancel(run_id, by_operator=stop.by_operator)
                 elif to_cancel:
-                    raise  # asked twice: whoever asks wants to be gone
+                    raise  # cancelled twice: nothing more is waited for
                 to_cancel = True
                 if (task := asyncio.current_task()) is not None:
                     task.uncancel()  # answered by the report that is to come
                 continue
             except StopAsyncIteration:
                 raise _gone() from None
-            if "report" in line:
-                report = from_plain(RunReport, line["report"])
-                return Executed(report, _error(line["not_recorded"]), _error(line["not_shipped"]))
-            event = event_from_plain(line)
+            following = None
+            if name == _ERROR:
+                raise _error_of(data)
+            if name == _SETTLED:
+                if report is None:
+                    raise _other_version(f"it sent no report of run {run_id}")
+                return Executed(report, _error_or_none(data["not_recorded"]), _error_or_none(data["not_shipped"]))
+            if (event := _event_of(name, data)) is None:
+                continue
             if isinstance(event, RunStarted):
-                run_id = str(event.opening.run_id)
+                run_id = event.opening.run_id
                 if to_cancel:
-                    await self._cancel(run_id, by_operator=stop.by_operator)
+                    await self.cancel(run_id, by_operator=stop.by_operator)
+            elif isinstance(event, RunEnded):
+                report = event.report
             emit(event)
-            pending = asyncio.ensure_future(anext(lines))
 
-    async def plan(self, asked: RunRequest) -> tuple[list[Plan], dict[str, str]]:
-        """PlanCache's plans, and an error for every table that could not be read."""
-        async for line in self._lines("/plans", asked):
-            return [from_plain(Plan, plan) for plan in line["plans"]], line["errors"]
-        raise _gone()
-
-    async def _lines(self, path: str, asked: RunRequest) -> AsyncIterator[dict[str, Any]]:
-        try:
-            async with (
-                self._session() as session,
-                session.post(f"http://daemon{path}", data=asked.model_dump_json()) as got,
-            ):
-                if got.status != HTTPStatus.OK:
-                    raise PermanentError(f"the daemon refused it: {(await got.json(content_type=None))['detail']}")
-                async for raw in got.content:
-                    line: dict[str, Any] = json.loads(raw)
-                    if "error" in line and set(line) == {"error"}:
-                        raise _raised(line["error"])
-                    yield line
-        except aiohttp.ClientError as exc:
-            raise _gone() from exc
-
-    async def _cancel(self, run_id: str, *, by_operator: bool) -> None:
-        by = "operator" if by_operator else "signal"
-        try:
-            async with (
-                asyncio.timeout(_CONNECT_S),
-                self._session() as session,
-                session.post(f"http://daemon/runs/{run_id}/cancel?by={by}") as got,
-            ):
-                await got.read()
-        except (aiohttp.ClientError, TimeoutError) as exc:
-            raise _gone() from exc
+    async def plan(self, request: RunRequest) -> tuple[list[Plan], dict[str, str]]:
+        """What a run would do, and an error for every table that could not be read."""
+        answer = await self._ask("POST", "/api/v1/runs", {**_body(request), "dry_run": True}, limit_s=None)
+        return [from_plain(Plan, plan) for plan in answer["plans"]], answer["errors"]
 
     async def status(self) -> schemas.Status:
-        """What it says of itself, in one glance."""
-        return schemas.Status.model_validate(await self._asked("GET", "/api/v1/status"))
+        """Its state and what it is at."""
+        return await self._get("/api/v1/status", schemas.Status)
 
     async def known_run(self, run_id: UUID) -> run_schemas.Run:
-        """A run as it knows it, also before PostgreSQL does. PermanentError where it knows none."""
-        return run_schemas.Run.model_validate(await self._asked("GET", f"/api/v1/runs/{run_id}"))
+        """A run as the daemon knows it, also before PostgreSQL does. PermanentError where it knows none."""
+        return await self._get(f"/api/v1/runs/{run_id}", run_schemas.Run)
 
-    async def cancel(self, run_id: UUID) -> None:
-        """Asks a run to end, as an operator does. PermanentError where it is not under way."""
-        await self._asked("POST", f"/api/v1/runs/{run_id}/cancel")
+    async def cancel(self, run_id: UUID, *, by_operator: bool = True) -> None:
+        """Has a run end as `cancelled`, or as `interrupted` if not by an operator. PermanentError where none is."""
+        outcome = "" if by_operator else "?outcome=interrupted"
+        await self._ask("POST", f"/api/v1/runs/{run_id}/cancel{outcome}")
 
     async def reload(self) -> schemas.Reloaded:
         """Has the configuration read again; what that changed. ConfigError where it is kept as it was."""
-        return schemas.Reloaded.model_validate(await self._asked("POST", "/-/reload"))
+        return _parsed(schemas.Reloaded, await self._ask("POST", "/-/reload"))
 
-    async def _asked(self, method: str, path: str) -> Any:
+    async def _get(self, path: str, model: type[M]) -> M:
+        return _parsed(model, await self._ask("GET", path))
+
+    async def _ask(self, method: str, path: str, body: Any = None, *, limit_s: float | None = _ANSWER_S) -> Any:
         try:
             async with (
-                asyncio.timeout(_ANSWER_S),
+                asyncio.timeout(limit_s),
                 self._session() as session,
-                session.request(method, f"http://daemon{path}") as got,
+                session.request(method, f"http://daemon{path}", json=body) as response,
             ):
-                answer = await got.json(content_type=None)
+                answer = await response.json(content_type=None)
         except TimeoutError as exc:
             raise TransientError("the daemon does not answer: look at its log, or restart it") from exc
         except (aiohttp.ClientError, ValueError) as exc:
             raise _gone() from exc
-        if got.status == HTTPStatus.UNPROCESSABLE_ENTITY and "problems" in answer:
-            raise ConfigError(answer["problems"])
-        if got.status >= HTTPStatus.BAD_REQUEST:
-            raise PermanentError(f"the daemon refused it: {answer['detail']}")
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise _error_of(answer)
         return answer
 
+    async def _events_of(self, request: RunRequest) -> AsyncIterator[tuple[str, Any]]:
+        """The names and data of a run's events, from its beginning until it is settled."""
+        name = ""
+        try:
+            async with (
+                self._session() as session,
+                session.post("http://daemon/api/v1/runs?events=true", json=_body(request)) as response,
+            ):
+                if response.status != HTTPStatus.OK:
+                    raise _error_of(await response.json(content_type=None))
+                async for raw in response.content:
+                    field, _, value = raw.decode().rstrip("\n").partition(": ")
+                    if field == "event":
+                        name = value
+                    elif field == "data":
+                        yield name, json.loads(value)
+        except (aiohttp.ClientError, ValueError) as exc:
+            raise _gone() from exc
+
     def _session(self) -> aiohttp.ClientSession:
-        # A run takes as long as it takes; a line of a report may be long.
+        # A run takes as long as it takes; the line of a report may be long.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
         return aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(path=str(self._socket)), timeout=timeout, read_bufsize=2**24
         )
 
 
-def _error(told: dict[str, Any] | None) -> IcekeeperError | None:
-    return None if told is None else _raised(told)
+def _body(request: RunRequest) -> dict[str, Any]:
+    body: dict[str, Any] = plain(request)
+    return body
 
 
-def _raised(error: dict[str, Any]) -> IcekeeperError:
-    """The daemon's error, as if it had happened here."""
-    if error["kind"] == "config":
-        return ConfigError(error["problems"])
-    kind = RunLockHeld if error["kind"] == "lock" else PermanentError
-    return kind(error["message"], reason=Reason.__members__[error["reason"].upper()])
+def _event_of(name: str, data: Any) -> Event | None:
+    try:
+        return event_from_plain({"event": name, "data": data})
+    except ValueError:  # one that only a newer daemon knows
+        return None
+
+
+def _parsed(model: type[M], answer: Any) -> M:
+    try:
+        return model.model_validate(answer)
+    except ValidationError as exc:
+        raise _other_version(f"{exc.error_count()} fields of its answer are missing or unknown") from exc
+
+
+def _error_or_none(problem: Mapping[str, Any] | None) -> IcekeeperError | None:
+    return None if problem is None else _error_of(problem)
+
+
+def _error_of(problem: Mapping[str, Any]) -> IcekeeperError:
+    """The error that a problem document is about."""
+    if "problems" in problem:
+        return ConfigError(problem["problems"])
+    detail, status = str(problem["detail"]).removesuffix("."), problem["status"]
+    if "errors" in problem or detail == HTTPStatus.NOT_FOUND.phrase:  # this version's own requests are right
+        return _other_version(detail)
+    if status == HTTPStatus.CONFLICT:
+        return RunLockHeld(detail)
+    known = {reason.value: reason for reason in Reason}
+    return PermanentError(detail, reason=known.get(problem.get("reason", "")))
 
 
 def _gone() -> IcekeeperError:
     return TransientError(
         "the daemon ended before it could answer: its log says why; a run in hand is settled by its next start"
     )
+
+
+def _other_version(detail: str) -> IcekeeperError:
+    text = f"the daemon runs another version of icekeeper, which does not understand this command ({detail})"
+    return PermanentError(f"{text}: restart the daemon, then give the command again")

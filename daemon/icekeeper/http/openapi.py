@@ -1,4 +1,4 @@
-"""The API's OpenAPI document, made of its routes."""
+"""Makes the API's OpenAPI document of its routes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from icekeeper import __version__
-from icekeeper.http.routes import Nothing, Route
+from icekeeper.http.routes import Content, NoInput, Route
 from icekeeper.status.schemas import Problem
 
 _REF = "#/components/schemas/{model}"
 _ABOUT = """
 What the icekeeper daemon knows: its nights, tables, plans and logs. Reading needs no token; what changes something
-needs `http.token` as a bearer token, and answers 403 where none is configured. Every error is a problem document
-(RFC 9457). Instants are ISO 8601 in UTC, durations seconds, sizes bytes.
+needs `http.token` as a bearer token, and answers 403 where none is configured. The daemon's control socket has the same
+API and needs no token. Every error is a problem document (RFC 9457). Instants are ISO 8601 in UTC, durations seconds,
+sizes bytes.
 """
-# What any request may be answered.
+# Problems that every endpoint may answer with.
 _ALWAYS = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 _FOR_CHANGES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 _FOR_BODIES = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
@@ -45,7 +46,8 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
 def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
     answered: set[type[BaseModel]] = {Problem}
     for route in routes:
-        answered.update(kind for kind in route.answers.values() if not isinstance(kind, str))
+        for contents in route.answers.values():
+            answered.update(content for content in _each(contents) if not isinstance(content, str))
     bodies = {route.body for route in routes if route.body is not None}
     wanted: list[Any] = [
         *((kind, "serialization") for kind in sorted(answered, key=lambda kind: kind.__name__)),
@@ -67,7 +69,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": _parameters(route),
         "responses": {
-            **{str(status.value): _answer(status, kind) for status, kind in route.answers.items()},
+            **{str(status.value): _answer(status, _each(contents)) for status, contents in route.answers.items()},
             **{str(status.value): _problem(status) for status in sorted(refused)},
         },
     }
@@ -80,15 +82,15 @@ def _operation(route: Route) -> dict[str, Any]:
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
-    if route.parameters is Nothing:
+    if route.parameters is NoInput:
         return []
     schema = route.parameters.model_json_schema()
     required = schema.get("required", [])
-    told = []
+    parameters = []
     for name, each in schema["properties"].items():
         in_path = f"{{{name}}}" in route.path
         rest = {key: value for key, value in each.items() if key not in ("title", "description")}
-        told.append(
+        parameters.append(
             {
                 "name": name,
                 "in": "path" if in_path else "query",
@@ -97,14 +99,21 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
                 "schema": rest,
             }
         )
-    return told
+    return parameters
 
 
-def _answer(status: HTTPStatus, kind: type[BaseModel] | str) -> dict[str, Any]:
-    if isinstance(kind, str):
-        return {"description": status.phrase, "content": {kind: {"schema": {"type": "string"}}}}
-    schema = {"$ref": _REF.format(model=kind.__name__)}
-    return {"description": status.phrase, "content": {"application/json": {"schema": schema}}}
+def _answer(status: HTTPStatus, contents: tuple[Content, ...]) -> dict[str, Any]:
+    return {"description": status.phrase, "content": dict(map(_content, contents))}
+
+
+def _content(content: Content) -> tuple[str, dict[str, Any]]:
+    if isinstance(content, str):
+        return content, {"schema": {"type": "string"}}
+    return "application/json", {"schema": {"$ref": _REF.format(model=content.__name__)}}
+
+
+def _each(contents: Content | tuple[Content, ...]) -> tuple[Content, ...]:
+    return contents if isinstance(contents, tuple) else (contents,)
 
 
 def _problem(status: HTTPStatus) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An endpoint of the API: what it takes, what it answers, who may ask. From these comes the OpenAPI document."""
+"""An endpoint of the API: its parameters, answers and rights. The OpenAPI document is made of these."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from icekeeper.http.problems import NotAllowedError
 
-Answer = BaseModel | web.StreamResponse
+# A function serves an answer that goes on: it gets the request.
+Answer = BaseModel | web.StreamResponse | Callable[[web.Request], Awaitable[web.StreamResponse]]
+Content = type[BaseModel] | str
 
 
-class Taken(BaseModel):
-    """What a request carries: strictly this."""
+class Input(BaseModel):
+    """What a request may hold, and nothing else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Nothing(Taken):
+class NoInput(Input):
     """No parameter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`parameters` are of the path and the query, `body` is JSON. `answers` by status: a model, or a media type."""
+    """`parameters` are of the path and the query, `body` is JSON. `answers` by status: models, or media types."""
 
     method: Literal["GET", "POST"]
     path: str
     name: str
     summary: str
     handle: Callable[..., Awaitable[Answer]]
-    answers: Mapping[HTTPStatus, type[BaseModel] | str]
-    parameters: type[Taken] = Nothing
-    body: type[Taken] | None = None
-    # Statuses of problem documents, beside those that any request may get.
+    answers: Mapping[HTTPStatus, Content | tuple[Content, ...]]
+    parameters: type[Input] = NoInput
+    body: type[Input] | None = None
+    # Statuses of problem documents, beside those of every endpoint.
     problems: tuple[HTTPStatus, ...] = ()
 
     @property
     def changes(self) -> bool:
-        """Whether it needs the bearer token."""
+        """Whether it changes something: such requests need the bearer token."""
         return self.method == "POST"
 
-    async def taken(self, request: web.Request) -> tuple[Taken, ...]:
-        """What the request carries, checked. NotAllowedError says what is wrong, HTTPException of what kind it is."""
+    async def input_of(self, request: web.Request) -> tuple[Input, ...]:
+        """The request's parameters and body, validated. NotAllowedError where they are wrong, HTTPException else."""
         given: dict[str, Any] = dict(request.query)
         if len(given) < len(request.query) or given.keys() & request.match_info.keys():
             raise web.HTTPUnprocessableEntity(reason="A parameter is given twice.")

@@ -1,4 +1,4 @@
-"""The HTTP server: where it listens, how much it takes, what every answer carries. Its routes: api.py and the pages."""
+"""The HTTP server: where it listens, its limits, the headers of every answer. Its routes: api.py and pages/."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from icekeeper.http.problems import Handler, problem, problems
 
 Address = tuple[str, int]
 
-# What the server takes at most: bytes of a body, requests at once, seconds for one, and for a connection on which
-# nobody asks for anything (or not to the end: the headers have to be there by then).
+# The server's limits: bytes of a body, requests at once, seconds for one, and for a connection without a request (or
+# with one that is not complete: the headers have to be there by then).
 _MOST_BODY = 64 * 1024
 _MOST_AT_ONCE = 64
 _LONGEST_S = 30.0
 _IDLE_S = 75.0
-# A scrape must never wait behind people, nor a sign of life; a listener to events stays for hours.
+# A scrape and a health check must never wait behind people; a listener to events stays for hours.
 _UNBOUNDED = frozenset({"/metrics", "/livez", "/readyz", "/api/v1/events"})
-# Everything on the page is ours, and nobody else shows it in a frame of his.
+# Everything on the page is from this server, and no other site shows it in a frame.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -41,8 +41,10 @@ _HEADERS = {
 DOWNLOAD = "/log.jsonl"
 PIECE_S = 30.0
 
-# Said of a request whose answer has begun.
+# Set on a request whose answer has begun.
 _BEGUN = web.RequestKey("begun", bool)
+# The time that a request has; a handler whose answer goes on for hours reschedules it.
+TIME_LIMIT = web.RequestKey("time_limit", asyncio.Timeout)
 
 
 class HttpServer:
@@ -57,7 +59,7 @@ class HttpServer:
         longest_s: float = _LONGEST_S,
         idle_s: float = _IDLE_S,
     ) -> None:
-        """`readiness` has `ready` and what the parts say; `add_routes` puts in what people look at."""
+        """`readiness` has `ready` and the state of the systems; `add_routes` adds the API and the pages."""
         self._metrics = metrics
         self._readiness = readiness
         self._add_routes = add_routes
@@ -71,7 +73,7 @@ class HttpServer:
         self.port: int | None = None
 
     async def start(self, address: Address) -> None:
-        """OSError where the address can't be had."""
+        """OSError where the address can't be bound."""
         app = web.Application(
             middlewares=[problems, self._bounded, self._access.middleware], client_max_size=_MOST_BODY
         )
@@ -91,11 +93,11 @@ class HttpServer:
         self.port = runner.addresses[0][1]
 
     async def move(self, address: Address) -> None:
-        """Listens somewhere else from now on. OSError: it goes on where it was."""
+        """Listens at another address from now on. OSError: it stays where it was."""
         old, was = self._runner, self._address
         same_port = old is not None and was is not None and was[1] == address[1] != 0
         if old is not None and same_port:
-            # Another host on the same port may include this one: there can be no two at a time.
+            # The same port of another host may include this one: both can't be bound at a time.
             for site in list(old.sites):
                 await site.stop()
         try:
@@ -116,7 +118,7 @@ class HttpServer:
             await asyncio.wait(self._leaving)
 
     def _leave(self, runner: web.AppRunner) -> None:
-        """Lets what is under way there end behind us: it may be the request that we were moved by."""
+        """Ends requests that are under way there in the background: one of them may be the reload that moves us."""
         self._leaving.add(leaving := asyncio.create_task(runner.cleanup()))
         leaving.add_done_callback(self._leaving.discard)
 
@@ -128,13 +130,13 @@ class HttpServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        told = await self._readiness()
-        status = HTTPStatus.OK if told["ready"] else HTTPStatus.SERVICE_UNAVAILABLE
-        return web.json_response(dict(told), status=status)
+        readiness = await self._readiness()
+        status = HTTPStatus.OK if readiness["ready"] else HTTPStatus.SERVICE_UNAVAILABLE
+        return web.json_response(dict(readiness), status=status)
 
     @web.middleware
     async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Lets so many be under way, each for so long. Who listens to events is counted where they are told."""
+        """Limits how many requests are under way, and for how long. Listeners to events are counted in events.py."""
         if request.path in _UNBOUNDED:
             return await handler(request)
         # A download takes as long as its reader does; each piece of it has the time that others have for all.
@@ -143,13 +145,13 @@ class HttpServer:
             answer = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are under way.")
             answer.headers["Retry-After"] = "1"
             return answer
-        async with self._at_once, asyncio.timeout(longest_s):
+        async with self._at_once, asyncio.timeout(longest_s) as request[TIME_LIMIT]:
             return await handler(request)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     if _BEGUN in request:
-        # Half of another answer is out: a page that ends there, rather than one with an error in its middle.
+        # Half of another answer was sent: a page that ends there is better than one with an error in its middle.
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError("the answer broke off")

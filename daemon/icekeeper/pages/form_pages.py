@@ -13,7 +13,7 @@ from aiohttp import web
 
 from icekeeper.core.history import ConfigLoad
 from icekeeper.http.access import Access
-from icekeeper.http.api import RunBody, RunWanted
+from icekeeper.http.inputs import RunBody, RunInput
 from icekeeper.night.ports import Clock
 from icekeeper.pages.read_pages import choices
 from icekeeper.pages.responses import Handler, Responses, form_of, parsed
@@ -77,13 +77,13 @@ class FormPages:
             plan: schemas.Plan | None = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_S):
-                    plan = await self._plan_cache.make(body.asked(now), now)
+                    plan = await self._plan_cache.make(body.request(now), now)
             return self._responses.rendered(request, "plan.html", plan=plan, dry_run=True, **choices(self._queries))
-        run_id = await self._orders.begin(body.asked(now))
-        raise web.HTTPSeeOther(f"/runs/{run_id}")
+        run = await self._orders.begin(body.request(now))
+        raise web.HTTPSeeOther(f"/runs/{run.run_id}")
 
     async def _order_cancel(self, request: web.Request) -> web.Response:
-        run_id = parsed(RunWanted, request.match_info).run_id
+        run_id = parsed(RunInput, request.match_info).run_id
         if not self._orders.cancel(run_id):
             raise NotFoundError(f"no run with the id {run_id} is under way")
         raise web.HTTPSeeOther(f"/runs/{run_id}")

@@ -14,7 +14,7 @@ from aiohttp import web
 from icekeeper.adapters.ledger.history import RunFilter
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.http.api import LogsWanted, RunsWanted, TableWanted
+from icekeeper.http.inputs import LogsInput, RunsInput, TableInput
 from icekeeper.http.server import PIECE_S
 from icekeeper.night.ports import Clock
 from icekeeper.pages import charts, views
@@ -72,7 +72,7 @@ class ReadPages:
         )
 
     async def _runs(self, request: web.Request) -> web.Response:
-        wanted = parsed(RunsWanted, {key: value for key, value in request.query.items() if value})
+        wanted = parsed(RunsInput, {key: value for key, value in request.query.items() if value})
         after = parse_cursor(wanted.after) if wanted.after is not None else None
         page = await self._queries.runs(RunFilter(wanted.outcome, wanted.trigger, wanted.table), after, wanted.limit)
         return self._responses.rendered(
@@ -128,7 +128,7 @@ class ReadPages:
 
     async def _table(self, request: web.Request) -> web.Response:
         given = {"days": request.query["days"]} if "days" in request.query else {"days": "90"}
-        wanted = parsed(TableWanted, {**given, "name": request.match_info["name"]})
+        wanted = parsed(TableInput, {**given, "name": request.match_info["name"]})
         days = wanted.days
         table = await self._queries.table(wanted.name, days)
         now = self._clock()
@@ -154,10 +154,10 @@ class ReadPages:
         return self._responses.rendered(request, "settings.html", config=self._queries.config())
 
 
-def _logs_wanted(request: web.Request) -> LogsWanted:
+def _logs_wanted(request: web.Request) -> LogsInput:
     """The filter that the form above the log sends; the page has a limit of its own."""
     given = {key: value for key, value in request.query.items() if value and key in ("after", "level", "text")}
-    return parsed(LogsWanted, {**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
+    return parsed(LogsInput, {**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})
 
 
 def choices(queries: StatusQueries) -> dict[str, Any]:

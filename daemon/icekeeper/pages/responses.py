@@ -13,12 +13,12 @@ from icekeeper.core.errors import ConfigError, IcekeeperError
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.http.access import Access
 from icekeeper.http.problems import NotAllowedError
-from icekeeper.http.routes import Taken
+from icekeeper.http.routes import Input
 from icekeeper.night.ports import Clock
 from icekeeper.pages.rendering import environment
 from icekeeper.status.queries import NotFoundError
 
-Parameters = TypeVar("Parameters", bound=Taken)
+Parameters = TypeVar("Parameters", bound=Input)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -59,7 +59,7 @@ class Responses:
             except IcekeeperError as exc:
                 return self._error(request, HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}.", exc.reason.advice)
             except NotAllowedError as exc:
-                return self._error(request, HTTPStatus.UNPROCESSABLE_ENTITY, f"That is not allowed: {exc.said}.")
+                return self._error(request, HTTPStatus.UNPROCESSABLE_ENTITY, f"That is not allowed: {exc.text}.")
             except TimeoutError:
                 advice = "Try again; /readyz names the components that are down."
                 return self._error(request, HTTPStatus.SERVICE_UNAVAILABLE, "It took too long.", advice)

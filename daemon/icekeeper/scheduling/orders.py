@@ -1,18 +1,19 @@
-"""What operators order from the daemon: a run, a plan, the end of a run. The socket, the API and the page call this."""
+"""What operators order from the daemon: a run, a plan, the end of a run. How they ask (API, page) lives elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
-from pydantic import BaseModel, ConfigDict
 
 from icekeeper.core.enums import Stage, Trigger
-from icekeeper.core.errors import ConfigError, IcekeeperError
+from icekeeper.core.errors import Cancelled, ConfigError, IcekeeperError
 from icekeeper.core.events import Event, RunStarted, Subscriber
+from icekeeper.core.formats import iso_second
 from icekeeper.core.tables.plan import Plan
 from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.lock import RunLockHeld
@@ -24,11 +25,14 @@ from icekeeper.scheduling.worker import Worker
 
 log = structlog.get_logger(__name__)
 
+# How long `begin` waits for the run to begin: a session that is being replaced, or that makes a plan, may take longer.
+# Less than an HTTP request may take, so that the answer is never an error although the run begins.
+BEGIN_S = 20.0
 
-class RunRequest(BaseModel):
-    """A run, or a plan, that is wanted. `record` False counts, and records nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A run, or a plan, that is asked for. `record` False: an audit that counts and records nothing."""
 
     slot: datetime
     stages: tuple[Stage, ...] = tuple(Stage)
@@ -37,59 +41,68 @@ class RunRequest(BaseModel):
     record: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class OrderedRun:
+    """A run on its way. `end` has its result once it has ended and PostgreSQL has it or is known not to."""
+
+    run_id: UUID
+    end: asyncio.Task[Executed]
+
+
 class Orders:
-    """Takes orders. ConfigError where the request can't be met, RunLockHeld where not now."""
+    """ConfigError where what is asked for is not possible, RunLockHeld where it is not possible now."""
 
     def __init__(
-        self, configuration: Configuration, worker: Worker, standby: Callable[[], Awaitable[str | None]]
+        self,
+        configuration: Configuration,
+        worker: Worker,
+        standby: Callable[[], Awaitable[str | None]],
+        shipped: Callable[[], Awaitable[IcekeeperError | None]],
+        begin_s: float = BEGIN_S,
     ) -> None:
-        """`standby` says why this daemon runs nothing now, None where it does."""
+        """`standby` says why this daemon runs nothing now, None where it does. `shipped` waits until PostgreSQL has the
+        records, and returns what prevents that.
+        """
         self._configuration = configuration
         self._worker = worker
         self._standby = standby
-        self._running: set[asyncio.Task[None]] = set()
+        self._shipped = shipped
+        self._begin_s = begin_s
+        self._running: set[asyncio.Task[Executed]] = set()
+        self._waiting: dict[UUID, asyncio.Task[Executed]] = {}
 
-    async def run(self, request: RunRequest, emit: Subscriber) -> Executed:
-        """Runs it, and returns at its end."""
-        if (why := await self._standby()) is not None:
-            raise RunLockHeld(why)
-        return await self._worker.order(lambda services: _order(services, request), emit, record=request.record)
+    async def begin(self, request: RunRequest, emit: Subscriber = lambda event: None) -> OrderedRun:
+        """Starts a run that goes on without its caller; returns when it has begun, or is still about to after a while.
 
-    async def begin(self, request: RunRequest) -> UUID:
-        """Begins a run that goes on behind the caller; its id, as soon as it has begun.
-
-        A caller that is cancelled before that (a request has limited time) takes the order back: it does not begin.
+        `emit` gets its events. Raises what prevents it from beginning.
         """
-        begun: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
-        # A caller that is gone does not retrieve the error.
-        begun.add_done_callback(lambda done: done.cancelled() or done.exception())
+        run_id, begun = uuid4(), asyncio.Event()
 
-        def emit(event: Event) -> None:
-            if isinstance(event, RunStarted) and not begun.done():
-                begun.set_result(event.opening.run_id)
+        def observe(event: Event) -> None:
+            if isinstance(event, RunStarted):
+                self._waiting.pop(run_id, None)
+                begun.set()
+            emit(event)
 
-        async def work() -> None:
-            try:
-                await self.run(request, emit)
-            except Exception as exc:
-                if not begun.done():
-                    begun.set_exception(exc)
-                elif not isinstance(exc, IcekeeperError):  # a bug: the run's end is in the log, this is what came after
-                    log.exception("ordered_run_crashed")
-
-        # A task of its own: the caller may be gone long before the run ends.
-        self._running.add(running := asyncio.create_task(work()))
-        running.add_done_callback(self._running.discard)
+        end = asyncio.create_task(self._run(run_id, request, observe))
+        self._running.add(end)
+        self._waiting[run_id] = end
+        end.add_done_callback(lambda end: self._ended(run_id, end))
+        beginning = asyncio.create_task(begun.wait())
         try:
-            return await asyncio.shield(begun)
-        except asyncio.CancelledError:
-            if begun.done():  # at the same moment: the caller must not believe that it did not begin
-                return begun.result()
-            running.cancel()
-            raise
+            await asyncio.wait([end, beginning], timeout=self._begin_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            beginning.cancel()
+        if end.done() and not begun.is_set():
+            if end.cancelled():
+                raise Cancelled("it was cancelled before it began")
+            end.result()
+        return OrderedRun(run_id, end)
 
     def cancel(self, run_id: UUID, *, by_operator: bool = True) -> bool:
-        """Cancels the run under way; False where it is another, or none."""
+        """Ends a run under way, or one that is about to begin; False where there is none with that id."""
+        if (waiting := self._waiting.get(run_id)) is not None:
+            return waiting.cancel()
         return self._worker.cancel(run_id, by_operator=by_operator)
 
     async def plan(self, request: RunRequest) -> tuple[list[Plan], dict[str, str]]:
@@ -100,10 +113,29 @@ class Orders:
                 await services.engine.use(spark_options(services.settings))
             return await make_plans(order, services.ports)
 
+    async def _run(self, run_id: UUID, request: RunRequest, emit: Subscriber) -> Executed:
+        if (why := await self._standby()) is not None:
+            raise RunLockHeld(why)
+
+        def make(services: Services) -> Order:
+            return replace(_order(services, request), run_id=run_id)
+
+        done = await self._worker.order(make, emit, record=request.record)
+        if not request.record or done.not_recorded is not None:
+            return done
+        return replace(done, not_shipped=await self._shipped())
+
+    def _ended(self, run_id: UUID, end: asyncio.Task[Executed]) -> None:
+        self._running.discard(end)
+        self._waiting.pop(run_id, None)
+        if end.cancelled() or (error := end.exception()) is None or isinstance(error, IcekeeperError):
+            return
+        log.error("ordered_run_crashed", run_id=str(run_id), exc_info=error)
+
 
 def _order(services: Services, request: RunRequest) -> Order:
     if request.slot > services.ports.clock():
-        raise ConfigError([f"the slot {request.slot:%Y-%m-%dT%H:%M:%SZ} lies in the future"])
+        raise ConfigError([f"the slot {iso_second(request.slot)} lies in the future"])
     return make_order(
         services.settings,
         request.slot,

@@ -90,7 +90,6 @@ class Components:
         events = RunEvents()
         leadership = Leadership(configuration)
         worker = Worker(configuration, spool, events.publish, clock, leadership.leads, events.no_run, sleep)
-        orders = Orders(configuration, worker, leadership.standby_reason)
         scheduler = Scheduler(settings.schedule, worker.slots, leadership, clock, sleep)
         session_keeper = SparkSessionKeeper(engine, configuration, scheduler, worker, clock)
         retention = Retention(configuration, spool, leadership.leads, lambda: worker.busy, clock, sleep)
@@ -109,6 +108,8 @@ class Components:
             partial(logs_of, settings.state_dir),
             on_answer=ledger_poller.ledger_used,
         )
+        shipped = partial(shipper.ship_within, _SHIP_WITHIN_S)
+        orders = Orders(configuration, worker, leadership.standby_reason, shipped)
         notifier = Notifier(spool, lambda: configuration.settings, clock, sleep, metrics.notified)
         status_line = StatusLine(systemd, scheduler)
         heartbeat = Heartbeat(systemd.alive)
@@ -134,7 +135,7 @@ class Components:
         queries = StatusQueries(configuration, metrics, live, state.read, state.parts, leadership.someone_leads, clock)
         reloads = Reloads(configuration, signals, spool, health, metrics, systemd, status_line, sleep)
         web = Web(configuration, state, files, metrics, queries, stream, orders, reloads, clock)
-        control = ControlSocket(orders, partial(shipper.ship_within, _SHIP_WITHIN_S), web.add_api)
+        control = ControlSocket(web.add_api)
 
         # Who hears of the events of runs, of a change of the settings, and of a kill.
         events.subscribe(metrics.observe, status_line.observe, live.observe, queries.observe, stream.observe)

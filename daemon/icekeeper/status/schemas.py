@@ -121,6 +121,25 @@ class Table(TableSummary):
     tasks: tuple[TableTask, ...]
 
 
+class PlannedSlice(Document):
+    """A slice of a compaction: it is committed and verified by itself. No partitions: any of the table's."""
+
+    partitions: tuple[str, ...]
+    files: int
+    bytes: int
+    output_files: int
+    may_grow: bool
+    max_files: int | None
+    how: str = Field(description="binpack, sort or spread")
+
+
+class PlannedWindow(Document):
+    """What an audit would count."""
+
+    start: datetime
+    end: datetime = Field(description="exclusive")
+
+
 class TablePlan(Document):
     """What a task would do now, and why. `decision`: act, skip or hold."""
 
@@ -129,6 +148,10 @@ class TablePlan(Document):
     decision: str
     reason: str | None
     note: str
+    slices: tuple[PlannedSlice, ...] = Field(default=(), description="Where it compacts.")
+    snapshot_ids: tuple[int, ...] = Field(default=(), description="Where it expires: these.")
+    window: PlannedWindow | None = Field(default=None, description="Where it audits.")
+    health: Health | None = Field(default=None, description="The table as it was planned for.")
 
 
 class Plan(Document):

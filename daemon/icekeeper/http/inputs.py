@@ -1,0 +1,125 @@
+"""What requests to the API may hold: their parameters and bodies, validated. What is done with them: api.py."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+
+from icekeeper.adapters.ledger.history import LogFilter, levels_from
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
+from icekeeper.http.routes import Input
+from icekeeper.scheduling.orders import RunRequest
+from icekeeper.status.queries import parse_cursor
+
+# Text that PostgreSQL takes: it refuses NUL.
+_NO_NUL = r"^[^\x00]*$"
+# No table has rows of before; and it keeps clear of what datetime can't express.
+_FIRST_YEAR = 1970
+
+
+def _valid_cursor(text: str) -> str:
+    parse_cursor(text)
+    return text
+
+
+def _valid_slot(slot: datetime) -> datetime:
+    try:
+        slot = slot.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError("there is no such instant in UTC") from exc
+    if slot.year < _FIRST_YEAR:
+        raise ValueError(f"it lies before {_FIRST_YEAR}")
+    return slot
+
+
+class RunsInput(Input):
+    limit: Annotated[int, Field(ge=1, le=200, description="How many at most.")] = 50
+    after: Annotated[
+        str | None, AfterValidator(_valid_cursor), Field(description="`next` of the page before.", max_length=100)
+    ] = None
+    outcome: Annotated[
+        Literal["running"] | RunOutcome | None, Field(description="Only runs that ended so, or are under way.")
+    ] = None
+    trigger: Annotated[Trigger | None, Field(description="Only runs that were begun so.")] = None
+    table: Annotated[
+        str | None, Field(description="Only runs that were asked to work on it.", max_length=300, pattern=_NO_NUL)
+    ] = None
+
+
+class RunInput(Input):
+    run_id: UUID
+
+
+class CancelInput(RunInput):
+    outcome: Annotated[
+        Literal[RunOutcome.CANCELLED, RunOutcome.INTERRUPTED],
+        Field(description="How the run ends; a slot's run that ends as interrupted is resumed."),
+    ] = RunOutcome.CANCELLED
+
+
+class BeginInput(Input):
+    events: Annotated[
+        bool,
+        Field(
+            description="Answers by the run's events, none left out (200, text/event-stream). The last one is "
+            "`run_settled`: whether the run is recorded and in PostgreSQL; or `error`, a problem document."
+        ),
+    ] = False
+
+
+class LogsInput(Input):
+    run_id: UUID
+    after: Annotated[int, Field(ge=0, le=2**31 - 1, description="Only lines behind this one.")] = 0
+    limit: Annotated[int, Field(ge=1, le=1000, description="How many at most.")] = 500
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, Field(description="Only lines at least as important.")
+    ] = None
+    text: Annotated[
+        str | None, Field(description="Only lines that hold this, in any case.", max_length=200, pattern=_NO_NUL)
+    ] = None
+
+    def filter(self) -> LogFilter:
+        return LogFilter(None if self.level is None else levels_from(self.level), self.text or None)
+
+
+class NightsInput(Input):
+    days: Annotated[int, Field(ge=1, le=400, description="How far back.")] = 60
+
+
+class TableInput(Input):
+    name: Annotated[str, Field(max_length=300, pattern=_NO_NUL)]
+    days: Annotated[int, Field(ge=1, le=2000, description="How far back.")] = 60
+
+
+class RunBody(Input):
+    """A run to begin: by default all stages on all tables, for now."""
+
+    slot: Annotated[
+        Annotated[AwareDatetime, AfterValidator(_valid_slot)] | None,
+        Field(description="The slot to answer for; default: now, to the minute."),
+    ] = None
+    stages: Annotated[tuple[Stage, ...], Field(description="Only these; default: all.", max_length=3)] = ()
+    tables: Annotated[tuple[str, ...], Field(description="Only these; default: all.", max_length=1000)] = ()
+    window_hours: Annotated[
+        int | None, Field(ge=1, le=8784, description="Audits so many hours; default: the day before.")
+    ] = None
+    dry_run: Annotated[bool, Field(description="Answers what it would do, and changes nothing.")] = False
+    record: Annotated[bool, Field(description="false: counts and records nothing; only for `stages: [audit]`.")] = True
+
+    @model_validator(mode="after")
+    def _records_what_it_changes(self) -> RunBody:
+        if not self.record and self.stages != (Stage.AUDIT,):
+            raise ValueError("record: false is for stages: [audit] only")
+        return self
+
+    def request(self, now: datetime) -> RunRequest:
+        return RunRequest(
+            slot=self.slot if self.slot is not None else now.replace(second=0, microsecond=0),
+            stages=self.stages or tuple(Stage),
+            tables=self.tables,
+            window_hours=self.window_hours,
+            record=self.record,
+        )
