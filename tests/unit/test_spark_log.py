@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from icekeeper.adapters.spark import log as spark_log
-from icekeeper.adapters.spark.log import OLDER_FILES, TOLD_CHARACTERS, TOLD_LINES, SparkLog
+from icekeeper.adapters.spark.log import OLDER_FILES, TAIL_CHARACTERS, TAIL_LINES, SparkLog
 
 
 class Jvm:
@@ -55,10 +55,10 @@ def test_only_the_last_lines_are_told_and_no_secret(log: SparkLog, jvm: Jvm) -> 
     for number in range(500):
         jvm.say(f"line {number} s3.secret-access-key=geheim\n")
     told = log.since(mark)
-    assert len(told.splitlines()) == TOLD_LINES
+    assert len(told.splitlines()) == TAIL_LINES
     assert told.endswith("line 499 s3.secret-access-key=***")
     jvm.say("x" * 50_000)
-    assert len(log.since(mark)) == TOLD_CHARACTERS
+    assert len(log.since(mark)) == TAIL_CHARACTERS
 
 
 def test_the_words_of_a_jvm_that_died_and_of_the_next_one_follow_each_other(log: SparkLog, jvm: Jvm) -> None:

@@ -1,4 +1,4 @@
-"""The host that we run on: its clock against the servers' clocks, its disks, the memory that it grants."""
+"""This host: its clock compared with the servers' clocks, its disks, its memory limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CLOCK_TIMEOUT_S = 5.0
 # A local disk answers in microseconds; a network mount whose server is away blocks for ever.
 _DISK_TIMEOUT_S = 10.0
 _CGROUP = Path("/sys/fs/cgroup")
-# Kernels write "no limit" as a number near the largest that fits.
+# Kernels write "no limit" as a number near the largest possible one.
 _NO_LIMIT = 1 << 60
 
 
@@ -121,23 +121,23 @@ def disk_free(path: Path) -> int:
 
 
 def memory_limit(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")) -> int | None:
-    """The smallest memory limit in bytes of the cgroups that we are in (v2 or v1), None where there is none."""
+    """The smallest memory limit in bytes of this process's cgroups (v2 or v1), None where there is none."""
     return min((limit for limit, _ in _limited(root, process)), default=None)
 
 
 def memory_room(
     root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup"), physical: int | None = None
 ) -> tuple[int, str]:
-    """How many bytes we may use, and who has them: by the limit or, where none is smaller, by the machine's memory."""
+    """How many bytes this process may use, and whose they are: the smaller of the limit and the machine's memory."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if physical is None else physical
     limit = memory_limit(root, process)
     return (limit, "the container") if limit is not None and limit < machine else (machine, "this machine")
 
 
 def memory_free(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")) -> int | None:
-    """What the tightest of these cgroups has left in bytes, None where there is no limit or no telling.
+    """The free bytes of the cgroup with the least left, None where there is no limit or it can't be read.
 
-    Files that the kernel keeps in memory and nobody uses don't count: it drops them when it needs the room.
+    The kernel's cache of files counts as free: it is dropped when memory is needed.
     """
     free = []
     for limit, directory in _limited(root, process):
@@ -148,7 +148,7 @@ def memory_free(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup"))
 
 
 def _limited(root: Path, process: Path) -> Iterator[tuple[int, Path]]:
-    """The cgroups that limit our memory, each with its limit."""
+    """The limits on this process's memory, each with its cgroup's directory."""
     try:
         lines = process.read_text().splitlines()
     except OSError:
@@ -160,7 +160,7 @@ def _limited(root: Path, process: Path) -> Iterator[tuple[int, Path]]:
         base = root if controllers == "" else root / "memory"
         file = "memory.max" if controllers == "" else "memory.limit_in_bytes"
         group = base / path.lstrip("/")
-        # In a container the path may be the host's: then only the root of what we see is ours.
+        # In a container the path may be the host's: then only the visible root is ours.
         for directory in (group, *group.parents):
             if directory != base and base not in directory.parents:
                 break
@@ -171,11 +171,11 @@ def _limited(root: Path, process: Path) -> Iterator[tuple[int, Path]]:
 
 def _droppable(file: Path) -> int:
     try:
-        told = dict(line.split(" ", 1) for line in file.read_text().splitlines())
+        statistics = dict(line.split(" ", 1) for line in file.read_text().splitlines())
     except (OSError, ValueError):
         return 0
-    # In v1 the plain word leaves out the groups below.
-    return int(told.get("total_inactive_file", told.get("inactive_file", "0")))
+    # In v1 the plain key leaves out the cgroups below.
+    return int(statistics.get("total_inactive_file", statistics.get("inactive_file", "0")))
 
 
 def _number(file: Path) -> int | None:

@@ -40,7 +40,7 @@ class Runtime:
 
 
 def fit(spark: str, java: int | None, runtime: Runtime | None, iceberg: str | None = None) -> Check:
-    """Whether a Spark has its Iceberg runtime, and a Java that it supports. `iceberg` overrides the version of the jar's name."""
+    """Whether a Spark has its Iceberg runtime, and a Java that it supports. `iceberg`: its version, if it is known."""
     line = _version(spark)[:2]
     text = f"Spark {spark}"
     if iceberg or runtime:

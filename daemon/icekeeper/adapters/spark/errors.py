@@ -1,4 +1,4 @@
-"""What an exception from the JVM means: Spark, Iceberg, S3 and JDBC errors as `core.errors`."""
+"""Exceptions from the JVM (Spark, Iceberg, S3, JDBC) translated into `core.errors`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason, again)
     for pattern, reason, again in (
         (r"CommitStateUnknownException", Reason.COMMIT_UNKNOWN, True),
-        # RemoveSnapshots says this when it tries a commit again that has landed: the snapshots it names are gone.
+        # RemoveSnapshots raises this when it retries a commit that has landed: the snapshots that it names are gone.
         (r"arraySize cannot be negative", Reason.COMMIT_UNKNOWN, True),
         (r"OutOfMemoryError|Java heap space|GC overhead limit", Reason.ENGINE_OUT_OF_MEMORY, True),
         (r"NoSuchTableException|NoSuchNamespaceException|TABLE_OR_VIEW_NOT_FOUND", Reason.TABLE_NOT_FOUND, False),
-        # A JDBC catalog that nobody has written a table into: it lacks even its own tables.
+        # A JDBC catalog into which no table was ever written: it lacks even its own tables.
         (r"\biceberg_tables\b.* exist|no such table: iceberg_tables", Reason.TABLE_NOT_FOUND, False),
         (r"FATAL: database .* does not exist|Unknown database", Reason.CATALOG_DOWN, False),
-        # Before the refusals: a store that is asked with a wrong time refuses, too.
+        # Before the refusals: a store also refuses a request with a wrong time.
         (r"RequestTimeTooSkewed|request time and the .{0,20}time is too large", Reason.CLOCK_SKEW, False),
         (r"Signature (?:expired|not yet current)", Reason.CLOCK_SKEW, False),
         (r"CommitFailedException|iceberg\.exceptions\.ValidationException", Reason.CONFLICT, True),
@@ -45,7 +45,7 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
         (r"RuntimeIOException|java\.io\.IOException|UncheckedIOException", Reason.STORAGE_DOWN, True),
     )
 )
-# AWS's codes for temporary credentials and what REST catalogs say of a token that ran out.
+# AWS's codes for temporary credentials, and messages of REST catalogs about a token that ran out.
 _EXPIRED = re.compile(
     r"ExpiredToken|RequestExpired|token (?:has |is )?expired|credentials? (?:have|has|is|are) expired", re.I
 )
@@ -54,42 +54,42 @@ _MAX_MESSAGE = 400
 
 
 def translate(error: BaseException, where: str | None = None) -> IcekeeperError:
-    """The error of ours for whatever a call into the JVM raised; the caller raises it `from` the original."""
+    """The error of ours for what a call into the JVM raised; the caller raises it `from` the original."""
     if isinstance(error, IcekeeperError):
         return error
     if is_engine_gone(error):
         return TransientError(f"the JVM is gone ({type(error).__name__})", reason=Reason.ENGINE_DOWN, where=where)
     links = list(_chain(error))
     if expired := [link for link in links if _EXPIRED.search(link)]:
-        return CredentialsExpired(_message(_telling(_EXPIRED, expired), _root(links)), where=where)
+        return CredentialsExpired(_message(_most_specific(_EXPIRED, expired), _root(links)), where=where)
     for pattern, reason, again in _RULES:
         matching = [link for link in links if pattern.search(link)]
         if matching:
             kind = TransientError if again else PermanentError
-            return kind(_message(_telling(pattern, matching), _root(links)), reason=reason, where=where)
+            return kind(_message(_most_specific(pattern, matching), _root(links)), reason=reason, where=where)
     return PermanentError(_message(_root(links)), reason=Reason.UNEXPECTED, where=where)
 
 
-def _telling(pattern: re.Pattern[str], links: list[str]) -> str:
-    """The outermost link that is such an error itself, rather than one that only quotes it."""
+def _most_specific(pattern: re.Pattern[str], links: list[str]) -> str:
+    """The outermost link whose class matches, rather than one whose message only quotes it."""
     return next((link for link in links if pattern.search(link.partition(": ")[0])), links[0])
 
 
 def _root(links: list[str]) -> str:
-    """The innermost link that says anything."""
+    """The innermost link that has a message."""
     return next((link for link in reversed(links) if link.partition(": ")[2].strip()), links[-1])
 
 
 def is_engine_gone(error: BaseException) -> bool:
-    """Whether there is no JVM at the other end any more."""
+    """Whether the connection to the JVM is broken."""
     if isinstance(error, Py4JNetworkError | ConnectionError | EOFError):
         return True
     if isinstance(error, Py4JJavaError):
-        return False  # Java has answered; the text of its exception would be asked for now
-    # py4j says so in words where the connection breaks in the middle of a call; what Java says comes with a trace.
-    said = str(error)
-    broken = "Answer from Java side is empty" in said or (
-        "error occurred while calling" in said and "Trace" not in said
+        return False  # Java has answered; reading the text of its exception would be another call
+    # Where the connection breaks in the middle of a call, only py4j's message says so; Java's errors have a trace.
+    message = str(error)
+    broken = "Answer from Java side is empty" in message or (
+        "error occurred while calling" in message and "Trace" not in message
     )
     return isinstance(error, Py4JError) and broken
 
@@ -113,7 +113,7 @@ def _chain(error: BaseException) -> Iterator[str]:
 
 
 def _message(link: str, root: str | None = None) -> str:
-    """A link in one line, and the root of its chain where that says more: `RESTException: ... (...: refused)`."""
+    """A link in one line, and the root of its chain where that adds to it: `RESTException: ... (...: refused)`."""
     text = _line(link)
     if root is not None and root != link and (cause := _line(root)) not in text:
         text = f"{text} ({cause})"
@@ -123,5 +123,5 @@ def _message(link: str, root: str | None = None) -> str:
 def _line(link: str) -> str:
     name, _, text = link.partition(": ")
     first = text.strip().splitlines()[0] if text.strip() else ""
-    # A JDBC URL or a signed URL may carry a secret. Hidden before it is cut: half a URL is not known for one.
+    # A JDBC URL or a signed URL may hold a secret. Hidden before the text is cut: half a URL is not recognised.
     return hide_in_text(f"{name.rpartition('.')[2]}: {first}".removesuffix(": "))[:_MAX_MESSAGE]

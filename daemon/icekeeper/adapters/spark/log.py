@@ -1,7 +1,7 @@
-"""spark.log: what Spark's JVM says, in files that stay bounded. Who starts the JVM: `spark_launch.py`.
+"""spark.log: the output of Spark's JVM, in files of bounded size. `launch.py` starts the JVM.
 
-Read from a pipe, not written by log4j: so it also holds what the launcher, the package resolver and a JVM that crashes
-say, of any version of Spark, and nobody's log4j settings matter.
+Read from a pipe, not written by log4j: so it also holds the output of the launcher, of the package resolver and of a
+crash, with any version of Spark and any log4j settings.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import IO
 from icekeeper.adapters.state_dir import give_to_its_owner
 from icekeeper.core.secrets import hide_in_text
 
-# Where it would grow larger (bytes) it becomes spark.log.1, which becomes spark.log.2, and so on up to the last.
+# Before it grows larger (bytes) it becomes spark.log.1, which becomes spark.log.2, and so on up to the last.
 LARGEST = 16 * 1024**2
 OLDER_FILES = 4
-# What is told of a task: so many lines at most, and so many characters.
-TOLD_LINES = 40
-TOLD_CHARACTERS = 8000
-_REMEMBERED = 64 * 1024
+# How much of it is attached to a failed task at most.
+TAIL_LINES = 40
+TAIL_CHARACTERS = 8000
+_RECENT = 64 * 1024
 _CHUNK = 64 * 1024
 
 
@@ -34,11 +34,12 @@ class SparkLog:
         self.path = path
         self._lock = threading.Lock()
         self._pipes: list[IO[bytes]] = []
-        self._said = 0
+        # Bytes so far, and the last of them.
+        self._total = 0
         self._recent = bytearray()
 
     def follow(self, pipe: IO[bytes]) -> None:
-        """Takes what comes out of a JVM from now on, until it has left."""
+        """Reads the output of a JVM from now on, in a thread, until it exits."""
         os.set_blocking(pipe.fileno(), False)
         with self._lock:
             self._pipes.append(pipe)
@@ -47,18 +48,18 @@ class SparkLog:
     def mark(self) -> int:
         """Where the log ends now."""
         with self._lock:
-            self._take_what_is_there()
-            return self._said
+            self._drain()
+            return self._total
 
     def since(self, mark: int) -> str:
-        """The last lines since then, secrets hidden; empty where nothing was said."""
-        return hide_in_text("\n".join(self.all_since(mark).splitlines()[-TOLD_LINES:]))[-TOLD_CHARACTERS:]
+        """The last lines since then, secrets hidden; empty where there are none."""
+        return hide_in_text("\n".join(self.all_since(mark).splitlines()[-TAIL_LINES:]))[-TAIL_CHARACTERS:]
 
     def all_since(self, mark: int) -> str:
-        """What was said since then, as it was said; of much the last 64 KiB."""
+        """The output since then, secrets and all; at most the last 64 KiB."""
         with self._lock:
-            self._take_what_is_there()
-            new = min(self._said - mark, len(self._recent))
+            self._drain()
+            new = min(self._total - mark, len(self._recent))
             return self._recent[len(self._recent) - new :].decode(errors="replace")
 
     def _follow(self, pipe: IO[bytes]) -> None:
@@ -68,29 +69,29 @@ class SparkLog:
         while open_:
             waiting.poll()
             with self._lock:
-                open_ = self._take(pipe) is not None
+                open_ = self._read(pipe) is not None
         with self._lock:
             self._pipes.remove(pipe)
             pipe.close()
 
-    def _take_what_is_there(self) -> None:
-        """What a call that just failed made the JVM say is in the pipe by now, and its thread may not have come yet."""
+    def _drain(self) -> None:
+        """Reads what is in the pipes: the thread may not have read the output of a call that just failed."""
         for pipe in self._pipes:
-            while self._take(pipe):
+            while self._read(pipe):
                 pass
 
-    def _take(self, pipe: IO[bytes]) -> bool | None:
-        """Whether there was something; None at the end."""
+    def _read(self, pipe: IO[bytes]) -> bool | None:
+        """Whether there was output; None at its end."""
         try:
             chunk = os.read(pipe.fileno(), _CHUNK)
         except BlockingIOError:
             return False
         if not chunk:
             return None
-        self._said += len(chunk)
+        self._total += len(chunk)
         self._recent += chunk
-        del self._recent[:-_REMEMBERED]
-        with suppress(OSError):  # a full disk must not hold up the JVM, which waits where nobody reads
+        del self._recent[:-_RECENT]
+        with suppress(OSError):  # a full disk must not block the JVM, as an unread pipe would
             self._write(chunk)
         return True
 
@@ -98,7 +99,7 @@ class SparkLog:
         with suppress(FileNotFoundError):
             if self.path.stat().st_size + len(chunk) > LARGEST:
                 self._shift()
-        # Opened each time: another process may have moved it away meanwhile.
+        # Opened each time: another process may have renamed it meanwhile.
         with self.path.open("ab") as file:
             file.write(chunk)
             new = file.tell() == len(chunk)
