@@ -210,7 +210,7 @@ async def test_whoever_else_maintains_the_tables_is_named(make_night: MakeNight)
     checks = about(await ask(night), Subject.OTHERS)
 
     assert [check.level for check in checks] == [Level.WARNING] * 2
-    assert checks[0].text.startswith("somebody else (spark 4.1.4, application local-")
+    assert checks[0].text.startswith("another job (spark 4.1.4, application local-")
     assert COINBASE in checks[0].text
     assert "1 row to maintenance_audit_log, last at 2026-02-17T06:00:00Z" in checks[1].text
     assert "docs/migration.md" in checks[0].advice

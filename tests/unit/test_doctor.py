@@ -330,9 +330,9 @@ def test_foreign_replacements_are_told_by_who_made_them_and_ours_and_old_ones_ar
     spark = {"operation": "replace", "engine-name": "spark", "engine-version": "3.5.0", "spark.app.id": "local-7"}
     theirs = table(snapshots=snapshots(0.5, summary=spark))
     (check,) = foreign_snapshots([theirs], NOW)
-    assert check.text.startswith("somebody else (spark 3.5.0, application local-7) has rewritten cold.trades")
+    assert check.text.startswith("another job (spark 3.5.0, application local-7) has rewritten cold.trades")
     unsigned = table(snapshots=snapshots(0.5, summary={"operation": "replace"}))
-    assert "somebody else (unsigned)" in foreign_snapshots([unsigned], NOW)[0].text
+    assert "another job (unsigned)" in foreign_snapshots([unsigned], NOW)[0].text
     ours = table(snapshots=snapshots(0.5, summary={**spark, "icekeeper.run-id": "x"}))
     old = table(snapshots=snapshots(2, summary=spark))
     assert foreign_snapshots([ours, old, table(snapshots=snapshots(0.1))], NOW) == []

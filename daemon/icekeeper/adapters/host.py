@@ -78,7 +78,7 @@ class Host:
             raise TransientError(text, reason=reason, where=str(directory)) from exc
 
 
-# Directories that are being read. A thread that hangs is never joined by a second one, whichever Host asks.
+# Directories that are being read, of all hosts in this process: while a thread hangs, no second one is started.
 _reading: dict[Path, Future[int]] = {}
 _reading_lock = threading.Lock()
 
@@ -160,7 +160,7 @@ def _limited(root: Path, process: Path) -> Iterator[tuple[int, Path]]:
         base = root if controllers == "" else root / "memory"
         file = "memory.max" if controllers == "" else "memory.limit_in_bytes"
         group = base / path.lstrip("/")
-        # In a container the path may be the host's: then only the visible root is ours.
+        # In a container the path may be the host's: then only the visible root limits us.
         for directory in (group, *group.parents):
             if directory != base and base not in directory.parents:
                 break

@@ -34,5 +34,5 @@ async def examine(
     )
     checks = [*host.checks, *(check for checks in systems for check in checks)]
     if not any(check.subject is Subject.OTHERS for check in checks):
-        checks.append(passed(Subject.OTHERS, "nobody else has maintained these tables in the last 26 hours"))
+        checks.append(passed(Subject.OTHERS, "no other job has maintained these tables in the last 26 hours"))
     return sorted(checks, key=lambda check: _ORDER.index(check.subject))

@@ -21,7 +21,7 @@ _ADVICE = (
 )
 _FOREIGN = """
     SELECT iceberg_table::text AS name, count(*) AS rows, max(run_timestamp::timestamptz) AS at
-    FROM maintenance_audit_log WHERE run_timestamp::timestamptz >= $1 AND {ours} GROUP BY 1 ORDER BY 1
+    FROM maintenance_audit_log WHERE run_timestamp::timestamptz >= $1 AND {foreign} GROUP BY 1 ORDER BY 1
 """
 
 
@@ -49,7 +49,7 @@ def _engine(summary: Mapping[str, str]) -> str:
     engine = " ".join(summary[key] for key in ("engine-name", "engine-version") if key in summary)
     application = summary.get("spark.app.id") or summary.get("app-id") or summary.get("trino_query_id")
     signed = ", ".join(each for each in (engine, f"application {application}" if application else "") if each)
-    return f"somebody else ({signed or 'unsigned'})"
+    return f"another job ({signed or 'unsigned'})"
 
 
 async def foreign_rows(postgres: Postgres, now: datetime) -> list[Check]:
@@ -62,13 +62,13 @@ async def foreign_rows(postgres: Postgres, now: datetime) -> list[Check]:
     number = sum(row["rows"] for row in rows)
     names = listed(row["name"] for row in rows)
     written = f"{counted(number, 'row')} to maintenance_audit_log, last at {last:%Y-%m-%dT%H:%M:%SZ}"
-    return [warning(Subject.OTHERS, f"somebody else has written {written}, about {names}", _ADVICE)]
+    return [warning(Subject.OTHERS, f"another job has written {written}, about {names}", _ADVICE)]
 
 
 async def _rows(connection: Any, since: datetime) -> list[Any]:
     try:
-        return list(await connection.fetch(_FOREIGN.format(ours="run_id IS NULL"), since))
-    except asyncpg.UndefinedColumnError:  # not adopted yet: no row is ours
-        return list(await connection.fetch(_FOREIGN.format(ours="true"), since))
+        return list(await connection.fetch(_FOREIGN.format(foreign="run_id IS NULL"), since))
+    except asyncpg.UndefinedColumnError:  # not adopted yet: every row is foreign
+        return list(await connection.fetch(_FOREIGN.format(foreign="true"), since))
     except asyncpg.UndefinedTableError:
         return []

@@ -51,7 +51,7 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
     except IcekeeperError as exc:
         checks = [failure_of(Subject.POSTGRES, exc, _unreached(exc))]
         behind = (Subject.OFFLOAD, Subject.OTHERS) if services.offload_postgres is postgres else (Subject.OTHERS,)
-        return [*checks, *(skipped(subject, "PostgreSQL could not be asked") for subject in behind)]
+        return [*checks, *(skipped(subject, "PostgreSQL can't be reached") for subject in behind)]
     checks = [
         passed(Subject.POSTGRES, f"{postgres.target} answers, version {version}, as role {postgres.target.role!r}")
     ]
