@@ -13,8 +13,8 @@ from bench.rivals.call import Call
 from bench.warehouse import Base, Warehouse
 from bench.worlds import DAY, OLD_DAY, Body, Fill, as_one_file, commits_of, fill_of, rows_of_day, source_shape
 from icekeeper.sandbox import World
-from icekeeper.sandbox.spec import to_micros
-from icekeeper.sandbox.tables import NAMESPACE
+from icekeeper.sandbox.table_shapes import NAMESPACE
+from icekeeper.sandbox.world_spec import to_micros
 
 _NIGHT_TABLES = 10
 # With two commits since, an old day's snapshots are none of the last three.

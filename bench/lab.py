@@ -32,7 +32,7 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.execution.logging import configure
 from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.sandbox import Sandbox, World, WorldSpec
-from icekeeper.sandbox.tables import NAMESPACE, WATERMARK_DDL
+from icekeeper.sandbox.table_shapes import NAMESPACE, WATERMARK_DDL
 from icekeeper.settings import Settings, load
 
 _DATABASE = "bench"

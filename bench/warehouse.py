@@ -27,10 +27,10 @@ from pyiceberg.table import Table
 
 from bench.worlds import SHAPE, Body
 from icekeeper.sandbox.catalogs import JdbcCatalog, empty_table
-from icekeeper.sandbox.lake import Head, Put, TableWriter, updates_for
 from icekeeper.sandbox.servers.postgres import Postgres
 from icekeeper.sandbox.servers.s3 import S3
-from icekeeper.sandbox.tables import NAMESPACE
+from icekeeper.sandbox.table_shapes import NAMESPACE
+from icekeeper.sandbox.table_writer import Head, Put, TableWriter, updates_for
 
 _HOUR_MS = 3_600_000
 _READS = 8

@@ -16,10 +16,10 @@ import pyarrow as pa
 from pyiceberg.manifest import DataFile
 
 from icekeeper.sandbox.catalogs import empty_table
-from icekeeper.sandbox.lake import TableWriter
-from icekeeper.sandbox.spec import to_micros
-from icekeeper.sandbox.tables import SHAPES, TableShape
+from icekeeper.sandbox.table_shapes import SHAPES, TableShape
+from icekeeper.sandbox.table_writer import TableWriter
 from icekeeper.sandbox.trades import Ticks, Volume, rows_of
+from icekeeper.sandbox.world_spec import to_micros
 
 # The night of all tables, and the day that it compacts and audits: long past, so that nobody takes it for still open.
 SLOT = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ from bench.rivals import ALL_TABLES, Job
 from bench.worlds import CUT_OFF, RETAIN_LAST, SHAPE, SLOT
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import Stage
-from icekeeper.sandbox.tables import NAMESPACE
+from icekeeper.sandbox.table_shapes import NAMESPACE
 
 # Spark's own default; icekeeper's session has it lower.
 _SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"

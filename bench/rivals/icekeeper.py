@@ -16,7 +16,7 @@ from icekeeper.core.runs import RunReport
 from icekeeper.execution.standalone import run_standalone
 from icekeeper.execution.wiring import Services
 from icekeeper.night.run import Order, run_night
-from icekeeper.sandbox.tables import NAMESPACE
+from icekeeper.sandbox.table_shapes import NAMESPACE
 
 
 class Icekeeper:

@@ -11,7 +11,7 @@ from bench.record import STORES, Output
 from bench.rivals import Job
 from bench.worlds import RETAIN_LAST, SLOT
 from icekeeper.core.enums import Stage
-from icekeeper.sandbox.tables import NAMESPACE
+from icekeeper.sandbox.table_shapes import NAMESPACE
 
 _MAX_AGE_MS = timedelta(days=7) // timedelta(milliseconds=1)
 

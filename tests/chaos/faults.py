@@ -24,7 +24,7 @@ import psutil
 
 from icekeeper.core.enums import Stage
 from icekeeper.sandbox.offload import Offload
-from icekeeper.sandbox.spec import OFFLOAD_LAG, from_micros, to_micros
+from icekeeper.sandbox.world_spec import OFFLOAD_LAG, from_micros, to_micros
 from tests.chaos.judge import Violation, Wrong
 from tests.chaos.network import Part
 from tests.chaos.scene import Scene

@@ -16,8 +16,8 @@ from pyiceberg.table import Table
 
 from icekeeper.core.enums import Stage
 from icekeeper.sandbox import Sandbox, World
-from icekeeper.sandbox.spec import to_micros
-from icekeeper.sandbox.tables import SHAPES
+from icekeeper.sandbox.table_shapes import SHAPES
+from icekeeper.sandbox.world_spec import to_micros
 from tests.conftest import SLOT
 
 # A row with all its columns, as text. Rows may be equal: they are counted.

@@ -21,7 +21,7 @@ from icekeeper.execution.logging import configure
 from icekeeper.execution.wiring import build, wall_clock
 from icekeeper.night.ports import Clock
 from icekeeper.sandbox import Offload, Sandbox, World, WorldSpec
-from icekeeper.sandbox.spec import CatalogKind
+from icekeeper.sandbox.world_spec import CatalogKind
 from icekeeper.settings import load
 from tests.conftest import COINBASE, SLOT, Night, no_waiting, tell_session, world_clock, write_settings
 from tests.integration.faults import FaultProxy, Mode, proxied

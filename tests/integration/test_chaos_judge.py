@@ -9,8 +9,8 @@ import pytest
 
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.sandbox.offload import Offload
-from icekeeper.sandbox.spec import OFFLOAD_LAG
-from icekeeper.sandbox.tables import SHAPES
+from icekeeper.sandbox.table_shapes import SHAPES
+from icekeeper.sandbox.world_spec import OFFLOAD_LAG
 from tests.chaos.judge import Before, Violation, Wrong, judge_ledger, judge_tables
 from tests.conftest import COINBASE, GOLD, MakeNight, Night
 

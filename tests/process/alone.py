@@ -18,7 +18,7 @@ import yaml
 
 from icekeeper.sandbox import Sandbox
 from icekeeper.sandbox.servers.process import free_ports
-from icekeeper.sandbox.tables import TABLES as SHAPES
+from icekeeper.sandbox.table_shapes import TABLES as SHAPES
 from tests.conftest import SLOT
 from tests.process.program import fetch, icekeeper, running, wait_for
 from tests.years import fill

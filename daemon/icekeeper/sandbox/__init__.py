@@ -9,7 +9,7 @@ A hole in a table, which is what an audit is to find, can be made in three ways:
 hour while the world was built), `Offload.run` or `advance` with `lose` (it loses hours of a later day), and
 `World.late_rows` or `lose_hour` (rows arrive in ClickHouse behind the watermark).
 
-This package stands alone: it imports nothing of the daemon, so that it stays a world for others to be tried in.
+The package imports nothing of the daemon, so that other tools can be tested and measured in it, too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from __future__ import annotations
 from icekeeper.sandbox.errors import SandboxError
 from icekeeper.sandbox.offload import Offload
 from icekeeper.sandbox.sandbox import Sandbox
-from icekeeper.sandbox.spec import WorldSpec
-from icekeeper.sandbox.tables import TABLES, TableShape
+from icekeeper.sandbox.table_shapes import TABLES, TableShape
 from icekeeper.sandbox.world import World, WorldTable
+from icekeeper.sandbox.world_spec import WorldSpec
 
 __all__ = ["TABLES", "Offload", "Sandbox", "SandboxError", "TableShape", "World", "WorldSpec", "WorldTable"]

@@ -1,4 +1,4 @@
-"""Encodes Iceberg's manifests and manifest lists. Knows Avro's container format; decides nothing about tables.
+"""Encodes Iceberg's manifests and manifest lists as Avro files.
 
 pyiceberg's own writers spend 3 ms a file on headers, and a manifest list costs one encoding per manifest per commit,
 which grows with the square of the commits. Here a header is built once per table and a record is encoded once.
@@ -27,7 +27,7 @@ class AvroFormat:
         self._writer = resolve_writer(record_schema=record_schema, file_schema=file_schema)
 
     def encode(self, record: Record) -> bytes:
-        """One record's bytes, the same wherever in a file it stands."""
+        """One record's bytes, the same at any place of a file."""
         buffer = io.BytesIO()
         self._writer.write(BinaryEncoder(buffer), record)
         return buffer.getvalue()

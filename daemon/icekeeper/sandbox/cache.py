@@ -1,4 +1,4 @@
-"""Keeps finished sandboxes on disk, so that a big world is built once and copied afterwards. Starts no servers."""
+"""A cache of built sandboxes on disk: a big world is built once and copied afterwards. Starts no servers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from icekeeper.sandbox.errors import SandboxError
-from icekeeper.sandbox.spec import WorldSpec
+from icekeeper.sandbox.world_spec import WorldSpec
 
 
 def cached(cache: Path, specs: Sequence[WorldSpec], timezone: str, build: Callable[[Path], None]) -> Path:
     """The directory of a stopped sandbox with these worlds; `build(directory)` makes it if it isn't there yet.
 
-    Its name tells the specs and this package's source apart, so a change of either builds anew. Old ones stay:
-    remove the cache's directory to be rid of them. Two processes may ask at once; one builds, the other waits.
+    Its name is a hash of the specs and this package's source: a change of either builds anew. Old directories stay
+    until the cache is removed. Of two processes that call at once, one builds and the other waits.
     """
     if any(spec.catalog == "hadoop" for spec in specs):
         raise SandboxError("a hadoop world can't be cached: its metadata holds the absolute path of its warehouse")

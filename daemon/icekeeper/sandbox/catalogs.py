@@ -1,6 +1,6 @@
-"""A world's Iceberg catalog, JDBC or REST: how tables become known, and its part of icekeeper's settings.
+"""A world's Iceberg catalog, JDBC or REST: registering and committing tables, and icekeeper's settings for it.
 
-The third kind is in hadoop.py. Nothing here writes data files or knows trades.
+The third kind: hadoop_catalog.py. Data files are written by table_writer.py.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.table.update import AssertRefSnapshotId, update_table_metadata
 
-from icekeeper.sandbox.lake import Put, updates_for
 from icekeeper.sandbox.servers.postgres import Postgres
 from icekeeper.sandbox.servers.s3 import REGION, S3
-from icekeeper.sandbox.tables import ICEBERG_PROPERTIES, NAMESPACE, TableShape
+from icekeeper.sandbox.table_shapes import ICEBERG_PROPERTIES, NAMESPACE, TableShape
+from icekeeper.sandbox.table_writer import Put, updates_for
 
 
 class LakeCatalog(ABC):
-    """Where a world's tables are known.
+    """A world's catalog.
 
-    A table is made in two steps, so that its whole past can be written in between: `begin` gives the metadata of the
-    empty table, `finish` makes it known with all its snapshots. `commit` adds one snapshot to a known table.
+    A table is created in two steps, so that its whole past can be written in between: `begin` gives the metadata of
+    the empty table, `finish` registers it with all its snapshots. `commit` adds one snapshot to a registered table.
     """
 
     name: str
@@ -49,23 +49,23 @@ class LakeCatalog(ABC):
 
     @abstractmethod
     def finish(self, shape: TableShape, metadata: TableMetadata, snapshots: Sequence[Snapshot]) -> None:
-        """Makes the table known with these snapshots."""
+        """Registers the table with these snapshots."""
 
     @abstractmethod
     def load(self, shape: TableShape) -> tuple[TableMetadata, FileIO]:
-        """The table's metadata as it is now, and what reads its files."""
+        """The table's current metadata, and the FileIO that reads its files."""
 
     @abstractmethod
     def commit(self, shape: TableShape, base: TableMetadata, snapshot: Snapshot) -> None:
-        """Adds one snapshot on top of `base`; raises CommitFailedException if somebody was faster."""
+        """Adds one snapshot on top of `base`; raises CommitFailedException if another commit came first."""
 
     @abstractmethod
     def pyiceberg(self) -> Catalog:
-        """The catalog as pyiceberg sees it, for looking at tables."""
+        """The catalog in pyiceberg, for reading tables."""
 
     @abstractmethod
     def close(self) -> None:
-        """Lets go of connections. Nothing is removed."""
+        """Closes connections. Nothing is removed."""
 
 
 def empty_table(shape: TableShape, location: str, created_ms: int) -> TableMetadata:
@@ -101,7 +101,7 @@ def _pyiceberg_s3(s3: S3) -> dict[str, str]:
 
 
 class _PyIcebergCatalog(LakeCatalog):
-    """What JDBC and REST share: pyiceberg's catalog commits, over S3."""
+    """What JDBC and REST share: commits through pyiceberg, files on S3."""
 
     def __init__(self, name: str, s3: S3) -> None:
         self.name = name
@@ -185,7 +185,7 @@ class JdbcCatalog(_PyIcebergCatalog):
 
 
 class RestLakeCatalog(_PyIcebergCatalog):
-    """SeaweedFS's REST catalog, a table bucket of its own per world. It stamps creations itself: no past."""
+    """SeaweedFS's REST catalog, a table bucket per world. It stamps commits itself, so that tables have no past."""
 
     def __init__(self, name: str, s3: S3, table_bucket: str) -> None:
         super().__init__(name, s3)

@@ -1,7 +1,7 @@
-"""The sandbox's one kind of error. The sandbox stands apart from the daemon, so it doesn't share the daemon's."""
+"""The sandbox's error; it does not use the daemon's, of which it imports nothing."""
 
 from __future__ import annotations
 
 
 class SandboxError(Exception):
-    """A part of the sandbox could not be started, asked or built; the message says which, and shows its log."""
+    """A server or a world could not be started, queried or built; the message names it, and shows its log."""

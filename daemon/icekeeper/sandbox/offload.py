@@ -1,4 +1,4 @@
-"""The offload, as the platform's own behaves: one tick per table from ClickHouse to Iceberg, and its watermark."""
+"""The platform's offload: ticks that copy a table's new rows from ClickHouse to Iceberg, and its watermark."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException
 
-from icekeeper.sandbox.lake import Head, TableWriter
-from icekeeper.sandbox.slices import slice_by_tick
-from icekeeper.sandbox.spec import OFFLOAD_LAG, from_micros, to_micros
-from icekeeper.sandbox.tables import TableShape
+from icekeeper.sandbox.file_slices import slice_by_tick
+from icekeeper.sandbox.table_shapes import TableShape
+from icekeeper.sandbox.table_writer import Head, TableWriter
 from icekeeper.sandbox.world import World, hours_mask
+from icekeeper.sandbox.world_spec import OFFLOAD_LAG, from_micros, to_micros
 
 _COMMIT_ATTEMPTS = 20
 
 
 class Offload:
-    """Runs ticks on one world."""
+    """The offload of one world."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -27,8 +27,8 @@ class Offload:
     def run(self, table: str | None = None, *, at: datetime, lose: Sequence[datetime] = ()) -> int:
         """One tick of one table, or of all: what arrived since the watermark up to five minutes before `at`.
 
-        Trading (of all tables) goes on until then. Rows of the hours in `lose` (their starts) are read and thrown
-        away while the watermark moves on: the offload lost them. Returns the number of rows appended.
+        First all tables get their rows up to then. Rows of the hours in `lose` (their starts) are read and dropped
+        while the watermark moves on: the offload lost them. Returns the number of rows appended.
         """
         shapes = self._shapes(table)
         self._world.trade(at - OFFLOAD_LAG)
@@ -60,7 +60,7 @@ class Offload:
 
     def _tick(self, shape: TableShape, at: datetime, lose: Sequence[datetime]) -> int:
         world = self._world
-        self._note(shape, "status = 'running'")
+        self._set_watermark(shape, "status = 'running'")
         try:
             low, high = world.watermark(shape.iceberg), at - OFFLOAD_LAG
             rows = world.read(shape, to_micros(low) if low else 0, to_micros(high))
@@ -69,10 +69,10 @@ class Offload:
             if rows.num_rows:
                 self._append(shape, rows, at)
         except Exception as error:
-            told = "status = 'failed', failure_count = failure_count + 1, last_error_message = $2"
-            self._note(shape, told, str(error))
+            failed = "status = 'failed', failure_count = failure_count + 1, last_error_message = $2"
+            self._set_watermark(shape, failed, str(error))
             raise
-        self._note(
+        self._set_watermark(
             shape,
             "status = 'success', last_offload_timestamp = greatest(last_offload_timestamp, $2), "
             "last_offload_max_sequence = coalesce($3, last_offload_max_sequence), last_offload_row_count = $4, "
@@ -91,8 +91,8 @@ class Offload:
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             metadata, io = self._world.catalog.load(shape)
             head = Head.of(metadata, io)
-            # Never in the future, or maintenance by the wall clock would be refused; and after what maintenance has
-            # committed by the wall clock already: Iceberg wants its log in order.
+            # Not in the future, or maintenance by the wall clock would be refused; and after what maintenance has
+            # already committed: Iceberg's snapshot log must be in order.
             committed_us = min(spec.committed_us(to_micros(at)), to_micros(datetime.now(UTC)))
             timestamp_ms = max(committed_us // 1000, head.timestamp_ms + 1)
             with self._world.catalog.uploads() as put:
@@ -103,11 +103,11 @@ class Offload:
                 self._world.catalog.commit(shape, metadata, snapshot)
                 return
             except CommitFailedException:
-                # Somebody else committed. Nobody knows of our files: write them once more, on top.
+                # Another commit came first. These files are not in the table: they are written again on top of it.
                 if attempt == _COMMIT_ATTEMPTS:
                     raise
 
-    def _note(self, shape: TableShape, assignments: str, *values: object) -> None:
+    def _set_watermark(self, shape: TableShape, assignments: str, *values: object) -> None:
         sql = f"UPDATE offload_watermarks SET {assignments} WHERE table_name = $1"
         self._world.postgres.execute(self._world.postgres_database, sql, shape.source, *values)
 

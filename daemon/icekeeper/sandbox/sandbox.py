@@ -1,4 +1,4 @@
-"""A whole lakehouse on this machine, started by one call and stopped by one. What it serves is in the other modules."""
+"""The Sandbox: starts and stops all servers of a lakehouse on this machine, and builds worlds on them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from icekeeper.sandbox.build import build
 from icekeeper.sandbox.cache import cached, copy
 from icekeeper.sandbox.catalogs import JdbcCatalog, LakeCatalog, RestLakeCatalog
 from icekeeper.sandbox.errors import SandboxError
-from icekeeper.sandbox.hadoop import HadoopCatalog
+from icekeeper.sandbox.hadoop_catalog import HadoopCatalog
 from icekeeper.sandbox.servers.clickhouse import ClickHouse
 from icekeeper.sandbox.servers.postgres import Postgres
 from icekeeper.sandbox.servers.process import Janitor
 from icekeeper.sandbox.servers.s3 import S3
-from icekeeper.sandbox.spec import WorldSpec
 from icekeeper.sandbox.world import World, valid_name
+from icekeeper.sandbox.world_builder import build_world
+from icekeeper.sandbox.world_spec import WorldSpec
 
 _STATE = "sandbox.json"
 
@@ -32,7 +32,7 @@ _STATE = "sandbox.json"
 class Sandbox:
     """S3 with a REST catalog, PostgreSQL and ClickHouse on the loopback, and the worlds built on them.
 
-    Use `Sandbox.start()`, as a context manager or with `stop()`. If this process is killed, a small watcher ends the
+    Use `Sandbox.start()`, as a context manager or with `stop()`. If this process is killed, the janitor ends the
     servers and removes the directory. Not thread-safe.
     """
 
@@ -93,7 +93,7 @@ class Sandbox:
         return box
 
     def _start(self) -> None:
-        _all_at_once(self.s3.start, self.postgres.start, self.clickhouse.start)
+        _in_parallel(self.s3.start, self.postgres.start, self.clickhouse.start)
         for name, document in self._state["worlds"].items():
             self.worlds[name] = self._world(WorldSpec.from_json(document), name)
 
@@ -112,7 +112,7 @@ class Sandbox:
             return
         for world in self.worlds.values():
             world.catalog.close()
-        _all_at_once(self.s3.stop, self.postgres.stop, self.clickhouse.stop)
+        _in_parallel(self.s3.stop, self.postgres.stop, self.clickhouse.stop)
         if self._temporary or remove:
             shutil.rmtree(self.root)
         self._janitor.dismiss()
@@ -129,7 +129,7 @@ class Sandbox:
         if spec.catalog == "rest":
             self.s3.create_table_bucket(_table_bucket(name))
         world = self._world(spec, name)
-        build(world)
+        build_world(world)
         self.worlds[name] = world
         self._state["worlds"][name] = spec.to_json()
         self._write_state()
@@ -152,7 +152,7 @@ class Sandbox:
         return World(spec, name, self.clickhouse, self.postgres, catalog)
 
     def _read_state(self, clickhouse_timezone: str | None) -> dict[str, Any]:
-        """The secrets and the list of worlds, made up at the first start."""
+        """The secrets, generated at the first start, and the list of worlds."""
         path = self.root / _STATE
         state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         state.setdefault("access_key", "sandbox" + secrets.token_hex(6))
@@ -180,7 +180,7 @@ def _table_bucket(world: str) -> str:
     return world.replace("_", "-") + "-tables"
 
 
-def _all_at_once(*actions: Callable[[], None]) -> None:
+def _in_parallel(*actions: Callable[[], None]) -> None:
     """Runs all, each in a thread, and raises the first error after the last has ended."""
     with ThreadPoolExecutor(len(actions)) as pool:
         running = [pool.submit(action) for action in actions]

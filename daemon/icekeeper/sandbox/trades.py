@@ -1,4 +1,4 @@
-"""Makes up trades and candles, seeded: pure functions from ticks to rows as ClickHouse gets them. Stores nothing."""
+"""Generates trades and candles from a seed: pure functions from ticks to rows for ClickHouse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from icekeeper.sandbox.tables import EXCHANGES, TableShape
+from icekeeper.sandbox.table_shapes import EXCHANGES, TableShape
 
 Ints = npt.NDArray[np.int64]
 
@@ -19,13 +19,13 @@ _COIN_NAMES = (
 )
 _COINS = tuple(_COIN_NAMES.split())
 _UNIT = 100_000_000  # decimal(38,8)
-# Of a tick's rows: trades sent again with a newer version, and candles that have a second unmerged row.
+# Shares of a tick's rows: trades sent again with a newer version, and candles with a second, unmerged row.
 _RESENT = 0.02
 _UNMERGED = 0.25
-# Candles a materialized view adds behind the watermark, as a share of the offloaded rows. Counted without FINAL the
-# first group looks like `warning` and the second like `missing_data`: the platform's own first audit.
+# Candles that a materialized view adds behind the watermark, as a share of the offloaded rows. Counted without FINAL
+# the first group gives `warning` and the second `missing_data`, as in the platform's first audit.
 _BEHIND_WATERMARK = {"1m": 0.03, "5m": 0.03, "15m": 0.03, "30m": 0.12, "1h": 0.12, "1d": 0.12}
-# One tick in so many has a few shares of companies among the coins.
+# One tick in so many has a few equities among the coins.
 _EQUITIES_EVERY = 16
 
 
@@ -51,7 +51,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Rows:
-    """`offered`: what is in ClickHouse when the offload comes. `behind`: what arrives later, behind the watermark."""
+    """`offered`: rows in ClickHouse when the offload runs. `behind`: rows that arrive later, behind the watermark."""
 
     offered: pa.Table
     behind: pa.Table

@@ -1,4 +1,4 @@
-"""A built world: where its parts are, what icekeeper's settings for it are, how many rows it has. Built by build.py."""
+"""A built world: its databases and catalog, icekeeper's settings for it, and its rows. world_builder.py builds it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pyiceberg.expressions import AlwaysTrue
 
 from icekeeper.sandbox.catalogs import LakeCatalog
 from icekeeper.sandbox.errors import SandboxError
+from icekeeper.sandbox.file_slices import micros
 from icekeeper.sandbox.servers.clickhouse import ClickHouse
 from icekeeper.sandbox.servers.postgres import Postgres
 from icekeeper.sandbox.servers.process import LOOPBACK, free_ports
-from icekeeper.sandbox.slices import micros
-from icekeeper.sandbox.spec import WorldSpec, to_micros
-from icekeeper.sandbox.tables import SHAPES, Layer, TableShape
+from icekeeper.sandbox.table_shapes import SHAPES, Layer, TableShape
 from icekeeper.sandbox.trades import Ticks, late_rows_of, rows_of
+from icekeeper.sandbox.world_spec import WorldSpec, to_micros
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class WorldTable:
 
 
 class World:
-    """Ten tables' pairs (or fewer), isolated from the sandbox's other worlds."""
+    """Up to ten tables, each in ClickHouse and Iceberg, isolated from the sandbox's other worlds."""
 
     def __init__(
         self, spec: WorldSpec, name: str, clickhouse: ClickHouse, postgres: Postgres, catalog: LakeCatalog
@@ -58,14 +58,14 @@ class World:
         self.catalog = catalog
         self._late_calls = 0
 
-    # --- what icekeeper needs to know
+    # --- icekeeper's settings
 
     def catalog_settings(self) -> dict[str, Any]:
         """The document below icekeeper's settings key `catalog`."""
         return self.catalog.settings()
 
     def settings(self, state_dir: Path) -> dict[str, Any]:
-        """A whole settings document for icekeeper; passwords stand in it."""
+        """A whole settings document for icekeeper, with passwords."""
         (http_port,) = free_ports(1)
         return {
             "spark": {"master": "local[2]", "driver_memory": "2g"},
@@ -93,14 +93,14 @@ class World:
         }
 
     def write_config(self, path: Path, state_dir: Path) -> Path:
-        """The settings as a YAML file that only we can read."""
+        """The settings as a YAML file that only its owner can read."""
         path.touch(mode=0o600)
         path.chmod(0o600)
         path.write_text(yaml.safe_dump(self.settings(state_dir), sort_keys=False))
         return path
 
     def pyiceberg_catalog(self) -> Catalog:
-        """The catalog, for looking at tables. On hadoop it shows the tables as they are now and doesn't follow."""
+        """The catalog, for reading tables. A hadoop catalog shows them as of this call, without later commits."""
         return self.catalog.pyiceberg()
 
     # --- counting
@@ -141,7 +141,7 @@ class World:
         found: datetime | None = rows[0][0] if rows else None
         return found
 
-    # --- ClickHouse's side of the platform
+    # --- rows in ClickHouse
 
     def insert(self, shape: TableShape, rows: pa.Table) -> None:
         """Puts rows into ClickHouse as one insert, unmerged."""
@@ -155,7 +155,7 @@ class World:
             f"INSERT INTO {shape.source} ({columns}) FORMAT ArrowStream",
             database=self.clickhouse_database,
             data=buffer.getvalue().to_pybytes(),
-            # By default equal keys of one insert are folded together at once.
+            # By default ClickHouse merges equal keys of one insert at once.
             settings={"optimize_on_insert": 0, "max_partitions_per_insert_block": 0},
         )
 
@@ -209,9 +209,9 @@ class World:
         return self.late_rows(table, midnight + timedelta(hours=hour), fraction=1.0)
 
     def trade(self, until: datetime) -> None:
-        """Trading goes on: puts the rows of all tables with event times up to `until` into ClickHouse.
+        """Inserts the rows of all tables with event times from `traded_until` to `until` into ClickHouse.
 
-        Nothing if it has gone on so far already. The offload takes them at its next run.
+        The offload copies them at its next run.
         """
         low, high = to_micros(self.traded_until()), to_micros(until)
         if high <= low:
@@ -236,7 +236,7 @@ class World:
         return moment
 
     def merge(self, table: str) -> None:
-        """Lets ClickHouse merge the table's parts now, as it would have done by itself some day; no TTL is applied."""
+        """Has ClickHouse merge the table's parts now; no TTL is applied."""
         shape = self._shape(table)
         self.clickhouse.execute(f"SYSTEM STOP TTL MERGES {shape.source}", database=self.clickhouse_database)
         self.clickhouse.execute(f"OPTIMIZE TABLE {shape.source} FINAL", database=self.clickhouse_database)

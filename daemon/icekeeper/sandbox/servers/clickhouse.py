@@ -1,4 +1,4 @@
-"""Starts, stops and asks the sandbox's ClickHouse. What it answers is clickhouse_server.py's business."""
+"""Starts, stops and queries the sandbox's ClickHouse. The server program: clickhouse_server.py."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ClickHouse:
     def _is_ready(self) -> bool:
         if not port_answers(self.port):
             return False
-        # Another process may have taken the port meanwhile; it doesn't know our password.
+        # Another process may have taken the port meanwhile; it would refuse the password.
         with contextlib.suppress(SandboxError):
             return self.execute("SELECT 1") == b"1\n"
         return False

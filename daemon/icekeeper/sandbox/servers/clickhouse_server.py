@@ -33,7 +33,7 @@ _INTERFACE_PARAMETERS = (
     "http_response_headers"
 )
 _NO_SETTINGS = frozenset(_INTERFACE_PARAMETERS.split())
-# From ClickHouse's exceptionCodeToHTTPStatus; what is not here is 500.
+# From ClickHouse's exceptionCodeToHTTPStatus; other codes are 500.
 _HTTP_STATUS = {
     **dict.fromkeys((6, 26, 27, 38, 41, 43, 44, 53, 62, 69, 70, 72, 131, 386, 456, 457), 400),
     **dict.fromkeys((46, 47, 50, 56, 60, 63, 73, 78, 81, 115, 116, 336), 404),
@@ -52,7 +52,7 @@ _open_session: Callable[[str], Any] = chdb_session.Session
 
 @dataclass(frozen=True)
 class Answer:
-    """What the engine said: the formatted rows, and what the summary header tells of them."""
+    """The engine's result: the formatted rows, and the values of the summary header."""
 
     body: bytes
     summary: Mapping[str, str]
@@ -60,7 +60,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """One request, understood."""
+    """One request, parsed."""
 
     sql: bytes
     database: str
@@ -83,7 +83,7 @@ class Engine:
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
-        # One session stays open for the process's life: with the last one the engine itself would shut down.
+        # One session stays open for the process's life: closing the last one would shut down the engine.
         self._keeper = _open_session(self._path)
         self.version = self._keeper.query("SELECT version()", "TSVRaw").bytes().decode().strip()
         self.timezone = self._keeper.query("SELECT timezone()", "TSVRaw").bytes().decode().strip()

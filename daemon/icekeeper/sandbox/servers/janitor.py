@@ -1,4 +1,4 @@
-"""Cleans up after a sandbox whose Python died without stopping it: a process of its own that knows no server by name.
+"""Cleans up after a sandbox whose process died without stopping it: a program of its own.
 
 A death signal on the children (PR_SET_PDEATHSIG) would be less code, but the kernel sends it when the *thread* that
 started them ends, and drops it when a child changes its user, as PostgreSQL's does under root. So this small process
@@ -23,7 +23,7 @@ GRACE_S = 5.0  # between asking a child to stop and killing it
 
 
 def _send(pidfd: int, number: int) -> None:
-    # It may have ended meanwhile, which is what was wanted.
+    # It may have ended meanwhile.
     with contextlib.suppress(OSError):
         signal.pidfd_send_signal(pidfd, number)
 
@@ -49,8 +49,8 @@ def _clean_up(children: dict[int, tuple[int, int]], paths: list[str]) -> None:
 
 
 def main() -> None:
-    """Watches until told `bye` or until the parent is gone."""
-    # Ctrl-C and a hang-up go to the whole terminal session; the one who cleans up must outlive them.
+    """Waits for `bye`, or for the end of the parent."""
+    # Ctrl-C and a hang-up reach the whole terminal session; the janitor must outlive them.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # The pipe alone isn't enough: a process forked from the parent may hold its other end open.

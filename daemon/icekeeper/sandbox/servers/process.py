@@ -1,4 +1,4 @@
-"""Starts and stops the servers' processes: free ports, log files, readiness. Knows nothing of what they serve."""
+"""Starts and stops server processes: free ports, log files, readiness, and the janitor of this process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _issued: set[int] = set()
 
 
 def free_ports(count: int) -> list[int]:
-    """Free TCP ports on the loopback, never the same twice in this process. Another process may be faster: retry."""
+    """Free TCP ports on the loopback, never the same twice in this process. Another process may take one: retry."""
     found: list[int] = []
     while len(found) < count:
         port = random.choice(_PORTS)
@@ -51,7 +51,7 @@ def port_answers(port: int) -> bool:
 
 
 class Janitor:
-    """The process that ends our children and removes our files if this process is killed (see janitor.py)."""
+    """The process that ends the servers and removes their files if this process is killed (see janitor.py)."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -61,29 +61,29 @@ class Janitor:
             start_new_session=True,
         )
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         if self._process.stdin is None:
             raise SandboxError("the sandbox is stopped already")
         self._process.stdin.write(f"{line}\n".encode())
         self._process.stdin.flush()
 
     def watch(self, pid: int, stop_signal: signal.Signals) -> None:
-        """That child is to be ended, by that signal, if we die."""
-        self._tell(f"pid {pid} {int(stop_signal)}")
+        """Ends that child, by that signal, if this process dies."""
+        self._send(f"pid {pid} {int(stop_signal)}")
 
     def forget(self, pid: int) -> None:
-        """That child has ended."""
-        self._tell(f"gone {pid}")
+        """The child has ended."""
+        self._send(f"gone {pid}")
 
     def remove(self, path: Path) -> None:
-        """That file or directory is to be removed if we die."""
-        self._tell(f"path {path}")
+        """Removes that file or directory if this process dies."""
+        self._send(f"path {path}")
 
     def dismiss(self) -> None:
-        """Everything is stopped and removed: nothing to clean up any more."""
+        """Ends the janitor: everything is stopped and removed."""
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
-                self._tell("bye")
+                self._send("bye")
             self._process.stdin.close()
         self._process.wait()
 

@@ -1,4 +1,4 @@
-"""Starts SeaweedFS (S3 and an Iceberg REST catalog in one binary) and stores objects in it. Knows nothing of tables."""
+"""Starts SeaweedFS (S3 and an Iceberg REST catalog in one binary) and stores objects in it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from icekeeper.sandbox.servers.process import (
     port_answers,
     start_with_free_ports,
 )
-from icekeeper.sandbox.uploads import Uploads
+from icekeeper.sandbox.servers.uploads import Uploads
 
-# Each listens on an HTTP port and on a gRPC port of its own. The gRPC ones would be HTTP + 10000 unless given.
-_PARTS = ("master", "volume", "filer", "s3", "admin")
+# SeaweedFS's components, each with an HTTP port and a gRPC port (by default HTTP + 10000).
+_COMPONENTS = ("master", "volume", "filer", "s3", "admin")
 REGION = "us-east-1"
 
 
@@ -62,7 +62,7 @@ class S3:
 
     @property
     def rest_warehouse(self) -> str:
-        """What that catalog wants as `warehouse`."""
+        """The `warehouse` of that catalog."""
         return f"s3://{self.table_bucket}"
 
     @property
@@ -79,14 +79,14 @@ class S3:
             start_with_free_ports(self._launch_on_free_ports)
 
     def _launch_on_free_ports(self) -> None:
-        names = [*_PARTS, *(f"{part}.grpc" for part in _PARTS), "iceberg"]
+        names = [*_COMPONENTS, *(f"{component}.grpc" for component in _COMPONENTS), "iceberg"]
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         for socket_path in self.sockets():
             self._janitor.remove(socket_path)
         self._launch()
 
     def _launch(self) -> None:
-        # It remembers the flags of its last start here; those ports may be taken now.
+        # The flags of the last start are kept in this file; those ports may be taken now.
         (self._path / "mini.options").unlink(missing_ok=True)
         argv = [
             str(_weed()),
@@ -94,17 +94,17 @@ class S3:
             f"-dir={self._path}",
             f"-ip={LOOPBACK}",
             f"-ip.bind={LOOPBACK}",
-            *(f"-{part}.port={self._ports[part]}" for part in _PARTS),
-            *(f"-{part}.port.grpc={self._ports[f'{part}.grpc']}" for part in _PARTS),
+            *(f"-{component}.port={self._ports[component]}" for component in _COMPONENTS),
+            *(f"-{component}.port.grpc={self._ports[f'{component}.grpc']}" for component in _COMPONENTS),
             f"-s3.port.iceberg={self._ports['iceberg']}",
             "-s3.port.lance=0",
             "-webdav=false",
             "-admin.ui=false",
             "-master.telemetry=false",
-            # Vacuuming would move data while somebody copies the directory.
+            # Vacuuming would move data while the directory is copied.
             "-master.vacuumIntervalSeconds=1000000",
             "-volume.preStopSeconds=0",
-            # Small objects, which are nearly all of ours, live in the filer's own store: half the time per PUT.
+            # Small objects, nearly all of a world's, are kept in the filer's own store: half the time per PUT.
             "-filer.saveToFilerLimit=65536",
             f"-bucket={self.bucket}",
             f"-tableBucket={self.table_bucket}",
@@ -135,9 +135,9 @@ class S3:
         """The Unix sockets it makes outside its directory."""
         # Their place is fixed in the binary, and not every way to stop removes them.
         paths = []
-        for part in _PARTS if self._ports else ():
-            paths.append(Path(f"/tmp/seaweedfs-{part}-{self._ports[part]}.sock"))
-            paths.append(Path(f"/tmp/seaweedfs-{part}-grpc-{self._ports[f'{part}.grpc']}.sock"))
+        for component in _COMPONENTS if self._ports else ():
+            paths.append(Path(f"/tmp/seaweedfs-{component}-{self._ports[component]}.sock"))
+            paths.append(Path(f"/tmp/seaweedfs-{component}-grpc-{self._ports[f'{component}.grpc']}.sock"))
         return paths
 
     def filesystem(self) -> S3FileSystem:
@@ -169,7 +169,7 @@ class S3:
         self._request("PUT", "/buckets", body, service="s3tables", headers={"Content-Type": "application/json"})
 
     def add_identity(self, access_key: str, secret_key: str, policy: Mapping[str, object]) -> None:
-        """Makes an account (keys without spaces) that may do what an S3 policy allows; again: changes what it may."""
+        """Creates an account (keys without spaces) with an S3 policy; for an existing one, changes the policy."""
         document = self._path.with_name(f"policy-{access_key}.json")
         document.write_text(json.dumps(policy))
         try:
@@ -185,7 +185,10 @@ class S3:
         """Runs commands of SeaweedFS's own shell."""
         ports = self._ports
         argv = [str(_weed()), "shell"]
-        argv += [f"-{part}={LOOPBACK}:{ports[part]}.{ports[f'{part}.grpc']}" for part in ("master", "filer")]
+        argv += [
+            f"-{component}={LOOPBACK}:{ports[component]}.{ports[f'{component}.grpc']}"
+            for component in ("master", "filer")
+        ]
         done = subprocess.run(
             argv, input="\n".join((*commands, "exit", "")), capture_output=True, text=True, timeout=60, cwd=self._path
         )
@@ -237,8 +240,8 @@ class S3:
 @cache
 def _signing_key(secret_key: str, scope: str) -> bytes:
     key = f"AWS4{secret_key}".encode()
-    for part in scope.split("/"):
-        key = hmac.digest(key, part.encode(), "sha256")
+    for piece in scope.split("/"):
+        key = hmac.digest(key, piece.encode(), "sha256")
     return key
 
 

@@ -21,8 +21,8 @@ from pyiceberg.table.update import update_table_metadata
 
 from icekeeper.sandbox.catalogs import LakeCatalog, empty_table
 from icekeeper.sandbox.errors import SandboxError
-from icekeeper.sandbox.lake import Put, updates_for
-from icekeeper.sandbox.tables import NAMESPACE, TableShape
+from icekeeper.sandbox.table_shapes import NAMESPACE, TableShape
+from icekeeper.sandbox.table_writer import Put, updates_for
 
 
 class HadoopCatalog(LakeCatalog):
@@ -92,7 +92,7 @@ class HadoopCatalog(LakeCatalog):
         self._publish(shape, version + 1, update_table_metadata(current, updates_for([snapshot])))
 
     def close(self) -> None:
-        pass  # a directory has nothing to let go of
+        pass  # a directory has no connections
 
     def pyiceberg(self) -> Catalog:
         """A catalog in memory that knows each table's newest version; it doesn't follow later commits."""

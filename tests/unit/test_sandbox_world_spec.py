@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from icekeeper.sandbox.spec import WorldSpec, from_micros, to_micros
-from icekeeper.sandbox.tables import TABLES
+from icekeeper.sandbox.table_shapes import TABLES
+from icekeeper.sandbox.world_spec import WorldSpec, from_micros, to_micros
 
 NOW = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)
 

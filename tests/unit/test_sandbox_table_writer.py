@@ -15,11 +15,11 @@ from pyiceberg.io.pyarrow import (
     parquet_path_to_id_mapping,
 )
 
-from icekeeper.sandbox.lake import Head, TableWriter, metrics_of
-from icekeeper.sandbox.slices import FileSlice, slice_by_tick
-from icekeeper.sandbox.spec import WorldSpec
-from icekeeper.sandbox.tables import ICEBERG_PROPERTIES, SHAPES, TableShape
+from icekeeper.sandbox.file_slices import FileSlice, slice_by_tick
+from icekeeper.sandbox.table_shapes import ICEBERG_PROPERTIES, SHAPES, TableShape
+from icekeeper.sandbox.table_writer import Head, TableWriter, metrics_of
 from icekeeper.sandbox.trades import rows_of
+from icekeeper.sandbox.world_spec import WorldSpec
 
 # Its one tick takes midnight's candles too.
 SPEC = WorldSpec(now=datetime(2026, 2, 18, 0, 21, tzinfo=UTC), days=1 / 96, old_snapshots=0)

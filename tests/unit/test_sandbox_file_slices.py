@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
-from icekeeper.sandbox.slices import FileSlice, slice_by_tick
-from icekeeper.sandbox.spec import WorldSpec
-from icekeeper.sandbox.tables import SHAPES, TableShape
+from icekeeper.sandbox.file_slices import FileSlice, slice_by_tick
+from icekeeper.sandbox.table_shapes import SHAPES, TableShape
 from icekeeper.sandbox.trades import Ticks, Volume, rows_of
+from icekeeper.sandbox.world_spec import WorldSpec
 
 BRONZE, SILVER = SHAPES["cold.bronze_trades_binance"], SHAPES["cold.silver_trades"]
 GOLD, DAILY = SHAPES["cold.gold_ohlcv_1m"], SHAPES["cold.gold_ohlcv_1d"]

@@ -1,7 +1,7 @@
-"""Writes one Iceberg table: small Parquet files, and the snapshots that add them, at any moment of the past.
+"""Writes one Iceberg table: small Parquet files, and the snapshots that add them, with timestamps in the past.
 
-Knows no catalog (world.py makes tables known) and no trades. pyiceberg does the metadata; only what a bulk of commits
-needs is done here: a snapshot's timestamp is given, not taken from the clock, so no clock has to be turned back.
+Registering the table is catalogs.py's. pyiceberg makes the metadata; this module does what it can't: many commits
+quickly, and snapshots with a given timestamp instead of the clock's.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _MANIFEST_LIST = AvroFormat(
 
 @dataclass(frozen=True)
 class Head:
-    """Where a table stands: its last snapshot, that one's manifests (encoded), and its running totals."""
+    """A table's last snapshot, with its manifests (encoded) and totals: what the next snapshot continues."""
 
     snapshot_id: int | None
     sequence_number: int
@@ -64,7 +64,7 @@ class Head:
 
     @staticmethod
     def of(metadata: TableMetadata, io: FileIO) -> Head:
-        """The head of a table as its metadata tells; reads its manifest list."""
+        """The head of a table by its metadata; reads its manifest list."""
         snapshot = metadata.current_snapshot()
         sequence = metadata.next_sequence_number() - 1
         if snapshot is None:
@@ -112,7 +112,7 @@ class TableWriter:
         }
 
     def write_file(self, rows: pa.Table, partition: tuple[Any, ...]) -> DataFile:
-        """Stores one Parquet file with rows of one partition; returns what a manifest says of it."""
+        """Stores one Parquet file with rows of one partition; returns its manifest entry."""
         if not rows.schema.equals(self.arrow_schema, check_metadata=True):
             rows = rows.cast(self.arrow_schema)
         sink = pa.BufferOutputStream()
@@ -147,7 +147,7 @@ class TableWriter:
         )
 
     def append(self, head: Head, files: Sequence[DataFile], timestamp_ms: int) -> tuple[Snapshot, Head]:
-        """Stores the manifest and the manifest list of one append on top of `head`; no catalog knows of it yet."""
+        """Stores the manifest and the manifest list of one append on top of `head`; it is not committed yet."""
         snapshot_id = uuid.uuid4().int >> 65
         sequence = head.sequence_number + 1
         folder = f"{self._location}/metadata"
@@ -268,7 +268,7 @@ def metrics_of(footer: pq.FileMetaData, columns: Mapping[str, int]) -> dict[str,
 
 
 def _bound(physical_type: str, value: Any) -> bytes:
-    """Iceberg's single-value serialization (table spec, appendix D) of what Parquet's footer holds."""
+    """Iceberg's single-value serialization (table spec, appendix D) of a value in Parquet's footer."""
     if physical_type == "INT64":
         return struct.pack("<q", value)
     if physical_type == "INT32":
@@ -282,10 +282,10 @@ def _bound(physical_type: str, value: Any) -> bytes:
 
 
 def updates_for(snapshots: Iterable[Snapshot]) -> tuple[TableUpdate, ...]:
-    """What a catalog is told so that these snapshots, one on top of the other, become the table's main branch."""
-    told: list[TableUpdate] = []
+    """The updates that put these snapshots, one on top of the other, on the table's main branch."""
+    updates: list[TableUpdate] = []
     for snapshot in snapshots:
-        told.append(AddSnapshotUpdate(snapshot=snapshot))
+        updates.append(AddSnapshotUpdate(snapshot=snapshot))
         fields: dict[str, Any] = {"ref-name": "main", "snapshot-id": snapshot.snapshot_id}
-        told.append(SetSnapshotRefUpdate(type=SnapshotRefType.BRANCH, **fields))
-    return tuple(told)
+        updates.append(SetSnapshotRefUpdate(type=SnapshotRefType.BRANCH, **fields))
+    return tuple(updates)

@@ -1,4 +1,4 @@
-"""Divides rows into the small files of a commit: by tick, by partition, into even pieces. Pure; writes nothing."""
+"""Divides rows into the small files of a commit: by tick, by partition, into even pieces. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.transforms import DayTransform, IdentityTransform, MonthTransform
 
-from icekeeper.sandbox.tables import TableShape
+from icekeeper.sandbox.table_shapes import TableShape
 
 Ints = npt.NDArray[np.int64]
 _DAY_US = 86_400_000_000
@@ -35,10 +35,9 @@ def micros(rows: pa.Table, column: str) -> Ints:
 def slice_by_tick(
     shape: TableShape, rows: pa.Table, tick: Ints, files: int, rows_per_file: int
 ) -> dict[int, list[FileSlice]]:
-    """What each tick writes: `files` even files if it has the rows for them, at least one per partition, none empty.
+    """The files of each tick: `files` even ones if it has enough rows, at least one per partition, none empty.
 
-    `tick` numbers the tick of each row; ticks without rows are missing from the answer. Rows come with ClickHouse's
-    types and leave with Iceberg's.
+    `tick` is the number of each row's tick; ticks without rows are left out. The rows' types become Iceberg's.
     """
     if rows.num_rows == 0:
         return {}
@@ -64,7 +63,7 @@ def slice_by_tick(
 
 
 def _share_out(runs: list[tuple[int, int]], files: int, rows_per_file: int) -> list[int]:
-    """How many files each run of rows gets: one at least, the rest to whose files would be largest."""
+    """The number of files for each run of rows: at least one, the rest where files would be largest."""
     sizes = [end - start for start, end in runs]
     pieces = [1] * len(sizes)
     wanted = min(files, -(-sum(sizes) // rows_per_file))
@@ -98,7 +97,7 @@ def _partitions(shape: TableShape, rows: pa.Table) -> tuple[list[tuple[Any, ...]
         distinct, inverse = np.unique(raw, return_inverse=True)
         columns.append(distinct.tolist())
         code = code * len(distinct) + inverse
-    # Numbers mixed from all columns, then unmixed for those that occur.
+    # One number is combined from all columns, and taken apart again for those that occur.
     occurring, number = np.unique(code, return_inverse=True)
     partitions = []
     for mixed in occurring.tolist():

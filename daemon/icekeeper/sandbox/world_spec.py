@@ -1,4 +1,4 @@
-"""What a world is to be: its specification, its ticks, and the schedule of its commits. Pure; builds nothing."""
+"""The specification of a world: its tables and volumes, its ticks, and the schedule of its commits. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from icekeeper.sandbox.tables import SHAPES, TABLES, TableShape
+from icekeeper.sandbox.table_shapes import SHAPES, TABLES, TableShape
 from icekeeper.sandbox.trades import Ticks, Volume
 
 CatalogKind = Literal["jdbc", "hadoop", "rest"]
 
-# The offload leaves the last minutes alone: rows may still arrive.
+# The offload skips the last minutes, for which rows may still arrive.
 OFFLOAD_LAG = timedelta(minutes=5)
 _DAY_US = 86_400_000_000
 _OLDEST, _YOUNGEST = timedelta(days=12), timedelta(days=8)
@@ -29,7 +29,7 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(micros: int) -> datetime:
-    """The same, back, in UTC."""
+    """The datetime in UTC of microseconds since 1970."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 
@@ -79,12 +79,12 @@ class WorldSpec:
 
     @property
     def volume(self) -> Volume:
-        """How much a tick brings."""
+        """The rows and files of a tick."""
         return Volume(self.files_per_commit, self.files_per_commit * self.rows_per_file, self.symbols)
 
     @property
     def step_us(self) -> int:
-        """From one tick to the next."""
+        """Microseconds from one tick to the next."""
         return _DAY_US // self.commits_per_day
 
     def committed_us(self, tick_us: int) -> int:
@@ -109,7 +109,7 @@ class WorldSpec:
         oldest, youngest = to_micros(self.now - _OLDEST), to_micros(self.now - _YOUNGEST)
         count = self.old_snapshots
         places = [youngest] if count == 1 else np.linspace(oldest, youngest, count).astype(np.int64).tolist()
-        # The commits lie there, not the ticks.
+        # `places` are of the commits, not of the ticks.
         lag = self.committed_us(0)
         return [place // 1_000_000 * 1_000_000 - lag for place in places]
 
@@ -130,7 +130,7 @@ class WorldSpec:
         return tuple(hour for name, hour in self.lost if name == table)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; `from_json` is the way back."""
+        """As plain JSON values, for `from_json`."""
         return {
             **asdict(self),
             "now": self.now.isoformat(),
@@ -139,7 +139,7 @@ class WorldSpec:
 
     @staticmethod
     def from_json(document: dict[str, Any]) -> WorldSpec:
-        """Reads what `to_json` gave."""
+        """The spec of `to_json`'s values."""
         lost = tuple((table, datetime.fromisoformat(hour)) for table, hour in document["lost"])
         now = datetime.fromisoformat(document["now"])
         return WorldSpec(**{**document, "now": now, "lost": lost, "tables": tuple(document["tables"])})

@@ -1,4 +1,4 @@
-"""Builds a world's past in bulk: the rows and commits that its ticks would have left, without running each tick."""
+"""Builds a world's past in bulk: the rows and commits of its ticks, without running each tick."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import numpy as np
 import pyarrow as pa
 from pyiceberg.table.snapshots import Snapshot
 
-from icekeeper.sandbox.lake import Head, TableWriter
-from icekeeper.sandbox.slices import FileSlice, micros, slice_by_tick
-from icekeeper.sandbox.spec import OFFLOAD_LAG, WorldSpec, from_micros
-from icekeeper.sandbox.tables import WATERMARK_DDL, TableShape
+from icekeeper.sandbox.file_slices import FileSlice, micros, slice_by_tick
+from icekeeper.sandbox.table_shapes import WATERMARK_DDL, TableShape
+from icekeeper.sandbox.table_writer import Head, TableWriter
 from icekeeper.sandbox.trades import Ticks, rows_of
 from icekeeper.sandbox.world import World, hours_mask
+from icekeeper.sandbox.world_spec import OFFLOAD_LAG, WorldSpec, from_micros
 
 _HOUR_MS = 3_600_000
 
 
-def build(world: World) -> None:
+def build_world(world: World) -> None:
     """Fills the world's databases and catalog. The databases exist and are empty."""
     spec = world.spec
     ticks = spec.ticks()
@@ -39,7 +39,7 @@ def _build_table(world: World, shape: TableShape, ticks: list[int]) -> None:
         world.insert(shape, rows.offered)
         past += _offload(world, shape, bounds, [spec.committed_us(tick) for tick in spec.old_ticks()])
         if spec.now - from_micros(int(bounds.high[-1])) > shape.source_ttl:
-            # ClickHouse's TTL has taken them meanwhile.
+            # ClickHouse's TTL would have dropped them.
             world.clickhouse.execute(f"TRUNCATE TABLE {shape.source}", database=world.clickhouse_database)
     bounds = spec.bounds(ticks)
     rows = rows_of(shape, bounds, spec.volume, spec.seed)
@@ -60,7 +60,7 @@ def _first_commit_ms(spec: WorldSpec, committed: list[int]) -> int:
 
 
 def _offload(world: World, shape: TableShape, bounds: Ticks, committed: list[int]) -> list[tuple[int, list[FileSlice]]]:
-    """(commit time in microseconds, files) of each tick that has rows, read from ClickHouse as a tick would read."""
+    """(commit time in microseconds, files) of each tick that has rows, read from ClickHouse as the offload reads."""
     spec = world.spec
     rows = world.read(shape, int(bounds.low[0]), int(bounds.high[-1]))
     rows = rows.filter(pa.array(hours_mask(shape, rows, spec.lost_hours(shape.iceberg))))
@@ -75,7 +75,7 @@ def _commit(writer: TableWriter, created_ms: int, past: list[tuple[int, list[Fil
     snapshots: list[Snapshot] = []
     for moment, slices in past:
         files = [writer.write_file(each.rows, each.partition) for each in slices]
-        # A REST catalog has stamped the table's creation just now, and takes no older commit.
+        # A REST catalog stamps the table's creation with the present, and takes no older commit.
         snapshot, head = writer.append(head, files, max(moment // 1000, head.timestamp_ms + 1))
         snapshots.append(snapshot)
     return snapshots

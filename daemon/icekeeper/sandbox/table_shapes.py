@@ -1,4 +1,4 @@
-"""The platform's ten tables, on both sides: names, types, partitions, engines. Holds no rows and asks no server."""
+"""The platform's ten tables in ClickHouse and Iceberg: names, types, partitions, engines."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ _MONEY = DecimalType(38, 8)
 
 @dataclass(frozen=True)
 class TableShape:
-    """One table as the platform has it.
+    """One table of the platform.
 
-    `sequence` is the column whose maximum the offload notes beside its watermark, if the table has one.
+    `sequence` is the column whose maximum the offload stores beside its watermark, if the table has one.
     `clickhouse_columns` are (name, type) pairs; those named like an Iceberg column are what the offload reads.
     `window` is the gold tables' candle; `version_column` is there on ReplacingMergeTree.
     """
@@ -97,8 +97,8 @@ class TableShape:
     def ddl(self) -> str:
         """The CREATE TABLE of the ClickHouse side, for its database.
 
-        The TTL is there to be seen; background merges and the TTL's own are held back by three table settings, so
-        that unmerged rows stay unmerged and no row of a world's past is dropped behind a test's back.
+        Three table settings stop background and TTL merges, so that unmerged rows stay unmerged and no row of a world's
+        past is dropped during a test; the TTL can still be read.
         """
         columns = ",\n    ".join(f"`{name}` {kind}" for name, kind in self.clickhouse_columns)
         partition = f"PARTITION BY {self.partition_by}\n" if self.partition_by else ""
