@@ -33,13 +33,30 @@ from icekeeper.night.run import StopRequest
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.settings import Settings, load
 from icekeeper.settings.model import DEFAULT_PACKAGES
+from tests import jvm
 
+TESTS = Path(__file__).parent
 # The night of most tests: the world's present, and the slot that it answers for.
 SLOT = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)
-# A JVM that lives for a minute never gets back what optimising its code costs.
-SHORT_LIVED = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+# Spark settings of a session that lives for a minute; on another machine than this one, and here.
+SHORT_LIVED = {"spark.driver.extraJavaOptions": jvm.SHORT_LIVED}
+SPARK_CONF = jvm.conf()
 BINANCE, SILVER, GOLD = "cold.bronze_trades_binance", "cold.silver_trades", "cold.gold_ohlcv_1m"
 COINBASE = "cold.bronze_trades_coinbase"
+
+# Files that take a minute and more, the longest first: begun last, one of them would keep one worker busy alone.
+LONG = (
+    "process/test_troubleshooting.py", "process/test_serve.py", "process/test_chaos.py", "process/test_restart.py",
+    "process/test_replicas.py", "process/test_commands.py", "process/test_scrapes.py", "process/test_control.py",
+    "integration/test_odd_tables.py", "integration/test_reasons_probe.py", "integration/test_engine.py",
+    "integration/test_sandbox.py", "integration/test_night.py", "integration/test_bench.py",
+    "integration/test_expiry_files.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {TESTS / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
 
 
 def world_clock(start: datetime = SLOT) -> Callable[[], datetime]:
@@ -129,7 +146,7 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Spar
     state_dir = tmp_path_factory.mktemp("spark")
     shared = SparkEngine(
         SparkOptions(
-            master="local[2]", driver_memory="1g", state_dir=state_dir, packages=DEFAULT_PACKAGES, conf=SHORT_LIVED
+            master="local[2]", driver_memory="1g", state_dir=state_dir, packages=DEFAULT_PACKAGES, conf=SPARK_CONF
         )
     )
     yield shared
@@ -196,7 +213,7 @@ def write_settings(
     document = world.settings(state_dir)
     # A world's present is not the servers'.
     document["run"] = {"max_clock_skew": "3650d"}
-    document["spark"] |= {"driver_memory": "1g", "conf": dict(SHORT_LIVED)}
+    document["spark"] |= {"driver_memory": "1g", "conf": dict(SPARK_CONF)}
     if change is not None:
         change(document)
     path.write_text(yaml.safe_dump(document))
