@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from structlog.testing import capture_logs
 
-from icekeeper.adapters.spark.engine import SparkEngine
-from icekeeper.adapters.spool.spool import Spool
-from icekeeper.core.enums import RunOutcome, Trigger
-from icekeeper.core.events import Event, RunEnded
-from icekeeper.execution.wiring import build, spark_options
-from icekeeper.scheduling import worker
-from icekeeper.scheduling.reload import Configuration
+from icekeeper.core.enums import Trigger
 from icekeeper.scheduling.scheduler import Scheduler
 from icekeeper.scheduling.slots import Slots
-from icekeeper.scheduling.worker import Worker
 from icekeeper.settings.model import Schedule
-from tests.unit.builders import SLOT
-from tests.unit.fakes import World
-from tests.unit.test_worker import Replaced, settings_of_one_table
 
 # Long ago: APScheduler fires at once.
 LONG_AGO = datetime(2020, 2, 18, 1, 59, tzinfo=UTC)
@@ -63,34 +50,3 @@ async def test_a_slot_of_a_term_is_kept_also_while_an_answer_of_the_lease_is_ove
 
 async def test_a_standby_keeps_no_slot() -> None:
     assert await fired(Queue(), in_term=False, leads=False) == []
-
-
-async def test_a_slot_waits_for_an_overdue_answer_of_the_lease_and_runs_as_soon_as_that_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker, "LEASE_CHECK_S", 0.1)
-    settings, world, events, answered = settings_of_one_table(tmp_path), World(), list[Event](), asyncio.Event()
-    settings.state_dir.mkdir()
-    for policy in settings.policies():
-        world.add(policy)
-    services = replace(build(settings, SparkEngine(spark_options(settings))), ports=world.ports)
-    configuration = Replaced(services)
-    spool = await Spool.open(settings.state_dir, clock=world.clock)
-    try:
-        subject = Worker(cast(Configuration, configuration), spool, events.append, world.clock, answered.is_set)
-        await subject.slots.put(SLOT, Trigger.SCHEDULE)
-        with capture_logs() as logs:
-            term = asyncio.create_task(subject.run())
-            await asyncio.sleep(0.5)
-            assert events == []
-            assert len(logs) < 20  # it waits, and does not try again and again
-            answered.set()
-            async with asyncio.timeout(10):
-                await configuration.closing.wait()
-        await subject.stop()
-        term.cancel()
-        await asyncio.wait([term])
-        assert [event.report.outcome for event in events if isinstance(event, RunEnded)] == [RunOutcome.SUCCESS]
-    finally:
-        await spool.close()
-        await services.close()
