@@ -41,7 +41,7 @@ from icekeeper.status.queries import StatusQueries
 from tests.unit.builders import DAY, SLOT
 from tests.unit.fakes import Step, World
 from tests.unit.serving import TOKEN, serving
-from tests.unit.test_worker import settings_of_one_table
+from tests.unit.test_worker import settings_of
 
 TABLE = "cold.a"
 OTHER_VERSION = r"another version of icekeeper.*restart the daemon"
@@ -95,7 +95,7 @@ class Place:
 
 @asynccontextmanager
 async def a_place(root: Path, begin_s: float = 10.0) -> AsyncIterator[Place]:
-    settings, world = settings_of_one_table(root), World()
+    settings, world = settings_of(root, TABLE), World()
     settings.state_dir.mkdir()
     for policy in settings.policies():
         world.add(policy)

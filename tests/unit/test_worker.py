@@ -33,7 +33,6 @@ from icekeeper.execution.log_files import flush
 from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.night.run import Order
 from icekeeper.scheduling import pause
-from icekeeper.scheduling.orders import Orders, RunRequest
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.worker import LEASE_CHECK_S, RETRY_S, Worker
 from icekeeper.settings import Settings, load
@@ -136,20 +135,25 @@ class Disk(Spool):
             await self.slow.wait()
 
 
+def settings_of(place: Path, *tables: str, **blocks: Any) -> Settings:
+    """Settings of a host whose servers are down."""
+    path = place / "icekeeper.yaml"
+    document = {
+        "catalog": {"name": "k2", "type": "hadoop", "warehouse": str(place / "lake")},
+        "clickhouse": {"url": "http://127.0.0.1:1", "database": "k2"},
+        "postgres": {"dsn": "postgresql://icekeeper@127.0.0.1:1/icekeeper"},
+        "tables": [{"name": name, "audit": False} for name in tables],
+        "state_dir": str(place / "state"),
+    }
+    path.write_text(yaml.safe_dump(document | blocks))
+    return load(path)
+
+
 class Host:
     """A host with a worker. `restart` is another process on the same disk."""
 
     def __init__(self, place: Path, **blocks: Any) -> None:
-        path = place / "icekeeper.yaml"
-        document = {
-            "catalog": {"name": "k2", "type": "hadoop", "warehouse": str(place / "lake")},
-            "clickhouse": {"url": "http://127.0.0.1:1", "database": "k2"},
-            "postgres": {"dsn": "postgresql://icekeeper@127.0.0.1:1/icekeeper"},
-            "tables": [{"name": name, "audit": False} for name in (A, B)],
-            "state_dir": str(place / "state"),
-        }
-        path.write_text(yaml.safe_dump(document | blocks))
-        self.settings: Settings = load(path)
+        self.settings = settings_of(place, A, B, **blocks)
         self.settings.state_dir.mkdir(exist_ok=True)
         self.world, self.engine, self.ledger = World(), Engine(), Ledger()
         self.clock, self.timer = self.world.clock, Timer(self.world.clock)
@@ -628,37 +632,14 @@ async def test_an_order_is_refused_where_the_daemon_does_not_lead(host: Host) ->
     assert (host.events, host.worker.busy) == ([], False)
 
 
-async def no_standby() -> str | None:
-    return None
-
-
-async def test_a_begun_run_is_known_while_the_session_takes_its_settings_over(host: Host) -> None:
-    orders = Orders(host.worker._configuration, host.worker, no_standby)
+async def test_an_order_has_begun_while_the_session_takes_its_settings_over_and_can_be_cancelled(host: Host) -> None:
     host.engine.recycled.clear()
-    run_id = await orders.begin(RunRequest(slot=SLOT, stages=(Stage.COMPACT,)))
+    ordered = asyncio.create_task(host.worker.order(host.order, host.events.append))
+    await host.until(lambda: host.seen(RunStarted))
+    assert host.worker.cancel(host.seen(RunStarted)[0].opening.run_id)
+    report = (await ordered).report
+    assert (report.outcome, report.tasks) == (RunOutcome.CANCELLED, ())
     assert host.world.calls == []
-    assert orders.cancel(run_id)
-    [report] = await host.ended()
-    assert (report.run_id, report.outcome, report.tasks) == (run_id, RunOutcome.CANCELLED, ())
-
-
-async def test_an_order_whose_caller_has_given_up_before_it_began_does_not_begin(host: Host) -> None:
-    orders = Orders(host.worker._configuration, host.worker, no_standby)
-    host.spool.full = True
-    host.worker._unrecorded.add(closed_run())
-    host.spool.slow = asyncio.Event()
-    asking = asyncio.create_task(orders.begin(RunRequest(slot=SLOT)))
-    await host.until(lambda: host.spool.waiting_for_it)
-    asking.cancel()
-    host.spool.slow.set()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-    await host.until(lambda: not host.worker.busy)
-    assert host.seen(RunStarted) == []
-
-
-def closed_run() -> RunReport:
-    return RunReport(uuid4(), SLOT, Trigger.SCHEDULE, RunOutcome.SUCCESS, SLOT, SLOT, "hash", (), ())
 
 
 # --- what a standby is told
