@@ -9,14 +9,16 @@ import traceback
 import click
 
 from icekeeper import __version__
+from icekeeper.cli.ack import ack
 from icekeeper.cli.configuration import config
-from icekeeper.cli.daemons import cancel, logs, reload_configuration, status
+from icekeeper.cli.daemon import cancel, logs, reload_configuration, status
+from icekeeper.cli.demo import demo
 from icekeeper.cli.doctor import doctor
 from icekeeper.cli.ledger import history, migrate, spool
 from icekeeper.cli.notify import notify
-from icekeeper.cli.operators import ack, pause_nights, unpause
-from icekeeper.cli.programs import demo, serve
+from icekeeper.cli.pause import pause_nights, unpause
 from icekeeper.cli.runs import audit, compact, expire, plan, run
+from icekeeper.cli.serve import serve
 from icekeeper.cli.shared import CANCELLED, CANNOT_START, USAGE, complain
 from icekeeper.core.errors import ConfigError, IcekeeperError
 
@@ -38,7 +40,7 @@ for command in (*_TABLES, *_DAEMON, *_RECORDS, *_HOUSE):
 def main() -> None:
     """The command `icekeeper`."""
     try:
-        # Click's own way says how a command is used before it says what is wrong.
+        # Click itself would show how a command is used before it says what is wrong.
         sys.exit(cli(prog_name="icekeeper", standalone_mode=False))
     except click.UsageError as exc:
         _complain_of_usage(exc)
@@ -54,7 +56,7 @@ def main() -> None:
     except IcekeeperError as exc:
         complain(exc)
         sys.exit(CANNOT_START)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output is gone, as `head` is
         sys.stderr.close()
         sys.exit(CANNOT_START)
     except OSError as exc:
@@ -76,9 +78,9 @@ def _complain_of_usage(error: click.UsageError) -> None:
 
 
 def _what_to_do(error: OSError) -> str:
-    """Of files and directories: the other parts' errors have been translated."""
+    """For files and directories: errors of other systems have been translated."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free space in its file system"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "Let this user write there, or set state_dir to where it may"
-    return "Look at what stands there; state_dir has to be a directory"
+    return "See what is there; state_dir has to be a directory"

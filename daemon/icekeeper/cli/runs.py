@@ -13,8 +13,8 @@ from icekeeper.cli.shared import (
     common,
     complain,
     exit_with,
+    parse_slot,
     print_json,
-    the_slot,
 )
 from icekeeper.core.enums import Stage, Trigger
 
@@ -28,7 +28,7 @@ def run(
     invocation: Invocation, slot: str | None, stages: tuple[str, ...], tables: tuple[str, ...], dry_run: bool
 ) -> None:
     """Runs one night, here and now: compact, expire, audit."""
-    chosen = tuple(Stage(name) for name in stages) or tuple(Stage)
+    chosen = _stages(stages)
     if dry_run:
         _plan(invocation, slot, chosen, tables)
     else:
@@ -74,7 +74,11 @@ def audit(
 @common
 def plan(invocation: Invocation, slot: str | None, stages: tuple[str, ...], tables: tuple[str, ...]) -> None:
     """Shows what a run would do and why; changes and counts nothing."""
-    _plan(invocation, slot, tuple(Stage(name) for name in stages) or tuple(Stage), tables)
+    _plan(invocation, slot, _stages(stages), tables)
+
+
+def _stages(names: tuple[str, ...]) -> tuple[Stage, ...]:
+    return tuple(dict.fromkeys(map(Stage, names))) or tuple(Stage)
 
 
 def _run(
@@ -87,7 +91,7 @@ def _run(
     record: bool = True,
 ) -> None:
     from icekeeper.cli.output import console
-    from icekeeper.cli.starting import require_start
+    from icekeeper.cli.preconditions import require_start
     from icekeeper.control.client import DaemonClient
     from icekeeper.core.plain import report_document
     from icekeeper.execution import logging as logs
@@ -97,18 +101,18 @@ def _run(
     from icekeeper.scheduling.orders import RunRequest
 
     settings = invocation.settings()
-    the_run = the_slot(settings, slot)
-    order = make_order(settings, the_run, Trigger.MANUAL, stages=stages, tables=tables, window_hours=window_hours)
+    request = RunRequest(parse_slot(settings, slot), stages, tables, window_hours, record)
+    order = make_order(settings, request.slot, Trigger.MANUAL, stages=stages, tables=tables, window_hours=window_hours)
     if (paused := pause.notice(settings.state_dir)) is not None:
         click.echo(paused, err=True)
     screen = console.stderr()
-    # Where a bar shows how it goes, only what is wrong needs a line of its own.
+    # Where a bar shows the progress, only warnings need a line of their own.
     quiet: logs.Level | None = "warning" if screen.is_terminal else None
     logs.configure(
         settings.logs.level, settings.logs.format, settings.state_dir if record else None, console_level=quiet
     )
 
-    async def done_here() -> Executed:
+    async def run_in_this_process() -> Executed:
         async with session(settings) as services:
             if record:
                 await require_start(services)
@@ -118,11 +122,10 @@ def _run(
     async def work() -> int:
         daemon = await DaemonClient.find(settings.state_dir)
         if daemon is None:
-            done = await done_here()
+            done = await run_in_this_process()
         else:
-            asked = RunRequest(slot=the_run, stages=stages, tables=tables, window_hours=window_hours, record=record)
             with console.ProgressBar(screen, "the daemon begins") as bar:
-                done = await daemon.run(asked, bar.observe, order.stop)
+                done = await daemon.run(request, bar.observe, order.stop)
         if invocation.as_json:
             print_json(report_document(done.report))
         else:
@@ -149,14 +152,14 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
     from icekeeper.scheduling.orders import RunRequest
 
     settings = invocation.settings()
-    the_run = the_slot(settings, slot)
-    order = make_order(settings, the_run, Trigger.MANUAL, stages=stages, tables=tables)
+    request = RunRequest(parse_slot(settings, slot), stages, tables)
+    order = make_order(settings, request.slot, Trigger.MANUAL, stages=stages, tables=tables)
     logs.configure(settings.logs.level, settings.logs.format, None, console_level="warning")
 
     async def work() -> int:
         daemon = await DaemonClient.find(settings.state_dir)
         if daemon is not None:
-            plans, errors = await daemon.plan(RunRequest(slot=the_run, stages=stages, tables=tables))
+            plans, errors = await daemon.plan(request)
         else:
             async with session(settings) as services:
                 plans, errors = await make_plans(order, services.ports)

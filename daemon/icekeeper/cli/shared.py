@@ -1,10 +1,12 @@
-"""What the commands share: their common options, the slot meant, running to an exit code, output."""
+"""Common to all commands: their options, reading a slot, running to an exit code, output of JSON and errors."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import getpass
 import json
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,6 +19,7 @@ import click
 
 from icekeeper.core.enums import Stage
 from icekeeper.core.errors import ConfigError, IcekeeperError, TransientError
+from icekeeper.core.formats import iso_second
 from icekeeper.core.reasons import Reason
 from icekeeper.settings import Settings, find_config, load
 
@@ -30,7 +33,7 @@ _FIRST_YEAR = 1970
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What every command takes."""
+    """The options of every command."""
 
     config: Path | None
     as_json: bool
@@ -60,7 +63,7 @@ def chosen_stages(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def choices(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--slot` and `--table`, as every command has them that works on tables."""
+    """`--slot` and `--table`, of the commands that work on tables."""
     command = click.option(
         "--table", "tables", multiple=True, metavar="NAME", help="Only this table; may be given several times."
     )(command)
@@ -71,8 +74,8 @@ def choices(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def the_slot(settings: Settings, text: str | None) -> datetime:
-    """The slot meant on the command line; UsageError where it is none or in the future."""
+def parse_slot(settings: Settings, text: str | None) -> datetime:
+    """The slot that `--slot` names; UsageError where it is none or in the future."""
     now = datetime.now(UTC)
     if text is None:
         # An operator's run answers for the present: its window is yesterday's.
@@ -82,13 +85,13 @@ def the_slot(settings: Settings, text: str | None) -> datetime:
     except ValueError:
         slot = _instant(text)
     else:
-        # A day that the schedule leaves out can be asked for all the same.
+        # A day that the schedule leaves out is allowed, too.
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
         slot = (settings.schedule.calendar().slot_on(day) or midnight) if day.year >= _FIRST_YEAR else midnight
     if slot.year < _FIRST_YEAR:
         raise click.BadParameter(f"{text} lies before {_FIRST_YEAR}", param_hint="--slot")
     if slot > now:
-        raise click.BadParameter(f"{slot:%Y-%m-%dT%H:%M:%SZ} lies in the future", param_hint="--slot")
+        raise click.BadParameter(f"{iso_second(slot)} lies in the future", param_hint="--slot")
     return slot
 
 
@@ -129,15 +132,23 @@ def print_json(document: Any) -> None:
 
 
 def complain(error: IcekeeperError) -> None:
-    """Says on stderr what is wrong and, in the same line, what to do about it."""
-    for line in error.problems if isinstance(error, ConfigError) else [_told(error)]:
+    """Writes to stderr what is wrong and, in the same line, what to do about it."""
+    for line in error.problems if isinstance(error, ConfigError) else [_with_advice(error)]:
         click.echo(f"icekeeper: {line}", err=True)
     if not isinstance(error, ConfigError) and error.reason is not Reason.UNEXPECTED:
         click.echo(f"    {error.reason}: {error.reason.advice}", err=True)
 
 
-def _told(error: IcekeeperError) -> str:
-    if not isinstance(error, TransientError):  # it says itself what to do
+def _with_advice(error: IcekeeperError) -> str:
+    if not isinstance(error, TransientError):  # its text has its own advice
         return str(error)
     what_to_do = error.reason.advice.partition(": ")[2]
     return f"{error}. {what_to_do[:1].upper()}{what_to_do[1:].rstrip('.')}"
+
+
+def operator_name() -> str:
+    """The user who gives this command: behind sudo, the one who called it."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"

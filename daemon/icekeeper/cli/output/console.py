@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: progress while a run goes on, tables when it is over. Decides nothing."""
+"""Output on a terminal: progress while a run goes on, its report, plans; and how tables look. It decides nothing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.text import Text
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
+from icekeeper.core.formats import iso_minute, minute, number, size
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport, StageResult
 from icekeeper.core.tables.plan import Plan
@@ -88,7 +89,7 @@ class ProgressBar:
             return
         if isinstance(event, RunStarted):
             opening = event.opening
-            self._console.print(f"run {opening.run_id}  slot {opening.slot:%Y-%m-%dT%H:%MZ}  {opening.trigger}")
+            self._console.print(f"run {opening.run_id}  slot {iso_minute(opening.slot)}  {opening.trigger}")
         elif isinstance(event, TaskStarted):
             self._progress.update(self._bar, description=event.table, stage=event.stage.value, total=event.of)
         elif isinstance(event, TaskProgressed):
@@ -113,7 +114,7 @@ def _task_line(result: StageResult) -> Text:
 def show_report(console: Console, report: RunReport) -> None:
     """A run that ended: its tables before and after, its audit, what went wrong and what to do about it."""
     console.print()
-    if not console.is_terminal:  # on one, each task had its line when it ended
+    if not console.is_terminal:  # there each task had its line when it ended
         for task in report.tasks:
             console.print(_task_line(task), soft_wrap=True)
         console.print()
@@ -122,7 +123,7 @@ def show_report(console: Console, report: RunReport) -> None:
     if report.audits:
         console.print(_audit_table(report.audits))
         for audit in report.audits:
-            # Of an audit that could not count, its task says why.
+            # Why an audit could not count is in the error of its task.
             if audit.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
                 console.print(Text(f"  {audit.iceberg_table}: {audit.notes}", COLOURS[audit.status]), soft_wrap=True)
     _show_what_to_do(console, report.tasks)
@@ -131,7 +132,7 @@ def show_report(console: Console, report: RunReport) -> None:
 
 
 def _show_what_to_do(console: Console, tasks: Iterable[StageResult]) -> None:
-    """What failed and what was held: tasks that fared alike under one heading, each advice once."""
+    """What failed and what was held: tasks with the same outcome and reason under one heading, each advice once."""
     alike: dict[tuple[Stage, TaskOutcome, Reason], list[StageResult]] = {}
     for task in tasks:
         if task.outcome in (TaskOutcome.FAILED, TaskOutcome.HELD) and task.reason is not None:
@@ -140,7 +141,7 @@ def _show_what_to_do(console: Console, tasks: Iterable[StageResult]) -> None:
     for (stage, outcome, reason), group in alike.items():
         tables = ", ".join(task.table for task in group)
         console.print(f"[bold]{stage} {tables}[/]: {outcome}, {reason}", soft_wrap=True)
-        if console.is_terminal:  # elsewhere, each task had its line above, whole
+        if console.is_terminal:  # elsewhere the whole line of each task is above
             _show_notes(console, {task.table: task.error or task.note for task in group})
         if reason not in advised:
             console.print(f"    {reason.advice}", style="dim", soft_wrap=True)
@@ -173,7 +174,7 @@ def _health_table(healths: Mapping[str, tuple[TableHealth, TableHealth]]) -> Tab
             name,
             _change(before.data_files, after.data_files),
             _change(before.small_files, after.small_files),
-            _change(_size(before.bytes), _size(after.bytes)),
+            _change(size(before.bytes), size(after.bytes)),
             _change(before.records, after.records),
             _change(before.snapshots, after.snapshots),
         )
@@ -182,16 +183,16 @@ def _health_table(healths: Mapping[str, tuple[TableHealth, TableHealth]]) -> Tab
 
 def _audit_table(audits: Iterable[AuditResult]) -> Table:
     audits = tuple(audits)
-    window = f"[{audits[0].window_start:%Y-%m-%d %H:%M}, {audits[0].window_end:%Y-%m-%d %H:%M}) UTC"
+    window = f"[{minute(audits[0].window_start)}, {minute(audits[0].window_end)}) UTC"
     table = new_table(f"audit of {window}", "table")
     add_numbers(table, "clickhouse", "iceberg", "delta", "delta %")
     table.add_column("status", no_wrap=True, min_width=12)
     for audit in audits:
         table.add_row(
             audit.iceberg_table,
-            number(audit.ch_row_count),
-            number(audit.iceberg_row_count),
-            number(audit.delta),
+            number_or_blank(audit.ch_row_count),
+            number_or_blank(audit.iceberg_row_count),
+            number_or_blank(audit.delta),
             "" if audit.delta_pct is None else f"{audit.delta_pct:.2f}",
             Text(audit.status.value, COLOURS[audit.status]),
         )
@@ -200,7 +201,7 @@ def _audit_table(audits: Iterable[AuditResult]) -> Table:
 
 def show_plans(console: Console, slot: datetime, plans: Iterable[Plan], errors: Mapping[str, str]) -> None:
     """What each task would do and why."""
-    table = new_table(f"plan for slot {slot:%Y-%m-%dT%H:%MZ}", "stage", "table", "decision", "reason")
+    table = new_table(f"plan for slot {iso_minute(slot)}", "stage", "table", "decision", "reason")
     table.add_column("what and why", overflow="fold")
     for plan in plans:
         decision = Text(plan.decision.value, COLOURS[plan.decision])
@@ -211,7 +212,7 @@ def show_plans(console: Console, slot: datetime, plans: Iterable[Plan], errors: 
 
 
 def new_table(title: str | None, *headings: str) -> Table:
-    """A table of this look; what is added to it later must say itself whether it may be folded."""
+    """A table in the style of all; a column that is added to it later has to say whether it may be folded."""
     table = Table(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
@@ -231,10 +232,6 @@ def _change(before: object, after: object) -> str:
     return str(before) if before == after else f"{before} → {after}"
 
 
-def number(value: int | None) -> str:
+def number_or_blank(value: int | None) -> str:
     """`1 234 567`; nothing for None."""
-    return "" if value is None else f"{value:,}".replace(",", " ")
-
-
-def _size(size: int) -> str:
-    return f"{size / 1024**2:.1f} MiB" if size >= 1024**2 else f"{size / 1024:.1f} KiB"
+    return "" if value is None else number(value)

@@ -1,4 +1,4 @@
-"""What a person and a script see of the doctor. Decides nothing."""
+"""The output of `doctor`, on a terminal and as JSON. It decides nothing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _INDENT = " " * 6
 
 def checks_document(checks: Sequence[Check]) -> dict[str, Any]:
     """The checks as `--json` shows them."""
-    told = [
+    documents = [
         {"part": each.subject.value, "level": each.level.value, "text": each.text, "advice": each.advice}
         for each in checks
     ]
-    return {"ok": no_errors(checks), "checks": told}
+    return {"ok": no_errors(checks), "checks": documents}
 
 
 def show_checks(console: Console, checks: Sequence[Check]) -> None:

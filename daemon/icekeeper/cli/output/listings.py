@@ -1,9 +1,8 @@
-"""What a person sees of what the ledger keeps: runs, one run, open findings and acknowledgements. Reads nothing."""
+"""Output of what the ledger and the spool hold: runs, findings, acknowledgements, waiting records. It reads nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -12,12 +11,13 @@ from rich.text import Text
 
 from icekeeper.adapters.ledger.findings import Ack
 from icekeeper.adapters.spool.spool import QuarantinedRecord, Waiting
-from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number
+from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number_or_blank
 from icekeeper.core.audit.records import Finding
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, TaskOutcome
+from icekeeper.core.formats import counted, minute, minute_utc, number, second
 
-# How much of an engine's log a person is shown.
+# How much of an engine's log is shown.
 _ENGINE_LINES = 10
 _ENGINE_WIDTH = 200
 
@@ -35,10 +35,10 @@ def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
         duration = run["duration_s"]
         table.add_row(
             str(run["run_id"])[:8],
-            f"{run['slot']:%Y-%m-%dT%H:%MZ}",
+            iso_minute(run["slot"]),
             run["trigger"],
             Text(outcome, COLOURS.get(outcome, "cyan")),
-            f"{run['started_at']:%Y-%m-%d %H:%M:%S}",
+            second(run["started_at"]),
             "" if duration is None else f"{duration:.1f}",
         )
     console.print(table)
@@ -47,7 +47,7 @@ def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
 def show_run(console: Console, run: Mapping[str, Any]) -> None:
     """One run of the ledger with its tasks and audits."""
     console.print(
-        f"run {run['run_id']}  slot {run['slot']:%Y-%m-%dT%H:%MZ}  {run['trigger']}  {run['outcome'] or 'under way'}"
+        f"run {run['run_id']}  slot {iso_minute(run['slot'])}  {run['trigger']}  {run['outcome'] or 'under way'}"
     )
     tasks = new_table("tasks", "stage", "table", "outcome", "reason")
     add_numbers(tasks, "attempts", "seconds")
@@ -66,10 +66,10 @@ def show_run(console: Console, run: Mapping[str, Any]) -> None:
     audits.add_column("notes", overflow="fold")
     for audit in run["audits"]:
         status = Text(audit["status"], COLOURS[AuditStatus(audit["status"])])
-        counts = (number(audit[key]) for key in ("ch_row_count", "iceberg_row_count", "delta"))
+        counts = (number_or_blank(audit[key]) for key in ("ch_row_count", "iceberg_row_count", "delta"))
         notes = Text(audit["notes"] or "")
         if ack := audit.get("ack"):
-            notes.append(f"\nacknowledged {_minute(ack.at)} by {ack.by}: {ack.note}", "green")
+            notes.append(f"\nacknowledged {minute(ack.at)} by {ack.by}: {ack.note}", "green")
         audits.add_row(audit["iceberg_table"], status, *counts, notes)
     if run["audits"]:
         console.print(audits)
@@ -78,7 +78,7 @@ def show_run(console: Console, run: Mapping[str, Any]) -> None:
 
 
 def _show_engine_log(console: Console, task: Mapping[str, Any]) -> None:
-    """The end of what Spark said during a task that failed; all that is kept of it is in the JSON."""
+    """The end of Spark's log of a task that failed; the JSON has all of it that is stored."""
     lines = (task["engine_log"] or "").splitlines()
     if not lines:
         return
@@ -112,7 +112,7 @@ def _findings_table(findings: Iterable[Finding]) -> Table:
     table.add_column("found", no_wrap=True)
     for finding in findings:
         status = Text(finding.status.value, COLOURS[finding.status])
-        table.add_row(finding.table, audited(finding.window), status, missing_rows(finding), _minute(finding.since))
+        table.add_row(finding.table, audited(finding.window), status, missing_rows(finding), minute(finding.since))
     return table
 
 
@@ -124,8 +124,8 @@ def _acks_table(acks: Iterable[Ack]) -> Table:
     table.add_column("note", overflow="fold")
     for ack in acks:
         who = Text(f"{ack.by} on {ack.host}")
-        rows = number(ack.rows_missing) if ack.status is not AuditStatus.ERROR else ""
-        table.add_row(ack.table, audited(ack.window), ack.status.value, rows, _minute(ack.at), who, Text(ack.note))
+        rows = number_or_blank(ack.rows_missing) if ack.status is not AuditStatus.ERROR else ""
+        table.add_row(ack.table, audited(ack.window), ack.status.value, rows, minute(ack.at), who, Text(ack.note))
     return table
 
 
@@ -134,15 +134,12 @@ def show_spool(
 ) -> None:
     """What waits for PostgreSQL, what it refused, and what became of a damaged spool."""
     left = waiting.records - waiting.quarantined
-    since = f", the first since {_minute(waiting.oldest)} UTC" if waiting.oldest is not None else ""
+    since = f", the first since {minute_utc(waiting.oldest)}" if waiting.oldest is not None else ""
     if retried:
-        console.print(f"{retried} refused {'record' if retried == 1 else 'records'} will be tried again")
-    said = (
-        f"{left} {'record waits' if left == 1 else 'records wait'} for PostgreSQL{since}" if left else "nothing waits"
-    )
-    console.print(said)
+        console.print(f"{counted(retried, 'refused record')} will be tried again")
+    console.print(f"{counted(left, 'record waits', 'records wait')} for PostgreSQL{since}" if left else "nothing waits")
     for one in refused:
-        console.print(f"refused: {one.kind} {one.id}, since {_minute(one.since)}: {one.error}", markup=False)
+        console.print(f"refused: {one.kind} {one.id}, since {minute(one.since)}: {one.error}", markup=False)
     if refused:
         console.print("    mend what it names, then `icekeeper spool --retry`; the daemon, or the next run, takes them")
     for path in damaged:
@@ -150,16 +147,12 @@ def show_spool(
 
 
 def audited(window: Window) -> str:
-    """The day that was audited, or the window where it was none."""
+    """The day that was audited, or the window where it was not a whole day."""
     if window.hours == 24 and not window.start.hour:
         return f"{window.start:%Y-%m-%d}"
-    return f"{window.start:%Y-%m-%d %H:%M}, {window.hours} h"
+    return f"{minute(window.start)}, {window.hours} h"
 
 
 def missing_rows(finding: Finding) -> str:
-    """How many rows lack; nothing where they could not be counted."""
+    """The number of missing rows; nothing where they could not be counted."""
     return "" if finding.status is AuditStatus.ERROR or finding.delta is None else number(-finding.delta)
-
-
-def _minute(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M}"

@@ -1,26 +1,11 @@
-"""The commands that stay: serve, and the demo."""
+"""The command `demo`. What it shows: icekeeper/demo.py."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 
 import click
-
-from icekeeper.settings import find_config
-
-
-@click.command(short_help="Runs the daemon: a night at every slot.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration file.")
-def serve(config: Path | None) -> None:
-    """Runs the daemon: a night at every slot of the schedule, until SIGTERM."""
-    from icekeeper.execution import logging as logs
-    from icekeeper.service.supervisor import Supervisor
-
-    path = find_config(config)
-    logs.configure("info", "auto", None)
-    asyncio.run(Supervisor(path).run())
 
 
 @click.command(short_help="Runs a night on a lakehouse of embedded parts.")

@@ -1,4 +1,4 @@
-"""What has to be there before a command starts a run of its own: the run lock, the ledger, space, Spark."""
+"""Checks before a command starts a run of its own: the run lock, the ledger, disk space, Spark."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.cli.output import console
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.formats import size
 from icekeeper.core.reasons import Reason
 from icekeeper.execution.lock import run_lock
 from icekeeper.execution.wiring import Services
 
 # Spark copies its jars there when it starts.
 _LEAST_SPACE = 200 * 1024**2
-# What Spark's package resolver (Ivy) says of jars that it can't get.
+# Messages of Spark's package resolver (Ivy) about jars that it can't download.
 _NOT_FETCHED = re.compile(r"unresolved dependency|download failed|Server access error")
 
 
 async def require_start(services: Services) -> None:
-    """Raises where a run can't begin, or its results would be refused; what is cheap to ask is asked first.
+    """Raises where a run can't begin, or where PostgreSQL would refuse its results; cheap checks come first.
 
-    Where Spark does not start, that is said at once: within the run it is found by each task, and tried again.
+    Where Spark does not start, or has no space to, a warning is printed: each task of the run tries again.
     """
     settings = services.settings
     with run_lock(settings.state_dir):  # the run takes it again: until then Spark has to be there
@@ -32,25 +33,26 @@ async def require_start(services: Services) -> None:
     try:
         missing = await pending(settings.postgres.dsn, settings.postgres.secret())
     except TransientError as exc:
-        if not await _ledger_was_there(settings.state_dir):  # then it is rather a mistake in the settings
+        if not await _ledger_was_reached(settings.state_dir):  # then it is rather a mistake in the settings
             raise
-        # Maintenance goes on without it: what it should know waits in the spool.
-        say = console.stderr().print
-        say(
-            f"icekeeper: {exc}. The run goes on; its records wait in {settings.state_dir}", markup=False, soft_wrap=True
-        )
+        # Maintenance goes on without it: its records wait in the spool.
+        _warn(f"{exc}. The run goes on; its records wait in {settings.state_dir}")
         missing = []
     if missing:
         raise PermanentError(
             f"the ledger's tables are missing or old ({', '.join(missing)}): run `icekeeper migrate`",
             reason=Reason.LEDGER_DOWN,
         )
-    trouble = _full(settings.state_dir) or await _not_started(services.engine)
-    if trouble is not None:
-        console.stderr().print(f"icekeeper: {trouble}", markup=False, soft_wrap=True)
+    problem = _space_problem(settings.state_dir) or await _start_problem(services.engine)
+    if problem is not None:
+        _warn(problem)
 
 
-async def _ledger_was_there(state_dir: Path) -> bool:
+def _warn(text: str) -> None:
+    console.stderr().print(f"icekeeper: {text}", markup=False, soft_wrap=True)
+
+
+async def _ledger_was_reached(state_dir: Path) -> bool:
     """Whether anything that was recorded here has ever reached PostgreSQL."""
     spool = await Spool.open(state_dir)
     try:
@@ -59,15 +61,15 @@ async def _ledger_was_there(state_dir: Path) -> bool:
         await spool.close()
 
 
-def _full(state_dir: Path) -> str | None:
-    free, least = shutil.disk_usage(state_dir).free // 1024**2, _LEAST_SPACE // 1024**2
-    if free >= least:
+def _space_problem(state_dir: Path) -> str | None:
+    free = shutil.disk_usage(state_dir).free
+    if free >= _LEAST_SPACE:
         return None
-    there = f"state_dir {state_dir} has {free} MiB free, and Spark needs {least} there to start"
-    return f"{there}: free space in its file system, or set state_dir to another"
+    text = f"state_dir {state_dir} has {size(free)} free, and Spark needs {size(_LEAST_SPACE)} there to start"
+    return f"{text}: free space in its file system, or set state_dir to another"
 
 
-async def _not_started(engine: SparkEngine) -> str | None:
+async def _start_problem(engine: SparkEngine) -> str | None:
     try:
         with console.stderr().status("starting Spark; the first start fetches its jars"):
             await engine.start()
