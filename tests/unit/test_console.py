@@ -101,5 +101,12 @@ def test_a_person_sees_what_changed_what_failed_and_what_to_do() -> None:
     screen = Console(record=True, width=140, file=io.StringIO())
     console.show_report(screen, REPORT)
     shown = screen.export_text()
-    for text in ("960 → 1", "13.4 MiB → 8.58 MiB", "missing_data", "storage_down", Reason.STORAGE_DOWN.advice, "failed"):
+    for text in (
+        "960 → 1",
+        "13.4 MiB → 8.58 MiB",
+        "missing_data",
+        "storage_down",
+        Reason.STORAGE_DOWN.advice,
+        "failed",
+    ):
         assert text in shown

@@ -15,7 +15,7 @@ from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number
 from icekeeper.core.audit.records import Finding
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, TaskOutcome
-from icekeeper.core.formats import counted, minute, minute_utc, number, second
+from icekeeper.core.formats import counted, iso_minute, minute, minute_utc, number, second
 
 # How much of an engine's log is shown.
 _ENGINE_LINES = 10
