@@ -33,7 +33,7 @@ from tests.packaging.debian import install
 from tests.process.program import fetch, icekeeper, running, wait_for
 from tests.years import fill
 
-TOKEN = "a token that nobody guesses"
+TOKEN = "a token that is hard to guess"
 TABLES = (BINANCE, COINBASE, GOLD)
 LOST = tuple(SLOT.replace(hour=hour) - timedelta(days=1) for hour in (13, 14))
 # The daemon's clock when it starts: time enough for orders before the night.
@@ -54,18 +54,18 @@ class Site:
 
 @dataclass
 class Watch:
-    """What a browser complained of, and which hosts it asked."""
+    """The errors and warnings of a browser, and the hosts that it sent requests to."""
 
     complaints: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
 
     def follow(self, page: Page) -> None:
-        page.on("console", self._said)
+        page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
-    def _said(self, said: ConsoleMessage) -> None:
-        if said.type in ("error", "warning"):
-            self.complaints.append(f"{said.text} at {said.location['url']}")
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.text} at {message.location['url']}")
 
     def asked(self, request: Request) -> None:
         self.hosts.add(urlsplit(request.url).netloc)
@@ -109,7 +109,7 @@ Open = Callable[..., Any]
 
 @pytest.fixture
 def open_page(chromium: Browser, site: Site) -> Open:
-    """A browser for a while. Afterwards it has complained of nothing but `expected`, and asked nobody else."""
+    """A browser for a while. Afterwards it has complained of nothing but `expected`, and asked no other host."""
 
     @contextmanager
     def opened(*, signed_in: bool = False, expected: str | None = None, **options: Any) -> Iterator[Page]:
@@ -123,7 +123,7 @@ def open_page(chromium: Browser, site: Site) -> Open:
             if signed_in:
                 sign_in(page)
             yield page
-            assert [said for said in watch.complaints if expected is None or expected not in said] == []
+            assert [complaint for complaint in watch.complaints if expected is None or expected not in complaint] == []
             assert watch.hosts == {urlsplit(site.base).netloc}
         finally:
             context.close()

@@ -15,7 +15,7 @@ from tests.conftest import BINANCE, COINBASE, GOLD
 pytestmark = pytest.mark.browser
 
 Picture = Callable[[Page, str], None]
-# The browser says so of every answer that is no success, whoever asked for it.
+# The browser logs this for every response that is no success.
 FORBIDDEN = "the server responded with a status of 403"
 
 
@@ -79,7 +79,7 @@ def test_a_night_is_seen_from_start_to_end_without_a_reload(open_page: Open, pic
         expect(night.get_by_text("in hand")).to_be_visible()
         expect(page.locator(".calendar .day.running")).to_have_count(1)
 
-        # Somebody else looks at the run itself.
+        # Another tab shows the run itself.
         with page.context.expect_page() as opened:
             night.locator("h2 a").click(modifiers=["Control"])
         run = opened.value
@@ -157,7 +157,7 @@ def test_orders_are_given_tried_and_a_reload_says_what_it_changed(open_page: Ope
         page.goto("/")
         page.get_by_role("button", name="Dry run").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("What this run would do")
-        # What there is to do is said as plainly as what there isn't.
+        # Tasks that would be skipped are shown, too.
         expect(page.locator("tbody tr .badge.skip").first).to_be_visible()
         expect(page.locator("tbody tr")).to_have_count(3 * len(TABLES))
 
@@ -239,7 +239,7 @@ def test_without_javascript_everything_is_there_and_orders_are_taken(open_page: 
         page.get_by_role("checkbox", name=BINANCE).check()
         page.get_by_role("button", name="Run", exact=True).click()
         page.wait_for_url("**/runs/*")
-        for _ in range(120):  # it is up to the reader to look again
+        for _ in range(120):  # the page without JavaScript does not refresh by itself
             if page.locator("h1 .badge").inner_text() != "running":
                 break
             page.reload()

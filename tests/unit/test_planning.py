@@ -432,7 +432,7 @@ def test_a_table_that_forbids_expiry_is_skipped_where_nothing_is_due() -> None:
 
 
 def kept_by_iceberg(table_state: TableState, cutoff: datetime, retain_last: int, now: datetime) -> set[int]:
-    """The spec's 'Snapshot Retention Policy' said once more, reference by reference and as plainly as can be."""
+    """The spec's 'Snapshot Retention Policy' once more, reference by reference, in the simplest way."""
     commits = {one.id: one for one in table_state.history}
 
     def lineage(head: int | None) -> list[Snapshot]:

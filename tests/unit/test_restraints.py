@@ -48,7 +48,7 @@ def test_a_plan_that_does_not_act_keeps_its_own_reason(decision: Decision) -> No
 
 
 @pytest.mark.parametrize(
-    ("ahead", "told"),
+    ("ahead", "note"),
     [
         ({}, None),
         ({"PostgreSQL": LIMIT}, None),
@@ -63,10 +63,10 @@ def test_a_plan_that_does_not_act_keeps_its_own_reason(decision: Decision) -> No
     ],
 )
 def test_clocks_that_differ_hold_a_night_unless_one_server_agrees_with_this_host(
-    ahead: dict[str, timedelta], told: str | None
+    ahead: dict[str, timedelta], note: str | None
 ) -> None:
     restraint = by_clock(ahead, LIMIT)
-    assert (restraint.note if restraint else None) == told
+    assert (restraint.note if restraint else None) == note
 
 
 def test_the_error_of_a_clock_is_the_smallest_that_the_servers_know() -> None:

@@ -1,4 +1,4 @@
-"""Settings from a file: defaults, overrides, secrets. What is said about mistakes: test_settings_mistakes.py."""
+"""Settings from a file: defaults, overrides, secrets. The messages about mistakes: test_settings_mistakes.py."""
 
 from __future__ import annotations
 
@@ -146,15 +146,15 @@ def test_what_has_no_default_is_asked_for_all_at_once(file: Path) -> None:
 
 
 def test_a_mistake_of_a_common_block_is_told_once_and_not_for_every_table(file: Path) -> None:
-    told = mistakes(file, GOOD + "  - {name: cold.b, compact: {timeout: 1h}}\ncompact: {retries: 99, zzz: 1}\n")
-    assert [line.partition(" ")[2].split(" is ")[0] for line in told.splitlines()] == [
+    lines = mistakes(file, GOOD + "  - {name: cold.b, compact: {timeout: 1h}}\ncompact: {retries: 99, zzz: 1}\n")
+    assert [line.partition(" ")[2].split(" is ")[0] for line in lines.splitlines()] == [
         "compact.retries: 99",
         "compact.zzz",
     ]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "the file is empty"),
         (b"- a\n- b\n", "has to be a mapping"),
@@ -163,9 +163,9 @@ def test_a_mistake_of_a_common_block_is_told_once_and_not_for_every_table(file: 
         (b"a:\n\t- b\n", "not YAML"),
     ],
 )
-def test_a_file_that_is_no_configuration(file: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_no_configuration(file: Path, content: bytes, message: str) -> None:
     file.write_bytes(content)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         load(file)
 
 
@@ -315,7 +315,7 @@ def test_without_the_secrets_their_files_are_not_read_and_all_else_is_judged(fil
 
 
 def test_a_secret_file_that_we_may_not_read() -> None:
-    # Not in pytest's directory, which nobody else may enter; root, who may read everything, becomes somebody else.
+    # Not in pytest's directory, which other users may not enter; root, who may read everything, becomes another user.
     with TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)

@@ -1,6 +1,6 @@
 """For every kind of mistake in a configuration exactly the messages that it must give: settings_mistakes/*.txt.
 
-A row is a fragment of a file, or variables of the environment, and below it what is said, each message with its line.
+A row is a fragment of a file, or variables of the environment, and below it the messages, each with its line.
 The file that is judged is GOOD without the blocks that the fragment has, and then the fragment: that begins in line 5,
 or in line 4 where it takes a block's place. `...` stands for the keys that the block has in GOOD, {dir} for the file's
 directory, in which the files of SECRET_FILES are.
@@ -104,9 +104,10 @@ def test_a_mistake_gives_exactly_its_messages(row: Row, file: Path, monkeypatch:
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as caught:
         load(file)
-    told = [problem.removeprefix(f"{file}:").replace(str(file.parent), "{dir}") for problem in caught.value.problems]
-    assert told == list(row.messages)
-    assert not any("geheim" in message for message in told)
+    problems = caught.value.problems
+    messages = [line.removeprefix(f"{file}:").replace(str(file.parent), "{dir}") for line in problems]
+    assert messages == list(row.messages)
+    assert not any("geheim" in message for message in messages)
 
 
 def test_what_the_rows_are_made_of_is_no_mistake_itself(file: Path) -> None:
@@ -139,13 +140,13 @@ def test_whatever_stands_in_a_file_is_judged_in_our_words(odd: Any, file: Path) 
         inner = dict.fromkeys(keys_at((block,)), odd)
         for value in (odd, inner, [inner], [{"name": "cold.a", **dict.fromkeys(STAGE_BLOCKS, inner)}]):
             file.write_text(yaml.safe_dump({**good, block: value}, allow_unicode=True))
-            problems = told(file)
+            problems = problems_of(file)
             assert len(problems) == len(set(problems))
             assert not [line for line in problems if re.search("Input should|Value error|valid ", line)]
             assert all(line.startswith(f"{file}") and len(line) < 600 for line in problems)
 
 
-def told(file: Path) -> list[str]:
+def problems_of(file: Path) -> list[str]:
     try:
         warnings(load(file), memory=(1, "the container"))
     except ConfigError as exc:

@@ -81,7 +81,7 @@ HEAP = (
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "warning"),
     [
         (
             "schedule: {cron: '15 0 * * *'}",
@@ -182,15 +182,15 @@ HEAP = (
         ),
     ],
 )
-def test_what_may_not_be_meant_gives_one_sentence(file: Path, text: str, said: str) -> None:
-    assert warned(file, text) == [said]
+def test_settings_that_may_not_be_intended_give_one_warning(file: Path, text: str, warning: str) -> None:
+    assert warned(file, text) == [warning]
 
 
 def test_a_source_that_forgets_before_a_late_night_has_counted(file: Path) -> None:
-    (said,) = warned(
+    (warning,) = warned(
         file, "tables: [{name: cold.a, source: a, source_ttl: 2d}, {name: cold.b, source: b}]\nschedule: {catch_up: 1d}"
     )
-    assert said == (
+    assert warning == (
         "source_ttl (2d) of cold.a is too short for a slot that is caught up late: its window begins 26h before it, "
         "schedule.catch_up (1d) and run.max_duration (4h) may follow, and then the audit ends as source_expired; "
         "lower schedule.catch_up"
@@ -200,19 +200,21 @@ def test_a_source_that_forgets_before_a_late_night_has_counted(file: Path) -> No
 def test_clickhouses_own_timeout_of_a_count_replaces_ours(file: Path) -> None:
     text = GOOD.replace("database: k2", "database: k2, settings: {max_execution_time: 5}")
     file.write_text(text + TABLES)
-    (said,) = warnings(load(file), memory=None)
-    assert said.startswith("clickhouse.settings.max_execution_time replaces what follows from audit.timeout")
+    (warning,) = warnings(load(file), memory=None)
+    assert warning.startswith("clickhouse.settings.max_execution_time replaces what follows from audit.timeout")
 
 
-def test_what_holds_for_many_tables_is_said_once_with_their_names(file: Path) -> None:
+def test_a_warning_about_many_tables_comes_once_with_their_names(file: Path) -> None:
     tables = ", ".join(f"{{name: cold.t{number}, source: t, audit: {{warning_pct: 5}}}}" for number in range(5))
-    (said,) = warned(file, f"tables: [{tables}, {{name: cold.z}}]")
-    assert said.startswith("audit.warning_pct and audit.missing_pct of cold.t0, cold.t1, cold.t2 and 2 more are both 5")
+    (warning,) = warned(file, f"tables: [{tables}, {{name: cold.z}}]")
+    assert warning.startswith(
+        "audit.warning_pct and audit.missing_pct of cold.t0, cold.t1, cold.t2 and 2 more are both 5"
+    )
 
 
 def test_no_heap_that_spark_starts_with_fits_a_small_cgroup(file: Path) -> None:
-    (said,) = warned(file, "", memory=(1024 * MIB, "this machine"))
-    assert said.endswith("the kernel kills what exceeds them; give this machine more")
+    (warning,) = warned(file, "", memory=(1024 * MIB, "this machine"))
+    assert warning.endswith("the kernel kills what exceeds them; give this machine more")
     assert warned(file, "spark: {driver_memory: 64g}", memory=None) == []
 
 

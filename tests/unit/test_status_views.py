@@ -31,7 +31,7 @@ TYPICAL = {(Stage.COMPACT, A): 100.0, (Stage.COMPACT, B): 60.0, (Stage.AUDIT, A)
 
 
 class Clock:
-    """Shows what it was set to."""
+    """A clock that is set."""
 
     def __init__(self) -> None:
         self.now = SLOT
@@ -144,7 +144,7 @@ def test_a_snapshot_id_is_also_given_as_text() -> None:
 
 
 class Planner(Orders):
-    """Makes the plans that it is told to, when it is let."""
+    """Makes plans once `let` is set."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -160,7 +160,7 @@ class Planner(Orders):
         return plans, {B: "the catalog has no such table"}
 
 
-async def test_however_many_look_a_plan_is_made_once_a_minute() -> None:
+async def test_a_plan_is_made_once_a_minute_for_all_requests() -> None:
     planner, clock = Planner(), Clock()
     plan_cache = PlanCache(planner, clock)
     looking = [asyncio.create_task(plan_cache.plan()) for _ in range(5)]
@@ -187,18 +187,18 @@ async def test_a_clock_that_was_set_back_makes_the_plan_anew() -> None:
     assert (await plan_cache.plan()).made_at == clock.now
 
 
-async def test_what_went_wrong_is_told_to_all_who_wait_and_is_not_kept() -> None:
+async def test_an_error_is_raised_to_all_who_wait_and_is_not_kept() -> None:
     planner = Planner()
     planner.error = TransientError("no answer")
     planner.let.set()
     plan_cache = PlanCache(planner, Clock())
-    for told in await asyncio.gather(plan_cache.plan(), plan_cache.plan(), return_exceptions=True):
-        assert isinstance(told, TransientError)
+    for error in await asyncio.gather(plan_cache.plan(), plan_cache.plan(), return_exceptions=True):
+        assert isinstance(error, TransientError)
     planner.error = None
     assert (await plan_cache.plan()).plans
 
 
-async def test_who_does_not_want_to_wait_takes_the_plan_from_nobody() -> None:
+async def test_a_request_that_is_cancelled_does_not_cancel_the_plan() -> None:
     planner = Planner()
     plan_cache = PlanCache(planner, Clock())
     impatient, patient = asyncio.create_task(plan_cache.plan()), asyncio.create_task(plan_cache.plan())

@@ -302,9 +302,9 @@ def hours_of(*rows: int) -> dict[datetime, int]:
 
 
 def test_the_hours_that_lack_rows_come_in_order_and_with_both_counts() -> None:
-    there = dict(reversed(hours_of(10, 20, 30, 40).items()))
-    here = hours_of(10, 19, 31, 0)
-    assert missing_hours(there, here) == (
+    clickhouse = dict(reversed(hours_of(10, 20, 30, 40).items()))
+    iceberg = hours_of(10, 19, 31, 0)
+    assert missing_hours(clickhouse, iceberg) == (
         MissingHour(DAY_START + 1 * HOUR, clickhouse=20, iceberg=19),
         MissingHour(DAY_START + 3 * HOUR, clickhouse=40, iceberg=0),
     )
@@ -317,8 +317,8 @@ def test_an_hour_that_only_iceberg_has_lacks_nothing() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=24))
 def test_the_hours_that_lack_rows_account_for_at_least_the_whole_loss(pairs: list[tuple[int, int]]) -> None:
-    there, here = hours_of(*(a for a, _ in pairs)), hours_of(*(b for _, b in pairs))
-    lacking = sum(hour.clickhouse - hour.iceberg for hour in missing_hours(there, here))
+    clickhouse, iceberg = hours_of(*(a for a, _ in pairs)), hours_of(*(b for _, b in pairs))
+    lacking = sum(hour.clickhouse - hour.iceberg for hour in missing_hours(clickhouse, iceberg))
     assert lacking == sum(max(0, a - b) for a, b in pairs)
     assert lacking >= sum(a for a, _ in pairs) - sum(b for _, b in pairs)
 

@@ -112,7 +112,7 @@ class DaemonClient:
         return await self._get("/api/v1/status", schemas.Status)
 
     async def known_run(self, run_id: UUID) -> run_schemas.Run:
-        """A run as the daemon knows it, also before PostgreSQL does. PermanentError where it knows none."""
+        """A run as the daemon knows it, also before PostgreSQL does. PermanentError wthe keys here are none."""
         return await self._get(f"/api/v1/runs/{run_id}", run_schemas.Run)
 
     async def cancel(self, run_id: UUID, *, by_operator: bool = True) -> None:

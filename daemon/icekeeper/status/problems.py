@@ -65,7 +65,7 @@ def _all(facts: Facts, now: datetime) -> Iterator[Problem]:
     yield from _of_components(facts.components)
     yield from _of_spool(facts.state)
     if not facts.has_leader:
-        advice = "PostgreSQL keeps the lease: look who holds it, and at `lease` lines in the log."
+        advice = "PostgreSQL keeps the lease: see who holds it, and the `lease` lines in the log."
         yield Problem("error", "No daemon runs the nights.", advice)
     if (pause := facts.state.pause) is not None:
         yield Problem("warning", f"The nights are {pause}.", "`icekeeper unpause` lets them go on.")

@@ -61,11 +61,6 @@ class S3:
         return f"http://{LOOPBACK}:{self._ports['iceberg']}"
 
     @property
-    def rest_warehouse(self) -> str:
-        """The `warehouse` of that catalog."""
-        return f"s3://{self.table_bucket}"
-
-    @property
     def pid(self) -> int | None:
         """The server's process id, or None while stopped."""
         return self._process.pid

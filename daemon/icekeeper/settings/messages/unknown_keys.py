@@ -21,4 +21,4 @@ def _hint(word: str, block: KeyPath) -> str:
     if homes := homes_of(word):
         return f"it is a key of {', '.join(homes)}"
     maps = "".join(f", and any key below {name}" for name in maps_at(block))
-    return f"here it knows {', '.join(sorted(known))}{maps}"
+    return f"the keys here are {', '.join(sorted(known))}{maps}"
