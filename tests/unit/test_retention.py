@@ -21,7 +21,7 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunOpening, RunReport
 from icekeeper.execution.log_files import run_log_path
 from icekeeper.scheduling.reload import Configuration
-from icekeeper.scheduling.retention import LOOK_S, Retention
+from icekeeper.scheduling.retention import POLL_S, Retention
 from icekeeper.settings import Settings
 from tests.unit.builders import DAY, SLOT
 from tests.unit.test_changes import BASE
@@ -100,7 +100,7 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
 
 async def test_lines_older_than_the_setting_go_in_batches_with_a_pause(host: Host) -> None:
     host.ledger.lines = [SLOT - n * DAY for n in range(450)]
-    await host.tidier().tidy()
+    await host.tidier().delete_old()
     assert len(host.ledger.lines) == 401
     assert host.ledger.asked == 4
     assert len(host.slept) == 3
@@ -109,7 +109,7 @@ async def test_lines_older_than_the_setting_go_in_batches_with_a_pause(host: Hos
 async def test_a_standby_deletes_its_files_and_nothing_in_the_ledger(host: Host) -> None:
     host.leading, host.ledger.lines = False, [SLOT - 999 * DAY]
     old = host.file(31 * DAY)
-    await host.tidier().tidy()
+    await host.tidier().delete_old()
     assert host.ledger.lines
     assert not old.exists()
 
@@ -125,12 +125,28 @@ async def test_files_go_that_are_old_and_that_the_ledger_has(host: Host) -> None
     other.write_text("x")
     os.utime(other, (0, 0))
     gone = host.file(31 * DAY)
-    await host.tidier().tidy()
+    await host.tidier().delete_old()
     assert not gone.exists()
     assert all(path.exists() for path in (*kept, other))
     host.retention = "7d"
-    await host.tidier().tidy()
+    await host.tidier().delete_old()
     assert not kept[0].exists(), "the shorter of the two"
+
+
+async def test_files_that_0_1_left_of_runs_that_never_began_go_and_others_that_no_record_knows_stay(host: Host) -> None:
+    ordered = '{"event": "run_ordered", "run_id": "..."}\n'
+    dry, young = host.file(31 * DAY, held=False), host.file(29 * DAY, held=False)
+    began, damaged = host.file(31 * DAY, held=False), host.file(31 * DAY, held=False)
+    texts = {dry: ordered, young: ordered, began: ordered + '{"event": "run_started"}\n', damaged: "\x00{"}
+    for path, text in texts.items():
+        written = path.stat().st_mtime
+        path.write_text(text)
+        os.utime(path, (written, written))
+    with capture_logs() as lines:
+        await host.tidier().delete_old()
+    assert not dry.exists()
+    assert all(path.exists() for path in (young, began, damaged))
+    assert [(line["event"], line["files"]) for line in lines] == [("run_files_deleted", 1)]
 
 
 async def test_it_is_done_once_a_day_and_not_during_a_run(host: Host) -> None:
@@ -141,9 +157,9 @@ async def test_it_is_done_once_a_day_and_not_during_a_run(host: Host) -> None:
 
     async def sleep(seconds: float) -> None:
         nonlocal looks
-        if seconds != LOOK_S:
+        if seconds != POLL_S:
             return
-        looks, host.now, host.busy = looks + 1, host.now + timedelta(seconds=LOOK_S), looks < 6
+        looks, host.now, host.busy = looks + 1, host.now + timedelta(seconds=POLL_S), looks < 6
         if looks > 3 * 144:
             raise Enough
 
@@ -158,7 +174,7 @@ async def test_a_role_that_may_not_is_one_warning_and_the_files_go_all_the_same(
     old, tidier = host.file(31 * DAY), host.tidier()
     with capture_logs() as lines:
         for _ in range(3):
-            await tidier.tidy()
+            await tidier.delete_old()
     assert not old.exists()
     (warning,) = [line for line in lines if line["log_level"] != "info"]
     assert warning["event"] == "logs_not_pruned"
@@ -168,8 +184,8 @@ async def test_a_role_that_may_not_is_one_warning_and_the_files_go_all_the_same(
 async def test_a_ledger_that_is_away_is_asked_again_at_the_next_look(host: Host) -> None:
     host.ledger.error = TransientError("away", reason=Reason.LEDGER_DOWN)
     tidier = host.tidier()
-    await tidier.tidy()
+    await tidier.delete_old()
     assert tidier._done_at is None
     host.ledger.error = None
-    await tidier.tidy()
+    await tidier.delete_old()
     assert tidier._done_at == host.now

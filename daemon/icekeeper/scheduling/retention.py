@@ -1,8 +1,9 @@
-"""Once a day: log lines that are older than `logs.retention` leave the ledger, and old log files of runs this disk."""
+"""Once a day: deletes log lines past `logs.retention` from the ledger, and old log files of runs from this disk."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,28 +23,28 @@ from icekeeper.scheduling.reload import Configuration
 
 log = structlog.get_logger(__name__)
 
-# How often it is looked whether the day is over, and whether a ledger that was away is back.
-LOOK_S = 600.0
+# How often it checks whether a day has passed, and tries again where the ledger was unreachable.
+POLL_S = 600.0
 EVERY = timedelta(days=1)
-# The lines of so many runs are deleted at a time, and then others have their turn.
+# The lines of so many runs are deleted at a time, with a pause for other work on the ledger.
 BATCH_RUNS = 20
 BATCH_PAUSE_S = 0.2
-# A run's file is no more than a copy once the ledger has its lines; so long it is at hand all the same.
+# Once the ledger has a run's lines, its file is a copy; it is kept this long.
 FILES_KEPT = timedelta(days=30)
 
 
 class Lines(Protocol):
-    """What the ledger has of log lines: adapters.old_logs.PostgresLogLines."""
+    """The ledger's log lines: adapters.ledger.log_lines.PostgresLogLines."""
 
     async def delete_lines(self, before: datetime, runs: int) -> int:
-        """Deletes the lines of at most so many older runs; how many lines."""
+        """Deletes the lines of at most so many older runs; returns how many lines."""
 
     async def held(self, runs: Iterable[UUID]) -> frozenset[UUID]:
         """Which of these runs the ledger holds to their end."""
 
 
 class Retention:
-    """Runs beside the nights, and not while one is under way."""
+    """Runs while no run is under way."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Retention:
         sleep: Sleep,
         lines: Callable[[Services], Lines] = lambda services: PostgresLogLines(services.postgres),
     ) -> None:
-        """Only who is `leading` deletes in the ledger; the files are each host's own."""
+        """Only the daemon that is `leading` deletes in the ledger; the files are each host's own."""
         self._configuration = configuration
         self._spool = spool
         self._leading = leading
@@ -64,34 +65,33 @@ class Retention:
         self._sleep = sleep
         self._lines = lines
         self._done_at: datetime | None = None
-        # Why the last time did not work, so that it is said once.
-        self._told: Reason | None = None
+        # What kept it from the ledger's lines, so that it is logged once.
+        self._logged: Reason | None = None
 
     async def run(self) -> None:
-        """Looks for ever. The start has enough to do: the first look is a while after it."""
+        """Deletes once a day, until cancelled; for the first time a while after the start, which has enough to do."""
         while True:
-            await self._sleep(LOOK_S)
+            await self._sleep(POLL_S)
             if not self._busy() and (self._done_at is None or self._clock() - self._done_at >= EVERY):
                 try:
-                    await self.tidy()
-                except Exception:  # a mistake of ours must not end the daemon: it is told and tried again
+                    await self.delete_old()
+                except Exception:  # a bug must not end the daemon: it is logged and tried again
                     log.exception("retention_failed")
 
-    async def tidy(self) -> None:
-        """Deletes what is old enough. It is done for today also where the role may not delete; not where nobody
-        answered."""
+    async def delete_old(self) -> None:
+        """Deletes what is old enough. A permission error counts as done for today; an unreachable ledger is retried."""
         try:
             async with self._configuration.borrowed() as services:
                 lines = self._lines(services)
-                denied = await self._tidy_ledger(lines, services) if self._leading() else None
-                await self._tidy_files(lines, services)
+                denied = await self._delete_lines(lines, services) if self._leading() else None
+                await self._delete_files(lines, services)
         except IcekeeperError as exc:
-            self._tell(exc)
+            self._log(exc)
             return
         self._done_at = self._clock()
-        self._tell(denied)
+        self._log(denied)
 
-    async def _tidy_ledger(self, lines: Lines, services: Services) -> IcekeeperError | None:
+    async def _delete_lines(self, lines: Lines, services: Services) -> IcekeeperError | None:
         before, total = self._clock() - services.settings.logs.retention, 0
         try:
             while (deleted := await lines.delete_lines(before, BATCH_RUNS)) > 0:
@@ -106,38 +106,53 @@ class Retention:
                 log.info("logs_pruned", lines=total, before=before.isoformat())
         return None
 
-    async def _tidy_files(self, lines: Lines, services: Services) -> None:
+    async def _delete_files(self, lines: Lines, services: Services) -> None:
         settings = services.settings
         before = self._clock() - min(FILES_KEPT, settings.logs.retention)
         old = await asyncio.to_thread(_older, settings.state_dir, before)
         if not old:
             return
-        # Asked of both: what the ledger holds may wait here for being told something new.
-        gone = await lines.held(old) - await self._spool.unshipped_runs()
-        await asyncio.to_thread(_delete, [old[run_id] for run_id in gone])
-        if gone:
-            log.info("run_files_deleted", files=len(gone), before=before.isoformat())
+        held, unshipped = await lines.held(old), await self._spool.unshipped_runs()
+        # Also of a run that the ledger holds something may still wait in the spool.
+        copies = [old[run_id] for run_id in held - unshipped]
+        unknown = [path for run_id, path in old.items() if run_id not in held | unshipped]
+        deleted = await asyncio.to_thread(_delete, copies, unknown)
+        if deleted:
+            log.info("run_files_deleted", files=deleted, before=before.isoformat())
 
-    def _tell(self, error: IcekeeperError | None) -> None:
+    def _log(self, error: IcekeeperError | None) -> None:
         reason = error.reason if error is not None else None
-        if error is not None and reason is not self._told:
+        if error is not None and reason is not self._logged:
             let = "; let it: icekeeper migrate --grants ROLE" if reason is Reason.ACCESS_DENIED else ""
             log.warning("logs_not_pruned", reason=reason, error=f"{error}{let}")
-        self._told = reason
+        self._logged = reason
 
 
 def _older(state_dir: Path, before: datetime) -> dict[UUID, Path]:
-    """The log files of runs that nobody has written to since then."""
+    """The log files of runs that were last written to before then."""
     found = {}
     for path in run_log_path(state_dir, "x").parent.glob("*.jsonl"):
         try:
             if path.stat().st_mtime < before.timestamp():
                 found[UUID(path.stem)] = path
-        except (OSError, ValueError):  # gone meanwhile, or not ours
+        except (OSError, ValueError):  # deleted meanwhile, or no run's file
             continue
     return found
 
 
-def _delete(paths: Iterable[Path]) -> None:
+def _delete(copies: Iterable[Path], unknown: Iterable[Path]) -> int:
+    """Deletes the copies, and of runs that no record knows those that never began; returns how many."""
+    paths = [*copies, *filter(_never_began, unknown)]
     for path in paths:
         path.unlink(missing_ok=True)
+    return len(paths)
+
+
+def _never_began(path: Path) -> bool:
+    """Whether version 0.1 left the file for a dry run, or for an order that was refused: one line, of the order."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            first, more = file.readline(), file.readline()
+        return not more and json.loads(first)["event"] == "run_ordered"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
