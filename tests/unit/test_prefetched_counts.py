@@ -42,7 +42,7 @@ NEXT = CountRequest(TRADES, "ts", WINDOW, None)
 async def begun(counts: PrefetchedCounts, source: FakeSource) -> None:
     """A count of another table has come, and the one of TRADES has begun after it."""
     source.hours["market.quotes"] = {WINDOW_START: 3}
-    counts.then(NEXT, MINUTE)
+    counts.prefetch(NEXT, MINUTE)
     assert (await counts.count("market.quotes", "ts", WINDOW, None, MINUTE)).rows == 3
     assert asked(source) == ["market.quotes"], "one at a time"
     await asyncio.sleep(0)

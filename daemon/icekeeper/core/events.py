@@ -1,4 +1,4 @@
-"""What a run tells those who watch it, as it happens. The ledger is not told by events: it gets the report."""
+"""The events of a run, for progress, metrics and the page. The ledger gets the report instead."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TaskStarted:
 
 @dataclass(frozen=True, slots=True)
 class TaskProgressed:
-    """Something worth showing while a task is under way: what it is about to do, or that it is tried again."""
+    """A note on a task under way: what it is about to do, or that it is tried again."""
 
     stage: Stage
     table: str

@@ -1,4 +1,4 @@
-"""What is known of slots and of the runs that answered for them. Deciding what becomes of them: `resuming.py`."""
+"""Past runs and configuration loads as records. Deciding what becomes of a slot: resuming.py."""
 
 from __future__ import annotations
 

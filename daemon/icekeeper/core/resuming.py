@@ -1,4 +1,4 @@
-"""What becomes of slots that nobody has closed, and what a run takes over from the slot's runs before it."""
+"""What becomes of open slots, and what a run takes over from its slot's earlier runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport, StageResult, outcome_of
 
-# How often a slot is taken up again after a run that did not end.
+# How often a slot is resumed after a run that did not end.
 MOST_RESUMES = 2
 # A task that was under way when the process died so often is not tried again.
 DEADLY = 2
@@ -24,7 +24,7 @@ DEADLY = 2
 class EarlierWork:
     """What the slot's earlier runs have done; all empty for its first.
 
-    `counted` are the tables whose audit stands and is not repeated, `deadly` the tasks that the process died at twice.
+    `counted` are the tables whose audit is valid and not repeated, `deadly` the tasks that the process died at twice.
     """
 
     tasks: tuple[StageResult, ...] = ()
@@ -42,15 +42,15 @@ class EarlierWork:
 
 
 def earlier_work(runs: Iterable[PastRun]) -> EarlierWork:
-    """What a slot's runs, oldest first, leave to the next one."""
+    """What a slot's runs, oldest first, have done for the next one."""
     tasks: dict[tuple[Stage, str], StageResult] = {}
     audits: dict[str, AuditResult] = {}
     deaths: dict[tuple[Stage, str], int] = {}
     for run in runs:
-        # What was stopped in the middle says nothing: it is done again.
+        # A task that was cancelled is done again.
         tasks.update({(one.stage, one.table): one for one in run.tasks if one.reason is not Reason.CANCELLED})
         audits.update({one.iceberg_table: one for one in run.audits})
-        # By its own record too: what another host has settled has no more than that.
+        # Also by its task's record: of a run that another host has settled there is nothing else.
         died = {(one.stage, one.table) for one in run.tasks if one.reason is Reason.PROCESS_DIED and one.attempts}
         if run.in_flight is not None:
             died.add(run.in_flight)
@@ -80,7 +80,7 @@ def decide(
     """What becomes of the open slots, oldest first. `slots` with the trigger that a first run of each would have.
 
     A slot whose run did not end is resumed, at most twice. One that waited as long as `catch_up` is missed, and so is
-    one whose window a later open slot audits as well: doing both would be doing one night twice.
+    one whose window a later open slot audits as well: running both would do one night twice.
     """
     return tuple(_decide(slot, slots, runs.get(slot, ()), now, catch_up) for slot in sorted(slots))
 
@@ -89,7 +89,6 @@ def _decide(
     slot: datetime, slots: Mapping[datetime, Trigger], runs: tuple[PastRun, ...], now: datetime, catch_up: timedelta
 ) -> Decision:
     trigger = Trigger.RESUME if runs else slots[slot]
-    # Before now: a slot that comes due while this one is worked on has its own night.
     later = next((one for one in slots if slot < one and window_of(one) == window_of(slot)), None)
     if sum(run.trigger is Trigger.RESUME for run in runs) >= MOST_RESUMES:
         why = f"its run was begun {len(runs)} times and never came to its end"
@@ -138,7 +137,7 @@ def interrupted_report(run: PastRun, now: datetime) -> RunReport:
 
 
 def died_at(run: PastRun, now: datetime) -> StageResult:
-    """The task that a run was at when its process died. How far it came is read from the table by whoever is next."""
+    """The task that a run was at when its process died. How far it came, the next attempt reads from the table."""
     assert run.in_flight is not None
     stage, table = run.in_flight
     return StageResult(

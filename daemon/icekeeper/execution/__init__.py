@@ -1,1 +1,1 @@
-"""One run in this process: its parts, its lock, its recording and its log."""
+"""One run in this process: its services, its lock, its recording and its log."""

@@ -15,12 +15,12 @@ from icekeeper.core.reasons import Reason
 
 
 class RunLockHeld(IcekeeperError):
-    """Another process is running a night. Exit code 4."""
+    """Another run is under way, or another daemon serves this state directory. Exit code 4."""
 
 
 @contextmanager
 def run_lock(state_dir: Path) -> Iterator[None]:
-    """Holds the lock of whoever runs something, or raises RunLockHeld with the holder's process id."""
+    """Holds the lock that every run takes, or raises RunLockHeld with the holder's process id."""
     with _held(state_dir / "run.lock", "another run is under way", "wait for its end"):
         yield
 
@@ -46,11 +46,11 @@ def _held(path: Path, what: str, advice: str) -> Iterator[None]:
         raise RunLockHeld(f"{what} (process {pid}, {path}): {advice}") from exc
     except PermissionError as exc:
         if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise  # it is about the directory, and says so
+            raise  # its text names the directory
         text = f"{path} is not ours to lock: run this as the owner of {path.parent}, or remove that file"
         raise PermanentError(text, reason=Reason.ACCESS_DENIED) from exc
     try:
-        with suppress(OSError):  # on a full disk; the lock is held all the same, only its holder is not told
+        with suppress(OSError):  # a full disk: the lock is held, its holder is not named
             holder.write_text(f"{os.getpid()}\n")
             give_to_its_owner(holder)
         yield

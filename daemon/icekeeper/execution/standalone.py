@@ -1,4 +1,4 @@
-"""A run without a daemon: what a command does itself where none serves this state directory."""
+"""A run without a daemon: in the command's own process, where no daemon serves the state directory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.night.run import Order
 from icekeeper.settings import Settings
 
-# How long PostgreSQL may take to be given what the run recorded; after that it waits in the spool.
+# How long shipping to PostgreSQL may take; after that the records wait in the spool.
 _SHIP_S = 60.0
 
 
@@ -37,8 +37,8 @@ async def session(settings: Settings) -> AsyncIterator[Services]:
 
 
 async def run_standalone(services: Services, order: Order, emit: Subscriber, *, record: bool = True) -> Executed:
-    """Runs the order, its records by way of the spool. RunLockHeld where another run is under way, here or, with
-    replicas, on another host."""
+    """Runs the order and ships its records. RunLockHeld where another run is under way on this host or, with replicas,
+    on another one."""
     if not record:
         return await execute(services, order, emit, None)
     settings = services.settings
@@ -56,7 +56,7 @@ async def run_standalone(services: Services, order: Order, emit: Subscriber, *, 
 
 @asynccontextmanager
 async def _leading(settings: Settings) -> AsyncIterator[None]:
-    """Holds the lease for the run, where there is one to hold."""
+    """Holds the lease for the run, with replicas."""
     if (lease := lease_of(settings)) is None:
         yield
         return
@@ -67,7 +67,7 @@ async def _leading(settings: Settings) -> AsyncIterator[None]:
             raise RunLockHeld(f"{where} (replicas: true): run it there, or stop that daemon")
         owner = asyncio.current_task()
         watch = asyncio.create_task(lease.lost())
-        # Without a word: the run is `interrupted`.
+        # Without an operator's StopRequest: the run is `interrupted`.
         watch.add_done_callback(lambda ended: None if ended.cancelled() or owner is None else owner.cancel())
         try:
             yield
@@ -78,7 +78,7 @@ async def _leading(settings: Settings) -> AsyncIterator[None]:
 
 
 def lease_of(settings: Settings) -> Lease | None:
-    """The lease that the settings want; None where there is one daemon only."""
+    """The lease; None without replicas."""
     if not settings.replicas:
         return None
     postgres = settings.postgres

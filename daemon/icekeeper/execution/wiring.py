@@ -1,4 +1,4 @@
-"""Wiring: from settings to the parts that a run needs. Making and ending the session is its owner's business."""
+"""Builds from the settings what a run needs. The Spark engine is made and stopped by the caller."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from icekeeper.settings.model import DEFAULT_PACKAGES
 
 
 def wall_clock() -> datetime:
-    """Now, in UTC: what the shell injects where nobody injects another time."""
+    """Now, in UTC: the clock of everything outside tests."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that was built from one set of settings. The engine goes on to the next set."""
+    """Everything that was built from one set of settings. After a reload the engine is passed on to the next set."""
 
     settings: Settings
     engine: SparkEngine
@@ -47,12 +47,12 @@ class Services:
 
     @property
     def connections(self) -> tuple[ClickHouse | Postgres, ...]:
-        """What has to be closed. The engine outlives it: whoever made it stops it."""
+        """What has to be closed. The engine is not among them: its maker stops it."""
         own = (self.source, self.postgres)
         return own if self.offload_postgres is self.postgres else (*own, self.offload_postgres)
 
     async def close(self, but: Collection[ClickHouse | Postgres] = ()) -> None:
-        """Closes the connections, except for those that others go on with."""
+        """Closes the connections, except for those that are still in use."""
         for connection in self.connections:
             if not any(connection is other for other in but):
                 await connection.close()
@@ -67,10 +67,10 @@ def build(
     surroundings: Surroundings | None = None,
     before: Services | None = None,
 ) -> Services:
-    """Builds the parts. Nothing is connected and no JVM is started: each part does that when it is first used.
+    """Connects to nothing and starts no JVM: each service does that when it is first used.
 
-    `surroundings` None: this host, its clock compared with PostgreSQL's and ClickHouse's. Connections that are the same
-    `before` are taken over.
+    `surroundings` None: this host, its clock compared with PostgreSQL's and ClickHouse's. Connections whose settings
+    are the same as `before` are taken over.
     """
     kept = before if before is not None and before.settings.clickhouse == settings.clickhouse else None
     source = kept.source if kept is not None else _clickhouse(settings)
@@ -116,7 +116,7 @@ def _clickhouse(settings: Settings) -> ClickHouse:
 
 
 def _offload_postgres(settings: Settings, postgres: Postgres, before: Services | None) -> Postgres:
-    """Where the offload's watermarks are; the ledger's own pool unless they have a database of theirs."""
+    """Where the offload's watermarks are: the ledger's pool unless `offload.dsn` names another database."""
     block = settings.offload
     if block.dsn is None:
         return postgres
@@ -126,14 +126,14 @@ def _offload_postgres(settings: Settings, postgres: Postgres, before: Services |
 
 
 def _directories(settings: Settings) -> tuple[Path, ...]:
-    """Where the work needs space on this host: the state directory, and a warehouse that lies here."""
+    """Where a run needs space on this host: the state directory, and a local warehouse."""
     warehouse = urlsplit(settings.catalog.warehouse or "")
     local = warehouse.scheme in ("", "file") and warehouse.path.startswith("/")
     return (settings.state_dir, Path(warehouse.path)) if local else (settings.state_dir,)
 
 
 def spark_options(settings: Settings) -> SparkOptions:
-    """How the settings want the session; two that are equal can share one."""
+    """The options of the session; equal options can share one."""
     spark = settings.spark
     jars, packages = spark.jars, spark.packages
     if packages is None:

@@ -1,1 +1,1 @@
-"""What one run does: the order of its tasks, their attempts, and what each stage does. Engines are behind ports.py."""
+"""What one run does: the order of its tasks, their attempts, and each stage. The outside world is behind ports.py."""

@@ -1,4 +1,4 @@
-"""What the night needs of the world, as Protocols. The adapters implement them; tests of the core fake them.
+"""What a run needs of the outside world, as Protocols: adapters implement them, unit tests fake them.
 
 Every method raises the errors of `core.errors` only: TransientError where trying again may help, PermanentError where
 it can't. Instants are aware UTC datetimes, durations of work are seconds.
@@ -28,9 +28,9 @@ class Lakehouse(Protocol):
     """The Iceberg side. Calls are serialized by the implementation: it has one session."""
 
     async def prefetch(self, policies: Sequence[TablePolicy]) -> None:
-        """Reads what `inspect` and `file_groups` will be asked of these tables, several at once.
+        """Reads what `inspect` and `file_groups` will need of these tables, several at once.
 
-        What can't be read is left out: the table's own turn says why. Raises where there is no session.
+        What can't be read is left out: the table's own task says why. Raises where there is no session.
         """
 
     async def inspect(self, table: str, target_file_size: int) -> TableState:
@@ -42,7 +42,7 @@ class Lakehouse(Protocol):
     async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
         """Rewrites one slice; the snapshots made carry the run's id. DeadlineExceeded after `timeout`.
 
-        False: nothing of the slice is left to rewrite, for somebody else has done it.
+        False: nothing of the slice is left to rewrite, for another writer has done it.
         """
 
     async def expire(
@@ -68,13 +68,13 @@ class Lakehouse(Protocol):
 
 
 class EngineLog(Protocol):
-    """What the engine says of itself. Both are answered at once."""
+    """The engine's own log. Both methods return at once."""
 
     def mark(self) -> int:
         """Where its log ends now."""
 
     def since(self, mark: int) -> str:
-        """The last lines since then, secrets hidden; empty where nothing was said."""
+        """The last lines since then, secrets hidden; empty where there are none."""
 
 
 class SourceCounter(Protocol):
@@ -92,7 +92,7 @@ class SourceCounter(Protocol):
 
 
 class OffloadStatus(Protocol):
-    """What the offload says of itself."""
+    """The offload's own account of its progress."""
 
     async def watermark(self, source: str) -> Watermark | None:
         """How far it has come with a source; None where it keeps no such row or table."""
@@ -102,11 +102,11 @@ class Findings(Protocol):
     """What audits found that is still open."""
 
     async def open_findings(self, table: str) -> tuple[Finding, ...]:
-        """The table's windows whose last audit was no `ok`, and whose day nobody acknowledged; oldest first."""
+        """The table's windows whose last audit was no `ok`, and whose day is not acknowledged; oldest first."""
 
 
 class Surroundings(Protocol):
-    """The host that the night runs on, and what the servers say of its clock."""
+    """The host of the run, and how its clock compares with the servers'."""
 
     async def clock_ahead(self) -> Mapping[str, timedelta]:
         """By how much this host's clock is ahead of each server's that answered, by the server's name."""

@@ -1,4 +1,4 @@
-"""The night: the order of a run, its budget, and what its tasks add up to. One task lives in `task.py`."""
+"""One run: the order of its tasks, its budget, and its outcome. One task: task.py."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from icekeeper.night.task import Task, TaskEnd
 
 log = structlog.get_logger(__name__)
 
-# A part that every table needs: where one is down, the next table is the probe, and the rest is not tried. What one
+# A system that every table needs: where one is down, the next table is the probe, and the rest is not tried. What one
 # stage found down, the next one only probes.
-_PART_DOWN = frozenset({Reason.CATALOG_DOWN, Reason.STORAGE_DOWN, Reason.ENGINE_DOWN, Reason.SOURCE_DOWN})
+_SYSTEM_DOWN = frozenset({Reason.CATALOG_DOWN, Reason.STORAGE_DOWN, Reason.ENGINE_DOWN, Reason.SOURCE_DOWN})
 
 
 Prepare = Callable[[], Awaitable[None]]
@@ -61,7 +61,7 @@ class Order:
     stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     def work(self) -> Iterator[tuple[Stage, TablePolicy]]:
-        """Stage by stage, table by table; no audit where there is no source, or where the slot's audit stands."""
+        """Stage by stage, table by table; no audit where there is no source, or where the slot has one already."""
         for stage in (stage for stage in Stage if stage in self.stages):
             for policy in self.tables:
                 if stage is not Stage.AUDIT or (policy.audit is not None and policy.name not in self.earlier.counted):
@@ -104,7 +104,7 @@ async def run_night(
             outcome = order.earlier.fold(run.tasks, run.audits)
         except asyncio.CancelledError:
             outcome = RunOutcome.CANCELLED if order.stop.by_operator else RunOutcome.INTERRUPTED
-            # The cancellation is answered by this report, so it must not strike again at the caller's next await.
+            # The report answers the cancellation, which must not be raised again at the caller's next await.
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
         report = RunReport(
@@ -118,24 +118,24 @@ async def run_night(
             tasks=tuple(run.tasks),
             audits=tuple(run.audits),
         )
-        log.info("run_ended", outcome=outcome, duration_s=report.duration_s, **_tally(report))
+        log.info("run_ended", outcome=outcome, duration_s=report.duration_s, **_outcome_counts(report))
         emit(RunEnded(report))
     return report
 
 
 async def prefetch(order: Order, ports: RunPorts) -> None:
-    """Reads the metadata of the tables after the first, several at once; what can't be read says so at its turn.
+    """Reads the metadata of the tables after the first, several at once; a table that can't be read fails in its task.
 
-    The first has shown by then that the ports are there.
+    Called after the first task, which has shown that catalog and engine work.
     """
     if order.earlier != EarlierWork():
-        return  # the slot had a run before: perhaps that died of somebody's metadata
+        return  # an earlier run of the slot may have died of a table's metadata
     with suppress(IcekeeperError):
         await ports.lakehouse.prefetch(order.tables[1:])
 
 
 class _Run:
-    """The state of a run under way: what is done so far, and which part was found down."""
+    """The state of a run under way: what is done so far, and which system was found down."""
 
     def __init__(
         self,
@@ -188,13 +188,13 @@ class _Run:
         until = None if stage is Stage.AUDIT else self._deadline
         task = Task(stage, policy, replace(self._context, until=until, retries_off=_is_probe(stage, down)))
         try:
-            self._ended(await self._end_of(task, down))
+            self._add(await self._run_task(task, down))
         except asyncio.CancelledError:
-            # Without an audit's row: the slot's audit is still owed, and the resumed run counts.
-            self._ended(replace(task.fail(Cancelled("stopped while it was under way")), audit=None))
+            # Without an audit's row: the slot's audit is still owed, and a resumed run counts.
+            self._add(replace(task.fail(Cancelled("stopped while it was under way")), audit=None))
             raise
 
-    async def _end_of(self, task: Task, down: list[StageResult]) -> TaskEnd:
+    async def _run_task(self, task: Task, down: list[StageResult]) -> TaskEnd:
         if (task.stage, task.policy.name) in self._order.earlier.deadly:
             text = "not tried again: the process died twice while it was under way"
             return task.fail(PermanentError(text, reason=Reason.PROCESS_DIED))
@@ -208,7 +208,7 @@ class _Run:
         async with self._lock:
             return await task.run()
 
-    def _ended(self, end: TaskEnd) -> None:
+    def _add(self, end: TaskEnd) -> None:
         _log_task(end.result)
         self.tasks.append(end.result)
         if end.audit is not None:
@@ -216,17 +216,17 @@ class _Run:
         self._emit(TaskEnded(end.result, end.audit))
 
     def _failed_alike(self) -> list[StageResult]:
-        """The latest tasks that failed for one and the same part that is down, the last one first."""
+        """The latest tasks that failed for one and the same system that is down, the last one first."""
         alike: list[StageResult] = []
         for result in reversed(self.tasks):
-            if result.reason not in _PART_DOWN or (alike and result.reason is not alike[0].reason):
+            if result.reason not in _SYSTEM_DOWN or (alike and result.reason is not alike[0].reason):
                 break
             alike.append(result)
         return alike
 
 
 def _is_probe(stage: Stage, down: list[StageResult]) -> bool:
-    """Whether a task only asks if the part is up again: the second of a stage, or the first after two failed."""
+    """Whether a task only probes if the system is up again: the second of a stage, or the first after two failed."""
     return len(down) >= 2 or (len(down) == 1 and down[0].stage is stage)
 
 
@@ -243,8 +243,8 @@ def _log_task(result: StageResult) -> None:
     )
 
 
-def _tally(report: RunReport) -> dict[str, int]:
-    """The run in one line: how many tasks ended how, and how many audits found what."""
-    tally = Counter(task.outcome.value for task in report.tasks)
-    tally.update(f"audit_{audit.status}" for audit in report.audits)
-    return dict(tally)
+def _outcome_counts(report: RunReport) -> dict[str, int]:
+    """How many tasks and audits had which outcome, for the run's summary line."""
+    counts = Counter(task.outcome.value for task in report.tasks)
+    counts.update(f"audit_{audit.status}" for audit in report.audits)
+    return dict(counts)

@@ -1,4 +1,4 @@
-"""One task: its attempts, and what they end as. What an attempt does lives in `stages/`, their order in `night.py`."""
+"""One task: its attempts and its result. What an attempt does: stages/; the order of tasks: run.py."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
 from icekeeper.core.tables.plan import Plan
 from icekeeper.night.stages import audit, compact, expire
-from icekeeper.night.stages.context import Ended, Progress, TaskContext
+from icekeeper.night.stages.context import AttemptResult, Progress, TaskContext
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
-    """How a task ended, and the row of its audit if it was one."""
+    """The result of a task, and its row if it was an audit."""
 
     result: StageResult
     audit: AuditResult | None = None
 
 
 async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> Plan:
-    """What the task would do now; changes and counts nothing. Raises what `Lakehouse.inspect` raises."""
+    """What the task would do now; changes and counts nothing. Raises like `Lakehouse.inspect`."""
     if stage is Stage.AUDIT:
         return audit.plan(policy, context)
     state = await context.ports.lakehouse.inspect(policy.name, policy.compact.target_file_size)
@@ -41,51 +41,51 @@ async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> 
 
 
 class Task:
-    """A task under way. `run` takes it to its end; `fail` and `hold` end it where it is."""
+    """A task under way. `run` takes it to its end; `fail` and `hold` end it at once."""
 
     def __init__(self, stage: Stage, policy: TablePolicy, context: TaskContext) -> None:
         self.stage, self.policy, self.context = stage, policy, context
         self.progress = Progress()
         self.started_at = context.ports.clock()
-        # Where the engine's log was when this began; None for a task that never does.
+        # Where the engine's log ended when this began; None for a task that never runs.
         self._log_mark: int | None = None
 
     async def run(self) -> TaskEnd:
-        """Its attempts. An error becomes a `failed` result; only a cancellation gets out."""
+        """Its attempts. An error becomes a `failed` result; only a cancellation is raised."""
         if (engine_log := self.context.ports.engine_log) is not None:
             self._log_mark = engine_log.mark()
         try:
-            return self._end(await self._attempts())
+            return self._result(await self._attempts())
         except IcekeeperError as exc:
             return self.fail(exc)
-        except Exception as exc:  # a bug met by one table's task must not cost the other nine their night
+        except Exception as exc:  # a bug in one task must not cost the other tables their night
             log.exception("task_crashed")
             return self.fail(PermanentError(f"{type(exc).__name__}: {exc}", reason=Reason.UNEXPECTED))
 
     def fail(self, error: IcekeeperError) -> TaskEnd:
-        """Its end by an error; an audit's row says why there is no count."""
+        """Ends it by an error; an audit gets a row that says why there is no count."""
         if error.reason is Reason.DEADLINE and self._budget_is_spent():
             return self.hold(Reason.BUDGET, f"cut short by the run's max_duration: {self.progress.note}")
         row = audit.uncounted(self.policy, self.context, error) if self.stage is Stage.AUDIT else None
-        return self._end(Ended(TaskOutcome.FAILED, self.progress.note, error.reason, row), str(error))
+        return self._result(AttemptResult(TaskOutcome.FAILED, self.progress.note, error.reason, row), str(error))
 
     def hold(self, reason: Reason, note: str) -> TaskEnd:
-        """Its end, or its end so far: now would be the wrong time to go on."""
-        return self._end(Ended(TaskOutcome.HELD, note, reason))
+        """Ends it as `held`: now would be the wrong time to go on."""
+        return self._result(AttemptResult(TaskOutcome.HELD, note, reason))
 
-    async def _attempts(self) -> Ended:
+    async def _attempts(self) -> AttemptResult:
         limits = self.policy.limits(self.stage)
         retrying = AsyncRetrying(
             stop=self._no_more,
             wait=wait_fixed(limits.retry_delay.total_seconds()),
             retry=retry_if_exception_type(TransientError),
             sleep=self.context.ports.sleep,
-            before_sleep=self._say_retry,
+            before_sleep=self._report_retry,
             reraise=True,
         )
         return await retrying(self._attempt)
 
-    async def _attempt(self) -> Ended:
+    async def _attempt(self) -> AttemptResult:
         self.progress.attempts += 1
         stages = {Stage.COMPACT: compact.run, Stage.EXPIRE: expire.run, Stage.AUDIT: audit.run}
         return await stages[self.stage](self.policy, self.context, self.progress)
@@ -93,39 +93,39 @@ class Task:
     def _no_more(self, state: RetryCallState) -> bool:
         limits = self.policy.limits(self.stage)
         attempts = 1 if self.context.retries_off else 1 + limits.retries
-        # A retry that would begin after the run's budget is none.
+        # No retry that would begin after the run's budget.
         return state.attempt_number >= attempts or self._budget_is_spent(limits.retry_delay)
 
     def _budget_is_spent(self, ahead: timedelta = timedelta(0)) -> bool:
         until = self.context.until
         return until is not None and self.context.ports.clock() + ahead >= until
 
-    def _say_retry(self, state: RetryCallState) -> None:
+    def _report_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         delay = self.policy.limits(self.stage).retry_delay.total_seconds()
         log.warning("task_retried", attempt=state.attempt_number, error=str(error), delay_s=delay)
         note = f"attempt {state.attempt_number} failed ({error}); tried again in {delay:.0f} s"
         self.context.emit(TaskProgressed(self.stage, self.policy.name, note))
 
-    def _end(self, ended: Ended, error: str | None = None) -> TaskEnd:
-        failed = ended.outcome is TaskOutcome.FAILED
+    def _result(self, attempt: AttemptResult, error: str | None = None) -> TaskEnd:
+        failed = attempt.outcome is TaskOutcome.FAILED
         result = StageResult(
             stage=self.stage,
             table=self.policy.name,
-            outcome=ended.outcome,
-            reason=ended.reason,
-            note=ended.note,
+            outcome=attempt.outcome,
+            reason=attempt.reason,
+            note=attempt.note,
             attempts=self.progress.attempts,
             started_at=self.started_at,
             duration_s=(self.context.ports.clock() - self.started_at).total_seconds(),
             before=self.progress.before,
             after=self.progress.after or self.progress.before,
-            error=(error or ended.note) if failed else None,
-            engine_log=self._engine_said() if failed else None,
+            error=(error or attempt.note) if failed else None,
+            engine_log=self._engine_log() if failed else None,
         )
-        return TaskEnd(result, ended.audit)
+        return TaskEnd(result, attempt.audit)
 
-    def _engine_said(self) -> str | None:
+    def _engine_log(self) -> str | None:
         engine_log = self.context.ports.engine_log
         if engine_log is None or self._log_mark is None:
             return None

@@ -1,1 +1,1 @@
-"""The stages of a night, one room each: how its tasks inspect, plan, act and verify. Retrying is `task.py`'s."""
+"""The stages of a run, a module each: how its tasks inspect, plan, act and verify. Retrying: task.py."""

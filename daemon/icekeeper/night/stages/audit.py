@@ -1,4 +1,4 @@
-"""Stage `audit`: counts a window on both sides; what the difference means is the core's to say."""
+"""Stage `audit`: counts a window on both sides. What the difference means: core/audit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icekeeper.core.events import TaskProgressed
 from icekeeper.core.policy import AuditPolicy, TablePolicy
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.planning import plan_audit
-from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext
+from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext
 from icekeeper.night.stages.prefetch import CountRequest, PrefetchedCounts
 from icekeeper.night.stages.restraint import require_past
 
@@ -28,21 +28,21 @@ def plan(policy: TablePolicy, context: TaskContext) -> Plan:
 
 
 def count_next(policy: TablePolicy, context: TaskContext, counts: PrefetchedCounts) -> None:
-    """Has ClickHouse count what this table's audit will ask for, once it has counted for the audit before it."""
+    """Has ClickHouse count for this table's audit, as soon as it has counted for the audit before it."""
     rules, source = _audited(policy)
-    counts.then(CountRequest(source, policy.timestamp, _window(context), rules.final), rules.limits.timeout)
+    counts.prefetch(CountRequest(source, policy.timestamp, _window(context), rules.final), rules.limits.timeout)
 
 
-async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
-    """One attempt: counts, judges, and looks for the hours where rows lack."""
+async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> AttemptResult:
+    """One attempt: counts, judges, and finds the hours that lack rows."""
     rules, source = _audited(policy)
     ports, deadline = context.ports, Deadline.of(rules.limits, context)
     window = _window(context)
     await require_past(window, context)
     watermark = await _watermark(context, source)
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
-    warm = await ports.source.count(source, policy.timestamp, window, rules.final, deadline.left())
-    iceberg = await ports.lakehouse.count(policy.name, policy.timestamp, window, deadline.left())
+    warm = await ports.source.count(source, policy.timestamp, window, rules.final, deadline.remaining())
+    iceberg = await ports.lakehouse.count(policy.name, policy.timestamp, window, deadline.remaining())
     verdict = judge(
         clickhouse=warm.rows,
         iceberg=iceberg.rows,
@@ -57,11 +57,11 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         hours, verdict = await _drill_down(policy, context, window, warm, iceberg, verdict, deadline)
     row = _row(policy, context, verdict, clickhouse=warm, iceberg=iceberg, watermark=watermark, hours=hours)
     outcome = TaskOutcome.FAILED if row.status is AuditStatus.ERROR else TaskOutcome.DONE
-    return Ended(outcome, f"{row.status}: {row.notes}", row.reason, row)
+    return AttemptResult(outcome, f"{row.status}: {row.notes}", row.reason, row)
 
 
 async def _watermark(context: TaskContext, source: str) -> Watermark | None:
-    """How far the offload has come. It explains a verdict and is no side of it: an audit goes on without."""
+    """How far the offload has come. It only explains a verdict, so an audit goes on without it."""
     try:
         return await context.ports.offload.watermark(source)
     except IcekeeperError as exc:
@@ -78,19 +78,19 @@ async def _drill_down(
     verdict: Verdict,
     deadline: Deadline,
 ) -> tuple[tuple[MissingHour, ...], Verdict]:
-    """The hours that lack rows. That they can't be had does not undo a verdict that stands already."""
+    """The hours that lack rows. Where they can't be counted, the verdict stays."""
     context.emit(TaskProgressed(Stage.AUDIT, policy.name, f"{verdict.status}, counting by hour"))
     _, source = _audited(policy)
     lakehouse, counter = context.ports.lakehouse, context.ports.source
     try:
-        there = await counter.count_by_hour(source, policy.timestamp, window, warm.final, deadline.left())
-        here = await lakehouse.count_by_hour(
-            policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.left()
+        in_source = await counter.count_by_hour(source, policy.timestamp, window, warm.final, deadline.remaining())
+        in_iceberg = await lakehouse.count_by_hour(
+            policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.remaining()
         )
     except IcekeeperError as exc:
         log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
         return (), replace(verdict, note=f"{verdict.note}; the hours could not be counted: {exc}")
-    hours = missing_hours(there, here)
+    hours = missing_hours(in_source, in_iceberg)
     if not hours:
         return hours, replace(verdict, note=f"{verdict.note}; counted again by hour, no hour lacks rows")
     lacking = ", ".join(f"{hour.start:%m-%d %H}h ({hour.clickhouse - hour.iceberg})" for hour in hours)
@@ -98,7 +98,7 @@ async def _drill_down(
 
 
 def uncounted(policy: TablePolicy, context: TaskContext, error: IcekeeperError) -> AuditResult:
-    """The row of an audit that could not count: no number, and why."""
+    """The row of an audit that could not count: no counts, and why."""
     verdict = Verdict(AuditStatus.ERROR, error.reason, None, None, f"{error.reason}: {error}")
     return _row(policy, context, verdict)
 

@@ -1,4 +1,4 @@
-"""Stage `compact`: rewrites small files slice by slice, each committed and verified. The rules are the core's."""
+"""Stage `compact`: rewrites small files slice by slice, each committed and verified. The rules: core/tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icekeeper.core.tables.plan import Plan, Slice
 from icekeeper.core.tables.planning import may_interest_planner, plan_compaction
 from icekeeper.core.tables.state import Snapshot, TableState
 from icekeeper.core.tables.verification import check_rewrite, own_rewrites
-from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
+from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
 from icekeeper.night.stages.restraint import restrain
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,7 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext, ove
     """What would be rewritten, and why; Iceberg's own planner is asked, so that both mean the same by "nothing"."""
     ask = may_interest_planner(state, policy.compact)
     groups = await context.ports.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
-    # Only where there is something to hold: a table that needs nothing asks nobody else.
+    # The offload is asked only where there is something to hold.
     to_hold = policy.single_writer and any(group.gains for group in groups)
     offload_runs = to_hold and await _offload_runs(policy, context)
     todo = plan_compaction(policy, state, groups, offload_runs=offload_runs, overran=overran)
@@ -33,59 +33,63 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext, ove
 
 
 async def _offload_runs(policy: TablePolicy, context: TaskContext) -> bool:
-    """Whether the offload says that it is writing into this table now."""
+    """Whether the offload is writing into this table now, by its own status."""
     if policy.source is None:
         return False
     watermark = await context.ports.offload.watermark(policy.source)
     return watermark is not None and watermark.status == "running"
 
 
-async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
-    """One attempt. Slices that an attempt committed stay committed: the next one plans only what is left."""
+async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> AttemptResult:
+    """One attempt. Committed slices stay committed: the next attempt plans only the rest."""
     lakehouse, target = context.ports.lakehouse, policy.compact.target_file_size
     deadline = Deadline.of(policy.compact.limits, context)
     state = await lakehouse.inspect(policy.name, target)
-    progress.look(state)
+    progress.inspected(state)
     await _settle(policy, context, progress, state, deadline)
     todo = await plan(policy, state, context, progress.overran)
     progress.note = progress.note or todo.note
     if todo.decision is not Decision.ACT:
-        return Ended(TaskOutcome.DONE, progress.note) if progress.changed else not_acting(todo)
-    whole, finished = sum(part.files for part in todo.slices), 0
-    for number, part in enumerate(todo.slices, start=1):
-        context.emit(TaskProgressed(Stage.COMPACT, policy.name, _hand(number, todo.slices, part, finished, whole)))
-        progress.seen, progress.part = state, part
-        state = await _rewrite(policy, context, progress, part, state, deadline)
+        return AttemptResult(TaskOutcome.DONE, progress.note) if progress.changed else not_acting(todo)
+    whole, finished = sum(slice_.files for slice_ in todo.slices), 0
+    for number, slice_ in enumerate(todo.slices, start=1):
+        context.emit(
+            TaskProgressed(Stage.COMPACT, policy.name, _slice_note(number, todo.slices, slice_, finished, whole))
+        )
+        progress.seen, progress.slice = state, slice_
+        state = await _rewrite(policy, context, progress, slice_, state, deadline)
         progress.seen = None
-        finished += part.files
-    return Ended(TaskOutcome.DONE, progress.note) if progress.changed else await _overtaken(policy, context, state)
+        finished += slice_.files
+    return (
+        AttemptResult(TaskOutcome.DONE, progress.note) if progress.changed else await _overtaken(policy, context, state)
+    )
 
 
-def _hand(number: int, slices: tuple[Slice, ...], part: Slice, finished: int, whole: int) -> str:
-    """What is in hand, and how far a compaction of several slices has come."""
+def _slice_note(number: int, slices: tuple[Slice, ...], slice_: Slice, finished: int, whole: int) -> str:
+    """Which slice is under way, and how far a compaction of several slices has come."""
     if len(slices) == 1:
-        return f"{part.files} files"
-    return f"slice {number} of {len(slices)}: {part.files} files, {finished} of {whole} done"
+        return f"{slice_.files} files"
+    return f"slice {number} of {len(slices)}: {slice_.files} files, {finished} of {whole} done"
 
 
-async def _overtaken(policy: TablePolicy, context: TaskContext, state: TableState) -> Ended:
-    """The end where no slice found anything to rewrite: somebody else has done it, or the engine has not."""
+async def _overtaken(policy: TablePolicy, context: TaskContext, state: TableState) -> AttemptResult:
+    """The result where no slice found anything to rewrite: another writer has done it, or the engine has not."""
     todo = await plan(policy, state, context)
     if todo.decision is Decision.ACT:
         text = f"the rewrite found nothing to do, though the planner would still {todo.note}"
         raise TransientError(text, reason=Reason.NOT_VERIFIED, where=policy.name)
     ended = not_acting(todo)
-    return replace(ended, note=f"{ended.note}; somebody else compacted it meanwhile")
+    return replace(ended, note=f"{ended.note}; another writer compacted it meanwhile")
 
 
 async def _settle(
     policy: TablePolicy, context: TaskContext, progress: Progress, state: TableState, deadline: Deadline
 ) -> None:
     """Verifies a rewrite of an earlier attempt that was lost after its commit had landed."""
-    if progress.seen is None or progress.part is None:
+    if progress.seen is None or progress.slice is None:
         return
     if rewrites := own_rewrites(progress.seen, state, context.run_id):
-        await _verify(policy, context, progress.part, rewrites, deadline)
+        await _verify(policy, context, progress.slice, rewrites, deadline)
         progress.changed = True
     progress.seen = None
 
@@ -94,44 +98,44 @@ async def _rewrite(
     policy: TablePolicy,
     context: TaskContext,
     progress: Progress,
-    part: Slice,
+    slice_: Slice,
     before: TableState,
     deadline: Deadline,
 ) -> TableState:
-    """Rewrites a slice and verifies it; the table as it is then."""
+    """Rewrites a slice and verifies it; returns the table's state after that."""
     lakehouse, unknown, rewrote = context.ports.lakehouse, None, True
     try:
-        rewrote = await lakehouse.compact(policy.name, policy.compact, part, context.run_id, deadline.left())
+        rewrote = await lakehouse.compact(policy.name, policy.compact, slice_, context.run_id, deadline.remaining())
     except DeadlineExceeded:
         progress.overran += 1
         raise
     except TransientError as exc:
         if exc.reason is not Reason.COMMIT_UNKNOWN:
             raise
-        unknown = exc  # settled by looking: the snapshot with our id is in the table, or it isn't
+        unknown = exc  # settled below: the snapshot with the run's id is in the table, or it isn't
         log.warning("commit_unknown", error=str(exc))
     after = await lakehouse.inspect(policy.name, policy.compact.target_file_size)
     progress.after = after.health
     if not rewrote:
-        return after  # somebody else has done this slice
+        return after  # another writer has done this slice
     rewrites = own_rewrites(before, after, context.run_id)
     if unknown is not None and not rewrites:
         raise unknown
-    await _verify(policy, context, part, rewrites, deadline)
+    await _verify(policy, context, slice_, rewrites, deadline)
     progress.changed = True
     return after
 
 
 async def _verify(
-    policy: TablePolicy, context: TaskContext, part: Slice, rewrites: tuple[Snapshot, ...], deadline: Deadline
+    policy: TablePolicy, context: TaskContext, slice_: Slice, rewrites: tuple[Snapshot, ...], deadline: Deadline
 ) -> None:
-    problems, recounts = check_rewrite(part, rewrites)
+    problems, recounts = check_rewrite(slice_, rewrites)
     for pair in recounts:
-        rows_before = await context.ports.lakehouse.count_at(policy.name, pair.before, deadline.left())
-        rows_after = await context.ports.lakehouse.count_at(policy.name, pair.after, deadline.left())
+        rows_before = await context.ports.lakehouse.count_at(policy.name, pair.before, deadline.remaining())
+        rows_after = await context.ports.lakehouse.count_at(policy.name, pair.after, deadline.remaining())
         if rows_before != rows_after:
             problems.append(f"snapshot {pair.after} has {rows_after} live rows, its parent {rows_before}")
     if problems:
-        # Without a snapshot of ours nothing happened, and the next attempt plans anew; a wrong one stays wrong.
+        # Without a snapshot of this run nothing happened, and the next attempt plans anew; a wrong one stays wrong.
         kind = PermanentError if rewrites else TransientError
         raise kind("; ".join(problems), reason=Reason.NOT_VERIFIED, where=policy.name)

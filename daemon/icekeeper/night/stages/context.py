@@ -1,4 +1,4 @@
-"""What the stages share: the outside world, the run they belong to, an attempt's deadline and what it ended with."""
+"""What the stages share: the run they belong to, an attempt's deadline and its result. The outside world: ports.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from icekeeper.night.ports import Clock, RunPorts, Surroundings
 
 
 class Clocks:
-    """What the servers' clocks say of this host's: asked once a run, and only where something is to be done."""
+    """The servers' clocks compared with this host's: once a run, and only where something is to be done."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
@@ -34,7 +34,7 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """What every task of a run shares. `until` is when the run's budget ends, for the stages that it concerns."""
+    """What every task of a run shares. `until` is when the run's budget ends, for the stages that have one."""
 
     run_id: UUID
     slot: datetime
@@ -52,9 +52,9 @@ class TaskContext:
 class Progress:
     """What the attempts at a task have found so far: it outlives the exception that ends one of them.
 
-    `seen` is the table as it was before the change that is in hand: `part` of a compaction, `named` snapshots of an
-    expiry. Where an attempt is lost after its commit landed, the next one knows by them what to look for. `overran`
-    counts the slices that went past their deadline, so that what is tried again is smaller.
+    `seen` is the table before the change under way: a `slice` of a compaction, the `named` snapshots of an expiry.
+    Where an attempt is lost after its commit landed, the next one recognizes the commit by them. `overran` counts the
+    slices that went past their deadline, so that what is tried again is smaller.
     """
 
     attempts: int = 0
@@ -62,20 +62,20 @@ class Progress:
     after: TableHealth | None = None
     note: str = ""
     seen: TableState | None = None
-    part: Slice | None = None
+    slice: Slice | None = None
     named: tuple[int, ...] = ()
     changed: bool = False
     overran: int = 0
 
-    def look(self, state: TableState) -> None:
-        """Takes what an attempt found when it began."""
+    def inspected(self, state: TableState) -> None:
+        """Takes the state that an attempt found when it began."""
         self.before = self.before or state.health
         self.after = state.health
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How an attempt ended that no exception ended."""
+class AttemptResult:
+    """The result of an attempt that raised nothing."""
 
     outcome: TaskOutcome
     note: str
@@ -83,10 +83,10 @@ class Ended:
     audit: AuditResult | None = None
 
 
-def not_acting(plan: Plan) -> Ended:
-    """The end of a task whose plan is to skip or to hold."""
+def not_acting(plan: Plan) -> AttemptResult:
+    """The result of a task whose plan is to skip or to hold."""
     outcome = TaskOutcome.HELD if plan.decision is Decision.HOLD else TaskOutcome.SKIPPED
-    return Ended(outcome, plan.note, plan.reason)
+    return AttemptResult(outcome, plan.note, plan.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,9 @@ class Deadline:
         at = context.ports.clock() + limits.timeout
         return cls(at if context.until is None else min(at, context.until), context.ports.clock)
 
-    def left(self) -> timedelta:
-        """What remains; DeadlineExceeded where nothing does."""
-        remaining = self.at - self.clock()
-        if remaining <= timedelta(0):
+    def remaining(self) -> timedelta:
+        """The time that remains; DeadlineExceeded where none does."""
+        left = self.at - self.clock()
+        if left <= timedelta(0):
             raise DeadlineExceeded("the timeout passed between two steps")
-        return remaining
+        return left

@@ -1,4 +1,4 @@
-"""Stage `expire`: drops exactly the snapshots that its plan names, and looks that nothing else went."""
+"""Stage `expire`: drops exactly the snapshots that its plan names, and verifies that nothing else is gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.planning import due_refs, plan_expiry
 from icekeeper.core.tables.state import TableState
 from icekeeper.core.tables.verification import check_expiry
-from icekeeper.night.stages.context import Deadline, Ended, Progress, TaskContext, not_acting
+from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
 from icekeeper.night.stages.restraint import restrain, restrain_by_findings
 
 
@@ -22,36 +22,36 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> 
     return await restrain_by_findings(todo, policy, context)
 
 
-async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> Ended:
-    """One attempt. It is bound to its plan: where the table has moved under it, the next attempt plans anew."""
+async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> AttemptResult:
+    """One attempt, bound to its plan: where the table has changed meanwhile, the next attempt plans anew."""
     lakehouse, target = context.ports.lakehouse, policy.compact.target_file_size
     deadline = Deadline.of(policy.expire.limits, context)
     state = await lakehouse.inspect(policy.name, target)
-    progress.look(state)
+    progress.inspected(state)
     todo = await plan(policy, state, context)
     if progress.named and not {snapshot.id for snapshot in state.history} & set(progress.named):
         _verify(progress.seen or state, state, progress.named, context)
-        # Whether its files were deleted nobody can tell any more.
+        # Whether its files were deleted is unknown.
         note = f"{progress.note}; it landed though its attempt was lost: remove_orphan_files frees what was left"
-        return Ended(TaskOutcome.DONE, note)
+        return AttemptResult(TaskOutcome.DONE, note)
     progress.note = todo.note
     if todo.decision is not Decision.ACT:
         return not_acting(todo)
     progress.seen, progress.named = state, todo.snapshot_ids
     context.emit(TaskProgressed(Stage.EXPIRE, policy.name, f"{len(todo.snapshot_ids)} snapshots"))
-    deleted = await lakehouse.expire(policy.name, todo.snapshot_ids, policy.expire.retain_last, deadline.left())
+    deleted = await lakehouse.expire(policy.name, todo.snapshot_ids, policy.expire.retain_last, deadline.remaining())
     after = await lakehouse.inspect(policy.name, target)
     progress.after = after.health
     _verify(state, after, todo.snapshot_ids, context)
     if deleted.left:
         raise PermanentError(
-            f"the snapshots are expired, but of {deleted.files} files that nobody refers to any more {deleted.left} or "
+            f"the snapshots are expired, but of {deleted.files} unreferenced files {deleted.left} or "
             f"more are still in the store, e.g. {deleted.example}: check the right to delete; remove_orphan_files "
             "frees them",
             reason=Reason.NOT_VERIFIED,
             where=policy.name,
         )
-    return Ended(TaskOutcome.DONE, f"{todo.note}; {deleted.files} files deleted")
+    return AttemptResult(TaskOutcome.DONE, f"{todo.note}; {deleted.files} files deleted")
 
 
 def _verify(before: TableState, after: TableState, named: tuple[int, ...], context: TaskContext) -> None:

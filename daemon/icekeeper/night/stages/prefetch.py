@@ -12,13 +12,13 @@ from icekeeper.core.calendar import Window
 from icekeeper.core.errors import DeadlineExceeded, TransientError
 from icekeeper.night.ports import Clock, SourceCounter
 
-# A count that was ready earlier is made anew: what came late meanwhile would look like a surplus of Iceberg's.
+# An older count is made anew: rows that came late meanwhile would look like a surplus of Iceberg's.
 FRESH = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
 class CountRequest:
-    """A count, as `SourceCounter.count` is asked for it; `timeout` makes no other count of it."""
+    """The arguments of `SourceCounter.count` that make a count the same one; its timeout does not."""
 
     source: str
     timestamp: str
@@ -27,31 +27,31 @@ class CountRequest:
 
 
 @dataclass(slots=True)
-class _Begun:
-    asked: CountRequest
+class _RunningCount:
+    request: CountRequest
     counting: asyncio.Task[SourceCount]
     ended_at: datetime | None = None
 
 
 class PrefetchedCounts:
-    """The port `SourceCounter` by way of another. The count after the next one begins when that has come.
+    """The port `SourceCounter` over another one: a prefetched count begins as soon as the next count is done.
 
-    So the server has one count of ours at a time, and ClickHouse's side of a table is counted before Iceberg's either
-    way: a late row is never taken for a missing one.
+    So the server has one count at a time, and ClickHouse's side of a table is still counted before Iceberg's: a late
+    row is never taken for a missing one.
     """
 
     def __init__(self, source: SourceCounter, clock: Clock) -> None:
         self._source = source
         self._clock = clock
         self._next: tuple[CountRequest, timedelta] | None = None
-        self._begun: _Begun | None = None
+        self._begun: _RunningCount | None = None
 
-    def then(self, asked: CountRequest, timeout: timedelta) -> None:
-        """What will be asked for after the next count. `end` ends it where nobody asks."""
-        self._next = asked, timeout
+    def prefetch(self, request: CountRequest, timeout: timedelta) -> None:
+        """Begins this count after the next one; `end` cancels it where it was not used."""
+        self._next = request, timeout
 
     async def end(self) -> None:
-        """Ends what nobody asked for."""
+        """Cancels what was prefetched and not used."""
         begun, self._begun, self._next = self._begun, None, None
         if begun is not None:
             begun.counting.cancel()
@@ -60,9 +60,9 @@ class PrefetchedCounts:
     async def count(
         self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
     ) -> SourceCount:
-        """What was begun, where it is this very count and fresh; a new one otherwise, or where that failed for now."""
-        asked, since = CountRequest(source, timestamp, window, final), self._clock()
-        counted = await self._ahead(asked, since)
+        """The prefetched count, where it is the same one and fresh; else, or where that failed for now, a new one."""
+        request, since = CountRequest(source, timestamp, window, final), self._clock()
+        counted = await self._ahead(request, since)
         if counted is None:
             left = max(timedelta(0), timeout - (self._clock() - since))
             counted = await self._source.count(source, timestamp, window, final, left)
@@ -73,18 +73,18 @@ class PrefetchedCounts:
     async def count_by_hour(
         self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
-        """As the other one counts."""
+        """Not prefetched."""
         return await self._source.count_by_hour(source, timestamp, window, final, timeout)
 
-    def _begin(self, asked: CountRequest, timeout: timedelta) -> None:
-        count = self._source.count(asked.source, asked.timestamp, asked.window, asked.final, timeout)
-        begun = _Begun(asked, asyncio.ensure_future(count))
+    def _begin(self, request: CountRequest, timeout: timedelta) -> None:
+        count = self._source.count(request.source, request.timestamp, request.window, request.final, timeout)
+        begun = _RunningCount(request, asyncio.ensure_future(count))
         begun.counting.add_done_callback(lambda _: self._ended(begun))
         self._begun, self._next = begun, None
 
-    async def _ahead(self, asked: CountRequest, now: datetime) -> SourceCount | None:
+    async def _ahead(self, request: CountRequest, now: datetime) -> SourceCount | None:
         begun = self._begun
-        if begun is None or begun.asked != asked:
+        if begun is None or begun.request != request:
             return None
         self._begun = None
         if begun.ended_at is None or now - begun.ended_at <= FRESH:
@@ -96,7 +96,7 @@ class PrefetchedCounts:
                 pass
         return None
 
-    def _ended(self, begun: _Begun) -> None:
+    def _ended(self, begun: _RunningCount) -> None:
         begun.ended_at = self._clock()
         if not begun.counting.cancelled():
-            begun.counting.exception()  # seen, so that Python does not complain where nobody asks for it
+            begun.counting.exception()  # retrieved, or Python would warn where it is not used

@@ -1,4 +1,4 @@
-"""Asking what could stand against changing a table now. What the answers mean is the core's to say."""
+"""Checks what could forbid changing a table now. What the answers mean: core/tables/restraints.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from icekeeper.night.stages.context import TaskContext
 
 
 async def restrain(plan: Plan, context: TaskContext, *, frees_space: bool) -> Plan:
-    """The plan, held where the mode, a clock or a disk stands against it. A plan that does not act asks nobody."""
+    """The plan, held where the mode, a clock or a disk stands against it. A plan that does not act is not checked."""
     if plan.decision is not Decision.ACT:
         return plan
     if context.run_policy.observe:
@@ -49,7 +49,7 @@ async def require_past(window: Window, context: TaskContext) -> None:
     ahead = await context.clocks.ahead()
     error = clock_error(ahead, context.run_policy.max_clock_skew)
     if window.end > context.ports.clock() - error:
-        told = by_clock(ahead, context.run_policy.max_clock_skew)
+        restraint = by_clock(ahead, context.run_policy.max_clock_skew)
         raise PermanentError(
-            f"the window {window} is not over yet{f': {told.note}' if told else ''}", reason=Reason.CLOCK_SKEW
+            f"the window {window} is not over yet{f': {restraint.note}' if restraint else ''}", reason=Reason.CLOCK_SKEW
         )
