@@ -403,8 +403,8 @@ def home(state: schemas.Status, tables: tuple[schemas.TableSummary, ...] = (), *
 def run_page(one: run_schemas.Run, lines: tuple[run_schemas.LogLine, ...] = (), **values: Any) -> str:
     hours = {audit.iceberg_table: views.hours(audit) for audit in one.audits}
     logs = run_schemas.LogPage(items=lines, next=None)
-    wanted = {"level": None, "text": None}
-    given: dict[str, Any] = {"progress": None, "logs": logs, "wanted": wanted, "hours": hours, "views": views}
+    query = {"level": None, "text": None}
+    given: dict[str, Any] = {"progress": None, "logs": logs, "query": query, "hours": hours, "views": views}
     return shown("run.html", run=one, **{**given, **values})
 
 
@@ -555,11 +555,11 @@ def test_the_other_pages_stand_too() -> None:
         "tasks_failed": 1, "audits_ok": 0, "audits_warning": 1, "audits_missing_data": 1, "audits_error": 0,
     }  # fmt: skip
     page = run_schemas.RunPage.model_validate({"items": [summary], "next": "x&y"})
-    wanted = {"outcome": None, "trigger": "manual", "table": HOSTILE, "after": "x"}
+    query = {"outcome": None, "trigger": "manual", "table": HOSTILE, "after": "x"}
     runs: dict[str, Any] = {"outcomes": ["failed"], "triggers": ["manual"], "names": ["cold.t"]}
-    assert "1 missing data" in shown("runs.html", page=page, wanted=wanted, **runs)
+    assert "1 missing data" in shown("runs.html", page=page, query=query, **runs)
     empty = run_schemas.RunPage(items=(), next=None)
-    assert "No runs yet." in shown("runs.html", page=empty, wanted=dict.fromkeys(wanted), **runs)
+    assert "No runs yet." in shown("runs.html", page=empty, query=dict.fromkeys(query), **runs)
     config = schemas.Config(settings_hash="0123", settings={"tables": [{"name": HOSTILE}], "catalog": {"secret": "*"}})
     shown("settings.html", config=config)
     assert 'role="alert"' in shown("sign_in.html", wrong=True, back="/plan")

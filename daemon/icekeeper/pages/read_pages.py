@@ -72,28 +72,28 @@ class ReadPages:
         )
 
     async def _runs(self, request: web.Request) -> web.Response:
-        wanted = parsed(RunsInput, {key: value for key, value in request.query.items() if value})
-        after = parse_cursor(wanted.after) if wanted.after is not None else None
-        page = await self._queries.runs(RunFilter(wanted.outcome, wanted.trigger, wanted.table), after, wanted.limit)
+        query = parsed(RunsInput, {key: value for key, value in request.query.items() if value})
+        after = parse_cursor(query.after) if query.after is not None else None
+        page = await self._queries.runs(RunFilter(query.outcome, query.trigger, query.table), after, query.limit)
         return self._responses.rendered(
             request,
             "runs.html",
             page=page,
-            wanted=wanted,
+            query=query,
             outcomes=[*RunOutcome, "running"],
             triggers=list(Trigger),
             names=self._queries.names(),
         )
 
     async def _run(self, request: web.Request) -> web.Response:
-        wanted = _logs_wanted(request)
-        run = await self._queries.run(wanted.run_id)
-        if run.outcome is None and not wanted.after:  # of a run under way the newest lines matter
-            logs = await self._queries.newest_logs(wanted.run_id, wanted.filter(), wanted.limit)
+        query = _log_query(request)
+        run = await self._queries.run(query.run_id)
+        if run.outcome is None and not query.after:  # of a run under way the newest lines matter
+            logs = await self._queries.newest_logs(query.run_id, query.filter(), query.limit)
         else:
             logs = run_schemas.LogPage(items=(), next=None)
             with suppress(IcekeeperError):  # a run of this process, shown without PostgreSQL
-                logs = await self._queries.logs(wanted.run_id, wanted.filter(), wanted.after, wanted.limit)
+                logs = await self._queries.logs(query.run_id, query.filter(), query.after, query.limit)
         status = self._queries.status()
         progress = status.run if status.run is not None and status.run.run_id == run.run_id else None
         return self._responses.rendered(
@@ -102,21 +102,21 @@ class ReadPages:
             run=run,
             progress=progress,
             logs=logs,
-            wanted=wanted,
+            query=query,
             hours={audit.iceberg_table: views.hours(audit) for audit in run.audits},
             views=views,
         )
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
-        wanted = _logs_wanted(request)
-        run = await self._queries.run(wanted.run_id)
+        query = _log_query(request)
+        run = await self._queries.run(query.run_id)
         name = f"icekeeper-{run.slot:%Y-%m-%d}-{str(run.run_id)[:8]}.jsonl"
         headers = {"Content-Type": "application/x-ndjson", "Content-Disposition": f'attachment; filename="{name}"'}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
-        after: int | None = wanted.after
+        after: int | None = query.after
         while after is not None:
-            page = await self._queries.logs(wanted.run_id, wanted.filter(), after, 1000)
+            page = await self._queries.logs(query.run_id, query.filter(), after, 1000)
             piece = "".join(f"{line.model_dump_json()}\n" for line in page.items)
             async with asyncio.timeout(PIECE_S):
                 await response.write(piece.encode(errors="replace"))
@@ -128,9 +128,9 @@ class ReadPages:
 
     async def _table(self, request: web.Request) -> web.Response:
         given = {"days": request.query["days"]} if "days" in request.query else {"days": "90"}
-        wanted = parsed(TableInput, {**given, "name": request.match_info["name"]})
-        days = wanted.days
-        table = await self._queries.table(wanted.name, days)
+        query = parsed(TableInput, {**given, "name": request.match_info["name"]})
+        days = query.days
+        table = await self._queries.table(query.name, days)
         now = self._clock()
         return self._responses.rendered(
             request,
@@ -154,7 +154,7 @@ class ReadPages:
         return self._responses.rendered(request, "settings.html", config=self._queries.config())
 
 
-def _logs_wanted(request: web.Request) -> LogsInput:
+def _log_query(request: web.Request) -> LogsInput:
     """The filter that the form above the log sends; the page has a limit of its own."""
     given = {key: value for key, value in request.query.items() if value and key in ("after", "level", "text")}
     return parsed(LogsInput, {**given, "run_id": request.match_info["run_id"], "limit": _LOG_LINES})

@@ -157,9 +157,9 @@ class StatusQueries:
 
     # --- the past
 
-    async def runs(self, wanted: RunFilter, after: Cursor | None, limit: int) -> run_schemas.RunPage:
+    async def runs(self, only: RunFilter, after: Cursor | None, limit: int) -> run_schemas.RunPage:
         """Runs, newest first."""
-        rows = await self._configuration.services.history.runs(wanted, after, limit + 1)
+        rows = await self._configuration.services.history.runs(only, after, limit + 1)
         items = tuple(run_schemas.RunSummary.model_validate(row) for row in rows[:limit])
         more = len(rows) > limit
         return run_schemas.RunPage(items=items, next=cursor(items[-1]) if more else None)
@@ -194,14 +194,14 @@ class StatusQueries:
             return _run({**head, "tasks": plain(run.tasks), "audits": plain(run.audits)})
         return None
 
-    async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> run_schemas.LogPage:
+    async def logs(self, run_id: UUID, only: LogFilter, after: int, limit: int) -> run_schemas.LogPage:
         """Log lines of a run: from its file if this host has it, else from the ledger."""
         services = self._configuration.services
-        return await log_pages.page(services.settings.state_dir, services.history, run_id, wanted, after, limit)
+        return await log_pages.page(services.settings.state_dir, services.history, run_id, only, after, limit)
 
-    async def newest_logs(self, run_id: UUID, wanted: LogFilter, limit: int) -> run_schemas.LogPage:
+    async def newest_logs(self, run_id: UUID, only: LogFilter, limit: int) -> run_schemas.LogPage:
         """The last log lines of a run that this host has the file of."""
-        return await log_pages.tail(self._configuration.settings.state_dir, run_id, wanted, limit)
+        return await log_pages.tail(self._configuration.settings.state_dir, run_id, only, limit)
 
     async def nights(self, days: int) -> run_schemas.Nights:
         """How the slots of the last days were answered, newest first. TimeoutError where that takes too long."""
