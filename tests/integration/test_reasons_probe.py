@@ -23,7 +23,12 @@ from tests.integration.lab import Lab, laboratory
 
 COMPACT, EXPIRE, AUDIT = Stage.COMPACT, Stage.EXPIRE, Stage.AUDIT
 # A store that hangs is given up by its client before a test's patience is at its end.
-IMPATIENT = {"http-client.apache.socket-timeout-ms": "1000", "s3.retry.num-retries": "1", "s3.retry.max-wait-ms": "50"}
+IMPATIENT = {
+    "http-client.apache.socket-timeout-ms": "1000",
+    "s3.retry.num-retries": "1",
+    "s3.retry.min-wait-ms": "10",
+    "s3.retry.max-wait-ms": "50",
+}
 
 
 @pytest.fixture(scope="module")
