@@ -14,7 +14,6 @@ from uuid import UUID
 
 from icekeeper import __version__
 from icekeeper.adapters.ledger.history import LogFilter, RunFilter
-from icekeeper.core.enums import Stage
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Event, RunStarted
 from icekeeper.core.plain import plain
@@ -26,9 +25,10 @@ from icekeeper.scheduling.reload import Configuration
 from icekeeper.settings.export import redacted
 from icekeeper.status import log_pages, run_schemas, schemas
 from icekeeper.status.gauges import DaemonState
-from icekeeper.status.live import Live, RunThatEnded, RunUnderWay, Typical
+from icekeeper.status.live import Live, RunThatEnded, Typical
 from icekeeper.status.metrics import Metrics
 from icekeeper.status.problems import Facts, open_days, overall, problems
+from icekeeper.status.progress import progress_of
 
 # The span of runs that typical durations are taken from.
 _TYPICAL = timedelta(days=30)
@@ -103,30 +103,13 @@ class StatusQueries:
             now=now,
             next_slot=daemon.next_slot,
             pause=schemas.Pause.model_validate(daemon.pause) if daemon.pause is not None else None,
-            run=self._under_way(now),
+            run=progress_of(self._live.run, self._typical, now) if self._live.run is not None else None,
             last_run=_last_night(history.runs.last) if history.runs.last is not None else None,
             parts=components,
             open_findings={name: open_days(history, name) for name in self.names()}
             if self._metrics.ledger_read
             else {},
             spool_records=daemon.spool.records,
-        )
-
-    def _under_way(self, now: datetime) -> run_schemas.RunUnderWay | None:
-        run = self._live.run
-        if run is None:
-            return None
-        opening, hand = run.opening, run.in_hand
-        return run_schemas.RunUnderWay(
-            run_id=opening.run_id,
-            slot=opening.slot,
-            trigger=opening.trigger,
-            started_at=opening.started_at,
-            elapsed_s=(now - opening.started_at).total_seconds(),
-            left_s=run.left_s(self._typical, now),
-            in_hand=run_schemas.TaskInHand.model_validate(hand) if hand is not None else None,
-            stages=tuple(_stage_progress(run, stage) for stage in Stage if any(stage is one for one, _ in run.work)),
-            tasks=tuple(_task_progress(run, stage, table, self._typical, now) for stage, table in run.work),
         )
 
     def tables(self) -> schemas.Tables:
@@ -247,36 +230,6 @@ def parse_cursor(text: str) -> Cursor:
         return began.astimezone(UTC), UUID(run_id)
     except OverflowError as exc:
         raise ValueError("there is no such instant in UTC") from exc
-
-
-def _stage_progress(run: RunUnderWay, stage: Stage) -> run_schemas.StageProgress:
-    ended = [task for task in run.tasks if task.stage is stage]
-    return run_schemas.StageProgress(
-        stage=stage,
-        ended=len(ended),
-        failed=sum(task.outcome == "failed" for task in ended),
-        of=sum(one is stage for one, _ in run.work),
-    )
-
-
-def _task_progress(
-    run: RunUnderWay, stage: Stage, table: str, typical: Typical, now: datetime
-) -> run_schemas.TaskProgress:
-    usual, hand = typical.get((stage, table)), run.in_hand
-    ended = next((task for task in run.tasks if (task.stage, task.table) == (stage, table)), None)
-    if ended is not None:
-        return run_schemas.TaskProgress(
-            stage=stage,
-            table=table,
-            state=ended.outcome,
-            reason=ended.reason,
-            elapsed_s=ended.duration_s,
-            usual_s=usual,
-        )
-    if hand is not None and (hand.stage, hand.table) == (stage, table):
-        elapsed = (now - hand.since).total_seconds()
-        return run_schemas.TaskProgress(stage=stage, table=table, state="in_hand", elapsed_s=elapsed, usual_s=usual)
-    return run_schemas.TaskProgress(stage=stage, table=table, state="waiting", usual_s=usual)
 
 
 def _of_last(last: RunThatEnded) -> run_schemas.Run:
