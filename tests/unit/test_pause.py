@@ -14,6 +14,7 @@ from structlog.typing import EventDict
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.enums import RunOutcome, Trigger
 from icekeeper.core.events import RunEnded
+from icekeeper.core.resuming import too_old
 from icekeeper.scheduling import pause
 from icekeeper.scheduling.pause import Pause
 from icekeeper.scheduling.slots import Slots
@@ -148,8 +149,8 @@ def test_whoever_pauses_is_told_what_becomes_of_the_next_slot(until: datetime | 
 
 def test_a_slot_is_too_old_from_catch_up_on() -> None:
     second = timedelta(seconds=1)
-    assert not pause.too_old(SLOT, SLOT + HALF_A_DAY - second, HALF_A_DAY)
-    assert pause.too_old(SLOT, SLOT + HALF_A_DAY, HALF_A_DAY)
+    assert not too_old(SLOT, SLOT + HALF_A_DAY - second, HALF_A_DAY)
+    assert too_old(SLOT, SLOT + HALF_A_DAY, HALF_A_DAY)
 
 
 async def test_slots_that_wait_for_a_pause_are_caught_up_and_told_of_once(

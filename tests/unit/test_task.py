@@ -11,13 +11,13 @@ import pytest
 from icekeeper.core.audit.records import AuditResult, MissingHour, Watermark
 from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
-from icekeeper.core.events import TaskProgressed
+from icekeeper.core.events import TaskEnded, TaskProgressed
 from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.planning import SHRINK, SLICE_MAX_FILES
 from icekeeper.core.tables.state import RUN_ID_PROPERTY, Ref, TableHealth
 from icekeeper.night.stages.context import TaskContext
-from icekeeper.night.task import Task, TaskEnd, make_plan
+from icekeeper.night.task import Task, make_plan
 from tests.unit.builders import (
     AUDIT_LIMITS,
     COMPACT_LIMITS,
@@ -53,7 +53,7 @@ CONFLICT = transient(Reason.CONFLICT)
 UNKNOWN = transient(Reason.COMMIT_UNKNOWN)
 
 
-async def run_task(stage: Stage, policy: TablePolicy, context: TaskContext) -> TaskEnd:
+async def run_task(stage: Stage, policy: TablePolicy, context: TaskContext) -> TaskEnded:
     return await Task(stage, policy, context).run()
 
 
@@ -72,11 +72,11 @@ def health(table: FakeTable) -> TableHealth:
     return table.health(POLICY.compact.target_file_size)
 
 
-async def compacted(world: World, policy: TablePolicy = POLICY) -> TaskEnd:
+async def compacted(world: World, policy: TablePolicy = POLICY) -> TaskEnded:
     return await run_task(Stage.COMPACT, policy, world.context())
 
 
-async def expired(world: World, policy: TablePolicy = POLICY) -> TaskEnd:
+async def expired(world: World, policy: TablePolicy = POLICY) -> TaskEnded:
     return await run_task(Stage.EXPIRE, policy, world.context())
 
 
@@ -88,7 +88,7 @@ async def audited(world: World, policy: TablePolicy = POLICY) -> AuditResult:
     return end.audit
 
 
-def ended(end: TaskEnd) -> tuple[TaskOutcome, Reason | None]:
+def ended(end: TaskEnded) -> tuple[TaskOutcome, Reason | None]:
     return end.result.outcome, end.result.reason
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.formats import iso_minute
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport, StageResult, outcome_of
@@ -93,11 +94,16 @@ def _decide(
     if sum(run.trigger is Trigger.RESUME for run in runs) >= MOST_RESUMES:
         why = f"its run was begun {len(runs)} times and never came to its end"
         return Decision(slot, trigger, RunOutcome.FAILED, why)
-    if now - slot >= catch_up:
+    if too_old(slot, now, catch_up):
         return Decision(slot, trigger, RunOutcome.MISSED, "older than schedule.catch_up")
     if later is not None:
-        return Decision(slot, trigger, RunOutcome.MISSED, f"the slot {later:%Y-%m-%dT%H:%MZ} answers for the same day")
+        return Decision(slot, trigger, RunOutcome.MISSED, f"the slot {iso_minute(later)} answers for the same day")
     return Decision(slot, trigger, None, "its last run did not end" if runs else "it is due")
+
+
+def too_old(slot: datetime, now: datetime, catch_up: timedelta) -> bool:
+    """Whether a slot is not run any more, but recorded as missed."""
+    return now - slot >= catch_up
 
 
 def closing_report(

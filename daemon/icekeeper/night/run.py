@@ -25,7 +25,7 @@ from icekeeper.night.ports import RunPorts
 from icekeeper.night.stages import audit
 from icekeeper.night.stages.context import Clocks, TaskContext
 from icekeeper.night.stages.prefetch import PrefetchedCounts
-from icekeeper.night.task import Task, TaskEnd
+from icekeeper.night.task import Task
 
 log = structlog.get_logger(__name__)
 
@@ -194,7 +194,7 @@ class _Run:
             self._add(replace(task.fail(Cancelled("stopped while it was under way")), audit=None))
             raise
 
-    async def _run_task(self, task: Task, down: list[StageResult]) -> TaskEnd:
+    async def _run_task(self, task: Task, down: list[StageResult]) -> TaskEnded:
         if (task.stage, task.policy.name) in self._order.earlier.deadly:
             text = "not tried again: the process died twice while it was under way"
             return task.fail(PermanentError(text, reason=Reason.PROCESS_DIED))
@@ -208,12 +208,12 @@ class _Run:
         async with self._lock:
             return await task.run()
 
-    def _add(self, end: TaskEnd) -> None:
-        _log_task(end.result)
-        self.tasks.append(end.result)
-        if end.audit is not None:
-            self.audits.append(end.audit)
-        self._emit(TaskEnded(end.result, end.audit))
+    def _add(self, ended: TaskEnded) -> None:
+        _log_task(ended.result)
+        self.tasks.append(ended.result)
+        if ended.audit is not None:
+            self.audits.append(ended.audit)
+        self._emit(ended)
 
     def _failed_alike(self) -> list[StageResult]:
         """The latest tasks that failed for one and the same system that is down, the last one first."""

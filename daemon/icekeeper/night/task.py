@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
-from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
-from icekeeper.core.events import TaskProgressed
+from icekeeper.core.events import TaskEnded, TaskProgressed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
@@ -20,14 +18,6 @@ from icekeeper.night.stages import audit, compact, expire
 from icekeeper.night.stages.context import AttemptResult, Progress, TaskContext
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TaskEnd:
-    """The result of a task, and its row if it was an audit."""
-
-    result: StageResult
-    audit: AuditResult | None = None
 
 
 async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> Plan:
@@ -50,7 +40,7 @@ class Task:
         # Where the engine's log ended when this began; None for a task that never runs.
         self._log_mark: int | None = None
 
-    async def run(self) -> TaskEnd:
+    async def run(self) -> TaskEnded:
         """Its attempts. An error becomes a `failed` result; only a cancellation is raised."""
         if (engine_log := self.context.ports.engine_log) is not None:
             self._log_mark = engine_log.mark()
@@ -62,14 +52,14 @@ class Task:
             log.exception("task_crashed")
             return self.fail(PermanentError(f"{type(exc).__name__}: {exc}", reason=Reason.UNEXPECTED))
 
-    def fail(self, error: IcekeeperError) -> TaskEnd:
+    def fail(self, error: IcekeeperError) -> TaskEnded:
         """Ends it by an error; an audit gets a row that says why there is no count."""
         if error.reason is Reason.DEADLINE and self._budget_is_spent():
             return self.hold(Reason.BUDGET, f"cut short by the run's max_duration: {self.progress.note}")
         row = audit.uncounted(self.policy, self.context, error) if self.stage is Stage.AUDIT else None
         return self._result(AttemptResult(TaskOutcome.FAILED, self.progress.note, error.reason, row), str(error))
 
-    def hold(self, reason: Reason, note: str) -> TaskEnd:
+    def hold(self, reason: Reason, note: str) -> TaskEnded:
         """Ends it as `held`: now would be the wrong time to go on."""
         return self._result(AttemptResult(TaskOutcome.HELD, note, reason))
 
@@ -107,7 +97,7 @@ class Task:
         note = f"attempt {state.attempt_number} failed ({error}); tried again in {delay:.0f} s"
         self.context.emit(TaskProgressed(self.stage, self.policy.name, note))
 
-    def _result(self, attempt: AttemptResult, error: str | None = None) -> TaskEnd:
+    def _result(self, attempt: AttemptResult, error: str | None = None) -> TaskEnded:
         failed = attempt.outcome is TaskOutcome.FAILED
         result = StageResult(
             stage=self.stage,
@@ -123,7 +113,7 @@ class Task:
             error=(error or attempt.note) if failed else None,
             engine_log=self._engine_log() if failed else None,
         )
-        return TaskEnd(result, attempt.audit)
+        return TaskEnded(result, attempt.audit)
 
     def _engine_log(self) -> str | None:
         engine_log = self.context.ports.engine_log

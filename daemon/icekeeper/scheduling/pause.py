@@ -15,7 +15,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from icekeeper.adapters.state_dir import make_state_dir, user_name
+from icekeeper.core.formats import iso_minute, iso_second
 from icekeeper.core.plain import plain
+from icekeeper.core.resuming import too_old
 from icekeeper.settings.values.units import format_duration, parse_duration
 
 # How soon a waiting slot begins after the end of a pause. Not polled while no slot waits.
@@ -52,7 +54,7 @@ class Pause:
 
 
 def _shown(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%dT%H:%M}Z" if not instant.second else f"{instant:%Y-%m-%dT%H:%M:%S}Z"
+    return iso_second(instant) if instant.second else iso_minute(instant)
 
 
 # --- the file
@@ -178,11 +180,6 @@ def _instant(text: object) -> datetime:
         raise ValueError(f"{text!r} is no instant")  # noqa: TRY004 - of a file, that is a wrong value
     instant = datetime.fromisoformat(text)
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
-
-
-def too_old(slot: datetime, now: datetime, catch_up: timedelta) -> bool:
-    """Whether a slot is not run any more, but recorded as missed."""
-    return now - slot >= catch_up
 
 
 def poll_after_s(pause: Pause, now: datetime) -> float:

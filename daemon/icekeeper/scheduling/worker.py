@@ -18,6 +18,7 @@ from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.enums import RunOutcome
 from icekeeper.core.errors import Cancelled
 from icekeeper.core.events import Event, RunEnded, RunStarted, Subscriber, TaskStarted
+from icekeeper.core.formats import iso_minute
 from icekeeper.core.history import PastRun
 from icekeeper.core.resuming import Decision, closing_report, decide, earlier_work
 from icekeeper.execution.execute import Executed, execute, make_order
@@ -241,7 +242,7 @@ class Worker:
     def _current_name(self) -> str:
         if self._current is None:
             return "it begins"
-        return f"run {self._current.order.run_id}, slot {self._current.order.slot:%Y-%m-%dT%H:%MZ}"
+        return f"run {self._current.order.run_id}, slot {iso_minute(self._current.order.slot)}"
 
 
 def _marking(marker: InFlightMarker, emit: Subscriber) -> Subscriber:
