@@ -1,4 +1,4 @@
-"""`icekeeper demo`: a whole night on a lakehouse of embedded parts, then a loss in the offload that the audit finds."""
+"""`icekeeper demo`: a whole night on an embedded lakehouse, then a loss in the offload that the audit finds."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from icekeeper.cli.output import console
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, Trigger
+from icekeeper.core.formats import iso_minute
 from icekeeper.core.runs import RunReport
 from icekeeper.execution import logging as logs
 from icekeeper.execution.execute import make_order
@@ -39,8 +40,8 @@ FILES_PER_COMMIT = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
-    """Everything that the acts of the demo need."""
+class _Demo:
+    """What the steps of the demo work with."""
 
     screen: Console
     root: Path
@@ -79,8 +80,8 @@ async def _play(screen: Console, root: Path, keep: bool, began: float) -> int:
         spec = WorldSpec(
             name="k2", now=slot, days=1.25, commits_per_day=COMMITS_PER_DAY, files_per_commit=FILES_PER_COMMIT
         )
-        said = f"ten tables, {COMMITS_PER_DAY} commits a day of {FILES_PER_COMMIT} files, and older snapshots"
-        with _step(screen, f"let the offload fill {said}"):
+        content = f"ten tables, {COMMITS_PER_DAY} commits a day of {FILES_PER_COMMIT} files, and older snapshots"
+        with _step(screen, f"let the offload fill {content}"):
             world = await asyncio.to_thread(box.world, spec)
         config = world.write_config(root / "icekeeper.yaml", root / "state")
         settings = load(config)
@@ -96,8 +97,8 @@ async def _play(screen: Console, root: Path, keep: bool, began: float) -> int:
                 await migrate(settings.postgres.dsn, settings.postgres.secret())
             services = build(settings, engine)
             try:
-                stage = _Stage(screen, root, slot, box, world, config, services)
-                code = await _acts(stage, settings)
+                demo = _Demo(screen, root, slot, box, world, config, services)
+                code = await _nights(demo, settings)
             finally:
                 await services.close()
         finally:
@@ -105,7 +106,7 @@ async def _play(screen: Console, root: Path, keep: bool, began: float) -> int:
         verdict = "[bold green]as promised[/]" if code == 0 else "[bold red]not as promised[/]"
         screen.print(f"\n{verdict}, in {time.monotonic() - began:.0f} s")
         if keep:
-            await _stay(stage)
+            await _stay(demo)
     finally:
         await asyncio.to_thread(box.stop, remove=not keep)
     if not keep:
@@ -113,25 +114,25 @@ async def _play(screen: Console, root: Path, keep: bool, began: float) -> int:
     return code
 
 
-async def _acts(stage: _Stage, settings: Settings) -> int:
-    screen = stage.screen
+async def _nights(demo: _Demo, settings: Settings) -> int:
+    screen = demo.screen
     screen.print(Rule("the plan: from metadata alone, no Spark job", align="left"))
-    order = make_order(settings, stage.slot, Trigger.MANUAL)
-    plans, errors = await make_plans(order, stage.services.ports)
-    console.show_plans(screen, stage.slot, plans, errors)
+    order = make_order(settings, demo.slot, Trigger.MANUAL)
+    plans, errors = await make_plans(order, demo.services.ports)
+    console.show_plans(screen, demo.slot, plans, errors)
 
     screen.print(Rule("the night: compact, expire, audit", align="left"))
-    night = await _night(stage, settings, tuple(Stage))
+    night = await _night(demo, settings, tuple(Stage))
     screen.print(Rule("the night again: nothing is left to do", align="left"))
-    again = await _night(stage, settings, (Stage.COMPACT, Stage.EXPIRE))
+    again = await _night(demo, settings, (Stage.COMPACT, Stage.EXPIRE))
 
-    day = window_of(stage.slot).start
+    day = window_of(demo.slot).start
     lost = tuple(day + timedelta(hours=hour) for hour in LOST_HOURS)
     screen.print(Rule(f"the offload loses two hours of {LOSING_TABLE}", align="left"))
     for hour in lost:
-        rows = stage.world.lose_hour(LOSING_TABLE, hour, hour.hour)
+        rows = demo.world.lose_hour(LOSING_TABLE, hour, hour.hour)
         screen.print(f"  {hour:%Y-%m-%d %H}:00: {rows} rows arrive in ClickHouse behind the watermark")
-    audit = await _night(stage, settings, (Stage.AUDIT,))
+    audit = await _night(demo, settings, (Stage.AUDIT,))
 
     checks = {
         "the night succeeded": night.outcome is RunOutcome.SUCCESS,
@@ -145,13 +146,13 @@ async def _acts(stage: _Stage, settings: Settings) -> int:
     return 0 if all(checks.values()) else 1
 
 
-async def _night(stage: _Stage, settings: Settings, stages: tuple[Stage, ...]) -> RunReport:
-    order = make_order(settings, stage.slot, Trigger.MANUAL, stages=stages)
-    with console.ProgressBar(stage.screen) as bar:
-        done = await run_standalone(stage.services, order, bar.observe)
-    console.show_report(stage.screen, done.report)
-    if (lost := done.not_recorded or done.not_shipped) is not None:
-        raise lost
+async def _night(demo: _Demo, settings: Settings, stages: tuple[Stage, ...]) -> RunReport:
+    order = make_order(settings, demo.slot, Trigger.MANUAL, stages=stages)
+    with console.ProgressBar(demo.screen) as bar:
+        done = await run_standalone(demo.services, order, bar.observe)
+    console.show_report(demo.screen, done.report)
+    if (error := done.not_recorded or done.not_shipped) is not None:
+        raise error
     return done.report
 
 
@@ -164,19 +165,19 @@ def _found(report: RunReport) -> dict[str, tuple[datetime, ...]]:
     return {audit.iceberg_table: hours(audit) for audit in report.audits if audit.status is AuditStatus.MISSING_DATA}
 
 
-async def _stay(stage: _Stage) -> None:
-    """Keeps the lakehouse up until Ctrl-C, and says how to look at it."""
-    box, world, config = stage.box, stage.world, stage.config
-    screen = stage.screen
-    screen.print(Rule("it stays until Ctrl-C; look at it from another terminal", align="left"))
+async def _stay(demo: _Demo) -> None:
+    """Keeps the lakehouse up until Ctrl-C, and says how to explore it."""
+    box, world, config = demo.box, demo.world, demo.config
+    screen = demo.screen
+    screen.print(Rule("it stays until Ctrl-C; explore it from another terminal", align="left"))
     for line in (
         f"icekeeper plan --config {config}",
         f"icekeeper history --config {config}",
-        f"icekeeper audit --slot {stage.slot:%Y-%m-%dT%H:%MZ} --config {config}",
+        f"icekeeper audit --slot {iso_minute(demo.slot)} --config {config}",
         f"icekeeper serve --config {config}",
         f"psql '{box.postgres.dsn(world.postgres_database)}'    (passwords are in {config})",
         f"S3 {box.s3.endpoint}   ClickHouse {box.clickhouse.url}",
-        f"Afterwards its files stay in {stage.root}",
+        f"Afterwards its files stay in {demo.root}",
     ):
         screen.print(f"  {line}", soft_wrap=True, markup=False)
     stop = asyncio.Event()

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 
-@click.command(short_help="Runs a night on a lakehouse of embedded parts.")
+@click.command(short_help="Runs a night on an embedded lakehouse.")
 @click.option("--keep", is_flag=True, help="Leave the lakehouse running at the end, and say how to look at it.")
 @click.option(
     "--root",
@@ -17,7 +17,7 @@ import click
     help="Where its files go; default: a new temporary directory.",
 )
 def demo(keep: bool, root: Path | None) -> None:
-    """Runs a whole night on a lakehouse of embedded parts, made and removed here."""
+    """Runs a whole night on an embedded lakehouse, which is created and removed again."""
     try:
         from icekeeper.demo import run_demo
     except ImportError as exc:

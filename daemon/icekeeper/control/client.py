@@ -108,7 +108,7 @@ class DaemonClient:
         return [from_plain(Plan, plan) for plan in answer["plans"]], answer["errors"]
 
     async def status(self) -> schemas.Status:
-        """Its state and what it is at."""
+        """Its state, and the run under way."""
         return await self._get("/api/v1/status", schemas.Status)
 
     async def known_run(self, run_id: UUID) -> run_schemas.Run:

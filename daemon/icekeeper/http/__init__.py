@@ -1,4 +1,4 @@
-"""The HTTP side of the daemon: metrics, health, the API, the page. It asks; it decides nothing."""
+"""The daemon's HTTP server: metrics, health checks, the API. The page is in pages/. It decides nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask for what over HTTP: the bearer token, the page's sign-in, and keeping other sites out of both."""
+"""Access over HTTP: the bearer token, the page's sign-in, and protection of both against other sites."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from icekeeper.http.problems import Handler, problem
 log = structlog.get_logger(__name__)
 
 COOKIE = "icekeeper_session"
-# How long a sign-in on the page lasts, and how many there may be.
+# How long a sign-in on the page lasts, and how many there may be at once.
 SESSION_S = 12 * 3600.0
 _MOST_SESSIONS = 100
-# From one address tokens are guessed no faster than this; so many addresses are kept in mind.
+# How many wrong tokens an address may send, and how many addresses are counted.
 _MOST_WRONG_PER_MINUTE = 30
 _MOST_ADDRESSES = 1000
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-# What machines fetch, by whatever name they know this host: nothing of it is about people.
+# Fetched by machines, under whatever name they know this host; they show nothing that is worth protecting.
 _FOR_MACHINES = frozenset({"/metrics", "/livez", "/readyz"})
 
 
@@ -37,7 +37,7 @@ class _Session:
 
 
 class Access:
-    """Judges requests. `seconds` is a clock that never goes back."""
+    """Decides which requests are allowed. `seconds` is a monotonic clock."""
 
     def __init__(
         self,
@@ -46,25 +46,25 @@ class Access:
         url: Callable[[], str | None],
         seconds: Callable[[], float],
     ) -> None:
-        """`token` None: nothing can be changed. `listens_at` is our host, `url` what the page is known as."""
+        """`token` None: nothing can be changed. `listens_at` is the host, `url` the page's own if it is set."""
         self._token = token
         self._listens_at = listens_at
         self._url = url
         self._seconds = seconds
         self._sessions: dict[str, _Session] = {}
-        # When somebody at an address gave a wrong token.
+        # When wrong tokens came, by address.
         self._wrong: dict[str, list[float]] = {}
 
     @property
     def changes_allowed(self) -> bool:
-        """Whether anybody can change anything: a token is configured."""
+        """Whether a token is configured: without one nothing can be changed."""
         return self._token() is not None
 
     def refusal(self, request: web.Request) -> web.Response | None:
-        """The answer to an API request that may change nothing; None where its bearer token is right."""
+        """The answer to an API request without the right bearer token; None where it has it."""
         if self._token() is None:
             return problem(HTTPStatus.FORBIDDEN, "Nothing can be changed over HTTP: http.token is not set.")
-        if self._guesses(request):
+        if self._guesses_too_often(request):
             return _too_many()
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(given):
@@ -76,8 +76,8 @@ class Access:
         return answer
 
     def sign_in(self, request: web.Request, given: str, answer: web.Response) -> bool:
-        """Has the browser that gets this answer signed in, if that was the token."""
-        if self._token() is None or self._guesses(request):
+        """Signs in the browser that gets this answer, if `given` is the token; whether it is."""
+        if self._token() is None or self._guesses_too_often(request):
             return False
         if not self._is_token(given):
             self._note_wrong(request)
@@ -95,7 +95,7 @@ class Access:
         return True
 
     def signed_in(self, request: web.Request) -> bool:
-        """Whether the browser that asks has signed in, with the token of now."""
+        """Whether the browser has signed in with the present token."""
         session = self._sessions.get(_digest(request.cookies.get(COOKIE, "")))
         if session is None or session.until <= self._seconds():
             return False
@@ -107,11 +107,11 @@ class Access:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Turns away what another site has a browser ask here."""
-        # Not request.host: where the header lacks that asks the resolver for our name, and everybody waits.
+        """Refuses requests that a browser makes for another site."""
+        # Not request.host: without the header, that has the resolver look up this host's name, and blocks the loop.
         host = request.headers.get("Host", "")
         if request.path not in _FOR_MACHINES and not self._is_known_host(host):
-            # A name that an attacker makes point at this host (DNS rebinding) would let his page read ours.
+            # DNS rebinding: with a name that resolves to this host, an attacker's page could read this one.
             return problem(
                 HTTPStatus.MISDIRECTED_REQUEST, f"{host!r} is not this daemon's address: http.url names another."
             )
@@ -126,12 +126,12 @@ class Access:
         origin = request.headers.get("Origin")
         if origin is None:
             return False
-        # Behind a proxy the browser knows us by http.url, and Host may be the proxy's word for us. `null` is nobody.
-        place = _place_of(origin)
-        return place is None or place not in (host, _place_of(self._url() or ""))
+        # Behind a proxy the browser uses http.url, and Host may be a name that the proxy chose. `null` is no site.
+        site_of_page = _netloc(origin)
+        return site_of_page is None or site_of_page not in (host, _netloc(self._url() or ""))
 
     def _is_known_host(self, host: str) -> bool:
-        """Any where we listen beyond this host; else its own names, and that of http.url."""
+        """Any name where other hosts can connect; else those of the loopback, and that of http.url."""
         name = _name_of(host)
         if not _is_loopback(self._listens_at()) or _is_loopback(name):
             return True
@@ -144,20 +144,21 @@ class Access:
     def _token_digest(self) -> bytes:
         return _digest(self._token() or "").encode()
 
-    def _guesses(self, request: web.Request) -> bool:
+    def _guesses_too_often(self, request: web.Request) -> bool:
         """Whether too many wrong tokens came from that address in the last minute."""
         since = self._seconds() - 60.0
-        self._wrong = {who: lately for who, at in self._wrong.items() if (lately := [one for one in at if one > since])}
+        recent = {address: [at for at in times if at > since] for address, times in self._wrong.items()}
+        self._wrong = {address: times for address, times in recent.items() if times}
         return len(self._wrong.get(request.remote or "", ())) >= _MOST_WRONG_PER_MINUTE
 
     def _note_wrong(self, request: web.Request) -> None:
-        who = request.remote or ""
-        if len(self._wrong) >= _MOST_ADDRESSES and who not in self._wrong:
+        address = request.remote or ""
+        if len(self._wrong) >= _MOST_ADDRESSES and address not in self._wrong:
             del self._wrong[next(iter(self._wrong))]
-        given = self._wrong.setdefault(who, [])
-        if not given:  # once a minute for each that keeps guessing
-            log.warning("token_refused", address=who, path=request.path)
-        given.append(self._seconds())
+        times = self._wrong.setdefault(address, [])
+        if not times:  # at most one line a minute for each address
+            log.warning("token_refused", address=address, path=request.path)
+        times.append(self._seconds())
 
 
 def _too_many() -> web.Response:
@@ -167,7 +168,7 @@ def _too_many() -> web.Response:
 
 
 def _digest(text: str) -> str:
-    # Of equal length whatever was given, so that comparing tells nothing of the token's.
+    # Of equal length, so that the time of a comparison reveals nothing of the token's.
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -187,8 +188,8 @@ def _is_loopback(host: str | None) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _place_of(url: str) -> str | None:
-    """Host and port of an origin; None where it is none, such as a sandbox's `null`."""
+def _netloc(url: str) -> str | None:
+    """Host and port of an origin; None where it has none, as a sandboxed frame's `null`."""
     try:
         return urlsplit(url).netloc or None
     except ValueError:
