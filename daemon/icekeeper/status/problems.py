@@ -50,7 +50,7 @@ def problems(facts: Facts, now: datetime) -> tuple[Problem, ...]:
 
 
 def overall(found: tuple[Problem, ...]) -> str:
-    """`ok`, `warning` or `error`."""
+    """`ok`, `warning` or `error`, of problems with the worst first."""
     return found[0].severity if found else "ok"
 
 
