@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pyspark
 import pytest
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from icekeeper.adapters.spark.engine import SparkEngine
@@ -74,6 +75,30 @@ async def test_cancelling_the_caller_cancels_the_job(own_engine: SparkEngine) ->
     assert await own_engine.run(answer, timeout=MINUTE) == 42
     assert active_jobs(own_engine) == 0
     assert own_engine.jvm_pid == pid
+
+
+async def test_a_job_that_begins_while_its_call_is_interrupted_is_cancelled_too(
+    own_engine: SparkEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from icekeeper.adapters.spark import engine as spark
+
+    monkeypatch.setattr(spark, "INTERRUPT_AFTER_S", 0.5)
+
+    jobs: list[Any] = []
+
+    def submit_when_interrupted(session: SparkSession) -> None:
+        sleep = session._jvm.java.lang.Thread.sleep  # type: ignore[union-attr]
+        rows = session.range(0, 4_000_000_000_000, 1, 2).where("hash(id) = 42")._jdf.toJavaRDD()
+        try:
+            sleep(600_000)
+        except Py4JJavaError:
+            jobs.append(rows.countAsync())
+            raise
+
+    with pytest.raises(DeadlineExceeded):
+        await own_engine.run(submit_when_interrupted, timeout=timedelta(seconds=3))
+    (job,) = jobs
+    await until(lambda: bool(job.isDone()))
 
 
 async def test_a_jvm_that_is_killed_in_the_middle_is_engine_down_and_the_next_call_has_a_new_one(

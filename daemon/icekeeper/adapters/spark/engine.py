@@ -214,8 +214,11 @@ class SparkEngine:
                 cancelling = asyncio.ensure_future(cancel)
             await asyncio.wait([done], timeout=CANCEL_EVERY_S)
         if done.done():
-            if cancelling is not None:  # one that is still on its way must not hit the next call
+            if cancelling is not None:  # an interrupt that is still on its way must not hit the next call
                 await asyncio.wait([cancelling], timeout=STACKS_S)
+            # An interrupt ends the call, but not a job that it had just submitted.
+            last = asyncio.ensure_future(asyncio.to_thread(self._session.cancel, tag, interrupt=False))
+            await asyncio.wait([last], timeout=STACKS_S)
             return done.exception() is None
         log.error("engine_killed", why="work did not stop when it was cancelled", grace_s=CANCEL_GRACE_S)
         self._count_failure(EngineFailure.HUNG)
