@@ -1,4 +1,4 @@
-"""The doctor on real parts: a healthy lakehouse is all fine, and each broken thing gives its line and its advice."""
+"""The doctor on real systems: a healthy lakehouse passes, and each fault has its check and its advice."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def only(checks: list[Check], part: Subject, level: Level) -> Check:
     return found
 
 
-def told_the_time(night: Night, ahead: timedelta = timedelta(0)) -> None:
-    """Lets the servers tell their time to this host, whose clock is `ahead`."""
+def compare_clocks(night: Night, ahead: timedelta = timedelta(0)) -> None:
+    """Compares the servers' clocks with this host's, which is `ahead`."""
     services = night.services
     servers = {"PostgreSQL": services.postgres.now, "ClickHouse": services.source.now}
     host = Host(lambda: wall_clock() + ahead, servers, (night.settings.state_dir,))
@@ -79,7 +79,7 @@ async def test_a_healthy_lakehouse_is_all_fine_and_nothing_is_left_behind(make_n
     night = await make_night(BINANCE, COINBASE, **SMALL)
     for table in (BINANCE, COINBASE):
         await night.sql(f"ALTER TABLE {{c}}.{table} {TIDY}")
-    told_the_time(night)
+    compare_clocks(night)
     stored, rows = night.store(), night.ledger("SELECT count(*) FROM maintenance_runs")
 
     checks = await ask(night)
@@ -95,7 +95,7 @@ async def test_before_the_ledger_is_migrated_the_doctor_says_so(make_night: Make
     assert "icekeeper migrate" in only(await ask(night), Subject.POSTGRES, Level.ERROR).advice
 
 
-async def test_each_refused_password_is_told_with_the_setting_that_has_it(make_night: MakeNight) -> None:
+async def test_each_refused_password_names_the_setting_that_has_it(make_night: MakeNight) -> None:
     def change(document: dict[str, Any]) -> None:
         document["postgres"]["password"] = "wrong"
         document["clickhouse"]["password"] = "wrong"
@@ -111,7 +111,7 @@ async def test_each_refused_password_is_told_with_the_setting_that_has_it(make_n
     assert "wrong" not in " ".join(check.text for check in checks)
 
 
-async def test_servers_that_are_not_there_are_told_apart_and_do_not_hide_each_other(make_night: MakeNight) -> None:
+async def test_servers_that_are_down_have_a_check_each(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, **SMALL)
 
     def away(document: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ async def test_servers_that_are_not_there_are_told_apart_and_do_not_hide_each_ot
     assert about(checks, Subject.ENGINE, Level.OK)
 
 
-async def test_a_database_that_holds_no_catalog_is_told_and_no_catalog_is_made_of_it(make_night: MakeNight) -> None:
+async def test_a_database_without_a_catalog_is_an_error_and_no_catalog_is_created(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, **SMALL)
     empty = f"{night.world.name}_empty"
     night.box.postgres.create_database(empty)
@@ -144,12 +144,12 @@ async def test_a_database_that_holds_no_catalog_is_told_and_no_catalog_is_made_o
     assert night.box.postgres.execute(empty, "SELECT 1 FROM pg_tables WHERE schemaname = 'public'") == []
 
 
-async def test_a_catalog_that_refuses_its_password_is_told_with_the_setting_that_has_it(make_night: MakeNight) -> None:
+async def test_a_catalog_that_refuses_its_password_names_the_setting_that_has_it(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, change=setting("catalog.properties.jdbc.password", "wrong"), **SMALL)
     assert "jdbc.password" in only(await ask(night), Subject.CATALOG, Level.ERROR).advice
 
 
-async def test_what_is_odd_about_tables_and_sources_is_told_with_the_statement_that_helps(
+async def test_oddities_of_tables_and_sources_come_with_the_statement_that_helps(
     make_night: MakeNight,
 ) -> None:
     night = await make_night(BINANCE, COINBASE, **SMALL)
@@ -176,27 +176,27 @@ async def test_what_is_odd_about_tables_and_sources_is_told_with_the_statement_t
     tables = {check.text: check.advice for check in about(checks, Subject.TABLES)}
     assert f"Did you mean {COINBASE}" in tables["there is no table cold.bronze_trade_coinbase"]
     assert "There is cold.*" in tables["there is no table warm.elsewhere"]
-    assert f"ALTER TABLE {name} SET TBLPROPERTIES ('gc.enabled'='true')" in said(tables, "gc.enabled is false")
-    assert "there is event_time" in said(tables, "the column event_tim is not there")
-    endless = said(tables, "metadata files of 2 tables are kept for ever")
+    assert f"ALTER TABLE {name} SET TBLPROPERTIES ('gc.enabled'='true')" in advice_for(tables, "gc.enabled is false")
+    assert "there is event_time" in advice_for(tables, "the column event_tim is not there")
+    endless = advice_for(tables, "metadata files of 2 tables are kept for ever")
     assert f"ALTER TABLE {name} {TIDY};" in endless
     sources = {check.text: check.advice for check in about(checks, Subject.CLICKHOUSE)}
-    assert "Set source_ttl: 3d" in said(sources, "drops rows after 3 days, and source_ttl says 7 days")
-    assert "compare tables[].source" in said(sources, "no_such_table")
-    assert said(sources, "event_tim")
+    assert "Set source_ttl: 3d" in advice_for(sources, "drops rows after 3 days, and source_ttl says 7 days")
+    assert "compare tables[].source" in advice_for(sources, "no_such_table")
+    assert advice_for(sources, "event_tim")
     offload = {check.text: check.advice for check in about(checks, Subject.OFFLOAD)}
-    assert said(offload, "no watermark of no_such_table")
-    assert said(offload, "the offload of bronze_trades_binance has failed")
-    assert said(offload, "bronze_trades_coinbase is older than an hour, the oldest 2026-02-17T20:00:00Z")
+    assert advice_for(offload, "no watermark of no_such_table")
+    assert advice_for(offload, "the offload of bronze_trades_binance has failed")
+    assert advice_for(offload, "bronze_trades_coinbase is older than an hour, the oldest 2026-02-17T20:00:00Z")
 
 
-def said(lines: dict[str, str], words: str) -> str:
+def advice_for(lines: dict[str, str], words: str) -> str:
     """The advice of the one line that has these words."""
     (advice,) = [advice for text, advice in lines.items() if words in text]
     return advice
 
 
-async def test_whoever_else_maintains_the_tables_is_named(make_night: MakeNight) -> None:
+async def test_another_job_that_maintains_the_tables_is_named(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, **SMALL)
     await night.sql(f"CALL {{c}}.system.rewrite_manifests('{{c}}.{COINBASE}')")
     for hours in (20, 30):
@@ -216,16 +216,16 @@ async def test_whoever_else_maintains_the_tables_is_named(make_night: MakeNight)
     assert "docs/migration.md" in checks[0].advice
 
 
-async def test_a_clock_that_is_ten_minutes_off_is_told_for_each_server(make_night: MakeNight) -> None:
+async def test_a_clock_that_is_ten_minutes_off_is_an_error_for_each_server(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, change=setting("run.max_clock_skew", "5m"), **SMALL)
-    told_the_time(night, ahead=timedelta(minutes=10))
+    compare_clocks(night, ahead=timedelta(minutes=10))
     checks = about(await ask(night), Subject.CLOCK)
     assert [check.level for check in checks] == [Level.ERROR] * 2
     assert re.search(r"(599|600)\.\d s ahead of ClickHouse's: compactions and expiries would be held", checks[0].text)
     assert "NTP" in checks[0].advice
 
 
-async def test_a_full_disk_is_told_and_hides_nothing(make_night: MakeNight) -> None:
+async def test_a_full_disk_is_an_error_and_hides_no_other(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, change=setting("run.min_free_disk", "1000TiB"), **SMALL)
     checks = await ask(night)
     assert "run.min_free_disk" in only(checks, Subject.STATE_DIR, Level.ERROR).text
@@ -251,7 +251,7 @@ def files(night: Night) -> set[str]:
     return found
 
 
-async def test_a_store_that_only_says_that_it_deletes_is_found_out(make_night: MakeNight) -> None:
+async def test_a_store_that_reports_deletions_and_does_none_is_found_out(make_night: MakeNight) -> None:
     keeping = setting("catalog.properties.s3.delete-enabled", "false")
     night = await make_night(COINBASE, change=keeping, **SMALL)
     checks = await ask(night)

@@ -53,7 +53,7 @@ async def test_work_past_its_deadline_is_cancelled_and_the_session_lives_on(own_
     assert own_engine.jvm_pid == pid
 
 
-async def test_what_the_jvm_says_of_work_that_fails_is_in_its_log_and_can_be_told(own_engine: SparkEngine) -> None:
+async def test_the_jvms_output_about_work_that_fails_is_in_its_log(own_engine: SparkEngine) -> None:
     def fail(spark: SparkSession) -> None:
         spark.sql("SELECT raise_error('a-word-of-this-test') FROM range(9)").collect()
 
@@ -86,17 +86,20 @@ async def test_a_job_that_begins_while_its_call_is_interrupted_is_cancelled_too(
 
     jobs: list[Any] = []
 
+    def prepare(session: SparkSession) -> Any:
+        return session.range(0, 4_000_000_000_000, 1, 2).where("hash(id) = 42")._jdf.toJavaRDD()
+
+    rows = await own_engine.run(prepare, timeout=MINUTE)
+
     def submit_when_interrupted(session: SparkSession) -> None:
-        sleep = session._jvm.java.lang.Thread.sleep  # type: ignore[union-attr]
-        rows = session.range(0, 4_000_000_000_000, 1, 2).where("hash(id) = 42")._jdf.toJavaRDD()
         try:
-            sleep(600_000)
+            session._jvm.java.lang.Thread.sleep(600_000)  # type: ignore[union-attr]
         except Py4JJavaError:
             jobs.append(rows.countAsync())
             raise
 
     with pytest.raises(DeadlineExceeded):
-        await own_engine.run(submit_when_interrupted, timeout=timedelta(seconds=3))
+        await own_engine.run(submit_when_interrupted, timeout=timedelta(seconds=1))
     (job,) = jobs
     await until(lambda: bool(job.isDone()))
 
@@ -148,7 +151,7 @@ async def test_a_jvm_that_does_not_answer_is_killed(own_engine: SparkEngine, mon
     assert await own_engine.run(answer, timeout=MINUTE) == 42
 
 
-async def test_a_start_that_nobody_waits_for_any_more_does_not_become_a_second_session(own_engine: SparkEngine) -> None:
+async def test_a_start_whose_caller_was_cancelled_does_not_become_a_second_session(own_engine: SparkEngine) -> None:
     options = own_engine.options
     await own_engine.recycle()
     starting = asyncio.create_task(own_engine.start())

@@ -304,7 +304,7 @@ async def test_spark_takes_over_where_the_driver_would_have_too_much_to_hold(
         lake.put_back(copy)
 
 
-async def test_killed_before_the_files_are_deleted_it_leaves_what_nobody_refers_to_and_no_less(
+async def test_killed_before_the_files_are_deleted_it_leaves_unreferenced_files_and_deletes_no_other(
     lake: Lake, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await lake.make((*APPENDS, COMPACT))
@@ -313,7 +313,7 @@ async def test_killed_before_the_files_are_deleted_it_leaves_what_nobody_refers_
     def kill(jvm: IcebergJvm, table: Any, paths: Any) -> int:
         assert lake.engine.jvm_pid is not None
         os.kill(lake.engine.jvm_pid, signal.SIGKILL)
-        while True:  # until nobody answers
+        while True:  # until the JVM is gone
             table.location()
 
     monkeypatch.setattr(iceberg_expiry, "delete_files", kill)

@@ -65,7 +65,7 @@ def postgres_role(box: Sandbox, night: str, heading: str, role: str, name: str) 
 async def clickhouse_rights(box: Sandbox, grants: list[str], readonly: int) -> AsyncIterator[None]:
     """ClickHouse's engine started anew, with these rights for the only user that it has; afterwards as it was.
 
-    The engine in a wheel can't be asked to be somebody else, but it takes its users from a file where it starts.
+    The engine in a wheel can't change its user, but it reads its users from a file when it starts.
     """
     directory = box.root / "clickhouse"
     users = directory / "users.xml"
@@ -149,8 +149,8 @@ async def test_the_ledgers_grants_on_the_page_are_those_that_icekeeper_knows(lim
     owner = Postgres(box.postgres.dsn(limited.world.name), box.postgres.password)
     known = await grants(owner, "icekeeper")
     await owner.close()
-    said = {line for line in statements("PostgreSQL: the ledger") if "maintenance_" in line or "version" in line}
-    assert said == {
+    granted = {line for line in statements("PostgreSQL: the ledger") if "maintenance_" in line or "version" in line}
+    assert granted == {
         line.replace('"icekeeper"', "icekeeper") for line in known if " ON maintenance_" in line or "version" in line
     }
 

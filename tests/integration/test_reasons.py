@@ -1,4 +1,4 @@
-"""Every reason provoked for real: here those that a plan or a verdict gives, and that no reason was left out.
+"""Every reason provoked for real: those that a plan or a verdict gives, and that no reason was left out.
 
 Parts that are down: test_reasons_parts.py; commits: test_reasons_commits.py; the session: test_reasons_session.py.
 """
@@ -248,13 +248,13 @@ async def a_day_has_no_rows(lab: Lab) -> AsyncIterator[Night]:
 )  # fmt: skip
 async def an_offload_is_behind(lab: Lab) -> AsyncIterator[Night]:
     async with lab.night() as night:
-        ((told,),) = night.ledger("SELECT last_offload_timestamp FROM offload_watermarks")
+        ((before,),) = night.ledger("SELECT last_offload_timestamp FROM offload_watermarks")
         night.ledger("UPDATE offload_watermarks SET last_offload_timestamp = $1", SLOT - timedelta(hours=14))
         yield night
-        night.ledger("UPDATE offload_watermarks SET last_offload_timestamp = $1", told)
+        night.ledger("UPDATE offload_watermarks SET last_offload_timestamp = $1", before)
 
 
-# --- what nobody thought of
+# --- unexpected errors
 
 
 @scenario(Reason.UNEXPECTED, COMPACT, FAILED, "ValueError: a bug of cold.bronze_trades_coinbase")

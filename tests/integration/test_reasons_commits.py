@@ -1,4 +1,4 @@
-"""Commits that are late, lost or in somebody's way, files that are gone or stay: what a task says, what it keeps."""
+"""Commits that are late, lost or conflict, files that are gone or stay: what a task reports, what it keeps."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def a_rewrite_is_stopped_and_its_finished_slices_are_kept(lab: Lab) -> Asy
         after = await night.state(COINBASE)
         assert len(after.history) == len(before.history) + 1
         assert after.health.records == before.health.records
-        assert lab.engine.jvm_pid == pid, "a rewrite that stops when it is told to costs no JVM"
+        assert lab.engine.jvm_pid == pid, "a rewrite that can be cancelled costs no JVM"
 
 
 @scenario(Reason.DEADLINE, AUDIT, FAILED, "no count of bronze_trades_coinbase within 1 s")
@@ -149,7 +149,7 @@ def commits_to(answers: list[Answer]) -> Any:
 
 
 @on_rest(Reason.COMMIT_UNKNOWN, COMPACT, FAILED, "CommitStateUnknownException", attempts=2)
-async def commits_never_land_and_nobody_says_so(lab: Lab) -> AsyncIterator[Night]:
+async def commits_never_land_and_no_error_says_so(lab: Lab) -> AsyncIterator[Night]:
     await lab.refill()
     async with lab.night(retried) as night:
         before = await night.state(COINBASE)
@@ -251,10 +251,12 @@ async def an_operator_ends_a_run(lab: Lab) -> AsyncIterator[Night]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-async def test_what_happens_to_a_commit_is_told_wherever_people_look(lab: Lab, scenario: Scenario) -> None:
+async def test_what_happens_to_a_commit_is_shown_in_all_places(lab: Lab, scenario: Scenario) -> None:
     await play(lab, scenario)
 
 
 @pytest.mark.parametrize("scenario", ON_REST, ids=str)
-async def test_what_happens_to_a_commit_on_a_rest_catalog_is_told_alike(rest_lab: Lab, scenario: Scenario) -> None:
+async def test_what_happens_to_a_commit_on_a_rest_catalog_is_shown_in_all_places(
+    rest_lab: Lab, scenario: Scenario
+) -> None:
     await play(rest_lab, scenario)

@@ -44,7 +44,7 @@ async def rest_lab(box: Sandbox, engine: SparkEngine, tmp_path_factory: pytest.T
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work that waits for a store that is away is told to give up soon."""
+    """Work that waits for a store that is down gives up soon."""
     monkeypatch.setattr(spark, "INTERRUPT_AFTER_S", 0.5)
 
 
@@ -157,8 +157,8 @@ async def a_store_finds_this_hosts_clock_wrong(lab: Lab) -> AsyncIterator[Night]
     async def skewed(request: Request) -> Answer | None:
         if "-m" not in request.target or request.method != "GET":
             return None
-        said = "The difference between the request time and the server's time is too large."
-        error = f"<Error><Code>RequestTimeTooSkewed</Code><Message>{said}</Message></Error>"
+        message = "The difference between the request time and the server's time is too large."
+        error = f"<Error><Code>RequestTimeTooSkewed</Code><Message>{message}</Message></Error>"
         return Answer(403, error.encode(), "application/xml")
 
     async with lab.night() as night:
@@ -256,10 +256,10 @@ async def test_a_ledger_that_is_lost_in_the_middle_costs_the_record_and_not_the_
         assert "PostgreSQL 127.0.0.1" in str(done.not_shipped)
         run_id = done.report.run_id
         assert night.ledger("SELECT outcome FROM maintenance_runs WHERE run_id = $1", str(run_id)) == []
-        said = run_log_path(night.settings.state_dir, run_id).read_text()
+        text = run_log_path(night.settings.state_dir, run_id).read_text()
         assert (await night.execute(COMPACT)).not_shipped is None
         assert night.ledger("SELECT outcome FROM maintenance_runs WHERE run_id = $1", str(run_id)) == [("success",)]
-        assert not [secret for secret in lab.secrets() if secret in said]
+        assert not [secret for secret in lab.secrets() if secret in text]
 
 
 async def test_a_ledgers_password_that_is_wrong_is_access_denied_and_not_shown(lab: Lab) -> None:
@@ -273,6 +273,6 @@ async def test_a_ledgers_password_that_is_wrong_is_access_denied_and_not_shown(l
         assert (task.outcome, task.reason) == (HELD, Reason.ACCESS_DENIED)
         assert done.not_shipped is not None
         assert done.not_shipped.reason is Reason.ACCESS_DENIED
-        for told in (task.note, str(done.not_shipped)):
-            assert "icekeeper" in told
-            assert WRONG not in told
+        for text in (task.note, str(done.not_shipped)):
+            assert "icekeeper" in text
+            assert WRONG not in text

@@ -1,4 +1,4 @@
-"""A JVM that is killed, runs out of memory, hangs or has no Java: what a task says, and who goes on with a new one."""
+"""A JVM that is killed, runs out of memory, hangs or has no Java: what a task reports, and that a new one starts."""
 
 from __future__ import annotations
 
@@ -136,10 +136,10 @@ async def a_catalog_hangs_and_takes_the_jvm_with_it(lab: Lab) -> AsyncIterator[N
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-async def test_what_happens_to_the_session_is_told_wherever_people_look(lab: Lab, scenario: Scenario) -> None:
+async def test_what_happens_to_the_session_is_shown_in_all_places(lab: Lab, scenario: Scenario) -> None:
     await play(lab, scenario)
 
 
 async def test_no_secret_is_in_what_the_jvm_itself_has_written(lab: Lab) -> None:
-    said = lab.engine.options.log.read_text()
-    assert not [secret for secret in lab.secrets() if secret in said]
+    text = lab.engine.options.log.read_text()
+    assert not [secret for secret in lab.secrets() if secret in text]

@@ -22,12 +22,12 @@ async def test_it_rewrites_and_expires_small_files_and_leaves_nothing_behind(eng
     scratch = engine.options.scratch
     seen: set[str] = set()
 
-    def look() -> bool:
+    def may_continue() -> bool:
         seen.update(path.name for path in scratch.glob("warm-up/scratch/warm_up/data/*/*.parquet"))
         return True
 
     began = await engine.run(jobs, timeout=MINUTE)
-    assert await warm_up(engine, look, rounds=1)
+    assert await warm_up(engine, may_continue, rounds=1)
     assert len(seen) == 12 + 1, "what was written, and what it was compacted into"
     assert await engine.run(jobs, timeout=MINUTE) > began
     assert not (scratch / "warm-up").exists()

@@ -1,4 +1,4 @@
-"""What the doctor makes of the answers: versions, memory, addresses, TTLs, clocks, rights. Nobody is asked."""
+"""What the doctor makes of the answers: versions, memory, addresses, TTLs, clocks, rights. No system is needed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_versions_that_fit_and_that_do_not(
         ("/opt/spark/jars/lakehouse-all.jar", None),
     ],
 )
-def test_a_jars_name_tells_its_spark_where_it_has_one(text: str, expected: tuple[str, ...] | None) -> None:
+def test_the_spark_of_a_jar_is_read_from_its_name(text: str, expected: tuple[str, ...] | None) -> None:
     found = Runtime.of(text)
     assert (None if found is None else (found.spark, found.scala, found.iceberg)) == expected
 
@@ -127,7 +127,7 @@ def test_what_a_running_session_shows(changes: dict[str, Any], part: Subject, le
     assert words in check.text
 
 
-def test_a_python_that_is_too_old_is_told() -> None:
+def test_a_python_that_is_too_old_is_an_error() -> None:
     assert python_check((3, 10, 4)).level is Level.ERROR
     assert python_check((3, 13, 0)).level is Level.OK
 
@@ -326,7 +326,7 @@ def test_a_hadoop_catalog_is_as_safe_as_its_file_system(warehouse: str, level: L
     assert words in check.text
 
 
-def test_foreign_replacements_are_told_by_who_made_them_and_ours_and_old_ones_are_not() -> None:
+def test_recent_foreign_replacements_are_listed_by_engine() -> None:
     spark = {"operation": "replace", "engine-name": "spark", "engine-version": "3.5.0", "spark.app.id": "local-7"}
     theirs = table(snapshots=snapshots(0.5, summary=spark))
     (check,) = foreign_snapshots([theirs], NOW)
@@ -379,12 +379,12 @@ def test_each_refusal_of_the_store_names_the_action(
     assert words in check.advice
 
 
-def test_tables_that_fare_alike_are_told_together() -> None:
+def test_tables_with_the_same_failures_share_a_check() -> None:
     checks = store_checks([probe(), probe(write=denied()), probe(), probe(write=denied())], "s3://w/lake")
     assert [check.level for check in checks] == [Level.OK, Level.ERROR]
 
 
-def test_a_probe_that_could_not_be_removed_is_told_with_its_path() -> None:
+def test_a_probe_that_could_not_be_removed_is_named_with_its_path() -> None:
     left = StoreProbe("cold.trades", "S3FileIO", "s3://w/p", {}, left=True, kept=True)
     check = next(each for each in store_checks([left], None) if each.level is Level.ERROR)
     assert "Remove s3://w/p by hand" in check.advice
@@ -521,18 +521,18 @@ def test_missing_grants_are_printed_ready_to_paste() -> None:
     assert check.advice.splitlines()[1:] == ["GRANT SELECT ON a TO b;", "GRANT USAGE ON SCHEMA s TO b;"]
 
 
-def test_watermarks_that_are_missing_failed_or_late_are_told() -> None:
-    told = {
+def test_watermarks_that_are_missing_failed_or_late_are_warnings() -> None:
+    marks = {
         "a": Watermark(NOW - timedelta(minutes=20), "success"),
         "b": Watermark(NOW - timedelta(minutes=61), "running"),
         "c": Watermark(NOW, "failed"),
         "d": None,
     }
-    text = " | ".join(check.text for check in offload_checks("marks", told, NOW))
+    text = " | ".join(check.text for check in offload_checks("marks", marks, NOW))
     assert "no watermark of d |" in text
     assert "the offload of c has failed" in text
     assert "the watermark of b is older than an hour" in text
-    (check,) = offload_checks("marks", {"a": told["a"]}, NOW)
+    (check,) = offload_checks("marks", {"a": marks["a"]}, NOW)
     assert check.level is Level.OK
 
 
@@ -549,7 +549,7 @@ def test_one_clock_that_agrees_makes_the_other_one_wrong() -> None:
 # --- the doctor itself
 
 
-async def test_a_question_that_is_refused_hangs_or_breaks_is_an_error() -> None:
+async def test_a_check_that_is_refused_hangs_or_breaks_is_an_error() -> None:
     async def refuses() -> list[Check]:
         raise PermanentError("no", reason=Reason.ACCESS_DENIED)
 
@@ -603,6 +603,6 @@ def test_a_damaged_spool_that_was_put_aside_is_named(tmp_path: Path) -> None:
     (tmp_path / "spool.db").touch()
     assert spool_check(tmp_path) == []
     (tmp_path / "spool.db.corrupt-20260218T020000Z").touch()
-    (told,) = spool_check(tmp_path)
-    assert (told.level, "corrupt-20260218" in told.text) == (Level.WARNING, True)
-    assert "icekeeper history" in told.advice
+    (check,) = spool_check(tmp_path)
+    assert (check.level, "corrupt-20260218" in check.text) == (Level.WARNING, True)
+    assert "icekeeper history" in check.advice

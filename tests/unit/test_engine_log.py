@@ -1,4 +1,4 @@
-"""What the engine said during a task that failed is attached to it, and to no other."""
+"""The engine's output during a task that failed is attached to it, and to no other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.fakes import World, fails, permanent
 POLICY = table_policy()
 
 
-class Said:
+class FakeLog:
     """An engine's log."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Said:
         return "\n".join(self.lines[mark:])
 
 
-def world_with(log: Said) -> World:
+def world_with(log: FakeLog) -> World:
     world = World()
     world.add(POLICY)
     world.ports = replace(world.ports, engine_log=log)
@@ -42,29 +42,29 @@ def world_with(log: Said) -> World:
 
 
 async def test_the_tail_of_a_failed_task_is_what_was_said_since_it_began() -> None:
-    log = Said()
+    log = FakeLog()
     world = world_with(log)
     lost = fails(permanent(Reason.STORAGE_DOWN))
-    said = replace(lost, first=lambda: log.lines.append("ERROR lost"))
-    world.lakehouse.script("compact", POLICY.name, said)
+    logged = replace(lost, first=lambda: log.lines.append("ERROR lost"))
+    world.lakehouse.script("compact", POLICY.name, logged)
     end = await Task(Stage.COMPACT, POLICY, world.context()).run()
     assert end.result.outcome is TaskOutcome.FAILED
     assert end.result.engine_log == "ERROR lost"
     world.lakehouse.script("compact", POLICY.name, lost)
     quiet = await Task(Stage.COMPACT, POLICY, world.context()).run()
     assert quiet.result.outcome is TaskOutcome.FAILED
-    assert quiet.result.engine_log is None, "nothing was said during this one"
+    assert quiet.result.engine_log is None, "there was no output during this one"
 
 
 async def test_a_task_that_did_its_work_has_none() -> None:
-    world = world_with(Said())
+    world = world_with(FakeLog())
     end = await Task(Stage.COMPACT, POLICY, world.context()).run()
     assert end.result.outcome is TaskOutcome.DONE
     assert end.result.engine_log is None
 
 
 def test_a_task_that_never_began_has_none() -> None:
-    world = world_with(Said())
+    world = world_with(FakeLog())
     end = Task(Stage.COMPACT, POLICY, world.context()).fail(PermanentError("not tried"))
     assert end.result.engine_log is None
 

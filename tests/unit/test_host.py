@@ -19,14 +19,14 @@ NOW = datetime(2026, 2, 18, 2, tzinfo=UTC)
 GIB = 1024**3
 
 
-def cgroup(tmp_path: Path, told: str, **limits: int | str) -> int | None:
-    """The limit where /proc/self/cgroup says `told` and these files, by their path, have these contents."""
+def cgroup(tmp_path: Path, membership: str, **limits: int | str) -> int | None:
+    """The limit where /proc/self/cgroup says `membership` and these files, by their path, have these contents."""
     for path, limit in limits.items():
         file = tmp_path / "cgroup" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{limit}\n")
     process = tmp_path / "self"
-    process.write_text(told)
+    process.write_text(membership)
     return memory_limit(tmp_path / "cgroup", process)
 
 
@@ -48,8 +48,8 @@ def test_a_path_of_the_host_is_not_ours_but_the_root_is(tmp_path: Path) -> None:
 
 
 def test_the_limit_of_a_container_in_cgroup_v1_and_no_other_controllers(tmp_path: Path) -> None:
-    told = "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/\n"
-    assert cgroup(tmp_path, told, **{"memory/memory.limit_in_bytes": 3 * GIB, "cpu/memory.max": GIB}) == 3 * GIB
+    membership = "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/\n"
+    assert cgroup(tmp_path, membership, **{"memory/memory.limit_in_bytes": 3 * GIB, "cpu/memory.max": GIB}) == 3 * GIB
 
 
 @pytest.mark.parametrize("text", ["max", str((1 << 63) - 4096), "nonsense", ""])

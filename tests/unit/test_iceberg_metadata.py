@@ -28,14 +28,14 @@ def test_a_table_without_snapshots_or_summaries_names_none() -> None:
     assert files_named(parse_history(json.dumps({"snapshots": [{"snapshot-id": 1, "timestamp-ms": 1}]}))) == 0
 
 
-def test_small_files_are_told_by_partition_and_counted_over_all() -> None:
+def test_small_files_are_listed_by_partition_and_counted_over_all() -> None:
     state = parse_metadata("cold.a", "{}", [(10, 74, 75, 181), (180, 75), (1,)], manifests=2, target_file_size=100)
     assert state.small_files == (SmallFiles(2, 84), SmallFiles(1, 1))
     assert (state.health.data_files, state.health.small_files, state.health.bytes) == (7, 3, 596)
     assert state.large_files == 1
 
 
-def test_partitions_of_several_specs_are_not_told_apart() -> None:
+def test_partitions_of_several_specs_count_as_one() -> None:
     text = json.dumps({"partition-specs": [{"spec-id": 0}, {"spec-id": 1}]})
     state = parse_metadata("cold.a", text, [(10, 20), (30,)], manifests=1, target_file_size=100)
     assert state.small_files == (SmallFiles(3, 60),)

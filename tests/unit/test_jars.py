@@ -1,4 +1,4 @@
-"""The jars of the default: where they are looked for, and that the image's list is theirs."""
+"""The default jars: where they are searched, and that the list for the image names them."""
 
 from __future__ import annotations
 

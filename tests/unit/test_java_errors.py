@@ -1,4 +1,4 @@
-"""What exceptions of the JVM mean: their reasons, whether they are tried again, and what is said of them."""
+"""What exceptions of the JVM mean: their reasons, whether they are tried again, and their messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUNTIME = "java.lang.RuntimeException"
 
 @dataclass
 class Throwable:
-    """As much of a java.lang.Throwable as a translation looks at."""
+    """As much of a java.lang.Throwable as a translation reads."""
 
     name: str
     message: str | None
@@ -114,19 +114,19 @@ def test_what_java_says_of_a_call_that_it_does_not_know_comes_from_a_jvm_that_li
     assert translate(error).reason is Reason.UNEXPECTED
 
 
-def test_the_error_itself_is_told_rather_than_one_that_quotes_it() -> None:
+def test_the_message_is_of_the_error_itself_and_not_of_one_that_quotes_it() -> None:
     advice = "Cannot commit rewrite because of a ValidationException or CommitFailedException. Set partial-progress"
     error = translate(raised((RUNTIME, advice), (f"{ICEBERG}.ValidationException", "Missing required files: s3://w/f")))
     assert error.args == ("ValidationException: Missing required files: s3://w/f",)
 
 
-def test_the_root_of_a_chain_is_told_beside_what_it_led_to() -> None:
+def test_the_message_names_the_root_of_a_chain_too() -> None:
     refused = "Connect to http://catalog:8181 failed: Connection refused"
     error = translate(
         raised((f"{ICEBERG}.RESTException", "Error occurred while processing GET request"), (RUNTIME, refused))
     )
-    said = f"RESTException: Error occurred while processing GET request (RuntimeException: {refused})"
-    assert error.args == (said,)
+    message = f"RESTException: Error occurred while processing GET request (RuntimeException: {refused})"
+    assert error.args == (message,)
 
 
 def test_a_root_that_says_nothing_is_left_out() -> None:
@@ -137,7 +137,7 @@ def test_a_root_that_says_nothing_is_left_out() -> None:
 @pytest.mark.parametrize("before", [0, 380])
 def test_secrets_are_hidden_before_a_message_is_cut(before: int) -> None:
     url = "jdbc:postgresql://icekeeper:s3cr3t-w0rd@db/x?password=s3cr3t-w0rd"
-    said = f"Failed to connect:{' ' * 0}{'.' * before} {url}"
-    error = translate(raised(("org.apache.iceberg.jdbc.UncheckedSQLException", said)))
+    message = f"Failed to connect:{' ' * 0}{'.' * before} {url}"
+    error = translate(raised(("org.apache.iceberg.jdbc.UncheckedSQLException", message)))
     assert "s3cr3t" not in str(error)
     assert len(str(error)) <= 400

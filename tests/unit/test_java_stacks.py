@@ -1,4 +1,4 @@
-"""Whom a thread waits for: stacks as a JVM wrote them, shortened to the frames that matter."""
+"""What a thread is blocked on: stacks as a JVM wrote them, shortened to the frames that matter."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ IDLE = "java.base@17.0.15/jdk.internal.misc.Unsafe.park(Native Method), app//py4
         ([READ, "software.amazon.awssdk.services.s3.DefaultS3Client.getObject(D.java)"], None),
     ],
 )  # fmt: skip
-def test_the_frame_nearest_to_the_top_tells_whom_a_thread_waits_for(frames: list[str], part: Reason | None) -> None:
+def test_the_frame_nearest_to_the_top_tells_what_a_thread_is_blocked_on(frames: list[str], part: Reason | None) -> None:
     dump = f"[[{IDLE}], [{', '.join(frames)}], []]"
     assert blocked_on(dump) is part
 
 
-def test_an_idle_jvm_waits_for_nobody() -> None:
+def test_an_idle_jvm_is_blocked_on_nothing() -> None:
     assert blocked_on("") is None
     assert blocked_on(f"[[{IDLE}], []]") is None
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("part", "message"),
     [
         (None, "cold.t: stopped after 120 s"),
         (Reason.STORAGE_DOWN, "cold.t: stopped after 120 s, waiting for the object store"),
         (Reason.ENGINE_DOWN, "cold.t: stopped after 120 s, waiting for an answer of Spark's JVM"),
     ],
 )
-def test_a_deadline_says_what_was_blocked_on(part: Reason | None, said: str) -> None:
+def test_a_timeout_names_what_the_call_was_blocked_on(part: Reason | None, message: str) -> None:
     error = CallTimedOut(timedelta(minutes=2), part, "cold.t")
-    assert (str(error), error.reason, error.blocked_on) == (said, Reason.DEADLINE, part)
+    assert (str(error), error.reason, error.blocked_on) == (message, Reason.DEADLINE, part)

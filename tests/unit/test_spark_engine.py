@@ -1,4 +1,4 @@
-"""The session's calls without a JVM: who is waited for when a call is stopped."""
+"""The engine without a JVM: calls that are stopped, the end of a session, changes of its options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Stubborn(SparkEngine):
         super().__init__(SparkOptions("local[1]", "1g", Path("/nowhere")))
         self.let_go = threading.Event()
         self.stopping = asyncio.Event()
-        self.told_to_stop = asyncio.Event()
+        self.stop_requested = asyncio.Event()
         self._session = Busy(self.options, self.log)
         self._session.let_go = self.let_go
 
@@ -39,7 +39,7 @@ class Stubborn(SparkEngine):
         return Reason.STORAGE_DOWN
 
     async def _stop_work(self, tag: str | None, done: asyncio.Future[Any]) -> bool:
-        self.told_to_stop.set()
+        self.stop_requested.set()
         await self.stopping.wait()
         self.let_go.set()
         await asyncio.wait([done])
@@ -54,7 +54,7 @@ class Busy(Session):
         return "done"
 
 
-async def test_work_past_its_deadline_says_whom_it_waited_for() -> None:
+async def test_work_past_its_deadline_names_what_it_was_blocked_on() -> None:
     engine = Stubborn()
     engine.stopping.set()
     with pytest.raises(DeadlineExceeded) as caught:
@@ -70,7 +70,7 @@ async def test_a_caller_that_is_cancelled_while_work_is_stopped_leaves_none_behi
     if not late:
         await asyncio.sleep(0.01)
         running.cancel()
-    await engine.told_to_stop.wait()
+    await engine.stop_requested.wait()
     for _ in range(3):  # Ctrl-C, again and again
         running.cancel()
         await asyncio.sleep(0)

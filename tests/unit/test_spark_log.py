@@ -1,4 +1,4 @@
-"""spark.log: everything that comes out of a pipe is in it, it stays bounded, and its end can be told of a task."""
+"""spark.log: it holds everything from a pipe, its size is bounded, and its last lines can be attached to a task."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_what_was_said_is_there_the_moment_it_is_asked_for(log: SparkLog, jvm: J
     assert log.path.read_text() == "before\nERROR TaskSetManager: lost\n"
 
 
-def test_only_the_last_lines_are_told_and_no_secret(log: SparkLog, jvm: Jvm) -> None:
+def test_only_the_last_lines_are_returned_and_no_secret(log: SparkLog, jvm: Jvm) -> None:
     mark = log.mark()
     for number in range(500):
         jvm.say(f"line {number} s3.secret-access-key=geheim\n")
-    told = log.since(mark)
-    assert len(told.splitlines()) == TAIL_LINES
-    assert told.endswith("line 499 s3.secret-access-key=***")
+    tail = log.since(mark)
+    assert len(tail.splitlines()) == TAIL_LINES
+    assert tail.endswith("line 499 s3.secret-access-key=***")
     jvm.say("x" * 50_000)
     assert len(log.since(mark)) == TAIL_CHARACTERS
 
@@ -87,7 +87,7 @@ def test_a_log_that_runs_away_stays_bounded_and_its_end_is_kept(
     assert "0189 x" in (tmp_path / "spark.log.1").read_text()
 
 
-def test_one_that_somebody_moved_away_is_made_again(log: SparkLog, jvm: Jvm, tmp_path: Path) -> None:
+def test_a_file_that_was_renamed_is_created_again(log: SparkLog, jvm: Jvm, tmp_path: Path) -> None:
     jvm.say("one\n")
     log.mark()
     log.path.rename(tmp_path / "elsewhere")
@@ -96,7 +96,7 @@ def test_one_that_somebody_moved_away_is_made_again(log: SparkLog, jvm: Jvm, tmp
     assert log.path.read_text() == "two\n"
 
 
-def test_a_disk_that_takes_nothing_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_full_disk_does_not_block_the_jvm(tmp_path: Path) -> None:
     log = SparkLog(tmp_path / "no such directory" / "spark.log")
     jvm = Jvm(log)
     mark = log.mark()
