@@ -68,6 +68,7 @@ class Host:
         reading = asyncio.wrap_future(_read_in_thread(self._free_bytes, directory))
         await asyncio.wait([reading], timeout=_DISK_TIMEOUT_S)
         if not reading.done():
+            reading.cancel()  # only this caller's future; the thread goes on
             text = f"the file system did not answer within {_DISK_TIMEOUT_S:g} s"
             raise TransientError(text, reason=Reason.STORAGE_DOWN, where=str(directory))
         try:
