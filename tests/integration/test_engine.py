@@ -82,7 +82,9 @@ async def test_a_job_that_begins_while_its_call_is_interrupted_is_cancelled_too(
 ) -> None:
     from icekeeper.adapters.spark import engine as spark
 
-    monkeypatch.setattr(spark, "INTERRUPT_AFTER_S", 0.5)
+    # The second cancellation interrupts the call, and none comes before that has ended.
+    monkeypatch.setattr(spark, "CANCEL_EVERY_S", 4.0)
+    monkeypatch.setattr(spark, "INTERRUPT_AFTER_S", 1.0)
 
     jobs: list[Any] = []
 
