@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from icekeeper.adapters.ledger.findings import PostgresFindings
 from icekeeper.adapters.ledger.log_lines import PostgresLogLines
 from icekeeper.adapters.ledger.sql.grants import TO_TIDY, grants, missing_grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
@@ -320,6 +321,19 @@ async def test_an_old_audit_log_is_adopted_with_its_rows(empty: Database, shape:
         empty.sql(OLD_ROW.replace("'ok'", "'gap'"))
         with pytest.raises(Exception, match="status_check"):
             empty.sql(OLD_ROW.replace("'ok'", "'nonsense'"))
+
+
+async def test_findings_of_an_adopted_audit_log_without_an_id_are_read_and_acknowledged(empty: Database) -> None:
+    empty.sql(OLD_TABLE.format(**PLAIN).replace("id serial PRIMARY KEY, ", ""))
+    empty.sql(OLD_ROW)
+    await empty.migrate()
+    night = report(audit())
+    await empty.ledger.close_run(night)
+    findings = PostgresFindings(empty.postgres)
+    (found,) = await findings.open_findings("cold.silver_trades")
+    assert (found.status, found.delta) == (AuditStatus.MISSING_DATA, -500_000_000)
+    assert await findings.acknowledge("cold.silver_trades", found.window.start.date(), "known", "ann", "h") == (found,)
+    assert await findings.open_findings("cold.silver_trades") == ()
 
 
 async def test_a_view_in_the_way_is_named_and_nothing_is_changed(empty: Database) -> None:

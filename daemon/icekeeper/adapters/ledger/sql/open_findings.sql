@@ -23,7 +23,7 @@ WITH verdict AS (
   WHERE audit.iceberg_table = ANY($1::text[]) AND audit.run_id IS NOT NULL
     AND audit.reason IS DISTINCT FROM 'source_empty'
   ORDER BY audit.iceberg_table, audit.window_start, audit.window_end,
-           audit.status::text = 'error', audit.run_timestamp DESC, audit.id DESC
+           audit.status::text = 'error', audit.run_timestamp DESC, audit.run_id DESC
 )
 SELECT verdict.*, coalesce(first.found_at, verdict.audited_at) AS since
 FROM verdict
