@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -217,6 +217,11 @@ def opening(of: RunReport) -> RunOpening:
 LOGS = ({"event": "run_started", "level": "info", "n": 1}, {"event": "run_ended", "deep": {"a": [1, None, True]}})
 
 
+async def close_with_lines(ledger: PostgresLedger, night: RunReport, lines: Sequence[dict[str, Any]] = LOGS) -> None:
+    await ledger.close_run(night)
+    await ledger.store_lines(night.run_id, 1, lines)
+
+
 async def stored(ledger: PostgresLedger, run_id: UUID) -> dict[str, Any]:
     row = await ledger.run(run_id)
     assert row is not None
@@ -237,7 +242,7 @@ async def test_a_fresh_database_is_migrated_once(empty: Database) -> None:
 
 async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_rows(database: Database) -> None:
     night = report(audit())
-    await database.ledger.close_run(night, LOGS)
+    await close_with_lines(database.ledger, night)
     database.sql(
         """
         DROP TABLE maintenance_config_loads;
@@ -381,7 +386,7 @@ async def test_a_report_comes_back_as_it_was_stored(database: Database) -> None:
     (under_way,) = await database.ledger.runs(10)
     assert (under_way["outcome"], under_way["finished_at"], under_way["tables"]) == (None, None, ["cold.a"])
 
-    await database.ledger.close_run(night, LOGS)
+    await close_with_lines(database.ledger, night)
 
     row = await stored(database.ledger, night.run_id)
     facts = ("run_id", "slot", "trigger", "outcome", "started_at", "finished_at", "duration_s", "settings_hash")
@@ -395,9 +400,9 @@ async def test_a_report_comes_back_as_it_was_stored(database: Database) -> None:
 
 async def test_storing_twice_changes_nothing_and_opening_late_reopens_nothing(database: Database) -> None:
     night = report(audit(), uncounted())
-    await database.ledger.close_run(night, LOGS)
+    await close_with_lines(database.ledger, night)
     first, rows = await database.ledger.run(night.run_id), database.rows()
-    await asyncio.gather(*(database.ledger.close_run(night, LOGS) for _ in range(3)))
+    await asyncio.gather(*(close_with_lines(database.ledger, night) for _ in range(3)))
     assert (await database.ledger.run(night.run_id), database.rows()) == (first, rows)
     await database.ledger.open_run(opening(night))
     assert await database.ledger.run(night.run_id) == {**(first or {}), "stages": ["audit"], "tables": ["cold.a"]}
@@ -529,7 +534,7 @@ async def test_text_that_postgresql_refuses_does_not_cost_the_record(database: D
     evil = "a\0b\ud800c"
     night = report(audit(notes=evil, ch_query=evil), tasks=(task(Stage.AUDIT, "cold.a", error=evil),))
     line = {"event": evil, "nan": float("nan"), "id": night.run_id, "at": SLOT, "path": {evil: {1}}}
-    await database.ledger.close_run(night, (line,))
+    await close_with_lines(database.ledger, night, [line])
     row = await stored(database.ledger, night.run_id)
     tame = "a\N{REPLACEMENT CHARACTER}b?c"
     assert row["tasks"][0]["error"] == row["audits"][0]["notes"] == row["audits"][0]["ch_query"] == tame
@@ -540,11 +545,29 @@ async def test_text_that_postgresql_refuses_does_not_cost_the_record(database: D
 async def test_a_record_that_is_refused_leaves_nothing_and_is_told_from_a_database_that_is_not_ready(
     database: Database,
 ) -> None:
-    database.sql("ALTER TABLE maintenance_logs ADD CHECK (line_no < 2)")
-    with pytest.raises(PermanentError, match=r"refused it: .*maintenance_logs_line_no_check") as refused:
-        await database.ledger.close_run(report(audit()), LOGS)
+    database.sql("ALTER TABLE maintenance_audit_log ADD CHECK (layer <> 'silver')")
+    with pytest.raises(PermanentError, match=r"refused it: .*maintenance_audit_log_layer_check") as refused:
+        await database.ledger.close_run(report(audit()))
     assert refused.value.reason is Reason.UNEXPECTED
     assert set(database.rows().values()) == {0}
+
+
+async def test_log_lines_are_stored_in_their_order_and_a_batch_that_is_refused_leaves_the_others(
+    database: Database,
+) -> None:
+    night = report()
+    await database.ledger.close_run(night)
+    assert await database.ledger.last_line(night.run_id) == 0
+    lines = [{"n": number} for number in range(5)]
+    await database.ledger.store_lines(night.run_id, 1, lines[:2])
+    await database.ledger.store_lines(night.run_id, 1, lines[:2])
+    database.sql("ALTER TABLE maintenance_logs ADD CHECK (line_no < 4)")
+    with pytest.raises(PermanentError, match=r"refused it: .*maintenance_logs_line_no_check") as refused:
+        await database.ledger.store_lines(night.run_id, 3, lines[2:])
+    assert refused.value.reason is Reason.UNEXPECTED
+    assert await database.ledger.last_line(night.run_id) == 2
+    await database.ledger.store_lines(night.run_id, 3, lines[2:3])
+    assert (await stored(database.ledger, night.run_id))["logs"] == lines[:3]
 
 
 async def test_an_unmigrated_database_says_what_to_run(empty: Database) -> None:
@@ -575,7 +598,7 @@ async def test_a_role_with_the_printed_grants_keeps_the_ledger_and_can_do_no_mor
     night = report(audit())
     for _ in range(2):
         await PostgresLedger(postgres).open_run(opening(night))
-        await PostgresLedger(postgres).close_run(night, LOGS)
+        await close_with_lines(PostgresLedger(postgres), night)
     assert len((await stored(PostgresLedger(postgres), night.run_id))["audits"]) == 1
     assert await pending(dsn, "p") == []
     with pytest.raises(PermanentError, match="permission denied"):
@@ -597,7 +620,7 @@ async def test_a_role_with_the_printed_grants_keeps_the_ledger_and_can_do_no_mor
 async def test_old_log_lines_go_a_few_runs_at_a_time_and_nothing_else_does(database: Database) -> None:
     nights = [report(audit(slot=SLOT + n * DAY), slot=SLOT + n * DAY, started_at=SLOT + n * DAY) for n in range(6)]
     for night in nights:
-        await database.ledger.close_run(night, LOGS)
+        await close_with_lines(database.ledger, night)
     under_way = opening(report(started_at=SLOT - DAY))
     await database.ledger.open_run(under_way)
     before = database.rows()
@@ -719,7 +742,7 @@ async def test_a_server_that_dies_while_a_run_is_stored_keeps_none_of_it(databas
     night = report(audit())
     blocker: Any = await asyncpg.connect(database.dsn, password=PASSWORD)
     await blocker.execute("BEGIN; LOCK TABLE maintenance_audit_log")
-    closing = asyncio.create_task(database.ledger.close_run(night, LOGS))
+    closing = asyncio.create_task(close_with_lines(database.ledger, night))
     try:
         await wait_for_a_lock(database)  # by then the run and its tasks are written, and the audits wait
         await asyncio.to_thread(database.server.stop)
@@ -732,7 +755,7 @@ async def test_a_server_that_dies_while_a_run_is_stored_keeps_none_of_it(databas
         await asyncio.to_thread(database.server.stop)
         await asyncio.to_thread(database.server.start)
     assert await database.ledger.runs(1) == ()
-    await database.ledger.close_run(night, LOGS)
+    await close_with_lines(database.ledger, night)
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
 
 

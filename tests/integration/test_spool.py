@@ -22,8 +22,9 @@ import pytest
 
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.adapters.spool.outbox import OutboxRecord
 from icekeeper.adapters.spool.shipper import Shipped, Shipper
-from icekeeper.adapters.spool.spool import OpenSlot, OutboxRecord, Spool
+from icekeeper.adapters.spool.spool import OpenSlot, Spool
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad
@@ -80,6 +81,11 @@ def nights(count: int) -> list[RunReport]:
 def whole(runs: int) -> dict[str, int]:
     """The rows of so many such runs."""
     return {"runs": runs, "tasks": 3 * runs, "logs": len(LOGS) * runs, "audit_log": runs}
+
+
+def without_lines(runs: int) -> dict[str, int]:
+    """The rows of so many such runs before their log lines, which follow when all records are shipped."""
+    return {**whole(runs), "logs": 0}
 
 
 async def stopped(server: Server) -> None:
@@ -149,7 +155,7 @@ async def test_postgresql_is_away_at_boot_and_for_hours(database: Database, spoo
     answers: list[bool] = []
     running = asyncio.create_task(shipper(spool, database.ledger, sleep=hours, on_answer=answers.append).run())
     async with asyncio.timeout(30):
-        while (await spool.waiting()).records:  # noqa: ASYNC110  the event is PostgreSQL's
+        while await spool.outbox.unshipped_runs():  # noqa: ASYNC110  the event is PostgreSQL's
             await asyncio.sleep(0.01)
     running.cancel()
     assert database.rows() == whole(3)
@@ -165,9 +171,9 @@ async def test_postgresql_goes_away_while_a_backlog_is_shipped(database: Databas
     done = await shipper(spool, ledger).ship()
     assert isinstance(done.error, TransientError)
     assert (done.records, done.error.reason) == (5, Reason.LEDGER_DOWN)
-    assert (await spool.waiting()).records == 7
+    assert (await spool.outbox.waiting()).records == 7
     await started(database.server)
-    assert database.rows() == whole(5)
+    assert database.rows() == without_lines(5)
     assert await shipper(spool, database.ledger).ship() == Shipped(records=7)
     assert database.rows() == whole(12)
 
@@ -221,38 +227,40 @@ async def test_a_refused_run_is_set_aside_the_others_flow_on_and_it_lands_when_t
     database.sql("ALTER TABLE maintenance_tasks ADD CONSTRAINT no_poison CHECK (note <> 'poison')")
     assert await shipper(spool, database.ledger).ship() == Shipped(records=2, quarantined=1)
     assert database.rows() == whole(2)
-    (aside,) = await spool.quarantined()
+    (aside,) = await spool.outbox.quarantined()
     assert (aside.id, aside.kind) == (runs[1].run_id, "run")
     assert "no_poison" in aside.error
-    assert (await spool.waiting()).quarantined == 1
+    assert (await spool.outbox.waiting()).quarantined == 1
 
-    assert await spool.retry_quarantined() == 1
+    assert await spool.outbox.retry_quarantined() == 1
     assert await shipper(spool, database.ledger).ship() == Shipped(quarantined=1)
     database.sql("ALTER TABLE maintenance_tasks DROP CONSTRAINT no_poison")
-    await spool.retry_quarantined()
+    await spool.outbox.retry_quarantined()
     assert await shipper(spool, database.ledger).ship() == Shipped(records=1)
     assert database.rows() == {**whole(3), "tasks": 10}
-    assert (await spool.waiting()).records == 0
+    assert (await spool.outbox.waiting()).records == 0
 
 
 # --- crashes
 
 
-async def test_a_death_between_the_commit_and_its_mark_changes_nothing(database: Database, tmp_path: Path) -> None:
-    class Dying(Spool):
-        async def mark_shipped(self, record: OutboxRecord) -> None:
-            raise KeyboardInterrupt
+async def test_a_death_between_the_commit_and_its_mark_changes_nothing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(record: OutboxRecord) -> None:
+        raise KeyboardInterrupt
 
-    dying = await Dying.open(tmp_path)
+    dying = await Spool.open(tmp_path)
+    monkeypatch.setattr(dying.outbox, "mark_shipped", die)
     for night in nights(2):
         await dying.open_run(opening(night))
         await dying.close_run(night)
     with pytest.raises(KeyboardInterrupt):
         await shipper(dying, database.ledger).ship()
     await dying.close()
-    assert database.rows() == whole(1)
+    assert database.rows() == without_lines(1)
     spool = await Spool.open(tmp_path)
-    assert (await spool.waiting()).records == 2
+    assert (await spool.outbox.waiting()).records == 2
     assert await shipper(spool, database.ledger).ship() == Shipped(records=2)
     assert database.rows() == whole(2)
     await spool.close()
@@ -317,7 +325,7 @@ async def test_two_that_ship_the_same_at_once_land_it_once(database: Database, s
     both = await asyncio.gather(*(shipper(each, database.ledger).ship() for each in (spool, other)))
     assert [(done.error, done.quarantined) for done in both] == [(None, 0)] * 2
     assert database.rows() == whole(10)
-    assert (await other.waiting()).records == 0
+    assert (await other.outbox.waiting()).records == 0
     await other.close()
 
 
@@ -359,12 +367,12 @@ async def test_a_full_disk_has_a_name_and_the_spool_goes_on_when_there_is_room_a
     assert 0 < len(kept) < len(runs)
     # What was acknowledged is there, and goes to PostgreSQL though nothing can be noted of it.
     ballast = await asyncio.to_thread(fill, disk)
-    assert (await spool.waiting()).records == len(kept)
+    assert (await spool.outbox.waiting()).records == len(kept)
     for _ in range(2):
         stuck = await shipper(spool, database.ledger).ship()
         assert stuck.error is not None
         assert stuck.error.reason is Reason.DISK_LOW
-    assert database.rows() == whole(1)
+    assert database.rows() == without_lines(1)
     await spool.close()
 
     ballast.unlink()

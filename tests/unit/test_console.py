@@ -13,7 +13,7 @@ from icekeeper.cli.output import console, listings
 from icekeeper.core.audit.records import Finding
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
-from icekeeper.core.plain import plain
+from icekeeper.core.plain import to_plain
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
 from tests.unit.reports import AUDIT, REPORT, SLOT
@@ -70,7 +70,7 @@ def test_ten_failures_of_one_kind_are_told_once() -> None:
 
 def test_a_run_of_the_ledger_shows_who_acknowledged_what_it_found() -> None:
     ack = Ack("cold.t0", "2026-02-17", DAY, AuditStatus.MISSING_DATA, 100, "the feed was down", "ann", "host1", SLOT)
-    row = {**plain(AUDIT), "ack": ack}
+    row = {**to_plain(AUDIT), "ack": ack}
     run = {"run_id": REPORT.run_id, "slot": SLOT, "trigger": "schedule", "outcome": "failed", "tasks": [], "logs": []}
     seen = screen()
     listings.show_run(seen, {**run, "audits": [row]})

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from icekeeper.adapters.spool.spool import Waiting
+from icekeeper.adapters.spool.outbox import Waiting
 from icekeeper.core.errors import IcekeeperError, PermanentError
 from icekeeper.core.reasons import Reason
 from icekeeper.status.health import NOT_READY, ServiceHealth
 from icekeeper.status.metrics import Metrics
 
 
-class ScriptedSpool:
+class ScriptedOutbox:
     """A spool that answers, or doesn't."""
 
     def __init__(self, error: IcekeeperError | None = None) -> None:
@@ -27,8 +27,8 @@ class ScriptedSpool:
 
 
 def check(health: ServiceHealth, error: IcekeeperError | None = None) -> Any:
-    spool: Any = ScriptedSpool(error)
-    return health.check_spool(spool)
+    outbox: Any = ScriptedOutbox(error)
+    return health.check_spool(outbox)
 
 
 async def test_what_waits_is_known_and_a_spool_on_a_full_disk_is_down() -> None:

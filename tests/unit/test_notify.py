@@ -343,10 +343,10 @@ async def test_what_was_given_up_and_could_not_be_written_down_is_said_once(
 async def test_pruning_takes_the_messages_of_its_runs_along(world: World) -> None:
     report = await world.night(RunOutcome.FAILED)
     await world.tell()
-    record = await world.spool.next_record()
+    record = await world.spool.outbox.next_record()
     assert record is not None
     assert record.id == report.run_id
-    await world.spool.mark_shipped(record)
+    await world.spool.outbox.mark_shipped(record)
     world.now += 31 * DAY
     assert await world.spool.prune(world.now - 30 * DAY) == 1
     await world.restart()

@@ -90,7 +90,7 @@ class Place:
 
     async def recorded(self) -> int:
         """How many records are on their way to PostgreSQL."""
-        return (await self.spool.waiting()).records
+        return (await self.spool.outbox.waiting()).records
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from icekeeper.adapters.spool.spool import Waiting
+from icekeeper.adapters.spool.outbox import Waiting
 from icekeeper.core.enums import AuditStatus, RunOutcome
 from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.scheduling.pause import Pause

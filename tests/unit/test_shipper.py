@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from structlog.typing import EventDict
 
-from icekeeper.adapters.spool.shipper import Logs, Shipped, Shipper
+from icekeeper.adapters.spool.shipper import LINES_AT_ONCE, LOG_ATTEMPTS, Logs, Shipped, Shipper
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad
@@ -35,15 +35,28 @@ class LedgerSink:
     away: Exception | None = None
     refuses: dict[UUID, Exception] = field(default_factory=dict)
     tries: int = 0
+    lines: dict[UUID, list[Any]] = field(default_factory=dict)
+    batches: list[tuple[int, int]] = field(default_factory=list)
+    lines_fail: list[Exception | None] = field(default_factory=list)
 
     async def open_run(self, opening: RunOpening) -> None:
         self._take(opening.run_id, opening)
 
-    async def close_run(self, report: RunReport, logs: Logs = (), opening: RunOpening | None = None) -> None:
-        self._take(report.run_id, report, logs, opening)
+    async def close_run(self, report: RunReport, opening: RunOpening | None = None) -> None:
+        self._take(report.run_id, report, opening)
 
     async def record_load(self, load: ConfigLoad) -> None:
         self._take(load.load_id, load)
+
+    async def last_line(self, run_id: UUID) -> int:
+        return len(self.lines.get(run_id, []))
+
+    async def store_lines(self, run_id: UUID, first: int, lines: Logs) -> None:
+        self.batches.append((first, len(lines)))
+        if problem := self.away or (self.lines_fail.pop(0) if self.lines_fail else None):
+            raise problem
+        assert first == len(self.lines.setdefault(run_id, [])) + 1
+        self.lines[run_id] += lines
 
     async def answers(self) -> bool:
         return self.away is None
@@ -82,7 +95,7 @@ async def test_a_record_that_always_times_out_holds_up_none_behind_it(spool: Spo
     shipped = await shipper(spool, ledger).ship()
     assert (shipped.records, shipped.quarantined, shipped.error) == (1, 0, ledger.refuses[slow.load_id])
     assert ledger.got == [(quick,)]
-    assert (await spool.waiting()).records == 1
+    assert (await spool.outbox.waiting()).records == 1
     del ledger.refuses[slow.load_id]
     assert await shipper(spool, ledger).ship() == Shipped(1)
 
@@ -97,7 +110,8 @@ async def test_everything_goes_oldest_first_and_a_run_that_ended_with_its_openin
     await spool.close_run(report(missed))
     await spool.close_run(report(ended))
     assert await shipper(spool, ledger).ship() == Shipped(records=4)
-    assert ledger.got == [(report(ended), LINES, ended), (under_way,), (read,), (report(missed), LINES, None)]
+    assert ledger.got == [(report(ended), ended), (under_way,), (read,), (report(missed), None)]
+    assert ledger.lines == {ended.run_id: [*LINES], missed.run_id: [*LINES]}
     assert await shipper(spool, ledger).ship() == Shipped()
 
 
@@ -112,7 +126,7 @@ async def test_a_refused_record_is_set_aside_and_told_and_the_rest_flows_on(
     answers: list[bool] = []
     assert await shipper(spool, ledger, on_answer=answers.append).ship() == Shipped(records=2, quarantined=2)
     assert [opening for (opening,) in ledger.got] == [runs[1], runs[3]]
-    assert [(aside.id, aside.error) for aside in await spool.quarantined()] == [
+    assert [(aside.id, aside.error) for aside in await spool.outbox.quarantined()] == [
         (runs[0].run_id, str(REFUSED)),
         (runs[2].run_id, "OverflowError: int too big"),
     ]
@@ -121,7 +135,7 @@ async def test_a_refused_record_is_set_aside_and_told_and_the_rest_flows_on(
 
     ledger.refuses = {}
     assert await shipper(spool, ledger).ship() == Shipped()
-    await spool.retry_quarantined()
+    await spool.outbox.retry_quarantined()
     assert await shipper(spool, ledger).ship() == Shipped(records=2)
 
 
@@ -135,7 +149,7 @@ async def test_a_ledger_that_takes_nothing_is_not_asked_for_each_record(
     answers: list[bool] = []
     assert await shipper(spool, ledger, on_answer=answers.append).ship() == Shipped(error=problem)
     assert (ledger.tries, answers) == (1, [False])
-    assert (await spool.waiting()).records == 3
+    assert (await spool.outbox.waiting()).records == 3
 
 
 async def test_a_record_that_can_not_be_read_is_set_aside(spool: Spool, ledger: LedgerSink) -> None:
@@ -155,7 +169,7 @@ async def test_a_record_that_can_not_be_read_is_set_aside(spool: Spool, ledger: 
         )
     )
     assert await shipper(spool, ledger).ship() == Shipped(quarantined=2)
-    unreadable, nothing = await spool.quarantined()
+    unreadable, nothing = await spool.outbox.quarantined()
     assert "slot" in unreadable.error
     assert "no longer" in nothing.error
 
@@ -167,8 +181,76 @@ async def test_a_run_is_worth_more_than_its_log_lines(spool: Spool, ledger: Ledg
     begun = opening()
     await spool.close_run(report(begun))
     assert await Shipper(spool, lambda: ledger, unreadable).ship() == Shipped(records=1)
-    assert ledger.got == [(report(begun), (), None)]
+    assert (ledger.got, ledger.lines) == ([(report(begun), None)], {})
     assert [line["event"] for line in logs] == ["run_logs_not_read"]
+
+
+async def test_many_log_lines_are_stored_in_batches_and_go_on_where_an_attempt_ended(
+    spool: Spool, ledger: LedgerSink, logs: list[EventDict]
+) -> None:
+    begun, read = opening(), load()
+    many: Logs = [{"n": number} for number in range(2 * LINES_AT_ONCE + 1)]
+    slow = TransientError("no answer in time", reason=Reason.LEDGER_DOWN)
+    ledger.lines_fail = [None, slow]
+    await spool.close_run(report(begun))
+    await spool.record_load(read)
+    ship = Shipper(spool, lambda: ledger, lambda run_id: many).ship
+    assert await ship() == Shipped(records=2, error=slow)
+    assert ledger.got == [(report(begun), None), (read,)], "the records are not held up"
+    assert await spool.outbox.unshipped_runs() == {begun.run_id}
+    assert await ship() == Shipped()
+    assert ledger.lines[begun.run_id] == many
+    assert ledger.batches == [(1, 500), (501, 500), (501, 500), (1001, 1)]
+    assert await spool.outbox.unshipped_runs() == frozenset()
+    assert [line["event"] for line in logs] == ["shipping_stopped", "shipping_resumed"]
+
+
+async def test_log_lines_that_can_not_be_stored_are_given_up_after_some_attempts_and_that_is_logged(
+    spool: Spool, ledger: LedgerSink, logs: list[EventDict]
+) -> None:
+    begun, other = opening(), opening(slot=SLOT + DAY)
+    await spool.close_run(report(begun))
+    await spool.close_run(report(other))
+    slow = TransientError("no answer in time", reason=Reason.LEDGER_DOWN)
+    ledger.lines_fail = [slow, None, slow, slow, slow, slow]
+    for attempt in range(1, LOG_ATTEMPTS):
+        assert (await shipper(spool, ledger).ship()).error is slow, attempt
+    assert await shipper(spool, ledger).ship() == Shipped()
+    assert await shipper(spool, ledger).ship() == Shipped()
+    assert ledger.lines == {other.run_id: [*LINES]}
+    given_up = [line for line in logs if line["event"] == "run_logs_given_up"]
+    assert [(line["about"], line["attempts"], line["log_level"]) for line in given_up] == [
+        (str(begun.run_id), LOG_ATTEMPTS, "error")
+    ]
+
+
+@pytest.mark.parametrize("problem", [REFUSED, OverflowError("int too big")])
+async def test_log_lines_that_postgresql_refuses_are_given_up_at_once(
+    spool: Spool, ledger: LedgerSink, logs: list[EventDict], problem: Exception
+) -> None:
+    ledger.lines_fail = [problem]
+    await spool.close_run(report(opening()))
+    assert await shipper(spool, ledger).ship() == Shipped(records=1)
+    assert await shipper(spool, ledger).ship() == Shipped()
+    assert [line["event"] for line in logs] == ["run_logs_given_up"]
+
+
+@pytest.mark.parametrize("problem", [AWAY, CLOSED])
+async def test_an_outage_or_a_missing_right_is_no_attempt_of_the_log_lines(
+    spool: Spool, ledger: LedgerSink, problem: IcekeeperError
+) -> None:
+    begun = opening()
+    await spool.close_run(report(begun))
+    ledger.lines_fail = [problem] * (LOG_ATTEMPTS + 1)
+
+    async def answers() -> bool:
+        return problem is CLOSED
+
+    ledger.answers = answers  # type: ignore[method-assign]
+    for _ in range(LOG_ATTEMPTS + 1):
+        assert (await shipper(spool, ledger).ship()).error is problem
+    assert await shipper(spool, ledger).ship() == Shipped()
+    assert ledger.lines == {begun.run_id: [*LINES]}
 
 
 async def test_a_spool_that_fails_is_told_by_the_pass_and_ends_nothing(spool: Spool, ledger: LedgerSink) -> None:

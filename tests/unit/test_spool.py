@@ -23,7 +23,8 @@ from icekeeper.adapters.records import from_json
 from icekeeper.adapters.spool import file as spool_file
 from icekeeper.adapters.spool import opening as spool_opening
 from icekeeper.adapters.spool.opening import corrupt_files
-from icekeeper.adapters.spool.spool import OpenSlot, Spool, Waiting
+from icekeeper.adapters.spool.outbox import Waiting
+from icekeeper.adapters.spool.spool import OpenSlot, Spool
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad, PastRun
@@ -64,8 +65,8 @@ def load() -> ConfigLoad:
 
 async def shipped(spool: Spool) -> None:
     """Everything that waits is on its way and arrives."""
-    while (record := await spool.next_record()) is not None:
-        await spool.mark_shipped(record)
+    while (record := await spool.outbox.next_record()) is not None:
+        await spool.outbox.mark_shipped(record)
 
 
 # --- runs
@@ -136,7 +137,7 @@ async def test_a_run_ends_once(spool: Spool) -> None:
     await spool.close_run(report(begun, RunOutcome.INTERRUPTED))
     (run,) = await spool.slot_runs(SLOT)
     assert (run.outcome, run.settings_hash, run.stages) == (RunOutcome.SUCCESS, "9f86d081", ())
-    assert (await spool.waiting()).records == 0
+    assert (await spool.outbox.waiting()).records == 0
     await spool.start_task(begun.run_id, Stage.COMPACT, "cold.a")
     assert (await spool.slot_runs(SLOT))[0].in_flight is None
 
@@ -186,55 +187,55 @@ async def test_the_last_word_on_what_is_accounted_for_counts_and_a_closed_slot_s
 async def test_a_run_is_shipped_as_it_is_open_and_again_as_it_was_closed(spool: Spool) -> None:
     begun, read = opening(), load()
     woken: list[None] = []
-    spool.on_put(lambda: woken.append(None))
+    spool.outbox.on_put(lambda: woken.append(None))
     await spool.open_run(begun)
     await spool.record_load(read)
     for _ in range(2):  # put twice, waiting once
         await spool.open_run(begun)
         await spool.record_load(read)
-    assert await spool.waiting() == Waiting(records=2, quarantined=0, oldest=SLOT)
+    assert await spool.outbox.waiting() == Waiting(records=2, quarantined=0, oldest=SLOT)
     assert len(woken) == 6
 
-    first = await spool.next_record()
+    first = await spool.outbox.next_record()
     assert first is not None
     assert from_json(RunOpening, first.opening or "") == begun
     assert first.report is None
     await spool.close_run(report(begun))  # while it is under way
-    await spool.mark_shipped(first)
-    again = await spool.next_record()
+    await spool.outbox.mark_shipped(first)
+    again = await spool.outbox.next_record()
     assert again is not None
     assert (again.number, from_json(RunReport, again.report or "")) == (first.number, report(begun))
     assert again.opening == first.opening
-    await spool.mark_shipped(again)
-    (last,) = [await spool.next_record()]
+    await spool.outbox.mark_shipped(again)
+    (last,) = [await spool.outbox.next_record()]
     assert last is not None
     assert from_json(ConfigLoad, last.load or "") == read
-    await spool.mark_shipped(last)
-    assert await spool.waiting() == Waiting(0, 0, None)
+    await spool.outbox.mark_shipped(last)
+    assert await spool.outbox.waiting() == Waiting(0, 0, None)
 
 
 async def test_what_is_refused_is_set_aside_until_it_is_tried_again_or_changes(spool: Spool) -> None:
     refused, fine = opening(), opening(slot=SLOT + DAY)
     for begun in (refused, fine):
         await spool.open_run(begun)
-    record = await spool.next_record()
+    record = await spool.outbox.next_record()
     assert record is not None
-    await spool.quarantine(record, "violates check \udcff constraint")
-    (aside,) = await spool.quarantined()
+    await spool.outbox.quarantine(record, "violates check \udcff constraint")
+    (aside,) = await spool.outbox.quarantined()
     assert (aside.id, aside.kind, aside.since) == (refused.run_id, "run", NOW)
     assert aside.error == "violates check ? constraint"
-    assert await spool.waiting() == Waiting(records=2, quarantined=1, oldest=SLOT)
-    following = await spool.next_record()
+    assert await spool.outbox.waiting() == Waiting(records=2, quarantined=1, oldest=SLOT)
+    following = await spool.outbox.next_record()
     assert following is not None
     assert following.id == fine.run_id
 
-    assert (await spool.retry_quarantined(), await spool.retry_quarantined()) == (1, 0)
-    assert await spool.next_record() == record
-    await spool.quarantine(record, "again")
+    assert (await spool.outbox.retry_quarantined(), await spool.outbox.retry_quarantined()) == (1, 0)
+    assert await spool.outbox.next_record() == record
+    await spool.outbox.quarantine(record, "again")
     await spool.close_run(report(refused))
-    assert await spool.quarantined() == ()
-    await spool.quarantine(record, "of a state that is past")
-    changed = await spool.next_record()
+    assert await spool.outbox.quarantined() == ()
+    await spool.outbox.quarantine(record, "of a state that is past")
+    changed = await spool.outbox.next_record()
     assert changed is not None
     assert changed.id == refused.run_id
 
@@ -261,7 +262,7 @@ async def test_pruning_drops_what_postgresql_has_and_nothing_else(spool: Spool) 
         assert len(await spool.slot_runs(begun.slot)) == 1
     assert await spool.open_slots() == (OpenSlot(owed.slot, Trigger.SCHEDULE),)
     assert not await spool.put_slot(SLOT, Trigger.SCHEDULE)
-    assert await spool.waiting() == Waiting(1, 0, unshipped.started_at + HOUR)
+    assert await spool.outbox.waiting() == Waiting(1, 0, unshipped.started_at + HOUR)
 
 
 # --- the file
@@ -283,7 +284,7 @@ async def test_the_files_are_for_their_user_alone(tmp_path: Path) -> None:
 async def test_many_may_open_it_for_the_first_time_at_once(tmp_path: Path) -> None:
     spools = await asyncio.gather(*(reopened(tmp_path) for _ in range(8)))
     await asyncio.gather(*(spool.open_run(opening()) for spool in spools for _ in range(3)))
-    assert (await spools[0].waiting()).records == 24
+    assert (await spools[0].outbox.waiting()).records == 24
     await asyncio.gather(*(spool.close() for spool in spools))
 
 
@@ -296,7 +297,7 @@ async def test_a_writer_that_is_cancelled_leaves_all_of_its_record_or_nothing(sp
     await asyncio.gather(*closings, return_exceptions=True)
     await spool.put_slot(SLOT - DAY, Trigger.SCHEDULE)  # what came first is written by now
     written = [len(await spool.slot_runs(begun.slot)) for begun in runs]
-    assert (await spool.waiting()).records == sum(written)
+    assert (await spool.outbox.waiting()).records == sum(written)
     assert [not await spool.put_slot(begun.slot, Trigger.SCHEDULE) for begun in runs] == list(map(bool, written))
 
 
@@ -307,7 +308,7 @@ async def test_closed_it_says_so(tmp_path: Path) -> None:
     await spool.close()
     await spool.close()
     await writing  # begun before, written
-    for ask in (spool.waiting(), spool.account(SLOT)):
+    for ask in (spool.outbox.waiting(), spool.account(SLOT)):
         with pytest.raises(PermanentError, match=r"spool\.db: was closed before this was"):
             await ask
 
@@ -400,7 +401,7 @@ async def test_whichever_page_is_overwritten_the_spool_goes_on_with_what_can_be_
         found = await known(spool, nights=16)
         survived.append(len(found))
         # Whatever is known waits to be shipped, though the row that said so may be lost.
-        assert (await spool.waiting()).records >= len(found)
+        assert (await spool.outbox.waiting()).records >= len(found)
         await spool.close_run(report(opening(slot=SLOT + 99 * DAY)))
         await shipped(spool)
         await spool.close()
@@ -459,7 +460,7 @@ async def test_what_was_shipped_and_closed_stays_so_after_a_corruption(tmp_path:
     spool = await reopened(tmp_path)
     assert len(spool.corrupt_files()) == 1
     assert len(await known(spool)) == 40
-    assert (await spool.waiting()).records == 0
+    assert (await spool.outbox.waiting()).records == 0
     assert await spool.open_slots() == (OpenSlot(SLOT + 39 * DAY, Trigger.SCHEDULE),)
     assert await spool.accounted_until() == SLOT
     assert len((await spool.unfinished())[0].tasks) == 1
@@ -475,7 +476,7 @@ async def test_a_slot_that_was_run_does_not_come_up_again_because_its_row_was_lo
     spool = await reopened(tmp_path)
     assert not await spool.put_slot(SLOT, Trigger.SCHEDULE)
     assert await spool.open_slots() == (OpenSlot(SLOT + 39 * DAY, Trigger.SCHEDULE),)
-    assert (await spool.waiting()).records == 41
+    assert (await spool.outbox.waiting()).records == 41
     await spool.close()
 
 

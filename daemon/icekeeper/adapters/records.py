@@ -7,7 +7,6 @@ one that it misses takes its default, so that two versions can talk.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
+from icekeeper.core.plain import to_plain
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 def to_json(record: object) -> str:
     """The record on one line of ASCII. Characters that are none (lone surrogates) become `?`."""
-    return json.dumps(to_plain(record), allow_nan=False)
+    return json.dumps(to_plain(record, exact=True), allow_nan=False)
 
 
 def from_json(kind: type[T], text: str) -> T:
@@ -55,7 +55,7 @@ def event_to_json(event: Event) -> str:
 
 def event_to_plain(event: Event) -> dict[str, Any]:
     """The event's name as `event`, what it says as `data`."""
-    return {"event": _NAMES[type(event)], "data": to_plain(event)}
+    return {"event": _NAMES[type(event)], "data": to_plain(event, exact=True)}
 
 
 def event_from_json(text: str) -> Event:
@@ -69,22 +69,3 @@ def event_from_plain(document: Any) -> Event:
         raise ValueError(f"no event that is known here: {str(document)[:200]}")
     event: Event = _adapter(_EVENTS[document["event"]]).validate_python(document.get("data"))
     return event
-
-
-def to_plain(record: object) -> Any:
-    """The record as JSON's own kinds; `from_plain` is the way back."""
-    # Not pydantic's own dump_json: it raises at a lone surrogate, which the path in an error message may hold, and
-    # writes a float that is no number as null, which it refuses to read.
-    return _storable(_adapter(type(record)).dump_python(record, mode="json"))
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # pydantic reads it as a float again
-    if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_storable(item) for item in value]
-    return value

@@ -60,14 +60,14 @@ def ack(
 
 async def _list(invocation: Invocation, settings: Settings, tables: Sequence[str], limit: int) -> int:
     from icekeeper.cli.output import console, listings
-    from icekeeper.core.plain import plain
+    from icekeeper.core.plain import to_plain
     from icekeeper.execution.standalone import session
 
     async with session(settings) as services:
         found = await services.findings.all_open(tables)
         acks = await services.findings.acks(tables, limit)
     if invocation.as_json:
-        print_json({"open": _documents(found), "acknowledged": plain(acks)})
+        print_json({"open": _documents(found), "acknowledged": to_plain(acks)})
     else:
         listings.show_findings(console.stdout(), found, acks, limit)
     return 0
@@ -99,6 +99,6 @@ async def _close(invocation: Invocation, settings: Settings, table: str, day: da
 
 
 def _documents(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    from icekeeper.core.plain import plain
+    from icekeeper.core.plain import to_plain
 
-    return [{"table": one.table, "day": f"{one.window.start:%Y-%m-%d}", **plain(one)} for one in findings]
+    return [{"table": one.table, "day": f"{one.window.start:%Y-%m-%d}", **to_plain(one)} for one in findings]

@@ -17,7 +17,7 @@ from icekeeper.settings import Settings
 def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
     """Shows the newest runs, or one run with its tasks, audits and logs. The first characters of an id will do."""
     from icekeeper.cli.output import console, listings
-    from icekeeper.core.plain import plain
+    from icekeeper.core.plain import to_plain
     from icekeeper.execution.standalone import session
 
     async def work() -> int:
@@ -25,7 +25,7 @@ def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
             if run_id is None:
                 runs = await services.ledger.runs(limit)
                 if invocation.as_json:
-                    print_json(plain(runs))
+                    print_json(to_plain(runs))
                 else:
                     listings.show_runs(console.stdout(), runs)
                 return 0
@@ -38,7 +38,7 @@ def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
             acks = await services.findings.acks_of_run(found[0]["run_id"])
             one = {**one, "audits": [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in one["audits"]]}
             if invocation.as_json:
-                print_json(plain(one))
+                print_json(to_plain(one))
             else:
                 listings.show_run(console.stdout(), one)
             return 0
@@ -53,7 +53,7 @@ def spool(invocation: Invocation, retry: bool) -> None:
     """Shows which records of this host wait for PostgreSQL, and which it refused and why."""
     from icekeeper.adapters.spool.spool import Spool
     from icekeeper.cli.output import console, listings
-    from icekeeper.core.plain import plain
+    from icekeeper.core.plain import to_plain
 
     state_dir = invocation.settings().state_dir
     if not (state_dir / "spool.db").exists():
@@ -62,14 +62,14 @@ def spool(invocation: Invocation, retry: bool) -> None:
     async def work() -> int:
         opened = await Spool.open(state_dir)
         try:
-            retried = await opened.retry_quarantined() if retry else 0
-            waiting, refused = await opened.waiting(), await opened.quarantined()
+            retried = await opened.outbox.retry_quarantined() if retry else 0
+            waiting, refused = await opened.outbox.waiting(), await opened.outbox.quarantined()
         finally:
             await opened.close()
         damaged = [str(path) for path in opened.corrupt_files()]
         if invocation.as_json:
             document = {"records": waiting.records, "set_aside": waiting.quarantined, "oldest": waiting.oldest}
-            print_json(plain({"waiting": document, "refused": refused, "retried": retried, "damaged": damaged}))
+            print_json(to_plain({"waiting": document, "refused": refused, "retried": retried, "damaged": damaged}))
         else:
             listings.show_spool(console.stdout(), waiting, refused, retried, damaged)
         return 0

@@ -24,7 +24,7 @@ def pause_nights(invocation: Invocation, until: str | None, note: str) -> None:
     A slot that comes due meanwhile waits for the end. It is then run if it is younger than schedule.catch_up, else
     it is recorded as missed.
     """
-    from icekeeper.core.plain import plain
+    from icekeeper.core.plain import to_plain
     from icekeeper.scheduling import pause
 
     settings, now = invocation.settings(), datetime.now(UTC).replace(microsecond=0)
@@ -40,7 +40,7 @@ def pause_nights(invocation: Invocation, until: str | None, note: str) -> None:
     next_slot = settings.schedule.calendar().next_slot(now)
     outlook = pause.outlook(begun, next_slot, settings.schedule.catch_up)
     if invocation.as_json:
-        print_json(plain({"paused": True, **plain(begun), "next_slot": next_slot, "outlook": outlook}))
+        print_json(to_plain({"paused": True, **to_plain(begun), "next_slot": next_slot, "outlook": outlook}))
         return
     click.echo(f"the nights are {begun}")
     if before is not None:
@@ -52,7 +52,7 @@ def pause_nights(invocation: Invocation, until: str | None, note: str) -> None:
 @common
 def unpause(invocation: Invocation) -> None:
     """Lets the nights go on; a slot that waits begins within seconds."""
-    from icekeeper.core.plain import plain
+    from icekeeper.core.plain import to_plain
     from icekeeper.scheduling import pause
 
     settings, now = invocation.settings(), datetime.now(UTC)
@@ -60,7 +60,7 @@ def unpause(invocation: Invocation) -> None:
     pause.remove(settings.state_dir)
     next_slot = settings.schedule.calendar().next_slot(now)
     if invocation.as_json:
-        print_json(plain({"paused": False, "was": before, "next_slot": next_slot}))
+        print_json(to_plain({"paused": False, "was": before, "next_slot": next_slot}))
     elif before is None:
         click.echo("the nights were not paused")
     else:

@@ -56,7 +56,7 @@ async def _ledger_was_reached(state_dir: Path) -> bool:
     """Whether anything that was recorded here has ever reached PostgreSQL."""
     spool = await Spool.open(state_dir)
     try:
-        return await spool.has_shipped()
+        return await spool.outbox.has_shipped()
     finally:
         await spool.close()
 

@@ -17,7 +17,7 @@ from icekeeper.adapters.records import event_from_plain, from_plain
 from icekeeper.control.server import SOCKET
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.events import Event, RunEnded, RunStarted, Subscriber
-from icekeeper.core.plain import plain
+from icekeeper.core.plain import to_plain
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport
 from icekeeper.core.tables.plan import Plan
@@ -171,7 +171,7 @@ class DaemonClient:
 
 
 def _body(request: RunRequest) -> dict[str, Any]:
-    body: dict[str, Any] = plain(request)
+    body: dict[str, Any] = to_plain(request)
     return body
 
 

@@ -227,4 +227,4 @@ def _json(answer: BaseModel) -> str:
     try:
         return answer.model_dump_json()
     except PydanticSerializationError:  # a lone surrogate, as the path in an error message may hold
-        return to_json(answer)
+        return to_json(answer.model_dump())

@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from icekeeper.core.errors import ConfigError, IcekeeperError
-from icekeeper.core.plain import plain
+from icekeeper.core.plain import to_plain
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.status.queries import NotFoundError
 
@@ -86,7 +86,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _document(status: HTTPStatus, detail: str, **more: Any) -> dict[str, Any]:
-    return {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **plain(more)}
+    return {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **to_plain(more)}
 
 
 def _response(document: dict[str, Any]) -> web.Response:

@@ -137,7 +137,7 @@ class Notifier:
         self._unsettled: dict[int, Result] = {}
         self._renamed = False
         self._woken = asyncio.Event()
-        spool.on_put(self._woken.set)
+        spool.outbox.on_put(self._woken.set)
 
     async def run(self) -> None:
         """Never returns: sends what is recorded, and retries what was not accepted."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from icekeeper.adapters.state_dir import make_state_dir, user_name
 from icekeeper.core.formats import iso_minute, iso_second
-from icekeeper.core.plain import plain
+from icekeeper.core.plain import to_plain
 from icekeeper.core.resuming import too_old
 from icekeeper.settings.values.units import format_duration, parse_duration
 
@@ -109,7 +109,7 @@ def write(state_dir: Path, pause: Pause) -> None:
     make_state_dir(state_dir)
     path = _path(state_dir)
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    document = plain(pause)
+    document = to_plain(pause)
     del document["problem"]
     try:
         with new.open("w", encoding="utf-8") as file:

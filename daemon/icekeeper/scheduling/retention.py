@@ -112,7 +112,7 @@ class Retention:
         old = await asyncio.to_thread(_older, settings.state_dir, before)
         if not old:
             return
-        held, unshipped = await lines.held(old), await self._spool.unshipped_runs()
+        held, unshipped = await lines.held(old), await self._spool.outbox.unshipped_runs()
         # Also of a run that the ledger holds something may still wait in the spool.
         copies = [old[run_id] for run_id in held - unshipped]
         unknown = [path for run_id, path in old.items() if run_id not in held | unshipped]

@@ -32,7 +32,7 @@ class Upkeep:
         """Checks every few seconds and prunes daily, until cancelled. Raises where the spool is damaged."""
         pruned_at: datetime | None = None
         while True:
-            await self._health.check_spool(self._spool)
+            await self._health.check_spool(self._spool.outbox)
             await self._files.refresh()
             if pruned_at is None or self._clock() - pruned_at > _PRUNE_EVERY:
                 pruned_at = self._clock()

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from icekeeper import __version__
 from icekeeper.adapters.spark.engine import EngineFailure
-from icekeeper.adapters.spool.spool import Waiting
+from icekeeper.adapters.spool.outbox import Waiting
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import structlog
 
-from icekeeper.adapters.spool.spool import Spool, Waiting
+from icekeeper.adapters.spool.outbox import Outbox, Waiting
 from icekeeper.core.errors import IcekeeperError, PermanentError
 from icekeeper.core.reasons import Reason
 from icekeeper.status.metrics import Metrics
@@ -34,10 +34,10 @@ class ServiceHealth:
         self._healthy[component] = healthy
         self._gauges[component].set(healthy)
 
-    async def check_spool(self, spool: Spool) -> None:
+    async def check_spool(self, outbox: Outbox) -> None:
         """Asks the spool how much waits in it. Raises where it is damaged: only a restart repairs that."""
         try:
-            self.waiting = await spool.waiting()
+            self.waiting = await outbox.waiting()
             self.note("spool", True)
         except IcekeeperError as exc:
             self.note("spool", False)

@@ -16,7 +16,7 @@ from icekeeper import __version__
 from icekeeper.adapters.ledger.history import LogFilter, RunFilter
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Event, RunStarted
-from icekeeper.core.plain import plain
+from icekeeper.core.plain import to_plain
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import PastAudit, PastNight
@@ -173,8 +173,8 @@ class StatusQueries:
     def _run_under_way(self, run_id: UUID) -> run_schemas.Run | None:
         run = self._live.run
         if run is not None and run.opening.run_id == run_id:
-            head = {**plain(run.opening), "outcome": None, "finished_at": None, "duration_s": None}
-            return _run({**head, "tasks": plain(run.tasks), "audits": plain(run.audits)})
+            head = {**to_plain(run.opening), "outcome": None, "finished_at": None, "duration_s": None}
+            return _run({**head, "tasks": to_plain(run.tasks), "audits": to_plain(run.audits)})
         return None
 
     async def logs(self, run_id: UUID, only: LogFilter, after: int, limit: int) -> run_schemas.LogPage:
@@ -233,8 +233,8 @@ def parse_cursor(text: str) -> Cursor:
 
 
 def _of_last(last: RunThatEnded) -> run_schemas.Run:
-    report = plain(last.report)
-    return _run({**plain(last.opening), **report, "duration_s": last.report.duration_s})
+    report = to_plain(last.report)
+    return _run({**to_plain(last.opening), **report, "duration_s": last.report.duration_s})
 
 
 def _run(row: Mapping[str, Any]) -> run_schemas.Run:

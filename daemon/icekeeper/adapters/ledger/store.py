@@ -31,12 +31,13 @@ _STORE_MANUAL_AUDIT = _STORE_AUDIT.replace("{arbiter}", "(run_id, iceberg_table)
 _STORE_SLOT_AUDIT = _STORE_AUDIT.replace(
     "{arbiter}", "(slot, iceberg_table) WHERE trigger IN ('schedule', 'catch_up', 'resume')"
 )
-_STORE_TASK, _STORE_LOG = statement("store_task"), statement("store_log")
+_STORE_TASK, _STORE_LINES = statement("store_task"), statement("store_lines")
 _STORE_RUN, _OPEN_RUN = statement("store_run"), statement("open_run")
 _STORE_LOAD, _PAST_RUNS = statement("store_load"), statement("past_runs")
 _MARK_IN_FLIGHT = """
     UPDATE maintenance_runs SET in_flight_stage = $2, in_flight_table = $3 WHERE run_id = $1 AND outcome IS NULL
 """
+_LAST_LINE = "SELECT coalesce(max(line_no), 0) FROM maintenance_logs WHERE run_id = $1"
 _LAST_SLOT = "SELECT max(slot) FROM maintenance_runs WHERE trigger <> 'manual'"
 _TASKS, _AUDITS = statement("tasks"), statement("audits")
 _RUNS = """
@@ -57,18 +58,30 @@ class PostgresLedger:
         async with self._postgres.connection() as connection:
             await connection.execute(_OPEN_RUN, *_opening_row(opening))
 
-    async def close_run(
-        self, report: RunReport, logs: tuple[Mapping[str, Any], ...] = (), opening: RunOpening | None = None
-    ) -> None:
+    async def close_run(self, report: RunReport, opening: RunOpening | None = None) -> None:
         """Stores the whole run in one transaction. Storing it again changes nothing; a lost answer is no harm.
 
         `opening`: what the report doesn't say of it, where PostgreSQL may not have been told.
         PermanentError `unexpected` where PostgreSQL refuses this very record.
         """
         async with self._postgres.connection() as connection, connection.transaction():
-            await store_run(connection, report, logs)
+            await store_run(connection, report)
             if opening is not None:
                 await connection.execute(_OPEN_RUN, *_opening_row(opening))
+
+    async def last_line(self, run_id: UUID) -> int:
+        """The number of the last log line that is stored of the run; 0 where there is none."""
+        async with self._postgres.connection() as connection:
+            number: int = await connection.fetchval(_LAST_LINE, run_id)
+        return number
+
+    async def store_lines(self, run_id: UUID, first: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Stores log lines of a run that is stored, in one statement; `first` is the number of the first.
+
+        Storing them again changes nothing. PermanentError `unexpected` where PostgreSQL refuses these lines.
+        """
+        async with self._postgres.connection() as connection:
+            await store_lines(connection, run_id, first, lines)
 
     async def answers(self) -> bool:
         """Whether PostgreSQL is there at all."""
@@ -147,7 +160,7 @@ class PostgresLedger:
         }
 
 
-async def store_run(connection: Any, report: RunReport, logs: Sequence[Mapping[str, Any]]) -> None:
+async def store_run(connection: Any, report: RunReport) -> None:
     """Writes a report's rows within the caller's transaction, on an asyncpg connection whose session is in UTC."""
     # First, because its row is the lock that keeps two who store the same run apart.
     await connection.execute(
@@ -165,8 +178,11 @@ async def store_run(connection: Any, report: RunReport, logs: Sequence[Mapping[s
     await connection.executemany(_STORE_TASK, tasks)
     store_audit = _STORE_MANUAL_AUDIT if report.trigger is Trigger.MANUAL else _STORE_SLOT_AUDIT
     await connection.executemany(store_audit, [_audit_row(audit) for audit in report.audits])
-    lines = [(report.run_id, line_no, _json(line)) for line_no, line in enumerate(logs, start=1)]
-    await connection.executemany(_STORE_LOG, lines)
+
+
+async def store_lines(connection: Any, run_id: UUID, first: int, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Writes log lines on an asyncpg connection; `first` is the number of the first."""
+    await connection.execute(_STORE_LINES, run_id, first, [_json(line) for line in lines])
 
 
 def storable(value: Any) -> Any:

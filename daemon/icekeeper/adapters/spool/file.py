@@ -105,6 +105,12 @@ class SpoolFile:
             )
 
 
+async def changes(db: aiosqlite.Connection, statement: str, *values: object) -> int:
+    """Runs the statement; how many rows it inserted, updated or deleted."""
+    async with db.execute(statement, values) as cursor:
+        return cursor.rowcount
+
+
 async def _connected(path: Path) -> aiosqlite.Connection:
     connecting = aiosqlite.connect(path, timeout=WAIT_S, isolation_level=None)
     # A process that failed must end: its exit would wait for aiosqlite's thread for ever. Until 0.21 the connection was

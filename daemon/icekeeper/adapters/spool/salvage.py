@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 _Row = tuple[object, ...]
-_TABLES = ("runs", "tasks", "slots", "accounted", "config_loads", "outbox", "told", "notices")
+_TABLES = ("runs", "tasks", "slots", "accounted", "config_loads", "outbox", "told", "notices", "unshipped_logs")
 # What a lost row of the outbox was about is shipped once more; PostgreSQL has it once all the same.
 _QUEUE_AGAIN = """
     INSERT OR IGNORE INTO outbox (kind, id, changed_at)

@@ -7,20 +7,19 @@ open at once. Log lines of a run stay in their file.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
 from uuid import UUID
 
 import aiosqlite
 
 from icekeeper.adapters.records import from_json, to_json
-from icekeeper.adapters.spool.file import SpoolFile
+from icekeeper.adapters.spool.file import SpoolFile, changes
 from icekeeper.adapters.spool.notifications import NotificationQueue
 from icekeeper.adapters.spool.opening import corrupt_files
+from icekeeper.adapters.spool.outbox import Outbox, prune_outbox, queue
 from icekeeper.adapters.spool.times import instant as _instant
 from icekeeper.adapters.spool.times import text as _text
 from icekeeper.core.audit.records import AuditResult
@@ -29,8 +28,6 @@ from icekeeper.core.errors import PermanentError
 from icekeeper.core.history import ConfigLoad, PastRun
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.night.ports import Clock
-
-T = TypeVar("T")
 
 _RUNS = "SELECT runs.*, tasks.result, tasks.audit FROM runs LEFT JOIN tasks ON tasks.run_id = runs.run_id"
 _OLDEST_FIRST = "ORDER BY runs.started_at, runs.rowid, tasks.rowid"
@@ -48,7 +45,7 @@ _END_TASK = """
     INSERT INTO tasks (run_id, stage, iceberg_table, result, audit) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (run_id, stage, iceberg_table) DO UPDATE SET result = excluded.result, audit = excluded.audit
 """
-_LAND = """
+_CLEAR_IN_FLIGHT = """
     UPDATE runs SET in_flight_stage = NULL, in_flight_table = NULL
     WHERE run_id = ? AND in_flight_stage = ? AND in_flight_table = ?
 """
@@ -56,25 +53,6 @@ _CLOSE_SLOT = """
     INSERT INTO slots (slot, trigger, outcome) VALUES (?, ?, ?)
     ON CONFLICT (slot) DO UPDATE SET outcome = excluded.outcome WHERE outcome IS NULL
 """
-# What changes is tried again, though an earlier state of it was refused.
-_QUEUE = """
-    INSERT INTO outbox (kind, id, changed_at) VALUES (?, ?, ?)
-    ON CONFLICT (kind, id) DO UPDATE
-      SET revision = revision + 1, changed_at = excluded.changed_at, refused_at = NULL, error = NULL
-"""
-_NEXT = """
-    SELECT outbox.number, outbox.revision, outbox.kind, outbox.id, runs.opening, runs.report, load
-    FROM outbox
-    LEFT JOIN runs ON kind = 'run' AND runs.run_id = id
-    LEFT JOIN config_loads ON kind = 'config_load' AND load_id = id
-    WHERE revision > shipped AND refused_at IS NULL AND number > ?
-    ORDER BY number LIMIT 1
-"""
-_WAITING = """
-    SELECT count(*) AS records, count(refused_at) AS quarantined, min(changed_at) AS oldest
-    FROM outbox WHERE revision > shipped
-"""
-_REFUSED = "refused_at IS NOT NULL AND revision > shipped"
 # Ended before then, shipped, and of no slot that is still to be run: resuming that one asks for its runs.
 _PRUNE = """
     DELETE FROM runs WHERE ended_at < ?
@@ -89,41 +67,6 @@ class OpenSlot:
 
     slot: datetime
     trigger: Trigger
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """How many records PostgreSQL lacks, those set aside among them, and since when the one that changed first."""
-
-    records: int
-    quarantined: int
-    oldest: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantinedRecord:
-    """A record that PostgreSQL refused: `kind` is `run` or `config_load`, `id` its own."""
-
-    id: UUID
-    kind: str
-    since: datetime
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxRecord:
-    """A record on its way, as JSON: a run's opening, with its report once it ended, or a configuration load.
-
-    `revision` tells whether it changed while it was under way.
-    """
-
-    number: int
-    revision: int
-    kind: str
-    id: UUID
-    opening: str | None
-    report: str | None
-    load: str | None
 
 
 def _now() -> datetime:
@@ -141,7 +84,7 @@ class Spool:
         self._file = file
         self._state_dir = state_dir
         self._clock = clock
-        self._listeners: list[Callable[[], None]] = []
+        self.outbox = Outbox(file, clock)
         self.notifications = NotificationQueue(file)
 
     @classmethod
@@ -152,10 +95,6 @@ class Spool:
     async def close(self) -> None:
         """Waits for what is being written."""
         await self._file.close()
-
-    def on_put(self, listener: Callable[[], None]) -> None:
-        """Has it called whenever there is something to ship."""
-        self._listeners.append(listener)
 
     def corrupt_files(self) -> tuple[Path, ...]:
         """The corrupt files that were put aside and that nobody has looked at and removed yet."""
@@ -169,15 +108,15 @@ class Spool:
         values = (run_id, _text(opening.slot), opening.trigger.value, started, to_json(opening))
 
         async def body(db: aiosqlite.Connection) -> None:
-            if await _changes(db, _OPEN, *values):
-                await db.execute(_QUEUE, ("run", run_id, started))
+            if await changes(db, _OPEN, *values):
+                await queue(db, "run", opening.run_id, opening.started_at)
 
-        await self._put(body)
+        await self.outbox.put(body)
 
     async def start_task(self, run_id: UUID, stage: Stage, table: str) -> None:
         """The run works on this task from now on: should the process die, it was at this one."""
         update = "UPDATE runs SET in_flight_stage = ?, in_flight_table = ? WHERE run_id = ? AND outcome IS NULL"
-        await self._file.write(lambda db: _changes(db, update, stage.value, table, str(run_id)))
+        await self._file.write(lambda db: changes(db, update, stage.value, table, str(run_id)))
 
     async def end_task(self, run_id: UUID, result: StageResult, audit: AuditResult | None) -> None:
         """The task ended; `audit` is its row."""
@@ -186,7 +125,7 @@ class Spool:
 
         async def body(db: aiosqlite.Connection) -> None:
             await db.execute(_END_TASK, row)
-            await db.execute(_LAND, task)
+            await db.execute(_CLEAR_IN_FLIGHT, task)
 
         await self._file.write(body)
 
@@ -200,14 +139,14 @@ class Spool:
         values = (*about, ended, report.outcome.value, to_json(report))
 
         async def body(db: aiosqlite.Connection) -> None:
-            if not await _changes(db, _CLOSE, *values):
+            if not await changes(db, _CLOSE, *values):
                 return
             await db.execute("DELETE FROM tasks WHERE run_id = ?", (run_id,))
-            await db.execute(_QUEUE, ("run", run_id, ended))
+            await queue(db, "run", report.run_id, report.finished_at)
             if report.trigger is not Trigger.MANUAL and report.outcome is not RunOutcome.INTERRUPTED:
                 await db.execute(_CLOSE_SLOT, (slot, report.trigger.value, report.outcome.value))
 
-        await self._put(body)
+        await self.outbox.put(body)
 
     async def unfinished(self) -> tuple[PastRun, ...]:
         """The runs without an outcome, oldest first. Who holds the run lock knows that their processes have died."""
@@ -229,10 +168,10 @@ class Spool:
 
         async def body(db: aiosqlite.Connection) -> None:
             insert = "INSERT INTO config_loads (load_id, load) VALUES (?, ?) ON CONFLICT DO NOTHING"
-            if await _changes(db, insert, str(load.load_id), to_json(load)):
-                await db.execute(_QUEUE, ("config_load", str(load.load_id), _text(load.at)))
+            if await changes(db, insert, str(load.load_id), to_json(load)):
+                await queue(db, "config_load", load.load_id, load.at)
 
-        await self._put(body)
+        await self.outbox.put(body)
 
     # --- slots
 
@@ -255,7 +194,7 @@ class Spool:
     async def close_slot(self, slot: datetime, outcome: RunOutcome) -> None:
         """Closes a slot without a run of this host, e.g. one that another host ran. The first outcome stays."""
         values = (_text(slot), Trigger.SCHEDULE.value, outcome.value)
-        await self._file.write(lambda db: _changes(db, _CLOSE_SLOT, *values))
+        await self._file.write(lambda db: changes(db, _CLOSE_SLOT, *values))
 
     async def accounted_until(self) -> datetime | None:
         """Up to when a living daemon put the slots that came due; None before the first time."""
@@ -269,82 +208,20 @@ class Spool:
             INSERT INTO accounted (one, until) VALUES (1, ?)
             ON CONFLICT (one) DO UPDATE SET until = excluded.until
         """
-        await self._file.write(lambda db: _changes(db, upsert, _text(until)))
-
-    # --- shipping
-
-    async def waiting(self) -> Waiting:
-        """What PostgreSQL doesn't have yet."""
-        (row,) = await self._file.read(_WAITING)
-        return Waiting(row["records"], row["quarantined"], None if row["oldest"] is None else _instant(row["oldest"]))
-
-    async def unshipped_runs(self) -> frozenset[UUID]:
-        """The runs of which PostgreSQL doesn't have all yet, those set aside among them."""
-        rows = await self._file.read("SELECT id FROM outbox WHERE kind = 'run' AND revision > shipped")
-        return frozenset(UUID(row["id"]) for row in rows)
-
-    async def has_shipped(self) -> bool:
-        """Whether PostgreSQL ever took anything of what is still here."""
-        return bool(await self._file.read("SELECT 1 FROM outbox WHERE shipped > 0 LIMIT 1"))
-
-    async def next_record(self, after: int = 0) -> OutboxRecord | None:
-        """The oldest record that waits and isn't set aside, of those with a higher number than `after`."""
-        rows = await self._file.read(_NEXT, after)
-        return OutboxRecord(**{**dict(rows[0]), "id": UUID(rows[0]["id"])}) if rows else None
-
-    async def mark_shipped(self, record: OutboxRecord) -> None:
-        """PostgreSQL has it as it was then; what changed since waits on."""
-        update = "UPDATE outbox SET shipped = max(shipped, ?) WHERE number = ?"
-        await self._file.write(lambda db: _changes(db, update, record.revision, record.number))
-
-    async def quarantine(self, record: OutboxRecord, error: str) -> None:
-        """PostgreSQL refused it: it is set aside until somebody has it tried again, or it changes."""
-        update = "UPDATE outbox SET refused_at = ?, error = ? WHERE number = ? AND revision = ? AND shipped < revision"
-        values = (_text(self._clock()), _storable(error), record.number, record.revision)
-        await self._file.write(lambda db: _changes(db, update, *values))
-
-    async def quarantined(self) -> tuple[QuarantinedRecord, ...]:
-        """What PostgreSQL refused, oldest first."""
-        rows = await self._file.read(f"SELECT * FROM outbox WHERE {_REFUSED} ORDER BY number")
-        return tuple(
-            QuarantinedRecord(UUID(row["id"]), row["kind"], _instant(row["refused_at"]), row["error"]) for row in rows
-        )
-
-    async def retry_quarantined(self) -> int:
-        """Has what was refused tried again; how many."""
-        update = f"UPDATE outbox SET refused_at = NULL, error = NULL WHERE {_REFUSED}"
-        return await self._put(lambda db: _changes(db, update))
+        await self._file.write(lambda db: changes(db, upsert, _text(until)))
 
     async def prune(self, before: datetime) -> int:
         """Drops what ended before then and PostgreSQL has, and closed slots of before then; how many runs and loads."""
         then = _text(before)
 
         async def body(db: aiosqlite.Connection) -> int:
-            runs = await _changes(db, _PRUNE, then)
+            runs = await changes(db, _PRUNE, then)
             await db.execute("DELETE FROM slots WHERE outcome IS NOT NULL AND slot < ?", (then,))
             await db.execute("DELETE FROM told WHERE run_id NOT IN (SELECT run_id FROM runs)")
             await db.execute("DELETE FROM notices WHERE run_id NOT IN (SELECT run_id FROM runs)")
-            gone = "kind = 'run' AND revision <= shipped AND id NOT IN (SELECT run_id FROM runs)"
-            await db.execute(f"DELETE FROM outbox WHERE {gone}")
-            shipped = "kind = 'config_load' AND revision <= shipped AND changed_at < ?"
-            await db.execute(
-                f"DELETE FROM config_loads WHERE load_id IN (SELECT id FROM outbox WHERE {shipped})", (then,)
-            )
-            return runs + await _changes(db, f"DELETE FROM outbox WHERE {shipped}", then)
+            return runs + await prune_outbox(db, before)
 
         return await self._file.write(body)
-
-    async def _put(self, body: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
-        result = await self._file.write(body)
-        for listener in self._listeners:
-            listener()
-        return result
-
-
-async def _changes(db: aiosqlite.Connection, statement: str, *values: object) -> int:
-    """How many rows it inserted, updated or deleted."""
-    async with db.execute(statement, values) as cursor:
-        return cursor.rowcount
 
 
 def _past_run(rows: list[sqlite3.Row]) -> PastRun:
@@ -369,7 +246,3 @@ def _past_run(rows: list[sqlite3.Row]) -> PastRun:
         audits=report.audits if report else audits,
         in_flight=None if at is None else (Stage(at), run["in_flight_table"]),
     )
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()

@@ -19,3 +19,10 @@ CREATE TABLE IF NOT EXISTS notices (
   result TEXT CHECK (result IN ('delivered', 'failed')),  -- NULL: it waits
   UNIQUE (run_id, receiver)
 );
+
+-- The runs that PostgreSQL has and whose log lines are still to be stored there; `attempts` so far have failed.
+CREATE TABLE IF NOT EXISTS unshipped_logs (
+  run_id TEXT NOT NULL PRIMARY KEY
+    CHECK (run_id NOT GLOB '*[^0-9a-f-]*' AND length(run_id) = 36 AND length(replace(run_id, '-', '')) = 32),
+  attempts INTEGER NOT NULL DEFAULT 0
+);

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from icekeeper.adapters.ledger.findings import Ack
-from icekeeper.adapters.spool.spool import QuarantinedRecord, Waiting
+from icekeeper.adapters.spool.outbox import QuarantinedRecord, Waiting
 from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number_or_blank
 from icekeeper.core.audit.records import Finding
 from icekeeper.core.calendar import Window

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from icekeeper.adapters.ledger.sql.adoption import AUDIT_LOG
 from icekeeper.adapters.ledger.sql.bridge import on_asyncpg
-from icekeeper.adapters.ledger.store import store_run
+from icekeeper.adapters.ledger.store import store_lines, store_run
 from icekeeper.adapters.postgres.pool import CONNECT_TIMEOUT_S, FOREIGN_ERRORS, Target, translated
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import AuditStatus, RunOutcome, Trigger
@@ -35,7 +35,7 @@ _LOCK_KEY = int.from_bytes(b"icekeepr", "big")
 _SETTINGS = {
     "application_name": "icekeeper migrate",
     "timezone": "UTC",
-    # Behind a long query we would hold up everybody who comes after us.
+    # Waiting behind a long query, it would block everybody who comes after it.
     "lock_timeout": "30s",
     "statement_timeout": "10min",
 }
@@ -128,12 +128,14 @@ def _upgrade(connection: Connection) -> list[str]:
 
 
 async def _prove(connection: Any) -> None:
-    """Stores a run of each kind and takes it back: rather refused here and now than every night."""
+    """Stores a run of each kind and rolls it back, so that a refusal is found now and not every night."""
     for status in AuditStatus:
         attempt = connection.transaction()
         await attempt.start()
         try:
-            await store_run(connection, _sample(status), [{"event": "proof"}])
+            sample = _sample(status)
+            await store_run(connection, sample)
+            await store_lines(connection, sample.run_id, 1, [{"event": "proof"}])
         except asyncpg.PostgresError as exc:
             if exc.sqlstate == _UNSAFE_NEW_ENUM_VALUE:
                 continue  # a word that this very transaction has added
