@@ -13,7 +13,31 @@ _KEY = re.compile(
 )
 # Up to the last @: a password that was not percent-encoded may hold one itself.
 _URL_PASSWORD = re.compile(r"(//[^/@:\s]*:)\S*(@)")
-_ASSIGNED = re.compile(rf"((?:{_KEY.pattern})[\w.-]*\s*[=:]\s*)[^\s&;,]+", re.IGNORECASE)
+# A name that is a secret's (also `sig`, the signature of an Azure SAS URL) and its value: quoted, also within a quoted
+# text; a list; or up to the next separator. Every part is bounded, so that a long text takes no time.
+_ASSIGNED = re.compile(
+    rf"""
+    (?P<name> (?:{_KEY.pattern} | (?:(?<![a-z_.-])|(?<=%3f))sig(?![\w.-])) [\w.-]{{0,64}} )
+    (?P<separator> (?:\\{{0,8}}["'])? \s{{0,8}} (?:=>|[=:]|%3d) \s{{0,8}} )
+    (?:
+      (?P<quote> \\{{0,8}}["'] ) (?: (?! (?<!\\)(?P=quote) ) . )* (?P<end> (?P=quote) )?
+      | (?P<list> \[ [^\]\n]* \]? )
+      | (?: (?:Bearer|Basic|Digest|Negotiate) \s+ )? (?P<plain> [^\s&;,]+ )
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_PRIVATE_KEY = re.compile(
+    r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----).*?(-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
+)
+_BEARER = re.compile(r"\b((?:Bearer|Basic)\s+)[\w.~+/-]{16,}=*", re.IGNORECASE)
+_JSON_WEB_TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?")
+# Errors whose names hold such a word, as in `ExpiredTokenException: The security token ...`.
+_ERROR_NAME = re.compile(
+    r"\b(?:Expired|Invalid|Missing|Malformed|Unsupported|Unknown|No)[A-Z]\w*$"
+    r"|(?:Exception|Error|Failure|Fault|DoesNotMatch|Mismatch|Required|NotFound)$"
+)
+_NAME_LENGTH = 64
 
 
 def is_secret(key: str) -> bool:
@@ -22,5 +46,18 @@ def is_secret(key: str) -> bool:
 
 
 def hide_in_text(text: str) -> str:
-    """The text without passwords of URLs (`//user:password@`) and without assigned secrets (`password=...`)."""
-    return _ASSIGNED.sub(rf"\g<1>{HIDDEN}", _URL_PASSWORD.sub(rf"\g<1>{HIDDEN}\g<2>", text))
+    """The text without secrets as programs write them: in URLs, assignments, JSON, YAML, HTTP headers, and keys."""
+    text = _PRIVATE_KEY.sub(rf"\g<1>{HIDDEN}\g<2>", text)
+    text = _URL_PASSWORD.sub(rf"\g<1>{HIDDEN}\g<2>", text)
+    text = _ASSIGNED.sub(_hidden, text)
+    text = _BEARER.sub(rf"\g<1>{HIDDEN}", text)
+    return _JSON_WEB_TOKEN.sub(HIDDEN, text)
+
+
+def _hidden(match: re.Match[str]) -> str:
+    if (match["plain"] or "").isalpha() and match["separator"].strip() == ":":
+        before = match.string[max(0, match.start() - _NAME_LENGTH) : match.start()]
+        if _ERROR_NAME.search(before + match["name"]):
+            return match[0]
+    value = f"[{HIDDEN}]" if match["list"] else f"{match['quote'] or ''}{HIDDEN}{match['end'] or ''}"
+    return f"{match['name']}{match['separator']}{value}"
