@@ -48,7 +48,7 @@ _KEEPALIVES = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "20s",  # where this is set, Linux goes by it instead of the count
 }
-# Refusals that may end without a change of our settings: the server comes back, somebody GRANTs the right.
+# Refusals that may end without a change of our settings: the server comes back, or the right is granted.
 _MAY_PASS = (Reason.LEDGER_DOWN, Reason.ACCESS_DENIED)
 
 # A query rather than startup parameters: a server before version 12 has no tcp_user_timeout, and would refuse it there.
