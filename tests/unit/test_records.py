@@ -19,7 +19,7 @@ from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, TaskOutcome, Trigger
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
 from icekeeper.core.history import ConfigLoad
-from icekeeper.core.plain import report_document
+from icekeeper.core.plain import report_document, to_plain
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.core.tables.plan import Plan
@@ -144,8 +144,21 @@ def test_a_report_as_a_document_has_the_promised_names() -> None:
     for key in ("stage", "table", "outcome", "reason", "attempts", "duration_s", "before", "after", "error"):
         assert key in first
     assert set(first["before"]) == {
-        "data_files", "small_files", "bytes", "records", "delete_files", "manifests", "snapshots", "snapshot_id",
+        "data_files", "small_files", "bytes", "records", "delete_files", "manifests", "snapshots", "snapshot_id", "snapshot_id_text",
     }  # fmt: skip
     assert document["audits"][0]["missing_hours"] == [
         {"start": "2026-02-17T06:00:00Z", "clickhouse": 100, "iceberg": 0}
     ]
+
+
+def test_beside_a_snapshot_id_stands_its_text_for_readers_that_round_large_numbers() -> None:
+    number = 8_123_456_789_012_345_678
+    for record in (
+        replace(EXAMPLE, snapshot_id=number),
+        {"snapshot_id": number},
+        replace(health(), snapshot_id=number),
+    ):
+        document = to_plain([record])[0]
+        assert (document["snapshot_id"], document["snapshot_id_text"]) == (number, str(number))
+    assert to_plain(EXAMPLE)["snapshot_id_text"] is None
+    assert "snapshot_id_text" not in json.loads(to_json(EXAMPLE)), "what is stored stays as it is"

@@ -35,7 +35,8 @@ def to_plain(value: Any, *, exact: bool = False) -> Any:
     """Records, enums, instants and the like as JSON's own kinds.
 
     Decimals become numbers and durations seconds; with `exact` they keep their form as text, so that
-    records.from_plain is the way back. A float that is no number becomes text, as JSON has none.
+    records.from_plain is the way back. A float that is no number becomes text, as JSON has none. Beside a
+    `snapshot_id` stands `snapshot_id_text`, unless it is `exact`: many readers of JSON round numbers beyond 2^53.
     """
     convert = partial(to_plain, exact=exact)
     match value:
@@ -56,11 +57,11 @@ def to_plain(value: Any, *, exact: bool = False) -> Any:
         case UUID():
             return str(value)
         case Mapping():
-            return {storable(str(key)): convert(item) for key, item in value.items()}
+            return _with_id_text({storable(str(key)): convert(item) for key, item in value.items()}, exact)
         case list() | tuple() | set() | frozenset():
             return [convert(item) for item in value]
     if is_dataclass(value):
-        return {field.name: convert(getattr(value, field.name)) for field in fields(value)}
+        return _with_id_text({field.name: convert(getattr(value, field.name)) for field in fields(value)}, exact)
     return value
 
 
@@ -72,3 +73,12 @@ def storable(text: str) -> str:
 def _iso_duration(value: timedelta) -> str:
     seconds, microseconds = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
     return f"{'-' if value < timedelta(0) else ''}PT{seconds}.{microseconds:06}S"
+
+
+def _with_id_text(document: dict[str, Any], exact: bool) -> dict[str, Any]:
+    if exact or "snapshot_id" not in document or "snapshot_id_text" in document:
+        return document
+    number = document["snapshot_id"]
+    at = list(document).index("snapshot_id") + 1
+    items = list(document.items())
+    return dict([*items[:at], ("snapshot_id_text", None if number is None else str(number)), *items[at:]])
