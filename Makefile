@@ -1,6 +1,6 @@
 # Everything runs in a virtual environment of its own, made from the pinned and hashed constraints.txt.
 #   make demo    a whole night on a lakehouse of embedded parts
-#   make test    format, lint, types, import rules, and the tests
+#   make test    format, lint, types, import rules, sizes, and the tests
 #   make test-packaging   builds the container image and boots a system with the unit (root, Debian)
 #   make test-browser     drives Chromium through the page (Debian; as root it installs it); make screenshots keeps what it saw
 #   make chaos   hurts the program at random: RUNS=200 SEED=1
@@ -55,6 +55,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/pytest tests/unit/test_house.py
 
 unit: $(READY)
 	$(BIN)/pytest tests/unit
