@@ -12,16 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icekeeper.adapters.records import event_from_plain, event_to_plain
 from icekeeper.core.enums import Decision, Stage, TaskOutcome
 from icekeeper.core.errors import TransientError
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
+from icekeeper.core.plain import report_document
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.state import TableHealth
 from icekeeper.scheduling.orders import Orders, RunRequest
 from icekeeper.status import run_schemas
 from icekeeper.status.live import Live, RunThatEnded
 from icekeeper.status.plan_cache import FRESH, PlanCache
-from icekeeper.status.queries import cursor, parse_cursor
+from icekeeper.status.queries import _of_last, cursor, parse_cursor
 from tests.unit.builders import result
 from tests.unit.reports import OPENING, REPORT, SLOT
 
@@ -206,3 +208,22 @@ async def test_a_request_that_is_cancelled_does_not_cancel_the_plan() -> None:
     impatient.cancel()
     planner.let.set()
     assert (await patient).plans
+
+
+# --- a report
+
+
+def only_keys_of(document: object, of: object) -> object:
+    """The document without the fields that the other has not."""
+    if isinstance(document, dict) and isinstance(of, dict):
+        return {key: only_keys_of(document[key], value) for key, value in of.items()}
+    if isinstance(document, list) and isinstance(of, list):
+        return [only_keys_of(item, value) for item, value in zip(document, of, strict=True)]
+    return document
+
+
+def test_the_api_the_commands_and_the_events_agree_on_a_report() -> None:
+    of_commands = report_document(REPORT)
+    of_api = json.loads(_of_last(RunThatEnded(OPENING, REPORT)).model_dump_json())
+    assert only_keys_of(of_api, of_commands) == of_commands
+    assert event_from_plain(event_to_plain(RunEnded(REPORT))) == RunEnded(REPORT)

@@ -125,7 +125,7 @@ class Api:
                 "beginRun",
                 "Begins a run (202, or 200 and its events), or says what it would do (200).",
                 self._begin,
-                {begun: schemas.Ordered, ok: (schemas.Plan, "text/event-stream")},
+                {begun: schemas.Ordered, ok: (schemas.Plan, openapi.EVENTS)},
                 BeginInput,
                 body=RunBody,
                 problems=(taken,),

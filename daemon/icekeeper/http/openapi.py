@@ -20,6 +20,13 @@ needs `http.token` as a bearer token, and answers 403 where none is configured. 
 API and needs no token. Every error is a problem document (RFC 9457). Instants are ISO 8601 in UTC, durations seconds,
 sizes bytes.
 """
+# OpenAPI 3.1 has no schema for a stream: this is the one of an event, whose `data` is JSON as text.
+EVENTS = "text/event-stream"
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["event", "data"],
+}
 # Problems that every endpoint may answer with.
 _ALWAYS = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 _FOR_CHANGES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
@@ -107,6 +114,8 @@ def _answer(status: HTTPStatus, contents: tuple[Content, ...]) -> dict[str, Any]
 
 
 def _content(content: Content) -> tuple[str, dict[str, Any]]:
+    if content == EVENTS:
+        return content, {"schema": _EVENT}
     if isinstance(content, str):
         return content, {"schema": {"type": "string"}}
     return "application/json", {"schema": {"$ref": _REF.format(model=content.__name__)}}

@@ -16,7 +16,7 @@ from icekeeper import __version__
 from icekeeper.adapters.ledger.history import LogFilter, RunFilter
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Event, RunStarted
-from icekeeper.core.plain import to_plain
+from icekeeper.core.plain import report_document, to_plain
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import PastAudit, PastNight
@@ -233,8 +233,7 @@ def parse_cursor(text: str) -> Cursor:
 
 
 def _of_last(last: RunThatEnded) -> run_schemas.Run:
-    report = to_plain(last.report)
-    return _run({**to_plain(last.opening), **report, "duration_s": last.report.duration_s})
+    return _run({**to_plain(last.opening), **report_document(last.report)})
 
 
 def _run(row: Mapping[str, Any]) -> run_schemas.Run:

@@ -82,6 +82,9 @@ class Acknowledgement(Document):
 class Audit(_SnapshotIdText):
     """A row of maintenance_audit_log."""
 
+    run_id: UUID
+    slot: datetime | None
+    trigger: str | None
     iceberg_table: str
     ch_source: str
     layer: str
