@@ -144,7 +144,8 @@ def test_a_report_as_a_document_has_the_promised_names() -> None:
     for key in ("stage", "table", "outcome", "reason", "attempts", "duration_s", "before", "after", "error"):
         assert key in first
     assert set(first["before"]) == {
-        "data_files", "small_files", "bytes", "records", "delete_files", "manifests", "snapshots", "snapshot_id", "snapshot_id_text",
+        "data_files", "small_files", "bytes", "records", "delete_files", "manifests", "snapshots", "snapshot_id",
+        "snapshot_id_text",
     }  # fmt: skip
     assert document["audits"][0]["missing_hours"] == [
         {"start": "2026-02-17T06:00:00Z", "clickhouse": 100, "iceberg": 0}

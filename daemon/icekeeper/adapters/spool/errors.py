@@ -1,4 +1,4 @@
-"""What SQLite and the file system say of the spool's file, in our words. Who works with it: spool_file.py."""
+"""Errors of SQLite and the file system on the spool's file, as icekeeper's own errors. Using the file: file.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spool's file in use: reads and transactions. How it is put there: spool_opening.py. What it holds: spool.py."""
+"""The spool's open file: reads and transactions. Opening it: opening.py. What it holds: spool.py and outbox.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from icekeeper.adapters.spool.errors import WAIT_S, translated_errors
-from icekeeper.adapters.spool.opening import ADDED, NAME, made_ready
+from icekeeper.adapters.spool.opening import ADDED, NAME, open_sound_file
 from icekeeper.core.errors import PermanentError
 from icekeeper.night.ports import Clock
 
@@ -40,7 +40,7 @@ class SpoolFile:
         """
         path = state_dir / NAME
         with translated_errors(path):
-            lock = await asyncio.to_thread(made_ready, path, clock)
+            lock = await asyncio.to_thread(open_sound_file, path, clock)
             try:
                 return cls(path, await _connected(path), lock)
             except BaseException:

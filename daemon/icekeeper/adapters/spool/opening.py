@@ -1,7 +1,7 @@
-"""Opening the spool: a sound file in its place, the corrupt one put aside. Who uses it then: spool_file.py.
+"""Opening the spool: creates a missing file and replaces a corrupt one. Using it: file.py.
 
-Whoever has it open holds a shared lock on `spool.lock`; it is made, and put aside, under an exclusive one. So nobody
-goes on writing to a file that somebody else has moved away.
+Every process that has it open holds a shared lock on `spool.lock`; it is created and replaced under an exclusive one,
+so that no process goes on writing to a file that another one has moved away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from icekeeper.adapters.spool.errors import WAIT_S, is_damage
-from icekeeper.adapters.spool.salvage import take_over
+from icekeeper.adapters.spool.salvage import copy_readable_rows
 from icekeeper.adapters.state_dir import give_to_its_owner, make_state_dir
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.night.ports import Clock
@@ -33,8 +33,8 @@ ADDED = Path(__file__).with_name("spool_added.sql")
 _BESIDE = ("", "-wal", "-shm")
 
 
-def made_ready(path: Path, clock: Clock) -> int:
-    """Sees to it that there is a sound file; the shared lock that keeps it in its place."""
+def open_sound_file(path: Path, clock: Clock) -> int:
+    """Creates or replaces the file where needed; returns the shared lock that keeps it in its place."""
     make_state_dir(path.parent)
     guard = path.with_suffix(".lock")
     lock = os.open(guard, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -60,7 +60,7 @@ def _share(lock: int, path: Path, clock: Clock) -> IcekeeperError | None:
         return None if _locked(lock, fcntl.LOCK_SH) else busy
     if not _locked(lock, fcntl.LOCK_SH):
         return busy
-    # Somebody has it open, and saw then that it is sound. A damage since then can't be mended under his feet.
+    # Another process has it open and found it sound then. Damage since then can't be repaired while it is open.
     problem = _problem(path) if path.exists() else "it was removed"
     if problem is None:
         return None
@@ -131,7 +131,7 @@ def _mend(path: Path, clock: Clock) -> None:
     if problem is None:
         return
     with _opened(path, "rw") as db:
-        taken_over = take_over(broken, db)
+        taken_over = copy_readable_rows(broken, db)
     kept_as = _kept_as(path, clock())
     for end in reversed(_BESIDE):
         with suppress(FileNotFoundError):

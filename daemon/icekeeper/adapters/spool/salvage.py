@@ -1,4 +1,4 @@
-"""Takes over what can still be read of a corrupt spool. What becomes of its file: spool_file.py."""
+"""Copies what can still be read of a corrupt spool into a new one. What becomes of the file: opening.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CLOSE_SLOTS = """
 """
 
 
-def take_over(broken: Path, db: sqlite3.Connection) -> dict[str, int]:
+def copy_readable_rows(broken: Path, db: sqlite3.Connection) -> dict[str, int]:
     """Copies the rows that can be read and that the checks of the schema accept; how many, by table.
 
     All or nothing, and once more after a crash. sqlite3.Error is about `db`, never about `broken`.

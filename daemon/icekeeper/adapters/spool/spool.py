@@ -1,4 +1,4 @@
-"""The spool: every record goes to disk first. Who takes it to PostgreSQL: shipper.py. Its file: spool_file.py.
+"""The spool's journal of runs, slots and configuration loads: every record goes to disk first. Shipping: outbox.py.
 
 It also knows the slots: those that wait for a run, and until when they were put. The daemon and commands may have it
 open at once. Log lines of a run stay in their file.
