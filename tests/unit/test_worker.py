@@ -93,8 +93,13 @@ class Ledger:
     marks: list[tuple[Stage | None, str | None]] = field(default_factory=list)
     slow: asyncio.Event | None = None
     sending: int = 0
+    asked = False
+    answer: asyncio.Event | None = None
 
     async def past_runs(self, since: datetime) -> tuple[PastRun, ...]:
+        self.asked = True
+        if self.answer is not None:
+            await self.answer.wait()
         if self.error is not None:
             raise self.error
         return tuple(run for run in self.runs if run.slot >= since)
@@ -397,6 +402,19 @@ async def test_a_slot_waits_for_an_overdue_answer_of_the_lease_and_runs_as_soon_
     assert report.outcome is RunOutcome.SUCCESS
 
 
+async def test_a_slot_that_is_too_old_is_not_recorded_as_missed_while_the_lease_does_not_answer(host: Host) -> None:
+    host.leads = False
+    host.begin_term()
+    await host.worker.slots.put(SLOT, Trigger.SCHEDULE)
+    host.clock.advance(2 * DAY)
+    await host.waits()
+    assert host.events == []
+    host.leads = True
+    host.timer.advance(timedelta(seconds=LEASE_CHECK_S))
+    [report] = await host.ended()
+    assert report.outcome is RunOutcome.MISSED
+
+
 # --- its end before its time
 
 
@@ -537,6 +555,42 @@ async def test_without_an_answer_of_the_ledger_only_a_daemon_without_replicas_go
         assert host.events == []
     else:
         await host.ended()
+
+
+async def test_a_lost_spool_takes_the_newest_slot_from_the_ledger_though_an_older_one_is_open_there(
+    host: Host, logs: list[EventDict]
+) -> None:
+    host.clock.advance(HOUR)
+    host.ledger.runs = (past(SLOT - DAY, RunOutcome.INTERRUPTED), past(SLOT, RunOutcome.SUCCESS))
+    host.begin_term()
+    [report] = await host.ended()
+    assert report.slot == SLOT - DAY
+    assert [line for line in logs if line["event"] == "slot_found_due"] == []
+
+
+async def test_a_slot_that_comes_due_while_the_ledger_is_asked_stays_accounted_for(host: Host) -> None:
+    host.clock.now = SLOT - timedelta(minutes=1)
+    host.ledger.answer = asyncio.Event()
+    host.begin_term()
+    await host.until(lambda: host.ledger.asked)
+    host.clock.advance(timedelta(minutes=2))
+    await host.worker.slots.put(SLOT, Trigger.SCHEDULE)
+    host.ledger.answer.set()
+    [report] = await host.ended()
+    assert (report.slot, report.trigger) == (SLOT, Trigger.SCHEDULE)
+    assert await host.spool.accounted_until() == host.clock()
+
+
+async def test_a_full_disk_does_not_keep_a_daemon_from_resuming_what_died_on_another_host(
+    make_host: Callable[..., Any],
+) -> None:
+    host: Host = await make_host(replicas=True)
+    host.ledger.runs = (past(in_flight=(Stage.COMPACT, A)),)
+    host.spool.full = True
+    host.begin_term()
+    [report] = await host.ended()
+    assert (report.outcome, report.trigger) == (RunOutcome.SUCCESS, Trigger.RESUME)
+    host.spool.full = False
 
 
 # --- what the disk can't take

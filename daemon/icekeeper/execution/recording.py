@@ -55,6 +55,8 @@ class Recording:
                 if not self._failed:
                     log.error("record_not_written", error=str(exc), advice=exc.reason.advice)
                 self._failed = True
+            except Exception:  # a bug in one record must not cost those after it
+                log.exception("record_not_written")
 
     async def _write(self, event: Event) -> None:
         if isinstance(event, RunStarted):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -130,8 +130,10 @@ async def prefetch(order: Order, ports: RunPorts) -> None:
     """
     if order.earlier != EarlierWork():
         return  # an earlier run of the slot may have died of a table's metadata
-    with suppress(IcekeeperError):
+    try:
         await ports.lakehouse.prefetch(order.tables[1:])
+    except IcekeeperError as exc:
+        log.info("tables_not_prefetched", error=str(exc))
 
 
 class _Run:

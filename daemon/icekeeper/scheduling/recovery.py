@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -17,7 +18,7 @@ from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.history import PastRun
 from icekeeper.core.resuming import interrupted_report
 from icekeeper.execution.lock import RunLockHeld, run_lock
-from icekeeper.execution.recording import settle_unfinished
+from icekeeper.execution.recording import close_run, settle_unfinished
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.slots import Slots
@@ -52,17 +53,22 @@ class Recovery:
         TransientError where replicas share the slots and the ledger does not answer.
         """
         settings = self._configuration.settings
-        now = self._clock()
-        oldest_to_run = now - settings.schedule.catch_up
+        accounted = await self._spool.accounted_until()  # first: each slot that is put moves it
         await self._slots.load()
         try:
             with run_lock(settings.state_dir):
                 await settle_unfinished(self._spool, self._clock)
         except RunLockHeld as exc:  # a command is at work; the next run settles what is dead then
             log.info("dead_runs_not_settled", why=str(exc))
-        runs, last = await self._ask_the_ledger(min((oldest_to_run, now - _LOOKBACK, *self._slots.open)))
+        except OSError as exc:  # a full disk, for example: the next run asks for the lock again
+            log.error("dead_runs_not_settled", why=str(exc))
+        now = self._clock()
+        since = min((now - settings.schedule.catch_up, now - _LOOKBACK, *self._slots.open))
+        runs, last = await self._ask_the_ledger(since)
         by_slot = {slot: await self._compare(slot, of_slot) for slot, of_slot in _by_slot(runs).items()}
-        accounted = await self._spool.accounted_until()
+        # After the ledger's answer: slots that came due meanwhile were put by the scheduler.
+        now = self._clock()
+        oldest_to_run = now - settings.schedule.catch_up
         if last is not None and (settings.replicas or accounted is None):
             accounted = last
         if accounted is None:
@@ -95,15 +101,18 @@ class Recovery:
         remote = tuple(run for run in runs if run.run_id not in known)
         closed = next((run for run in remote if run.outcome not in (None, RunOutcome.INTERRUPTED)), None)
         if closed is not None:
-            await self._slots.close(slot, closed.outcome or RunOutcome.MISSED)
+            try:
+                await self._slots.close(slot, closed.outcome or RunOutcome.MISSED)
+            except IcekeeperError as exc:  # in memory it is closed; the next term asks the ledger again
+                log.error("slot_not_noted", slot=slot.isoformat(), error=str(exc), advice=exc.reason.advice)
             return remote
         for run in remote:
             if run.outcome is None:  # no other host is at work, or this one would not lead
                 log.warning("run_found_dead", run_id=str(run.run_id), slot=slot.isoformat(), host=run.host)
-                await self._spool.close_run(interrupted_report(run, self._clock()))
+                await close_run(self._spool, interrupted_report(run, self._clock()))
         if remote:
             await self._slots.put(slot, Trigger.CATCH_UP)
-        return remote
+        return tuple(replace(run, outcome=run.outcome or RunOutcome.INTERRUPTED) for run in remote)
 
     async def _put_since(self, since: datetime, now: datetime) -> None:
         due: list[datetime] = []

@@ -49,6 +49,8 @@ class Slots:
             await self._spool.account(slot)
         except IcekeeperError as exc:
             log.error("slot_not_noted", slot=slot.isoformat(), error=str(exc), advice=exc.reason.advice)
+        if trigger is Trigger.SCHEDULE:  # `load` may have found it in the spool a moment ago
+            self._open[slot] = trigger
         self._open.setdefault(slot, trigger)
         self.wake()
 

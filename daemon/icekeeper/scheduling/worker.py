@@ -109,6 +109,9 @@ class Worker:
             await self._unrecorded.record()
             # One snapshot: slots are put and closed while their runs are read.
             open_slots = self.slots.open
+            if open_slots and not self._leading():  # until the lease answers or the term ends
+                await self.slots.wait(LEASE_CHECK_S)
+                continue
             runs = {slot: await self._runs_of(slot) for slot in open_slots}
             decisions = decide(open_slots, runs, self._clock(), self._configuration.settings.schedule.catch_up)
             for decision in decisions:
@@ -117,8 +120,6 @@ class Worker:
             due = next((decision for decision in decisions if decision.outcome is None), None)
             if due is None:
                 await self.slots.wait(RETRY_S if self._unrecorded else None)
-            elif not self._leading():  # an answer of the lease is overdue: it comes, or the term ends
-                await self.slots.wait(LEASE_CHECK_S)
             elif (paused := pause.in_force(self._configuration.settings.state_dir, self._clock())) is not None:
                 self.slots.hold(paused)
                 await self.slots.wait(pause.poll_after_s(paused, self._clock()))
@@ -172,6 +173,8 @@ class Worker:
         return tuple(sorted((*local, *remote), key=lambda run: run.started_at))
 
     async def _run_slot(self, due: Decision, runs: tuple[PastRun, ...]) -> None:
+        if self.busy:  # an operator's run has begun meanwhile
+            return
         slot = due.slot.isoformat()
         try:
             async with self._configuration.borrowed() as services:
