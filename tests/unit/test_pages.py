@@ -175,6 +175,7 @@ def test_a_day_shows_what_ran_for_it_last() -> None:
 def audit(status: str = "ok", **change: Any) -> run_schemas.Audit:
     start = SLOT.replace(hour=0) - DAY
     given: dict[str, Any] = {
+        "run_id": UUID(int=1), "slot": SLOT, "trigger": "schedule",
         "iceberg_table": "cold.t", "ch_source": "t", "layer": "bronze", "run_timestamp": SLOT, "audit_window_hours": 24,
         "window_start": start, "window_end": start + DAY, "ch_row_count": 100, "iceberg_row_count": 90, "delta": -10,
         "delta_pct": -10.0, "status": status, "reason": None, "notes": None, "snapshot_id": 1, "ch_query": "SELECT 1",
