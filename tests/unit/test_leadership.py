@@ -88,6 +88,11 @@ async def test_without_replicas_it_leads_at_once(monkeypatch: pytest.MonkeyPatch
         assert work.begun == 1
 
 
+async def test_before_its_first_term_a_daemon_without_replicas_names_no_other_leader() -> None:
+    leading = Leadership(SimpleNamespace(settings=replicas(False)))  # type: ignore[arg-type]
+    assert await leading.standby_reason() == "this daemon is about to begin: try again in a few seconds"
+
+
 async def test_it_works_as_long_as_the_lease_is_held_and_its_own_clock_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     lease, second, work = ScriptedLease(), ScriptedLease(), Work()
     async with leading(monkeypatch, [lease, second], work) as subject:

@@ -70,6 +70,8 @@ class Leadership:
         """Why this daemon runs nothing now, in a sentence; None where it leads."""
         if self.leads():
             return None
+        if not self._configuration.settings.replicas:
+            return "this daemon is about to begin: try again in a few seconds"
         holder = await self._holder()
         where = f"the daemon on {holder} leads: run it there" if holder else "no host holds the lease at the moment"
         return f"this daemon stands by: {where}"

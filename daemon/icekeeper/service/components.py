@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,10 +186,14 @@ class Components:
 
     async def close(self) -> None:
         """Closes sockets, files and connections, but for the session and the HTTP server."""
-        await self.control.stop()
-        await self.spool.close()
-        await self.ledger_poller.close()
-        await self.configuration.close()
+        async with AsyncExitStack() as closing:  # an error of one keeps none from being closed
+            for close in (
+                self.configuration.close,
+                self.ledger_poller.close,
+                self.spool.close,
+                self.control.stop,
+            ):
+                closing.push_async_callback(close)
 
 
 def _follow_logs(_: Settings, new: Settings) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
 from icekeeper.core.events import Event, Subscriber
+
+log = structlog.get_logger(__name__)
 
 
 class RunEvents:
@@ -23,7 +27,10 @@ class RunEvents:
 
     def publish(self, event: Event) -> None:
         for subscriber in self._subscribers:
-            subscriber(event)
+            try:
+                subscriber(event)
+            except Exception:  # a bug in what shows a run must not end the run
+                log.exception("run_event_not_taken", about=type(event).__name__)
 
     def no_run(self) -> None:
         for callback in self._no_run_callbacks:

@@ -13,11 +13,12 @@ log = structlog.get_logger(__name__)
 
 
 class Signals:
-    """`stop`: the daemon is to stop. `reload`: it is to read its configuration again."""
+    """`stop`: the daemon stops, by a signal or of itself. `reload`: it is to read its configuration again."""
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.reload = asyncio.Event()
+        self._stop_signalled = False
         self._before_kill: list[Callable[[], None]] = []
 
     def install(self) -> None:
@@ -32,7 +33,8 @@ class Signals:
         self._before_kill.append(end)
 
     def _asked_to_stop(self) -> None:
-        if not self.stop.is_set():
+        if not self._stop_signalled:
+            self._stop_signalled = True
             self.stop.set()
             return
         log.error("service_killed", why="it was asked to stop twice")

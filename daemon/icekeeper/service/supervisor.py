@@ -27,11 +27,11 @@ _START_S = 10.0
 # How long the first scrape waits for what PostgreSQL knows of the last nights.
 _FIRST_READ_S = 2.0
 STOP_S = {
-    "the run in hand": 40.0,
-    "the records": 10.0,
-    "what runs side by side": 5.0,
+    "current run": 40.0,
+    "ship records": 10.0,
+    "background tasks": 5.0,
     "connections": 5.0,
-    "the session": 25.0,
+    "Spark session": 25.0,
     "http": 5.0,
 }
 
@@ -104,23 +104,30 @@ class Supervisor:
         # A daemon whose worker has died would be alive and do nothing: if one task ends, the daemon ends.
         await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        for task in tasks:  # at once: the shutdown that follows can take a while, or be killed
+            if task.done() and (error := task.exception()) is not None:
+                log.error("component_failed", component=_name(task), exc_info=error)
 
     async def _shutdown(self, components: Components, tasks: list[asyncio.Task[None]]) -> None:
         log.info("service_stopping")
         self._systemd.stopping("stopping")
         self._signals.stop.set()
         components.scheduler.stop()
-        await attempt("the run in hand", STOP_S["the run in hand"], components.leadership.end())
+        await attempt("current run", STOP_S["current run"], components.leadership.end())
         # Before the lease is given back: the next leader reads from the ledger how our run ended.
-        await attempt("the records", STOP_S["the records"], components.shipper.ship())
+        await attempt("ship records", STOP_S["ship records"], components.shipper.ship())
         for task in tasks:
             task.cancel()
-        await attempt("what runs side by side", STOP_S["what runs side by side"], _ended(tasks))
+        await attempt("background tasks", STOP_S["background tasks"], _ended(tasks))
         await attempt("connections", STOP_S["connections"], components.close())
-        if not await attempt("the session", STOP_S["the session"], components.engine.stop()):
+        if not await attempt("Spark session", STOP_S["Spark session"], components.engine.stop()):
             components.engine.abort()
         await attempt("http", STOP_S["http"], components.web.stop())
         log.info("service_stopped")
+
+
+def _name(task: asyncio.Task[None]) -> str:
+    return getattr(task.get_coro(), "__qualname__", task.get_name())
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:

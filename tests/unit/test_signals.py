@@ -1,0 +1,44 @@
+"""SIGTERM once and twice, and a daemon that stops for a reason of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_PROGRAM = """
+import asyncio, os, signal
+from icekeeper.service.signals import Signals
+
+async def main():
+    signals = Signals()
+    signals.install()
+    signals.before_kill(lambda: print("killed", flush=True))
+    for step in {steps!r}:
+        if step == "stop":
+            signals.stop.set()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(signals.stop.wait(), 30)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+    print("stopping", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def _run(*steps: str) -> tuple[int, list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM.format(steps=steps)], capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.returncode, done.stdout.split()
+
+
+def test_the_first_sigterm_asks_for_a_stop_and_the_second_ends_the_process() -> None:
+    assert _run("signal") == (0, ["stopping"])
+    code, output = _run("signal", "signal")
+    assert (code, output[-1]) == (130, "killed")
+
+
+def test_the_first_sigterm_of_a_daemon_that_stops_by_itself_is_not_its_second() -> None:
+    assert _run("stop", "signal") == (0, ["stopping"])
