@@ -101,6 +101,7 @@ def test_an_exception_has_its_reason(reason: Reason, again: bool, links: list[tu
     [
         Py4JNetworkError("Answer from Java side is empty"),
         Py4JError("An error occurred: Answer from Java side is empty"),
+        Py4JError("java.lang.Thread.interrupted does not exist in the JVM"),
         Py4JError("An error occurred while calling o249.size"),
         ConnectionRefusedError(),
     ],

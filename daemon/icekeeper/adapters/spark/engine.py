@@ -40,6 +40,9 @@ CANCEL_GRACE_S = 15.0
 INTERRUPT_AFTER_S = 7.0
 # Jobs of a rewrite start one after another, so a cancellation is repeated until the call has returned.
 CANCEL_EVERY_S = 0.3
+# How long after the end of an interrupted call its jobs are still cancelled, and how often: adaptive execution submits
+# jobs from threads of its own, on a busy host seconds after the call has ended.
+LATE_JOBS_S, LATE_JOBS_EVERY_S = 60.0, 1.0
 # How long a JVM may take to return its stacks: a healthy one does so at once.
 STACKS_S = 3.0
 
@@ -67,6 +70,7 @@ class SparkEngine:
         self._thread = _new_thread()
         self._starting: Future[None] | None = None
         self._session = Session(options, self.log)
+        self._cancelling: set[asyncio.Task[None]] = set()
 
     @property
     def up(self) -> bool:
@@ -156,6 +160,8 @@ class SparkEngine:
         if self._starting is not None and not self.up:
             self.abort()  # a start may take minutes
         async with self._lock:
+            for late in self._cancelling:
+                late.cancel()
             await self._end_session()
             self._thread.shutdown(wait=False)
 
@@ -216,9 +222,9 @@ class SparkEngine:
         if done.done():
             if cancelling is not None:  # an interrupt that is still on its way must not hit the next call
                 await asyncio.wait([cancelling], timeout=STACKS_S)
-            # An interrupt ends the call, but not a job that it had just submitted.
-            last = asyncio.ensure_future(asyncio.to_thread(self._session.cancel, tag, interrupt=False))
-            await asyncio.wait([last], timeout=STACKS_S)
+            if tag is not None and loop.time() > interrupt:
+                self._cancelling.add(late := asyncio.create_task(self._cancel_late_jobs(self._session, tag)))
+                late.add_done_callback(self._cancelling.discard)
             return done.exception() is None
         log.error("engine_killed", why="work did not stop when it was cancelled", grace_s=CANCEL_GRACE_S)
         self._count_failure(EngineFailure.HUNG)
@@ -232,6 +238,14 @@ class SparkEngine:
             self._thread.shutdown(wait=False)
             self._thread = _new_thread()
         return False
+
+    async def _cancel_late_jobs(self, session: Session, tag: str) -> None:
+        """An interrupt ends a call, but not the jobs that it has submitted, or that other threads submit for it."""
+        for _ in range(int(LATE_JOBS_S / LATE_JOBS_EVERY_S)):
+            if session is not self._session or not session.up:
+                return
+            await asyncio.to_thread(session.cancel, tag, interrupt=False)
+            await asyncio.sleep(LATE_JOBS_EVERY_S)
 
     async def _blocked_on(self) -> Reason | None:
         """What the work in the thread waits for; `engine_down` where the JVM itself does not answer."""

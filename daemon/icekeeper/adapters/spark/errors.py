@@ -88,8 +88,11 @@ def is_engine_gone(error: BaseException) -> bool:
         return False  # Java has answered; reading the text of its exception would be another call
     # Where the connection breaks in the middle of a call, only py4j's message says so; Java's errors have a trace.
     message = str(error)
-    broken = "Answer from Java side is empty" in message or (
-        "error occurred while calling" in message and "Trace" not in message
+    broken = (
+        "Answer from Java side is empty" in message
+        or ("error occurred while calling" in message and "Trace" not in message)
+        # Every JVM has these classes; of others it may be the truth.
+        or ("java.lang." in message and "does not exist in the JVM" in message)
     )
     return isinstance(error, Py4JError) and broken
 
