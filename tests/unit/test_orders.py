@@ -81,6 +81,7 @@ class Place:
     # Why PostgreSQL does not have the records yet, and why this daemon stands by.
     not_shipped: IcekeeperError | None = None
     standby: str | None = None
+    shipping: asyncio.Event | None = None
 
     def hold(self) -> asyncio.Event:
         """The next run does not end before this is set."""
@@ -110,6 +111,8 @@ async def a_place(root: Path, begin_s: float = 10.0) -> AsyncIterator[Place]:
         return made.standby
 
     async def shipped() -> IcekeeperError | None:
+        if made.shipping is not None:
+            await made.shipping.wait()
         return made.not_shipped
 
     async def reload() -> ConfigLoad:
@@ -350,6 +353,18 @@ async def test_a_client_that_is_cancelled_ends_the_run_and_has_its_report(
         running.cancel()
         done = await running
     assert done.report.outcome is outcome
+
+
+async def test_a_client_that_is_cancelled_while_the_records_are_shipped_still_has_the_report(place: Place) -> None:
+    place.shipping, heard = asyncio.Event(), list[Event]()
+    async with socket_of(place) as client:
+        request = RunRequest(SLOT, stages=(Stage.EXPIRE,))
+        running = asyncio.create_task(client.run(request, heard.append, StopRequest(by_operator=True)))
+        await until(lambda: heard and isinstance(heard[-1], RunEnded))
+        running.cancel()
+        await asyncio.wait([running], timeout=1)
+        place.shipping.set()
+        assert (await running).report.outcome is RunOutcome.SUCCESS
 
 
 async def test_a_client_that_is_cancelled_before_the_run_begins_ends_it_when_it_does(place: Place) -> None:

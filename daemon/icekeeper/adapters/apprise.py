@@ -47,10 +47,10 @@ class AppriseTarget:
 
         def work() -> None:
             why = self._sent(title, body, kind)
-            with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+            with suppress(RuntimeError):  # the loop is closed: the caller is gone
                 loop.call_soon_threadsafe(answer, why)
 
-        # Not one of a pool: Python waits for those when it ends, and whoever answers byte by byte would hold it up.
+        # Not a pool's: Python waits for those at its exit, and a service that answers byte by byte would delay that.
         self._thread = threading.Thread(target=work, name="notify", daemon=True)
         self._thread.start()
         try:
@@ -71,15 +71,15 @@ class AppriseTarget:
             sender.add(service)
             type_ = _KINDS.get(kind, apprise.NotifyType.INFO)
             with sender.notify(body, title=title, notify_type=type_, body_format=NotifyFormat.TEXT) as result:
-                said = [entry.message for entry in result.logs()]
-                return None if result else _without(self._url, "; ".join(said) or "it was not taken")
+                messages = [entry.message for entry in result.logs()]
+                return None if result else _without(self._url, "; ".join(messages) or "it was not taken")
         except Exception as exc:  # a plugin's own mistake is one more way of not taking it
             return _without(self._url, f"{type(exc).__name__}: {exc}")
 
 
-def _without(url: str, said: str) -> str:
-    """What a service said, without any part of its URL."""
-    text = " ".join(said.split())
+def _without(url: str, message: str) -> str:
+    """A service's message without any part of the service's URL."""
+    text = " ".join(message.split())
     rest = url.partition("://")[2]
     pieces = {piece for part in (rest, unquote(rest)) for piece in re.split(r"[/:@?&=#,;]+", part)}
     for piece in sorted(pieces, key=len, reverse=True):

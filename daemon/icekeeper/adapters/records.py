@@ -1,4 +1,4 @@
-"""Records of the core as JSON and back, for the spool and for other processes. What reaches PostgreSQL: ledger.py.
+"""Records of the core as JSON and back, for the spool and for other processes. In PostgreSQL: adapters/ledger.
 
 Decimals and instants are strings, enums their words, tuples arrays; a field that a reader doesn't know is ignored, and
 one that it misses takes its default, so that two versions can talk.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,7 +77,8 @@ class DaemonClient:
                 name, data = await asyncio.shield(following)
             except asyncio.CancelledError:
                 if run_id is not None:
-                    await self.cancel(run_id, by_operator=stop.by_operator)
+                    with suppress(PermanentError):  # it has just ended: its report is on its way, or here
+                        await self.cancel(run_id, by_operator=stop.by_operator)
                 elif to_cancel:
                     raise  # cancelled twice: nothing more is waited for
                 to_cancel = True
@@ -97,7 +99,8 @@ class DaemonClient:
             if isinstance(event, RunStarted):
                 run_id = event.opening.run_id
                 if to_cancel:
-                    await self.cancel(run_id, by_operator=stop.by_operator)
+                    with suppress(PermanentError):
+                        await self.cancel(run_id, by_operator=stop.by_operator)
             elif isinstance(event, RunEnded):
                 report = event.report
             emit(event)
@@ -112,7 +115,7 @@ class DaemonClient:
         return await self._get("/api/v1/status", schemas.Status)
 
     async def known_run(self, run_id: UUID) -> run_schemas.Run:
-        """A run as the daemon knows it, also before PostgreSQL does. PermanentError wthe keys here are none."""
+        """A run as the daemon knows it, also before PostgreSQL does. PermanentError where it knows none."""
         return await self._get(f"/api/v1/runs/{run_id}", run_schemas.Run)
 
     async def cancel(self, run_id: UUID, *, by_operator: bool = True) -> None:

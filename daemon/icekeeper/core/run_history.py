@@ -23,7 +23,7 @@ from icekeeper.core.tables.state import TableHealth
 MOST_NIGHTS = 30
 TASKS_KEPT = timedelta(days=15)  # before the newest of each table
 
-# What somebody has to repair or acknowledge. A warning lies within what the settings tolerate.
+# What has to be repaired or acknowledged. A warning lies within what the settings tolerate.
 FINDINGS = frozenset({AuditStatus.MISSING_DATA, AuditStatus.ERROR})
 _STOPPED = frozenset({RunOutcome.CANCELLED, RunOutcome.INTERRUPTED})
 
@@ -163,7 +163,7 @@ def partial_nights(past: RunHistory) -> int:
 
 
 def missed_nights(past: RunHistory) -> int:
-    """How many of the last nights nobody has answered for: a run was missed, and no other one came to its end.
+    """How many of the last nights no run has answered for: a run was missed, and no other one came to its end.
 
     The oldest day doesn't count where older runs may have been left out: one of them may have answered for it.
     """
@@ -188,7 +188,7 @@ def held_nights(past: RunHistory) -> dict[str, int]:
 
 
 def failure_is_open(past: RunHistory, in_ledger: Set[UUID], open_tables: Set[str]) -> bool:
-    """Whether the last run failed and somebody still has to look.
+    """Whether the last run failed and still needs attention.
 
     What audits found is settled when it is neither missing nor open any more, and PostgreSQL is the one to say so: as
     long as it does not have the run, `open_tables` knows nothing of it. A failure of any other kind stays open.

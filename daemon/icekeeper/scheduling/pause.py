@@ -113,7 +113,7 @@ def write(state_dir: Path, pause: Pause) -> None:
     del document["problem"]
     try:
         with new.open("w", encoding="utf-8") as file:
-            # So that the daemon can read it, whoever wrote it.
+            # So that the daemon can read it, whichever user wrote it.
             os.fchmod(file.fileno(), 0o644)
             file.write(json.dumps(document, indent=2) + "\n")
             file.flush()

@@ -1,4 +1,4 @@
-"""Log lines of a run, page by page: of its file where this host has it, else of the ledger. Who writes it: logs.py."""
+"""Log lines of a run, page by page: of its file where this host has it, else of the ledger. Writing: execution/."""
 
 from __future__ import annotations
 

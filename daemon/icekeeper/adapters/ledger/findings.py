@@ -1,4 +1,4 @@
-"""Open findings: what audits found missing, until a later audit is `ok` or somebody acknowledges the day.
+"""Open findings: what audits found missing, until a later audit is `ok` or the day is acknowledged.
 
 When a finding is open, and what an acknowledgement closes: sql/open_findings.sql. What an open one holds up: the core.
 """
@@ -54,7 +54,7 @@ _ACKS_OF_RUN = f"""
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """A finding that somebody closed: what was known then, and who, when and why. `day` as in 2026-02-17, UTC."""
+    """A finding closed by hand: what was known then, and who closed it, when and why. `day` as in 2026-02-17, UTC."""
 
     table: str
     day: str

@@ -1,4 +1,4 @@
-"""What the ledger keeps, page by page, for those who look: the API and the page. Who writes it: ledger.py.
+"""What the ledger keeps, page by page, for the API and the page. Who writes it: store.py.
 
 Rows come back as Python's own types by their column's name, and each question is answered from an index.
 """
@@ -122,7 +122,7 @@ class PostgresHistory:
         return tuple({**row, "after": json.loads(row["after"])} for row in rows)
 
     async def audits_of(self, table: str, since: datetime, most: int) -> tuple[Row, ...]:
-        """What audits said of a table, oldest first: columns as in table_audits.sql."""
+        """The audits of a table, oldest first: columns as in table_audits.sql."""
         return await self._fetch(_TABLE_AUDITS, table, since, most)
 
     async def typical_durations(self, tables: Iterable[str], since: datetime) -> Mapping[tuple[Stage, str], float]:

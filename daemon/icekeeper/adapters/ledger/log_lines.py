@@ -25,8 +25,8 @@ class PostgresLogLines:
         PermanentError `access_denied` where the role may not.
         """
         async with self._postgres.connection() as connection:
-            said = await connection.execute(_PRUNE, before, runs)
-        return int(said.rpartition(" ")[2])  # DELETE 123
+            tag = await connection.execute(_PRUNE, before, runs)
+        return int(tag.rpartition(" ")[2])  # DELETE 123
 
     async def held(self, runs: Iterable[UUID]) -> frozenset[UUID]:
         """Which of these runs the ledger holds to their end."""

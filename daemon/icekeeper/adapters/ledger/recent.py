@@ -1,4 +1,4 @@
-"""The last nights as the ledger has them, for a daemon that has just come up or stands by. Recent runs: ledger.py."""
+"""The last nights as the ledger has them, for a daemon that has just come up or stands by. Recent runs: store.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the ledger as people and the core read them. How records become rows: ledger.py.
+"""Rows of the ledger as people and the core read them. How records become rows: store.py.
 
 A row may be a newer icekeeper's, on another host: a word that this one doesn't know costs no more than itself.
 """

@@ -61,7 +61,7 @@ class PostgresLedger:
     async def close_run(self, report: RunReport, opening: RunOpening | None = None) -> None:
         """Stores the whole run in one transaction. Storing it again changes nothing; a lost answer is no harm.
 
-        `opening`: what the report doesn't say of it, where PostgreSQL may not have been told.
+        `opening`: what the report doesn't hold, where PostgreSQL may not have it.
         PermanentError `unexpected` where PostgreSQL refuses this very record.
         """
         async with self._postgres.connection() as connection, connection.transaction():

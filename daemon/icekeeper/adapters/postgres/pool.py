@@ -1,4 +1,4 @@
-"""PostgreSQL: the pool, its errors in our words, and the offload's watermark. What the ledger stores: ledger.py."""
+"""PostgreSQL: the pool, its errors translated, and the offload's watermark. What the ledger stores: adapters/ledger."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONNECT_TIMEOUT_S = 10.0
 STATEMENT_TIMEOUT_S = 30.0
 COMMAND_TIMEOUT_S = STATEMENT_TIMEOUT_S + 5.0
 
-# All that asyncpg and the socket below it raise; whoever catches these calls `translated`.
+# All that asyncpg and the socket below it raise; a handler of these calls `translated`.
 FOREIGN_ERRORS: tuple[type[Exception], ...] = (
     OSError,  # TimeoutError and ConnectionError are among them
     asyncpg.PostgresError,
@@ -119,15 +119,15 @@ def translated(error: Exception, target: Target) -> IcekeeperError:
 
 def _of_the_server(error: Any, target: Target) -> IcekeeperError:
     state: str = error.sqlstate or ""
-    said = " ".join(str(part) for part in (error.message, error.detail, error.hint) if part)[:1000] or repr(error)
+    message = " ".join(str(part) for part in (error.message, error.detail, error.hint) if part)[:1000] or repr(error)
     where = str(target)
     if state.startswith(_PASSING) and state != _PROTOCOL_VIOLATION:
-        return TransientError(f"can't serve us now: {said}", reason=Reason.LEDGER_DOWN, where=where)
+        return TransientError(f"can't serve us now: {message}", reason=Reason.LEDGER_DOWN, where=where)
     if state in _LOGIN_REFUSED:
-        text = f"refused role {target.role!r}: {said}. Check its password, its rights and the server's pg_hba.conf"
+        text = f"refused role {target.role!r}: {message}. Check its password, its rights and the server's pg_hba.conf"
         return PermanentError(text, reason=Reason.ACCESS_DENIED, where=where)
     if state == _NO_RIGHT:
-        text = f"role {target.role!r} lacks a right: {said}. Let the owner GRANT it, or let the owner run this"
+        text = f"role {target.role!r} lacks a right: {message}. Let the owner GRANT it, or let the owner run this"
         return PermanentError(text, reason=Reason.ACCESS_DENIED, where=where)
     # PostgreSQL hides the tables of a schema that a role may not use.
     not_migrated = f"run `icekeeper migrate`; if that was done, give role {target.role!r} the schema and a search_path"
@@ -137,8 +137,8 @@ def _of_the_server(error: Any, target: Target) -> IcekeeperError:
         **dict.fromkeys(_NOT_MIGRATED, not_migrated),
     }.get(state)
     if advice is not None:
-        return PermanentError(f"{said}: {advice}", reason=Reason.LEDGER_DOWN, where=where)
-    return PermanentError(f"refused it: {said} (SQLSTATE {state})", where=where)
+        return PermanentError(f"{message}: {advice}", reason=Reason.LEDGER_DOWN, where=where)
+    return PermanentError(f"refused it: {message} (SQLSTATE {state})", where=where)
 
 
 class Postgres:
@@ -185,8 +185,8 @@ class Postgres:
     async def now(self) -> datetime:
         """What the server's clock says; raises like `connection`."""
         async with self.connection() as connection:
-            told: datetime = await connection.fetchval("SELECT clock_timestamp()")
-        return told
+            now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        return now
 
     async def close(self, timeout: float = 5.0) -> None:
         """Waits at most `timeout` seconds for statements under way, then cuts them off. Closed, it stays closed."""
@@ -214,7 +214,7 @@ class Postgres:
                     max_inactive_connection_lifetime=60.0,
                     timeout=CONNECT_TIMEOUT_S,
                     command_timeout=COMMAND_TIMEOUT_S,
-                    # A kept statement breaks when somebody alters its table, and behind PgBouncer; ours are few.
+                    # A cached statement breaks when its table is altered, and behind PgBouncer; ours are few.
                     statement_cache_size=0,
                     server_settings={
                         "application_name": self._application_name,

@@ -38,21 +38,23 @@ def translated(error: Exception, path: Path) -> IcekeeperError:
     where = str(path)
     code = _code(error)
     number = error.errno if isinstance(error, OSError) else None
-    said = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+    message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
     free = _free(path)
     denied = code in _NO_RIGHT or number in (errno.EACCES, errno.EPERM, errno.EROFS)
     if code in _NO_ROOM or number in _NO_ROOM_OS or (denied and free is not None and free < _HARDLY_ANY_ROOM):
         room = "" if free is None else f"; {free:,} bytes are free there"
-        return PermanentError(f"can't be written ({said}){room}", reason=Reason.DISK_LOW, where=where)
+        return PermanentError(f"can't be written ({message}){room}", reason=Reason.DISK_LOW, where=where)
     if denied:
-        text = f"is not user {_user()}'s to write ({said}): run this as {_owner(path.parent)}, or give it to that user"
+        text = (
+            f"is not user {_user()}'s to write ({message}): run this as {_owner(path.parent)}, or give it to that user"
+        )
         return PermanentError(text, reason=Reason.ACCESS_DENIED, where=where)
     if code in _DAMAGED:
-        text = f"is corrupt ({said}): restart icekeeper, which puts it aside and takes over what can be read of it"
+        text = f"is corrupt ({message}): restart icekeeper, which puts it aside and takes over what can be read of it"
         return PermanentError(text, where=where)
     if code in _IN_USE:
-        return TransientError(f"another process has held it for {WAIT_S:g} s ({said})", where=where)
-    return PermanentError(f"can't be used: {said}", where=where)
+        return TransientError(f"another process has held it for {WAIT_S:g} s ({message})", where=where)
+    return PermanentError(f"can't be used: {message}", where=where)
 
 
 def is_damage(error: sqlite3.Error) -> bool:

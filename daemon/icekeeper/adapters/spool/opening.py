@@ -52,11 +52,11 @@ def open_sound_file(path: Path, clock: Clock) -> int:
 
 
 def _share(lock: int, path: Path, clock: Clock) -> IcekeeperError | None:
-    """None when the file is sound and the lock is shared; else what is to be told if others don't let go soon."""
+    """None when the file is sound and the lock is shared; else the error if the others keep it locked."""
     busy = TransientError("another process has been opening it all the time: try again", where=str(path))
     if _locked(lock, fcntl.LOCK_EX):
         _mend(path, clock)
-        # There is a moment between the two locks, and somebody may have taken the exclusive one.
+        # Between the two locks another process may have taken the exclusive one.
         return None if _locked(lock, fcntl.LOCK_SH) else busy
     if not _locked(lock, fcntl.LOCK_SH):
         return busy
@@ -84,18 +84,18 @@ def _problem(path: Path) -> str | None:
     """
     try:
         with _opened(path, "ro") as db:
-            said = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            result = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             version = db.execute("PRAGMA user_version").fetchone()[0]
-        if said == "ok" and version == VERSION:
+        if result == "ok" and version == VERSION:
             # The checks of the schema, which a connection that only reads doesn't know.
             with _opened(path, "rw") as db:
-                said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+                result = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as exc:
         if not is_damage(exc):
             raise
         return str(exc)
-    if said != "ok":
-        return str(said).replace("\n", " ")
+    if result != "ok":
+        return str(result).replace("\n", " ")
     if version > VERSION:
         text = f"was made by a newer icekeeper (schema {version}, known is {VERSION}): install that one again"
         raise PermanentError(text, where=str(path))

@@ -89,7 +89,7 @@ class Spool:
 
     @classmethod
     async def open(cls, state_dir: Path, *, clock: Clock = _now) -> Spool:
-        """Opens `spool.db` there. A corrupt one is put aside, told (`spool_corrupt`), and read as far as it can be."""
+        """Opens `spool.db` there. A corrupt one is put aside, logged, and read as far as it can be."""
         return cls(await SpoolFile.open(state_dir, clock), state_dir, clock)
 
     async def close(self) -> None:
@@ -97,7 +97,7 @@ class Spool:
         await self._file.close()
 
     def corrupt_files(self) -> tuple[Path, ...]:
-        """The corrupt files that were put aside and that nobody has looked at and removed yet."""
+        """The corrupt files that were put aside and not removed yet."""
         return corrupt_files(self._state_dir)
 
     # --- runs
@@ -197,12 +197,12 @@ class Spool:
         await self._file.write(lambda db: changes(db, _CLOSE_SLOT, *values))
 
     async def accounted_until(self) -> datetime | None:
-        """Up to when a living daemon put the slots that came due; None before the first time."""
+        """Up to when a running daemon has queued the slots that came due; None before the first time."""
         rows = await self._file.read("SELECT until FROM accounted")
         return _instant(rows[0]["until"]) if rows else None
 
     async def account(self, until: datetime) -> None:
-        """All slots up to here were put. The last word counts, also after a clock that was far ahead: a slot that was
+        """All slots up to here were put. The latest value wins, also after a clock that was far ahead: a slot that was
         closed is not opened again."""
         upsert = """
             INSERT INTO accounted (one, until) VALUES (1, ?)

@@ -1,6 +1,6 @@
 -- What came after the first spool: made when the file is opened, if it is not there.
 
--- The runs whose end was looked at: told, or not worth telling. A run is told once, whatever happens in between.
+-- The runs whose end was processed: notified of, or not worth it. Each run once, whatever happens in between.
 CREATE TABLE IF NOT EXISTS told (
   run_id TEXT NOT NULL PRIMARY KEY
     CHECK (run_id NOT GLOB '*[^0-9a-f-]*' AND length(run_id) = 36 AND length(replace(run_id, '-', '')) = 32)

@@ -1,4 +1,4 @@
-"""The ledger's SQL: statements in .sql files, migrations (migrations.py). Who runs the statements: ledger.py."""
+"""The ledger's SQL: statements in .sql files, migrations (migrations.py). Who runs the statements: store.py."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from icekeeper.adapters.postgres.pool import Postgres, quoted_exactly
 from icekeeper.core.errors import PermanentError
 
 _WRITTEN = ("maintenance_runs", "maintenance_tasks", "maintenance_logs", AUDIT_LOG)
-# What somebody acknowledged, and what was once in force, stays as it was said.
+# Acknowledgements and configuration loads are never changed.
 _ADDED_TO = ("maintenance_acks", "maintenance_config_loads")
 # The rights on each table.
 NEEDED = {

@@ -30,7 +30,7 @@ from icekeeper.core.runs import RunReport
 
 # Its own name, so that another Alembic may keep its version in the same database.
 VERSION_TABLE = "icekeeper_schema_version"
-# One migration at a time in a database; any number will do that nobody else takes.
+# One migration at a time in a database: an advisory lock under a number of our own.
 _LOCK_KEY = int.from_bytes(b"icekeepr", "big")
 _SETTINGS = {
     "application_name": "icekeeper migrate",

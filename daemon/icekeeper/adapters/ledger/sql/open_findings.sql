@@ -1,4 +1,4 @@
--- The findings of the tables $1 that are open: windows whose rows lack or could not be counted, and that nobody closed.
+-- The findings of the tables $1 that are open: windows whose rows lack or could not be counted, and that are not acknowledged.
 --
 -- What a window's audits say, taken together:
 -- * Only our own count (run_id): who wrote here before icekeeper counted by other rules.

@@ -1,1 +1,1 @@
-"""The migrations in their order; Alembic finds them by their file, nobody imports them."""
+"""The migrations in their order; Alembic finds them by their file; no module imports them."""
