@@ -360,7 +360,7 @@ async def test_a_client_that_is_cancelled_while_the_records_are_shipped_still_ha
     async with socket_of(place) as client:
         request = RunRequest(SLOT, stages=(Stage.EXPIRE,))
         running = asyncio.create_task(client.run(request, heard.append, StopRequest(by_operator=True)))
-        await until(lambda: heard and isinstance(heard[-1], RunEnded))
+        await until(lambda: heard and isinstance(heard[-1], RunEnded) and not place.orders._worker.busy)
         running.cancel()
         await asyncio.wait([running], timeout=1)
         place.shipping.set()
