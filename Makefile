@@ -24,9 +24,12 @@ demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
 
 # Three workers keep two cores busy: tests of the real program wait for what it does. In the order of tests/conftest.py.
+# What measures how quickly the program answers runs alone, after them.
 test: check
 	@$(BIN)/python -m tests.jvm
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=15 $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=15 \
+	  -m "not (full or packaging or browser or timing)" $(ARGS)
+	$(BIN)/pytest -m timing $(ARGS)
 
 test-packaging: $(READY)
 	$(BIN)/pytest -m packaging $(ARGS)

@@ -47,6 +47,7 @@ def lines(log: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == event]
 
 
+@pytest.mark.timing
 def test_a_storm_of_reloads_during_a_night_disturbs_nothing_and_the_loop_is_never_held_up(
     world: World, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def the_run(served: Alone) -> UUID:
     return UUID(str(served.execute(query)[0][0]))
 
 
+@pytest.mark.timing
 def test_every_page_and_answer_takes_less_than_a_tenth_of_a_second(served: Alone) -> None:
     run_id, table = the_run(served), TABLES[0]
     after = served.ask("GET", "/api/v1/runs?limit=200")[1]["next"]
