@@ -12,51 +12,30 @@ from types import MappingProxyType
 from urllib.parse import urlencode
 
 from icekeeper.sandbox.errors import SandboxError
-from icekeeper.sandbox.servers.process import (
-    LOOPBACK,
-    Command,
-    Janitor,
-    ServerProcess,
-    free_ports,
-    port_answers,
-    start_with_free_ports,
-)
+from icekeeper.sandbox.servers.process import LOOPBACK, Command, Janitor, Server, port_answers
 
 
-class ClickHouse:
+class ClickHouse(Server):
     """One ClickHouse engine behind HTTP on the loopback. `timezone` is the server's own time zone."""
 
+    stop_timeout_s = 5.0
+
     def __init__(self, root: Path, janitor: Janitor, *, password: str, timezone: str = "UTC") -> None:
+        super().__init__("ClickHouse", root / "clickhouse.log", janitor)
         self.user = "icekeeper"
         self.password = password
         self.timezone = timezone
-        self.port = 0
         self._path = root / "clickhouse"
-        self._process = ServerProcess("ClickHouse", root / "clickhouse.log", janitor)
 
     @property
     def url(self) -> str:
         """`http://127.0.0.1:PORT`"""
         return f"http://{LOOPBACK}:{self.port}"
 
-    @property
-    def pid(self) -> int | None:
-        """The server's process id, or None while stopped."""
-        return self._process.pid
-
-    def start(self) -> None:
-        """Starts the server: on a free port the first time, later on the same port with the same data."""
+    def _prepare(self) -> None:
         self._path.mkdir(exist_ok=True)
-        if self.port:
-            self._launch()
-        else:
-            start_with_free_ports(self._launch_on_a_free_port)
 
-    def _launch_on_a_free_port(self) -> None:
-        (self.port,) = free_ports(1)
-        self._launch()
-
-    def _launch(self) -> None:
+    def _command(self) -> Command:
         # By its path, not with -m: that would import the whole package, which takes as long as the engine's start.
         argv = [sys.executable, "-P", str(Path(__file__).with_name("clickhouse_server.py"))]
         argv += ["--path", str(self._path), "--port", str(self.port), "--user", self.user]
@@ -66,8 +45,7 @@ class ClickHouse:
             "TZ": self.timezone,
             "SANDBOX_CLICKHOUSE_PASSWORD": self.password,
         }
-        command = Command(argv, environment, cwd=self._path)
-        self._process.start(command, ready=self._is_ready)
+        return Command(argv, environment, cwd=self._path)
 
     def _is_ready(self) -> bool:
         if not port_answers(self.port):
@@ -76,10 +54,6 @@ class ClickHouse:
         with contextlib.suppress(SandboxError):
             return self.execute("SELECT 1") == b"1\n"
         return False
-
-    def stop(self) -> None:
-        """Stops the server; the data stays, and `start()` brings it back on the same port."""
-        self._process.stop(timeout_s=5)
 
     def execute(
         self,

@@ -21,14 +21,7 @@ import psycopg2  # type: ignore[import-untyped]  # no annotations
 from psycopg2 import sql as composed
 
 from icekeeper.sandbox.errors import SandboxError
-from icekeeper.sandbox.servers.process import (
-    LOOPBACK,
-    Command,
-    Janitor,
-    ServerProcess,
-    free_ports,
-    start_with_free_ports,
-)
+from icekeeper.sandbox.servers.process import LOOPBACK, Command, Janitor, Server
 
 _SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -47,44 +40,28 @@ _SETTINGS = {
 }
 
 
-class Postgres:
+class Postgres(Server):
     """One PostgreSQL server on the loopback; `user` is its superuser and logs in with a password (SCRAM)."""
 
     host = LOOPBACK
     user = "icekeeper"
 
     def __init__(self, root: Path, janitor: Janitor, *, password: str) -> None:
+        super().__init__("PostgreSQL", root / "postgres.log", janitor)
         self.password = password
-        self.port = 0
         self._data = root / "postgres"
-        self._process = ServerProcess("PostgreSQL", root / "postgres.log", janitor)
-        self._log = root / "postgres.log"
-
-    @property
-    def pid(self) -> int | None:
-        """The postmaster's process id, or None while stopped."""
-        return self._process.pid
 
     def dsn(self, database: str) -> str:
         """`postgresql://icekeeper@127.0.0.1:PORT/DATABASE`, without the password."""
         return f"postgresql://{self.user}@{self.host}:{self.port}/{database}"
 
-    def start(self) -> None:
-        """Starts the server: on a free port the first time, later on the same port with the same data."""
+    def _prepare(self) -> None:
         account = _account()
         if not (self._data / "PG_VERSION").exists():
             self._initialise(account)
         elif account is not None:
             _chown_tree(self._data, account)  # a copied directory belongs to this process's user
         (self._data / "postmaster.pid").unlink(missing_ok=True)
-        if self.port:
-            self._launch(account)
-        else:
-            start_with_free_ports(lambda: self._launch_on_a_free_port(account))
-
-    def _launch_on_a_free_port(self, account: int | None) -> None:
-        (self.port,) = free_ports(1)
-        self._launch(account)
 
     def _initialise(self, account: int | None) -> None:
         self._data.mkdir()
@@ -96,7 +73,7 @@ class Postgres:
             os.chown(password_file, account, account)
         argv = ["initdb", "-D", str(self._data), "-U", self.user, f"--pwfile={password_file}"]
         argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-        command = self._command(argv, account)
+        command = self._binary(argv, account)
         done = subprocess.run(
             command.argv,
             env=dict(command.env),
@@ -112,13 +89,13 @@ class Postgres:
         if done.returncode:
             raise SandboxError(f"initdb failed with code {done.returncode}:\n{done.stdout}{done.stderr}")
 
-    def _launch(self, account: int | None) -> None:
+    def _command(self) -> Command:
         argv = ["postgres", "-D", str(self._data), "-p", str(self.port)]
         for name, value in _SETTINGS.items():
             argv += ["-c", f"{name}={value}"]
-        self._process.start(self._command(argv, account), ready=self._is_ready)
+        return self._binary(argv, _account())
 
-    def _command(self, argv: list[str], account: int | None) -> Command:
+    def _binary(self, argv: list[str], account: int | None) -> Command:
         """The command; under root run as `account`, with the capability to pass closed directories if there are any."""
         binary = _binaries() / argv[0]
         argv = [str(binary), *argv[1:]]
@@ -148,10 +125,6 @@ class Postgres:
 
     def _login(self, database: str) -> str:
         return f"host={self.host} port={self.port} user={self.user} password={self.password} dbname={database}"
-
-    def stop(self) -> None:
-        """Stops the server (clients are cut off); the data stays, and `start()` brings it back on the same port."""
-        self._process.stop()
 
     def create_database(self, name: str) -> None:
         """Makes an empty database."""

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ LOOPBACK = "127.0.0.1"
 # stopped for a while and comes back on the same one.
 _PORTS = range(15_000, 32_000)
 _LOG_TAIL_LINES = 25
+_ATTEMPTS = 3
+_START_S = 30.0
 _issued: set[int] = set()
 
 
@@ -102,13 +105,17 @@ class Command:
     user: int | None = None
 
 
-class ServerProcess:
-    """One child with a log file."""
+class Server(ABC):
+    """One server program with a log file. It keeps its ports: stopped and started again, it is found where it was."""
 
-    def __init__(self, name: str, log: Path, janitor: Janitor) -> None:
-        self.name = name
-        self.log = log
+    stop_timeout_s = 10.0
+
+    def __init__(self, name: str, log: Path, janitor: Janitor, port_names: Sequence[str] = ("server",)) -> None:
+        self._name = name
+        self._log = log
         self._janitor = janitor
+        self._port_names = port_names
+        self._ports: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._stop_signal = signal.SIGTERM
 
@@ -117,10 +124,57 @@ class ServerProcess:
         """The process id, or None while stopped."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
-    def start(self, command: Command, ready: Callable[[], bool], *, timeout_s: float = 30) -> None:
-        """Starts the server, returns when `ready()`; raises SandboxError with the log's tail if that never happens."""
+    @property
+    def port(self) -> int:
+        """The port of a server that has only one."""
+        return self._ports["server"]
+
+    def start(self) -> None:
+        """Starts the server and returns when it answers: on free ports the first time, later on the same with the same
+        data. Raises SandboxError with the log's tail where it does not answer.
+        """
+        self._prepare()
+        if self._ports:
+            self._launch()
+            return
+        for attempt in range(1, _ATTEMPTS + 1):
+            self._ports = dict(zip(self._port_names, free_ports(len(self._port_names)), strict=True))
+            try:
+                self._launch()
+                return
+            except SandboxError:  # another process may have taken a port
+                if attempt == _ATTEMPTS:
+                    raise
+
+    def stop(self) -> None:
+        """Stops the server, by force where it does not leave; its data stays. Stopping what is stopped is fine."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(self._stop_signal)
+        try:
+            process.wait(self.stop_timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._janitor.forget(process.pid)
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Makes what has to be on disk before a start."""
+
+    @abstractmethod
+    def _command(self) -> Command:
+        """How the server is run on its ports."""
+
+    @abstractmethod
+    def _is_ready(self) -> bool:
+        """Whether the server answers."""
+
+    def _launch(self) -> None:
+        command = self._command()
         self._stop_signal = command.stop_signal
-        with self.log.open("wb") as log:
+        with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command.argv,
                 env=dict(command.env),
@@ -135,42 +189,18 @@ class ServerProcess:
                 extra_groups=[] if command.user is not None else None,
             )
         self._janitor.watch(self._process.pid, command.stop_signal)
-        deadline = time.monotonic() + timeout_s
-        while not ready():
+        deadline = time.monotonic() + _START_S
+        while not self._is_ready():
             code = self._process.poll()
             if code is not None:
                 self._janitor.forget(self._process.pid)
-                raise SandboxError(f"{self.name} ended with code {code} while starting.\n{self.log_tail()}")
+                raise SandboxError(f"{self._name} ended with code {code} while starting.\n{self._log_tail()}")
             if time.monotonic() > deadline:
                 self.stop()
-                raise SandboxError(f"{self.name} was not ready after {timeout_s:g} s.\n{self.log_tail()}")
+                raise SandboxError(f"{self._name} was not ready after {_START_S:g} s.\n{self._log_tail()}")
             time.sleep(0.02)
 
-    def stop(self, *, timeout_s: float = 10) -> None:
-        """Asks the server to stop, kills it after `timeout_s`. Stopping what is stopped is fine."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(self._stop_signal)
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        self._janitor.forget(process.pid)
-
-    def log_tail(self) -> str:
+    def _log_tail(self) -> str:
         """The log's last lines, with a heading."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return f"--- the end of {self.log}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:])
-
-
-def start_with_free_ports(start: Callable[[], None], *, attempts: int = 3) -> None:
-    """Calls `start`, which picks its ports itself, again if it fails: another process may have taken a port."""
-    for attempt in range(1, attempts + 1):
-        try:
-            start()
-            return
-        except SandboxError:
-            if attempt == attempts:
-                raise
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return f"--- the end of {self._log}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:])

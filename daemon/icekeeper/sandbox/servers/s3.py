@@ -20,35 +20,26 @@ from urllib.parse import quote
 from pyarrow.fs import FileSelector, FileType, S3FileSystem
 
 from icekeeper.sandbox.errors import SandboxError
-from icekeeper.sandbox.servers.process import (
-    LOOPBACK,
-    Command,
-    Janitor,
-    ServerProcess,
-    free_ports,
-    port_answers,
-    start_with_free_ports,
-)
+from icekeeper.sandbox.servers.process import LOOPBACK, Command, Janitor, Server, port_answers
 from icekeeper.sandbox.servers.uploads import Uploads
 
 # SeaweedFS's components, each with an HTTP port and a gRPC port (by default HTTP + 10000).
 _COMPONENTS = ("master", "volume", "filer", "s3", "admin")
+_PORTS = (*_COMPONENTS, *(f"{component}.grpc" for component in _COMPONENTS), "iceberg")
 REGION = "us-east-1"
 
 
-class S3:
+class S3(Server):
     """One S3 server with a bucket, and an Iceberg REST catalog with a table bucket."""
 
     bucket = "warehouse"
     table_bucket = "lake"
 
     def __init__(self, root: Path, janitor: Janitor, *, access_key: str, secret_key: str) -> None:
+        super().__init__("SeaweedFS", root / "s3.log", janitor, _PORTS)
         self.access_key = access_key
         self.secret_key = secret_key
         self._path = root / "s3"
-        self._janitor = janitor
-        self._process = ServerProcess("SeaweedFS", root / "s3.log", janitor)
-        self._ports: dict[str, int] = {}
 
     @property
     def endpoint(self) -> str:
@@ -60,27 +51,12 @@ class S3:
         """`http://127.0.0.1:PORT` of the Iceberg REST catalog."""
         return f"http://{LOOPBACK}:{self._ports['iceberg']}"
 
-    @property
-    def pid(self) -> int | None:
-        """The server's process id, or None while stopped."""
-        return self._process.pid
-
-    def start(self) -> None:
-        """Starts the server: on free ports the first time, later on the same ports with the same objects."""
+    def _prepare(self) -> None:
         self._path.mkdir(exist_ok=True)
-        if self._ports:
-            self._launch()
-        else:
-            start_with_free_ports(self._launch_on_free_ports)
 
-    def _launch_on_free_ports(self) -> None:
-        names = [*_COMPONENTS, *(f"{component}.grpc" for component in _COMPONENTS), "iceberg"]
-        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+    def _command(self) -> Command:
         for socket_path in self.sockets():
             self._janitor.remove(socket_path)
-        self._launch()
-
-    def _launch(self) -> None:
         # The flags of the last start are kept in this file; those ports may be taken now.
         (self._path / "mini.options").unlink(missing_ok=True)
         argv = [
@@ -110,19 +86,18 @@ class S3:
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
         }
-        self._process.start(Command(argv, environment, cwd=self._path), ready=self._is_ready)
+        return Command(argv, environment, cwd=self._path)
 
     def _is_ready(self) -> bool:
         # Buckets are made after the ports open.
         return (
             port_answers(self._ports["s3"])
             and port_answers(self._ports["iceberg"])
-            and "All enabled components are running" in self._process.log.read_text(errors="replace")
+            and "All enabled components are running" in self._log.read_text(errors="replace")
         )
 
     def stop(self) -> None:
-        """Stops the server; the objects stay, and `start()` brings it back on the same ports."""
-        self._process.stop()
+        super().stop()
         for socket_path in self.sockets():
             socket_path.unlink(missing_ok=True)
 
