@@ -8,6 +8,8 @@ from pathlib import Path
 import yaml
 
 from icekeeper.core.reasons import Reason
+from icekeeper.http import openapi
+from icekeeper.http.api import ROUTES
 from icekeeper.settings.model import Settings
 from tests.unit.builders import daemon_metrics
 
@@ -44,3 +46,13 @@ def test_the_readme_names_every_command() -> None:
     readme = (ROOT / "README.md").read_text()
     for command in cli.commands:
         assert f"`{command}" in readme, command
+
+
+def test_schemas_have_the_published_names_from_which_clients_are_generated() -> None:
+    schemas = openapi.document(ROUTES)["components"]["schemas"]
+    names = (
+        "Acknowledgement Audit AuditPoint Config Health HealthPoint LastAudit LastNight LogLine LogPage MissingHour "
+        "Night Nights Ordered Pause Plan PlannedSlice PlannedWindow Problem Reloaded Run RunAsked RunPage RunSummary "
+        "RunUnderWay Stage StageProgress Status Table TablePlan TableSummary TableTask Tables Task TaskInHand TaskProgress Trouble"
+    )
+    assert " ".join(sorted(schemas)) == names

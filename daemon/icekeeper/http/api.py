@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from aiohttp import web
@@ -15,26 +16,41 @@ from icekeeper.adapters.ledger.history import RunFilter
 from icekeeper.adapters.records import to_json
 from icekeeper.core.enums import RunOutcome
 from icekeeper.core.history import ConfigLoad
-from icekeeper.http import openapi
+from icekeeper.http import inputs, openapi
 from icekeeper.http.access import Access
 from icekeeper.http.events import EventStream, RunStream
-from icekeeper.http.inputs import (
-    BeginInput,
-    CancelInput,
-    LogsInput,
-    NightsInput,
-    RunBody,
-    RunInput,
-    RunsInput,
-    TableInput,
-)
 from icekeeper.http.problems import Handler, problem
-from icekeeper.http.routes import Answer, NoInput, Route
+from icekeeper.http.routes import Answer, Answers, Input, NoInput, Route
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.orders import Orders
 from icekeeper.status import run_schemas, schemas
 from icekeeper.status.plan_cache import PlanCache
 from icekeeper.status.queries import NotFoundError, StatusQueries, parse_cursor
+
+T = TypeVar("T", bound=Callable[..., Awaitable[Answer]])
+
+_OK, _ACCEPTED = HTTPStatus.OK, HTTPStatus.ACCEPTED
+_NOT_FOUND, _CONFLICT = HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT
+ROUTES: list[Route] = []
+
+
+def _endpoint(
+    method: Literal["GET", "POST"],
+    path: str,
+    name: str,
+    answers: Answers,
+    parameters: type[Input] = NoInput,
+    problems: tuple[HTTPStatus, ...] = (),
+    body: type[Input] | None = None,
+) -> Callable[[T], T]:
+    """Makes a method of `Api` an endpoint; its docstring is the summary in the OpenAPI document."""
+
+    def register(handle: T) -> T:
+        summary = handle.__doc__ or ""
+        ROUTES.append(Route(method, path, name, summary, handle, answers, parameters, body, problems))
+        return handle
+
+    return register
 
 
 class Api:
@@ -55,134 +71,93 @@ class Api:
         self._events = events
         self._reload = reload
         self._clock = clock
-        self.routes = self._make_routes()
-        self._openapi = openapi.document(self.routes)
+        self._openapi = openapi.document(ROUTES)
 
     def add_to(self, app: web.Application, access: Access | None) -> None:
         """`access` judges requests that change something; None on the control socket: its file mode does that."""
-        for route in self.routes:
+        for route in ROUTES:
             if route.method == "GET":  # and HEAD
-                app.router.add_get(route.path, _handler(route, access), name=route.name)
+                app.router.add_get(route.path, self._handler(route, access), name=route.name)
             else:
-                app.router.add_post(route.path, _handler(route, access), name=route.name)
+                app.router.add_post(route.path, self._handler(route, access), name=route.name)
         # A HEAD would wait for an end that doesn't come.
         app.router.add_get("/api/v1/events", self._events.serve, allow_head=False)
         app.router.add_get("/api/v1/openapi.json", self._document)
 
-    def _make_routes(self) -> tuple[Route, ...]:
-        ok, begun = HTTPStatus.OK, HTTPStatus.ACCEPTED
-        not_found, taken = HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT
-        v1 = "/api/v1"
-        return (
-            Route("GET", f"{v1}/status", "getStatus", "Is everything all right?", self._status, {ok: schemas.Status}),
-            Route(
-                "GET", f"{v1}/runs", "listRuns", "Runs, newest first.", self._runs, {ok: run_schemas.RunPage}, RunsInput
-            ),
-            Route(
-                "GET",
-                f"{v1}/runs/{{run_id}}",
-                "getRun",
-                "A run with its tasks and audits.",
-                self._run,
-                {ok: run_schemas.Run},
-                RunInput,
-                problems=(not_found,),
-            ),
-            Route(
-                "GET",
-                f"{v1}/runs/{{run_id}}/logs",
-                "listLogs",
-                "Log lines of a run, in their order.",
-                self._logs,
-                {ok: run_schemas.LogPage},
-                LogsInput,
-            ),
-            Route(
-                "GET",
-                f"{v1}/nights",
-                "listNights",
-                "How the slots of the last days were answered.",
-                self._nights,
-                {ok: run_schemas.Nights},
-                NightsInput,
-            ),
-            Route("GET", f"{v1}/tables", "listTables", "The tables as last seen.", self._tables, {ok: schemas.Tables}),
-            Route(
-                "GET",
-                f"{v1}/tables/{{name}}",
-                "getTable",
-                "A table with its past.",
-                self._table,
-                {ok: schemas.Table},
-                TableInput,
-                problems=(not_found,),
-            ),
-            Route("GET", f"{v1}/plan", "getPlan", "What a night would do now.", self._plan, {ok: schemas.Plan}),
-            Route("GET", f"{v1}/config", "getConfig", "The settings in force.", self._config, {ok: schemas.Config}),
-            Route(
-                "POST",
-                f"{v1}/runs",
-                "beginRun",
-                "Begins a run (202, or 200 and its events), or says what it would do (200).",
-                self._begin,
-                {begun: schemas.Ordered, ok: (schemas.Plan, openapi.EVENTS)},
-                BeginInput,
-                body=RunBody,
-                problems=(taken,),
-            ),
-            Route(
-                "POST",
-                f"{v1}/runs/{{run_id}}/cancel",
-                "cancelRun",
-                "Asks a run under way to end.",
-                self._cancel,
-                {begun: schemas.Ordered},
-                CancelInput,
-                problems=(not_found,),
-            ),
-            Route(
-                "POST",
-                "/-/reload",
-                "reload",
-                "Reads the configuration again; a bad one changes nothing.",
-                self._reload_now,
-                {ok: schemas.Reloaded},
-            ),
-        )
+    def _handler(self, route: Route, access: Access | None) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if route.changes and access is not None and (refusal := access.refusal(request)) is not None:
+                return refusal
+            answer = await route.handle(self, *await route.input_of(request))
+            if isinstance(answer, web.StreamResponse):
+                return answer
+            if isinstance(answer, BaseModel):
+                return web.json_response(text=_json(answer))
+            return await answer(request)
+
+        return handle
 
     async def _document(self, request: web.Request) -> web.Response:
         return web.json_response(self._openapi)
 
+    @_endpoint("GET", "/api/v1/status", "getStatus", {_OK: schemas.Status})
     async def _status(self, given: NoInput) -> Answer:
+        """Is everything all right?"""
         return self._queries.status()
 
-    async def _runs(self, given: RunsInput) -> Answer:
+    @_endpoint("GET", "/api/v1/runs", "listRuns", {_OK: run_schemas.RunPage}, inputs.RunsInput)
+    async def _runs(self, given: inputs.RunsInput) -> Answer:
+        """Runs, newest first."""
         after = parse_cursor(given.after) if given.after is not None else None
         only = RunFilter(given.outcome, given.trigger, given.table)
         return await self._queries.runs(only, after, given.limit)
 
-    async def _run(self, given: RunInput) -> Answer:
+    @_endpoint("GET", "/api/v1/runs/{run_id}", "getRun", {_OK: run_schemas.Run}, inputs.RunInput, (_NOT_FOUND,))
+    async def _run(self, given: inputs.RunInput) -> Answer:
+        """A run with its tasks and audits."""
         return await self._queries.run(given.run_id)
 
-    async def _logs(self, given: LogsInput) -> Answer:
+    @_endpoint("GET", "/api/v1/runs/{run_id}/logs", "listLogs", {_OK: run_schemas.LogPage}, inputs.LogsInput)
+    async def _logs(self, given: inputs.LogsInput) -> Answer:
+        """Log lines of a run, in their order."""
         return await self._queries.logs(given.run_id, given.filter(), given.after, given.limit)
 
-    async def _nights(self, given: NightsInput) -> Answer:
+    @_endpoint("GET", "/api/v1/nights", "listNights", {_OK: run_schemas.Nights}, inputs.NightsInput)
+    async def _nights(self, given: inputs.NightsInput) -> Answer:
+        """How the slots of the last days were answered."""
         return await self._queries.nights(given.days)
 
+    @_endpoint("GET", "/api/v1/tables", "listTables", {_OK: schemas.Tables})
     async def _tables(self, given: NoInput) -> Answer:
+        """The tables as last seen."""
         return self._queries.tables()
 
-    async def _table(self, given: TableInput) -> Answer:
+    @_endpoint("GET", "/api/v1/tables/{name}", "getTable", {_OK: schemas.Table}, inputs.TableInput, (_NOT_FOUND,))
+    async def _table(self, given: inputs.TableInput) -> Answer:
+        """A table with its past."""
         return await self._queries.table(given.name, given.days)
 
+    @_endpoint("GET", "/api/v1/plan", "getPlan", {_OK: schemas.Plan})
     async def _plan(self, given: NoInput) -> Answer:
+        """What a night would do now."""
         return await self._plan_cache.plan()
 
+    @_endpoint("GET", "/api/v1/config", "getConfig", {_OK: schemas.Config})
     async def _config(self, given: NoInput) -> Answer:
+        """The settings in force."""
         return self._queries.config()
 
-    async def _begin(self, given: BeginInput, body: RunBody) -> Answer:
+    @_endpoint(
+        "POST",
+        "/api/v1/runs",
+        "beginRun",
+        {_ACCEPTED: schemas.Ordered, _OK: (schemas.Plan, openapi.EVENTS)},
+        inputs.BeginInput,
+        (_CONFLICT,),
+        inputs.RunBody,
+    )
+    async def _begin(self, given: inputs.BeginInput, body: inputs.RunBody) -> Answer:
+        """Begins a run (202, or 200 and its events), or says what it would do (200)."""
         now = self._clock()
         if body.dry_run:
             return await self._plan_cache.make(body.request(now), now)
@@ -192,12 +167,23 @@ class Api:
         run = await self._orders.begin(body.request(now))
         return _accepted(run.run_id, Location=f"/api/v1/runs/{run.run_id}")
 
-    async def _cancel(self, given: CancelInput) -> Answer:
+    @_endpoint(
+        "POST",
+        "/api/v1/runs/{run_id}/cancel",
+        "cancelRun",
+        {_ACCEPTED: schemas.Ordered},
+        inputs.CancelInput,
+        (_NOT_FOUND,),
+    )
+    async def _cancel(self, given: inputs.CancelInput) -> Answer:
+        """Asks a run under way to end."""
         if not self._orders.cancel(given.run_id, by_operator=given.outcome is RunOutcome.CANCELLED):
             raise NotFoundError(f"no run with the id {given.run_id} is under way")
         return _accepted(given.run_id)
 
+    @_endpoint("POST", "/-/reload", "reload", {_OK: schemas.Reloaded})
     async def _reload_now(self, given: NoInput) -> Answer:
+        """Reads the configuration again; a bad one changes nothing."""
         load = await self._reload()
         if load.problems:
             status = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -205,22 +191,8 @@ class Api:
         return schemas.Reloaded.model_validate(load)
 
 
-def _handler(route: Route, access: Access | None) -> Handler:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        if route.changes and access is not None and (refusal := access.refusal(request)) is not None:
-            return refusal
-        answer = await route.handle(*await route.input_of(request))
-        if isinstance(answer, web.StreamResponse):
-            return answer
-        if isinstance(answer, BaseModel):
-            return web.json_response(text=_json(answer))
-        return await answer(request)
-
-    return handle
-
-
 def _accepted(run_id: UUID, **headers: str) -> web.Response:
-    return web.json_response({"run_id": str(run_id)}, status=HTTPStatus.ACCEPTED, headers=headers)
+    return web.json_response({"run_id": str(run_id)}, status=_ACCEPTED, headers=headers)
 
 
 def _json(answer: BaseModel) -> str:

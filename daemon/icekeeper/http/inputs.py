@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
 
 from icekeeper.adapters.ledger.history import LogFilter, levels_from
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
@@ -96,6 +96,9 @@ class TableInput(Input):
 
 class RunBody(Input):
     """A run to begin: by default all stages on all tables, for now."""
+
+    # The name in the OpenAPI document, from which clients are generated.
+    model_config = ConfigDict(title="RunAsked")
 
     slot: Annotated[
         Annotated[AwareDatetime, AfterValidator(_valid_slot)] | None,

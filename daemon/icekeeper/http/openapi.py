@@ -61,8 +61,13 @@ def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
         *((kind, "validation") for kind in sorted(bodies, key=lambda kind: kind.__name__)),
     ]
     _, schema = models_json_schema(wanted, ref_template=_REF)
-    found: dict[str, Any] = schema["$defs"]
-    return found
+    published = {body.__name__: _name(body) for body in bodies}
+    return {published.get(name, name): found for name, found in schema["$defs"].items()}
+
+
+def _name(body: type[BaseModel]) -> str:
+    """The published name of a body's schema: pydantic names it by the class, whatever its title."""
+    return body.model_config.get("title") or body.__name__
 
 
 def _operation(route: Route) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def _operation(route: Route) -> dict[str, Any]:
         },
     }
     if route.body is not None:
-        schema = {"$ref": _REF.format(model=route.body.__name__)}
+        schema = {"$ref": _REF.format(model=_name(route.body))}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if route.changes:
         operation["security"] = [{"token": []}]

@@ -15,6 +15,7 @@ from icekeeper.http.problems import NotAllowedError
 # A function serves an answer that goes on: it gets the request.
 Answer = BaseModel | web.StreamResponse | Callable[[web.Request], Awaitable[web.StreamResponse]]
 Content = type[BaseModel] | str
+Answers = Mapping[HTTPStatus, Content | tuple[Content, ...]]
 
 
 class Input(BaseModel):
@@ -36,7 +37,7 @@ class Route:
     name: str
     summary: str
     handle: Callable[..., Awaitable[Answer]]
-    answers: Mapping[HTTPStatus, Content | tuple[Content, ...]]
+    answers: Answers
     parameters: type[Input] = NoInput
     body: type[Input] | None = None
     # Statuses of problem documents, beside those of every endpoint.
