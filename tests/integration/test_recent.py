@@ -18,13 +18,16 @@ from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, Trigger
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
     MOST_NIGHTS,
     TASKS_KEPT,
+    Hold,
     RunHistory,
     failed_nights,
     failure_is_open,
+    holds,
     is_night,
     partial_nights,
     past_of,
@@ -55,6 +58,7 @@ async def postgres(box: Sandbox) -> AsyncIterator[Postgres]:
 def later(report: RunReport, days: int, number: int, **changes: Any) -> RunReport:
     """The report as it would be so many days on."""
     by = days * DAY
+    report = replace(report, **changes)
     return replace(
         report,
         run_id=UUID(int=number),
@@ -73,7 +77,6 @@ def later(report: RunReport, days: int, number: int, **changes: Any) -> RunRepor
             )
             for audit in report.audits
         ),
-        **changes,
     )
 
 
@@ -154,6 +157,7 @@ async def test_who_sees_an_operators_run_and_the_ledger_agree_on_whether_it_answ
 
     assert [night.run_id.int for night in told.nights] == [REPORT.run_id.int, 15, 14]
     assert (told.nights, told.success, set(told.tasks)) == (seen.nights, seen.success, set(seen.tasks))
+    assert told.not_held == seen.not_held
     since = REPORT.slot - 40 * DAY
     nights = await history.nights(since, [TABLE])
     assert [(night["slot"], night["outcome"]) for night in nights] == [
@@ -164,6 +168,50 @@ async def test_who_sees_an_operators_run_and_the_ledger_agree_on_whether_it_answ
     assert last is not None
     assert last["run_id"] == REPORT.run_id
     assert await history.nights(since, [TABLE, "cold.other"]) != nights  # the repair left that one out
+
+
+NIGHT = replace(REPORT, audits=())
+HELD = replace(REPORT.tasks[0], outcome=TaskOutcome.HELD, reason=Reason.OFFLOAD_RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("runs", "held"),
+    [
+        ([later(NIGHT, day, 20 + day, tasks=(HELD,)) for day in range(4)], 4),
+        ([later(NIGHT, 0, 20, tasks=(HELD,)), later(NIGHT, 1, 21), later(NIGHT, 2, 22, tasks=(HELD,))], 1),
+        (
+            [
+                later(NIGHT, 0, 20, tasks=(HELD,)),
+                later(NIGHT, 1, 21, tasks=(replace(HELD, outcome=TaskOutcome.FAILED),)),
+                later(NIGHT, 2, 22, tasks=(HELD,)),
+                delayed(later(NIGHT, 2, 23, tasks=(HELD,), trigger=Trigger.RESUME), 1),
+            ],
+            2,
+        ),
+        ([later(NIGHT, 0, 20, tasks=(replace(HELD, reason=Reason.OBSERVING),))], 0),
+        # An operator's attempt on the same day takes no night's place, one that compacts the table ends the hold.
+        (
+            [
+                later(NIGHT, 0, 20, tasks=(HELD,)),
+                delayed(later(NIGHT, 0, 21, tasks=(HELD,), trigger=Trigger.MANUAL), 2),
+            ],
+            1,
+        ),
+        ([later(NIGHT, 0, 20), delayed(later(NIGHT, 0, 21, tasks=(HELD,), trigger=Trigger.MANUAL), 2)], 0),
+        ([later(NIGHT, 3, 20, tasks=(HELD,)), delayed(later(NIGHT, 0, 21, trigger=Trigger.MANUAL), 99)], 0),
+    ],
+)
+async def test_nights_on_which_a_stage_was_held_are_known_after_a_restart(
+    postgres: Postgres, runs: list[RunReport], held: int
+) -> None:
+    seen = RunHistory()
+    for report in runs:
+        await PostgresLedger(postgres).close_run(report)
+        seen = past_of(report, night=report.trigger is not Trigger.MANUAL).joined(seen)
+    told = await PostgresRecent(postgres).past([TABLE])
+    assert (set(told.tasks), told.not_held) == (set(seen.tasks), seen.not_held)
+    expected = {(Stage.COMPACT, TABLE): Hold(held, Reason.OFFLOAD_RUNNING)} if held else {}
+    assert holds(told) == holds(seen) == expected
 
 
 async def test_an_hourly_schedule_is_as_long_a_past_as_any_other(postgres: Postgres) -> None:
@@ -229,6 +277,7 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_indexes_in_a_mome
             ("last_nights", (stages, TABLES, MOST_NIGHTS, None)),
             ("last_nights", (stages, TABLES, 1, "success")),
             ("last_tasks", (TABLES, TASKS_KEPT)),
+            ("last_not_held", (TABLES, TASKS_KEPT)),
             ("nights", (stages, TABLES, NEWEST - 67 * DAY)),
             ("last_night", (stages, TABLES, NEWEST - 40 * DAY)),
             ("last_healths", (TABLES,)),

@@ -8,15 +8,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, Trigger
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import RunHistory, past_of
+from icekeeper.core.runs import RunReport
 from icekeeper.scheduling.pause import Pause
 from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.metrics import Metrics
 from tests.unit.builders import DAY, HOUR, daemon_metrics, table_policy
-from tests.unit.reports import OPENING, REPORT, SLOT, TABLE, samples
+from tests.unit.reports import OPENING, REPORT, SLOT, TABLE, samples, task
 
 OTHER, UNAUDITED = "cold.other", "cold.unaudited"
 POLICIES = (table_policy(TABLE), table_policy(OTHER), table_policy(UNAUDITED, audit=None))
@@ -45,6 +46,8 @@ def test_every_enabled_table_has_its_series_before_anything_is_known() -> None:
         for stage in Stage:
             series = f'icekeeper_last_task_info{{outcome="",reason="",stage="{stage}",table="{table}"}}'
             assert seen.get(series) == (None if (stage, policy.audit) == (Stage.AUDIT, None) else 1)
+            series = f'icekeeper_task_held_nights{{stage="{stage}",table="{table}"}}'
+            assert seen.get(series) == (None if (stage, policy.audit) == (Stage.AUDIT, None) else 0)
         for status in AuditStatus:
             series = f'icekeeper_audit_status{{status="{status}",table="{table}"}}'
             assert seen.get(series) == (0 if policy.audit is not None else None)
@@ -184,6 +187,23 @@ def test_a_failure_is_open_until_the_ledger_has_it_and_nothing_of_it_is_open() -
     metrics.add_history(past_of(REPORT, night=True), {})
     assert still_open() == 0
     assert samples(metrics)['icekeeper_last_run_outcome{outcome="failed"}'] == 1
+
+
+def test_the_nights_that_stages_were_held_are_shown_from_the_ledger_and_go_on_from_there() -> None:
+    def night(days: int, *holds: Stage) -> RunReport:
+        tasks = tuple(
+            replace(task(stage, TaskOutcome.HELD, Reason.DISK_LOW), started_at=SLOT + days * DAY) for stage in holds
+        )
+        return replace(SUCCESS, run_id=UUID(int=10 + days), slot=SLOT + days * DAY, tasks=tasks, audits=())
+
+    metrics = shown(past_of(night(0, Stage.COMPACT, Stage.EXPIRE), night=True))
+    metrics.observe(RunEnded(night(1, Stage.COMPACT)))
+    seen = samples(metrics)
+    assert seen[f'icekeeper_task_held_nights{{stage="compact",table="{TABLE}"}}'] == 2
+    assert seen[f'icekeeper_task_held_nights{{stage="expire",table="{TABLE}"}}'] == 1
+    assert seen[f'icekeeper_task_held_nights{{stage="audit",table="{TABLE}"}}'] == 0
+    assert seen[f'icekeeper_task_held_nights{{stage="compact",table="{OTHER}"}}'] == 0
+    assert seen[f'icekeeper_table_consecutive_held_nights{{table="{TABLE}"}}'] == 1
 
 
 def test_a_table_that_is_enabled_no_longer_is_not_shown_any_more() -> None:

@@ -9,11 +9,13 @@ from uuid import uuid4
 import pytest
 
 from icekeeper.adapters.spool.outbox import Waiting
-from icekeeper.core.enums import AuditStatus, RunOutcome
-from icekeeper.core.run_history import PastNight, RunHistory
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
+from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import Hold, PastNight, RunHistory
 from icekeeper.scheduling.pause import Pause
 from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.problems import LATE, Facts, overall, problems
+from tests.unit.builders import table_policy
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 NOW = SLOT + timedelta(hours=3)
@@ -26,8 +28,14 @@ def ended(outcome: RunOutcome, *, failure_open: bool = True, **findings: int) ->
     return replace(HistorySummary.of(RunHistory(nights=(night,)), open_days=days), failure_open=failure_open)
 
 
+def held(nights: int, stage: Stage = Stage.COMPACT, table: str = "cold.a") -> Facts:
+    """A stage was held for a table on the last nights."""
+    hold = Hold(nights, Reason.OFFLOAD_RUNNING)
+    return replace(WELL, history=replace(WELL.history, holds={(stage, table): hold}))
+
+
 WELL = Facts(
-    state=DaemonState(engine_up=True, leading=True),
+    state=DaemonState(engine_up=True, leading=True, policies=(table_policy("cold.a"),)),
     history=ended(RunOutcome.SUCCESS),
     components={"engine": "up", "ledger": "up", "spool": "up", "configuration": "loaded", "lease": "held"},
     running=False,
@@ -56,6 +64,8 @@ def test_where_nothing_is_wrong_there_is_no_problem() -> None:
         (with_state(open_slots={SLOT}), "error", "The slot 2026-02-18 02:00 UTC is due"),
         (replace(WELL, history=ended(RunOutcome.SUCCESS, a=1)), "error", "cold.a: 1 day lacks rows"),
         (replace(WELL, history=ended(RunOutcome.SUCCESS, a=3)), "error", "cold.a: 3 days lack rows"),
+        (held(3), "warning", "cold.a: compact held 3 nights in a row (offload_running)."),
+        (held(9, Stage.EXPIRE), "warning", "cold.a: expire held 9 nights in a row (offload_running)."),
         (with_component("ledger", "down"), "warning", "PostgreSQL does not answer"),
         (with_component("engine", "starting or down"), "warning", "There is no Spark session yet."),
         (with_component("spool", "down"), "error", "The spool can't be read."),
@@ -85,6 +95,13 @@ def test_a_failed_night_whose_findings_are_all_closed_is_no_problem_any_more() -
 
 def test_where_no_night_is_known_none_is_a_problem() -> None:
     assert problems(replace(WELL, history=HistorySummary.of(RunHistory())), NOW) == ()
+
+
+def test_a_stage_that_is_held_is_a_problem_after_the_third_night_and_links_to_its_table() -> None:
+    assert problems(held(2), NOW) == ()
+    (problem,) = problems(held(3), NOW)
+    assert (problem.link, problem.advice) == ("/tables/cold.a", Reason.OFFLOAD_RUNNING.advice)
+    assert problems(held(3, table="cold.disabled"), NOW) == ()
 
 
 def test_a_slot_is_late_after_an_hour_unless_somebody_works() -> None:

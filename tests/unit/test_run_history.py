@@ -13,10 +13,11 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
     MOST_NIGHTS,
     TASKS_KEPT,
+    Hold,
     RunHistory,
     failed_nights,
     failure_is_open,
-    held_nights,
+    holds,
     is_night,
     missed_nights,
     partial_nights,
@@ -28,6 +29,7 @@ from tests.unit.reports import AUDIT
 
 A, B = "cold.a", "cold.b"
 SUCCESS, PARTIAL, FAILED = RunOutcome.SUCCESS, RunOutcome.PARTIAL, RunOutcome.FAILED
+MISSED, INTERRUPTED = RunOutcome.MISSED, RunOutcome.INTERRUPTED
 COMPACTED, NOT_COMPACTED = result(TaskOutcome.DONE), result(TaskOutcome.FAILED, reason=Reason.DEADLINE)
 HELD = result(TaskOutcome.HELD, Stage.EXPIRE, reason=Reason.AUDIT_HOLD)
 
@@ -40,6 +42,7 @@ def run(
     night: bool = True,
     hour: int = 0,
     audits: dict[str, AuditStatus] | None = None,
+    trigger: Trigger = Trigger.SCHEDULE,
 ) -> RunHistory:
     """What a run leaves that answers for the slot so many days and hours on, and begins so long after it."""
     slot = SLOT + day * DAY + hour * HOUR
@@ -59,7 +62,7 @@ def run(
     report = RunReport(
         run_id=uuid4(),
         slot=slot,
-        trigger=Trigger.SCHEDULE,
+        trigger=trigger,
         outcome=outcome,
         started_at=at,
         finished_at=at + HOUR,
@@ -68,6 +71,11 @@ def run(
         audits=tuple(rows),
     )
     return past_of(report, night=night)
+
+
+def held_nights(past: RunHistory, stage: Stage = Stage.EXPIRE) -> dict[str, int]:
+    """In how many nights in a row the stage was held, by table; only the tables where it is."""
+    return {table: hold.nights for (held, table), hold in holds(past).items() if held is stage}
 
 
 def together(*pasts: RunHistory) -> RunHistory:
@@ -226,16 +234,77 @@ def test_an_expiry_that_is_held_is_counted_unless_the_night_only_observes() -> N
     observing = replace(HELD, reason=Reason.OBSERVING)
     past = together(run(0, SUCCESS, observing), run(1, SUCCESS, HELD, NOT_COMPACTED), run(2, SUCCESS, HELD, COMPACTED))
     assert held_nights(past) == {A: 2}
-    assert held_nights(together(past, run(3, SUCCESS, observing))) == {A: 0}
+    assert held_nights(together(past, run(3, SUCCESS, observing))) == {}
+
+
+def held(reason: Reason = Reason.OFFLOAD_RUNNING) -> StageResult:
+    return result(TaskOutcome.HELD, reason=reason)
+
+
+OPERATORS, SKIPPED = Trigger.MANUAL, result(TaskOutcome.SKIPPED, reason=Reason.NOTHING_SMALL)
+
+
+@pytest.mark.parametrize(
+    ("runs", "row"),
+    [
+        ([], 0),
+        ([run(0, SUCCESS, COMPACTED)], 0),
+        ([run(0, SUCCESS, held())], 1),
+        ([run(day, SUCCESS, held()) for day in range(4)], 4),
+        ([run(0, SUCCESS, held()), run(1, SUCCESS, COMPACTED), run(2, SUCCESS, held())], 1),
+        ([run(0, SUCCESS, held()), run(1, SUCCESS, SKIPPED)], 0),
+        # Each night for another reason.
+        ([run(day, SUCCESS, held(reason)) for day, reason in enumerate((Reason.DISK_LOW, Reason.BUDGET))], 2),
+        # Only observing ends it and does not count.
+        ([run(0, SUCCESS, held()), run(1, SUCCESS, held(Reason.OBSERVING)), run(2, SUCCESS, held())], 1),
+        ([run(day, SUCCESS, held(Reason.OBSERVING)) for day in range(7)], 0),
+        # A failed night and a stopped one neither end nor lengthen it.
+        ([run(0, SUCCESS, held()), run(1, PARTIAL, NOT_COMPACTED), run(2, SUCCESS, held())], 2),
+        ([run(0, SUCCESS, held()), run(1, RunOutcome.CANCELLED, held(Reason.CANCELLED))], 1),
+        # Nights that did not take place are no nights.
+        ([run(0, SUCCESS, held()), run(4, RunOutcome.MISSED), run(5, SUCCESS, held())], 2),
+        # Attempts of one slot are one night, and the last of them counts.
+        ([run(0, INTERRUPTED, held()), run(0, SUCCESS, held(), after=HOUR, trigger=Trigger.RESUME)], 1),
+        ([run(0, INTERRUPTED, held()), run(0, SUCCESS, COMPACTED, after=HOUR, trigger=Trigger.RESUME)], 0),
+        # So are the slots of a day.
+        ([run(day, SUCCESS, held(), hour=hour) for day in range(2) for hour in range(20)], 2),
+        ([run(day, SUCCESS, task, hour=hour) for day in range(3) for hour, task in enumerate((COMPACTED, held()))], 1),
+        # A slot that is caught up late.
+        ([run(0, SUCCESS, held()), run(1, SUCCESS, held(), after=9 * HOUR, trigger=Trigger.CATCH_UP)], 2),
+        # An operator's run ends it, whichever slot it is of; one that is held itself is no night.
+        ([run(0, SUCCESS, held()), run(0, SUCCESS, COMPACTED, after=HOUR, trigger=OPERATORS)], 0),
+        ([run(7, SUCCESS, held()), run(1, SUCCESS, COMPACTED, after=7 * DAY, trigger=OPERATORS)], 0),
+        ([run(0, SUCCESS, held()), run(0, SUCCESS, held(), after=HOUR, trigger=OPERATORS)], 1),
+        ([run(0, SUCCESS, held()), run(0, PARTIAL, NOT_COMPACTED, after=HOUR, trigger=OPERATORS)], 1),
+        ([run(day, SUCCESS, held(), trigger=OPERATORS) for day in range(3)], 0),
+        ([run(0, SUCCESS, COMPACTED), run(0, SUCCESS, held(), after=HOUR, trigger=OPERATORS)], 0),
+    ],
+)
+def test_nights_in_a_row_that_a_stage_is_held(runs: list[RunHistory], row: int) -> None:
+    for past in (together(*runs), together(*reversed(runs))):
+        assert held_nights(past, Stage.COMPACT).get(A, 0) == row
+
+
+def test_each_stage_of_each_table_has_a_hold_of_its_own_and_the_last_nights_reason() -> None:
+    past = together(
+        run(0, SUCCESS, held(), replace(held(), table=B), HELD),
+        run(1, SUCCESS, held(Reason.DISK_LOW), replace(COMPACTED, table=B), HELD),
+    )
+    assert holds(past) == {
+        (Stage.COMPACT, A): Hold(2, Reason.DISK_LOW),
+        (Stage.EXPIRE, A): Hold(2, Reason.AUDIT_HOLD),
+    }
+
+
+def test_a_failure_that_an_operator_repaired_is_no_failed_night() -> None:
+    failed = run(0, PARTIAL, NOT_COMPACTED)
+    assert failed_nights(together(failed, run(0, SUCCESS, COMPACTED, after=HOUR, trigger=OPERATORS))) == {A: 0}
 
 
 def test_a_task_that_was_stopped_takes_no_others_place() -> None:
     stopped = result(TaskOutcome.FAILED, reason=Reason.CANCELLED)
     past = together(run(0, PARTIAL, NOT_COMPACTED), run(0, RunOutcome.CANCELLED, stopped, after=HOUR))
     assert failed_nights(past) == {A: 1}
-
-
-MISSED, INTERRUPTED = RunOutcome.MISSED, RunOutcome.INTERRUPTED
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ up to. A night is the UTC day of a slot: whatever ran for it later, by whomever,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -22,6 +22,9 @@ from icekeeper.core.tables.state import TableHealth
 # How much of the past is kept: what nights in a row add up to ends here.
 MOST_NIGHTS = 30
 TASKS_KEPT = timedelta(days=15)  # before the newest of each table
+
+# So many nights in a row on which a stage is held for a table are an alert (as in config/prometheus).
+HELD_NIGHTS = 3
 
 # What has to be repaired or acknowledged. A warning lies within what the settings tolerate.
 FINDINGS = frozenset({AuditStatus.MISSING_DATA, AuditStatus.ERROR})
@@ -46,7 +49,7 @@ class PastNight:
 
 @dataclass(frozen=True, slots=True)
 class PastTask:
-    """How a task ended."""
+    """How a task ended. `manual`: an operator's run had it."""
 
     run_id: UUID
     slot: datetime
@@ -55,6 +58,15 @@ class PastTask:
     outcome: TaskOutcome
     reason: Reason | None
     started_at: datetime
+    manual: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A stage was held for a table on so many nights in a row, the last of them for this reason."""
+
+    nights: int
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +93,15 @@ class RunHistory:
     """What is known of the last nights. `success` is the last of them that ended so.
 
     The last night is that of the newest day, whatever ran later for an older one. The tasks are the last of each stage
-    in each night, those that began last first.
+    in each night, those that began last first; an operator's are kept beside the night's own. `not_held` is when the
+    last task of each stage on each table began that ends a hold.
     """
 
     nights: tuple[PastNight, ...] = ()
     tasks: tuple[PastTask, ...] = ()
     healths: Mapping[str, PastHealth] = field(default_factory=dict)
     audits: Mapping[str, PastAudit] = field(default_factory=dict)
+    not_held: Mapping[tuple[Stage, str], datetime] = field(default_factory=dict)
     success: PastNight | None = None
 
     def joined(self, other: RunHistory) -> RunHistory:
@@ -100,6 +114,7 @@ class RunHistory:
             tasks=tuple(_newest_of_each(sorted(tasks.values(), key=_started, reverse=True))),
             healths=_newer(self.healths, other.healths, lambda seen: seen.at),
             audits=_newer(self.audits, other.audits, lambda seen: (seen.day, seen.at)),
+            not_held=_newer(self.not_held, other.not_held, lambda at: at),
             success=max(successes, key=_order, default=None),
         )
 
@@ -132,19 +147,25 @@ def is_night(report: RunReport, stages: Iterable[Stage], tables: Iterable[str], 
 def past_of(report: RunReport, *, night: bool) -> RunHistory:
     """What a run has left; `night` as `is_night` says."""
     nights = (_night_of(report),) if night else ()
-    return RunHistory(
-        nights=nights,
-        tasks=tuple(
-            PastTask(report.run_id, report.slot, task.stage, task.table, task.outcome, task.reason, task.started_at)
+    run_id, slot, manual = report.run_id, report.slot, report.trigger is Trigger.MANUAL
+    return replace(
+        past_of_tasks(
+            PastTask(run_id, slot, task.stage, task.table, task.outcome, task.reason, task.started_at, manual)
             for task in report.tasks
-            # What was stopped in the middle is done again, and says nothing.
-            if task.reason is not Reason.CANCELLED
         ),
+        nights=nights,
         # In their order, so that the stage that came last has the word.
         healths={task.table: PastHealth(task.started_at, task.after) for task in report.tasks if task.after},
         audits={audit.iceberg_table: _seen(audit) for audit in report.audits if is_of_a_day(audit)},
         success=nights[0] if nights and report.outcome is RunOutcome.SUCCESS else None,
     )
+
+
+def past_of_tasks(tasks: Iterable[PastTask]) -> RunHistory:
+    """What tasks of any order have left. What was stopped in the middle is done again, and says nothing."""
+    kept = sorted((task for task in tasks if task.reason is not Reason.CANCELLED), key=_started, reverse=True)
+    ends = {(task.stage, task.table): task.started_at for task in reversed(kept) if _ends_hold(task)}
+    return RunHistory(tasks=tuple(_newest_of_each(kept)), not_held=ends)
 
 
 def is_of_a_day(audit: AuditResult) -> bool:
@@ -178,13 +199,25 @@ def missed_nights(past: RunHistory) -> int:
 
 def failed_nights(past: RunHistory) -> dict[str, int]:
     """In how many of each table's last nights a task of it failed, one after the other."""
-    return {table: _in_a_row(nights, _has_failed) for table, nights in _nights_of(past.tasks).items()}
+    tables: dict[str, dict[date, dict[Stage, PastTask]]] = {}
+    for task in past.tasks:
+        tables.setdefault(task.table, {}).setdefault(_day(task), {}).setdefault(task.stage, task)
+    return {table: _in_a_row(nights, _has_failed) for table, nights in tables.items()}
 
 
-def held_nights(past: RunHistory) -> dict[str, int]:
-    """In how many of each table's last nights its expiry was held, one after the other; not by `mode: observe`."""
-    expiries = (task for task in past.tasks if task.stage is Stage.EXPIRE)
-    return {table: _in_a_row(nights, _was_held) for table, nights in _nights_of(expiries).items()}
+def holds(past: RunHistory) -> dict[tuple[Stage, str], Hold]:
+    """The stages that were held for a table on its last nights, one after the other.
+
+    A hold ends with a task that did the work, had none to do, or only observed, whichever run and slot it was of. A
+    night whose task failed neither ends nor lengthens it: the table is no better for it, and the failure is counted
+    by `failed_nights`. Operators' attempts that were held are no nights.
+    """
+    held: dict[tuple[Stage, str], list[PastTask]] = {}
+    for task in past.tasks:
+        since = past.not_held.get((task.stage, task.table))
+        if task.outcome is TaskOutcome.HELD and not task.manual and (since is None or task.started_at > since):
+            held.setdefault((task.stage, task.table), []).append(task)
+    return {key: Hold(len(set(map(_day, tasks))), tasks[0].reason or Reason.UNEXPECTED) for key, tasks in held.items()}
 
 
 def failure_is_open(past: RunHistory, in_ledger: Set[UUID], open_tables: Set[str]) -> bool:
@@ -203,14 +236,6 @@ def failure_is_open(past: RunHistory, in_ledger: Set[UUID], open_tables: Set[str
     return last.run_id not in in_ledger or not found or bool(found & open_tables)
 
 
-def _nights_of(tasks: Iterable[PastTask]) -> dict[str, dict[date, list[PastTask]]]:
-    """Each table's nights."""
-    tables: dict[str, dict[date, list[PastTask]]] = {}
-    for task in tasks:
-        tables.setdefault(task.table, {}).setdefault(_day(task), []).append(task)
-    return tables
-
-
 def _in_a_row(nights: Mapping[date, _Seen], bad: Callable[[_Seen], bool]) -> int:
     row = 0
     for day in sorted(nights, reverse=True):
@@ -220,12 +245,12 @@ def _in_a_row(nights: Mapping[date, _Seen], bad: Callable[[_Seen], bool]) -> int
     return row
 
 
-def _has_failed(night: Iterable[PastTask]) -> bool:
-    return any(task.outcome is TaskOutcome.FAILED for task in night)
+def _has_failed(night: Mapping[Stage, PastTask]) -> bool:
+    return any(task.outcome is TaskOutcome.FAILED for task in night.values())
 
 
-def _was_held(night: Iterable[PastTask]) -> bool:
-    return any(task.outcome is TaskOutcome.HELD and task.reason is not Reason.OBSERVING for task in night)
+def _ends_hold(task: PastTask) -> bool:
+    return task.outcome in (TaskOutcome.DONE, TaskOutcome.SKIPPED) or task.reason is Reason.OBSERVING
 
 
 def _ended(night: PastNight) -> bool:
@@ -247,9 +272,9 @@ def _started(task: PastTask) -> datetime:
 def _newest_of_each(tasks: Iterable[PastTask]) -> Iterator[PastTask]:
     """Of tasks that come newest first; says the same as last_tasks.sql."""
     newest: dict[str, datetime] = {}
-    found: set[tuple[str, Stage, date]] = set()
+    found: set[tuple[str, Stage, date, bool]] = set()
     for task in tasks:
-        one = (task.table, task.stage, _day(task))
+        one = (task.table, task.stage, _day(task), task.manual)
         if one not in found and task.started_at > newest.setdefault(task.table, task.started_at) - TASKS_KEPT:
             found.add(one)
             yield task

@@ -18,11 +18,12 @@ from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
     FINDINGS,
+    Hold,
     PastTask,
     RunHistory,
     failed_nights,
     failure_is_open,
-    held_nights,
+    holds,
     missed_nights,
     partial_nights,
 )
@@ -73,7 +74,7 @@ class HistorySummary:
     partial_nights: int
     missed_nights: int
     failed_nights: Mapping[str, int]
-    held_nights: Mapping[str, int]
+    holds: Mapping[tuple[Stage, str], Hold]
     failure_open: bool
     open_days: Mapping[tuple[str, AuditStatus], int]
 
@@ -91,7 +92,7 @@ class HistorySummary:
             partial_nights=partial_nights(runs),
             missed_nights=missed_nights(runs),
             failed_nights=failed_nights(runs),
-            held_nights=held_nights(runs),
+            holds=holds(runs),
             failure_open=failure_is_open(runs, in_ledger, {table for table, _ in open_days}),
             open_days=open_days,
         )
@@ -205,15 +206,19 @@ def _of_tasks(history: HistorySummary, policies: Iterable[TablePolicy]) -> Itera
     text = "Nights in a row in which a task of the table failed."
     failed = GaugeMetricFamily("icekeeper_table_consecutive_failed_nights", text, labels=["table"])
     text = "Nights in a row in which the table's expiry was held, but for mode: observe."
-    held = GaugeMetricFamily("icekeeper_table_consecutive_held_nights", text, labels=["table"])
+    expiry = GaugeMetricFamily("icekeeper_table_consecutive_held_nights", text, labels=["table"])
+    text = "Nights in a row in which the stage was held for the table, but for mode: observe."
+    held = GaugeMetricFamily("icekeeper_task_held_nights", text, labels=["stage", "table"])
+    nights = {key: hold.nights for key, hold in history.holds.items()}
     for policy in policies:
         for stage in Stage:
             if stage is not Stage.AUDIT or policy.audit is not None:
+                held.add_metric([stage, policy.name], nights.get((stage, policy.name), 0))
                 task = history.last_tasks.get((stage, policy.name))
                 last.add_metric([policy.name, stage, task.outcome if task else "", (task and task.reason) or ""], 1)
         failed.add_metric([policy.name], history.failed_nights.get(policy.name, 0))
-        held.add_metric([policy.name], history.held_nights.get(policy.name, 0))
-    yield from (last, failed, held)
+        expiry.add_metric([policy.name], nights.get((Stage.EXPIRE, policy.name), 0))
+    yield from (last, failed, expiry, held)
 
 
 def _of_tables(runs: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:

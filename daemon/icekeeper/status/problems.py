@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import quote
 
-from icekeeper.core.enums import RunOutcome
+from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.formats import counted, minute_utc
 from icekeeper.core.reasons import Reason
-from icekeeper.core.run_history import PastNight
+from icekeeper.core.run_history import HELD_NIGHTS, PastNight
 from icekeeper.status.gauges import DaemonState, HistorySummary
 
 # A slot that has been due for longer without a run is late.
@@ -62,6 +62,7 @@ def open_days(history: HistorySummary, table: str) -> int:
 def _all(facts: Facts, now: datetime) -> Iterator[Problem]:
     yield from _of_nights(facts, now)
     yield from _of_findings(facts.history)
+    yield from _of_holds(facts)
     yield from _of_components(facts.components)
     yield from _of_spool(facts.state)
     if not facts.has_leader:
@@ -99,6 +100,15 @@ def _of_findings(history: HistorySummary) -> Iterator[Problem]:
         what = f"{counted(days, 'day')} {'lacks' if days == 1 else 'lack'} rows"
         advice = f"Repair it and audit it again, or say that it may stay so: `icekeeper ack {table}`."
         yield Problem("error", f"{table}: {what}, or could not be counted.", advice, f"/tables/{quote(table)}")
+
+
+def _of_holds(facts: Facts) -> Iterator[Problem]:
+    for table in sorted({policy.name for policy in facts.state.policies}):
+        for stage in Stage:
+            hold = facts.history.holds.get((stage, table))
+            if hold is not None and hold.nights >= HELD_NIGHTS:
+                text = f"{table}: {stage} held {hold.nights} nights in a row ({hold.reason})."
+                yield Problem("warning", text, hold.reason.advice, f"/tables/{quote(table)}")
 
 
 def _of_components(components: Mapping[str, str]) -> Iterator[Problem]:

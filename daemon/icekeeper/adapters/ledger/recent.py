@@ -19,7 +19,8 @@ from icekeeper.core.tables.state import TableHealth
 
 log = structlog.get_logger(__name__)
 
-_NIGHTS, _TASKS = statement("last_nights"), statement("last_tasks")
+_NIGHTS = statement("last_nights")
+_TASKS, _NOT_HELD = statement("last_tasks"), statement("last_not_held")
 _HEALTHS, _AUDITS = statement("last_healths"), statement("last_audits")
 
 
@@ -39,6 +40,7 @@ class PostgresRecent:
             nights = await connection.fetch(_NIGHTS, stages, names, MOST_NIGHTS, None)
             succeeded = await connection.fetch(_NIGHTS, stages, names, 1, RunOutcome.SUCCESS.value)
             tasks = await connection.fetch(_TASKS, names, TASKS_KEPT)
+            not_held = await connection.fetch(_NOT_HELD, names, TASKS_KEPT)
             healths = await connection.fetch(_HEALTHS, names)
             audits = await connection.fetch(_AUDITS, names)
         # Joined, so that it has the order and the bounds of any past.
@@ -49,6 +51,9 @@ class PostgresRecent:
                 healths={row["table"]: seen for row in healths if (seen := _health(row)) is not None},
                 # A status that is none of ours was put there by hand.
                 audits={row["table"]: _audit(row) for row in audits if known(AuditStatus, row["status"])},
+                not_held={
+                    (Stage(row["stage"]), row["table"]): row["at"] for row in not_held if known(Stage, row["stage"])
+                },
                 success=_night(succeeded[0]) if succeeded else None,
             )
         )
@@ -75,6 +80,7 @@ def _task(row: Any) -> PastTask:
         outcome=known(TaskOutcome, row["outcome"]) or TaskOutcome.FAILED,
         reason=None if row["reason"] is None else known(Reason, row["reason"]) or Reason.UNEXPECTED,
         started_at=row["started_at"],
+        manual=row["manual"],
     )
 
 

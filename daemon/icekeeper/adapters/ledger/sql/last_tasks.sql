@@ -1,6 +1,7 @@
 -- How each stage ended last in each night (the UTC day of a slot) on each of the tables $1, as far back as $2 before a
--- table's newest task. What was stopped in the middle is done again, and says nothing.
-SELECT task.run_id, task.stage, name AS "table", task.outcome, task.reason, task.started_at, task.slot
+-- table's newest task; operators' tasks beside those of the nights. What was stopped in the middle is done again, and
+-- says nothing.
+SELECT task.run_id, task.stage, name AS "table", task.outcome, task.reason, task.started_at, task.slot, task.manual
 FROM unnest($1::text[]) AS name
 CROSS JOIN LATERAL (
   SELECT max(started_at) - $2::interval AS since
@@ -8,14 +9,13 @@ CROSS JOIN LATERAL (
   WHERE iceberg_table = name AND reason IS DISTINCT FROM 'cancelled'
 ) AS kept
 CROSS JOIN LATERAL (
-  SELECT DISTINCT ON (stage, date_trunc('day', slot)) *
+  SELECT DISTINCT ON (stage, date_trunc('day', slot), manual) *
   FROM (
-    SELECT run_id, stage, outcome, reason, started_at,
-           -- Not a join: for a few hundred of them it might read all runs.
-           (SELECT slot FROM maintenance_runs AS run WHERE run.run_id = one.run_id) AS slot
+    SELECT one.run_id, one.stage, one.outcome, one.reason, one.started_at, run.slot, run.trigger = 'manual' AS manual
     FROM maintenance_tasks AS one
-    WHERE iceberg_table = name AND started_at > kept.since AND reason IS DISTINCT FROM 'cancelled'
-    OFFSET 0 -- else each slot is looked up twice
+    -- OFFSET keeps it from becoming a join that for a few hundred tasks might read all runs.
+    CROSS JOIN LATERAL (SELECT slot, trigger FROM maintenance_runs WHERE run_id = one.run_id OFFSET 0) AS run
+    WHERE one.iceberg_table = name AND one.started_at > kept.since AND one.reason IS DISTINCT FROM 'cancelled'
   ) AS one
-  ORDER BY stage, date_trunc('day', slot), started_at DESC
+  ORDER BY stage, date_trunc('day', slot), manual, started_at DESC
 ) AS task
