@@ -53,6 +53,7 @@ def test_schemas_have_the_published_names_from_which_clients_are_generated() -> 
     names = (
         "Acknowledgement Audit AuditPoint Config Health HealthPoint LastAudit LastNight LogLine LogPage MissingHour "
         "Night Nights Ordered Pause Plan PlannedSlice PlannedWindow Problem Reloaded Run RunAsked RunPage RunSummary "
-        "RunUnderWay Stage StageProgress Status Table TablePlan TableSummary TableTask Tables Task TaskInHand TaskProgress Trouble"
+        "RunUnderWay Stage StageProgress Status Table TablePlan TableSummary TableTask Tables Task TaskInHand "
+        "TaskProgress Trouble"
     )
     assert " ".join(sorted(schemas)) == names

@@ -66,10 +66,8 @@ async def _list(invocation: Invocation, settings: Settings, tables: Sequence[str
     async with session(settings) as services:
         found = await services.findings.all_open(tables)
         acks = await services.findings.acks(tables, limit)
-    if invocation.as_json:
-        print_json({"open": _documents(found), "acknowledged": to_plain(acks)})
-    else:
-        listings.show_findings(console.stdout(), found, acks, limit)
+    document = {"open": _documents(found), "acknowledged": to_plain(acks)}
+    invocation.answer(document, lambda: listings.show_findings(console.stdout(), found, acks, limit))
     return 0
 
 

@@ -59,10 +59,9 @@ def config_check(invocation: Invocation, no_secrets: bool) -> None:
 def config_show(invocation: Invocation) -> None:
     """Shows the configuration in force, defaults filled in and secrets hidden."""
     document = redacted(invocation.settings())
-    if invocation.as_json:
-        print_json(document)
-    else:
-        click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
+    invocation.answer(
+        document, lambda: click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
+    )
 
 
 @config.command("schema")

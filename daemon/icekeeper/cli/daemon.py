@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from icekeeper.cli.shared import CANNOT_START, FAILED, Invocation, common, exit_with, print_json
+from icekeeper.cli.shared import CANNOT_START, FAILED, Invocation, common, exit_with, print_json, the_one_run
 from icekeeper.settings import find_config, load, state_dir_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from icekeeper.execution.wiring import Services
     from icekeeper.settings import Settings
     from icekeeper.status.run_schemas import LogLine, RunHead, RunUnderWay
-    from icekeeper.status.schemas import Status
 
 _STATES = {"ok": 0, "warning": 3, "error": FAILED}
 _LEVELS = ("debug", "info", "warning", "error")
@@ -49,10 +48,7 @@ def status(invocation: Invocation) -> None:
             await _show_status_without_daemon(invocation, settings)
             return CANNOT_START
         answer = await daemon.status()
-        if invocation.as_json:
-            print_json(answer.model_dump(mode="json"))
-        else:
-            show_status(console.stdout(), answer)
+        invocation.answer(answer.model_dump(mode="json"), lambda: show_status(console.stdout(), answer))
         return _STATES.get(answer.state, FAILED)
 
     exit_with(work)
@@ -111,10 +107,9 @@ def reload_configuration(invocation: Invocation) -> None:
         done = await daemon.reload()
         if unreadable is not None:  # the daemon has another file than this command
             raise unreadable
-        if invocation.as_json:
-            print_json(done.model_dump(mode="json"))
-        else:
-            click.echo("\n".join(done.changes) or "nothing has changed")
+        invocation.answer(
+            done.model_dump(mode="json"), lambda: click.echo("\n".join(done.changes) or "nothing has changed")
+        )
         return 0
 
     exit_with(work)
@@ -142,7 +137,8 @@ def cancel(invocation: Invocation, run_id: str | None, no_wait: bool) -> None:
         click.echo(f"run {run.run_id} was asked to end", err=True)
         outcome: str | None = None
         if not no_wait:
-            await _wait_for_end(daemon, run.run_id)
+            while await _is_under_way(daemon, run.run_id):  # noqa: ASYNC110 - another process ends it
+                await asyncio.sleep(_POLL_S)
             outcome = (await daemon.known_run(run.run_id)).outcome
         if invocation.as_json:
             print_json({"run_id": str(run.run_id), "outcome": outcome})
@@ -162,22 +158,13 @@ def _chosen_run(run: RunUnderWay | None, run_id: str | None) -> RunUnderWay:
 
 
 def _begins_with(run_id: UUID | str, text: str) -> bool:
-    return _digits(str(run_id)).startswith(_digits(text))
+    whole, prefix = (each.replace("-", "").lower() for each in (str(run_id), text))
+    return whole.startswith(prefix)
 
 
-def _digits(run_id: str) -> str:
-    return run_id.replace("-", "").lower()
-
-
-def _is_under_way(status: Status, run_id: UUID) -> bool:
-    return status.run is not None and status.run.run_id == run_id
-
-
-async def _wait_for_end(daemon: DaemonClient, run_id: UUID) -> None:
-    while True:
-        if not _is_under_way(await daemon.status(), run_id):
-            return
-        await asyncio.sleep(_POLL_S)
+async def _is_under_way(daemon: DaemonClient, run_id: UUID) -> bool:
+    run = (await daemon.status()).run
+    return run is not None and run.run_id == run_id
 
 
 @click.command(short_help="Shows the log of a run, also while it goes on.")
@@ -229,10 +216,7 @@ async def _logged_run(services: Services, daemon: DaemonClient | None, run_id: s
         found = {name for name in files if _begins_with(name, run_id)}
         if len(found) != 1:
             found |= {str(run["run_id"]) for run in await services.ledger.find_runs(run_id)}
-        if len(found) != 1:
-            what = "no run has" if not found else f"{len(found)} runs have"
-            raise click.UsageError(f"{what} an id that begins with {run_id}")
-        return UUID(found.pop())
+        return UUID(the_one_run(found, run_id))
     try:
         newest = await services.ledger.runs(1)
     except IcekeeperError:
@@ -255,7 +239,7 @@ async def _lines(
     after = 0
     while True:
         # Before the lines are read: the last ones are written before the run counts as ended.
-        goes_on = following is not None and _is_under_way(await following.status(), run_id)
+        goes_on = following is not None and await _is_under_way(following, run_id)
         page = await log_pages.page(services.settings.state_dir, services.history, run_id, log_filter, after, _LINES)
         for line in page.items:
             yield line

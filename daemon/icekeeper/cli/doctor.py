@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from icekeeper.cli.shared import FAILED, Invocation, common, exit_with, print_json
+from icekeeper.cli.shared import FAILED, Invocation, common, exit_with
 
 
 @click.command(short_help="Asks every part for what it needs, and says what to do.")
@@ -31,10 +31,7 @@ def doctor(invocation: Invocation, tables: tuple[str, ...]) -> None:
         async with session(settings) as services:
             with screen.status("asking every part; Spark takes some seconds to start"):
                 checks = await examine(services, policies)
-        if invocation.as_json:
-            print_json(checks_document(checks))
-        else:
-            show_checks(console.stdout(), checks)
+        invocation.answer(checks_document(checks), lambda: show_checks(console.stdout(), checks))
         return 0 if no_errors(checks) else FAILED
 
     exit_with(work)

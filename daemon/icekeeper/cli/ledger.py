@@ -6,7 +6,7 @@ from functools import partial
 
 import click
 
-from icekeeper.cli.shared import Invocation, common, exit_with, print_json
+from icekeeper.cli.shared import Invocation, common, exit_with, the_one_run
 from icekeeper.settings import Settings
 
 
@@ -24,23 +24,14 @@ def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
         async with session(invocation.settings()) as services:
             if run_id is None:
                 runs = await services.ledger.runs(limit)
-                if invocation.as_json:
-                    print_json(to_plain(runs))
-                else:
-                    listings.show_runs(console.stdout(), runs)
+                invocation.answer(to_plain(runs), lambda: listings.show_runs(console.stdout(), runs))
                 return 0
-            found = await services.ledger.find_runs(run_id)
-            if len(found) != 1:
-                what = "no run has" if not found else f"{len(found)} runs have"
-                raise click.UsageError(f"{what} an id that begins with {run_id}")
-            one = await services.ledger.run(found[0]["run_id"])
-            assert one is not None  # found a moment ago, and the ledger forgets nothing
-            acks = await services.findings.acks_of_run(found[0]["run_id"])
-            one = {**one, "audits": [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in one["audits"]]}
-            if invocation.as_json:
-                print_json(to_plain(one))
-            else:
-                listings.show_run(console.stdout(), one)
+            full_id = the_one_run(await services.ledger.find_runs(run_id), run_id)["run_id"]
+            row = await services.ledger.run(full_id)
+            assert row is not None  # found a moment ago, and the ledger forgets nothing
+            acks = await services.findings.acks_of_run(full_id)
+            one = {**row, "audits": [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in row["audits"]]}
+            invocation.answer(to_plain(one), lambda: listings.show_run(console.stdout(), one))
             return 0
 
     exit_with(work)
@@ -67,11 +58,11 @@ def spool(invocation: Invocation, retry: bool) -> None:
         finally:
             await opened.close()
         damaged = [str(path) for path in opened.corrupt_files()]
-        if invocation.as_json:
-            document = {"records": waiting.records, "set_aside": waiting.quarantined, "oldest": waiting.oldest}
-            print_json(to_plain({"waiting": document, "refused": refused, "retried": retried, "damaged": damaged}))
-        else:
-            listings.show_spool(console.stdout(), waiting, refused, retried, damaged)
+        numbers = {"records": waiting.records, "set_aside": waiting.quarantined, "oldest": waiting.oldest}
+        invocation.answer(
+            to_plain({"waiting": numbers, "refused": refused, "retried": retried, "damaged": damaged}),
+            lambda: listings.show_spool(console.stdout(), waiting, refused, retried, damaged),
+        )
         return 0
 
     exit_with(work)
@@ -96,12 +87,8 @@ def migrate(invocation: Invocation, role: str | None) -> None:
 
     async def work() -> int:
         applied = await migrate_ledger(settings.postgres.dsn, settings.postgres.secret())
-        if invocation.as_json:
-            print_json({"applied": applied})
-        elif applied:
-            click.echo("\n".join(f"applied {name}" for name in applied))
-        else:
-            click.echo("nothing to do: the tables are up to date")
+        lines = [f"applied {name}" for name in applied] or ["nothing to do: the tables are up to date"]
+        invocation.answer({"applied": applied}, lambda: click.echo("\n".join(lines)))
         return 0
 
     exit_with(work)
@@ -115,8 +102,5 @@ async def _grants(invocation: Invocation, settings: Settings, role: str) -> int:
         raise click.BadParameter("it is the name of a role in PostgreSQL", param_hint="--grants")
     async with session(settings) as services:
         statements = await grants(services.postgres, role)
-    if invocation.as_json:
-        print_json(statements)
-    else:
-        click.echo("\n".join(f"{statement};" for statement in statements))
+    invocation.answer(statements, lambda: click.echo("\n".join(f"{statement};" for statement in statements)))
     return 0

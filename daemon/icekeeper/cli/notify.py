@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from icekeeper.cli.shared import FAILED, Invocation, common, exit_with, print_json
+from icekeeper.cli.shared import FAILED, Invocation, common, exit_with
+
+_NO_TARGET = "no notifications are sent: the configuration has no target in notify"
 
 
 @click.command(short_help="Shows the notification targets; --test sends each a message.")
@@ -19,26 +21,18 @@ def notify(invocation: Invocation, test: bool) -> None:
 
     settings = invocation.settings()
     if test and not settings.notify:
-        raise click.UsageError("no notifications are sent: the configuration has no target in notify")
+        raise click.UsageError(_NO_TARGET)
 
     async def work() -> int:
         results = await send_test(settings)
-        if invocation.as_json:
-            found = [{"receiver": one.target, "service": one.service, "error": one.error} for one in results]
-            print_json({"receivers": found})
-        else:
-            for one in results:
-                click.echo(f"{one.target} ({one.service}): {one.error or 'accepted'}")
+        sent = [{"receiver": one.target, "service": one.service, "error": one.error} for one in results]
+        lines = [f"{one.target} ({one.service}): {one.error or 'accepted'}" for one in results]
+        invocation.answer({"receivers": sent}, lambda: click.echo("\n".join(lines)))
         return FAILED if any(one.error is not None for one in results) else 0
 
     if test:
         exit_with(work)
         return
     found = [{"receiver": one.name, "on": sorted(one.on)} for one in configured_targets(settings).values()]
-    if invocation.as_json:
-        print_json({"receivers": found})
-        return
-    for one in found:
-        click.echo(f"{one['receiver']}: {', '.join(one['on'])}")
-    if not found:
-        click.echo("no notifications are sent: the configuration has no target in notify")
+    lines = [f"{one['receiver']}: {', '.join(one['on'])}" for one in found] or [_NO_TARGET]
+    invocation.answer({"receivers": found}, lambda: click.echo("\n".join(lines)))

@@ -14,7 +14,6 @@ from icekeeper.cli.shared import (
     complain,
     exit_with,
     parse_slot,
-    print_json,
 )
 from icekeeper.core.enums import Stage, Trigger
 
@@ -126,10 +125,7 @@ def _run(
         else:
             with console.ProgressBar(screen, "the daemon begins") as bar:
                 done = await daemon.run(request, bar.observe, order.stop)
-        if invocation.as_json:
-            print_json(report_document(done.report))
-        else:
-            console.show_report(console.stdout(), done.report)
+        invocation.answer(report_document(done.report), lambda: console.show_report(console.stdout(), done.report))
         if done.not_recorded is not None:
             complain(done.not_recorded)
             return CANNOT_START
@@ -163,10 +159,8 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
         else:
             async with session(settings) as services:
                 plans, errors = await make_plans(order, services.ports)
-        if invocation.as_json:
-            print_json(plan_document(order.slot, plans, errors))
-        else:
-            console.show_plans(console.stdout(), order.slot, plans, errors)
+        document = plan_document(order.slot, plans, errors)
+        invocation.answer(document, lambda: console.show_plans(console.stdout(), order.slot, plans, errors))
         return FAILED if errors else 0
 
     exit_with(work)

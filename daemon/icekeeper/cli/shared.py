@@ -9,11 +9,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,6 +26,7 @@ from icekeeper.settings import Settings, find_config, load
 if TYPE_CHECKING:
     from icekeeper.night.run import StopRequest
 
+T = TypeVar("T")
 FAILED, USAGE, CANNOT_START, CANCELLED = 1, 2, 4, 130
 # No table has rows of before; and it keeps clear of what datetime can't express.
 _FIRST_YEAR = 1970
@@ -40,6 +41,13 @@ class Invocation:
 
     def settings(self) -> Settings:
         return load(find_config(self.config))
+
+    def answer(self, document: Any, show: Callable[[], None]) -> None:
+        """Prints the result: the document with `--json`, else as `show` writes it."""
+        if self.as_json:
+            print_json(document)
+        else:
+            show()
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,6 +152,14 @@ def _with_advice(error: IcekeeperError) -> str:
         return str(error)
     what_to_do = error.reason.advice.partition(": ")[2]
     return f"{error}. {what_to_do[:1].upper()}{what_to_do[1:].rstrip('.')}"
+
+
+def the_one_run(found: Collection[T], run_id: str) -> T:
+    """The run whose id begins so; UsageError where there is none, or several."""
+    if len(found) != 1:
+        what = "no run has" if not found else f"{len(found)} runs have"
+        raise click.UsageError(f"{what} an id that begins with {run_id}")
+    return next(iter(found))
 
 
 def operator_name() -> str:

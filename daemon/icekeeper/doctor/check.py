@@ -10,6 +10,7 @@ from enum import StrEnum
 import structlog
 
 from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.formats import counted
 from icekeeper.core.reasons import Reason
 
 log = structlog.get_logger(__name__)
@@ -81,6 +82,16 @@ def failure_of(subject: Subject, error: IcekeeperError, advice: str = "") -> Che
         return failure(subject, str(error), advice or "Look for the cause in what the message names.")
     own = _HANGS if error.reason is Reason.DEADLINE else error.reason.advice
     return failure(subject, f"{error} ({error.reason})", advice or own)
+
+
+def to_run(whose: str, *statements: str) -> str:
+    """Advice to have statements run by those who may: `whose` is "its owner", "an administrator"."""
+    return "\n".join((f"Let {whose} run ({PERMISSIONS}):", *statements))
+
+
+def no_better(subject: Subject, tables: int) -> list[Check]:
+    """The tables that are not checked because they would fail in the same way."""
+    return [skipped(subject, f"{counted(tables, 'more table')} would fare no better")] if tables else []
 
 
 async def guarded(

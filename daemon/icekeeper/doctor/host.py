@@ -18,7 +18,7 @@ from icekeeper.adapters.spool.opening import corrupt_files
 from icekeeper.adapters.state_dir import user_name
 from icekeeper.core.formats import size
 from icekeeper.core.tables.restraints import by_disk
-from icekeeper.doctor.check import Check, Level, Subject, failure, guarded, no_errors, passed, skipped, warning
+from icekeeper.doctor.check import Check, Subject, failure, guarded, no_errors, passed, skipped, warning
 from icekeeper.execution.wiring import Services
 from icekeeper.settings import Settings
 from icekeeper.settings.messages.warnings import warnings
@@ -48,7 +48,8 @@ async def examine_host(services: Services, environ: Mapping[str, str]) -> HostCh
     if usable := no_errors(directory):
         directory = await guarded(Subject.STATE_DIR, partial(_with_free_space, services, directory))
         directory += [*spool_check(settings.state_dir), *await guarded(Subject.STATE_DIR, _localhost)]
-    checks += [*directory, *await _settings_checks(settings)]
+    checks += [*directory, *await guarded(Subject.SETTINGS, partial(_settings_checks, settings))]
+    checks.append(heap_check(settings.spark.driver_memory, *memory_room()))
     if not usable:
         because = "the state directory can't be used"
         return HostChecks([*checks, skipped(Subject.JAVA, because)], None, because)
@@ -127,19 +128,10 @@ async def _with_free_space(services: Services, checks: list[Check]) -> list[Chec
 
 
 async def _settings_checks(settings: Settings) -> list[Check]:
-    async def check() -> list[Check]:
-        # Without the memory, because that has a line of its own.
-        texts = warnings(settings, memory=None)
-        if not texts:
-            return [passed(Subject.SETTINGS, "the settings go together")]
-        return [_setting_warning(text) for text in texts]
-
-    heap = heap_check(settings.spark.driver_memory, *memory_room())
-    return [*await guarded(Subject.SETTINGS, check), heap]
-
-
-def _setting_warning(text: str) -> Check:
-    return warning(Subject.SETTINGS, text, "Change the configuration as it says, or leave it if that is meant.")
+    advice = "Change the configuration as it says, or leave it if that is meant."
+    # Without the memory, because that has a line of its own.
+    found = [warning(Subject.SETTINGS, text, advice) for text in warnings(settings, memory=None)]
+    return found or [passed(Subject.SETTINGS, "the settings go together")]
 
 
 def heap_check(driver_memory: str, room: int, whose: str) -> Check:
@@ -152,18 +144,12 @@ def heap_check(driver_memory: str, room: int, whose: str) -> Check:
     if comes_to > room:
         fits = largest(room // _MIB)
         lower = f"Lower spark.driver_memory (at most {fits}m, less if {whose} is shared), or give" if fits else "Give"
-        return failure(
-            Subject.MEMORY,
-            f"{text}: the kernel will kill it in the middle of a night",
-            f"{lower} {whose} more memory.",
-        )
+        text += ": the kernel will kill it in the middle of a night"
+        return failure(Subject.MEMORY, text, f"{lower} {whose} more memory.")
     if comes_to > room * _COMFORTABLE_SHARE:
-        return warning(
-            Subject.MEMORY,
-            f"{text}: whatever else runs there has little left",
-            f"Lower spark.driver_memory, or give {whose} more memory, if the offload or anything else shares it.",
-        )
-    return Check(Subject.MEMORY, Level.OK, text)
+        advice = f"Lower spark.driver_memory, or give {whose} more memory, if the offload or anything else shares it."
+        return warning(Subject.MEMORY, f"{text}: whatever else runs there has little left", advice)
+    return passed(Subject.MEMORY, text)
 
 
 def room_check(free: int | None) -> Check | None:
@@ -171,6 +157,5 @@ def room_check(free: int | None) -> Check | None:
     if free is None or free >= _SESSION_MEMORY:
         return None
     text = f"the container has {size(free)} of its memory left, and the doctor's session needs {size(_SESSION_MEMORY)}"
-    return warning(
-        Subject.MEMORY, text, "Try again while nothing else runs there: a night, the offload, another command."
-    )
+    advice = "Try again while nothing else runs there: a night, the offload, another command."
+    return warning(Subject.MEMORY, text, advice)

@@ -23,10 +23,9 @@ from icekeeper.adapters.iceberg.probe import (
     table_facts,
 )
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.formats import counted
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.doctor.check import LIMIT_S, Check, Subject, failure_of, guarded, no_errors, skipped
+from icekeeper.doctor.check import LIMIT_S, Check, Subject, failure_of, guarded, no_better, no_errors, skipped
 from icekeeper.doctor.foreign import foreign_snapshots
 from icekeeper.doctor.host import HostChecks
 from icekeeper.doctor.jdbc import examine_jdbc, metadata_location, no_catalog
@@ -132,9 +131,7 @@ async def _tables(services: Services, policies: tuple[TablePolicy, ...]) -> list
                 continue
             checks.append(store_error(exc, catalog))
             if is_final(exc):
-                left = len(policies) - number
-                if left:
-                    checks.append(skipped(Subject.TABLES, f"{counted(left, 'more table')} would fare no better"))
+                checks += no_better(Subject.TABLES, len(policies) - number)
                 return _completed(checks, f"{policy.name} could not be read")
     if not loaded:
         return _completed(checks, "no table could be read")
@@ -161,9 +158,8 @@ async def _store(services: Services, tables: list[TableFacts]) -> list[Check]:
             probe = await _ask(services, partial(probe_store, catalog=catalog.name, table=facts.table), facts.table)
         except IcekeeperError as exc:
             # It hangs, or the JVM is gone: the next table would fail, too.
-            advice = (
-                f"{exc.reason.advice} If there is a file {PROBE_NAME}-... among the table's data, remove it by hand."
-            )
+            by_hand = f"If there is a file {PROBE_NAME}-... among the table's data, remove it by hand."
+            advice = f"{exc.reason.advice} {by_hand}"
             return [*store_checks(probes, catalog.warehouse), failure_of(Subject.STORAGE, exc, advice)]
         probes.append(probe)
     return store_checks(probes, catalog.warehouse)

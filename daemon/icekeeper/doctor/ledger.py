@@ -16,7 +16,6 @@ from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.check import (
-    PERMISSIONS,
     Check,
     Subject,
     failure,
@@ -24,6 +23,7 @@ from icekeeper.doctor.check import (
     guarded,
     passed,
     skipped,
+    to_run,
     warning,
 )
 from icekeeper.doctor.foreign import foreign_rows
@@ -52,9 +52,8 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
         checks = [failure_of(Subject.POSTGRES, exc, _unreached(exc))]
         behind = (Subject.OFFLOAD, Subject.OTHERS) if services.offload_postgres is postgres else (Subject.OTHERS,)
         return [*checks, *(skipped(subject, "PostgreSQL can't be reached") for subject in behind)]
-    checks = [
-        passed(Subject.POSTGRES, f"{postgres.target} answers, version {version}, as role {postgres.target.role!r}")
-    ]
+    text = f"{postgres.target} answers, version {version}, as role {postgres.target.role!r}"
+    checks = [passed(Subject.POSTGRES, text)]
     checks += await guarded(Subject.POSTGRES, lambda: _pooled(services))
 
     async def tables() -> list[Check]:
@@ -68,8 +67,7 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
         checks = [passed(Subject.POSTGRES, "the ledger's tables are up to date, and the role may write them")]
         if untidy := await missing_grants(postgres, TO_TIDY):
             text = "the role may not delete old log lines: logs.retention is not acted on"
-            advice = f"Let the tables' owner run ({PERMISSIONS}):\n{untidy[0]};"
-            checks.append(warning(Subject.POSTGRES, text, advice))
+            checks.append(warning(Subject.POSTGRES, text, to_run("the tables' owner", f"{untidy[0]};")))
         return checks
 
     checks += await guarded(Subject.POSTGRES, tables)
@@ -81,11 +79,7 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
 def lacking_rights(statements: Sequence[str]) -> Check:
     """The role lacks rights on the ledger: the statements that grant them."""
     text = f"the role lacks rights on the ledger's tables ({counted(len(statements), 'statement')} would give them)"
-    return failure(
-        Subject.POSTGRES,
-        text,
-        "\n".join((f"Let the tables' owner run ({PERMISSIONS}):", *(f"{s};" for s in statements))),
-    )
+    return failure(Subject.POSTGRES, text, to_run("the tables' owner", *(f"{each};" for each in statements)))
 
 
 def _unreached(error: IcekeeperError) -> str:
@@ -135,9 +129,8 @@ async def examine_offload(services: Services, policies: tuple[TablePolicy, ...])
         async with postgres.connection() as connection:
             there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quoted(name))
         if not there:
-            return [
-                passed(Subject.OFFLOAD, f"there is no table {name}, which is fine: audits will not name a watermark")
-            ]
+            text = f"there is no table {name}, which is fine: audits will not name a watermark"
+            return [passed(Subject.OFFLOAD, text)]
         marks = {source: await services.ports.offload.watermark(source) for source in sources}
     except IcekeeperError as exc:
         return [_unreadable(exc, postgres, name)]
@@ -147,9 +140,7 @@ async def examine_offload(services: Services, policies: tuple[TablePolicy, ...])
 def _unreadable(error: IcekeeperError, postgres: Postgres, name: str) -> Check:
     if error.reason is Reason.ACCESS_DENIED and "permission denied" in str(error):
         role = quoted_exactly(postgres.target.role)
-        return failure_of(
-            Subject.OFFLOAD, error, f"Let its owner run ({PERMISSIONS}):\nGRANT SELECT ON {name} TO {role};"
-        )
+        return failure_of(Subject.OFFLOAD, error, to_run("its owner", f"GRANT SELECT ON {name} TO {role};"))
     return failure_of(Subject.OFFLOAD, error)
 
 
@@ -164,9 +155,8 @@ def offload_checks(table: str, marks: Mapping[str, Watermark | None], now: datet
     for source, mark in marks.items():
         if mark is not None and mark.status == "failed":
             text = f"the offload of {source} has failed, its watermark is {mark.at:%Y-%m-%dT%H:%M:%SZ}"
-            checks.append(
-                warning(Subject.OFFLOAD, text, f"Look at {table}.last_error_message and at the offload's log.")
-            )
+            advice = f"Look at {table}.last_error_message and at the offload's log."
+            checks.append(warning(Subject.OFFLOAD, text, advice))
     late = {source: mark for source, mark in marks.items() if mark is not None and now - mark.at > _STALE}
     if late:
         oldest = min(late.values(), key=lambda mark: mark.at)

@@ -17,9 +17,10 @@ from icekeeper.doctor.check import (
     Subject,
     failure,
     failure_of,
+    no_better,
     no_errors,
     passed,
-    skipped,
+    to_run,
     warning,
 )
 from icekeeper.doctor.ttl import ttl_of
@@ -52,8 +53,7 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
         except IcekeeperError as exc:
             checks.append(failure_of(Subject.CLICKHOUSE, exc, _readonly(str(exc))))
             if exc.reason in _HOPELESS:
-                if left := len(audited) - number:
-                    checks.append(skipped(Subject.CLICKHOUSE, f"{counted(left, 'more table')} would fare no better"))
+                checks += no_better(Subject.CLICKHOUSE, len(audited) - number)
                 break
             continue
         checks += bad
@@ -67,10 +67,9 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
 
 
 def _unreachable(error: IcekeeperError, user: str) -> Check:
-    if error.reason is Reason.ACCESS_DENIED:
-        advice = f"Correct clickhouse.user ({user}) and its password."
-        return failure_of(Subject.CLICKHOUSE, error, _readonly(str(error)) or advice)
-    return failure_of(Subject.CLICKHOUSE, error, _readonly(str(error)))
+    denied = error.reason is Reason.ACCESS_DENIED
+    advice = f"Correct clickhouse.user ({user}) and its password." if denied else ""
+    return failure_of(Subject.CLICKHOUSE, error, _readonly(str(error)) or advice)
 
 
 def _readonly(text: str) -> str:
@@ -85,9 +84,8 @@ def version_check(version: str, answers: str) -> Check:
     text = f"{answers}, version {version}"
     if numbers < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
-        return failure(
-            Subject.CLICKHOUSE, f"{text}: it has no session_timezone", f"Update ClickHouse to {oldest} or newer."
-        )
+        advice = f"Update ClickHouse to {oldest} or newer."
+        return failure(Subject.CLICKHOUSE, f"{text}: it has no session_timezone", advice)
     return passed(Subject.CLICKHOUSE, text)
 
 
@@ -105,7 +103,7 @@ async def _countable(services: Services, policy: TablePolicy, described: SourceT
     if described is None:
         grant = f"GRANT SELECT ON system.tables TO {settings.user};"
         text = f"{name} can be counted, but system.tables does not show it, so its engine is not known"
-        return [failure(Subject.CLICKHOUSE, text, f"Let an administrator run ({PERMISSIONS}):\n{grant}")]
+        return [failure(Subject.CLICKHOUSE, text, to_run("an administrator", grant))]
     return source_checks(name, described, policy)
 
 
@@ -123,7 +121,7 @@ def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) 
         return failure_of(Subject.CLICKHOUSE, error, readonly)
     if error.reason is Reason.ACCESS_DENIED:
         grant = f"GRANT SELECT({timestamp}) ON {table} TO {user};"
-        return failure_of(Subject.CLICKHOUSE, error, f"Let an administrator run ({PERMISSIONS}):\n{grant}")
+        return failure_of(Subject.CLICKHOUSE, error, to_run("an administrator", grant))
     if "FINAL" in text:
         return failure_of(Subject.CLICKHOUSE, error, "This engine merges nothing: let audit.final be auto, or false.")
     return failure_of(Subject.CLICKHOUSE, error)
@@ -158,15 +156,13 @@ def _ttl(table: str, described: SourceTable, policy: TablePolicy) -> Check | Non
     if kept is None:
         return None
     least, most = kept
+    set_it = f"Set source_ttl: {max(least.days, 2)}d for this table"
     if configured is None:
         text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl does not say so"
-        advice = (
-            f"Set source_ttl: {max(least.days, 2)}d for this table: an older day would look as if nothing were lost."
-        )
-        return warning(Subject.CLICKHOUSE, text, advice)
+        return warning(Subject.CLICKHOUSE, text, f"{set_it}: an older day would look as if nothing were lost.")
     if not least <= configured <= most:
         text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl says {_days(configured)}"
-        return warning(Subject.CLICKHOUSE, text, f"Set source_ttl: {max(least.days, 2)}d for this table.")
+        return warning(Subject.CLICKHOUSE, text, f"{set_it}.")
     return None
 
 

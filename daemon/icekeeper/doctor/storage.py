@@ -48,9 +48,8 @@ def store_error(error: IcekeeperError, catalog: Catalog, otherwise: Subject = Su
     text = str(error)
     if error.reason is Reason.ACCESS_DENIED and _S3.search(text):
         if _CREDENTIALS.search(text):
-            return failure_of(
-                Subject.STORAGE, error, f"Correct {_set(_S3_KEYS, catalog) or 'the credentials in the environment'}."
-            )
+            named = _set(_S3_KEYS, catalog) or "the credentials in the environment"
+            return failure_of(Subject.STORAGE, error, f"Correct {named}.")
         allow = _allowed(["read"], catalog.warehouse or "", catalog.warehouse)
         return failure_of(Subject.STORAGE, error, f"Allow {allow} ({PERMISSIONS}).")
     if error.reason in (Reason.STORAGE_DOWN, Reason.FILE_MISSING):
@@ -74,10 +73,11 @@ def _set(keys: Sequence[str], catalog: Catalog) -> str:
 
 def store_checks(probes: Sequence[StoreProbe], warehouse: str | None) -> list[Check]:
     """What the probes beside the tables' data could do: one check if all worked, else one for each set of failures."""
-    checks = [check for probe in probes if probe.left for check in _left(probe)]
+    checks = [_left(probe) for probe in probes if probe.left]
     by_failure: dict[tuple[str, ...], list[StoreProbe]] = {}
     for probe in probes:
-        by_failure.setdefault(_failed_steps(probe), []).append(probe)
+        failed = tuple(step for step in _WORDS if step in probe.errors)
+        by_failure.setdefault(failed, []).append(probe)
     for steps, alike in by_failure.items():
         if not steps:
             io = alike[0].io
@@ -92,10 +92,6 @@ def store_checks(probes: Sequence[StoreProbe], warehouse: str | None) -> list[Ch
     return checks
 
 
-def _failed_steps(probe: StoreProbe) -> tuple[str, ...]:
-    return tuple(step for step in _WORDS if step in probe.errors)
-
-
 def _refused(steps: tuple[str, ...], alike: list[StoreProbe], warehouse: str | None) -> Check:
     probe = alike[0]
     first = next(step for step in _NEEDED if step in steps)
@@ -106,21 +102,19 @@ def _refused(steps: tuple[str, ...], alike: list[StoreProbe], warehouse: str | N
     if steps == ("bulk_delete",):
         return failure(Subject.STORAGE, text, _OLD_MINIO)
     if any(probe.errors[step].reason is not Reason.ACCESS_DENIED for step in steps if step in _ACTIONS):
-        return (
-            failure_of(Subject.STORAGE, error)
-            if len(words) == 1
-            else failure(Subject.STORAGE, text, error.reason.advice)
-        )
+        if len(words) == 1:
+            return failure_of(Subject.STORAGE, error)
+        return failure(Subject.STORAGE, text, error.reason.advice)
     allow = _allowed([step for step in steps if step in _ACTIONS], probe.path, warehouse)
     return failure(Subject.STORAGE, text, f"Allow {allow} ({PERMISSIONS}).")
 
 
-def _left(probe: StoreProbe) -> list[Check]:
+def _left(probe: StoreProbe) -> Check:
     why = "the store said that it was deleted" if probe.kept else "it could not be deleted"
     advice = f"Remove {probe.path} by hand."
     if probe.kept:
         advice += " If catalog.properties sets s3.delete-enabled: false, expiry frees no space either."
-    return [failure(Subject.STORAGE, f"the doctor's own probe is still in the store, though {why}", advice)]
+    return failure(Subject.STORAGE, f"the doctor's own probe is still in the store, though {why}", advice)
 
 
 def _allowed(steps: Sequence[str], path: str, warehouse: str | None) -> str:

@@ -39,10 +39,8 @@ def not_found(table: str, neighbours: Sequence[str]) -> Check:
 def catalog_checks(catalog: Catalog, loaded: int, wanted: int) -> list[Check]:
     """The catalog has answered; some kinds of catalog are a danger by themselves."""
     text = f"the {catalog.type} catalog {catalog.name} answers, {loaded} of {counted(wanted, 'table')} could be read"
-    if catalog.type != "hadoop":
-        return [passed(Subject.CATALOG, text)]
     scheme = (catalog.warehouse or "").partition(":")[0]
-    if scheme == "hdfs":
+    if catalog.type != "hadoop" or scheme == "hdfs":
         return [passed(Subject.CATALOG, text)]
     if scheme in _OBJECT_STORES:
         danger = f"{text}; on an object store two writers silently lose commits, for it has no atomic rename"
@@ -63,11 +61,9 @@ def table_checks(catalog: str, tables: Iterable[TableFacts], policies: Mapping[s
     bad += _unlimited_metadata(catalog, tables)
     if bad:
         return bad
-    versions = sorted({facts.format_version for facts in tables})
-    formats = " and ".join(map(str, versions))
-    return [
-        passed(Subject.TABLES, f"{counted(len(tables), 'table')} of format version {formats}: nothing hinders a night")
-    ]
+    formats = " and ".join(map(str, sorted({facts.format_version for facts in tables})))
+    text = f"{counted(len(tables), 'table')} of format version {formats}: nothing hinders a night"
+    return [passed(Subject.TABLES, text)]
 
 
 def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy) -> Iterable[Check]:

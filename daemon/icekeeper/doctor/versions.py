@@ -43,8 +43,8 @@ def fit(spark: str, java: int | None, runtime: Runtime | None, iceberg: str | No
     """Whether a Spark has its Iceberg runtime, and a Java that it supports. `iceberg`: its version, if it is known."""
     line = _version(spark)[:2]
     text = f"Spark {spark}"
-    if iceberg or runtime:
-        text += f", Iceberg {iceberg or (runtime.iceberg if runtime else '')}"
+    if version := iceberg or (runtime and runtime.iceberg):
+        text += f", Iceberg {version}"
     if runtime is not None:
         text += f" (its runtime for Spark {runtime.spark})"
         if _version(runtime.spark)[:2] != line:
@@ -57,9 +57,8 @@ def fit(spark: str, java: int | None, runtime: Runtime | None, iceberg: str | No
         return warning(Subject.SPARK, f"{text}: Iceberg's newer releases have no runtime for Spark 4.0", _INSTALL)
     if java is not None and java not in _JAVA[line]:
         known = ", ".join(map(str, _JAVA[line]))
-        return warning(
-            Subject.SPARK, f"{text}, Java {java}: this Spark knows Java {known}", "Set JAVA_HOME to one of them."
-        )
+        text += f", Java {java}: this Spark knows Java {known}"
+        return warning(Subject.SPARK, text, "Set JAVA_HOME to one of them.")
     return passed(Subject.SPARK, text)
 
 
