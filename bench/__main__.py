@@ -70,8 +70,8 @@ def main(
     plots.draw(samples, images)
     out.write_text(report.page(machine, samples), encoding="utf-8")
     verdicts = [each.verdict for each in judge(samples)]
-    said = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict)
-    console.print(f"{out}: targets: {said}", markup=False)
+    summary = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict)
+    console.print(f"{out}: targets: {summary}", markup=False)
 
 
 if __name__ == "__main__":

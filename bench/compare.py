@@ -1,4 +1,4 @@
-"""Samples side by side: medians, spreads, and ratios round by round. Nothing here measures, and nothing judges."""
+"""Samples side by side: medians, spreads, and ratios round by round. It neither measures nor judges."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _ALL = frozenset({"compact", "expire", "idle", "night", "files", "snapshots", "t
 
 
 class Lab:
-    """Everything that is measured stands here. `prepare` gives what one rival does once."""
+    """The warehouses, the session and the rivals. `prepare` gives what one rival does once."""
 
     def __init__(
         self, box: Sandbox, proxy: StoreProxy, engine: SparkEngine, services: Mapping[str, Services], bases: Bases
@@ -78,7 +78,7 @@ class Lab:
     ) -> AsyncIterator[Lab]:
         """Starts the servers and the proxy, and a session when it is first used.
 
-        `engine`: one that is there, for a process has one session. Its owner tells it the catalogs, and ends it.
+        `engine`: one that is there, for a process has one session. Its owner sets its catalogs, and ends it.
         """
         async with AsyncExitStack() as stack:
             box = await asyncio.to_thread(Sandbox.start)
@@ -129,7 +129,7 @@ class Lab:
                     await run.close()
 
     def can(self, case: Case, rival: str) -> bool:
-        """Whether a rival is here and takes part in that."""
+        """Whether a rival is installed and takes part in that."""
         return rival in self.rivals and case.part in self.rivals[rival].parts
 
     async def prepare(self, case: Case, rival: str, x: float = 0) -> Run:
@@ -182,7 +182,7 @@ def _world(box: Sandbox, warehouse: Warehouse) -> World:
 
 
 def _catalogs(settings: Iterable[Settings]) -> dict[str, str]:
-    """What one session is told of all warehouses."""
+    """The settings of all warehouses' catalogs, for one session."""
     return {key: value for each in settings for key, value in spark_options(each).session_conf.items()}
 
 

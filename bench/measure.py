@@ -75,7 +75,7 @@ async def play(
     """Plays the contest's rounds and gives each sample to `keep` at once. Returns how many rounds there are now.
 
     `has_time` is asked before each round but the first, with the seconds that the last one took. A turn that fails is
-    a sample with its reason in the note, and the round goes on. Rivals that can't play here are left out.
+    a sample with its reason in the note, and the round goes on. Rivals that can't do the case are left out.
     """
     rivals = [name for name in contest.rivals if host.can(contest.case, name)]
     if not rivals:
@@ -103,7 +103,7 @@ async def _turn(contest: Contest, host: Host, rival: str, round_: int) -> Sample
 
 
 def _reason(exc: Exception) -> str:
-    """One line of it; of what a program said before it failed, the end says why."""
+    """The error in one line; of a program's output before it failed, the end has the cause."""
     text = " ".join(str(exc).split())
     return f"{type(exc).__name__}: {text if len(text) <= 400 else f'{text[:100]} ... {text[-300:]}'}"
 
@@ -129,5 +129,5 @@ async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, pids:
         input_files=turn.input_files,
         tables=turn.tables,
         output=await turn.output(),
-        note=turn.note,  # after the look at the output, which may have something to say
+        note=turn.note,  # read after the output, whose check may add to it
     )

@@ -1,4 +1,4 @@
-"""What a turn takes beside time: CPU seconds and peak memory of the rival's processes, looked at while it goes on."""
+"""What a turn takes beside time: CPU seconds and peak memory of the rival's processes, read while it goes on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Watched:
     cpu_before: float
     cpu_s: float = 0.0
 
-    def look(self) -> tuple[bool, float]:
+    def read(self) -> tuple[bool, float]:
         """Whether it is a JVM by now (the script that starts Java becomes it), and its resident memory in MiB."""
         with self.process.oneshot():
             self.cpu_s = _cpu(self.process) - self.cpu_before
@@ -39,7 +39,7 @@ class Meter:
 
     Servers, and the sessions of other rivals, were there before and are none of `pids`: they are left out, with what
     they start meanwhile (PostgreSQL a process for each connection, each of which counts the shared memory as its own).
-    The CPU time of a process that has ended is known as of the last look at it.
+    The CPU time of a process that has ended is known as of the last reading.
     """
 
     def __init__(self, pids: Iterable[int]) -> None:
@@ -96,7 +96,7 @@ class Meter:
         python = jvm = 0.0
         for each in self._watched.values():
             try:
-                java, resident = each.look()
+                java, resident = each.read()
             except psutil.Error:
                 continue  # it has ended; its CPU time stays as it was seen last
             if java:

@@ -1,6 +1,6 @@
 """Which contests a benchmark has, how long they are expected to take, and what is left out when it gets late.
 
-No measuring and no I/O here. The seconds expected were measured on two cores; they decide the plan, never a result.
+No measuring and no I/O. The seconds expected were measured on two cores; they decide the plan, never a result.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Contest:
 
     @property
     def key(self) -> tuple[Case, float]:
-        """What tells its samples from those of others."""
+        """What distinguishes its samples from those of others."""
         return self.case, self.x
 
     @property

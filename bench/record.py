@@ -1,4 +1,4 @@
-"""What was measured: a sample is one rival on one case in one round. Kept as JSON lines; nothing is judged here."""
+"""What was measured: a sample is one rival on one case in one round. Kept as JSON lines; it judges nothing."""
 
 import dataclasses
 import json

@@ -167,8 +167,8 @@ def _rivals_of(case: Case, samples: Samples) -> str:
     notes = dict.fromkeys(
         f"{each.rival}: {each.note}" for each in samples.all if each.case == case and each.note and not each.failed
     )
-    said = "".join(f"- {note}\n" for note in notes)
-    return _table(header, rows, numbers_from=1) + (f"\n{said}" if said else "")
+    listed_notes = "".join(f"- {note}\n" for note in notes)
+    return _table(header, rows, numbers_from=1) + (f"\n{listed_notes}" if listed_notes else "")
 
 
 def _ours(case: Case, samples: Samples) -> str:

@@ -1,7 +1,7 @@
 """A proxy before the S3 server that counts requests and bytes and can make every request wait. It knows HTTP, not S3.
 
 It runs as a process of its own (this file, as a script, so it imports the standard library only): in ours it would
-share an interpreter with what is measured. What it costs a request, everybody who is measured pays alike.
+share an interpreter with what is measured. What it costs a request, all rivals pay alike.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class _Server(_End):
         self._counts.bytes_read += len(data)
         client = self.other
         assert isinstance(client, _Client)
-        # Nobody pipelines: what a client sends after an answer is its next request. "100 Continue" is no answer yet.
+        # No client pipelines: what a client sends after an answer is its next request. "100 Continue" is no answer yet.
         if not data.startswith(b"HTTP/1.1 100"):
             client.expects_request = True
         if client.transport is not None:
@@ -171,7 +171,7 @@ class _Server(_End):
 
 
 class _Client(_End):
-    """The end towards whoever is measured. While a delay runs, or until the server is there, it holds back."""
+    """The end towards the rival that is measured. While a delay runs, or until the server is there, it holds back."""
 
     def __init__(self, counts: _Counts, upstream_port: int) -> None:
         super().__init__(counts)

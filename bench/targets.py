@@ -39,7 +39,7 @@ class Target:
     at_most: float | None = None
     quantity: Quantity = compare.seconds_a_table
     unit: str = "x"
-    noisy: bool = False  # "never slower": one that can't be told from equal is no miss
+    noisy: bool = False  # "never slower": a difference within the noise is no miss
     strict: bool = False  # "fewer than", "under": the limit itself is a miss
     worst: bool = False  # the limit holds for each round, not for the middle one
 

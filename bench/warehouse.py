@@ -159,7 +159,7 @@ class Warehouse(JdbcCatalog):
 
 
 class S3Warehouse(Warehouse):
-    """Files on S3; clients are told the proxy as the endpoint."""
+    """Files on S3; the clients' endpoint is the proxy."""
 
     def __init__(self, name: str, s3: S3, postgres: Postgres, database: str, keep: Path, endpoint: str) -> None:
         super().__init__(name, s3, postgres, database, keep)

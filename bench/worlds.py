@@ -21,12 +21,12 @@ from icekeeper.sandbox.table_writer import TableWriter
 from icekeeper.sandbox.trades import Ticks, Volume, rows_of
 from icekeeper.sandbox.world_spec import to_micros
 
-# The night of all tables, and the day that it compacts and audits: long past, so that nobody takes it for still open.
+# The night of all tables, and the day that it compacts and audits: long past, so that none counts it as open.
 SLOT = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)
 DAY = date(2026, 2, 17)
 # A day whose snapshots the night expires.
 OLD_DAY = date(2026, 2, 9)
-# Snapshots before that go. What a daemon computes from its settings, others are told.
+# Snapshots before that go. A daemon computes it from its settings, the rivals get it as an argument.
 CUT_OFF = SLOT - timedelta(days=7)
 RETAIN_LAST = 3
 # A MergeTree, so that the audit counts it as it is.
@@ -52,7 +52,7 @@ class Fill:
         return self.files * self.rows_per_file
 
 
-# Sixty files of about 6.5 MB. Making rows up takes longer than anybody needs to rewrite them.
+# Sixty files of about 6.5 MB. Making rows up takes longer than any rival needs to rewrite them.
 BIG = Fill(60, 60, rows_per_file=275_000, distinct=10)
 
 
@@ -100,7 +100,7 @@ def commits_of(fill: Fill, day: date, directory: Path) -> list[list[Body]]:
         path = directory / name
         path.write_bytes(captured.pop())
         bodies.append(Body(path, described, folder))
-    # What Arrow keeps for the next time would count as the memory of whoever is measured.
+    # What Arrow keeps for the next time would count as the memory of the rival that is measured.
     pa.default_memory_pool().release_unused()
     repeated = [bodies[number % len(bodies)] for number in range(fill.files)]
     edges = np.linspace(0, fill.files, fill.commits + 1).round().astype(int).tolist()

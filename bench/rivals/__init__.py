@@ -1,4 +1,4 @@
-"""Who is measured: each rival does the same jobs in its own way. What they have in common is here."""
+"""What is measured: each rival does the same jobs in its own way. What they have in common."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _FEWEST = 5
 
 
 class Floor:
-    """What nobody can go below who reads and writes these files on this machine."""
+    """The least time in which these files can be read and written on this machine."""
 
     name = "floor"
     parts = frozenset({"compact", "night", "files"})
@@ -61,7 +61,7 @@ class Floor:
 
 
 def _rewrite(store: FileSystem, base: Base) -> list[Output]:
-    """Which files there are it knows already: reading metadata is not what is measured here."""
+    """It knows the list of files already: reading metadata is not measured."""
     written = []
     with ThreadPoolExecutor(_FETCHES) as pool:
         for group in _groups(base):

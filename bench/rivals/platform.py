@@ -14,12 +14,12 @@ from bench.rivals import Job, RivalFailed
 from bench.rivals.call import statement
 from icekeeper.adapters.spark.options import SparkOptions, prepare_environment
 
-# In a directory of its own, for that comes first where Python looks for modules: `platform` is one of its own.
+# In a directory of its own, for that comes first on Python's module path: `platform` is one of its own.
 _SCRIPT = Path(__file__).with_name("submitted") / "job.py"
 
 
 class Platform:
-    """`spark-submit` for each statement. Its jars are there already, as in the platform's image: none is looked for."""
+    """`spark-submit` for each statement. Its jars are there already, as in the platform's image: none is resolved."""
 
     name = "platform"
     parts = frozenset({"compact", "expire", "idle", "night"})
@@ -61,13 +61,13 @@ class Platform:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            said, _ = await process.communicate()
+            output, _ = await process.communicate()
         except asyncio.CancelledError:
             process.kill()
             await process.wait()
             raise
         if process.returncode:
-            raise RivalFailed(f"spark-submit ended with code {process.returncode}: {said.decode()[-2000:]}")
+            raise RivalFailed(f"spark-submit ended with code {process.returncode}: {output.decode()[-2000:]}")
 
 
 def _plain(catalog: str, properties: Mapping[str, str]) -> dict[str, str]:

@@ -258,7 +258,7 @@ def test_every_page_fits_and_is_named_through_and_through(open_page: Open, schem
             all_right(page)
 
 
-def test_what_does_not_exist_is_said_in_the_page(open_page: Open) -> None:
+def test_what_does_not_exist_is_reported_in_the_page(open_page: Open) -> None:
     with open_page(expected="the server responded with a status of 4") as page:
         for path in ("/runs/no-id", "/runs/00000000-0000-0000-0000-000000000000", "/tables/cold.%3Cscript%3E"):
             page.goto(path)

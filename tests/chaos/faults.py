@@ -323,7 +323,7 @@ class LeaderKilled(Fault):
         leader.kill()
         killed_at = time.monotonic()
         others = [program for program in scene.programs if program is not leader]
-        while not any(_leads(program.said()) for program in others):
+        while not any(_leads(program.log_lines()) for program in others):
             if scene.over.wait(0.1):
                 return
         took = time.monotonic() - killed_at
@@ -332,8 +332,8 @@ class LeaderKilled(Fault):
             scene.wrong.append(Violation(Wrong.LATE, f"the standby led only after {took:.1f} s"))
 
 
-def _leads(said: Iterator[Mapping[str, Any]]) -> bool:
-    return any(line.get("event") == "lease_acquired" for line in said)
+def _leads(log_lines: Iterator[Mapping[str, Any]]) -> bool:
+    return any(line.get("event") == "lease_acquired" for line in log_lines)
 
 
 def _send(processes: list[psutil.Process], number: signal.Signals) -> None:

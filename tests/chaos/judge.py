@@ -172,15 +172,15 @@ class _Ledger:
     def judge_runs(self) -> Iterator[Violation]:
         """Every run is closed, exactly one closed the slot, and it was the last."""
         outcomes = [run["outcome"] for run in self.runs]
-        told = ", ".join(f"{run['trigger']} {run['outcome']}" for run in self.runs) or "none"
+        listing = ", ".join(f"{run['trigger']} {run['outcome']}" for run in self.runs) or "none"
         if any(run["outcome"] is None or run["finished_at"] is None for run in self.runs):
-            yield Violation(Wrong.LEDGER_UNTRUE, f"a run was never closed: {told}")
+            yield Violation(Wrong.LEDGER_UNTRUE, f"a run was never closed: {listing}")
         closing = [outcome for outcome in outcomes if outcome not in (None, "interrupted")]
         if len(closing) != 1 or closing != outcomes[-1:]:
-            yield Violation(Wrong.LEDGER_UNTRUE, f"the slot was not closed exactly once, by its last run: {told}")
+            yield Violation(Wrong.LEDGER_UNTRUE, f"the slot was not closed exactly once, by its last run: {listing}")
         for number, run in enumerate(self.runs):
             if run["trigger"] not in (_TRIGGERS[2:] if number else _TRIGGERS[:2]):
-                yield Violation(Wrong.LEDGER_UNTRUE, f"run {number + 1} has another trigger than its place: {told}")
+                yield Violation(Wrong.LEDGER_UNTRUE, f"run {number + 1} has another trigger than its place: {listing}")
         if self.others:
             yield Violation(Wrong.LEDGER_UNTRUE, f"{self.others} runs of other slots")
 

@@ -88,8 +88,8 @@ def _sentence(text: str | None) -> str:
     help="A JSON object: by seed, what was behind a run that went wrong.",
 )
 def main(campaigns: tuple[Path, ...], answers: Path | None) -> None:
-    told = json.loads(answers.read_text(encoding="utf-8")) if answers is not None else {}
-    click.echo(page(read(campaigns), told), nl=False)
+    explanations = json.loads(answers.read_text(encoding="utf-8")) if answers is not None else {}
+    click.echo(page(read(campaigns), explanations), nl=False)
 
 
 if __name__ == "__main__":

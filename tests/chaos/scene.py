@@ -154,7 +154,7 @@ class Program:
             return [one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "java"]
         return []
 
-    def said(self) -> Iterator[dict[str, Any]]:
+    def log_lines(self) -> Iterator[dict[str, Any]]:
         """The lines of its log; what a death cut in half is left out."""
         for line in self.log.read_text(errors="replace").splitlines() if self.log.exists() else ():
             with suppress(ValueError):
@@ -202,7 +202,7 @@ class Scene:
         return not self.over.wait(moment.delay_s)
 
     def _reached(self, tasks: int) -> bool:
-        events = [line.get("event") for program in self.programs for line in program.said()]
+        events = [line.get("event") for program in self.programs for line in program.log_lines()]
         if tasks < 0:
             return "service_started" in events
         return "run_started" in events and events.count("task_done") >= tasks
@@ -232,4 +232,4 @@ class Scene:
 
 def _at(program: Program, event: str) -> str:
     """When a program has last said so, by the real clock's order; empty where it never has."""
-    return max((str(line["timestamp"]) for line in program.said() if line.get("event") == event), default="")
+    return max((str(line["timestamp"]) for line in program.log_lines() if line.get("event") == event), default="")

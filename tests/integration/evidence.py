@@ -86,18 +86,18 @@ async def prove(lab: Lab, night: Night, done: Executed, expected: Scenario) -> N
     assert done.not_recorded is None
     assert done.not_shipped is None
     task = next(task for task in report.tasks if (task.stage, task.table) == (expected.stage, expected.table))
-    told = task.error or task.note
-    assert (task.outcome, task.reason, task.attempts) == (expected.outcome, expected.reason, expected.attempts), told
-    assert expected.says in told
+    message = task.error or task.note
+    assert (task.outcome, task.reason, task.attempts) == (expected.outcome, expected.reason, expected.attempts), message
+    assert expected.says in message
     if task.outcome is FAILED and task.attempts and task.reason is not Reason.CANCELLED:
-        assert any(name in told.lower() for name in (task.table, "clickhouse", "postgresql", "java")), told
+        assert any(name in message.lower() for name in (task.table, "clickhouse", "postgresql", "java")), message
     if expected.run_outcome is None:
         assert EXIT_CODES[report.outcome] == EXIT_CODE[expected.outcome]
     else:
         assert report.outcome is expected.run_outcome
 
     texts = [
-        told,
+        message,
         _in_the_ledger(night, report, task, expected),
         *_in_the_log(night, report, task),
         await _in_the_ledgers_log(night, report, task),

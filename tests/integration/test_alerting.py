@@ -25,9 +25,9 @@ def promtool() -> Path:
 def run(*command: str | Path, given: bytes | None = None) -> str:
     """What a program that succeeds says."""
     done = subprocess.run([*map(str, command)], input=given, capture_output=True, timeout=120, check=False)
-    said = (done.stdout + done.stderr).decode()
-    assert done.returncode == 0, said
-    return said
+    output = (done.stdout + done.stderr).decode()
+    assert done.returncode == 0, output
+    return output
 
 
 def test_promtool_has_nothing_to_say_about_an_exposition(promtool: Path) -> None:

@@ -65,7 +65,7 @@ async def test_a_service_that_refuses_it_is_named_without_the_url() -> None:
     assert "token-of-mine" not in str(caught.value)
 
 
-async def test_nobody_there_is_said_at_once_however_quiet_the_log_is() -> None:
+async def test_an_absent_target_is_reported_at_once_however_quiet_the_log_is() -> None:
     logs.configure("error", "json", None)
     structlog.reset_defaults()
     with socket.create_server(("127.0.0.1", 0)) as closed:

@@ -542,7 +542,7 @@ async def test_text_that_postgresql_refuses_does_not_cost_the_record(database: D
     assert row["logs"] == [expected]
 
 
-async def test_a_record_that_is_refused_leaves_nothing_and_is_told_from_a_database_that_is_not_ready(
+async def test_a_record_that_is_refused_leaves_nothing_and_is_distinguished_from_a_database_that_is_not_ready(
     database: Database,
 ) -> None:
     database.sql("ALTER TABLE maintenance_audit_log ADD CHECK (layer <> 'silver')")
@@ -637,12 +637,12 @@ async def test_old_log_lines_go_a_few_runs_at_a_time_and_nothing_else_does(datab
     assert await old.held(asked) == {night.run_id for night in nights}
 
 
-async def test_what_the_engine_said_during_a_failed_task_is_kept(database: Database) -> None:
+async def test_the_engine_log_of_a_failed_task_is_kept(database: Database) -> None:
     failed = task(Stage.COMPACT, "cold.a", outcome=TaskOutcome.FAILED, engine_log="ERROR lost\n\tat x\0")
     night = report(tasks=(failed, task(Stage.EXPIRE, "cold.a")))
     await database.ledger.close_run(night)
-    said = [one["engine_log"] for one in (await stored(database.ledger, night.run_id))["tasks"]]
-    assert said == ["ERROR lost\n\tat x\N{REPLACEMENT CHARACTER}", None]
+    engine_logs = [one["engine_log"] for one in (await stored(database.ledger, night.run_id))["tasks"]]
+    assert engine_logs == ["ERROR lost\n\tat x\N{REPLACEMENT CHARACTER}", None]
 
 
 # --- the server

@@ -102,15 +102,15 @@ async def test_the_ledger_knows_what_who_saw_the_nights_knows(postgres: Postgres
         await PostgresLedger(postgres).close_run(report)
         seen = past_of(report, night=True).joined(seen)
 
-    told = await PostgresRecent(postgres).past([TABLE])
+    known = await PostgresRecent(postgres).past([TABLE])
 
-    assert told.nights == seen.nights
-    assert (told.success, told.audits) == (seen.success, seen.audits)
-    assert {name: past.health for name, past in told.healths.items()} == {TABLE: REPORT.tasks[1].after}
-    assert set(told.tasks) == set(seen.tasks)
-    assert (partial_nights(told), failed_nights(told)) == (1, {TABLE: 3})
+    assert known.nights == seen.nights
+    assert (known.success, known.audits) == (seen.success, seen.audits)
+    assert {name: past.health for name, past in known.healths.items()} == {TABLE: REPORT.tasks[1].after}
+    assert set(known.tasks) == set(seen.tasks)
+    assert (partial_nights(known), failed_nights(known)) == (1, {TABLE: 3})
     # Told to one who saw it, it changes nothing.
-    assert seen.joined(told).nights == seen.nights
+    assert seen.joined(known).nights == seen.nights
 
 
 async def test_an_operators_run_answers_for_a_night_if_it_went_through_all_stages_and_tables(
@@ -122,9 +122,9 @@ async def test_an_operators_run_answers_for_a_night_if_it_went_through_all_stage
     await ledger.close_run(manual, opening=replace(OPENING, run_id=manual.run_id, trigger=Trigger.MANUAL))
     stage = replace(OPENING, run_id=audited.run_id, trigger=Trigger.MANUAL, stages=(Stage.AUDIT,))
     await ledger.close_run(audited, opening=stage)
-    told = await last_seen.past([TABLE])
-    assert [night.run_id for night in told.nights] == [manual.run_id]
-    assert told.last_success == manual.finished_at
+    known = await last_seen.past([TABLE])
+    assert [night.run_id for night in known.nights] == [manual.run_id]
+    assert known.last_success == manual.finished_at
     more = await last_seen.past([TABLE, "cold.other"])
     assert (more.nights, more.last_success) == ((), None)
     assert more.tasks
@@ -153,11 +153,11 @@ async def test_who_sees_an_operators_run_and_the_ledger_agree_on_whether_it_answ
         await ledger.close_run(run, opening=opening)
         seen = past_of(run, night=is_night(run, opening.stages, opening.tables, [TABLE])).joined(seen)
 
-    told = await PostgresRecent(postgres).past([TABLE])
+    known = await PostgresRecent(postgres).past([TABLE])
 
-    assert [night.run_id.int for night in told.nights] == [REPORT.run_id.int, 15, 14]
-    assert (told.nights, told.success, set(told.tasks)) == (seen.nights, seen.success, set(seen.tasks))
-    assert told.not_held == seen.not_held
+    assert [night.run_id.int for night in known.nights] == [REPORT.run_id.int, 15, 14]
+    assert (known.nights, known.success, set(known.tasks)) == (seen.nights, seen.success, set(seen.tasks))
+    assert known.not_held == seen.not_held
     since = REPORT.slot - 40 * DAY
     nights = await history.nights(since, [TABLE])
     assert [(night["slot"], night["outcome"]) for night in nights] == [
@@ -208,10 +208,10 @@ async def test_nights_on_which_a_stage_was_held_are_known_after_a_restart(
     for report in runs:
         await PostgresLedger(postgres).close_run(report)
         seen = past_of(report, night=report.trigger is not Trigger.MANUAL).joined(seen)
-    told = await PostgresRecent(postgres).past([TABLE])
-    assert (set(told.tasks), told.not_held) == (set(seen.tasks), seen.not_held)
+    known = await PostgresRecent(postgres).past([TABLE])
+    assert (set(known.tasks), known.not_held) == (set(seen.tasks), seen.not_held)
     expected = {(Stage.COMPACT, TABLE): Hold(held, Reason.OFFLOAD_RUNNING)} if held else {}
-    assert holds(told) == holds(seen) == expected
+    assert holds(known) == holds(seen) == expected
 
 
 async def test_an_hourly_schedule_is_as_long_a_past_as_any_other(postgres: Postgres) -> None:
@@ -220,11 +220,11 @@ async def test_an_hourly_schedule_is_as_long_a_past_as_any_other(postgres: Postg
     took = []
     for _ in range(15):  # the best of them: others use this machine, too
         began = time.monotonic()
-        told = await PostgresRecent(postgres).past(TABLES)
+        known = await PostgresRecent(postgres).past(TABLES)
         took.append(time.monotonic() - began)
     assert min(took) < 1, took
-    assert failed_nights(told) == dict.fromkeys(TABLES, 15)
-    assert {task.started_at.hour for task in told.tasks} == {23}
+    assert failed_nights(known) == dict.fromkeys(TABLES, 15)
+    assert {task.started_at.hour for task in known.tasks} == {23}
 
 
 async def test_a_failure_is_open_by_what_the_runs_of_its_slot_found(postgres: Postgres) -> None:
@@ -243,11 +243,11 @@ async def test_a_failure_is_open_by_what_the_runs_of_its_slot_found(postgres: Po
         audits=(counted,),
     )
     await ledger.close_run(resumed)
-    told = await PostgresRecent(postgres).past([TABLE, "cold.other"])
-    ids = {night.run_id for night in told.nights}
-    assert told.nights[0].run_id == resumed.run_id
-    assert failure_is_open(told, ids, {TABLE})
-    assert not failure_is_open(told, ids, {"cold.other"})
+    known = await PostgresRecent(postgres).past([TABLE, "cold.other"])
+    ids = {night.run_id for night in known.nights}
+    assert known.nights[0].run_id == resumed.run_id
+    assert failure_is_open(known, ids, {TABLE})
+    assert not failure_is_open(known, ids, {"cold.other"})
 
 
 async def test_what_is_none_of_this_versions_words_costs_no_more_than_itself(postgres: Postgres) -> None:
@@ -262,11 +262,11 @@ async def test_what_is_none_of_this_versions_words_costs_no_more_than_itself(pos
             UPDATE maintenance_audit_log SET status = 'gap';
             """
         )
-    told = await PostgresRecent(postgres).past([TABLE])
-    assert [night.outcome for night in told.nights] == [RunOutcome.FAILED]
-    assert [(task.stage, task.reason) for task in told.tasks if task.reason] == [(Stage.EXPIRE, "unexpected")]
-    assert len(told.tasks) == 2
-    assert (told.healths, told.audits) == ({}, {})
+    known = await PostgresRecent(postgres).past([TABLE])
+    assert [night.outcome for night in known.nights] == [RunOutcome.FAILED]
+    assert [(task.stage, task.reason) for task in known.tasks if task.reason] == [(Stage.EXPIRE, "unexpected")]
+    assert len(known.tasks) == 2
+    assert (known.healths, known.audits) == ({}, {})
 
 
 async def test_five_years_of_ten_tables_are_looked_up_by_their_indexes_in_a_moment(postgres: Postgres) -> None:
@@ -290,14 +290,14 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_indexes_in_a_mome
     took = []
     for _ in range(15):  # the best of them: others use this machine, too
         began = time.monotonic()
-        told = await PostgresRecent(postgres).past(TABLES)
+        known = await PostgresRecent(postgres).past(TABLES)
         took.append(time.monotonic() - began)
     assert min(took) < QUICK_S, took
-    assert len(told.nights) == MOST_NIGHTS
-    assert len(told.tasks) == len(TABLES) * len(Stage) * TASKS_KEPT.days
-    assert told.nights[0].found == {"cold.t7"}
-    assert told.last_success == datetime(2026, 2, 13, 2, 10, tzinfo=UTC)
-    assert set(told.healths) == set(told.audits) == set(TABLES)
+    assert len(known.nights) == MOST_NIGHTS
+    assert len(known.tasks) == len(TABLES) * len(Stage) * TASKS_KEPT.days
+    assert known.nights[0].found == {"cold.t7"}
+    assert known.last_success == datetime(2026, 2, 13, 2, 10, tzinfo=UTC)
+    assert set(known.healths) == set(known.audits) == set(TABLES)
 
 
 _HOURLY = """

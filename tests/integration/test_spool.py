@@ -270,13 +270,13 @@ async def test_a_process_that_is_killed_again_and_again_loses_and_doubles_nothin
     database: Database, tmp_path: Path
 ) -> None:
     noise = random.Random(7)
-    told: dict[str, set[int]] = {"slot": set(), "open": set(), "closed": set()}
+    reported: dict[str, set[int]] = {"slot": set(), "open": set(), "closed": set()}
     first = 0
     for _ in range(5):
         lines = await asyncio.to_thread(killed_writer, tmp_path, database.dsn, first, noise)
         for what, number in (line.split() for line in lines):
-            told[what].add(int(number))
-        first = max(told["slot"], default=-1) + 2  # the one in the middle is left as it is
+            reported[what].add(int(number))
+        first = max(reported["slot"], default=-1) + 2  # the one in the middle is left as it is
 
     spool = await Spool.open(tmp_path)
     assert spool.corrupt_files() == ()
@@ -285,11 +285,11 @@ async def test_a_process_that_is_killed_again_and_again_loses_and_doubles_nothin
     in_ledger = {UUID(run_id).int - 1: outcome for run_id, outcome in database.sql(OUTCOMES)}
     unfinished = {run.run_id.int - 1 for run in await spool.unfinished()}
     owed = {(slot.slot - night_of(0)[1].slot).days for slot in await spool.open_slots()}
-    assert len(told["closed"]) > 5
-    assert {number for number, outcome in in_ledger.items() if outcome} >= told["closed"]
-    assert in_ledger.keys() >= told["open"]
-    assert unfinished >= told["open"] - told["closed"] - {n for n, outcome in in_ledger.items() if outcome}
-    assert owed >= told["slot"] - {n for n, outcome in in_ledger.items() if outcome}
+    assert len(reported["closed"]) > 5
+    assert {number for number, outcome in in_ledger.items() if outcome} >= reported["closed"]
+    assert in_ledger.keys() >= reported["open"]
+    assert unfinished >= reported["open"] - reported["closed"] - {n for n, outcome in in_ledger.items() if outcome}
+    assert owed >= reported["slot"] - {n for n, outcome in in_ledger.items() if outcome}
     ended = sum(outcome is not None for outcome in in_ledger.values())
     assert database.rows() == {**whole(ended), "runs": len(in_ledger)}
 

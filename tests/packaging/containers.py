@@ -70,8 +70,8 @@ def buildah(*arguments: str | Path, cwd: Path | None = None) -> str:
     environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(temporary)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
     if done.returncode != 0:
-        said = f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        raise RuntimeError(f"buildah {' '.join(map(str, arguments))} exited with {done.returncode}:\n{said}")
+        tail = f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        raise RuntimeError(f"buildah {' '.join(map(str, arguments))} exited with {done.returncode}:\n{tail}")
     return done.stdout
 
 

@@ -123,8 +123,8 @@ def _up(nspawn: subprocess.Popen[bytes], root: Path, console: Path) -> Machine:
 
     def settled() -> str | None:
         # Nothing, or "offline", while there is nobody to ask yet.
-        said = machine.run("systemctl", "is-system-running", check=False).stdout.strip()
-        return said if said in ("running", "degraded", "maintenance") else None
+        answer = machine.run("systemctl", "is-system-running", check=False).stdout.strip()
+        return answer if answer in ("running", "degraded", "maintenance") else None
 
     state = wait_for("the system to be up", settled, _BOOT_S)
     failed = machine.run("systemctl", "--failed", "--no-legend", check=False).stdout

@@ -226,7 +226,7 @@ def test_a_cluster_of_this_image_has_all_that_its_driver_and_executors_need(
     assert report["tasks"][0]["outcome"] == "done"
 
 
-def test_the_daemon_is_healthy_and_leaves_in_order_when_it_is_told_to(
+def test_the_daemon_is_healthy_and_exits_in_order_when_it_is_stopped(
     make_container: MakeContainer, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     container = make_container()

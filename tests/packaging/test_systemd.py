@@ -79,7 +79,7 @@ class Installed:
         """The command lines of the user's processes."""
         return self.machine.processes_of("icekeeper")
 
-    def said(self, since: str) -> list[dict[str, Any]]:
+    def log_lines(self, since: str) -> list[dict[str, Any]]:
         """What the daemon itself has written to the journal: every line is a JSON object."""
         entries = [json.loads(line) for line in self._journal("json", since, "_SYSTEMD_UNIT=icekeeper.service")]
         # Beside it the check of a reload, and the shell that sends its signal, speak for the same unit.
@@ -98,7 +98,7 @@ class Installed:
         """The process of the newest session, once there is one."""
 
         def started() -> int | None:
-            found = [line["jvm_pid"] for line in self.said(since) if line["event"] == "engine_started"]
+            found = [line["jvm_pid"] for line in self.log_lines(since) if line["event"] == "engine_started"]
             return int(found[-1]) if found else None
 
         return wait_for("Spark's session", started)
@@ -211,14 +211,14 @@ def test_one_command_can_be_given_another_role_than_the_service(service: Install
     asked = 'cat $CREDENTIALS_DIRECTORY/postgres-password; echo " $ICEKEEPER_POSTGRES__DSN"'
     as_a_command = ("systemd-run", "--quiet", "--collect", "--wait", "--pipe")
     try:
-        told = {
+        given = {
             name: running.run(*as_a_command, f"--unit=icekeeper-{name}-1", "sh", "-c", asked).stdout.strip()
             for name in ("migrate", "doctor")
         }
     finally:
         shutil.rmtree(running.path(directory))
-    assert told["migrate"].startswith("the owner's postgresql://icekeeper_owner@")
-    assert told["doctor"].split() == [service.world.postgres.password]
+    assert given["migrate"].startswith("the owner's postgresql://icekeeper_owner@")
+    assert given["doctor"].split() == [service.world.postgres.password]
 
 
 def test_it_is_ready_says_so_and_takes_a_changed_configuration_over(service: Installed) -> None:
@@ -238,11 +238,11 @@ def test_it_is_ready_says_so_and_takes_a_changed_configuration_over(service: Ins
         assert service.systemctl("reload") == 0
         # At once: the command has waited for the reload. The journal is written beside it.
         assert metrics(service.base)["icekeeper_next_run_timestamp_seconds"] != due
-        wait_for("the journal", lambda: [line for line in service.said(since) if line["event"] == "reloaded"])
-        (line,) = [line for line in service.said(since) if line["event"] == "reloaded"]
+        wait_for("the journal", lambda: [line for line in service.log_lines(since) if line["event"] == "reloaded"])
+        (line,) = [line for line in service.log_lines(since) if line["event"] == "reloaded"]
         assert "schedule" in str(line["changes"])
-        told = re.findall(r"Got notification message from PID \d+ \((RELOADING|READY)=1", service.of_systemd(since))
-        assert told == ["RELOADING", "READY"]
+        given = re.findall(r"Got notification message from PID \d+ \((RELOADING|READY)=1", service.of_systemd(since))
+        assert given == ["RELOADING", "READY"]
         assert re.search(r"\(RELOADING=1, MONOTONIC_USEC=\d+\)", service.of_systemd(since))
         assert (service.state(), service.pid) == (("active", "running"), began)
     finally:
@@ -264,7 +264,7 @@ def test_a_bad_configuration_fails_the_reload_and_leaves_the_service_as_it_was(s
     assert metrics(service.base)["icekeeper_config_last_reload_successful"] == 1
 
 
-def test_a_bad_configuration_at_the_start_is_said_and_not_tried_again(service: Installed) -> None:
+def test_a_bad_configuration_at_the_start_is_reported_and_not_tried_again(service: Installed) -> None:
     service.configure(tables=[])
     service.drop_in("RestartSec=100ms")
     since = service.cursor()
@@ -343,8 +343,8 @@ def test_stopped_it_ends_in_time_and_leaves_no_process(service: Installed) -> No
     assert service.state() == ("inactive", "dead")
     assert (service.machine.property("Result"), service.machine.property("ExecMainStatus")) == ("success", "0")
     assert service.processes() == []
-    said = service.said(since)  # each line is JSON
-    assert said[-1]["event"] == "service_stopped"
+    log_lines = service.log_lines(since)  # each line is JSON
+    assert log_lines[-1]["event"] == "service_stopped"
     # systemd had to kill nothing, and nobody told the JVM to end but the daemon.
     assert "Killing" not in service.of_systemd(since)
 

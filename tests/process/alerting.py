@@ -28,7 +28,7 @@ class Webhook:
     """Takes what Alertmanager sends; `told` are the alerts in their order, each as Alertmanager writes it."""
 
     def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
+        self.alerts: list[dict[str, Any]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -47,15 +47,15 @@ class Webhook:
 
     def of(self, alert: str, status: str) -> list[dict[str, Any]]:
         """What came of an alert, `firing` or `resolved`."""
-        return [one for one in self.told if (one["labels"]["alertname"], one["status"]) == (alert, status)]
+        return [one for one in self.alerts if (one["labels"]["alertname"], one["status"]) == (alert, status)]
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
-        told = self.told
+        alerts = self.alerts
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                told.extend(body["alerts"])
+                alerts.extend(body["alerts"])
                 self.send_response(200)
                 self.end_headers()
 
@@ -130,8 +130,8 @@ def _scraping(directory: Path, target: str, alertmanager: str) -> Path:
 
 @contextmanager
 def _running(executable: Path, arguments: list[str], log: Path) -> Iterator[None]:
-    with log.open("wb") as said:
-        process = subprocess.Popen([executable, *arguments], stdout=said, stderr=said, cwd=share(executable))
+    with log.open("wb") as output:
+        process = subprocess.Popen([executable, *arguments], stdout=output, stderr=output, cwd=share(executable))
     try:
         yield
     finally:

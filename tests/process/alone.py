@@ -58,11 +58,11 @@ def alone(box: Sandbox, place: Path, *, nights: int = 0, lines: int = 20, **bloc
     """The ledger knows `nights`, that of SLOT the last of them; `blocks` take the place of those of the settings."""
     database = f"alone_{uuid4().hex[:8]}"
     box.postgres.create_database(database)
-    (port, nobody) = free_ports(2)
+    (port, unused) = free_ports(2)
     document = {
         "spark": {"home": "/nowhere"},
-        "catalog": {"name": "k2", "type": "rest", "uri": f"http://127.0.0.1:{nobody}", "warehouse": "s3://cold/"},
-        "clickhouse": {"url": f"http://127.0.0.1:{nobody}", "database": "k2"},
+        "catalog": {"name": "k2", "type": "rest", "uri": f"http://127.0.0.1:{unused}", "warehouse": "s3://cold/"},
+        "clickhouse": {"url": f"http://127.0.0.1:{unused}", "database": "k2"},
         "postgres": {"dsn": box.postgres.dsn(database), "password": box.postgres.password},
         "tables": [
             {"name": shape.iceberg, "source": shape.source, "timestamp": shape.timestamp, "layer": shape.layer}

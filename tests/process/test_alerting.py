@@ -23,7 +23,7 @@ def edit(config: Path, **blocks: Any) -> None:
     config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **blocks}))
 
 
-def test_a_night_that_lacks_rows_is_told_until_it_is_acknowledged_and_known_after_a_restart(
+def test_a_night_that_lacks_rows_is_alerted_until_it_is_acknowledged_and_known_after_a_restart(
     box: Sandbox, tmp_path: Path
 ) -> None:
     few: dict[str, Any] = {"days": 1.25, "commits_per_day": 24, "files_per_commit": 1, "symbols": 6}
@@ -36,10 +36,10 @@ def test_a_night_that_lacks_rows_is_told_until_it_is_acknowledged_and_known_afte
 
     with watched(listens, tmp_path / "watching") as webhook:
         with running("serve", config=config, log=log, at=SLOT - timedelta(seconds=10)) as daemon:
-            (told, *_) = wait_for("the alert", lambda: webhook.of("IcekeeperMissingData", "firing"))
-            assert told["labels"]["table"] == COINBASE
-            assert told["annotations"]["summary"] == f"Rows are missing in {COINBASE}"
-            assert told["annotations"]["runbook_url"] == f"{DOCS}/docs/runbooks/IcekeeperMissingData.md"
+            (alert, *_) = wait_for("the alert", lambda: webhook.of("IcekeeperMissingData", "firing"))
+            assert alert["labels"]["table"] == COINBASE
+            assert alert["annotations"]["summary"] == f"Rows are missing in {COINBASE}"
+            assert alert["annotations"]["runbook_url"] == f"{DOCS}/docs/runbooks/IcekeeperMissingData.md"
             failed = metrics(base)
             assert failed['icekeeper_last_run_outcome{outcome="failed"}'] == 1
             assert (failed["icekeeper_last_run_failure_open"], failed[finding]) == (1, 1)

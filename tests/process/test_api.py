@@ -88,12 +88,12 @@ def test_every_answer_is_one_that_the_openapi_document_names(served: Alone, tmp_
     ],
 )
 def test_odd_questions_have_plain_answers(served: Alone, path: str, status: int) -> None:
-    got, told = served.ask("GET", path)
-    assert got == status, told
+    got, answer = served.ask("GET", path)
+    assert got == status, answer
     if status != 200:
-        assert told["status"] == status
-        assert told["title"]
-        assert told["detail"]
+        assert answer["status"] == status
+        assert answer["title"]
+        assert answer["detail"]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_odd_questions_have_plain_answers(served: Alone, path: str, status: int)
 )
 def test_odd_orders_begin_nothing(served: Alone, body: bytes, status: int) -> None:
     before = served.execute("SELECT count(*) FROM maintenance_runs WHERE trigger = 'manual'")
-    got, told = served.ask("POST", "/api/v1/runs", body, Authorization=BEARER, **JSON)
-    assert (got, told["status"]) == (status, status), told
+    got, answer = served.ask("POST", "/api/v1/runs", body, Authorization=BEARER, **JSON)
+    assert (got, answer["status"]) == (status, status), answer
     assert served.execute("SELECT count(*) FROM maintenance_runs WHERE trigger = 'manual'") == before
 
 
@@ -137,11 +137,11 @@ def test_an_order_needs_its_content_type_and_an_origin_of_ours(served: Alone) ->
     assert served.ask("HEAD", "/api/v1/events")[0] == 405
 
 
-def test_a_run_is_begun_shown_while_it_is_told_and_found_by_its_id(served: Alone) -> None:
+def test_a_run_is_begun_shown_while_it_is_under_way_and_found_by_its_id(served: Alone) -> None:
     body = json.dumps({"stages": ["expire"], "tables": [TABLES[0]]}).encode()
-    status, told = served.ask("POST", "/api/v1/runs", body, Authorization=BEARER, **JSON)
+    status, answer = served.ask("POST", "/api/v1/runs", body, Authorization=BEARER, **JSON)
     assert status == 202
-    path = f"/api/v1/runs/{told['run_id']}"
+    path = f"/api/v1/runs/{answer['run_id']}"
     run = wait_for("its end", lambda: (run := served.ask("GET", path)[1]).get("outcome") and run)
     assert (run["trigger"], run["outcome"], run["tables"]) == ("manual", "failed", [TABLES[0]])
     assert [task["reason"] for task in run["tasks"]] == ["engine_down"]
@@ -151,11 +151,11 @@ def test_a_run_is_begun_shown_while_it_is_told_and_found_by_its_id(served: Alone
     warnings = served.ask("GET", f"{path}/logs?level=error")[1]["items"]
     assert {line["level"] for line in warnings} <= {"error", "critical"}
     # An operator's run of a stage answers for no night: the last night is the last night.
-    assert served.ask("GET", "/api/v1/status")[1]["last_run"]["run_id"] != told["run_id"]
+    assert served.ask("GET", "/api/v1/status")[1]["last_run"]["run_id"] != answer["run_id"]
     assert served.ask("POST", f"{path}/cancel", b"", Authorization=BEARER)[0] == 404
 
 
-def test_pages_of_runs_follow_one_another_and_none_is_told_twice(served: Alone) -> None:
+def test_pages_of_runs_follow_one_another_and_none_is_listed_twice(served: Alone) -> None:
     seen: list[str] = []
     after = ""
     while True:
@@ -213,9 +213,9 @@ def test_a_log_line_that_is_no_text_or_half_a_line_is_no_crash(served: Alone) ->
 
 def test_status_on_the_command_line_says_what_is_wrong_and_exits_by_it(served: Alone) -> None:
     done = icekeeper("status", "--json", config=served.config)
-    told = document(done)
-    assert (told["state"], done.returncode) == ("error", 1)
-    assert any("lack rows" in trouble["text"] for trouble in told["troubles"])
+    answer = document(done)
+    assert (answer["state"], done.returncode) == ("error", 1)
+    assert any("lack rows" in trouble["text"] for trouble in answer["troubles"])
     shown = icekeeper("status", config=served.config)
     assert shown.returncode == 1
     for word in ("error", "next night", "last night", "icekeeper ack", "engine"):
@@ -245,11 +245,11 @@ def test_without_postgresql_the_api_says_so_and_the_daemon_lives(served: Alone) 
     served.box.postgres.stop()
     try:
         for path in ("/api/v1/runs", f"/api/v1/runs/{uuid4()}", "/api/v1/nights", f"/api/v1/tables/{TABLES[0]}"):
-            status, told = served.ask("GET", path)
-            assert (status, told["reason"]) == (503, "ledger_down"), told
-            assert told["advice"]
-            assert "password" not in json.dumps(told)
-            assert served.box.postgres.password not in json.dumps(told)
+            status, answer = served.ask("GET", path)
+            assert (status, answer["reason"]) == (503, "ledger_down"), answer
+            assert answer["advice"]
+            assert "password" not in json.dumps(answer)
+            assert served.box.postgres.password not in json.dumps(answer)
         assert served.ask("GET", "/api/v1/status")[0] == 200
         assert served.ask("GET", "/api/v1/tables")[0] == 200
         done = icekeeper("status", config=served.config)
@@ -262,9 +262,9 @@ def test_without_postgresql_the_api_says_so_and_the_daemon_lives(served: Alone) 
 def test_without_the_ledgers_tables_the_api_says_what_to_do(served: Alone) -> None:
     served.execute("ALTER TABLE maintenance_runs RENAME TO gone")
     try:
-        status, told = served.ask("GET", "/api/v1/runs")
-        assert (status, told["reason"]) == (503, "ledger_down")
-        assert "icekeeper migrate" in told["detail"]
+        status, answer = served.ask("GET", "/api/v1/runs")
+        assert (status, answer["reason"]) == (503, "ledger_down")
+        assert "icekeeper migrate" in answer["detail"]
         assert served.ask("GET", "/api/v1/status")[0] == 200
     finally:
         served.execute("ALTER TABLE gone RENAME TO maintenance_runs")

@@ -42,10 +42,10 @@ def test_the_report_counts_what_went_wrong_and_says_what_nothing_wrong_proves() 
 
     assert "| daemon killed | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 20 s |" in page([well], {})
     assert "fewer than 1.0% of such nights" in page([replace(well, seed=seed) for seed in range(300)], {})
-    told = page([well, badly], {})
-    assert "| S3 away | 1 | 0 | 1 | 7 | 0 | 0 | 0 | 0 | 0 | - |" in told
-    assert "| all | 2 | 1 | 1 | 7 |" in told
-    assert "- seed 2, S3 away: cold.x: 7 rows. Not explained yet." in told
+    table = page([well, badly], {})
+    assert "| S3 away | 1 | 0 | 1 | 7 | 0 | 0 | 0 | 0 | 0 | - |" in table
+    assert "| all | 2 | 1 | 1 | 7 |" in table
+    assert "- seed 2, S3 away: cold.x: 7 rows. Not explained yet." in table
     assert "- seed 2, S3 away: open. S3 never came back." in page([badly], {"2": "S3 never came back."})
 
 

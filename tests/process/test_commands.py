@@ -138,7 +138,7 @@ def test_a_ledger_that_was_not_migrated_exits_4_and_names_the_command(place: Pla
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("run", "--slot", "2999-01-01"), "lies in the future"),
         (("run", "--slot", "yesterday"), "a day like 2026-02-18"),
@@ -148,10 +148,10 @@ def test_a_ledger_that_was_not_migrated_exits_4_and_names_the_command(place: Pla
         (("history", "ffffffff"), "no run has an id that begins with ffffffff"),
     ],
 )
-def test_bad_usage_exits_2_and_says_what_is_allowed(place: Place, arguments: tuple[str, ...], said: str) -> None:
+def test_bad_usage_exits_2_and_says_what_is_allowed(place: Place, arguments: tuple[str, ...], message: str) -> None:
     done = icekeeper(*arguments, config=place.config)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_a_bad_configuration_exits_2_with_every_mistake(place: Place, tmp_path: Path) -> None:
@@ -173,9 +173,9 @@ def test_a_doubtful_configuration_is_good_and_warns_also_where_its_secrets_are_n
     assert (done.returncode, done.stdout.count("\n")) == (0, 1)
     assert "warning: schedule.cron ('5 0 * * *' in UTC) begins a night less than 30 minutes after" in done.stderr
 
-    told = document(icekeeper("config", "check", "--no-secrets", "--json", config=config))
-    assert (told["ok"], told["tables"], told["settings_hash"]) == (True, 10, None)
-    assert told["warnings"][0].startswith("schedule.cron")
+    answer = document(icekeeper("config", "check", "--no-secrets", "--json", config=config))
+    assert (answer["ok"], answer["tables"], answer["settings_hash"]) == (True, 10, None)
+    assert answer["warnings"][0].startswith("schedule.cron")
 
 
 def test_a_heap_is_judged_by_the_memory_of_this_machine_unless_it_is_another_that_will_run(

@@ -125,7 +125,7 @@ def test_ctrl_c_cancels_the_run_in_the_daemon_and_a_second_run_meanwhile_is_refu
 
 def test_a_run_under_way_is_shown_followed_and_cancelled_by_other_commands(served: Served, tmp_path: Path) -> None:
     (jvm,) = served.jvms()
-    log, followed, ended, told = (tmp_path / name for name in ("stderr", "followed", "ended", "told"))
+    log, followed, ended, cancelled = (tmp_path / name for name in ("stderr", "followed", "ended", "cancelled"))
     jvm.suspend()  # so that the run lasts
     try:
         with (
@@ -141,10 +141,10 @@ def test_a_run_under_way_is_shown_followed_and_cancelled_by_other_commands(serve
             with running("logs", "--follow", "--json", config=served.config, log=log, out=followed) as follower:
                 wait_for("the log", lambda: "run_started" in followed.read_text())
                 cancelling = stack.enter_context(
-                    running("cancel", run["run_id"][:8], "--json", config=served.config, log=told, out=ended)
+                    running("cancel", run["run_id"][:8], "--json", config=served.config, log=cancelled, out=ended)
                 )
                 # Soon: a JVM that does not stop is killed.
-                wait_for("the answer", lambda: "was asked to end" in told.read_text())
+                wait_for("the answer", lambda: "was asked to end" in cancelled.read_text())
                 jvm.resume()
                 assert command.wait(60) == 130
                 assert cancelling.wait(60) == 0
@@ -174,9 +174,9 @@ def test_a_jvm_that_dies_while_nobody_needs_it_is_there_again_for_the_next_comma
 
 
 def test_readyz_names_the_parts(served: Served) -> None:
-    told = json.loads(fetch(f"{served.base}/readyz") or "")
-    assert told["ready"] is True
-    assert set(told["parts"]) == {"engine", "ledger", "spool", "configuration", "lease"}
+    readiness = json.loads(fetch(f"{served.base}/readyz") or "")
+    assert readiness["ready"] is True
+    assert set(readiness["parts"]) == {"engine", "ledger", "spool", "configuration", "lease"}
 
 
 def test_a_second_daemon_on_the_same_state_directory_is_refused(served: Served) -> None:

@@ -55,15 +55,15 @@ def receiving(port: int) -> Iterator[list[Any]]:
 
 def write_config(directory: Path, url: str, http_port: int) -> Path:
     """Every part is away: a night fails within a second, and no JVM comes up."""
-    nobody = free_port()
+    unused = free_port()
     (directory / "receiver").write_text(url)
     config = directory / "icekeeper.yaml"
     config.write_text(
         yaml.safe_dump(
             {
-                "catalog": {"name": "k2", "type": "rest", "uri": f"http://127.0.0.1:{nobody}"},
-                "clickhouse": {"url": f"http://127.0.0.1:{nobody}", "database": "k2"},
-                "postgres": {"dsn": f"postgresql://icekeeper@127.0.0.1:{nobody}/icekeeper"},
+                "catalog": {"name": "k2", "type": "rest", "uri": f"http://127.0.0.1:{unused}"},
+                "clickhouse": {"url": f"http://127.0.0.1:{unused}", "database": "k2"},
+                "postgres": {"dsn": f"postgresql://icekeeper@127.0.0.1:{unused}/icekeeper"},
                 "spark": {"home": "/nowhere"},
                 **{stage: {"retries": 0} for stage in ("compact", "expire", "audit")},
                 "tables": [{"name": "cold.a", "source": "a", "timestamp": "ts", "layer": "gold"}],
@@ -76,18 +76,18 @@ def write_config(directory: Path, url: str, http_port: int) -> Path:
     return config
 
 
-def test_a_night_that_failed_is_told_once_though_nobody_listened_at_first(tmp_path: Path) -> None:
+def test_a_failed_night_is_notified_once_though_the_target_was_down_at_first(tmp_path: Path) -> None:
     port, http_port, log = free_port(), free_port(), tmp_path / "stderr"
     config, base = (
         write_config(tmp_path, f"json://127.0.0.1:{port}/{SECRET}", http_port),
         f"http://127.0.0.1:{http_port}",
     )
-    told = 'icekeeper_notifications_total{result="delivered"}'
+    delivered = 'icekeeper_notifications_total{result="delivered"}'
 
     with running("serve", config=config, log=log, at=SLOT - timedelta(seconds=10)) as daemon:
         wait_for("the night to fail", lambda: metrics(base).get('icekeeper_runs_total{outcome="failed"}') == 1)
         wait_for("the first attempt", lambda: "notification_not_delivered" in log.read_text())
-        assert metrics(base)[told] == 0
+        assert metrics(base)[delivered] == 0
         began = time.monotonic()
         os.kill(daemon.pid, signal.SIGTERM)
         assert daemon.wait(60) == 0
@@ -99,10 +99,10 @@ def test_a_night_that_failed_is_told_once_though_nobody_listened_at_first(tmp_pa
                 wait_for("the daemon", lambda: fetch(f"{base}/livez"))
                 wait_for("the message", lambda: came)
                 if later == 5:
-                    wait_for("its count", lambda: metrics(base).get(told) == 1)
+                    wait_for("its count", lambda: metrics(base).get(delivered) == 1)
                 else:
                     time.sleep(3)  # nothing is to come, so there is nothing to wait for
-                    assert metrics(base)[told] == 0
+                    assert metrics(base)[delivered] == 0
                 os.kill(daemon.pid, signal.SIGTERM)
                 assert daemon.wait(60) == 0
         (message,) = came

@@ -82,10 +82,10 @@ def test_a_pause_says_what_it_does_and_is_ended_by_unpause(config: Path, tmp_pat
     assert abs(held.until - now - 2 * DAY) < timedelta(minutes=1)
 
     again = icekeeper("pause", "--json", config=config)
-    said = document(again)
-    assert (said["paused"], said["until"], said["note"]) == (True, None, "")
-    assert said["by"]
-    assert said["next_slot"].endswith("T02:00:00Z")
+    message = document(again)
+    assert (message["paused"], message["until"], message["note"]) == (True, None, "")
+    assert message["by"]
+    assert message["next_slot"].endswith("T02:00:00Z")
     assert "before" in icekeeper("pause", "--until", "1h", config=config).stdout
 
     ended = icekeeper("unpause", config=config)
@@ -97,13 +97,15 @@ def test_a_pause_says_what_it_does_and_is_ended_by_unpause(config: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("until", "said"),
+    ("until", "message"),
     [("2020-01-01", "lies in the past"), ("soon", "8h or 2d from now"), ("0h", "at least 1s")],
 )
-def test_an_end_that_cannot_be_exits_2_and_pauses_nothing(config: Path, tmp_path: Path, until: str, said: str) -> None:
+def test_an_end_that_cannot_be_exits_2_and_pauses_nothing(
+    config: Path, tmp_path: Path, until: str, message: str
+) -> None:
     done = icekeeper("pause", "--until", until, config=config)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert pause.read(tmp_path / "state") is None
 
 
@@ -192,7 +194,7 @@ async def test_a_disabled_table_is_left_alone_and_its_findings_can_be_closed_all
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("cold.typo", "2026-02-17", "--note", "x"), COINBASE),
         ((COINBASE, "yesterday", "--note", "x"), "a day like 2026-02-17"),
@@ -204,10 +206,10 @@ async def test_a_disabled_table_is_left_alone_and_its_findings_can_be_closed_all
         (("--list", "--limit", "0"), "1<=x<=1000"),
     ],
 )
-def test_bad_usage_exits_2_and_says_what_is_needed(config: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_bad_usage_exits_2_and_says_what_is_needed(config: Path, arguments: tuple[str, ...], message: str) -> None:
     done = icekeeper("ack", *arguments, config=config)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_the_one_behind_sudo_is_the_one_who_did_it(

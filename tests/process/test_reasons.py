@@ -107,7 +107,9 @@ def test_a_machine_without_java_exits_1_and_says_which_to_install(place: Place) 
     assert row == ("error", "engine_down", None, None)
 
 
-async def test_a_ledger_that_is_lost_in_the_middle_is_said_after_the_report_and_the_run_is_kept(place: Place) -> None:
+async def test_a_ledger_that_is_lost_in_the_middle_is_reported_after_the_report_and_the_run_is_kept(
+    place: Place,
+) -> None:
     server = place.world.postgres
     async with proxied(f"http://{server.host}:{server.port}") as proxy:
         dsn = place.settings["postgres"]["dsn"].replace(str(server.port), str(proxy.port))
@@ -152,7 +154,7 @@ def full(directory: Path) -> Iterator[None]:
         yield
 
 
-def test_a_full_disk_that_could_keep_no_record_of_a_run_lets_none_begin_and_is_said(place: Place) -> None:
+def test_a_full_disk_that_could_keep_no_record_of_a_run_lets_none_begin_and_is_reported(place: Place) -> None:
     query = "SELECT run_id FROM maintenance_runs"
     before = place.world.postgres.execute(place.world.postgres_database, query)
     with full(place.state_dir):

@@ -379,8 +379,8 @@ def test_the_page_shows_what_the_program_says(heading: str, place: Place, tmp_pa
         spoil(attempt)
         done = attempt.run(transcript.arguments)
 
-    said = done.stdout if transcript.is_report else done.stderr + done.stdout
-    lines = [line for line in map(attempt.normal, said.splitlines()) if line]
+    output = done.stdout if transcript.is_report else done.stderr + done.stdout
+    lines = [line for line in map(attempt.normal, output.splitlines()) if line]
     expected = [line for line in map(attempt.normal, transcript.shown) if line]
     assert done.returncode == transcript.code, done.stderr + done.stdout
     assert "Traceback" not in done.stderr

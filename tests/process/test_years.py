@@ -101,18 +101,18 @@ def _took_s(served: Alone, path: str) -> tuple[float, float]:
 
 
 def test_five_years_of_a_table_are_as_many_points_as_a_chart_can_show_and_all_that_was_wrong(served: Alone) -> None:
-    told = served.ask("GET", f"/api/v1/tables/{TABLES[0]}?days=2000")[1]
-    assert len(told["tasks"]) == 100
-    assert 300 < len(told["healths"]) <= 366
+    document = served.ask("GET", f"/api/v1/tables/{TABLES[0]}?days=2000")[1]
+    assert len(document["tasks"]) == 100
+    assert 300 < len(document["healths"]) <= 366
     bad = served.execute(
         "SELECT count(*) FROM maintenance_audit_log WHERE iceberg_table = $1 AND status <> 'ok'", TABLES[0]
     )[0][0]
-    assert sum(audit["status"] != "ok" for audit in told["audits"]) == bad > 0
-    assert len(told["audits"]) <= 366 + bad
+    assert sum(audit["status"] != "ok" for audit in document["audits"]) == bad > 0
+    assert len(document["audits"]) <= 366 + bad
     newest = f"{SLOT:%Y-%m-%d}"
-    assert told["healths"][-1]["slot"].startswith(newest)
-    assert told["audits"][-1]["window_end"].startswith(newest)
-    for points in (told["healths"], told["audits"], told["tasks"]):
+    assert document["healths"][-1]["slot"].startswith(newest)
+    assert document["audits"][-1]["window_end"].startswith(newest)
+    for points in (document["healths"], document["audits"], document["tasks"]):
         began = [point.get("at") or point.get("window_start") or point["started_at"] for point in points]
         assert began == sorted(began)
     month = served.ask("GET", f"/api/v1/tables/{TABLES[0]}?days=30")[1]
@@ -146,9 +146,9 @@ async def test_the_ledgers_queries_use_their_indexes(served: Alone) -> None:
     try:
         for name, query, values in asked:
             rows = await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", *values)
-            told = json.loads(rows[0][0])[0]
-            print(f"\n{name}: {told['Planning Time'] + told['Execution Time']:.1f} ms")
-            nodes = list(_nodes(told["Plan"]))
+            document = json.loads(rows[0][0])[0]
+            print(f"\n{name}: {document['Planning Time'] + document['Execution Time']:.1f} ms")
+            nodes = list(_nodes(document["Plan"]))
             for depth, node in nodes:
                 what = node.get("Index Name") or node.get("Relation Name") or ""
                 print(f"{'  ' * depth}{node['Node Type']} {what} rows={node['Actual Rows']:g}")

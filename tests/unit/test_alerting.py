@@ -50,10 +50,10 @@ def exposed() -> set[str]:
 
 
 def test_rules_and_their_tests_go_by_metrics_that_there_are(exposed: set[str]) -> None:
-    said = {name for group in _GROUPS for rule in group["rules"] for name in named(rule["expr"])}
-    said |= {name for rule in ALERTS.values() for name in named(rule["annotations"]["description"])}
-    assert len(said) > 20
-    assert said <= exposed
+    used = {name for group in _GROUPS for rule in group["rules"] for name in named(rule["expr"])}
+    used |= {name for rule in ALERTS.values() for name in named(rule["annotations"]["description"])}
+    assert len(used) > 20
+    assert used <= exposed
     for file in TESTS:
         for test in yaml.safe_load(file.read_text())["tests"]:
             for series in test.get("input_series", ()):
@@ -92,9 +92,9 @@ def test_no_runbook_is_of_an_alert_that_is_gone() -> None:
 
 
 def test_what_alertmanager_silences_by_another_alert_are_alerts() -> None:
-    said = set(re.findall(r"Icekeeper\w+", ALERTMANAGER.read_text()))
-    assert said
-    assert said <= set(ALERTS)
+    used = set(re.findall(r"Icekeeper\w+", ALERTMANAGER.read_text()))
+    assert used
+    assert used <= set(ALERTS)
 
 
 # --- the dashboard
@@ -103,8 +103,8 @@ def test_what_alertmanager_silences_by_another_alert_are_alerts() -> None:
 def test_the_dashboard_goes_by_metrics_that_there_are(exposed: set[str]) -> None:
     asked = list(expressions(json.loads(DASHBOARD.read_text())))
     assert len(asked) > 20
-    said = {name for expression in asked for name in named(expression)}
-    assert said <= exposed
+    used = {name for expression in asked for name in named(expression)}
+    assert used <= exposed
     # A replica more must not draw everything twice.
     for expression in asked:
         assert re.search(r"\b(max|min|sum|count) (by|without)|^icekeeper_build_info", expression), expression

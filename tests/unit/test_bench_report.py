@@ -41,7 +41,7 @@ def test_the_targets_say_what_was_met_missed_and_not_measured() -> None:
     assert f"| a night with nothing to do | 960 | icekeeper against platform | >= 200x | {nothing}" in lines
 
 
-def test_a_turn_that_failed_is_told_with_its_reason() -> None:
+def test_a_turn_that_failed_is_reported_with_its_reason() -> None:
     page = report.page(MACHINE, SAMPLES)
     assert "- call, compact `960` on s3, round 1: RuntimeError: the session is gone" in page
     assert "| call | failed |" in page

@@ -83,7 +83,9 @@ def test_a_rival_that_was_given_fewer_tables_is_compared_by_the_table() -> None:
         ((7, 10), Verdict.MISSED),
     ],
 )
-def test_never_slower_forgives_what_cannot_be_told_from_equal(theirs: tuple[float, float], verdict: Verdict) -> None:
+def test_never_slower_forgives_what_cannot_be_distinguished_from_equal(
+    theirs: tuple[float, float], verdict: Verdict
+) -> None:
     samples = [*rounds(case(), AUTO, 10, 10), *rounds(case(), CALL, *theirs)]
     assert judged(samples, "compaction, never slower", AUTO, CALL).verdict is verdict
 

@@ -48,7 +48,7 @@ def test_a_night_that_only_observes_gives_its_advice_once_and_names_every_table(
     assert len(shown.splitlines()) < 30
 
 
-def test_ten_failures_of_one_kind_are_told_once() -> None:
+def test_ten_failures_of_one_kind_are_shown_once() -> None:
     failed = tuple(
         task(Stage.AUDIT, table, TaskOutcome.FAILED, Reason.SOURCE_DOWN, "", "ClickHouse: no answer [Errno 111]")
         for table in TABLES

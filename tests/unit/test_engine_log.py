@@ -41,7 +41,7 @@ def world_with(log: FakeLog) -> World:
     return world
 
 
-async def test_the_tail_of_a_failed_task_is_what_was_said_since_it_began() -> None:
+async def test_the_tail_of_a_failed_task_is_the_output_since_it_began() -> None:
     log = FakeLog()
     world = world_with(log)
     lost = fails(permanent(Reason.STORAGE_DOWN))

@@ -91,23 +91,23 @@ async def signed_in(client: aiohttp.ClientSession) -> tuple[str, str]:
     """The session's cookie as a header, and how it was set."""
     async with client.post("/sign-in", data=TOKEN) as answer:
         assert answer.status == 200
-        said = answer.headers["Set-Cookie"]
-    cookie = SimpleCookie(said)[COOKIE]
-    return f"{COOKIE}={cookie.value}", said
+        received = answer.headers["Set-Cookie"]
+    cookie = SimpleCookie(received)[COOKIE]
+    return f"{COOKIE}={cookie.value}", received
 
 
 async def is_signed_in(client: aiohttp.ClientSession, cookie: str) -> bool:
     async with client.get("/look", headers={"Cookie": cookie}) as answer:
-        told: dict[str, bool] = await answer.json()
-        return told["signed_in"]
+        document: dict[str, bool] = await answer.json()
+        return document["signed_in"]
 
 
 async def test_a_browser_signs_in_by_a_cookie_that_no_script_and_no_other_site_can_use(served: Served) -> None:
     place, client = served
-    cookie, said = await signed_in(client)
-    assert {"HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={SESSION_S:.0f}"} <= set(said.split("; "))
-    assert "Secure" not in said
-    assert TOKEN not in said
+    cookie, received = await signed_in(client)
+    assert {"HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={SESSION_S:.0f}"} <= set(received.split("; "))
+    assert "Secure" not in received
+    assert TOKEN not in received
     assert await is_signed_in(client, cookie)
     assert not await is_signed_in(client, f"{COOKIE}=other")
     assert not await is_signed_in(client, "nonsense;;=;")
@@ -169,8 +169,8 @@ async def test_sign_ins_are_no_heap_that_grows(served: Served) -> None:
 async def test_another_site_can_have_nothing_changed(served: Served, headers: dict[str, str], status: int) -> None:
     place, client = served
     place.url = "https://icekeeper.example.com"
-    told = {name: value.replace("{base}", place.base) for name, value in headers.items()}
-    assert await status_of(client, "POST", "/change", {**BEARER, **told}) == status
+    document = {name: value.replace("{base}", place.base) for name, value in headers.items()}
+    assert await status_of(client, "POST", "/change", {**BEARER, **document}) == status
 
 
 @pytest.mark.parametrize("origin", ["null", "", "http://["])
@@ -213,8 +213,8 @@ async def test_a_request_without_a_host_does_not_have_the_resolver_asked(
 ) -> None:
     place, _ = served
     monkeypatch.setattr("socket.getfqdn", lambda: pytest.fail("it would hold up the loop"))
-    said = await _raw(place, b"GET /look HTTP/1.0\r\n\r\n")
-    assert b" 421 " in said.splitlines()[0]
+    received = await _raw(place, b"GET /look HTTP/1.0\r\n\r\n")
+    assert b" 421 " in received.splitlines()[0]
 
 
 # --- how much it takes
@@ -249,29 +249,29 @@ async def test_a_handler_that_takes_too_long_is_given_up() -> None:
         assert "took too long" in (await answer.json())["detail"]
 
 
-@pytest.mark.parametrize("said", [b"", b"GET /look HTT", b"GET /look HTTP/1.1\r\nHost: localhost\r\nX-Slow: 1"])
-async def test_a_connection_on_which_nobody_asks_to_the_end_is_closed(said: bytes) -> None:
+@pytest.mark.parametrize("received", [b"", b"GET /look HTT", b"GET /look HTTP/1.1\r\nHost: localhost\r\nX-Slow: 1"])
+async def test_a_connection_with_an_unfinished_request_is_closed(received: bytes) -> None:
     async with serving(idle_s=0.1) as (place, _), asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
-        writer.write(said)
+        writer.write(received)
         assert await reader.read() == b""
         writer.close()
 
 
 async def test_headers_without_end_are_refused(served: Served) -> None:
     place, _ = served
-    said = await _raw(place, b"GET /look HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n")
-    assert b" 400 " in said.splitlines()[0]
-    said = await _raw(place, b"GET /look HTTP/1.1\r\nHost: localhost\r\n" + b"X: x\r\n" * 1000 + b"\r\n")
-    assert b" 400 " in said.splitlines()[0]
+    received = await _raw(place, b"GET /look HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n")
+    assert b" 400 " in received.splitlines()[0]
+    received = await _raw(place, b"GET /look HTTP/1.1\r\nHost: localhost\r\n" + b"X: x\r\n" * 1000 + b"\r\n")
+    assert b" 400 " in received.splitlines()[0]
 
 
 async def test_a_path_that_is_no_text_is_no_crash(served: Served) -> None:
     place, _ = served
     for path in (b"/look?x=\xff\xfe", b"/\xff", b"/%ff%00", b"/look?%00=%00", b"/static/%00", b"/static/..%2f..%2fetc"):
-        said = await _raw(place, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert b" 500 " not in said.splitlines()[0], path
-        assert said.startswith(b"HTTP/1."), path
+        received = await _raw(place, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b" 500 " not in received.splitlines()[0], path
+        assert received.startswith(b"HTTP/1."), path
 
 
 # --- what every answer carries
@@ -309,22 +309,22 @@ async def test_every_answer_carries_what_keeps_it_to_itself(
         assert "unsafe" not in answer.headers["Content-Security-Policy"]
         text = await answer.text()
         if status >= 400 and path != "/static/nothing":
-            told = await answer.json(content_type="application/problem+json")
-            assert (told["status"], told["type"]) == (status, "about:blank")
+            document = await answer.json(content_type="application/problem+json")
+            assert (document["status"], document["type"]) == (status, "about:blank")
         assert SECRET.get_secret_value() not in text
         assert "Traceback" not in text
         if path == "/down":
-            assert (told["reason"], answer.headers["Retry-After"]) == ("ledger_down", "10")
-            assert told["advice"]
+            assert (document["reason"], answer.headers["Retry-After"]) == ("ledger_down", "10")
+            assert document["advice"]
         if status == 405:
             assert answer.headers["Allow"] == "GET,HEAD"
 
 
 async def test_an_answer_that_breaks_off_ends_there_and_has_no_error_in_its_middle(served: Served) -> None:
     place, client = served
-    said = await _raw(place, b"GET /breaks-off HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert b"Error" not in said
-    assert said.count(b"HTTP/1.1") <= 1
+    received = await _raw(place, b"GET /breaks-off HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert b"Error" not in received
+    assert received.count(b"HTTP/1.1") <= 1
     assert await status_of(client, "GET", "/look") == 200
 
 
@@ -332,13 +332,13 @@ async def _raw(place: Place, request: bytes) -> bytes:
     """All that comes back until the server closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
     writer.write(request)
-    said = b""
+    received = b""
     try:
         async with asyncio.timeout(10):
             while piece := await reader.read(65536):
-                said += piece
+                received += piece
     except ConnectionResetError:
         pass
     finally:
         writer.close()
-    return said
+    return received

@@ -70,9 +70,9 @@ class Listener:
     async def next(self) -> Heard | None:
         if not (lines := await self.lines()):
             return None
-        told = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
-        number = int(told["id"]) if "id" in told else None
-        return Heard(number, told.get("event"), json.loads(told["data"]) if "data" in told else lines)
+        fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
+        number = int(fields["id"]) if "id" in fields else None
+        return Heard(number, fields.get("event"), json.loads(fields["data"]) if "data" in fields else lines)
 
 
 async def test_events_arrive_as_they_happen_with_their_numbers() -> None:
@@ -93,7 +93,7 @@ async def test_events_arrive_as_they_happen_with_their_numbers() -> None:
         assert first.data["opening"]["run_id"] == str(OPENING.run_id)
 
 
-async def test_who_comes_back_is_told_what_it_missed_and_nothing_twice() -> None:
+async def test_a_listener_that_comes_back_gets_what_it_missed_and_nothing_twice() -> None:
     stream = EventStream(number=1000)
     for number in range(5):
         stream.observe(TaskProgressed(Stage.COMPACT, TABLE, str(number)))

@@ -31,19 +31,19 @@ def state_dir(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_line_that_cant_be_written_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
+    returned: list[object] = []
     with suppress(OSError), open("/dev/full", "w", buffering=1) as full:  # its end says again what could not be written
         monkeypatch.setattr(sys, "stderr", full)
         logs.configure("info", "json", None)
         try:
             log = structlog.get_logger("somebody")
             for say in (log.info, log.error, log.exception, log.bind(run_id="1").warning):
-                told.append(say("disk_full"))
+                returned.append(say("disk_full"))
         finally:
             monkeypatch.undo()
             logs.configure("info", "json", None)
             structlog.reset_defaults()
-    assert len(told) == 4
+    assert len(returned) == 4
 
 
 async def test_a_disk_that_hangs_holds_up_nobody_who_logs_and_no_line_is_lost_or_out_of_order(state_dir: Path) -> None:
@@ -67,7 +67,7 @@ async def test_a_disk_that_hangs_holds_up_nobody_who_logs_and_no_line_is_lost_or
     os.close(reader)
 
 
-def test_what_a_run_has_said_so_far_is_in_its_lines(state_dir: Path) -> None:
+def test_what_a_run_has_logged_so_far_is_in_its_lines(state_dir: Path) -> None:
     run_id, log = uuid4(), structlog.get_logger()
     for n in range(1000):
         log.info("said", run_id=str(run_id), n=n)
@@ -75,7 +75,7 @@ def test_what_a_run_has_said_so_far_is_in_its_lines(state_dir: Path) -> None:
             assert [line["n"] for line in logs_of(state_dir, run_id)] == list(range(n + 1))
 
 
-def test_lines_said_before_and_after_a_reload_keep_their_order(state_dir: Path) -> None:
+def test_lines_logged_before_and_after_a_reload_keep_their_order(state_dir: Path) -> None:
     run_id = uuid4()
     for n in range(200):
         if n % 50 == 0:

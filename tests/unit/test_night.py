@@ -170,7 +170,7 @@ async def test_a_night_without_tables_is_a_success_of_nothing(world: World) -> N
     assert (report.outcome, report.tasks, report.audits) == (RunOutcome.SUCCESS, (), ())
 
 
-async def test_subscribers_are_told_of_the_run_and_of_each_task_with_its_place(world: World) -> None:
+async def test_subscribers_are_notified_of_the_run_and_of_each_task_with_its_place(world: World) -> None:
     report = await night(world)
     assert isinstance(world.events[0], RunStarted)
     opening = world.events[0].opening
@@ -493,7 +493,7 @@ async def test_the_task_in_hand_is_recorded_with_its_attempts_and_since_when_it_
     assert task.before is not None
 
 
-async def test_a_task_that_was_told_to_start_is_told_to_end_though_it_was_stopped(world: World) -> None:
+async def test_a_task_with_a_start_event_has_an_end_event_though_it_was_stopped(world: World) -> None:
     world.lakehouse.script("compact", KRAKEN, hanging())
     report = await stopped(world)
     assert [end.result for end in world.emitted(TaskEnded)] == list(report.tasks)

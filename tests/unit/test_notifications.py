@@ -79,7 +79,7 @@ def run(outcome: RunOutcome = F, tasks: tuple[StageResult, ...] = (), audits: tu
 
 
 @pytest.mark.parametrize(
-    ("trigger", "outcome", "earlier", "told"),
+    ("trigger", "outcome", "earlier", "expected"),
     [
         (Trigger.SCHEDULE, F, [], Occasion.FAILED),
         (Trigger.RESUME, P, [], Occasion.PARTIAL),
@@ -97,10 +97,10 @@ def run(outcome: RunOutcome = F, tasks: tuple[StageResult, ...] = (), audits: tu
         (Trigger.MANUAL, S, [F], None),
     ],
 )
-def test_which_ends_are_told(
-    trigger: Trigger, outcome: RunOutcome, earlier: list[RunOutcome], told: Occasion | None
+def test_which_ends_are_notified(
+    trigger: Trigger, outcome: RunOutcome, earlier: list[RunOutcome], expected: Occasion | None
 ) -> None:
-    assert occasion_of(trigger, outcome, nights(*earlier)) is told
+    assert occasion_of(trigger, outcome, nights(*earlier)) is expected
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_recovery_says_since_when_and_what_it_was() -> None:
     )
 
 
-def test_a_run_that_never_came_to_its_end_is_told_though_nothing_is_known_to_have_failed() -> None:
+def test_a_run_that_never_came_to_its_end_is_notified_though_nothing_is_known_to_have_failed() -> None:
     given_up = run(F)
     assert "never came to its end" in failure(given_up, [given_up], Occasion.FAILED, PAGE).body
 

@@ -115,7 +115,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await made.spool.close()
 
 
-async def test_a_failed_night_is_told_once_however_often_one_looks_and_across_restarts(world: World) -> None:
+async def test_a_failed_night_is_notified_once_however_often_it_is_read_and_across_restarts(world: World) -> None:
     await world.night(RunOutcome.FAILED)
     await world.tell()
     await world.tell()
@@ -137,7 +137,7 @@ async def test_the_same_state_night_after_night_tells_each_and_then_the_recovery
     ]
 
 
-async def test_an_interrupted_run_is_told_by_the_one_that_resumes_it(world: World) -> None:
+async def test_an_interrupted_run_is_notified_by_the_one_that_resumes_it(world: World) -> None:
     first = (replace(result(TaskOutcome.FAILED, reason=Reason.STORAGE_DOWN), error="lost"),)
     await world.night(RunOutcome.INTERRUPTED, tasks=first)
     await world.tell()
@@ -147,13 +147,13 @@ async def test_an_interrupted_run_is_told_by_the_one_that_resumes_it(world: Worl
     assert world.titles == ["partial, slot 2026-02-18 02:00 UTC"]
 
 
-async def test_what_operators_ran_by_hand_is_not_told(world: World) -> None:
+async def test_manual_runs_are_not_notified(world: World) -> None:
     await world.night(RunOutcome.FAILED, trigger=Trigger.MANUAL)
     await world.tell()
     assert not world.titles
 
 
-async def test_slots_that_were_missed_together_are_told_together(world: World) -> None:
+async def test_slots_that_were_missed_together_are_notified_together(world: World) -> None:
     for number in range(5):
         await world.night(RunOutcome.MISSED, SLOT - number * DAY)
     await world.tell()
@@ -161,7 +161,7 @@ async def test_slots_that_were_missed_together_are_told_together(world: World) -
 
 
 @pytest.mark.parametrize("pass_between", [True, False])
-async def test_slots_that_a_later_one_of_the_day_answers_for_are_neither_told_nor_recovered_from(
+async def test_slots_that_a_later_one_of_the_day_answers_for_are_neither_notified_nor_recovered_from(
     world: World, pass_between: bool
 ) -> None:
     # Hourly slots, down for three of them: the newest one is run for all.
@@ -177,7 +177,7 @@ async def test_slots_that_a_later_one_of_the_day_answers_for_are_neither_told_no
     assert not world.titles
 
 
-async def test_where_the_newest_slot_of_the_day_is_missed_too_it_is_told_and_recovered_from(world: World) -> None:
+async def test_where_the_newest_slot_of_the_day_is_missed_too_it_is_notified_and_recovered_from(world: World) -> None:
     await world.spool.put_slot(SLOT + HOUR, Trigger.CATCH_UP)
     await world.night(RunOutcome.MISSED)
     await world.tell()
@@ -217,7 +217,7 @@ async def test_a_receiver_that_is_down_is_tried_again_later_and_after_a_restart(
     assert world.titles == ["failed, slot 2026-02-18 02:00 UTC"]
 
 
-async def test_after_a_day_it_is_given_up_and_that_is_said_and_counted(world: World) -> None:
+async def test_after_a_day_it_is_given_up_logged_and_counted(world: World) -> None:
     world.post.up = False
     await world.night(RunOutcome.FAILED)
     with capture_logs() as lines:
@@ -261,7 +261,7 @@ async def test_a_message_for_a_receiver_that_is_configured_no_longer_is_dropped(
     assert world.results == ["failed"]
 
 
-async def test_what_ended_while_nobody_was_configured_or_long_ago_is_not_told_later(world: World) -> None:
+async def test_runs_that_ended_without_a_target_or_long_ago_are_not_notified_later(world: World) -> None:
     world.notify = []
     await world.night(RunOutcome.FAILED)
     await world.tell()
@@ -322,7 +322,7 @@ async def test_what_was_taken_and_could_not_be_written_down_is_not_sent_again(
     assert world.results == ["delivered"] * 4
 
 
-async def test_what_was_given_up_and_could_not_be_written_down_is_said_once(
+async def test_a_message_given_up_that_could_not_be_written_down_is_logged_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.post.up = False

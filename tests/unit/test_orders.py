@@ -158,7 +158,7 @@ async def until(condition: Callable[[], object]) -> None:
 # --- orders
 
 
-async def test_a_run_is_begun_and_its_id_told_long_before_it_ends(place: Place) -> None:
+async def test_a_run_is_begun_and_its_id_returned_long_before_it_ends(place: Place) -> None:
     let = place.hold()
     run = await place.orders.begin(RunRequest(SLOT))
     (started,) = place.events[:1]
@@ -170,7 +170,7 @@ async def test_a_run_is_begun_and_its_id_told_long_before_it_ends(place: Place) 
     assert (done.report.run_id, done.report.outcome) == (run.run_id, RunOutcome.SUCCESS)
 
 
-async def test_why_a_run_can_not_begin_is_told_to_who_asked(place: Place) -> None:
+async def test_why_a_run_can_not_begin_is_returned_to_the_caller(place: Place) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         await place.orders.begin(RunRequest(SLOT, tables=("cold.nowhere",)))
     with pytest.raises(ConfigError, match="lies in the future"):
@@ -242,14 +242,14 @@ async def test_a_run_that_takes_long_to_begin_is_accepted_and_no_error_is_answer
     ):
         place.ready.clear()
         async with client.post("/api/v1/runs", json={}) as answer:
-            told = await answer.json()
-            assert (answer.status, set(told)) == (202, {"run_id"}), told
-            assert answer.headers["Location"] == f"/api/v1/runs/{told['run_id']}"
+            document = await answer.json()
+            assert (answer.status, set(document)) == (202, {"run_id"}), document
+            assert answer.headers["Location"] == f"/api/v1/runs/{document['run_id']}"
         place.ready.set()
         await until(lambda: place.events)
         started = place.events[0]
         assert isinstance(started, RunStarted)
-        assert str(started.opening.run_id) == told["run_id"]
+        assert str(started.opening.run_id) == document["run_id"]
 
 
 async def test_a_run_is_answered_by_its_events_however_long_it_takes_and_to_nobody_without_the_token(
@@ -418,7 +418,7 @@ async def test_a_client_gets_the_whole_plan(place: Place) -> None:
     assert plans[0].health is not None
 
 
-async def test_a_daemon_that_ends_without_an_answer_is_said_to_have_ended(place: Place) -> None:
+async def test_a_daemon_that_ends_without_an_answer_is_reported_to_have_ended(place: Place) -> None:
     place.hold()
     control = ControlSocket(lambda app: place.api.add_to(app, None))
     await control.start(place.state_dir)

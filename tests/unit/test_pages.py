@@ -439,7 +439,7 @@ def test_a_daemon_that_knows_nothing_yet_has_a_page() -> None:
     assert "Run now" not in text
 
 
-def test_trouble_is_the_first_thing_said_and_leads_to_what_it_is_about() -> None:
+def test_trouble_is_the_first_thing_shown_and_leads_to_what_it_is_about() -> None:
     problems_shown = [
         {"severity": "error", "text": "The night failed.", "advice": "Do `this`.", "link": f"/runs/{RUN}"},
         {"severity": "warning", "text": HOSTILE, "advice": HOSTILE},

@@ -53,7 +53,7 @@ def test_an_end_is_an_instant_a_day_a_time_today_or_a_duration(text: str, until:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("05:30", "05:30 UTC has passed today; tomorrow's is 2026-03-01T05:30Z"),
         ("2026-02-28", "2026-02-28T00:00Z lies in the past"),
@@ -65,8 +65,8 @@ def test_an_end_is_an_instant_a_day_a_time_today_or_a_duration(text: str, until:
         ("", "is not 8h"),
     ],
 )
-def test_an_end_that_is_none_or_past_says_what_is_allowed(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_end_that_is_none_or_past_says_what_is_allowed(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         pause.parse_until(text, NOW)
 
 
@@ -82,8 +82,8 @@ def test_a_pause_is_kept_until_it_ends_or_somebody_ends_it(tmp_path: Path) -> No
     assert pause.in_force(state_dir, NOW) == held(until)
     assert pause.in_force(state_dir, until) is None
     assert pause.notice(state_dir, until) is None
-    told = "the nights are paused until 2026-02-28T06:30Z by ann on host1 at 2026-02-28T05:30Z: moving the warehouse."
-    assert (pause.notice(state_dir, NOW) or "").startswith(told)
+    shown = "the nights are paused until 2026-02-28T06:30Z by ann on host1 at 2026-02-28T05:30Z: moving the warehouse."
+    assert (pause.notice(state_dir, NOW) or "").startswith(shown)
     pause.write(state_dir, held(None, note=""))
     assert str(pause.in_force(state_dir, until)) == "paused without end by ann on host1 at 2026-02-28T05:30Z"
     assert [path.name for path in state_dir.iterdir()] == ["pause.json"]
@@ -133,7 +133,7 @@ def test_a_file_written_by_hand_needs_nothing_but_its_end(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("until", "said"),
+    ("until", "message"),
     [
         (SLOT, "runs as ever"),
         (SLOT + timedelta(hours=2), "waits and runs at its end"),
@@ -141,10 +141,10 @@ def test_a_file_written_by_hand_needs_nothing_but_its_end(tmp_path: Path) -> Non
         (None, "it runs if the pause ends before 2026-02-28T14:00Z, else it is missed"),
     ],
 )
-def test_whoever_pauses_is_told_what_becomes_of_the_next_slot(until: datetime | None, said: str) -> None:
-    told = pause.outlook(held(until), SLOT, HALF_A_DAY)
-    assert "2026-02-28T02:00Z" in told
-    assert said in told
+def test_a_pause_reports_what_becomes_of_the_next_slot(until: datetime | None, message: str) -> None:
+    shown = pause.outlook(held(until), SLOT, HALF_A_DAY)
+    assert "2026-02-28T02:00Z" in shown
+    assert message in shown
 
 
 def test_a_slot_is_too_old_from_catch_up_on() -> None:
@@ -153,7 +153,7 @@ def test_a_slot_is_too_old_from_catch_up_on() -> None:
     assert too_old(SLOT, SLOT + HALF_A_DAY, HALF_A_DAY)
 
 
-async def test_slots_that_wait_for_a_pause_are_caught_up_and_told_of_once(
+async def test_slots_that_wait_for_a_pause_are_caught_up_and_reported_once(
     tmp_path: Path, logs: list[EventDict]
 ) -> None:
     spool = await Spool.open(tmp_path)

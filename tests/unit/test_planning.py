@@ -287,7 +287,7 @@ def test_partitions_of_both_kinds_are_named_in_slices_of_their_own() -> None:
     assert auto([small, several, *mixed]) == [(Rewrite.SPREAD, ("a",)), (Rewrite.BINPACK, ("b", "c"))]
 
 
-def test_files_of_an_older_spec_keep_a_whole_table_from_being_told_apart() -> None:
+def test_files_of_an_older_spec_keep_the_partitions_of_a_table_from_being_distinguished() -> None:
     groups = [FileGroup("a", 960, 15 * MIB, 1), FileGroup("b", 60, MIB, 1, older_spec=True)]
     assert auto(groups) == [(Rewrite.BINPACK, ())]
 

@@ -92,7 +92,7 @@ async def test_one_that_failed_for_now_is_made_anew_with_the_time_that_is_left(
 
 
 @pytest.mark.parametrize("error", [DeadlineExceeded("too long"), permanent(Reason.SOURCE_TABLE_NOT_FOUND)])
-async def test_an_error_that_another_try_would_meet_again_is_told(
+async def test_an_error_that_another_try_would_meet_again_is_reported(
     counts: PrefetchedCounts, source: FakeSource, error: IcekeeperError
 ) -> None:
     source.script("source.count", TRADES, fails(error))

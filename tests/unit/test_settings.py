@@ -145,7 +145,7 @@ def test_what_has_no_default_is_asked_for_all_at_once(file: Path) -> None:
     ]
 
 
-def test_a_mistake_of_a_common_block_is_told_once_and_not_for_every_table(file: Path) -> None:
+def test_a_mistake_of_a_common_block_is_reported_once_and_not_for_every_table(file: Path) -> None:
     lines = mistakes(file, GOOD + "  - {name: cold.b, compact: {timeout: 1h}}\ncompact: {retries: 99, zzz: 1}\n")
     assert [line.partition(" ")[2].split(" is ")[0] for line in lines.splitlines()] == [
         "compact.retries: 99",

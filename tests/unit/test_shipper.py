@@ -115,7 +115,7 @@ async def test_everything_goes_oldest_first_and_a_run_that_ended_with_its_openin
     assert await shipper(spool, ledger).ship() == Shipped()
 
 
-async def test_a_refused_record_is_set_aside_and_told_and_the_rest_flows_on(
+async def test_a_refused_record_is_quarantined_and_reported_and_the_rest_flows_on(
     spool: Spool, ledger: LedgerSink, logs: list[EventDict]
 ) -> None:
     runs = [opening(slot=SLOT + n * DAY) for n in range(4)]
@@ -253,7 +253,7 @@ async def test_an_outage_or_a_missing_right_is_no_attempt_of_the_log_lines(
     assert ledger.lines == {begun.run_id: [*LINES]}
 
 
-async def test_a_spool_that_fails_is_told_by_the_pass_and_ends_nothing(spool: Spool, ledger: LedgerSink) -> None:
+async def test_a_spool_that_fails_is_reported_by_the_pass_and_ends_nothing(spool: Spool, ledger: LedgerSink) -> None:
     await spool.close()
     done = await shipper(spool, ledger).ship()
     assert isinstance(done.error, PermanentError)
@@ -298,7 +298,7 @@ class Waits:
         await self.begun()
 
 
-async def test_while_postgresql_is_away_it_is_asked_ever_more_rarely_and_told_of_once(
+async def test_while_postgresql_is_away_it_is_asked_ever_more_rarely_and_reported_once(
     spool: Spool, ledger: LedgerSink, logs: list[EventDict]
 ) -> None:
     begun, waits, answers = opening(), Waits(), []  # type: ignore[var-annotated]

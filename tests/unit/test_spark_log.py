@@ -41,7 +41,7 @@ def jvm(log: SparkLog) -> Iterator[Jvm]:
     made.leave()
 
 
-def test_what_was_said_is_there_the_moment_it_is_asked_for(log: SparkLog, jvm: Jvm) -> None:
+def test_output_is_there_the_moment_it_is_asked_for(log: SparkLog, jvm: Jvm) -> None:
     jvm.say("before\n")
     mark = log.mark()
     assert log.since(mark) == ""

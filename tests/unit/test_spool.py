@@ -424,15 +424,15 @@ async def test_whichever_page_is_overwritten_the_spool_goes_on_with_what_can_be_
     ],
     ids=["empty", "text", "first_page", "short", "zeros", "header", "only_its_log"],
 )
-async def test_a_spoiled_file_is_put_aside_and_told(tmp_path: Path, spoil: object, logs: list[EventDict]) -> None:
+async def test_a_spoiled_file_is_put_aside_and_reported(tmp_path: Path, spoil: object, logs: list[EventDict]) -> None:
     await filled(tmp_path)
     assert callable(spoil)
     spoil(tmp_path / "spool.db")
     spool = await reopened(tmp_path)
     (kept,) = spool.corrupt_files()
-    (said,) = logs
-    assert (said["event"], said["log_level"], said["kept_as"]) == ("spool_corrupt", "error", str(kept))
-    assert said["problem"]
+    (line,) = logs
+    assert (line["event"], line["log_level"], line["kept_as"]) == ("spool_corrupt", "error", str(kept))
+    assert line["problem"]
     await spool.open_run(opening())
     await spool.close()
     again = await reopened(tmp_path)  # once is enough

@@ -289,9 +289,9 @@ async def test_a_big_backlog_is_committed_and_looked_at_slice_by_slice(world: Wo
     assert world.methods() == ["inspect", "file_groups", *["compact", "inspect"] * 3]
     assert rewrites(backlog) == 3
     assert end.result.after == health(backlog)
-    told = [event.note for event in world.emitted(TaskProgressed)]
+    progress = [event.note for event in world.emitted(TaskProgressed)]
     whole = 3 * HALF_A_SLICE
-    assert told == [
+    assert progress == [
         f"slice {number} of 3: {HALF_A_SLICE} files, {(number - 1) * HALF_A_SLICE} of {whole} done"
         for number in (1, 2, 3)
     ]
@@ -612,7 +612,7 @@ async def test_an_audit_of_some_hours_counts_those(world: World, table: FakeTabl
 
 
 @pytest.mark.parametrize("final", [True, False])
-async def test_whether_final_is_used_may_be_said_and_is_in_the_row(world: World, table: FakeTable, final: bool) -> None:
+async def test_final_can_be_set_and_is_in_the_row(world: World, table: FakeTable, final: bool) -> None:
     assert (await audited(world, table_policy(audit=audit_policy(final=final)))).ch_final is final
 
 

@@ -179,7 +179,7 @@ def test_a_watermark_at_or_after_the_windows_end_adds_nothing(late: timedelta) -
     assert judged(1_000, 1_000, watermark=WINDOW.end + late) == judged(1_000, 1_000)
 
 
-def test_an_empty_source_under_an_offload_that_is_behind_is_told_as_both() -> None:
+def test_an_empty_source_under_an_offload_that_is_behind_is_reported_as_both() -> None:
     note = judged(0, 0, watermark=WINDOW.start).note
     assert "no row" in note
     assert "watermark" in note

@@ -164,6 +164,6 @@ def test_a_reference_whose_snapshot_was_named_goes_with_it() -> None:
     assert check_expiry(BEFORE, after, (1, 2), due=frozenset({"eoy"})) == []
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     after = replace(BEFORE, history=BEFORE.history[:1], refs=())
     assert len(check_expiry(BEFORE, after, (1,))) == 1 + 2 + 2

@@ -1,6 +1,6 @@
 """Sending a message by Apprise, to whatever its URL names. When and what is sent: scheduling/notifier.py.
 
-A URL is a credential: nothing here repeats it, and nothing that Apprise says reaches the log.
+A URL is a credential: it stands in no error, and Apprise's own messages don't reach the log.
 """
 
 from __future__ import annotations

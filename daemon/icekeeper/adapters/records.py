@@ -66,6 +66,6 @@ def event_from_json(text: str) -> Event:
 def event_from_plain(document: Any) -> Event:
     """The event, from what its line says. ValueError like `event_from_json`."""
     if not isinstance(document, dict) or document.get("event") not in _EVENTS:
-        raise ValueError(f"no event that is known here: {str(document)[:200]}")
+        raise ValueError(f"an unknown event: {str(document)[:200]}")
     event: Event = _adapter(_EVENTS[document["event"]]).validate_python(document.get("data"))
     return event

@@ -1,4 +1,4 @@
-"""The command line: arguments to calls, results to output, errors to exit codes. No rule of the night lives here."""
+"""The command line: arguments to calls, results to output, errors to exit codes. No rules of the night."""
 
 from __future__ import annotations
 

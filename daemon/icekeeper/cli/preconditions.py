@@ -53,7 +53,7 @@ def _warn(text: str) -> None:
 
 
 async def _ledger_was_reached(state_dir: Path) -> bool:
-    """Whether anything that was recorded here has ever reached PostgreSQL."""
+    """Whether any record of this state directory has ever reached PostgreSQL."""
     spool = await Spool.open(state_dir)
     try:
         return await spool.outbox.has_shipped()

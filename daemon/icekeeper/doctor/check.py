@@ -22,7 +22,7 @@ PERMISSIONS = "docs/permissions.md"
 
 
 class Level(StrEnum):
-    """How bad it is: an error makes tonight's run fail, at least in part; a warning may make a later one fail."""
+    """How bad it is: an error makes the next run fail or end as partial; a warning may make a later one fail."""
 
     OK = "ok"
     WARNING = "warning"

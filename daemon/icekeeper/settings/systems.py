@@ -35,7 +35,7 @@ DEFAULT_PACKAGES = (
     "org.postgresql:postgresql:42.7.13",
 )
 _LOCAL = re.compile(r"local\[(\d+|\*)(,\d+)?\]")
-# Spark's settings that have keys of their own here: given twice they could differ.
+# Spark's settings for which the file has keys of its own: given twice they could differ.
 _SPARK_KEYS = {
     "spark.master": "spark.master",
     "spark.driver.memory": "spark.driver_memory",

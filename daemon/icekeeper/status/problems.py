@@ -1,4 +1,4 @@
-"""What needs an operator's attention, in sentences, the worst first. Decided from records; nothing is read here."""
+"""What needs an operator's attention, in sentences, the worst first. Decided from records; reads nothing."""
 
 from __future__ import annotations
 

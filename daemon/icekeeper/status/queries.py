@@ -148,7 +148,7 @@ class StatusQueries:
         return run_schemas.RunPage(items=items, next=cursor(items[-1]) if more else None)
 
     async def run(self, run_id: UUID) -> run_schemas.Run:
-        """A run with its tasks and audits: from memory while it is under way here, else from the ledger."""
+        """A run with its tasks and audits: from memory while it is under way in this process, else from the ledger."""
         if (under_way := self._run_under_way(run_id)) is not None:
             return under_way
         services, last = self._configuration.services, self._live.last

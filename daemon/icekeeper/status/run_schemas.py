@@ -1,6 +1,6 @@
 """The API's schemas of runs: their tasks, audits, logs and progress. Those of the daemon and of tables: schemas.py.
 
-Enumerations such as outcomes are plain strings here: a row may have been written by a newer icekeeper on another host.
+Enumerations such as outcomes are plain strings: a row may have been written by a newer icekeeper on another host.
 What the words mean: core/enums.py and core/reasons.py. Instants are ISO 8601 in UTC.
 """
 

@@ -1,4 +1,4 @@
-"""What a scan of a snapshot's manifests tells: the sizes of its data files by partition, in one answer of the JVM."""
+"""Reads a snapshot's manifests: the sizes of its data files by partition, in one answer of the JVM."""
 
 from __future__ import annotations
 

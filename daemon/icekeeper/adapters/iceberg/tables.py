@@ -75,7 +75,7 @@ class Tables:
         return quoted_name(self._catalog, table)
 
     def load(self, jvm: IcebergJvm, table: str) -> Any:
-        """A handle of its own; it becomes everybody's with `keep`."""
+        """A handle of the caller's own; `keep` shares it."""
         return jvm.load(self.name(table))
 
     def keep(self, jvm: IcebergJvm, table: str, handle: Any, loaded_at: float) -> None:

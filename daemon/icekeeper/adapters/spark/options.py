@@ -112,7 +112,7 @@ def _temporary_files(options: SparkOptions) -> str:
 
 
 def write_properties(conf: Mapping[str, str], path: Path) -> None:
-    """Writes the settings as a Java properties file that only this user can read: everybody can read a command line.
+    """Writes the settings as a Java properties file that only this user can read: all users can read a command line.
 
     `spark-submit --properties-file` takes it (java.util.Properties: backslash escapes).
     """

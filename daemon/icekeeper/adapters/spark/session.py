@@ -61,7 +61,7 @@ class Session:
 
     @property
     def died(self) -> bool:
-        """Whether the JVM has exited although it was not told to."""
+        """Whether the JVM has exited by itself."""
         jvm = self._jvm
         return jvm is not None and jvm.poll() is not None
 

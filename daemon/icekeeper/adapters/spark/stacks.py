@@ -9,7 +9,7 @@ from typing import Any
 from icekeeper.core.errors import DeadlineExceeded
 from icekeeper.core.reasons import Reason
 
-# The frame nearest to a stack's top that matches one of these tells what its thread waits for. The catalogs of AWS come
+# The frame nearest to a stack's top that matches one of these shows what its thread waits for. The catalogs of AWS come
 # first, because the store is called by the same client.
 _FRAMES: tuple[tuple[re.Pattern[str], Reason], ...] = tuple(
     (re.compile(pattern), reason)

