@@ -22,7 +22,7 @@ from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor import Check, Level, Subject
-from icekeeper.doctor.check import failure, guarded, no_errors, passed, skipped, warning
+from icekeeper.doctor.check import guarded, no_errors
 from icekeeper.doctor.clocks import clock_checks
 from icekeeper.doctor.foreign import foreign_snapshots
 from icekeeper.doctor.host import heap_check, python_check, room_check, spool_check
@@ -568,10 +568,10 @@ async def test_a_check_that_is_refused_hangs_or_breaks_is_an_error() -> None:
 
 def test_checks_are_shown_with_what_to_do_below_and_a_closing_line() -> None:
     checks = [
-        passed(Subject.PYTHON, "Python [3.13]"),
-        warning(Subject.TABLES, "odd", "First line.\nSecond line."),
-        skipped(Subject.STORAGE, "it rains"),
-        failure(Subject.CLOCK, "bad", "Do it."),
+        Subject.PYTHON.passed("Python [3.13]"),
+        Subject.TABLES.warning("odd", "First line.\nSecond line."),
+        Subject.STORAGE.skipped("it rains"),
+        Subject.CLOCK.failure("bad", "Do it."),
     ]
     text = io.StringIO()
     show_checks(Console(file=text, width=200), checks)
@@ -590,7 +590,7 @@ def test_checks_are_shown_with_what_to_do_below_and_a_closing_line() -> None:
 
 
 def test_the_document_is_stable_for_scripts() -> None:
-    checks = [failure(Subject.CLOCK, "bad", "Do it.")]
+    checks = [Subject.CLOCK.failure("bad", "Do it.")]
     assert checks_document(checks) == {
         "ok": False,
         "checks": [{"part": "clock", "level": "error", "text": "bad", "advice": "Do it."}],

@@ -20,7 +20,7 @@ from icekeeper.core.enums import AuditStatus, RunOutcome
 from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.pages import charts, filters, views
 from icekeeper.pages.form_pages import way_back
-from icekeeper.pages.rendering import environment
+from icekeeper.pages.responses import environment
 from icekeeper.status import run_schemas, schemas
 from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.problems import Facts, problems

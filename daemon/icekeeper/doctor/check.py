@@ -30,7 +30,7 @@ class Level(StrEnum):
 
 
 class Subject(StrEnum):
-    """What a check is about, in the order in which checks are shown."""
+    """What a check is about, in the order in which checks are shown; its methods make the checks."""
 
     PYTHON = "python"
     STATE_DIR = "state_dir"
@@ -48,6 +48,26 @@ class Subject(StrEnum):
     CLOCK = "clock"
     OTHERS = "others"
 
+    def passed(self, text: str) -> Check:
+        return Check(self, Level.OK, text)
+
+    def warning(self, text: str, advice: str) -> Check:
+        return Check(self, Level.WARNING, text, advice)
+
+    def failure(self, text: str, advice: str) -> Check:
+        return Check(self, Level.ERROR, text, advice)
+
+    def skipped(self, because: str) -> Check:
+        """It can't be checked: whether it works is not known."""
+        return self.warning(f"skipped, because {because}", "Put that right first, then check again.")
+
+    def failure_of(self, error: IcekeeperError, advice: str = "") -> Check:
+        """An error of ours, with its reason's advice unless there is a better one."""
+        if error.reason is Reason.UNEXPECTED:
+            return self.failure(str(error), advice or "Look for the cause in what the message names.")
+        own = _HANGS if error.reason is Reason.DEADLINE else error.reason.advice
+        return self.failure(f"{error} ({error.reason})", advice or own)
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -59,31 +79,6 @@ class Check:
     advice: str = ""
 
 
-def passed(subject: Subject, text: str) -> Check:
-    return Check(subject, Level.OK, text)
-
-
-def warning(subject: Subject, text: str, advice: str) -> Check:
-    return Check(subject, Level.WARNING, text, advice)
-
-
-def failure(subject: Subject, text: str, advice: str) -> Check:
-    return Check(subject, Level.ERROR, text, advice)
-
-
-def skipped(subject: Subject, because: str) -> Check:
-    """It can't be checked: whether it works is not known."""
-    return warning(subject, f"skipped, because {because}", "Put that right first, then check again.")
-
-
-def failure_of(subject: Subject, error: IcekeeperError, advice: str = "") -> Check:
-    """An error of ours, with its reason's advice unless there is a better one."""
-    if error.reason is Reason.UNEXPECTED:
-        return failure(subject, str(error), advice or "Look for the cause in what the message names.")
-    own = _HANGS if error.reason is Reason.DEADLINE else error.reason.advice
-    return failure(subject, f"{error} ({error.reason})", advice or own)
-
-
 def to_run(whose: str, *statements: str) -> str:
     """Advice to have statements run by those who may: `whose` is "its owner", "an administrator"."""
     return "\n".join((f"Let {whose} run ({PERMISSIONS}):", *statements))
@@ -91,7 +86,7 @@ def to_run(whose: str, *statements: str) -> str:
 
 def no_better(subject: Subject, tables: int) -> list[Check]:
     """The tables that are not checked because they would fail in the same way."""
-    return [skipped(subject, f"{counted(tables, 'more table')} would fare no better")] if tables else []
+    return [subject.skipped(f"{counted(tables, 'more table')} would fare no better")] if tables else []
 
 
 async def guarded(
@@ -102,13 +97,13 @@ async def guarded(
         async with asyncio.timeout(limit_s):
             return await check()
     except IcekeeperError as exc:
-        return [failure_of(subject, exc)]
+        return [subject.failure_of(exc)]
     except TimeoutError:
-        return [failure(subject, f"no answer within {limit_s:g} s", _HANGS)]
+        return [subject.failure(f"no answer within {limit_s:g} s", _HANGS)]
     except Exception as exc:  # it must not cost the other checks
         log.debug("check_broke", subject=subject, exc_info=True)
         text = f"the check broke: {type(exc).__name__}: {exc}"
-        return [failure(subject, text, "Report it: that is a bug of icekeeper.")]
+        return [subject.failure(text, "Report it: that is a bug of icekeeper.")]
 
 
 def no_errors(checks: Iterable[Check]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from icekeeper.core.policy import TablePolicy
-from icekeeper.doctor.check import Check, Subject, guarded, passed
+from icekeeper.doctor.check import Check, Subject, guarded
 from icekeeper.doctor.clocks import examine_clocks
 from icekeeper.doctor.host import examine_host
 from icekeeper.doctor.lakehouse import examine_lakehouse
@@ -34,5 +34,5 @@ async def examine(
     )
     checks = [*host.checks, *(check for checks in systems for check in checks)]
     if not any(check.subject is Subject.OTHERS for check in checks):
-        checks.append(passed(Subject.OTHERS, "no other job has maintained these tables in the last 26 hours"))
+        checks.append(Subject.OTHERS.passed("no other job has maintained these tables in the last 26 hours"))
     return sorted(checks, key=lambda check: _ORDER.index(check.subject))

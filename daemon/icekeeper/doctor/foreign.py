@@ -12,7 +12,7 @@ from icekeeper.adapters.iceberg.probe import TableFacts
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.tables.state import RUN_ID_PROPERTY
-from icekeeper.doctor.check import Check, Subject, warning
+from icekeeper.doctor.check import Check, Subject
 
 # A nightly job that has moved by an hour or two is still found.
 RECENT = timedelta(hours=26)
@@ -39,7 +39,7 @@ def foreign_snapshots(tables: Iterable[TableFacts], now: datetime) -> list[Check
                     names.append(facts.table)
                 newest[by] = max(newest.get(by, snapshot.committed_at), snapshot.committed_at)
     return [
-        warning(Subject.OTHERS, f"{by} has rewritten {listed(names)}, last at {newest[by]:%Y-%m-%dT%H:%M:%SZ}", _ADVICE)
+        Subject.OTHERS.warning(f"{by} has rewritten {listed(names)}, last at {newest[by]:%Y-%m-%dT%H:%M:%SZ}", _ADVICE)
         for by, names in found.items()
     ]
 
@@ -62,7 +62,7 @@ async def foreign_rows(postgres: Postgres, now: datetime) -> list[Check]:
     number = sum(row["rows"] for row in rows)
     names = listed(row["name"] for row in rows)
     written = f"{counted(number, 'row')} to maintenance_audit_log, last at {last:%Y-%m-%dT%H:%M:%SZ}"
-    return [warning(Subject.OTHERS, f"another job has written {written}, about {names}", _ADVICE)]
+    return [Subject.OTHERS.warning(f"another job has written {written}, about {names}", _ADVICE)]
 
 
 async def _rows(connection: Any, since: datetime) -> list[Any]:

@@ -18,7 +18,7 @@ from icekeeper.adapters.spool.opening import corrupt_files
 from icekeeper.adapters.state_dir import user_name
 from icekeeper.core.formats import size
 from icekeeper.core.tables.restraints import by_disk
-from icekeeper.doctor.check import Check, Subject, failure, guarded, no_errors, passed, skipped, warning
+from icekeeper.doctor.check import Check, Subject, guarded, no_errors
 from icekeeper.execution.wiring import Services
 from icekeeper.settings import Settings
 from icekeeper.settings.messages.warnings import warnings
@@ -52,12 +52,12 @@ async def examine_host(services: Services, environ: Mapping[str, str]) -> HostCh
     checks.append(heap_check(settings.spark.driver_memory, *memory_room()))
     if not usable:
         because = "the state directory can't be used"
-        return HostChecks([*checks, skipped(Subject.JAVA, because)], None, because)
+        return HostChecks([*checks, Subject.JAVA.skipped(because)], None, because)
     found: list[JavaHome] = []
 
     async def java() -> list[Check]:
         found.append(await asyncio.to_thread(find_java, environ, settings.state_dir / "java"))
-        return [passed(Subject.JAVA, f"Java {found[0].major} from {found[0].origin}")]
+        return [Subject.JAVA.passed(f"Java {found[0].major} from {found[0].origin}")]
 
     checks += await guarded(Subject.JAVA, java)
     if not found:
@@ -72,8 +72,8 @@ def python_check(version: tuple[int, ...]) -> Check:
     text = f"Python {'.'.join(map(str, version))}, icekeeper {__version__}"
     if version[:2] < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
-        return failure(Subject.PYTHON, f"{text}: too old", f"Install icekeeper into an environment of Python {oldest}.")
-    return passed(Subject.PYTHON, text)
+        return Subject.PYTHON.failure(f"{text}: too old", f"Install icekeeper into an environment of Python {oldest}.")
+    return Subject.PYTHON.passed(text)
 
 
 def _state_dir(path: Path) -> list[Check]:
@@ -84,18 +84,18 @@ def _state_dir(path: Path) -> list[Check]:
         owner = user_name(path.stat().st_uid)
         # The files of a session would belong to root, and the daemon could not write to them any more.
         text = f"{path} belongs to {owner}, and this is root"
-        return [failure(Subject.STATE_DIR, text, f"Run it as {owner}: sudo -u {owner} icekeeper doctor")]
+        return [Subject.STATE_DIR.failure(text, f"Run it as {owner}: sudo -u {owner} icekeeper doctor")]
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".icekeeper-doctor-"):
             pass
     except OSError as exc:
         advice = f"Give it to {user}: install -d -o {user} {path}"
-        return [failure(Subject.STATE_DIR, f"{user} can't write to {place}: {exc.strerror}", advice)]
+        return [Subject.STATE_DIR.failure(f"{user} can't write to {place}: {exc.strerror}", advice)]
     unwritable = [each for each in (*path.glob("*"), *path.glob("runs/*")) if not os.access(each, os.W_OK)]
     if unwritable:
         advice = f"Give all of it to {user}: chown -R {user} {path}"
-        return [failure(Subject.STATE_DIR, f"{user} can't write to {unwritable[0]}", advice)]
-    return [passed(Subject.STATE_DIR, f"{path} can be written by {user}")]
+        return [Subject.STATE_DIR.failure(f"{user} can't write to {unwritable[0]}", advice)]
+    return [Subject.STATE_DIR.passed(f"{path} can be written by {user}")]
 
 
 def spool_check(state_dir: Path) -> list[Check]:
@@ -104,7 +104,7 @@ def spool_check(state_dir: Path) -> list[Check]:
     if not damaged:
         return []
     advice = "Check that the last runs are in `icekeeper history`, then remove it."
-    return [warning(Subject.STATE_DIR, f"a damaged spool was put aside: {damaged[0]}", advice)]
+    return [Subject.STATE_DIR.warning(f"a damaged spool was put aside: {damaged[0]}", advice)]
 
 
 async def _localhost() -> list[Check]:
@@ -113,7 +113,7 @@ async def _localhost() -> list[Check]:
         await asyncio.get_running_loop().getaddrinfo("localhost", None)
     except OSError as exc:
         text = f"this host does not know the name localhost ({exc.strerror}): Spark can't start"
-        return [failure(Subject.STATE_DIR, text, "Put `127.0.0.1 localhost` into /etc/hosts.")]
+        return [Subject.STATE_DIR.failure(text, "Put `127.0.0.1 localhost` into /etc/hosts.")]
     return []
 
 
@@ -122,16 +122,16 @@ async def _with_free_space(services: Services, checks: list[Check]) -> list[Chec
     disks = await services.ports.surroundings.disks()
     low = by_disk(disks, services.settings.run.min_free_disk)
     if low is not None:
-        return [*checks, failure(Subject.STATE_DIR, low.note, low.reason.advice)]
+        return [*checks, Subject.STATE_DIR.failure(low.note, low.reason.advice)]
     free = ", ".join(f"{size(disk.free)} free in {disk.path}" for disk in disks)
-    return [passed(Subject.STATE_DIR, f"{checks[0].text}; {free}")]
+    return [Subject.STATE_DIR.passed(f"{checks[0].text}; {free}")]
 
 
 async def _settings_checks(settings: Settings) -> list[Check]:
     advice = "Change the configuration as it says, or leave it if that is meant."
     # Without the memory, because that has a line of its own.
-    found = [warning(Subject.SETTINGS, text, advice) for text in warnings(settings, memory=None)]
-    return found or [passed(Subject.SETTINGS, "the settings go together")]
+    found = [Subject.SETTINGS.warning(text, advice) for text in warnings(settings, memory=None)]
+    return found or [Subject.SETTINGS.passed("the settings go together")]
 
 
 def heap_check(driver_memory: str, room: int, whose: str) -> Check:
@@ -145,11 +145,11 @@ def heap_check(driver_memory: str, room: int, whose: str) -> Check:
         fits = largest(room // _MIB)
         lower = f"Lower spark.driver_memory (at most {fits}m, less if {whose} is shared), or give" if fits else "Give"
         text += ": the kernel will kill it in the middle of a night"
-        return failure(Subject.MEMORY, text, f"{lower} {whose} more memory.")
+        return Subject.MEMORY.failure(text, f"{lower} {whose} more memory.")
     if comes_to > room * _COMFORTABLE_SHARE:
         advice = f"Lower spark.driver_memory, or give {whose} more memory, if the offload or anything else shares it."
-        return warning(Subject.MEMORY, f"{text}: whatever else runs there has little left", advice)
-    return passed(Subject.MEMORY, text)
+        return Subject.MEMORY.warning(f"{text}: whatever else runs there has little left", advice)
+    return Subject.MEMORY.passed(text)
 
 
 def room_check(free: int | None) -> Check | None:
@@ -158,4 +158,4 @@ def room_check(free: int | None) -> Check | None:
         return None
     text = f"the container has {size(free)} of its memory left, and the doctor's session needs {size(_SESSION_MEMORY)}"
     advice = "Try again while nothing else runs there: a night, the offload, another command."
-    return warning(Subject.MEMORY, text, advice)
+    return Subject.MEMORY.warning(text, advice)

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.doctor.check import PERMISSIONS, Check, Subject, failure, to_run
+from icekeeper.doctor.check import PERMISSIONS, Check, Subject, to_run
 from icekeeper.settings.systems import Catalog
 
 _RIGHTS = """
@@ -25,7 +25,7 @@ async def no_catalog(catalog: Catalog) -> list[Check]:
         return []
     text = f"the database {rows[0]['name']} has no table iceberg_tables that catalog.properties: jdbc.user can see"
     advice = f"Correct catalog.uri, or let that account use the table's schema and search it ({PERMISSIONS})."
-    return [failure(Subject.CATALOG, text, advice)]
+    return [Subject.CATALOG.failure(text, advice)]
 
 
 async def examine_jdbc(catalog: Catalog) -> list[Check]:
@@ -36,7 +36,7 @@ async def examine_jdbc(catalog: Catalog) -> list[Check]:
     privileges = ", ".join(row["privilege"] for row in rows)
     statement = f"GRANT {privileges} ON iceberg_tables TO {rows[0]['role']};"
     text = f"the catalog's account lacks {privileges} on iceberg_tables: no commit would go through"
-    return [failure(Subject.CATALOG, text, to_run("its owner", statement))]
+    return [Subject.CATALOG.failure(text, to_run("its owner", statement))]
 
 
 async def metadata_location(catalog: Catalog) -> str | None:

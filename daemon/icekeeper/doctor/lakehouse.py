@@ -25,7 +25,7 @@ from icekeeper.adapters.iceberg.probe import (
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.doctor.check import LIMIT_S, Check, Subject, failure_of, guarded, no_better, no_errors, skipped
+from icekeeper.doctor.check import LIMIT_S, Check, Subject, guarded, no_better, no_errors
 from icekeeper.doctor.foreign import foreign_snapshots
 from icekeeper.doctor.host import HostChecks
 from icekeeper.doctor.jdbc import examine_jdbc, metadata_location, no_catalog
@@ -46,7 +46,7 @@ _BEHIND_ENGINE = (Subject.CATALOG, Subject.TABLES, Subject.STORAGE, Subject.OTHE
 async def examine_lakehouse(services: Services, policies: tuple[TablePolicy, ...], host: HostChecks) -> list[Check]:
     """Starts the session and checks through it, unless `host` says that none may be started."""
     if host.blocked is not None:
-        behind = (skipped(subject, host.blocked) for subject in (Subject.ENGINE, *_BEHIND_ENGINE))
+        behind = (subject.skipped(host.blocked) for subject in (Subject.ENGINE, *_BEHIND_ENGINE))
         return [_fit_without_session(services, host), *behind]
     unreached = await unreachable(services.settings)
     if any(check.subject is Subject.ENGINE for check in unreached):
@@ -72,14 +72,14 @@ async def examine_lakehouse(services: Services, policies: tuple[TablePolicy, ...
 def _completed(checks: list[Check], because: str) -> list[Check]:
     """With a line for each subject that was not checked."""
     checked = {check.subject for check in checks}
-    return checks + [skipped(subject, because) for subject in _BEHIND_ENGINE if subject not in checked]
+    return checks + [subject.skipped(because) for subject in _BEHIND_ENGINE if subject not in checked]
 
 
 def _fit_without_session(services: Services, host: HostChecks) -> Check:
     """The versions as far as they are known: pip's Spark, and the coordinates and jars of the settings."""
     options = spark_options(services.settings)
     if options.home is not None:
-        return skipped(Subject.SPARK, f"only a session knows the version of {options.home}")
+        return Subject.SPARK.skipped(f"only a session knows the version of {options.home}")
     import pyspark
 
     named = (Runtime.of(each) for each in (*options.packages, *options.jars))
@@ -160,7 +160,7 @@ async def _store(services: Services, tables: list[TableFacts]) -> list[Check]:
             # It hangs, or the JVM is gone: the next table would fail, too.
             by_hand = f"If there is a file {PROBE_NAME}-... among the table's data, remove it by hand."
             advice = f"{exc.reason.advice} {by_hand}"
-            return [*store_checks(probes, catalog.warehouse), failure_of(Subject.STORAGE, exc, advice)]
+            return [*store_checks(probes, catalog.warehouse), Subject.STORAGE.failure_of(exc, advice)]
         probes.append(probe)
     return store_checks(probes, catalog.warehouse)
 

@@ -15,17 +15,7 @@ from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.doctor.check import (
-    Check,
-    Subject,
-    failure,
-    failure_of,
-    guarded,
-    passed,
-    skipped,
-    to_run,
-    warning,
-)
+from icekeeper.doctor.check import Check, Subject, guarded, to_run
 from icekeeper.doctor.foreign import foreign_rows
 from icekeeper.execution.wiring import Services
 
@@ -49,11 +39,11 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
     try:
         version = await postgres.ping()
     except IcekeeperError as exc:
-        checks = [failure_of(Subject.POSTGRES, exc, _unreached(exc))]
+        checks = [Subject.POSTGRES.failure_of(exc, _unreached(exc))]
         behind = (Subject.OFFLOAD, Subject.OTHERS) if services.offload_postgres is postgres else (Subject.OTHERS,)
-        return [*checks, *(skipped(subject, "PostgreSQL can't be reached") for subject in behind)]
+        return [*checks, *(subject.skipped("PostgreSQL can't be reached") for subject in behind)]
     text = f"{postgres.target} answers, version {version}, as role {postgres.target.role!r}"
-    checks = [passed(Subject.POSTGRES, text)]
+    checks = [Subject.POSTGRES.passed(text)]
     checks += await guarded(Subject.POSTGRES, lambda: _pooled(services))
 
     async def tables() -> list[Check]:
@@ -63,11 +53,11 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
         waiting = await pending(settings.dsn, settings.secret())
         if waiting:
             text = f"the ledger's tables are missing or old ({', '.join(waiting)})"
-            return [failure(Subject.POSTGRES, text, "Run `icekeeper migrate`.")]
-        checks = [passed(Subject.POSTGRES, "the ledger's tables are up to date, and the role may write them")]
+            return [Subject.POSTGRES.failure(text, "Run `icekeeper migrate`.")]
+        checks = [Subject.POSTGRES.passed("the ledger's tables are up to date, and the role may write them")]
         if untidy := await missing_grants(postgres, TO_TIDY):
             text = "the role may not delete old log lines: logs.retention is not acted on"
-            checks.append(warning(Subject.POSTGRES, text, to_run("the tables' owner", f"{untidy[0]};")))
+            checks.append(Subject.POSTGRES.warning(text, to_run("the tables' owner", f"{untidy[0]};")))
         return checks
 
     checks += await guarded(Subject.POSTGRES, tables)
@@ -79,7 +69,7 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
 def lacking_rights(statements: Sequence[str]) -> Check:
     """The role lacks rights on the ledger: the statements that grant them."""
     text = f"the role lacks rights on the ledger's tables ({counted(len(statements), 'statement')} would give them)"
-    return failure(Subject.POSTGRES, text, to_run("the tables' owner", *(f"{each};" for each in statements)))
+    return Subject.POSTGRES.failure(text, to_run("the tables' owner", *(f"{each};" for each in statements)))
 
 
 def _unreached(error: IcekeeperError) -> str:
@@ -107,12 +97,12 @@ def pooler_checks(pooler: Pooler, statement_timeout: str, *, replicas: bool) -> 
             "and a prepared statement may reach a backend that does not know it"
         )
         advice = f"{_DIRECT}, or set pool_mode=session for icekeeper's database or user."
-        return [(failure if replicas else warning)(Subject.POSTGRES, text, advice)]
+        return [(Subject.POSTGRES.failure if replicas else Subject.POSTGRES.warning)(text, advice)]
     if pooler.bouncer and statement_timeout == "0":
         text = "PgBouncer is in the way and throws icekeeper's statement_timeout away: a statement that hangs, hangs"
-        return [warning(Subject.POSTGRES, text, f"{_DIRECT}, or: ALTER ROLE ... SET statement_timeout = '30s';")]
+        return [Subject.POSTGRES.warning(text, f"{_DIRECT}, or: ALTER ROLE ... SET statement_timeout = '30s';")]
     if pooler.bouncer:
-        return [passed(Subject.POSTGRES, "PgBouncer is in the way, and pools by session: that does no harm")]
+        return [Subject.POSTGRES.passed("PgBouncer is in the way, and pools by session: that does no harm")]
     return []
 
 
@@ -130,7 +120,7 @@ async def examine_offload(services: Services, policies: tuple[TablePolicy, ...])
             there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quoted(name))
         if not there:
             text = f"there is no table {name}, which is fine: audits will not name a watermark"
-            return [passed(Subject.OFFLOAD, text)]
+            return [Subject.OFFLOAD.passed(text)]
         marks = {source: await services.ports.offload.watermark(source) for source in sources}
     except IcekeeperError as exc:
         return [_unreadable(exc, postgres, name)]
@@ -140,8 +130,8 @@ async def examine_offload(services: Services, policies: tuple[TablePolicy, ...])
 def _unreadable(error: IcekeeperError, postgres: Postgres, name: str) -> Check:
     if error.reason is Reason.ACCESS_DENIED and "permission denied" in str(error):
         role = quoted_exactly(postgres.target.role)
-        return failure_of(Subject.OFFLOAD, error, to_run("its owner", f"GRANT SELECT ON {name} TO {role};"))
-    return failure_of(Subject.OFFLOAD, error)
+        return Subject.OFFLOAD.failure_of(error, to_run("its owner", f"GRANT SELECT ON {name} TO {role};"))
+    return Subject.OFFLOAD.failure_of(error)
 
 
 def offload_checks(table: str, marks: Mapping[str, Watermark | None], now: datetime) -> list[Check]:
@@ -151,17 +141,17 @@ def offload_checks(table: str, marks: Mapping[str, Watermark | None], now: datet
     if unknown:
         text = f"{table} has no watermark of {listed(unknown)}"
         advice = f"Compare tables[].source with {table}.table_name, or let the offload take that table on."
-        checks.append(warning(Subject.OFFLOAD, text, advice))
+        checks.append(Subject.OFFLOAD.warning(text, advice))
     for source, mark in marks.items():
         if mark is not None and mark.status == "failed":
             text = f"the offload of {source} has failed, its watermark is {mark.at:%Y-%m-%dT%H:%M:%SZ}"
             advice = f"Look at {table}.last_error_message and at the offload's log."
-            checks.append(warning(Subject.OFFLOAD, text, advice))
+            checks.append(Subject.OFFLOAD.warning(text, advice))
     late = {source: mark for source, mark in marks.items() if mark is not None and now - mark.at > _STALE}
     if late:
         oldest = min(late.values(), key=lambda mark: mark.at)
         text = f"the watermark of {listed(late)} is older than an hour, the oldest {oldest.at:%Y-%m-%dT%H:%M:%SZ}"
-        checks.append(warning(Subject.OFFLOAD, text, "Check whether the offload runs: it does so every 15 minutes."))
+        checks.append(Subject.OFFLOAD.warning(text, "Check whether the offload runs: it does so every 15 minutes."))
     if not checks:
-        checks.append(passed(Subject.OFFLOAD, f"{table} has a fresh watermark of {counted(len(marks), 'source')}"))
+        checks.append(Subject.OFFLOAD.passed(f"{table} has a fresh watermark of {counted(len(marks), 'source')}"))
     return checks

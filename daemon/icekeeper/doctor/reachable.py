@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from icekeeper.doctor.check import Check, Subject, failure
+from icekeeper.doctor.check import Check, Subject
 from icekeeper.settings import Settings
 
 _CONNECT_S = 5.0
@@ -75,4 +75,4 @@ async def _connect(address: Address) -> Check | None:
         writer.close()
         return None
     advice = f"Start what should listen there, let the network through, or correct {address.key}."
-    return failure(address.subject, f"nothing answers at {where} ({address.key}): {why}", advice)
+    return address.subject.failure(f"nothing answers at {where} ({address.key}): {why}", advice)

@@ -11,18 +11,7 @@ from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.doctor.check import (
-    PERMISSIONS,
-    Check,
-    Subject,
-    failure,
-    failure_of,
-    no_better,
-    no_errors,
-    passed,
-    to_run,
-    warning,
-)
+from icekeeper.doctor.check import PERMISSIONS, Check, Subject, no_better, no_errors, to_run
 from icekeeper.doctor.ttl import ttl_of
 from icekeeper.execution.wiring import Services
 
@@ -51,7 +40,7 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
             described = await source.describe(policy.source or "", policy.timestamp)
             bad = await _countable(services, policy, described)
         except IcekeeperError as exc:
-            checks.append(failure_of(Subject.CLICKHOUSE, exc, _readonly(str(exc))))
+            checks.append(Subject.CLICKHOUSE.failure_of(exc, _readonly(str(exc))))
             if exc.reason in _HOPELESS:
                 checks += no_better(Subject.CLICKHOUSE, len(audited) - number)
                 break
@@ -62,14 +51,14 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
             countable.append(f"{policy.source} ({described.engine}{final})")
     if countable:
         text = f"{counted(len(countable), 'source')} can be counted: {listed(countable, 10)}"
-        checks.append(passed(Subject.CLICKHOUSE, text))
+        checks.append(Subject.CLICKHOUSE.passed(text))
     return checks
 
 
 def _unreachable(error: IcekeeperError, user: str) -> Check:
     denied = error.reason is Reason.ACCESS_DENIED
     advice = f"Correct clickhouse.user ({user}) and its password." if denied else ""
-    return failure_of(Subject.CLICKHOUSE, error, _readonly(str(error)) or advice)
+    return Subject.CLICKHOUSE.failure_of(error, _readonly(str(error)) or advice)
 
 
 def _readonly(text: str) -> str:
@@ -85,8 +74,8 @@ def version_check(version: str, answers: str) -> Check:
     if numbers < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
         advice = f"Update ClickHouse to {oldest} or newer."
-        return failure(Subject.CLICKHOUSE, f"{text}: it has no session_timezone", advice)
-    return passed(Subject.CLICKHOUSE, text)
+        return Subject.CLICKHOUSE.failure(f"{text}: it has no session_timezone", advice)
+    return Subject.CLICKHOUSE.passed(text)
 
 
 async def _countable(services: Services, policy: TablePolicy, described: SourceTable | None) -> list[Check]:
@@ -103,7 +92,7 @@ async def _countable(services: Services, policy: TablePolicy, described: SourceT
     if described is None:
         grant = f"GRANT SELECT ON system.tables TO {settings.user};"
         text = f"{name} can be counted, but system.tables does not show it, so its engine is not known"
-        return [failure(Subject.CLICKHOUSE, text, to_run("an administrator", grant))]
+        return [Subject.CLICKHOUSE.failure(text, to_run("an administrator", grant))]
     return source_checks(name, described, policy)
 
 
@@ -118,13 +107,13 @@ def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) 
     """A count that ClickHouse refused to plan: what is missing."""
     text = str(error)
     if readonly := _readonly(text):
-        return failure_of(Subject.CLICKHOUSE, error, readonly)
+        return Subject.CLICKHOUSE.failure_of(error, readonly)
     if error.reason is Reason.ACCESS_DENIED:
         grant = f"GRANT SELECT({timestamp}) ON {table} TO {user};"
-        return failure_of(Subject.CLICKHOUSE, error, to_run("an administrator", grant))
+        return Subject.CLICKHOUSE.failure_of(error, to_run("an administrator", grant))
     if "FINAL" in text:
-        return failure_of(Subject.CLICKHOUSE, error, "This engine merges nothing: let audit.final be auto, or false.")
-    return failure_of(Subject.CLICKHOUSE, error)
+        return Subject.CLICKHOUSE.failure_of(error, "This engine merges nothing: let audit.final be auto, or false.")
+    return Subject.CLICKHOUSE.failure_of(error)
 
 
 def source_checks(table: str, described: SourceTable, policy: TablePolicy) -> list[Check]:
@@ -137,7 +126,7 @@ def _column(table: str, described: SourceTable, policy: TablePolicy) -> Check | 
     if described.column is None or _INSTANT.match(described.column):
         return None
     text = f"{table}: the column {policy.timestamp} is {described.column}, no instant"
-    return failure(Subject.CLICKHOUSE, text, "Let tables[].timestamp name a DateTime64, DateTime or Date column.")
+    return Subject.CLICKHOUSE.failure(text, "Let tables[].timestamp name a DateTime64, DateTime or Date column.")
 
 
 def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
@@ -147,7 +136,7 @@ def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | 
     if engine in _FORWARDING or engine.endswith((_COLLAPSING, "View")):
         text = f"{table}: audit.final: auto counts a {engine} without FINAL"
         advice = "If rows of one key merge behind it, set final: true in this table's audit block; else final: false."
-        return warning(Subject.CLICKHOUSE, text, advice)
+        return Subject.CLICKHOUSE.warning(text, advice)
     return None
 
 
@@ -159,10 +148,10 @@ def _ttl(table: str, described: SourceTable, policy: TablePolicy) -> Check | Non
     set_it = f"Set source_ttl: {max(least.days, 2)}d for this table"
     if configured is None:
         text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl does not say so"
-        return warning(Subject.CLICKHOUSE, text, f"{set_it}: an older day would look as if nothing were lost.")
+        return Subject.CLICKHOUSE.warning(text, f"{set_it}: an older day would look as if nothing were lost.")
     if not least <= configured <= most:
         text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl says {_days(configured)}"
-        return warning(Subject.CLICKHOUSE, text, f"{set_it}.")
+        return Subject.CLICKHOUSE.warning(text, f"{set_it}.")
     return None
 
 

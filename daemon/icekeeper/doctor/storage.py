@@ -10,7 +10,7 @@ from icekeeper.adapters.iceberg.probe import StoreProbe
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.reasons import Reason
-from icekeeper.doctor.check import PERMISSIONS, Check, Subject, failure, failure_of, passed, warning
+from icekeeper.doctor.check import PERMISSIONS, Check, Subject
 from icekeeper.settings.systems import Catalog
 
 # After one of these every other table would fail, too.
@@ -49,22 +49,22 @@ def store_error(error: IcekeeperError, catalog: Catalog, otherwise: Subject = Su
     if error.reason is Reason.ACCESS_DENIED and _S3.search(text):
         if _CREDENTIALS.search(text):
             named = _set(_S3_KEYS, catalog) or "the credentials in the environment"
-            return failure_of(Subject.STORAGE, error, f"Correct {named}.")
+            return Subject.STORAGE.failure_of(error, f"Correct {named}.")
         allow = _allowed(["read"], catalog.warehouse or "", catalog.warehouse)
-        return failure_of(Subject.STORAGE, error, f"Allow {allow} ({PERMISSIONS}).")
+        return Subject.STORAGE.failure_of(error, f"Allow {allow} ({PERMISSIONS}).")
     if error.reason in (Reason.STORAGE_DOWN, Reason.FILE_MISSING):
-        return failure_of(Subject.STORAGE, error)
+        return Subject.STORAGE.failure_of(error)
     if error.reason is Reason.ACCESS_DENIED:
         named = _set(_CATALOG_KEYS, catalog) or "the catalog's credentials"
-        return failure_of(Subject.CATALOG, error, f"Correct {named}, or give that account its rights ({PERMISSIONS}).")
+        return Subject.CATALOG.failure_of(error, f"Correct {named}, or give that account its rights ({PERMISSIONS}).")
     if error.reason in (Reason.CATALOG_DOWN, Reason.DEADLINE):
-        return failure_of(Subject.CATALOG, error)
-    return failure_of(Subject.ENGINE if error.reason is Reason.ENGINE_DOWN else otherwise, error)
+        return Subject.CATALOG.failure_of(error)
+    return (Subject.ENGINE if error.reason is Reason.ENGINE_DOWN else otherwise).failure_of(error)
 
 
 def refused_read_check(error: IcekeeperError, catalog: Catalog) -> Check:
     """A failed read that did not go through the catalog: the store is to blame."""
-    return store_error(error, catalog) if error.reason is Reason.ACCESS_DENIED else failure_of(Subject.STORAGE, error)
+    return store_error(error, catalog) if error.reason is Reason.ACCESS_DENIED else Subject.STORAGE.failure_of(error)
 
 
 def _set(keys: Sequence[str], catalog: Catalog) -> str:
@@ -82,13 +82,13 @@ def store_checks(probes: Sequence[StoreProbe], warehouse: str | None) -> list[Ch
         if not steps:
             io = alike[0].io
             text = f"{io} reads, writes, deletes and finds beside the data of {counted(len(alike), 'table')}"
-            checks.append(passed(Subject.STORAGE, text))
+            checks.append(Subject.STORAGE.passed(text))
         elif set(steps) & set(_NEEDED):
             checks.append(_refused(steps, alike, warehouse))
         else:
             text = f"{alike[0].io} can't list beside {listed(probe.table for probe in alike)}"
             allow = _allowed(["check"], alike[0].path, warehouse)
-            checks.append(warning(Subject.STORAGE, text, f"Allow {allow} ({PERMISSIONS})."))
+            checks.append(Subject.STORAGE.warning(text, f"Allow {allow} ({PERMISSIONS})."))
     return checks
 
 
@@ -100,13 +100,13 @@ def _refused(steps: tuple[str, ...], alike: list[StoreProbe], warehouse: str | N
     words = list(dict.fromkeys(_WORDS[step] for step in steps if step != "list"))
     text = f"{probe.io} may not {' and '.join(words)} beside {listed(each.table for each in alike)}: {error}"
     if steps == ("bulk_delete",):
-        return failure(Subject.STORAGE, text, _OLD_MINIO)
+        return Subject.STORAGE.failure(text, _OLD_MINIO)
     if any(probe.errors[step].reason is not Reason.ACCESS_DENIED for step in steps if step in _ACTIONS):
         if len(words) == 1:
-            return failure_of(Subject.STORAGE, error)
-        return failure(Subject.STORAGE, text, error.reason.advice)
+            return Subject.STORAGE.failure_of(error)
+        return Subject.STORAGE.failure(text, error.reason.advice)
     allow = _allowed([step for step in steps if step in _ACTIONS], probe.path, warehouse)
-    return failure(Subject.STORAGE, text, f"Allow {allow} ({PERMISSIONS}).")
+    return Subject.STORAGE.failure(text, f"Allow {allow} ({PERMISSIONS}).")
 
 
 def _left(probe: StoreProbe) -> Check:
@@ -114,7 +114,7 @@ def _left(probe: StoreProbe) -> Check:
     advice = f"Remove {probe.path} by hand."
     if probe.kept:
         advice += " If catalog.properties sets s3.delete-enabled: false, expiry frees no space either."
-    return failure(Subject.STORAGE, f"the doctor's own probe is still in the store, though {why}", advice)
+    return Subject.STORAGE.failure(f"the doctor's own probe is still in the store, though {why}", advice)
 
 
 def _allowed(steps: Sequence[str], path: str, warehouse: str | None) -> str:

@@ -11,7 +11,7 @@ from icekeeper.adapters.iceberg.probe import TableFacts
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.tables.planning import MAIN, expired_snapshots
-from icekeeper.doctor.check import Check, Subject, failure, passed, warning
+from icekeeper.doctor.check import Check, Subject
 from icekeeper.settings.systems import Catalog
 
 DELETE_AFTER_COMMIT = "write.metadata.delete-after-commit.enabled"
@@ -33,7 +33,7 @@ def not_found(table: str, neighbours: Sequence[str]) -> Check:
             "of the job that writes the table. In a JDBC catalog the name is part of the key, and another name hides "
             "every table."
         )
-    return failure(Subject.TABLES, f"there is no table {table}", advice)
+    return Subject.TABLES.failure(f"there is no table {table}", advice)
 
 
 def catalog_checks(catalog: Catalog, loaded: int, wanted: int) -> list[Check]:
@@ -41,7 +41,7 @@ def catalog_checks(catalog: Catalog, loaded: int, wanted: int) -> list[Check]:
     text = f"the {catalog.type} catalog {catalog.name} answers, {loaded} of {counted(wanted, 'table')} could be read"
     scheme = (catalog.warehouse or "").partition(":")[0]
     if catalog.type != "hadoop" or scheme == "hdfs":
-        return [passed(Subject.CATALOG, text)]
+        return [Subject.CATALOG.passed(text)]
     if scheme in _OBJECT_STORES:
         danger = f"{text}; on an object store two writers silently lose commits, for it has no atomic rename"
         advice = "Move the tables to a REST or JDBC catalog before anything but one process writes to them."
@@ -51,7 +51,7 @@ def catalog_checks(catalog: Catalog, loaded: int, wanted: int) -> list[Check]:
             "Let icekeeper never run while the offload writes (its watermark table's status `running` holds tasks), "
             "or move the tables to a REST or JDBC catalog."
         )
-    return [warning(Subject.CATALOG, danger, advice)]
+    return [Subject.CATALOG.warning(danger, advice)]
 
 
 def table_checks(catalog: str, tables: Iterable[TableFacts], policies: Mapping[str, TablePolicy]) -> list[Check]:
@@ -63,14 +63,13 @@ def table_checks(catalog: str, tables: Iterable[TableFacts], policies: Mapping[s
         return bad
     formats = " and ".join(map(str, sorted({facts.format_version for facts in tables})))
     text = f"{counted(len(tables), 'table')} of format version {formats}: nothing hinders a night"
-    return [passed(Subject.TABLES, text)]
+    return [Subject.TABLES.passed(text)]
 
 
 def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy) -> Iterable[Check]:
     name = _sql_name(catalog, facts.table)
     if not facts.state.gc_enabled:
-        yield warning(
-            Subject.TABLES,
+        yield Subject.TABLES.warning(
             f"{facts.table}: gc.enabled is false, so no snapshot of it expires",
             f"If its files belong to it alone: ALTER TABLE {name} SET TBLPROPERTIES ('gc.enabled'='true');",
         )
@@ -79,16 +78,14 @@ def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy) -> Iterable[
         near = difflib.get_close_matches(policy.timestamp, facts.columns, n=3)
         instants = [column for column, type_ in facts.columns.items() if type_.startswith(_INSTANTS)]
         found = f"is {kind}, no instant" if kind is not None else "is not there"
-        yield failure(
-            Subject.TABLES,
+        yield Subject.TABLES.failure(
             f"{facts.table}: the column {policy.timestamp} {found}, so it can't be audited",
             f"Correct tables[].timestamp: there is {listed(near or instants) or 'none that would do'}.",
         )
     held = _held_by_refs(facts, policy)
     if held:
         names = [ref.name for ref in facts.state.refs if ref.name != MAIN]
-        yield warning(
-            Subject.TABLES,
+        yield Subject.TABLES.warning(
             f"{facts.table}: {listed(names)} keep {counted(held, 'snapshot')} that would expire otherwise",
             f"Drop those that are not needed: ALTER TABLE {name} DROP TAG (or BRANCH) `{names[0]}`;",
         )
@@ -118,7 +115,7 @@ def _unlimited_metadata(catalog: str, tables: Iterable[TableFacts]) -> list[Chec
     )
     names = (_sql_name(catalog, facts.table) for facts in off)
     statements = (f"ALTER TABLE {name} SET TBLPROPERTIES ('{DELETE_AFTER_COMMIT}'='true');" for name in names)
-    return [warning(Subject.TABLES, text, "\n".join(("Run in Spark SQL:", *statements)))]
+    return [Subject.TABLES.warning(text, "\n".join(("Run in Spark SQL:", *statements)))]
 
 
 def _sql_name(catalog: str, table: str) -> str:

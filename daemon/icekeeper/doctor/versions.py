@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from icekeeper.adapters.iceberg.probe import SessionFacts
 from icekeeper.core.formats import counted
-from icekeeper.doctor.check import Check, Subject, failure, passed, warning
+from icekeeper.doctor.check import Check, Subject
 from icekeeper.settings.values.heap import heap_mib
 
 _JAR = re.compile(r"iceberg-spark-runtime-(\d+\.\d+)_(\d+\.\d+)-([\w.]+?)(?:\.jar)?(?:[?#].*)?$")
@@ -48,18 +48,18 @@ def fit(spark: str, java: int | None, runtime: Runtime | None, iceberg: str | No
     if runtime is not None:
         text += f" (its runtime for Spark {runtime.spark})"
         if _version(runtime.spark)[:2] != line:
-            return failure(Subject.SPARK, f"{text}: they do not fit", _INSTALL)
+            return Subject.SPARK.failure(f"{text}: they do not fit", _INSTALL)
     if line not in _JAVA:
-        return failure(Subject.SPARK, f"{text}: there is no Iceberg runtime for this Spark yet", _INSTALL)
+        return Subject.SPARK.failure(f"{text}: there is no Iceberg runtime for this Spark yet", _INSTALL)
     if _version(spark) in _LEAKING:
-        return warning(Subject.SPARK, f"{text}: this Spark leaks a session with every rewrite (SPARK-54753)", _INSTALL)
+        return Subject.SPARK.warning(f"{text}: this Spark leaks a session with every rewrite (SPARK-54753)", _INSTALL)
     if line == (4, 0):
-        return warning(Subject.SPARK, f"{text}: Iceberg's newer releases have no runtime for Spark 4.0", _INSTALL)
+        return Subject.SPARK.warning(f"{text}: Iceberg's newer releases have no runtime for Spark 4.0", _INSTALL)
     if java is not None and java not in _JAVA[line]:
         known = ", ".join(map(str, _JAVA[line]))
         text += f", Java {java}: this Spark knows Java {known}"
-        return warning(Subject.SPARK, text, "Set JAVA_HOME to one of them.")
-    return passed(Subject.SPARK, text)
+        return Subject.SPARK.warning(text, "Set JAVA_HOME to one of them.")
+    return Subject.SPARK.passed(text)
 
 
 def session_checks(facts: SessionFacts, took_s: float | None, driver_memory: str) -> list[Check]:
@@ -71,21 +71,21 @@ def session_checks(facts: SessionFacts, took_s: float | None, driver_memory: str
     wanted = heap_mib(driver_memory) * 1024**2
     if facts.executors == 0:
         advice = "Check whether the cluster has a free worker with the cores and the memory that spark.conf asks for."
-        engine = failure(Subject.ENGINE, f"{text}: no job would ever begin", advice)
+        engine = Subject.ENGINE.failure(f"{text}: no job would ever begin", advice)
     elif facts.heap < wanted * _HEAP_SHARE:
         advice = "Check what else sets the heap beside spark.driver_memory: spark.conf, JAVA_TOOL_OPTIONS."
-        engine = warning(Subject.ENGINE, f"{text}; {driver_memory} was asked for", advice)
+        engine = Subject.ENGINE.warning(f"{text}; {driver_memory} was asked for", advice)
     else:
-        engine = passed(Subject.ENGINE, text)
+        engine = Subject.ENGINE.passed(text)
     return [_loaded(facts), engine]
 
 
 def _loaded(facts: SessionFacts) -> Check:
     if facts.iceberg is None:
-        return failure(Subject.SPARK, f"Spark {facts.spark} has no Iceberg on its class path", _INSTALL)
+        return Subject.SPARK.failure(f"Spark {facts.spark} has no Iceberg on its class path", _INSTALL)
     if not facts.has_planner:
         text = f"Iceberg {facts.iceberg} is too old: it has no rewrite planner; 1.10 has one"
-        return failure(Subject.SPARK, text, _INSTALL)
+        return Subject.SPARK.failure(text, _INSTALL)
     return fit(facts.spark, facts.java, Runtime.of(facts.jar or ""), facts.iceberg)
 
 

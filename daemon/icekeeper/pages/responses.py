@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import ValidationError
 
-from icekeeper.core.errors import ConfigError, IcekeeperError
-from icekeeper.execution.lock import RunLockHeld
+from icekeeper.core.errors import IcekeeperError
 from icekeeper.http.access import Access
-from icekeeper.http.problems import NotAllowedError
+from icekeeper.http.problems import NotAllowedError, problem_document
 from icekeeper.http.routes import Input
 from icekeeper.night.ports import Clock
-from icekeeper.pages.rendering import environment
+from icekeeper.pages import views
+from icekeeper.pages.filters import FILTERS
 from icekeeper.status.queries import NotFoundError
 
 Parameters = TypeVar("Parameters", bound=Input)
@@ -50,14 +52,9 @@ class Responses:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
                 return await handler(request)
-            except NotFoundError as exc:
-                return self._error(request, HTTPStatus.NOT_FOUND, f"{exc}.")
-            except ConfigError as exc:
-                return self._error(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(exc.problems))
-            except RunLockHeld as exc:
-                return self._error(request, HTTPStatus.CONFLICT, f"{exc}.")
-            except IcekeeperError as exc:
-                return self._error(request, HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}.", exc.reason.advice)
+            except (NotFoundError, IcekeeperError) as exc:
+                known = problem_document(exc)
+                return self._error(request, HTTPStatus(known["status"]), known["detail"], known.get("advice", ""))
             except NotAllowedError as exc:
                 return self._error(request, HTTPStatus.UNPROCESSABLE_ENTITY, f"That is not allowed: {exc.text}.")
             except TimeoutError:
@@ -81,6 +78,23 @@ class Responses:
 
     def _error(self, request: web.Request, status: HTTPStatus, text: str, advice: str = "") -> web.Response:
         return self.rendered(request, "error.html", status, title=status.phrase, text=text, advice=advice)
+
+
+def environment() -> Environment:
+    """The templates with their filters, loaded: everything is escaped, and an undefined name is an error."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    templates.filters.update(FILTERS, by_table=views.by_table)
+    # All at once, because a package upgraded under a running daemon brings templates for newer code.
+    for name in templates.list_templates():
+        templates.get_template(name)
+    return templates
 
 
 def parsed(kind: type[Parameters], given: Mapping[str, Any]) -> Parameters:

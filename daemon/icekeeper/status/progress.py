@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from icekeeper.core.enums import Stage
 from icekeeper.status import run_schemas
@@ -38,18 +39,11 @@ def _stage_progress(run: RunUnderWay, stage: Stage) -> run_schemas.StageProgress
 def _task_progress(
     run: RunUnderWay, stage: Stage, table: str, typical: Typical, now: datetime
 ) -> run_schemas.TaskProgress:
-    usual, hand = typical.get((stage, table)), run.in_hand
+    hand = run.in_hand
     ended = next((task for task in run.tasks if (task.stage, task.table) == (stage, table)), None)
+    progress: dict[str, Any] = {"state": "waiting"}
     if ended is not None:
-        return run_schemas.TaskProgress(
-            stage=stage,
-            table=table,
-            state=ended.outcome,
-            reason=ended.reason,
-            elapsed_s=ended.duration_s,
-            usual_s=usual,
-        )
-    if hand is not None and (hand.stage, hand.table) == (stage, table):
-        elapsed = (now - hand.since).total_seconds()
-        return run_schemas.TaskProgress(stage=stage, table=table, state="in_hand", elapsed_s=elapsed, usual_s=usual)
-    return run_schemas.TaskProgress(stage=stage, table=table, state="waiting", usual_s=usual)
+        progress = {"state": ended.outcome, "reason": ended.reason, "elapsed_s": ended.duration_s}
+    elif hand is not None and (hand.stage, hand.table) == (stage, table):
+        progress = {"state": "in_hand", "elapsed_s": (now - hand.since).total_seconds()}
+    return run_schemas.TaskProgress(stage=stage, table=table, usual_s=typical.get((stage, table)), **progress)

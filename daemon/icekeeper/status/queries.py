@@ -243,14 +243,8 @@ def _run(row: Mapping[str, Any]) -> run_schemas.Run:
 
 
 def _last_night(night: PastNight) -> run_schemas.LastNight:
-    return run_schemas.LastNight(
-        run_id=night.run_id,
-        slot=night.slot,
-        outcome=night.outcome,
-        started_at=night.started_at,
-        finished_at=night.finished_at,
-        duration_s=(night.finished_at - night.started_at).total_seconds(),
-    )
+    took = (night.finished_at - night.started_at).total_seconds()
+    return run_schemas.LastNight.model_validate({**to_plain(night), "duration_s": took})
 
 
 def _last_audit(audit: PastAudit) -> schemas.LastAudit:

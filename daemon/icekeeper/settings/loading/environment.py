@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icekeeper.settings.loading.document import KeyPath, dotted
-from icekeeper.settings.messages.known_keys import field_at, kind_of, model_in
+from icekeeper.settings.messages.known_keys import field_at, kind_of, model_in, unknown
 from icekeeper.settings.messages.mistakes import Mistake
-from icekeeper.settings.messages.unknown_keys import unknown
 
 PREFIX = "ICEKEEPER_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"

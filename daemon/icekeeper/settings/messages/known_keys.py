@@ -1,7 +1,8 @@
-"""The keys that the file may have and the values that they take, from the models. Reads no file."""
+"""The keys that the file may have, the values that they take, and what to say of an unknown one. Reads no file."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from decimal import Decimal
 from types import UnionType
@@ -10,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from icekeeper.settings.loading.document import KeyPath, dotted
 from icekeeper.settings.model import Settings
 
 Kind = Literal["block", "list", "map", "plain"]
@@ -93,3 +95,19 @@ def described(at: Sequence[str | int]) -> str | None:
         return None
     sentence = " ".join(field.description.split()).split(". ")[0].rstrip(".")
     return sentence[0].lower() + sentence[1:]
+
+
+def unknown(at: KeyPath) -> str:
+    """The sentence about a key that its block does not have."""
+    return f"{dotted(at)} is no key that icekeeper knows; {_hint(str(at[-1]), at[:-1])}"
+
+
+def _hint(word: str, block: KeyPath) -> str:
+    known = keys_at(block)
+    close = difflib.get_close_matches(word.lower(), known, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    if homes := homes_of(word):
+        return f"it is a key of {', '.join(homes)}"
+    maps = "".join(f", and any key below {name}" for name in maps_at(block))
+    return f"the keys here are {', '.join(sorted(known))}{maps}"

@@ -10,9 +10,8 @@ from pydantic_core import ErrorDetails
 
 from icekeeper.core.secrets import HIDDEN, hide_in_text, is_secret
 from icekeeper.settings.loading.document import KeyPath, dotted
-from icekeeper.settings.messages.known_keys import described, field_at, keys_at, number_at
+from icekeeper.settings.messages.known_keys import described, field_at, keys_at, number_at, unknown
 from icekeeper.settings.messages.mistakes import Mistake, Origins
-from icekeeper.settings.messages.unknown_keys import unknown
 from icekeeper.settings.tables import STAGE_BLOCKS
 
 _BLOCK = "it has to be a block of keys"

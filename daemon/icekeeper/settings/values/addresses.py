@@ -6,7 +6,7 @@ import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-from icekeeper.settings.values.units import pattern, text_by
+from icekeeper.settings.values.units import matching, pattern, text_by
 
 _HIGHEST_PORT = 65535
 _MASTER = r"(auto|local(\[([1-9]\d*|\*)(,\d+)?\])?|spark://[^\s/]+|k8s://\S+|yarn)"
@@ -25,10 +25,15 @@ def _dsn(value: str) -> str:
     return value
 
 
-def _http_url(value: str) -> str:
+def _http(value: str, sentence: str) -> SplitResult:
     parts = _split(value)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
-        raise ValueError("an address is written like http://clickhouse:8123")
+        raise ValueError(sentence)
+    return parts
+
+
+def _http_url(value: str) -> str:
+    parts = _http(value, "an address is written like http://clickhouse:8123")
     if parts.username is not None:
         raise ValueError("no user or password in it: they have keys of their own")
     _check_port(parts)
@@ -38,9 +43,7 @@ def _http_url(value: str) -> str:
 
 
 def _page_url(value: str) -> str:
-    parts = _split(value)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
-        raise ValueError("an address of the page is written like https://icekeeper.example.com")
+    parts = _http(value, "an address of the page is written like https://icekeeper.example.com")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("no user, ? or # in it: what a link leads to is put behind it")
     _check_port(parts)
@@ -51,12 +54,6 @@ def _listen(value: str) -> str:
     match = _HOST_AND_PORT.fullmatch(value)
     if match is None or int(match.group(2)) > _HIGHEST_PORT:
         raise ValueError("an address to listen on is written like 127.0.0.1:9420 or [::1]:9420")
-    return value
-
-
-def _master(value: str) -> str:
-    if not re.fullmatch(_MASTER, value):
-        raise ValueError("a master is written like auto, local[2], spark://host:7077, k8s://https://host:6443 or yarn")
     return value
 
 
@@ -95,4 +92,7 @@ PageUrl = Annotated[
 ListenAddress = Annotated[
     str, text_by(_listen), pattern(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@]+):\d{1,5}", "127.0.0.1:9420")
 ]
+_master = matching(
+    _MASTER, "a master is written like auto, local[2], spark://host:7077, k8s://https://host:6443 or yarn"
+)
 Master = Annotated[str, text_by(_master), pattern(_MASTER, "auto", "local[2]", "spark://spark:7077", "yarn")]

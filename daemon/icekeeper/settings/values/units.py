@@ -23,6 +23,7 @@ _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)")
 # Blanks, backticks and empty steps are typing errors: no catalog takes them.
 _IDENTIFIER = r"[^\s.`]+(\.[^\s.`]+)*"
 _TABLE_NAME = r"[^\s.`]+(\.[^\s.`]+)+"
+_CATALOG_NAME = r"[A-Za-z0-9_]+"
 _COORDINATE = r"[^:\s]+:[^:\s]+:[^:\s]+"
 
 
@@ -85,27 +86,23 @@ def text_by(check: Callable[[str], str]) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def _identifier(value: str) -> str:
-    if not re.fullmatch(_IDENTIFIER, value):
-        raise ValueError("an identifier has no spaces, backticks or empty parts, like cold.silver_trades")
-    return value
+def matching(regex: str, sentence: str) -> Callable[[str], str]:
+    """A check of text, for `text_by`: `sentence` is the message where it does not match."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(regex, value):
+            raise ValueError(sentence)
+        return value
+
+    return check
+
+
+_identifier = matching(_IDENTIFIER, "an identifier has no spaces, backticks or empty parts, like cold.silver_trades")
 
 
 def _table_name(value: str) -> str:
     if "." not in _identifier(value):
         raise ValueError(f"it is named with its namespace, like cold.{value}")
-    return value
-
-
-def _catalog_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_]+", value):
-        raise ValueError("a catalog's name is made of letters, digits and underscores, like k2")
-    return value
-
-
-def _coordinate(value: str) -> str:
-    if not re.fullmatch(_COORDINATE, value):
-        raise ValueError("a Maven coordinate is written group:artifact:version")
     return value
 
 
@@ -193,6 +190,8 @@ TextMap = dict[str, Annotated[str, BeforeValidator(_as_text), _PLAIN]]
 SettingMap = dict[str, Annotated[str | int | float, BeforeValidator(_setting), _PLAIN]]
 Identifier = Annotated[str, text_by(_identifier), pattern(_IDENTIFIER, "silver_trades")]
 TableName = Annotated[str, text_by(_table_name), pattern(_TABLE_NAME, "cold.silver_trades")]
-CatalogName = Annotated[str, text_by(_catalog_name), pattern("[A-Za-z0-9_]+", "k2")]
+_catalog_name = matching(_CATALOG_NAME, "a catalog's name is made of letters, digits and underscores, like k2")
+CatalogName = Annotated[str, text_by(_catalog_name), pattern(_CATALOG_NAME, "k2")]
+_coordinate = matching(_COORDINATE, "a Maven coordinate is written group:artifact:version")
 Coordinate = Annotated[str, text_by(_coordinate), pattern(_COORDINATE, "org.postgresql:postgresql:42.7.13")]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute), pattern("/.*", "/var/lib/icekeeper")]
