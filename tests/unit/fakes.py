@@ -36,7 +36,7 @@ from icekeeper.core.tables.state import (
     TableHealth,
     TableState,
 )
-from icekeeper.night.ports import RunPorts
+from icekeeper.night.ports import BeforeCommit, RunPorts
 from icekeeper.night.stages.context import Clocks, TaskContext
 from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START
 
@@ -317,14 +317,31 @@ class FakeLakehouse(Scripted):
         async with self._call("file_groups", table):
             return self._table(table).groups(policy)
 
-    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
+    async def compact(
+        self,
+        table: str,
+        policy: CompactPolicy,
+        part: Slice,
+        run_id: UUID,
+        timeout: timedelta,
+        before_commit: BeforeCommit | None = None,
+    ) -> bool:
         async with self._call("compact", table, timeout) as acts:
+            if before_commit is not None:
+                await before_commit()
             return self._table(table).rewrite(policy, part, run_id, self.clock()) if acts else True
 
     async def expire(
-        self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
+        self,
+        table: str,
+        snapshot_ids: tuple[int, ...],
+        retain_last: int,
+        timeout: timedelta,
+        before_commit: BeforeCommit | None = None,
     ) -> DeletedFiles:
         async with self._call("expire", table, timeout) as acts:
+            if before_commit is not None:
+                await before_commit()
             return DeletedFiles(self._table(table).expire(snapshot_ids, self.clock()) if acts else 0)
 
     async def count(

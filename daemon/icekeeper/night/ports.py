@@ -22,6 +22,7 @@ from icekeeper.core.tables.state import DeletedFiles, FileGroup, TableState
 # Time is injected: only `execution` and above read the wall clock or sleep.
 Clock = Callable[[], datetime]
 Sleep = Callable[[float], Awaitable[None]]
+BeforeCommit = Callable[[], Awaitable[None]]
 
 
 class Lakehouse(Protocol):
@@ -39,16 +40,30 @@ class Lakehouse(Protocol):
     async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         """What Iceberg's own planner would rewrite at the current snapshot; no Spark job."""
 
-    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
+    async def compact(
+        self,
+        table: str,
+        policy: CompactPolicy,
+        part: Slice,
+        run_id: UUID,
+        timeout: timedelta,
+        before_commit: BeforeCommit | None = None,
+    ) -> bool:
         """Rewrites one slice; the snapshots made carry the run's id. DeadlineExceeded after `timeout`.
 
-        False: nothing of the slice is left to rewrite, for another writer has done it.
+        `before_commit` is awaited in the instant before each commit to a Hadoop catalog: what it raises ends the call
+        with nothing committed. False: nothing of the slice is left to rewrite, for another writer has done it.
         """
 
     async def expire(
-        self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
+        self,
+        table: str,
+        snapshot_ids: tuple[int, ...],
+        retain_last: int,
+        timeout: timedelta,
+        before_commit: BeforeCommit | None = None,
     ) -> DeletedFiles:
-        """Expires exactly the named snapshots, or none and TransientError `conflict`.
+        """Expires exactly the named snapshots, or none and TransientError `conflict`; `before_commit` as in `compact`.
 
         `retain_last` is what branches with an age but no number of their own keep, as the plan assumed it.
         """

@@ -15,6 +15,8 @@ from py4j.java_gateway import JavaClass, JavaPackage
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+# How a table of a Hadoop catalog is read and committed to.
+HADOOP_OPERATIONS = "org.apache.iceberg.hadoop.HadoopTableOperations"
 # Every catalog but Hadoop's, which numbers them, puts a UUID into the names of metadata files.
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[^/]*$")
 
@@ -90,7 +92,7 @@ class IcebergJvm:
 
         A Hadoop catalog numbers its metadata files: those of a table created again have the names of the old ones.
         """
-        if self.java_class("org.apache.iceberg.hadoop.HadoopTableOperations").isInstance(table.operations()):
+        if self.java_class(HADOOP_OPERATIONS).isInstance(table.operations()):
             return False
         try:
             table.refresh()

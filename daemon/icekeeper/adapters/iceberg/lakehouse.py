@@ -17,6 +17,7 @@ import structlog
 from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg import counting
+from icekeeper.adapters.iceberg.commit_gate import CommitGate
 from icekeeper.adapters.iceberg.expiry import expire_snapshots
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.metadata import files_named
@@ -27,11 +28,12 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.stacks import CallTimedOut
 from icekeeper.core.audit.records import LakehouseCount
 from icekeeper.core.calendar import Window
-from icekeeper.core.errors import TransientError
+from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.policy import CompactPolicy, TablePolicy
 from icekeeper.core.tables.plan import Slice
 from icekeeper.core.tables.planning import may_interest_planner
 from icekeeper.core.tables.state import RUN_ID_PROPERTY, DeletedFiles, FileGroup, TableState
+from icekeeper.night.ports import BeforeCommit
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -41,6 +43,8 @@ METADATA_TIMEOUT = timedelta(minutes=2)
 # How many tables are prefetched at once, and how long that may take: the others are read by their own tasks.
 PREFETCH_THREADS = 12
 PREFETCH_S = 10.0
+# So long before its deadline a commit that waits for the other writer is given up.
+CLOSE_GATE_S = 5.0
 # The planner holds every file in the heap: a larger table is not prefetched.
 PREFETCH_MAX_FILES = 12_000
 
@@ -96,9 +100,19 @@ class IcebergLakehouse:
 
         return await self._read(work, table)
 
-    async def compact(self, table: str, policy: CompactPolicy, part: Slice, run_id: UUID, timeout: timedelta) -> bool:
-        def work(jvm: IcebergJvm) -> bool:
+    async def compact(
+        self,
+        table: str,
+        policy: CompactPolicy,
+        part: Slice,
+        run_id: UUID,
+        timeout: timedelta,
+        before_commit: BeforeCommit | None = None,
+    ) -> bool:
+        def work(jvm: IcebergJvm, gate: CommitGate | None) -> bool:
             handle = self._tables.handle(jvm, table)
+            if gate is not None:
+                gate.guard(jvm, handle)
             options = planner_options(policy)
             if part.max_files is not None:
                 options["max-files-to-rewrite"] = str(part.max_files)
@@ -123,17 +137,24 @@ class IcebergLakehouse:
             )
             return bool(result.rewrittenDataFilesCount())
 
-        return await self._run(work, timeout, table)
+        return await self._commit(work, timeout, table, before_commit)
 
     async def expire(
-        self, table: str, snapshot_ids: tuple[int, ...], retain_last: int, timeout: timedelta
+        self,
+        table: str,
+        snapshot_ids: tuple[int, ...],
+        retain_last: int,
+        timeout: timedelta,
+        before_commit: BeforeCommit | None = None,
     ) -> DeletedFiles:
-        def work(jvm: IcebergJvm) -> DeletedFiles:
+        def work(jvm: IcebergJvm, gate: CommitGate | None) -> DeletedFiles:
             handle = self._tables.handle(jvm, table)
+            if gate is not None:
+                gate.guard(jvm, handle)
             named = files_named(self._tables.history(jvm, table, handle))
             return expire_snapshots(jvm, table, handle, snapshot_ids, retain_last, named)
 
-        return await self._run(work, timeout, table)
+        return await self._commit(work, timeout, table, before_commit)
 
     async def count(
         self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
@@ -166,6 +187,33 @@ class IcebergLakehouse:
         return await self._run(work, timeout, table)
 
     # --- the session
+
+    async def _commit(
+        self,
+        work: Callable[[IcebergJvm, CommitGate | None], T],
+        timeout: timedelta,
+        table: str,
+        before_commit: BeforeCommit | None,
+    ) -> T:
+        """Work that commits; each of its commits to a Hadoop catalog awaits `before_commit` first."""
+        if before_commit is None:
+            return await self._run(lambda jvm: work(jvm, None), timeout, table)
+        gate = CommitGate(before_commit)
+        # A commit that waits can't be interrupted from outside: the gate ends its wait before the engine's deadline.
+        loop = asyncio.get_running_loop()
+        closing = loop.call_later(max(0.0, timeout.total_seconds() - CLOSE_GATE_S), gate.close)
+        call = asyncio.ensure_future(self._run(lambda jvm: work(jvm, gate), timeout, table))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            gate.close()
+            call.cancel()
+            await asyncio.wait([call])
+            raise
+        except IcekeeperError as exc:
+            raise (gate.refusal or exc) from exc.__cause__
+        finally:
+            closing.cancel()
 
     async def _read(self, work: Callable[[IcebergJvm], T], table: str, at_most: timedelta = timedelta.max) -> T:
         """Work on metadata alone. What blocks it is down: TransientError with its reason, if that is known."""
