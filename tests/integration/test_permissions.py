@@ -20,6 +20,7 @@ from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.core.enums import RunOutcome
 from icekeeper.doctor import Check, Level, Subject, examine
 from icekeeper.doctor.ledger import examine_ledger
+from icekeeper.doctor.offload import examine_offload
 from icekeeper.doctor.source import examine_source
 from icekeeper.sandbox import Sandbox
 from tests.conftest import BINANCE, COINBASE, MakeNight, Night
@@ -155,6 +156,12 @@ async def test_the_ledgers_grants_on_the_page_are_those_that_icekeeper_knows(lim
     }
 
 
+async def database_checks(night: Night) -> list[Check]:
+    """The doctor's checks of PostgreSQL: of the ledger, and of the offload's table in it."""
+    ledger = await examine_ledger(night.services)
+    return [*ledger, *await examine_offload(night.services, night.settings.policies())]
+
+
 async def test_each_missing_grant_in_postgresql_is_named(limited: Night, box: Sandbox) -> None:
     name, role = limited.world.name, limited.services.postgres.target.role
     for statement in statements("PostgreSQL: the ledger"):
@@ -165,7 +172,7 @@ async def test_each_missing_grant_in_postgresql_is_named(limited: Night, box: Sa
             for privilege in privileges.split(", "):
                 right = f"{privilege} ON {table}"
                 box.postgres.execute(name, f"REVOKE {right} FROM {role}")
-                checks = await examine_ledger(limited.services, limited.settings.policies())
+                checks = await database_checks(limited)
                 box.postgres.execute(name, f"GRANT {right} TO {role}")
                 named = [
                     f
@@ -174,7 +181,7 @@ async def test_each_missing_grant_in_postgresql_is_named(limited: Night, box: Sa
                 ]
                 assert named, (right, checks)
                 assert table.rpartition(" ")[2] in named[0].advice
-    assert failure(await examine_ledger(limited.services, limited.settings.policies())) == []
+    assert failure(await database_checks(limited)) == []
 
 
 async def test_each_missing_action_of_the_stores_policy_is_named(limited: Night, box: Sandbox) -> None:

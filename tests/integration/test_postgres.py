@@ -1,4 +1,4 @@
-"""The ledger, its migrations and the offload's watermark on a real PostgreSQL. What a night puts in: unit/."""
+"""The ledger, its migrations and the offload's table on a real PostgreSQL. What a night puts in: unit/."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from icekeeper.adapters.ledger.log_lines import PostgresLogLines
 from icekeeper.adapters.ledger.sql.grants import TO_TIDY, grants, missing_grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
 from icekeeper.adapters.ledger.store import PostgresLedger
-from icekeeper.adapters.postgres.pool import Postgres, PostgresOffload, Target, quoted
-from icekeeper.core.audit.records import AuditResult, MissingHour, Watermark
+from icekeeper.adapters.postgres.offload import PostgresOffload
+from icekeeper.adapters.postgres.pool import Postgres, Target, quoted
+from icekeeper.core.audit.records import AuditResult, MissingHour
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad, PastRun
+from icekeeper.core.offload import OffloadState
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.core.tables.state import TableHealth
@@ -788,9 +790,9 @@ async def test_closing_does_not_wait_for_a_statement_that_does_not_end(database:
 # --- the offload
 
 
-async def test_the_watermark_of_a_source_is_read_wherever_it_is_kept(empty: Database) -> None:
-    assert await PostgresOffload(empty.postgres).watermark("silver_trades") is None
-    assert await PostgresOffload(empty.postgres, "ops.marks").watermark("silver_trades") is None
+async def test_the_state_of_a_source_is_read_wherever_it_is_kept(empty: Database) -> None:
+    assert await PostgresOffload(empty.postgres).state("silver_trades") is None
+    assert await PostgresOffload(empty.postgres, "ops.marks").state("silver_trades") is None
     empty.sql("CREATE SCHEMA ops")
     for table, instant in (("offload_watermarks", "timestamptz"), ('ops."Marks"', "timestamp")):
         empty.sql(
@@ -800,12 +802,39 @@ async def test_the_watermark_of_a_source_is_read_wherever_it_is_kept(empty: Data
     for table in ("offload_watermarks", f"{empty.schema.upper()}.Offload_Watermarks", 'ops."Marks"'):
         offload = PostgresOffload(empty.postgres, table)
         at = datetime(2026, 2, 18, 1, 45, tzinfo=UTC)
-        assert await offload.watermark("silver_trades") == Watermark(at, "running")
-        assert await offload.watermark("new") is None
-        assert await offload.watermark("other") is None
+        assert await offload.state("silver_trades") == OffloadState(at, "running")
+        assert await offload.state("new") == OffloadState(None, "initialized")
+        assert await offload.state("other") is None
     empty.sql("CREATE TABLE else_where (x int)")
     with pytest.raises(PermanentError, match=r'"else_where" is not the offload.*Correct offload\.table'):
-        await PostgresOffload(empty.postgres, "else_where").watermark("silver_trades")
+        await PostgresOffload(empty.postgres, "else_where").state("silver_trades")
+    empty.sql("CREATE TABLE half (table_name text, status text); INSERT INTO half VALUES ('a', 'running')")
+    with pytest.raises(PermanentError, match=r'"half" is not the offload.*no column last_offload_timestamp'):
+        await PostgresOffload(empty.postgres, "half").state("a")
+
+
+@pytest.mark.parametrize("instant", ["timestamptz", "timestamp"])
+@pytest.mark.parametrize("seconds", ["double precision", "integer", "numeric(10, 2)"])
+async def test_the_columns_of_newer_offloads_are_read_where_they_are(
+    empty: Database, instant: str, seconds: str
+) -> None:
+    offload, at = PostgresOffload(empty.postgres), datetime(2026, 2, 18, 1, 45, tzinfo=UTC)
+    empty.sql(
+        f"CREATE TABLE offload_watermarks (table_name text, last_offload_timestamp {instant}, status text,"
+        f" updated_at {instant}, last_successful_run {instant}, last_run_duration_seconds {seconds}, offload_row int);"
+        "INSERT INTO offload_watermarks VALUES"
+        " ('a', '2026-02-18 01:45', 'running', '2026-02-18 02:00:01.25', '2026-02-18 01:46', 42, 1),"
+        " ('b', '2026-02-18 01:45', NULL, NULL, NULL, NULL, NULL), ('c', 'infinity', '', '-infinity', NULL, NULL, 1)"
+    )
+    assert await offload.state("a") == OffloadState(
+        at,
+        "running",
+        updated_at=datetime(2026, 2, 18, 2, 0, 1, 250_000, tzinfo=UTC),
+        last_successful_run=datetime(2026, 2, 18, 1, 46, tzinfo=UTC),
+        last_run_duration=timedelta(seconds=42),
+    )
+    assert await offload.state("b") == OffloadState(at, "")
+    assert await offload.state("c") == OffloadState(None, "")
 
 
 def test_a_table_name_is_quoted_part_by_part() -> None:

@@ -16,11 +16,12 @@ from itertools import groupby
 from typing import TypeVar
 from uuid import UUID
 
-from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount, Watermark
+from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Trigger
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.events import Event
+from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import CompactPolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Slice
@@ -403,15 +404,15 @@ def _within(hours: Mapping[datetime, int], window: Window) -> dict[datetime, int
 
 
 class FakeOffload(Scripted):
-    """The port `OffloadStatus`; a source without a watermark is one that the offload does not know."""
+    """The port `OffloadStatus`; a source without a state is one that the offload does not know."""
 
     def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
         super().__init__(clock, calls)
-        self.watermarks: dict[str, Watermark] = {}
+        self.states: dict[str, OffloadState] = {}
 
-    async def watermark(self, source: str) -> Watermark | None:
-        async with self._call("watermark", source):
-            return self.watermarks.get(source)
+    async def state(self, source: str) -> OffloadState | None:
+        async with self._call("state", source):
+            return self.states.get(source)
 
 
 # --- findings and surroundings
@@ -485,7 +486,7 @@ class World:
         self.lakehouse.tables[policy.name] = table
         if policy.source is not None:
             self.source.hours[policy.source] = dict(table.hours)
-            self.offload.watermarks[policy.source] = Watermark(SLOT - timedelta(minutes=10), "success")
+            self.offload.states[policy.source] = OffloadState(SLOT - timedelta(minutes=10), "success")
         return table
 
     def context(

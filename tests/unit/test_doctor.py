@@ -17,7 +17,6 @@ from icekeeper.adapters.clickhouse import SourceTable
 from icekeeper.adapters.iceberg.probe import SessionFacts, StoreProbe, TableFacts, parse_facts
 from icekeeper.adapters.postgres.pooler import Pooler
 from icekeeper.cli.output.doctor import checks_document, show_checks
-from icekeeper.core.audit.records import Watermark
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
@@ -27,7 +26,7 @@ from icekeeper.doctor.clocks import clock_checks
 from icekeeper.doctor.foreign import foreign_snapshots
 from icekeeper.doctor.host import heap_check, python_check, room_check, spool_check
 from icekeeper.doctor.jdbc import dsn
-from icekeeper.doctor.ledger import lacking_rights, offload_checks, pooler_checks
+from icekeeper.doctor.ledger import lacking_rights, pooler_checks
 from icekeeper.doctor.reachable import addresses
 from icekeeper.doctor.source import count_refused, source_checks, version_check
 from icekeeper.doctor.storage import is_final, store_checks, store_error
@@ -498,7 +497,7 @@ def test_a_clickhouse_without_session_timezone_is_too_old() -> None:
     assert version_check("26.9.2.1", "x").level is Level.OK
 
 
-# --- PostgreSQL, the offload, the clock
+# --- PostgreSQL, the clock
 
 
 @pytest.mark.parametrize(
@@ -519,21 +518,6 @@ def test_what_a_pooler_costs(pooler: Pooler, timeout: str, replicas: bool, level
 def test_missing_grants_are_printed_ready_to_paste() -> None:
     check = lacking_rights(["GRANT SELECT ON a TO b", "GRANT USAGE ON SCHEMA s TO b"])
     assert check.advice.splitlines()[1:] == ["GRANT SELECT ON a TO b;", "GRANT USAGE ON SCHEMA s TO b;"]
-
-
-def test_watermarks_that_are_missing_failed_or_late_are_warnings() -> None:
-    marks = {
-        "a": Watermark(NOW - timedelta(minutes=20), "success"),
-        "b": Watermark(NOW - timedelta(minutes=61), "running"),
-        "c": Watermark(NOW, "failed"),
-        "d": None,
-    }
-    text = " | ".join(check.text for check in offload_checks("marks", marks, NOW))
-    assert "no watermark of d |" in text
-    assert "the offload of c has failed" in text
-    assert "the watermark of b is older than an hour" in text
-    (check,) = offload_checks("marks", {"a": marks["a"]}, NOW)
-    assert check.level is Level.OK
 
 
 def test_one_clock_that_agrees_makes_the_other_one_wrong() -> None:

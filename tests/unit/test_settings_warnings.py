@@ -186,6 +186,50 @@ def test_settings_that_may_not_be_intended_give_one_warning(file: Path, text: st
     assert warned(file, text) == [warning]
 
 
+HADOOP = "catalog: {name: k2, type: hadoop, warehouse: /w}"
+CYCLES = (
+    "schedule.cron ({cron!r} in {zone}) begins a night as a cycle of the offload begins, on {days} of a year "
+    "(offload.every is {every}), and a hadoop catalog takes one writer at a time: the night first waits for the "
+    "cycle's end; {better} between two cycles"
+)
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone", "every", "days", "better"),
+    [
+        ("0 2 * * *", "UTC", "15m", "every day", "'7 2 * * *' begins"),
+        ("4 2 * * *", "UTC", "15m", "every day", "'7 2 * * *' begins"),
+        ("45 1 * * *", "UTC", "15m", "every day", "'52 1 * * *' begins"),
+        ("47 1 * * *", "Europe/Berlin", "15m", "every day", "'52 1 * * *' begins"),
+        ("15 2 * * *", "Asia/Kathmandu", "15m", "every day", "'22 2 * * *' begins"),
+        ("30 2 * * *", "Asia/Kolkata", "1h", "every day", "let it begin"),
+        ("5 2 1 * *", "UTC", "1h", "12 days", "'30 2 1 * *' begins"),
+        ("5 2 * * *", "UTC", "30m", "every day", "'15 2 * * *' begins"),
+        ("*/30 2 * * *", "UTC", "1h", "every day", "let it begin"),
+        ("0 2 * * *", "UTC", "1d", None, None),
+        ("5 2 * * *", "UTC", "15m", None, None),
+        ("7 2 * * *", "UTC", "15m", None, None),
+        ("14 2 * * *", "UTC", "15m", None, None),
+        ("30 2 * * *", "UTC", "1h", None, None),
+    ],
+)
+def test_a_slot_in_a_cycle_of_the_offload_is_named_with_a_minute_between_two(
+    file: Path, cron: str, zone: str, every: str, days: str | None, better: str | None
+) -> None:
+    schedule = f"schedule: {{cron: {cron!r}, timezone: {zone}, catch_up: 1h}}\noffload: {{every: {every}}}"
+    text = f"{schedule}\nrun: {{max_duration: 10m}}\ncompact: {{timeout: 1m, retries: 0}}\nexpire: {{timeout: 1m}}"
+    file.write_text(GOOD.replace("catalog: {name: k2, type: glue}", HADOOP) + TABLES + text + "\n")
+    found = [warning for warning in warnings(load(file), memory=FOUR_GIB) if "cycle" in warning]
+    expected = CYCLES.format(cron=cron, zone=zone, days=days, every=every, better=better)
+    assert found == ([expected] if days else [])
+
+
+def test_where_two_may_write_at_once_or_nothing_is_offloaded_a_slot_in_a_cycle_is_fine(file: Path) -> None:
+    assert warned(file, "") == []
+    file.write_text(GOOD.replace("catalog: {name: k2, type: glue}", HADOOP) + "tables: [{name: cold.a}]\n")
+    assert warnings(load(file), memory=FOUR_GIB) == []
+
+
 def test_a_source_that_forgets_before_a_late_night_has_counted(file: Path) -> None:
     (warning,) = warned(
         file, "tables: [{name: cold.a, source: a, source_ttl: 2d}, {name: cold.b, source: b}]\nschedule: {catch_up: 1d}"

@@ -8,10 +8,11 @@ from decimal import Decimal
 
 import pytest
 
-from icekeeper.core.audit.records import AuditResult, MissingHour, Watermark
+from icekeeper.core.audit.records import AuditResult, MissingHour
 from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
 from icekeeper.core.events import TaskEnded, TaskProgressed
+from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.planning import SHRINK, SLICE_MAX_FILES
@@ -650,13 +651,13 @@ async def test_an_expired_source_is_an_error_with_both_counts_in_the_row(world: 
 
 async def test_an_offload_that_is_behind_is_in_reason_and_row(world: World, table: FakeTable) -> None:
     behind = WINDOW_START + 23 * HOUR
-    world.offload.watermarks[SOURCE] = Watermark(behind, "running")
+    world.offload.states[SOURCE] = OffloadState(behind, "running")
     row = await audited(world)
     assert (row.status, row.reason, row.watermark) == (AuditStatus.OK, Reason.OFFLOAD_BEHIND, behind)
 
 
 async def test_an_offload_that_does_not_know_the_source_is_fine(world: World, table: FakeTable) -> None:
-    world.offload.watermarks.clear()
+    world.offload.states.clear()
     row = await audited(world)
     assert (row.status, row.reason, row.watermark) == (AuditStatus.OK, None, None)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from icekeeper.core.audit.records import MissingHour, Verdict, Watermark
+from icekeeper.core.audit.records import MissingHour, Verdict
 from icekeeper.core.audit.verdict import delta_percent, judge, missing_hours
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
@@ -45,7 +45,7 @@ def judged(
         now=NOW,
         policy=policy or audit_policy(),
         source_ttl=source_ttl,
-        watermark=Watermark(watermark, "success") if watermark else None,
+        watermark=watermark,
     )
 
 

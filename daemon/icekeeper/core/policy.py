@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
 
 from icekeeper.core.enums import AuditStatus, Stage
+from icekeeper.core.offload import OffloadRhythm
 
 # Iceberg's strategies, and `auto`, which chooses between binpack and spread (core/tables/plan.py).
 Strategy = Literal["binpack", "auto", "sort"]
@@ -24,12 +25,13 @@ class StageLimits:
 
 @dataclass(frozen=True, slots=True)
 class RunPolicy:
-    """`observe`: nothing is changed, only planned and audited. Sizes are bytes."""
+    """`observe`: nothing is changed, only planned and audited. Sizes are bytes. `offload`: when the offload writes."""
 
     max_duration: timedelta = timedelta(hours=4)
     max_clock_skew: timedelta = timedelta(minutes=5)
     min_free_disk: int = 1024**3
     observe: bool = False
+    offload: OffloadRhythm = field(default_factory=OffloadRhythm)
 
 
 @dataclass(frozen=True, slots=True)

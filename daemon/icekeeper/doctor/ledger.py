@@ -1,40 +1,25 @@
-"""Checks of PostgreSQL: connection, a pooler in between, migrations, the role's rights, the offload's watermarks."""
+"""Checks of PostgreSQL: connection, a pooler in between, migrations, the role's rights."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 
 from icekeeper.adapters.ledger.sql.grants import TO_TIDY, missing_grants
 from icekeeper.adapters.ledger.sql.migrations import pending
-from icekeeper.adapters.postgres.pool import Postgres, quoted, quoted_exactly
 from icekeeper.adapters.postgres.pooler import Pooler, find_pooler
-from icekeeper.core.audit.records import Watermark
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.formats import counted, listed
-from icekeeper.core.policy import TablePolicy
+from icekeeper.core.formats import counted
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.check import Check, Subject, guarded, to_run
 from icekeeper.doctor.foreign import foreign_rows
 from icekeeper.execution.wiring import Services
 
-# The offload runs every 15 minutes.
-_STALE = timedelta(hours=1)
 _DIRECT = "Connect straight to PostgreSQL: let postgres.dsn name its own port"
 _TIMEOUT = "SELECT current_setting('statement_timeout')"
 
 
-async def examine_ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
-    """The ledger's database, and the offload's; if one can't be reached, the rest of it is skipped."""
-    if services.offload_postgres is services.postgres:
-        return await _ledger(services, policies)
-    separate = guarded(Subject.OFFLOAD, lambda: examine_offload(services, policies))
-    ledger, offload = await asyncio.gather(_ledger(services, policies), separate)
-    return [*ledger, *offload]
-
-
-async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
+async def examine_ledger(services: Services) -> list[Check]:
+    """The ledger's database; if it can't be reached, what else is asked there is skipped."""
     postgres, settings = services.postgres, services.settings.postgres
     try:
         version = await postgres.ping()
@@ -61,8 +46,6 @@ async def _ledger(services: Services, policies: tuple[TablePolicy, ...]) -> list
         return checks
 
     checks += await guarded(Subject.POSTGRES, tables)
-    if services.offload_postgres is postgres:
-        checks += await guarded(Subject.OFFLOAD, lambda: examine_offload(services, policies))
     return checks + await guarded(Subject.OTHERS, lambda: foreign_rows(postgres, services.ports.clock()))
 
 
@@ -104,54 +87,3 @@ def pooler_checks(pooler: Pooler, statement_timeout: str, *, replicas: bool) -> 
     if pooler.bouncer:
         return [Subject.POSTGRES.passed("PgBouncer is in the way, and pools by session: that does no harm")]
     return []
-
-
-# --- the offload
-
-
-async def examine_offload(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
-    """The watermark of each source in the offload's table, and whether we may read it."""
-    postgres, name = services.offload_postgres, services.settings.offload.table
-    sources = tuple(policy.source for policy in policies if policy.source is not None)
-    if not sources:
-        return []
-    try:
-        async with postgres.connection() as connection:
-            there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quoted(name))
-        if not there:
-            text = f"there is no table {name}, which is fine: audits will not name a watermark"
-            return [Subject.OFFLOAD.passed(text)]
-        marks = {source: await services.ports.offload.watermark(source) for source in sources}
-    except IcekeeperError as exc:
-        return [_unreadable(exc, postgres, name)]
-    return offload_checks(name, marks, services.ports.clock())
-
-
-def _unreadable(error: IcekeeperError, postgres: Postgres, name: str) -> Check:
-    if error.reason is Reason.ACCESS_DENIED and "permission denied" in str(error):
-        role = quoted_exactly(postgres.target.role)
-        return Subject.OFFLOAD.failure_of(error, to_run("its owner", f"GRANT SELECT ON {name} TO {role};"))
-    return Subject.OFFLOAD.failure_of(error)
-
-
-def offload_checks(table: str, marks: Mapping[str, Watermark | None], now: datetime) -> list[Check]:
-    """Whether each source has a watermark, none has failed, and none is far behind."""
-    checks = []
-    unknown = [source for source, mark in marks.items() if mark is None]
-    if unknown:
-        text = f"{table} has no watermark of {listed(unknown)}"
-        advice = f"Compare tables[].source with {table}.table_name, or let the offload take that table on."
-        checks.append(Subject.OFFLOAD.warning(text, advice))
-    for source, mark in marks.items():
-        if mark is not None and mark.status == "failed":
-            text = f"the offload of {source} has failed, its watermark is {mark.at:%Y-%m-%dT%H:%M:%SZ}"
-            advice = f"Look at {table}.last_error_message and at the offload's log."
-            checks.append(Subject.OFFLOAD.warning(text, advice))
-    late = {source: mark for source, mark in marks.items() if mark is not None and now - mark.at > _STALE}
-    if late:
-        oldest = min(late.values(), key=lambda mark: mark.at)
-        text = f"the watermark of {listed(late)} is older than an hour, the oldest {oldest.at:%Y-%m-%dT%H:%M:%SZ}"
-        checks.append(Subject.OFFLOAD.warning(text, "Check whether the offload runs: it does so every 15 minutes."))
-    if not checks:
-        checks.append(Subject.OFFLOAD.passed(f"{table} has a fresh watermark of {counted(len(marks), 'source')}"))
-    return checks

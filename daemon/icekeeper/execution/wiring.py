@@ -16,7 +16,8 @@ from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.adapters.ledger.findings import PostgresFindings
 from icekeeper.adapters.ledger.history import PostgresHistory
 from icekeeper.adapters.ledger.store import PostgresLedger
-from icekeeper.adapters.postgres.pool import Postgres, PostgresOffload
+from icekeeper.adapters.postgres.offload import PostgresOffload
+from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.jars import INSTALLED as JARS
 from icekeeper.adapters.spark.jars import installed_jars

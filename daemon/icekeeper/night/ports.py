@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount, Watermark
+from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount
 from icekeeper.core.calendar import Window
+from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import CompactPolicy, TablePolicy
 from icekeeper.core.tables.plan import Slice
 from icekeeper.core.tables.restraints import Disk
@@ -109,8 +110,8 @@ class SourceCounter(Protocol):
 class OffloadStatus(Protocol):
     """The offload's own account of its progress."""
 
-    async def watermark(self, source: str) -> Watermark | None:
-        """How far it has come with a source; None where it keeps no such row or table."""
+    async def state(self, source: str) -> OffloadState | None:
+        """How far it has come with a source, and what it is at; None where it keeps no such row or table."""
 
 
 class Findings(Protocol):

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, SecretStr, Va
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from icekeeper.core.calendar import Calendar
+from icekeeper.core.offload import OffloadRhythm
 from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.settings.notify import Notify
 from icekeeper.settings.systems import DEFAULT_PACKAGES, Catalog, ClickHouse, Offload, Postgres, Spark
@@ -97,7 +98,7 @@ class Settings(Block):
     postgres: Postgres
     """The PostgreSQL database of the ledger: runs, tasks, audits, logs."""
     offload: Offload = Offload()
-    """How far the offload has come, by its own table."""
+    """How far the offload has come, by its own table, and when it writes."""
     run: Run = Run()
     """What holds for a whole run."""
     compact: Compact = Compact()
@@ -146,8 +147,14 @@ class Settings(Block):
 
     def run_policy(self) -> RunPolicy:
         """The policy of a whole run."""
-        run = self.run
-        return RunPolicy(run.max_duration, run.max_clock_skew, run.min_free_disk, observe=self.mode == "observe")
+        run, offload = self.run, self.offload
+        return RunPolicy(
+            run.max_duration,
+            run.max_clock_skew,
+            run.min_free_disk,
+            observe=self.mode == "observe",
+            offload=OffloadRhythm(offload.every, offload.cycle_max, offload.wait),
+        )
 
     def digest(self) -> str:
         """A short hash of all settings: equal hashes mean equal settings."""

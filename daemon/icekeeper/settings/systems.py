@@ -221,12 +221,25 @@ class Offload(Block):
 
     table: Identifier = "offload_watermarks"
     """The table in which the offload keeps its watermarks; that it is absent is fine."""
+    every: Duration = timedelta(minutes=15)
+    """A cycle of the offload begins at each whole multiple of this in the UTC day."""
+    cycle_max: Duration = timedelta(minutes=10)
+    """The longest that a cycle takes: on a hadoop catalog a status `running` that is older holds no table."""
+    wait: Duration = timedelta(minutes=30)
+    """How long a stage of a night waits for the end of cycles, on a hadoop catalog. Then its tables are held."""
     dsn: Dsn | None = None
     """Where that table is, if not in icekeeper's own database."""
     password: SecretStr | None = None
     """Of that dsn. Rather a password_file, or ICEKEEPER_OFFLOAD__PASSWORD."""
     password_file: Path | None = None
     """A file that holds the password."""
+
+    @field_validator("every")
+    @classmethod
+    def _divides_a_day(cls, every: timedelta) -> timedelta:
+        if timedelta(days=1) % every:
+            raise ValueError("a period of cycles divides a day, like 15m or 1h")
+        return every
 
     @field_validator("password")
     @classmethod

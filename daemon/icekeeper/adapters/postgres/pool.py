@@ -1,4 +1,4 @@
-"""PostgreSQL: the pool, its errors translated, and the offload's watermark. What the ledger stores: adapters/ledger."""
+"""PostgreSQL: the pool, and its errors translated. The offload's table: offload.py; the ledger's: adapters/ledger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from icekeeper.core.audit.records import Watermark
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 
@@ -223,31 +222,3 @@ class Postgres:
                     },
                 )
             return self._pool
-
-
-class PostgresOffload:
-    """Reads what the offload notes of itself, in the ledger's database or in its own."""
-
-    def __init__(self, postgres: Postgres, table: str = "offload_watermarks") -> None:
-        """`table` may carry its schema. ConfigError where it is no name."""
-        self._postgres = postgres
-        self._table = quoted(table)
-
-    async def watermark(self, source: str) -> Watermark | None:
-        """The row of a ClickHouse table; None where there is no table, no row, or no watermark in it yet."""
-        # The cast reads a column without a zone in the session's, which is UTC.
-        query = f"""
-            SELECT last_offload_timestamp::timestamptz AS at, coalesce(status::text, '') AS status
-            FROM {self._table} WHERE table_name = $1
-        """
-        async with self._postgres.connection() as connection:
-            try:
-                row = await connection.fetchrow(query, source)
-            except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
-                return None
-            except asyncpg.UndefinedColumnError as exc:
-                text = f"{self._table} is not the offload's table: {exc}. Correct offload.table"
-                raise PermanentError(text, where=str(self._postgres.target)) from exc
-        if row is None or row["at"] is None:
-            return None
-        return Watermark(row["at"], row["status"])

@@ -31,14 +31,6 @@ class LakehouseCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Watermark:
-    """The event time up to which the offload has copied a source, by its own table."""
-
-    at: datetime
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
 class MissingHour:
     """An hour of a window in which Iceberg holds fewer rows than ClickHouse."""
 

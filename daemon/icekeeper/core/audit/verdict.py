@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from icekeeper.core.audit.records import MissingHour, Verdict, Watermark
+from icekeeper.core.audit.records import MissingHour, Verdict
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus
 from icekeeper.core.formats import iso_second
@@ -23,7 +23,7 @@ def judge(
     now: datetime,
     policy: AuditPolicy,
     source_ttl: timedelta | None = None,
-    watermark: Watermark | None = None,
+    watermark: datetime | None = None,
 ) -> Verdict:
     """The verdict table of docs/operations.md, on whole numbers of rows.
 
@@ -34,9 +34,9 @@ def judge(
     delta = iceberg - clickhouse
     delta_pct = delta_percent(delta, clickhouse)
     status, reason, notes = _compare(clickhouse, iceberg, policy)
-    if watermark is not None and watermark.at < window.end:
+    if watermark is not None and watermark < window.end:
         reason = Reason.OFFLOAD_BEHIND
-        notes.append(f"the offload's watermark {iso_second(watermark.at)} lies before the window's end")
+        notes.append(f"the offload's watermark {iso_second(watermark)} lies before the window's end")
     if source_ttl is not None and window.start < now - source_ttl:
         status, reason = AuditStatus.ERROR, Reason.SOURCE_EXPIRED
         notes.insert(0, f"the window begins before {iso_second(now - source_ttl)}, what the source's TTL keeps")

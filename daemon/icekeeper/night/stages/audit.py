@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import structlog
 
-from icekeeper.core.audit.records import AuditResult, LakehouseCount, MissingHour, SourceCount, Verdict, Watermark
+from icekeeper.core.audit.records import AuditResult, LakehouseCount, MissingHour, SourceCount, Verdict
 from icekeeper.core.audit.verdict import judge, missing_hours
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
@@ -60,13 +61,14 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     return AttemptResult(outcome, f"{row.status}: {row.notes}", row.reason, row)
 
 
-async def _watermark(context: TaskContext, source: str) -> Watermark | None:
+async def _watermark(context: TaskContext, source: str) -> datetime | None:
     """How far the offload has come. It only explains a verdict, so an audit goes on without it."""
     try:
-        return await context.ports.offload.watermark(source)
+        state = await context.ports.offload.state(source)
     except IcekeeperError as exc:
         log.warning("watermark_unknown", error=str(exc))
         return None
+    return None if state is None else state.at
 
 
 async def _drill_down(
@@ -110,7 +112,7 @@ def _row(
     *,
     clickhouse: SourceCount | None = None,
     iceberg: LakehouseCount | None = None,
-    watermark: Watermark | None = None,
+    watermark: datetime | None = None,
     hours: tuple[MissingHour, ...] = (),
 ) -> AuditResult:
     window = _window(context)
@@ -136,7 +138,7 @@ def _row(
         ch_query=clickhouse.query if clickhouse else None,
         iceberg_query=iceberg.query if iceberg else None,
         ch_final=clickhouse.final if clickhouse else None,
-        watermark=watermark.at if watermark else None,
+        watermark=watermark,
         missing_hours=hours,
     )
 

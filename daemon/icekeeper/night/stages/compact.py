@@ -9,6 +9,7 @@ import structlog
 from icekeeper.core.enums import Decision, Stage, TaskOutcome
 from icekeeper.core.errors import DeadlineExceeded, PermanentError, TransientError
 from icekeeper.core.events import TaskProgressed
+from icekeeper.core.offload import writing
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
@@ -36,8 +37,8 @@ async def _offload_runs(policy: TablePolicy, context: TaskContext) -> bool:
     """Whether the offload is writing into this table now, by its own status."""
     if policy.source is None:
         return False
-    watermark = await context.ports.offload.watermark(policy.source)
-    return watermark is not None and watermark.status == "running"
+    state = await context.ports.offload.state(policy.source)
+    return writing(state, context.ports.clock(), context.run_policy.offload) is not None
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> AttemptResult:

@@ -10,6 +10,7 @@ from itertools import islice, pairwise, takewhile
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, Stage
 from icekeeper.core.formats import counted, listed
+from icekeeper.core.offload import OffloadRhythm
 from icekeeper.core.policy import TablePolicy
 from icekeeper.settings.model import Settings
 from icekeeper.settings.values.heap import heap_mib, largest, needed
@@ -37,6 +38,7 @@ def warnings(settings: Settings, *, memory: tuple[int, str] | None) -> list[str]
     audited = any(policy.audit is not None for policy in policies)
     return [
         *_about_the_schedule(settings, year, audited=audited),
+        *_about_cycles(settings, year, policies),
         *_about_the_heap(settings, memory),
         *_about_other_systems(settings),
         *_by_table(policies, lambda policy: _about_times(policy, settings, year)),
@@ -47,9 +49,10 @@ def warnings(settings: Settings, *, memory: tuple[int, str] | None) -> list[str]
 
 @dataclass(frozen=True, slots=True)
 class _Year:
-    """The slots of a year: UTC days without one, slots too early in the day, the shortest time between two, and the
-    longest time from the start of a window to its slot."""
+    """The slots of a year: all, UTC days without one, slots too early in the day, the shortest time between two, and
+    the longest time from the start of a window to its slot."""
 
+    slots: tuple[datetime, ...]
     without: tuple[datetime, ...]
     early: tuple[datetime, ...]
     interval: timedelta | None
@@ -64,6 +67,7 @@ class _Year:
         end = days[-1] + timedelta(days=1)
         slots = list(takewhile(lambda slot: slot < end, islice(calendar.slots(_FIRST_DAY), _MOST_SLOTS)))
         return cls(
+            slots=tuple(slots),
             without=tuple(day for day in days if day not in there),
             early=tuple(slot for day, slot in there.items() if slot - day < _AFTER_MIDNIGHT),
             interval=min((after - before for before, after in pairwise(slots)), default=None),
@@ -97,6 +101,32 @@ def _about_the_schedule(settings: Settings, year: _Year, *, audited: bool) -> It
             f"run.max_duration ({_text(longest)}) is longer than the shortest time between two slots "
             f"({_text(year.interval)}): a long run makes the next slot late; lower it"
         )
+
+
+def _about_cycles(settings: Settings, year: _Year, policies: tuple[TablePolicy, ...]) -> Iterator[str]:
+    """Slots at which a cycle of the offload begins, where only one of both may write."""
+    if not any(policy.single_writer and policy.source is not None for policy in policies):
+        return
+    schedule, rhythm = settings.schedule, settings.run_policy().offload
+    inside = [slot for slot in year.slots if slot - rhythm.due_before(slot) < rhythm.usual_cycle]
+    if not inside:
+        return
+    between = _between_cycles(schedule.cron, inside[0], rhythm)
+    better = f"{between!r} begins" if between else "let it begin"
+    yield (
+        f"schedule.cron ({schedule.cron!r} in {schedule.timezone}) begins a night as a cycle of the offload begins, on "
+        f"{_days(len(inside))} of a year (offload.every is {_text(rhythm.every)}), and a hadoop catalog takes one "
+        f"writer at a time: the night first waits for the cycle's end; {better} between two cycles"
+    )
+
+
+def _between_cycles(cron: str, slot: datetime, rhythm: OffloadRhythm) -> str | None:
+    """The cron line with a minute halfway to the next cycle; None where its minute is not a single number."""
+    minute, rest = cron.split(maxsplit=1)
+    if not minute.isdecimal():
+        return None
+    later = int(minute) + (rhythm.every / 2 - (slot - rhythm.due_before(slot))) // timedelta(minutes=1)
+    return f"{later} {rest}" if later < 60 else None
 
 
 def _about_the_heap(settings: Settings, memory: tuple[int, str] | None) -> Iterator[str]:

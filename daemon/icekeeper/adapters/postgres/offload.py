@@ -1,0 +1,72 @@
+"""The offload's own table in PostgreSQL: what it has recorded about each source. What that means: core/offload.py."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from icekeeper.adapters.postgres.pool import Postgres, quoted
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.offload import OffloadState
+
+_NEEDED = ("last_offload_timestamp", "status")
+
+
+class PostgresOffload:
+    """Implements ports.OffloadStatus, in the ledger's database or in the offload's own."""
+
+    def __init__(self, postgres: Postgres, table: str = "offload_watermarks") -> None:
+        """`table` may carry its schema. ConfigError where it is no name."""
+        self._postgres = postgres
+        self._table = quoted(table)
+
+    async def state(self, source: str) -> OffloadState | None:
+        """The row of a ClickHouse table; None where there is no table, or no row in it.
+
+        PermanentError where a column is missing without which it is not the offload's table. The others are optional.
+        """
+        # The whole row: a query that named a column could not be asked of a table without it.
+        query = f"SELECT to_jsonb(offload_row.*) FROM {self._table} AS offload_row WHERE table_name = $1"
+        async with self._postgres.connection() as connection:
+            try:
+                found = await connection.fetchval(query, source)
+            except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+                return None
+            except asyncpg.UndefinedColumnError as exc:
+                raise self._not_the_table(str(exc)) from exc
+        if found is None:
+            return None
+        row = json.loads(found)
+        for column in _NEEDED:
+            if column not in row:
+                raise self._not_the_table(f"it has no column {column}")
+        return OffloadState(
+            at=_instant(row["last_offload_timestamp"]),
+            status=str(row["status"] or ""),
+            updated_at=_instant(row.get("updated_at")),
+            last_successful_run=_instant(row.get("last_successful_run")),
+            last_run_duration=_seconds(row.get("last_run_duration_seconds")),
+        )
+
+    def _not_the_table(self, why: str) -> PermanentError:
+        text = f"{self._table} is not the offload's table: {why}. Correct offload.table"
+        return PermanentError(text, where=str(self._postgres.target))
+
+
+def _instant(value: Any) -> datetime | None:
+    """An instant of a JSON row; without a zone it is UTC. None for what is no instant, like infinity."""
+    try:
+        instant = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def _seconds(value: Any) -> timedelta | None:
+    try:
+        return timedelta(seconds=float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
