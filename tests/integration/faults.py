@@ -42,10 +42,12 @@ class Answer:
     body: bytes = b""
     media_type: str = "application/json"
     late: bool = False
+    headers: tuple[str, ...] = ()
 
     def encoded(self) -> bytes:
         head = f"HTTP/1.1 {self.status} Made up\r\nContent-Type: {self.media_type}\r\nContent-Length: {len(self.body)}"
-        return f"{head}\r\nConnection: close\r\n\r\n".encode() + self.body
+        more = "".join(f"\r\n{header}" for header in self.headers)
+        return f"{head}{more}\r\nConnection: close\r\n\r\n".encode() + self.body
 
 
 # The server does what it was asked for, and the connection breaks before its answer arrives.

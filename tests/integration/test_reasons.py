@@ -243,7 +243,7 @@ async def a_day_has_no_rows(lab: Lab) -> AsyncIterator[Night]:
 
 
 @scenario(
-    Reason.OFFLOAD_BEHIND, AUDIT, DONE, "the offload's watermark 2026-02-17T12:00:00Z lies before the window's end",
+    Reason.OFFLOAD_BEHIND, AUDIT, DONE, "watermark 2026-02-17T12:00:00Z lies before the window's newest row",
     counted=True, status=AuditStatus.OK,
 )  # fmt: skip
 async def an_offload_is_behind(lab: Lab) -> AsyncIterator[Night]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from icekeeper.core.enums import Stage, TaskOutcome
-from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, TablePolicy
+from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, SourceTtlSetting, StageLimits, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
 from icekeeper.core.tables.state import Ref, Snapshot, TableHealth, TableState
@@ -36,7 +36,7 @@ def table_policy(
     compact: CompactPolicy | None = None,
     expire: ExpirePolicy | None = None,
     audit: AuditPolicy | None = audit_policy(),  # noqa: B008 - frozen, so it may be shared
-    source_ttl: timedelta | None = timedelta(days=7),
+    source_ttl: SourceTtlSetting = timedelta(days=7),
 ) -> TablePolicy:
     """A bronze table; its source has the table's own name without the namespace. `audit=None`: it has no source."""
     return TablePolicy(

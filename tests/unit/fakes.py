@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import TypeVar
 from uuid import UUID
 
-from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount
+from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount, SourceTtl
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Trigger
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
@@ -382,6 +382,8 @@ class FakeSource(Scripted):
         self.hours: dict[str, dict[datetime, int]] = {}
         self.merging: set[str] = set()
         self.finals: list[bool] = []
+        self.ttls: dict[str, SourceTtl | None] = {}
+        self.newest_in_hour = timedelta(minutes=59)
 
     async def count(
         self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
@@ -389,7 +391,7 @@ class FakeSource(Scripted):
         async with self._call("source.count", source, timeout):
             rows = sum(_within(self.hours[source], window).values())
             with_final = source in self.merging if final is None else final
-            return SourceCount(rows, f"SELECT count() FROM {source}", with_final)
+            return SourceCount(rows, f"SELECT count() FROM {source}", with_final, self.ttls.get(source))
 
     async def count_by_hour(
         self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
@@ -397,6 +399,11 @@ class FakeSource(Scripted):
         async with self._call("source.count_by_hour", source, timeout):
             self.finals.append(final)
             return _within(self.hours[source], window)
+
+    async def newest(self, source: str, timestamp: str, window: Window, timeout: timedelta) -> datetime | None:
+        async with self._call("source.newest", source, timeout):
+            hours = [hour for hour, rows in _within(self.hours[source], window).items() if rows]
+            return max(hours) + self.newest_in_hour if hours else None
 
 
 def _within(hours: Mapping[datetime, int], window: Window) -> dict[datetime, int]:

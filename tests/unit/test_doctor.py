@@ -28,10 +28,9 @@ from icekeeper.doctor.host import heap_check, python_check, room_check, spool_ch
 from icekeeper.doctor.jdbc import dsn
 from icekeeper.doctor.ledger import lacking_rights, pooler_checks
 from icekeeper.doctor.reachable import addresses
-from icekeeper.doctor.source import count_refused, source_checks, version_check
+from icekeeper.doctor.source import count_refused, source_checks, unknown_ttls, version_check, why_unknown
 from icekeeper.doctor.storage import is_final, store_checks, store_error
 from icekeeper.doctor.tables import catalog_checks, not_found, table_checks
-from icekeeper.doctor.ttl import ttl_of
 from icekeeper.doctor.versions import Runtime, fit, session_checks
 from icekeeper.settings import Settings
 
@@ -425,37 +424,7 @@ def test_a_table_that_can_not_be_read_tells_which_part_is_to_blame(
 
 # --- ClickHouse
 
-DAY = timedelta(days=1)
-
-
-@pytest.mark.parametrize(
-    ("clause", "least", "most"),
-    [
-        ("TTL toDateTime(ts) + toIntervalDay(7) SETTINGS index_granularity = 8192", 7, 7),
-        ("TTL ts + toIntervalYear(1)", 365, 366),
-        ("TTL ts + toIntervalMonth(2) SETTINGS a = 1", 56, 62),
-        ("TTL ts + INTERVAL 30 DAY", 30, 30),
-        ("TTL ts + toIntervalWeek(1) + toIntervalHour(12)", 7.5, 7.5),
-        ("TTL ts + toIntervalDay(1) TO VOLUME 'cold', ts + toIntervalDay(30)", 30, 30),
-        ("TTL ts + toIntervalDay(90), ts + toIntervalDay(5) WHERE symbol = 'a,b'", 5, 5),
-    ],
-)
-def test_how_long_rows_live_is_read_from_the_engines_definition(clause: str, least: float, most: float) -> None:
-    assert ttl_of(f"MergeTree PARTITION BY toDate(ts) ORDER BY (a, ts) {clause}") == (least * DAY, most * DAY)
-
-
-@pytest.mark.parametrize(
-    "definition",
-    [
-        "MergeTree ORDER BY ts SETTINGS index_granularity = 8192",
-        "MergeTree ORDER BY ts TTL ts + toIntervalDay(1) TO DISK 's3'",
-        "MergeTree ORDER BY ts TTL ts + toIntervalDay(1) GROUP BY a SET b = max(b)",
-        "MergeTree ORDER BY ts TTL expires_at",
-        "",
-    ],
-)
-def test_where_nothing_deletes_rows_by_age_there_is_no_ttl(definition: str) -> None:
-    assert ttl_of(definition) is None
+BY_DAY = "MergeTree ORDER BY ts TTL ts + toIntervalDay"
 
 
 @pytest.mark.parametrize(
@@ -463,8 +432,17 @@ def test_where_nothing_deletes_rows_by_age_there_is_no_ttl(definition: str) -> N
     [
         (SourceTable("MergeTree", "MergeTree ORDER BY ts TTL ts + toIntervalDay(7)", "DateTime64(3)"), {}, None, ""),
         (SourceTable("MergeTree", "MergeTree ORDER BY ts", "DateTime"), {}, None, ""),
-        (SourceTable("MergeTree", "TTL ts + toIntervalDay(3)", "Date"), {}, Level.WARNING, "Set source_ttl: 3d"),
-        (SourceTable("MergeTree", "TTL ts + toIntervalDay(7)", "Date32"), {"source_ttl": None}, Level.WARNING, "7d"),
+        (SourceTable("MergeTree", f"{BY_DAY}(3)", "Date"), {}, Level.WARNING, "Set source_ttl: 3d"),
+        (SourceTable("MergeTree", f"{BY_DAY}(3)", "Date"), {"source_ttl": "auto"}, None, ""),
+        (SourceTable("MergeTree", f"{BY_DAY}(1)", "Date"), {"source_ttl": "auto"}, Level.WARNING, "2 days or more"),
+        (SourceTable("MergeTree", f"{BY_DAY}(7)", "Date32"), {"source_ttl": "none"}, Level.WARNING, "7d"),
+        (SourceTable("MergeTree", f"{BY_DAY}(if(a, 1, 2))", "Date32"), {"source_ttl": "none"}, None, ""),
+        (
+            SourceTable("MergeTree", "MergeTree ORDER BY ts TTL ts + toIntervalYear(1)", "Date"),
+            {"source_ttl": "366d"},
+            None,
+            "",
+        ),
         (SourceTable("MergeTree", "", "Nullable(DateTime64(6, 'UTC'))"), {}, None, ""),
         (SourceTable("MergeTree", "", "String"), {}, Level.ERROR, "DateTime64, DateTime or Date"),
         (SourceTable("Distributed", "", "DateTime"), {}, Level.WARNING, "final: true"),
@@ -480,6 +458,24 @@ def test_what_a_source_means_for_its_audit(
     checks = source_checks("k2.trades", described, policy(**changes))
     assert [check.level for check in checks] == ([] if level is None else [level])
     assert all(words in check.advice for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("definition", "why"),
+    [
+        (f"{BY_DAY}(7)", ""),
+        ("MergeTree ORDER BY ts", ""),
+        ("Distributed('cluster', 'k2', 'trades')", "a Distributed has none of its own"),
+        (f"{BY_DAY}(days)", "its rule is not understood: ts + toIntervalDay ( days )"),
+        ("", "its definition can't be read"),
+    ],
+)
+def test_a_ttl_that_can_not_be_found_out_is_a_warning_once(definition: str, why: str) -> None:
+    assert why_unknown(SourceTable("MergeTree", definition, "DateTime")) == why
+    check = unknown_ttls({"k2.a": "a View has none of its own", "k2.b": "its definition can't be read"})
+    assert (check.level, check.subject) == (Level.WARNING, Subject.CLICKHOUSE)
+    assert "2 sources: k2.a (a View has none of its own), k2.b (its definition can't be read)" in check.text
+    assert "Set source_ttl" in check.advice
 
 
 def test_a_count_that_is_refused_names_the_grant_or_the_setting() -> None:

@@ -8,12 +8,12 @@ from decimal import Decimal
 
 import pytest
 
-from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.audit.records import AuditResult, MissingHour, SourceTtl
 from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
 from icekeeper.core.events import TaskEnded, TaskProgressed
 from icekeeper.core.offload import OffloadState
-from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, TablePolicy
+from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, SourceTtlSetting, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.planning import SHRINK, SLICE_MAX_FILES
 from icekeeper.core.tables.state import RUN_ID_PROPERTY, Ref, TableHealth
@@ -654,6 +654,46 @@ async def test_an_offload_that_is_behind_is_in_reason_and_row(world: World, tabl
     world.offload.states[SOURCE] = OffloadState(behind, "running")
     row = await audited(world)
     assert (row.status, row.reason, row.watermark) == (AuditStatus.OK, Reason.OFFLOAD_BEHIND, behind)
+
+
+async def test_a_watermark_that_is_the_newest_row_is_not_behind_though_it_lies_before_the_windows_end(
+    world: World, table: FakeTable
+) -> None:
+    world.source.newest_in_hour = timedelta(0)
+    start_of_the_newest_candle = WINDOW_START + 23 * HOUR
+    world.offload.states[SOURCE] = OffloadState(start_of_the_newest_candle, "success")
+    row = await audited(world)
+    assert (row.status, row.reason, row.watermark) == (AuditStatus.OK, None, start_of_the_newest_candle)
+    assert len(world.called("source.newest")) == 1
+
+
+async def test_the_newest_row_is_asked_for_only_where_the_watermark_lies_before_the_windows_end(
+    world: World, table: FakeTable
+) -> None:
+    await audited(world)
+    world.offload.states[SOURCE] = OffloadState(WINDOW_START + 24 * HOUR, "success")
+    await audited(world)
+    assert world.called("source.newest") == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "own", "reason"),
+    [
+        ("auto", SourceTtl(DAY, DAY, "ingestion_timestamp"), Reason.SOURCE_EXPIRED),
+        ("auto", SourceTtl(7 * DAY, 7 * DAY), None),
+        ("auto", None, None),
+        ("none", SourceTtl(DAY, DAY), None),
+        (7 * DAY, SourceTtl(DAY, DAY), None),
+        (DAY, SourceTtl(7 * DAY, 7 * DAY), Reason.SOURCE_EXPIRED),
+    ],
+)
+async def test_the_sources_own_ttl_counts_unless_the_settings_say_another(
+    world: World, table: FakeTable, setting: SourceTtlSetting, own: SourceTtl | None, reason: Reason | None
+) -> None:
+    world.source.ttls[SOURCE] = own
+    end = await run_task(Stage.AUDIT, replace(POLICY, source_ttl=setting), world.context())
+    assert end.audit is not None
+    assert end.audit.reason is reason
 
 
 async def test_an_offload_that_does_not_know_the_source_is_fine(world: World, table: FakeTable) -> None:

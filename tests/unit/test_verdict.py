@@ -10,14 +10,14 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from icekeeper.core.audit.records import MissingHour, Verdict
+from icekeeper.core.audit.records import MissingHour, SourceTtl, Verdict
 from icekeeper.core.audit.verdict import delta_percent, judge, missing_hours
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.policy import AuditPolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult, outcome_of
-from tests.unit.builders import HOUR, audit_policy, result
+from tests.unit.builders import DAY, HOUR, audit_policy, result
 
 DAY_START = datetime(2026, 2, 17, tzinfo=UTC)
 WINDOW = Window(DAY_START, DAY_START + timedelta(days=1))
@@ -37,6 +37,7 @@ def judged(
     *,
     source_ttl: timedelta | None = None,
     watermark: datetime | None = None,
+    newest: datetime | None = None,
 ) -> Verdict:
     return judge(
         clickhouse=clickhouse,
@@ -44,8 +45,9 @@ def judged(
         window=WINDOW,
         now=NOW,
         policy=policy or audit_policy(),
-        source_ttl=source_ttl,
+        source_ttl=None if source_ttl is None else SourceTtl(source_ttl, source_ttl),
         watermark=watermark,
+        newest=newest,
     )
 
 
@@ -155,23 +157,42 @@ def test_an_expired_source_is_an_error_whatever_was_counted(clickhouse: int, ice
     assert (verdict.status, verdict.reason) == (AuditStatus.ERROR, Reason.SOURCE_EXPIRED)
 
 
+@pytest.mark.parametrize(
+    ("ttl", "words"),
+    [
+        (SourceTtl(DAY, DAY), "(24 h)"),
+        (SourceTtl(DAY, DAY, "ingestion_timestamp"), "(24 h after ingestion_timestamp)"),
+        (SourceTtl(DAY, 2 * DAY, "ts", every_row=False), "(24 h after ts, for some of the rows)"),
+    ],
+)
+def test_the_note_of_an_expired_source_says_what_its_ttl_is(ttl: SourceTtl, words: str) -> None:
+    verdict = judge(
+        clickhouse=5, iceberg=5, window=WINDOW, now=WINDOW.start + DAY + HOUR, policy=audit_policy(), source_ttl=ttl
+    )
+    assert verdict.reason is Reason.SOURCE_EXPIRED
+    assert f"the window begins before 2026-02-17T01:00:00Z, what the source's TTL keeps {words}" in verdict.note
+
+
 def test_a_source_without_a_ttl_never_expires() -> None:
     assert judged(1_000, 1_000, source_ttl=None).status is AuditStatus.OK
 
 
 # --- how far the offload has come
 
+MICRO = timedelta(microseconds=1)
+
 
 @pytest.mark.parametrize(
     ("clickhouse", "iceberg", "status"),
     [(1_000, 1_000, AuditStatus.OK), (1_000, 970, AuditStatus.WARNING), (1_000, 1, AuditStatus.MISSING_DATA)],
 )
-def test_a_watermark_before_the_windows_end_adds_its_reason_and_leaves_the_status(
+def test_a_watermark_before_the_newest_row_adds_its_reason_and_leaves_the_status(
     clickhouse: int, iceberg: int, status: AuditStatus
 ) -> None:
-    verdict = judged(clickhouse, iceberg, watermark=WINDOW.end - timedelta(microseconds=1))
+    verdict = judged(clickhouse, iceberg, watermark=WINDOW.end - 2 * MICRO, newest=WINDOW.end - MICRO)
     assert (verdict.status, verdict.reason) == (status, Reason.OFFLOAD_BEHIND)
     assert "watermark" in verdict.note
+    assert "still to be offloaded" in verdict.note
 
 
 @pytest.mark.parametrize("late", [timedelta(0), timedelta(hours=2)])
@@ -179,8 +200,35 @@ def test_a_watermark_at_or_after_the_windows_end_adds_nothing(late: timedelta) -
     assert judged(1_000, 1_000, watermark=WINDOW.end + late) == judged(1_000, 1_000)
 
 
+@pytest.mark.parametrize(
+    ("watermark", "newest", "behind"),
+    [
+        # candles of a day: the window's only one starts with it
+        (WINDOW.start, WINDOW.start, False),
+        (WINDOW.start - DAY, WINDOW.start, True),
+        (WINDOW.start - MICRO, WINDOW.start, True),
+        # candles of an hour
+        (WINDOW.end - HOUR, WINDOW.end - HOUR, False),
+        (WINDOW.end - 2 * HOUR, WINDOW.end - HOUR, True),
+        # the offload is past the last row of a day that ended early
+        (WINDOW.start + 13 * HOUR, WINDOW.start + 12 * HOUR, False),
+        (WINDOW.start + 12 * HOUR, WINDOW.start + 12 * HOUR + MICRO, True),
+        # no row of the window waits where there is none
+        (WINDOW.start - DAY, None, False),
+    ],
+)
+@pytest.mark.parametrize(("clickhouse", "iceberg"), [(1_000, 1_000), (1_000, 0), (1_000, 2_000)])
+def test_the_offload_is_behind_where_rows_of_the_window_wait_for_it(
+    watermark: datetime, newest: datetime | None, behind: bool, clickhouse: int, iceberg: int
+) -> None:
+    verdict = judged(clickhouse, iceberg, watermark=watermark, newest=newest)
+    assert verdict.reason is (Reason.OFFLOAD_BEHIND if behind else None)
+    assert verdict.status is judged(clickhouse, iceberg).status
+
+
 def test_an_empty_source_under_an_offload_that_is_behind_is_reported_as_both() -> None:
-    note = judged(0, 0, watermark=WINDOW.start).note
+    """A row that came after the count."""
+    note = judged(0, 0, watermark=WINDOW.start, newest=WINDOW.start + HOUR).note
     assert "no row" in note
     assert "watermark" in note
 

@@ -16,7 +16,8 @@ import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 
-from icekeeper.core.audit.records import SourceCount
+from icekeeper.adapters.clickhouse_ttl import UnknownTtlError, ttl_of
+from icekeeper.core.audit.records import SourceCount, SourceTtl
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
@@ -92,11 +93,11 @@ class ClickHouse:
     async def count(
         self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
     ) -> SourceCount:
-        engine = await self._engine(source)
+        engine, definition = await self._engine(source)
         use_final = any(name in engine for name in MERGING_ENGINES) if final is None else final
         query = f"SELECT count() FROM {self._table(source, use_final)} WHERE {_within(timestamp)}"
         rows = await self._query(query, _bounds(window), timeout, source)
-        return SourceCount(int(rows[0][0]), _readable(query, window), use_final)
+        return SourceCount(int(rows[0][0]), _readable(query, window), use_final, _ttl(definition))
 
     async def count_by_hour(
         self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
@@ -107,6 +108,14 @@ class ClickHouse:
         )
         rows = await self._query(query, _bounds(window), timeout, source)
         return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
+
+    async def newest(self, source: str, timestamp: str, window: Window, timeout: timedelta) -> datetime | None:
+        # Without FINAL: merging keeps a row of every key, and the event time is part of it.
+        newest = f"toDateTime64(maxOrNull({_quoted(timestamp)}), 6, 'UTC')"
+        query = f"SELECT toUnixTimestamp64Micro({newest}) FROM {self._table(source, False)} WHERE {_within(timestamp)}"
+        rows = await self._query(query, _bounds(window), timeout, source)
+        micros = rows[0][0]
+        return None if micros is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros)
 
     async def now(self) -> datetime:
         """The server's clock. Raises like `count`."""
@@ -120,34 +129,44 @@ class ClickHouse:
 
     async def describe(self, source: str, timestamp: str) -> SourceTable | None:
         """The table in the system tables, None where it is not there. Raises like `count`."""
+        found = await self._defined(source)
+        if found is None:
+            return None
         database, table = self._split(source)
         names = {"database": database, "table": table, "column": timestamp}
-        where = "WHERE database = {database:String} AND"
-        query = f"SELECT engine, engine_full FROM system.tables {where} name = {{table:String}}"
-        rows = await self._probe(query, names, source)
-        if not rows:
-            return None
-        query = f"SELECT type FROM system.columns {where} table = {{table:String}} AND name = {{column:String}}"
-        columns = await self._probe(query, names, source)
-        return SourceTable(str(rows[0][0]), str(rows[0][1]), str(columns[0][0]) if columns else None)
+        where = "WHERE database = {database:String} AND table = {table:String} AND name = {column:String}"
+        columns = await self._probe(f"SELECT type FROM system.columns {where}", names, source)
+        return SourceTable(*found, str(columns[0][0]) if columns else None)
 
     async def rehearse(self, source: str, timestamp: str, final: bool, window: Window) -> None:
         """Lets the server plan a count, with all its checks, without reading rows. Raises like `count`."""
         query = f"EXPLAIN SELECT count() FROM {self._table(source, final)} WHERE {_within(timestamp)}"
         await self._probe(query, _bounds(window), source)
 
-    async def _engine(self, source: str) -> str:
-        """The table's engine, read for every audit: a table may have been swapped for one with another engine."""
-        database, table = self._split(source)
-        query = "SELECT engine FROM system.tables WHERE database = {database:String} AND name = {table:String}"
-        rows = await self._probe(query, {"database": database, "table": table}, source)
-        if not rows:
+    async def _engine(self, source: str) -> tuple[str, str]:
+        """The table's engine and definition, read for every audit: a table may have been swapped for another one."""
+        found = await self._defined(source)
+        if found is None:
+            database, table = self._split(source)
             raise PermanentError(
                 f"there is no table {database}.{table} (or no right to see it)",
                 reason=Reason.SOURCE_TABLE_NOT_FOUND,
                 where=self._options.where,
             )
-        return str(rows[0][0])
+        return found
+
+    async def _defined(self, source: str) -> tuple[str, str] | None:
+        """The engine, and its definition with keys and TTL, empty where that may not be read; None: no such table."""
+        database, table = self._split(source)
+        names = {"database": database, "table": table}
+        query = "FROM system.tables WHERE database = {database:String} AND name = {table:String}"
+        try:
+            rows = await self._probe(f"SELECT engine, engine_full {query}", names, source)
+        except PermanentError as exc:
+            if exc.reason is not Reason.ACCESS_DENIED:
+                raise
+            rows = await self._probe(f"SELECT engine, '' {query}", names, source)
+        return (str(rows[0][0]), str(rows[0][1])) if rows else None
 
     async def _probe(self, query: str, parameters: Mapping[str, Any], what: str) -> Sequence[Sequence[Any]]:
         """A query that a healthy server answers at once: one that hangs is down, and no count is begun on it."""
@@ -237,6 +256,14 @@ class ClickHouse:
     def _table(self, source: str, final: bool) -> str:
         database, table = self._split(source)
         return f"{_quoted(database)}.{_quoted(table)}{' FINAL' if final else ''}"
+
+
+def _ttl(definition: str) -> SourceTtl | None:
+    """The TTL for judging a count: where it is unknown the window is judged as if there were none; doctor says so."""
+    try:
+        return ttl_of(definition)
+    except UnknownTtlError:
+        return None
 
 
 def _within(column: str) -> str:

@@ -12,6 +12,8 @@ from icekeeper.core.offload import OffloadRhythm
 
 # Iceberg's strategies, and `auto`, which chooses between binpack and spread (core/tables/plan.py).
 Strategy = Literal["binpack", "auto", "sort"]
+# How long a source keeps its rows: as its own definition says (auto), for ever (none), or so long.
+SourceTtlSetting = timedelta | Literal["auto", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class TablePolicy:
     source: str | None
     timestamp: str
     layer: str
-    source_ttl: timedelta | None
+    source_ttl: SourceTtlSetting
     compact: CompactPolicy
     expire: ExpirePolicy
     audit: AuditPolicy | None

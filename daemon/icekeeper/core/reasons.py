@@ -83,7 +83,7 @@ class Reason(StrEnum):
     SOURCE_EMPTY = "source_empty", "ClickHouse holds no row of the window: was the market closed, or did the feed stop?"
     OFFLOAD_BEHIND = (
         "offload_behind",
-        "The offload's watermark lies before the window's end: let it catch up, then repeat the audit of this slot.",
+        "Rows of the window are still to be offloaded: let the offload catch up, then repeat the audit of this slot.",
     )
     OFFLOAD_RUNNING = (
         "offload_running",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 
 from icekeeper.adapters.clickhouse import MERGING_ENGINES, SourceTable
+from icekeeper.adapters.clickhouse_ttl import UnknownTtlError, ttl_of
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.check import PERMISSIONS, Check, Subject, no_better, no_errors, to_run
-from icekeeper.doctor.ttl import ttl_of
 from icekeeper.execution.wiring import Services
+from icekeeper.settings.tables import SHORTEST_TTL
 
 # The first version with `session_timezone`.
 _OLDEST = (23, 6)
@@ -34,6 +36,7 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
         return [_unreachable(exc, settings.user)]
     checks = [version_check(server.version, f"{settings.url} answers as user {server.user}")]
     countable: list[str] = []
+    unknown: dict[str, str] = {}
     audited = [policy for policy in policies if policy.audit is not None and policy.source is not None]
     for number, policy in enumerate(audited, start=1):
         try:
@@ -49,6 +52,10 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
         if no_errors(bad) and described is not None:
             final = ", FINAL" if counts_final(policy, described) else ""
             countable.append(f"{policy.source} ({described.engine}{final})")
+            if policy.source_ttl == "auto" and (why := why_unknown(described)):
+                unknown[policy.source or ""] = why
+    if unknown:
+        checks.append(unknown_ttls(unknown))
     if countable:
         text = f"{counted(len(countable), 'source')} can be counted: {listed(countable, 10)}"
         checks.append(Subject.CLICKHOUSE.passed(text))
@@ -141,18 +148,43 @@ def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | 
 
 
 def _ttl(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
-    kept, configured = ttl_of(described.definition), policy.source_ttl
-    if kept is None:
+    """A TTL that the settings contradict, or that leaves a night no whole day to count."""
+    try:
+        ttl = ttl_of(described.definition)
+    except UnknownTtlError:
         return None
-    least, most = kept
-    set_it = f"Set source_ttl: {max(least.days, 2)}d for this table"
-    if configured is None:
-        text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl does not say so"
-        return Subject.CLICKHOUSE.warning(text, f"{set_it}: an older day would look as if nothing were lost.")
-    if not least <= configured <= most:
-        text = f"{table}: ClickHouse drops rows after {_days(least)}, and source_ttl says {_days(configured)}"
-        return Subject.CLICKHOUSE.warning(text, f"{set_it}.")
+    if ttl is None:
+        return None
+    configured, drops = policy.source_ttl, f"{table}: ClickHouse drops rows after {_days(ttl.least)}"
+    advice = (
+        f"Set source_ttl: {max(ttl.least.days, 2)}d for this table, or leave it out: it is read from ClickHouse then."
+    )
+    if configured == "none":
+        advice += " As it is, an older day would look as if nothing were lost."
+        return Subject.CLICKHOUSE.warning(f"{drops}, and source_ttl says none", advice)
+    if isinstance(configured, timedelta) and not ttl.least <= configured <= ttl.most:
+        return Subject.CLICKHOUSE.warning(f"{drops}, and source_ttl says {_days(configured)}", advice)
+    if ttl.least < SHORTEST_TTL:
+        advice = "Let ClickHouse keep them for 2 days or more: a night counts the day before it."
+        return Subject.CLICKHOUSE.warning(f"{drops}, before the day is counted", advice)
     return None
+
+
+def why_unknown(described: SourceTable) -> str:
+    """Why the table's TTL can't be found out; empty where it can."""
+    try:
+        ttl_of(described.definition)
+    except UnknownTtlError as exc:
+        return str(exc)
+    return ""
+
+
+def unknown_ttls(sources: Mapping[str, str]) -> Check:
+    """Sources whose TTL `auto` can't find out, each with why."""
+    named = listed((f"{name} ({why})" for name, why in sources.items()), 10)
+    text = f"when ClickHouse drops rows is not known of {counted(len(sources), 'source')}: {named}"
+    advice = "Set source_ttl for these tables; none: nothing drops rows by their age."
+    return Subject.CLICKHOUSE.warning(text, advice)
 
 
 def _days(span: timedelta) -> str:

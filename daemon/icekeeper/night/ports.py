@@ -106,6 +106,9 @@ class SourceCounter(Protocol):
     ) -> Mapping[datetime, int]:
         """Rows of each hour of the window that has any."""
 
+    async def newest(self, source: str, timestamp: str, window: Window, timeout: timedelta) -> datetime | None:
+        """The event time of the window's newest row; None where the window has none."""
+
 
 class OffloadStatus(Protocol):
     """The offload's own account of its progress."""

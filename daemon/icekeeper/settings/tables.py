@@ -12,8 +12,26 @@ from pydantic import ValidationInfo as Info
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from icekeeper.core.enums import AuditStatus
-from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, StageLimits, Strategy, TablePolicy
-from icekeeper.settings.values.units import AutoOrBool, Duration, Flag, Identifier, NoFlag, Percent, Size, TableName
+from icekeeper.core.policy import (
+    AuditPolicy,
+    CompactPolicy,
+    ExpirePolicy,
+    SourceTtlSetting,
+    StageLimits,
+    Strategy,
+    TablePolicy,
+)
+from icekeeper.settings.values.units import (
+    AutoOrBool,
+    Duration,
+    Flag,
+    Identifier,
+    NoFlag,
+    Percent,
+    Size,
+    SourceTtl,
+    TableName,
+)
 
 STAGE_BLOCKS = ("compact", "expire", "audit")
 
@@ -128,11 +146,11 @@ def _off(value: object) -> object:
 
 
 # The audited day begins a day and some hours before its slot.
-_SHORTEST_TTL = timedelta(days=2)
+SHORTEST_TTL = timedelta(days=2)
 
 
-def _at_least_two_days(value: timedelta) -> timedelta:
-    if value < _SHORTEST_TTL:
+def _at_least_two_days(value: SourceTtlSetting) -> SourceTtlSetting:
+    if isinstance(value, timedelta) and value < SHORTEST_TTL:
         raise ValueError("it is at least 2d: of a shorter one no whole day is left to count")
     return value
 
@@ -146,8 +164,8 @@ class Table(Block):
     """The event-time column, of the same name on both sides."""
     layer: str = ""
     """bronze, silver, gold: what people group their queries by."""
-    source_ttl: Annotated[Duration, AfterValidator(_at_least_two_days)] | None = None
-    """How long ClickHouse keeps rows; a window that begins earlier can't be judged."""
+    source_ttl: Annotated[SourceTtl, AfterValidator(_at_least_two_days)] = "auto"
+    """How long ClickHouse keeps rows: a window that begins earlier can't be judged. auto: as the table's TTL says."""
     enabled: Flag = True
     """false: icekeeper leaves the table alone."""
     compact: Compact = Compact()

@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Trigger
+from icekeeper.core.formats import duration
 from icekeeper.core.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
+class SourceTtl:
+    """How long a source keeps its rows, at least and at most (months differ).
+
+    `column`: what the time is counted from; None: the event time. `every_row` False: only rows that meet a condition
+    are deleted.
+    """
+
+    least: timedelta
+    most: timedelta
+    column: str | None = None
+    every_row: bool = True
+
+    def __str__(self) -> str:
+        """`7 d after ingestion_timestamp`."""
+        after = f" after {self.column}" if self.column else ""
+        return f"{duration(self.least.total_seconds())}{after}{'' if self.every_row else ', for some of the rows'}"
+
+
+@dataclass(frozen=True, slots=True)
 class SourceCount:
-    """Rows of a window in ClickHouse, and how they were counted."""
+    """Rows of a window in ClickHouse, and how they were counted.
+
+    `ttl`: the table's own, by its definition; None where it has none, or none that is understood.
+    """
 
     rows: int
     query: str
     final: bool
+    ttl: SourceTtl | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
-from icekeeper.core.audit.records import MissingHour, Verdict
+from icekeeper.core.audit.records import MissingHour, SourceTtl, Verdict
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus
 from icekeeper.core.formats import iso_second
@@ -22,24 +22,32 @@ def judge(
     window: Window,
     now: datetime,
     policy: AuditPolicy,
-    source_ttl: timedelta | None = None,
+    source_ttl: SourceTtl | None = None,
     watermark: datetime | None = None,
+    newest: datetime | None = None,
 ) -> Verdict:
     """The verdict table of docs/operations.md, on whole numbers of rows.
 
-    Raises ValueError for negative counts.
+    `newest`: the event time of the source's newest row of the window, needed where the watermark lies before the
+    window's end. Raises ValueError for negative counts.
     """
     if clickhouse < 0 or iceberg < 0:
         raise ValueError(f"counts are never negative: clickhouse {clickhouse}, iceberg {iceberg}")
     delta = iceberg - clickhouse
     delta_pct = delta_percent(delta, clickhouse)
     status, reason, notes = _compare(clickhouse, iceberg, policy)
-    if watermark is not None and watermark < window.end:
+    # Not the window's end: the watermark is the newest row that was offloaded, of candles the start of the newest one.
+    if watermark is not None and newest is not None and watermark < newest:
         reason = Reason.OFFLOAD_BEHIND
-        notes.append(f"the offload's watermark {iso_second(watermark)} lies before the window's end")
-    if source_ttl is not None and window.start < now - source_ttl:
+        notes.append(
+            f"the offload's watermark {iso_second(watermark)} lies before the window's newest row, "
+            f"{iso_second(newest)}: rows are still to be offloaded"
+        )
+    # Also where the TTL counts from another column: a row is ingested after its event, so it lives at least as long.
+    if source_ttl is not None and window.start < now - source_ttl.least:
         status, reason = AuditStatus.ERROR, Reason.SOURCE_EXPIRED
-        notes.insert(0, f"the window begins before {iso_second(now - source_ttl)}, what the source's TTL keeps")
+        kept = iso_second(now - source_ttl.least)
+        notes.insert(0, f"the window begins before {kept}, what the source's TTL keeps ({source_ttl})")
     return Verdict(status, reason, delta, delta_pct, "; ".join(notes))
 
 

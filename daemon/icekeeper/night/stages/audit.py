@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
-from icekeeper.core.audit.records import AuditResult, LakehouseCount, MissingHour, SourceCount, Verdict
+from icekeeper.core.audit.records import AuditResult, LakehouseCount, MissingHour, SourceCount, SourceTtl, Verdict
 from icekeeper.core.audit.verdict import judge, missing_hours
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
@@ -40,7 +40,9 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     ports, deadline = context.ports, Deadline.of(rules.limits, context)
     window = _window(context)
     await require_past(window, context)
-    watermark = await _watermark(context, source)
+    watermark, newest = await _watermark(context, source), None
+    if watermark is not None and watermark < window.end:
+        newest = await ports.source.newest(source, policy.timestamp, window, deadline.remaining())
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
     warm = await ports.source.count(source, policy.timestamp, window, rules.final, deadline.remaining())
     iceberg = await ports.lakehouse.count(policy.name, policy.timestamp, window, deadline.remaining())
@@ -50,8 +52,9 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         window=window,
         now=ports.clock(),
         policy=rules,
-        source_ttl=policy.source_ttl,
+        source_ttl=source_ttl(policy, warm),
         watermark=watermark,
+        newest=newest,
     )
     hours: tuple[MissingHour, ...] = ()
     if verdict.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
@@ -59,6 +62,13 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     row = _row(policy, context, verdict, clickhouse=warm, iceberg=iceberg, watermark=watermark, hours=hours)
     outcome = TaskOutcome.FAILED if row.status is AuditStatus.ERROR else TaskOutcome.DONE
     return AttemptResult(outcome, f"{row.status}: {row.notes}", row.reason, row)
+
+
+def source_ttl(policy: TablePolicy, counted: SourceCount) -> SourceTtl | None:
+    """How long the source keeps its rows: by the settings, or by its own definition."""
+    if isinstance(policy.source_ttl, timedelta):
+        return SourceTtl(policy.source_ttl, policy.source_ttl)
+    return counted.ttl if policy.source_ttl == "auto" else None
 
 
 async def _watermark(context: TaskContext, source: str) -> datetime | None:

@@ -76,6 +76,10 @@ class PrefetchedCounts:
         """Not prefetched."""
         return await self._source.count_by_hour(source, timestamp, window, final, timeout)
 
+    async def newest(self, source: str, timestamp: str, window: Window, timeout: timedelta) -> datetime | None:
+        """Not prefetched."""
+        return await self._source.newest(source, timestamp, window, timeout)
+
     def _begin(self, request: CountRequest, timeout: timedelta) -> None:
         count = self._source.count(request.source, request.timestamp, request.window, request.final, timeout)
         begun = _RunningCount(request, asyncio.ensure_future(count))

@@ -176,7 +176,7 @@ def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterat
     if policy.audit is None:
         return
     age = year.window_age
-    if policy.source_ttl is not None and policy.source_ttl < age + catch_up + longest:
+    if isinstance(policy.source_ttl, timedelta) and policy.source_ttl < age + catch_up + longest:
         yield (
             f"source_ttl ({_text(policy.source_ttl)}){{of}} is too short for a slot that is caught up late: "
             f"its window begins {_text(age)} before it, schedule.catch_up ({_text(catch_up)}) and "
@@ -206,7 +206,7 @@ def _about_holds(policy: TablePolicy, year: _Year, *, audited: bool) -> Iterator
             f"expire.hold_max ({_text(longest)}){{of}} is over before the next night "
             f"({_text(year.interval)} later), so that expire.hold_on holds nothing; raise it"
         )
-    if policy.source_ttl is not None and longest > policy.source_ttl:
+    if isinstance(policy.source_ttl, timedelta) and longest > policy.source_ttl:
         yield (
             f"expire.hold_max ({_text(longest)}){{of}} is longer than source_ttl "
             f"({_text(policy.source_ttl)}): when ClickHouse has dropped the rows they can't be offloaded "

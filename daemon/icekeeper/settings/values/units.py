@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StrictBool, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from icekeeper.core.policy import SourceTtlSetting
 from icekeeper.settings.values.heap import LEAST_HEAP_MIB, heap_mib
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -146,6 +147,17 @@ def _setting(value: object) -> object:
     raise PydanticCustomError("setting", "it has to be text or a number")
 
 
+def _auto_none_or_duration(value: object) -> object:
+    if value is None:
+        return "auto"
+    if value in ("auto", "none"):
+        return value
+    try:
+        return parse_duration(value)
+    except ValueError as exc:
+        raise ValueError(f"{exc}; or it is auto or none") from exc
+
+
 def _auto_or_bool(value: object) -> object:
     if value in ("true", "false"):  # as the environment writes them
         return value == "true"
@@ -181,6 +193,12 @@ Percent = Annotated[
     Field(ge=0, le=100),
     PlainSerializer(float, when_used="json"),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
+]
+SourceTtl = Annotated[
+    SourceTtlSetting,
+    BeforeValidator(_auto_none_or_duration),
+    PlainSerializer(lambda value: value if isinstance(value, str) else format_duration(value), when_used="json"),
+    pattern(r"((\d+[smhd])+|auto|none)", "auto", "none", "7d"),
 ]
 AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
 # For keys that no environment variable sets, so that text need not be accepted as a flag.
