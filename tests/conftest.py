@@ -17,7 +17,7 @@ import structlog
 import yaml
 from pyspark.sql import SparkSession
 
-from icekeeper.adapters.host import Host
+from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.options import SparkOptions
@@ -28,7 +28,7 @@ from icekeeper.core.tables.state import TableState
 from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.logging import configure
 from icekeeper.execution.standalone import run_standalone
-from icekeeper.execution.wiring import Services, build, spark_options, wall_clock
+from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.night.run import StopRequest
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.settings import Settings, load

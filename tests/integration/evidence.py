@@ -12,10 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from icekeeper.cli.output import console
+from icekeeper.cli.runs import EXIT_CODES
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport, StageResult
-from icekeeper.execution.execute import EXIT_CODES, Executed
+from icekeeper.execution.execute import Executed
 from icekeeper.execution.log_files import run_log_path
 from icekeeper.status.metrics import Metrics
 from tests.conftest import COINBASE, Night

@@ -14,11 +14,11 @@ from uuid import uuid4
 
 import structlog
 
-from icekeeper.adapters.host import Host
+from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.execution.logging import configure
-from icekeeper.execution.wiring import build, wall_clock
+from icekeeper.execution.wiring import build
 from icekeeper.night.ports import Clock
 from icekeeper.sandbox import Offload, Sandbox, World, WorldSpec
 from icekeeper.sandbox.world_spec import CatalogKind

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import yaml
 
-from icekeeper.adapters.host import Host
+from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.doctor import Check, Level, Subject, examine
 from icekeeper.doctor.ledger import examine_ledger
-from icekeeper.execution.wiring import build, wall_clock
+from icekeeper.execution.wiring import build
 from icekeeper.sandbox import Sandbox, WorldSpec
 from icekeeper.settings import load
 from tests.conftest import BINANCE, COINBASE, SILVER, SLOT, MakeNight, Night, write_settings

@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from icekeeper.adapters.host import Host
+from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor import Check, Level, Subject, examine
-from icekeeper.execution.wiring import build, wall_clock
+from icekeeper.execution.wiring import build
 from icekeeper.sandbox import Offload, Sandbox
 from icekeeper.settings import load
 from tests.conftest import BINANCE, GOLD, SLOT, MakeNight, Night, no_waiting, outcomes, tell_session, world_clock

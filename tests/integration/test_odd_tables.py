@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from icekeeper.adapters.host import Host
+from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.engine import SparkEngine
@@ -20,7 +20,7 @@ from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport, StageResult
 from icekeeper.core.tables import planning
-from icekeeper.execution.wiring import build, wall_clock
+from icekeeper.execution.wiring import build
 from icekeeper.sandbox import Sandbox, WorldSpec
 from icekeeper.settings import load
 from tests.conftest import COINBASE, SLOT, Night, no_waiting, tell_session, write_settings

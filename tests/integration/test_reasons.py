@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from icekeeper.adapters.host import wall_clock
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import AuditStatus, Decision, Stage, Trigger
@@ -21,7 +22,6 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.state import TableState
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans
-from icekeeper.execution.wiring import wall_clock
 from icekeeper.night.ports import Clock
 from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, SLOT, Night

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from icekeeper.adapters.spark.engine import SparkEngine
+from icekeeper.cli.runs import EXIT_CODES
 from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables import planning
-from icekeeper.execution.execute import EXIT_CODES
 from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, SLOT, Night, world_clock
 from tests.integration.evidence import DONE, FAILED, Scenario, collected_in, play

@@ -379,6 +379,45 @@ async def test_a_client_that_is_cancelled_before_the_run_begins_ends_it_when_it_
         assert (await running).report.outcome is RunOutcome.CANCELLED
 
 
+async def test_a_client_that_is_cancelled_twice_before_the_run_begins_leaves_none_behind(place: Place) -> None:
+    place.ready.clear()
+    async with socket_of(place) as client:
+        running = asyncio.create_task(client.run(RunRequest(SLOT), lambda _: None, StopRequest(by_operator=True)))
+        await until(lambda: place.orders._waiting)
+        running.cancel()
+        await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await until(lambda: not place.orders._running)
+    place.ready.set()
+    assert place.events == []
+
+
+async def test_a_client_can_cancel_a_run_that_takes_long_to_begin(tmp_path: Path) -> None:
+    async with a_place(tmp_path, begin_s=0.05) as place, socket_of(place) as client:
+        place.ready.clear()
+        running = asyncio.create_task(client.run(RunRequest(SLOT), lambda _: None, StopRequest(by_operator=True)))
+        await until(lambda: place.orders._waiting)
+        await asyncio.sleep(0.1)  # the answer has begun, the run has not
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await until(lambda: not place.orders._running)
+        assert place.events == []
+
+
+async def test_a_client_has_its_report_though_the_daemon_stops_while_the_records_are_shipped(place: Place) -> None:
+    place.shipping, heard = asyncio.Event(), list[Event]()
+    async with socket_of(place) as client:
+        running = asyncio.create_task(client.run(RunRequest(SLOT, stages=(Stage.EXPIRE,)), heard.append, StopRequest()))
+        await until(lambda: heard and isinstance(heard[-1], RunEnded) and not place.orders._worker.busy)
+        place.orders.stop()
+    done = await running
+    assert (done.report.outcome, done.not_recorded) == (RunOutcome.SUCCESS, None)
+    assert "stopped before PostgreSQL had taken" in str(done.not_shipped)
+
+
 async def test_a_client_raises_what_the_daemon_refuses_for(place: Place) -> None:
     async with socket_of(place) as client:
         with pytest.raises(ConfigError) as no_table:

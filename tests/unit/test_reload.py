@@ -6,11 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.errors import ConfigError
-from icekeeper.execution.wiring import build, spark_options
+from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.settings import Settings, load
 from tests.unit.fakes import ManualClock
@@ -91,3 +92,31 @@ async def test_services_that_a_reload_replaces_are_closed_when_the_last_run_give
         await asyncio.sleep(0)
         assert closed == []
     assert closed == ["postgres"]
+    assert not _takes_prefetches(services)
+    assert _takes_prefetches(edited.configuration.services)
+
+
+def _takes_prefetches(services: Services) -> bool:
+    try:
+        services.lakehouse._prefetchers.submit(int)
+    except RuntimeError:  # its threads have ended
+        return False
+    return True
+
+
+async def test_an_error_of_one_connection_keeps_no_other_open(tmp_path: Path) -> None:
+    services = Edited(tmp_path).configuration.services
+    closed = list[str]()
+
+    async def fails() -> None:
+        raise OSError("broken")
+
+    async def closes() -> None:
+        closed.append("postgres")
+
+    setattr(services.source, "close", fails)  # noqa: B010 - mypy refuses to assign a method
+    setattr(services.postgres, "close", closes)  # noqa: B010
+    with pytest.raises(OSError, match="broken"):
+        await services.close()
+    assert closed == ["postgres"]
+    assert not _takes_prefetches(services)

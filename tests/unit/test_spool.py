@@ -130,6 +130,19 @@ async def test_runs_come_oldest_first_and_operators_own_are_no_slots_runs(spool:
     assert [run.started_at for run in await spool.unfinished()] == sorted([SLOT, SLOT + HOUR, SLOT + DAY])
 
 
+async def test_a_run_that_can_not_be_understood_costs_no_other(
+    spool: Spool, tmp_path: Path, logs: list[EventDict]
+) -> None:
+    odd, sound = opening(), opening(started_at=SLOT + HOUR)
+    for each in (odd, sound):
+        await spool.open_run(each)
+    with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as db:
+        db.execute("UPDATE runs SET opening = '{}' WHERE run_id = ?", (str(odd.run_id),))
+    assert [run.run_id for run in await spool.slot_runs(SLOT)] == [sound.run_id]
+    assert [run.run_id for run in await spool.unfinished()] == [sound.run_id]
+    assert {(line["event"], line["run_id"]) for line in logs} == {("run_not_understood", str(odd.run_id))}
+
+
 async def test_a_run_ends_once(spool: Spool) -> None:
     begun = opening()
     await spool.close_run(report(begun))  # a run that was never opened here, e.g. a missed slot

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -91,6 +93,7 @@ class Ledger:
     runs: tuple[PastRun, ...] = ()
     error: Exception | None = None
     marks: list[tuple[Stage | None, str | None]] = field(default_factory=list)
+    opened: set[UUID] = field(default_factory=set)
     slow: asyncio.Event | None = None
     sending: int = 0
     asked = False
@@ -107,12 +110,16 @@ class Ledger:
     async def last_slot(self) -> datetime | None:
         return max((run.slot for run in self.runs), default=None)
 
+    async def open_run(self, opening: RunOpening) -> None:
+        self.opened.add(opening.run_id)
+
     async def mark_in_flight(self, run_id: UUID, stage: Stage | None, table: str | None) -> None:
         self.sending += 1
         try:
             if self.slow is not None:
                 await self.slow.wait()
-            self.marks.append((stage, table))
+            if run_id in self.opened:  # else there is no row to mark
+                self.marks.append((stage, table))
         finally:
             self.sending -= 1
 
@@ -370,6 +377,37 @@ async def test_a_bug_in_a_run_does_not_end_the_worker_and_the_slot_is_resumed(
     host.timer.advance(timedelta(seconds=RETRY_S))
     [report] = await host.ended()
     assert (report.outcome, report.trigger) == (RunOutcome.SUCCESS, Trigger.RESUME)
+
+
+async def test_a_pause_file_on_a_disk_that_hangs_holds_up_the_worker_and_not_the_loop(host: Host) -> None:
+    fifo = host.settings.state_dir / "pause.json"
+    os.mkfifo(fifo)  # who reads it waits until there is a writer
+
+    def write_it() -> None:
+        with fifo.open("w") as file:
+            fifo.unlink()
+            file.write("{}")
+
+    too_late = threading.Timer(10, write_it)
+    too_late.start()
+    try:
+        host.begin_term()
+        await host.worker.slots.put(SLOT, Trigger.SCHEDULE)
+        writers = list[int]()
+
+        def is_being_read() -> bool:
+            with suppress(OSError):  # ENXIO: no reader waits yet
+                writers.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+            return bool(writers)
+
+        await host.until(is_being_read)
+        assert host.seen(RunStarted) == []
+        fifo.unlink()
+        os.write(writers[0], b'{"until": "2026-01-01T00:00:00Z"}')
+        os.close(writers[0])
+        await host.ended()
+    finally:
+        too_late.cancel()
 
 
 async def test_a_slot_waits_for_the_end_of_a_pause_and_is_caught_up(host: Host) -> None:
@@ -716,6 +754,20 @@ async def test_in_flight_marks_are_sent_one_at_a_time_and_the_latest_is_the_last
     await host.until(lambda: not host.ledger.sending)
     assert host.ledger.marks == [(Stage.COMPACT, A), (Stage.EXPIRE, A)]
     expiry.set()
+    await host.ended()
+
+
+async def test_the_first_task_is_marked_though_the_shipper_has_not_stored_the_run_yet(
+    make_host: Callable[..., Any],
+) -> None:
+    host: Host = await make_host(replicas=True)
+    goes_on = host.hang()
+    host.begin_term()
+    await host.worker.slots.put(SLOT, Trigger.SCHEDULE)
+    await host.hangs()
+    await host.until(lambda: host.ledger.marks)
+    assert host.ledger.marks == [(Stage.COMPACT, A)]
+    goes_on.set()
     await host.ended()
 
 

@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -27,6 +27,11 @@ _DISK_TIMEOUT_S = 10.0
 _CGROUP = Path("/sys/fs/cgroup")
 # Kernels write "no limit" as a number near the largest possible one.
 _NO_LIMIT = 1 << 60
+
+
+def wall_clock() -> datetime:
+    """Now, in UTC: the clock of everything outside tests."""
+    return datetime.now(UTC)
 
 
 class Host:

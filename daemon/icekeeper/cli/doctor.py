@@ -12,6 +12,7 @@ from icekeeper.cli.shared import FAILED, Invocation, common, exit_with
 @common
 def doctor(invocation: Invocation, tables: tuple[str, ...]) -> None:
     """Checks every outside system and shows what works, what doesn't, and what to do. Leaves nothing behind."""
+    from icekeeper.adapters.host import wall_clock
     from icekeeper.cli.output import console
     from icekeeper.cli.output.doctor import checks_document, show_checks
     from icekeeper.core.enums import Trigger
@@ -19,7 +20,6 @@ def doctor(invocation: Invocation, tables: tuple[str, ...]) -> None:
     from icekeeper.execution import logging as logs
     from icekeeper.execution.execute import make_order
     from icekeeper.execution.standalone import session
-    from icekeeper.execution.wiring import wall_clock
 
     settings = invocation.settings()
     policies = make_order(settings, wall_clock(), Trigger.MANUAL, tables=tables).tables

@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from icekeeper.cli.shared import (
+    CANCELLED,
     CANNOT_START,
     FAILED,
+    PARTIAL,
     Invocation,
     choices,
     chosen_stages,
@@ -15,7 +17,16 @@ from icekeeper.cli.shared import (
     exit_with,
     parse_slot,
 )
-from icekeeper.core.enums import Stage, Trigger
+from icekeeper.core.enums import RunOutcome, Stage, Trigger
+
+EXIT_CODES = {
+    RunOutcome.SUCCESS: 0,
+    RunOutcome.FAILED: FAILED,
+    RunOutcome.PARTIAL: PARTIAL,
+    RunOutcome.CANCELLED: CANCELLED,
+    RunOutcome.INTERRUPTED: CANCELLED,
+    RunOutcome.MISSED: FAILED,
+}
 
 
 @click.command()
@@ -94,7 +105,7 @@ def _run(
     from icekeeper.control.client import DaemonClient
     from icekeeper.core.plain import report_document
     from icekeeper.execution import logging as logs
-    from icekeeper.execution.execute import EXIT_CODES, Executed, make_order
+    from icekeeper.execution.execute import Executed, make_order
     from icekeeper.execution.standalone import run_standalone, session
     from icekeeper.scheduling import pause
     from icekeeper.scheduling.orders import RunRequest

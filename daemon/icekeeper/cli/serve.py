@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from icekeeper.cli.shared import CANNOT_START
 from icekeeper.settings import find_config
 
 
@@ -15,8 +16,18 @@ from icekeeper.settings import find_config
 def serve(config: Path | None) -> None:
     """Runs the daemon: a night at every slot of the schedule, until SIGTERM."""
     from icekeeper.execution import logging as logs
-    from icekeeper.service.supervisor import Supervisor
+    from icekeeper.service.ending import end_within
+    from icekeeper.service.supervisor import STOP_S, Supervisor
 
     path = find_config(config)
     logs.configure("info", "auto", None)
-    asyncio.run(Supervisor(path).run())
+
+    async def until_stopped() -> None:
+        code = CANNOT_START
+        try:
+            await Supervisor(path).run()
+            code = 0
+        finally:
+            end_within(STOP_S["threads"], code)
+
+    asyncio.run(until_stopped())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from icekeeper.night.run import StopRequest
 
 T = TypeVar("T")
-FAILED, USAGE, CANNOT_START, CANCELLED = 1, 2, 4, 130
+FAILED, USAGE, PARTIAL, CANNOT_START, CANCELLED = 1, 2, 3, 4, 130
 # No table has rows of before; and it keeps clear of what datetime can't express.
 _FIRST_YEAR = 1970
 

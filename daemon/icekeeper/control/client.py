@@ -35,6 +35,8 @@ _ANSWER_S = 30.0
 # The last events of a run that is answered by its events: see http/events.py.
 _SETTLED = "run_settled"
 _ERROR = "error"
+# Before the first event, with the run's id.
+_ORDERED = "run_ordered"
 
 
 class DaemonClient:
@@ -67,8 +69,8 @@ class DaemonClient:
         `stop` says whether an operator did so.
         """
         run_id: UUID | None = None
+        begun, to_cancel = False, False
         report: RunReport | None = None
-        to_cancel = False  # as soon as it has begun
         events = self._events_of(request)
         following: asyncio.Future[tuple[str, Any]] | None = None
         while True:
@@ -77,10 +79,11 @@ class DaemonClient:
                 name, data = await asyncio.shield(following)
             except asyncio.CancelledError:
                 if run_id is not None:
-                    with suppress(PermanentError):  # it has just ended: its report is on its way, or here
-                        await self.cancel(run_id, by_operator=stop.by_operator)
-                elif to_cancel:
-                    raise  # cancelled twice: nothing more is waited for
+                    await self._end(run_id, stop)
+                elif to_cancel:  # cancelled twice: the daemon begins no run for a command that has left
+                    following.cancel()
+                    await asyncio.wait([following])
+                    raise
                 to_cancel = True
                 if (task := asyncio.current_task()) is not None:
                     task.uncancel()  # answered by the report that is to come
@@ -88,7 +91,14 @@ class DaemonClient:
             except StopAsyncIteration:
                 raise _gone() from None
             following = None
+            if name == _ORDERED:
+                run_id = data
+                if to_cancel:
+                    await self._end(run_id, stop)
+                continue
             if name == _ERROR:
+                if to_cancel and not begun:
+                    raise asyncio.CancelledError  # it was, before it could begin
                 raise _error_of(data)
             if name == _SETTLED:
                 if report is None:
@@ -97,13 +107,14 @@ class DaemonClient:
             if (event := _event_of(name, data)) is None:
                 continue
             if isinstance(event, RunStarted):
-                run_id = event.opening.run_id
-                if to_cancel:
-                    with suppress(PermanentError):
-                        await self.cancel(run_id, by_operator=stop.by_operator)
+                begun = True
             elif isinstance(event, RunEnded):
                 report = event.report
             emit(event)
+
+    async def _end(self, run_id: UUID, stop: StopRequest) -> None:
+        with suppress(PermanentError):  # it has just ended: its report is on its way, or here
+            await self.cancel(run_id, by_operator=stop.by_operator)
 
     async def plan(self, request: RunRequest) -> tuple[list[Plan], dict[str, str]]:
         """What a run would do, and an error for every table that could not be read."""
@@ -156,6 +167,7 @@ class DaemonClient:
             ):
                 if response.status != HTTPStatus.OK:
                     raise _error_of(await response.json(content_type=None))
+                yield _ORDERED, UUID(response.headers["Location"].rpartition("/")[2])
                 async for raw in response.content:
                     field, _, value = raw.decode().rstrip("\n").partition(": ")
                     if field == "event":

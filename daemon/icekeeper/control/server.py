@@ -29,7 +29,8 @@ class ControlSocket:
         path.unlink(missing_ok=True)  # of a daemon that died: the holder of the daemon's lock is the only one
         app = web.Application(middlewares=[problems])
         self._add_api(app)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_S)
+        # A command that has left waits for no answer: the run that it ordered must not begin after that.
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_S, handler_cancellation=True)
         await runner.setup()
         await web.UnixSite(runner, path).start()
         path.chmod(0o600)

@@ -13,7 +13,8 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from icekeeper.adapters.spool.spool import Spool
-from icekeeper.core.enums import RunOutcome, Stage, Trigger
+from icekeeper.adapters.waiting import uninterrupted
+from icekeeper.core.enums import Stage, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError
 from icekeeper.core.events import Event, RunEnded, Subscriber
 from icekeeper.core.policy import TablePolicy
@@ -21,7 +22,7 @@ from icekeeper.core.resuming import EarlierWork
 from icekeeper.core.runs import RunReport
 from icekeeper.execution.lock import run_lock
 from icekeeper.execution.log_files import UNRECORDED, flush
-from icekeeper.execution.recording import Recording, close_run, settle_unfinished, uncancelled
+from icekeeper.execution.recording import Recording, close_run, settle_unfinished
 from icekeeper.execution.wiring import Services
 from icekeeper.night.run import Order, Prepare, run_night
 from icekeeper.settings import Settings
@@ -103,9 +104,7 @@ async def execute(
                     emit(event)
 
             report = await run_night(order, services.ports, observe, tables_lock, may_go_on, prepare)
-        ending = asyncio.create_task(_end(spool, report, emit))
-        await uncancelled(ending)
-        return Executed(report, ending.result())
+        return Executed(report, await uninterrupted(_end(spool, report, emit), drop_cancellation=True))
 
 
 async def _end(spool: Spool, report: RunReport, emit: Subscriber) -> IcekeeperError | None:
@@ -113,13 +112,3 @@ async def _end(spool: Spool, report: RunReport, emit: Subscriber) -> IcekeeperEr
     await asyncio.to_thread(flush)
     emit(RunEnded(report))
     return await close_run(spool, report)
-
-
-EXIT_CODES = {
-    RunOutcome.SUCCESS: 0,
-    RunOutcome.FAILED: 1,
-    RunOutcome.PARTIAL: 3,
-    RunOutcome.CANCELLED: 130,
-    RunOutcome.INTERRUPTED: 130,
-    RunOutcome.MISSED: 1,
-}

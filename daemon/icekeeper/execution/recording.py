@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from types import TracebackType
-from typing import Any
 
 import structlog
 
 from icekeeper.adapters.spool.spool import Spool
+from icekeeper.adapters.waiting import uninterrupted
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Event, RunStarted, TaskEnded, TaskStarted
 from icekeeper.core.resuming import interrupted_report
@@ -41,7 +40,7 @@ class Recording:
     ) -> None:
         assert self._writing is not None  # __aenter__ made it
         self._events.put_nowait(None)
-        await uncancelled(self._writing)
+        await uninterrupted(self._writing, drop_cancellation=True)  # the run has ended anyway
 
     def observe(self, event: Event) -> None:
         """Takes an event of the run; never waits."""
@@ -68,13 +67,6 @@ class Recording:
             await self._spool.start_task(self._run.opening.run_id, event.stage, event.table)
         elif isinstance(event, TaskEnded):
             await self._spool.end_task(self._run.opening.run_id, event.result, event.audit)
-
-
-async def uncancelled(task: asyncio.Task[Any]) -> None:
-    """Waits for a short task to its end: a cancellation meanwhile is dropped, for the run has ended anyway."""
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([task])
 
 
 async def close_run(spool: Spool, report: RunReport) -> IcekeeperError | None:

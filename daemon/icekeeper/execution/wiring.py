@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from icekeeper.adapters.clickhouse import ClickHouse, ClickHouseOptions
-from icekeeper.adapters.host import Host
+from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.iceberg.catalog import catalog_conf
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.adapters.ledger.findings import PostgresFindings
@@ -26,10 +26,7 @@ from icekeeper.night.ports import Clock, RunPorts, Sleep, Surroundings
 from icekeeper.settings import Settings
 from icekeeper.settings.model import DEFAULT_PACKAGES
 
-
-def wall_clock() -> datetime:
-    """Now, in UTC: the clock of everything outside tests."""
-    return datetime.now(UTC)
+Connection = IcebergLakehouse | ClickHouse | Postgres
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +35,7 @@ class Services:
 
     settings: Settings
     engine: SparkEngine
+    lakehouse: IcebergLakehouse
     source: ClickHouse
     postgres: Postgres
     offload_postgres: Postgres
@@ -47,16 +45,17 @@ class Services:
     ports: RunPorts
 
     @property
-    def connections(self) -> tuple[ClickHouse | Postgres, ...]:
+    def connections(self) -> tuple[Connection, ...]:
         """What has to be closed. The engine is not among them: its maker stops it."""
-        own = (self.source, self.postgres)
+        own = (self.lakehouse, self.source, self.postgres)
         return own if self.offload_postgres is self.postgres else (*own, self.offload_postgres)
 
-    async def close(self, but: Collection[ClickHouse | Postgres] = ()) -> None:
-        """Closes the connections, except for those that are still in use."""
-        for connection in self.connections:
-            if not any(connection is other for other in but):
-                await connection.close()
+    async def close(self, but: Collection[Connection] = ()) -> None:
+        """Closes the connections, except for those that are still in use; an error of one keeps none open."""
+        async with AsyncExitStack() as closing:
+            for connection in self.connections:
+                if not any(connection is other for other in but):
+                    closing.push_async_callback(connection.close)
 
 
 def build(
@@ -79,8 +78,9 @@ def build(
     postgres = kept.postgres if kept is not None else Postgres(settings.postgres.dsn, settings.postgres.secret())
     offload_postgres = _offload_postgres(settings, postgres, before)
     findings = PostgresFindings(postgres)
+    lakehouse = IcebergLakehouse(engine, settings.catalog.name)
     ports = RunPorts(
-        lakehouse=IcebergLakehouse(engine, settings.catalog.name),
+        lakehouse=lakehouse,
         source=source,
         offload=PostgresOffload(offload_postgres, settings.offload.table),
         findings=findings,
@@ -93,6 +93,7 @@ def build(
     return Services(
         settings=settings,
         engine=engine,
+        lakehouse=lakehouse,
         source=source,
         postgres=postgres,
         offload_postgres=offload_postgres,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Literal, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -162,8 +163,13 @@ class Api:
         if body.dry_run:
             return await self._plan_cache.make(body.request(now), now)
         if given.events:
-            events = RunStream()
-            return partial(events.serve, await self._orders.begin(body.request(now), events.observe))
+            events, run_id = RunStream(), uuid4()
+            try:
+                run = await self._orders.begin(body.request(now), events.observe, run_id)
+            except asyncio.CancelledError:  # the client has left, which could not know the run's id yet
+                self._orders.cancel(run_id)
+                raise
+            return partial(events.serve, run)
         run = await self._orders.begin(body.request(now))
         return _accepted(run.run_id, Location=f"/api/v1/runs/{run.run_id}")
 

@@ -122,7 +122,8 @@ class RunStream:
         run.end.add_done_callback(lambda _: self._events.put_nowait(None))
         if (limit := request.get(TIME_LIMIT)) is not None:
             limit.reschedule(None)
-        writer = _Writer(request, None)
+        # Known at once, so that also a run that takes long to begin can be cancelled.
+        writer = _Writer(request, None, Location=f"/api/v1/runs/{run.run_id}")
         with suppress(ConnectionError):
             await writer.begin(b"")
             while (event := await writer.next_of(self._events, self._alive_s)) is not None:
@@ -134,9 +135,9 @@ class RunStream:
 class _Writer:
     """A response that is written piece by piece; its methods raise ConnectionError where the client is gone."""
 
-    def __init__(self, request: web.Request, slowest_s: float | None) -> None:
+    def __init__(self, request: web.Request, slowest_s: float | None, **headers: str) -> None:
         """A client that takes nothing for `slowest_s` counts as gone: it holds a place that others want."""
-        self.response = web.StreamResponse(headers=_HEADERS)
+        self.response = web.StreamResponse(headers=_HEADERS | headers)
         self._request = request
         self._slowest_s = slowest_s
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
 from icekeeper.adapters.postgres.lease import Lease
+from icekeeper.adapters.waiting import first_of
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.execution.standalone import lease_of
 from icekeeper.scheduling.reload import Configuration
@@ -116,13 +117,7 @@ class Leadership:
     async def _acquired(self, lease: Lease) -> bool:
         """Waits for the lease; False where the settings change or the daemon stops first."""
         log.info("lease_awaited")
-        acquiring = asyncio.create_task(lease.acquire())
-        changed = asyncio.create_task(self._settings_changed.wait())
-        ending = asyncio.create_task(self._ending.wait())
-        try:
-            await asyncio.wait([acquiring, changed, ending], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await _cancel(acquiring, changed, ending)
+        acquiring, *_ = await first_of(lease.acquire(), self._settings_changed.wait(), self._ending.wait())
         if acquiring.cancelled():
             return False
         acquiring.result()
@@ -135,16 +130,16 @@ class Leadership:
         self._in_term = True
         self._term_over.clear()
         working = asyncio.create_task(work.run())
-        changed = asyncio.create_task(self._settings_changed_and_idle(work))
-        lost = asyncio.create_task(self._lost())
-        ending = asyncio.create_task(self._ending.wait())
         try:
-            await asyncio.wait([working, changed, lost, ending], return_when=asyncio.FIRST_COMPLETED)
+            await first_of(
+                asyncio.wait([working]), self._settings_changed_and_idle(work), self._lost(), self._ending.wait()
+            )
         finally:
             try:
                 await work.stop()
             finally:
-                await _cancel(working, changed, lost, ending)
+                working.cancel()
+                await asyncio.wait([working])
                 self._term_over.set()
         if not working.cancelled() and (error := working.exception()) is not None:
             raise error
@@ -168,9 +163,3 @@ class Leadership:
         except IcekeeperError:
             return None
         return holder.host if holder is not None else None
-
-
-async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

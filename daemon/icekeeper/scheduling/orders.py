@@ -10,10 +10,12 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from icekeeper.adapters.waiting import first_of
 from icekeeper.core.enums import Stage, Trigger
-from icekeeper.core.errors import Cancelled, ConfigError, IcekeeperError
+from icekeeper.core.errors import Cancelled, ConfigError, IcekeeperError, TransientError
 from icekeeper.core.events import Event, RunStarted, Subscriber
 from icekeeper.core.formats import iso_second
+from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan
 from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.lock import RunLockHeld
@@ -68,15 +70,18 @@ class Orders:
         self._standby = standby
         self._shipped = shipped
         self._begin_s = begin_s
+        self._stopping = asyncio.Event()
         self._running: set[asyncio.Task[Executed]] = set()
         self._waiting: dict[UUID, asyncio.Task[Executed]] = {}
 
-    async def begin(self, request: RunRequest, emit: Subscriber = lambda event: None) -> OrderedRun:
+    async def begin(
+        self, request: RunRequest, emit: Subscriber = lambda event: None, run_id: UUID | None = None
+    ) -> OrderedRun:
         """Starts a run that goes on without its caller; returns when it has begun, or is still about to after a while.
 
         `emit` gets its events. Raises what prevents it from beginning.
         """
-        run_id, begun = uuid4(), asyncio.Event()
+        run_id, begun = run_id or uuid4(), asyncio.Event()
 
         def observe(event: Event) -> None:
             if isinstance(event, RunStarted):
@@ -105,6 +110,10 @@ class Orders:
             return waiting.cancel()
         return self._worker.cancel(run_id, by_operator=by_operator)
 
+    def stop(self) -> None:
+        """The daemon ends: no run waits any longer for PostgreSQL to have its records."""
+        self._stopping.set()
+
     async def plan(self, request: RunRequest) -> tuple[list[Plan], dict[str, str]]:
         """What the run would do, and an error for every table that could not be read."""
         async with self._configuration.borrowed() as services:
@@ -123,7 +132,11 @@ class Orders:
         done = await self._worker.order(make, emit, record=request.record)
         if not request.record or done.not_recorded is not None:
             return done
-        return replace(done, not_shipped=await self._shipped())
+        shipped, _ = await first_of(self._shipped(), self._stopping.wait())
+        if shipped.cancelled():
+            text = "the daemon stopped before PostgreSQL had taken the run's records"
+            return replace(done, not_shipped=TransientError(text, reason=Reason.LEDGER_DOWN))
+        return replace(done, not_shipped=shipped.result())
 
     def _ended(self, run_id: UUID, end: asyncio.Task[Executed]) -> None:
         self._running.discard(end)

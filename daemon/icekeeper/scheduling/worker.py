@@ -17,7 +17,7 @@ import structlog
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.enums import RunOutcome
 from icekeeper.core.errors import Cancelled
-from icekeeper.core.events import Event, RunEnded, RunStarted, Subscriber, TaskStarted
+from icekeeper.core.events import Event, RunEnded, RunStarted, Subscriber
 from icekeeper.core.formats import iso_minute
 from icekeeper.core.history import PastRun
 from icekeeper.core.resuming import Decision, closing_report, decide, earlier_work
@@ -120,11 +120,15 @@ class Worker:
             due = next((decision for decision in decisions if decision.outcome is None), None)
             if due is None:
                 await self.slots.wait(RETRY_S if self._unrecorded else None)
-            elif (paused := pause.in_force(self._configuration.settings.state_dir, self._clock())) is not None:
+            elif (paused := await self._pause()) is not None:
                 self.slots.hold(paused)
                 await self.slots.wait(pause.poll_after_s(paused, self._clock()))
             else:
                 await self._run_slot(due, runs[due.slot])
+
+    async def _pause(self) -> pause.Pause | None:
+        # In a thread: a disk that hangs must not hold up the loop.
+        return await asyncio.to_thread(pause.in_force, self._configuration.settings.state_dir, self._clock())
 
     async def stop(self) -> None:
         """Ends the run under way as `interrupted`, records that, and begins no other."""
@@ -210,7 +214,7 @@ class Worker:
         """Raises Cancelled where it could not begin."""
         async with self._run_mutex:
             self._idle.clear()
-            marker = InFlightMarker(services.ledger, order.run_id) if services.settings.replicas else None
+            marker = InFlightMarker(services.ledger) if services.settings.replicas else None
             try:
                 # First: a run without a record would be taken for one that died.
                 await self._unrecorded.record()
@@ -250,8 +254,7 @@ class Worker:
 
 def _marking(marker: InFlightMarker, emit: Subscriber) -> Subscriber:
     def observe(event: Event) -> None:
-        if isinstance(event, TaskStarted):
-            marker.mark(event.stage, event.table)
+        marker.observe(event)
         emit(event)
 
     return observe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -69,6 +69,7 @@ class Components:
     files: StateFiles
     web: Web
     control: ControlSocket
+    orders: Orders
 
     @classmethod
     def build(
@@ -170,6 +171,7 @@ class Components:
             files=files,
             web=web,
             control=control,
+            orders=orders,
         )
 
     def tasks(self) -> Iterable[Coroutine[Any, Any, None]]:
@@ -184,16 +186,21 @@ class Components:
         yield self.heartbeat.run()
         yield self.scheduler.watch_clock()
 
+    async def stop_serving(self) -> None:
+        """Answers no request any more; commands that wait for a run get its result first."""
+        self.orders.stop()
+        await _all(self.control.stop, self.web.stop)
+
     async def close(self) -> None:
-        """Closes sockets, files and connections, but for the session and the HTTP server."""
-        async with AsyncExitStack() as closing:  # an error of one keeps none from being closed
-            for close in (
-                self.configuration.close,
-                self.ledger_poller.close,
-                self.spool.close,
-                self.control.stop,
-            ):
-                closing.push_async_callback(close)
+        """Closes files and connections, but for the session."""
+        await _all(self.ledger_poller.close, self.spool.close, self.configuration.close)
+
+
+async def _all(*closes: Callable[[], Awaitable[None]]) -> None:
+    """Calls them in this order; an error of one keeps no other from being called."""
+    async with AsyncExitStack() as closing:
+        for close in reversed(closes):
+            closing.push_async_callback(close)
 
 
 def _follow_logs(_: Settings, new: Settings) -> None:

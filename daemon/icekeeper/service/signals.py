@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 
 import structlog
+
+from icekeeper.service.ending import end_at_once
 
 log = structlog.get_logger(__name__)
 
@@ -40,4 +41,4 @@ class Signals:
         log.error("service_killed", why="it was asked to stop twice")
         for end in self._before_kill:
             end()
-        os._exit(130)  # the spool has every record so far; the next start closes the run as interrupted
+        end_at_once(130)  # the spool has every record so far; the next start closes the run as interrupted

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import structlog
 
+from icekeeper.adapters.host import wall_clock
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.execution import logging as logs
 from icekeeper.execution.lock import daemon_lock
-from icekeeper.execution.wiring import wall_clock
 from icekeeper.night.ports import Clock, Sleep
 from icekeeper.service.components import Components
 from icekeeper.service.signals import Signals
@@ -33,6 +33,7 @@ STOP_S = {
     "connections": 5.0,
     "Spark session": 25.0,
     "http": 5.0,
+    "threads": 5.0,  # by the command `serve`, when everything else has ended
 }
 
 
@@ -119,10 +120,11 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await attempt("background tasks", STOP_S["background tasks"], _ended(tasks))
+        # Before what they read is closed.
+        await attempt("http", STOP_S["http"], components.stop_serving())
         await attempt("connections", STOP_S["connections"], components.close())
         if not await attempt("Spark session", STOP_S["Spark session"], components.engine.stop()):
             components.engine.abort()
-        await attempt("http", STOP_S["http"], components.web.stop())
         log.info("service_stopped")
 
 

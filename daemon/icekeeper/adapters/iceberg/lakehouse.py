@@ -61,6 +61,10 @@ class IcebergLakehouse:
         self._prefetchers = ThreadPoolExecutor(PREFETCH_THREADS, thread_name_prefix="prefetch")
         self._unfinished: list[Future[None]] = []
 
+    async def close(self) -> None:
+        """Ends the threads of prefetches. One that hangs is left behind."""
+        self._prefetchers.shutdown(wait=False, cancel_futures=True)
+
     async def prefetch(self, policies: Sequence[TablePolicy]) -> None:
         def read(jvm: IcebergJvm, policy: TablePolicy) -> None:
             # A handle of its own, kept when all is read: the table's task may come before that.

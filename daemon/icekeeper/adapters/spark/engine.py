@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from enum import StrEnum
@@ -25,6 +25,7 @@ from icekeeper.adapters.spark.options import SparkOptions
 from icekeeper.adapters.spark.process import EXIT_OUT_OF_MEMORY, describe_exit
 from icekeeper.adapters.spark.session import Session
 from icekeeper.adapters.spark.stacks import CallTimedOut, blocked_on
+from icekeeper.adapters.waiting import uninterrupted
 from icekeeper.core.errors import CredentialsExpired, IcekeeperError, TransientError
 from icekeeper.core.reasons import Reason
 
@@ -115,12 +116,12 @@ class SparkEngine:
                 async with asyncio.timeout(timeout.total_seconds()):
                     return await asyncio.shield(done)
             except TimeoutError as exc:
-                blocker, finished = await _uninterrupted(self._stop_overdue(tag, done))
+                blocker, finished = await uninterrupted(self._stop_overdue(tag, done))
                 if finished:
                     return done.result()  # it ended between the deadline and the cancellation
                 raise CallTimedOut(timeout, blocker, where) from exc
             except asyncio.CancelledError:
-                await _uninterrupted(self._stop_work(tag, done))
+                await uninterrupted(self._stop_work(tag, done))
                 raise
             except CredentialsExpired:
                 self._credentials_expired = True
@@ -129,7 +130,7 @@ class SparkEngine:
                 raise
             except Exception as exc:
                 if is_engine_gone(exc):
-                    raise await _uninterrupted(self._lost_session(where)) from exc
+                    raise await uninterrupted(self._lost_session(where)) from exc
                 raise translate(exc, where) from exc
 
     async def check(self, timeout: timedelta) -> None:
@@ -179,7 +180,7 @@ class SparkEngine:
         if self.up:
             return
         if self._session.died:
-            self._count_failure(_cause(await _uninterrupted(asyncio.to_thread(self._session.bury))))
+            self._count_failure(_cause(await uninterrupted(asyncio.to_thread(self._session.bury))))
         self._session = Session(self.options, self.log)
         self._starting = self._thread.submit(self._session.start)
         starting = asyncio.wrap_future(self._starting)
@@ -276,7 +277,7 @@ class SparkEngine:
             await asyncio.wait([stopping], timeout=CANCEL_GRACE_S)
             if stopping.done() and stopping.exception() is not None:
                 log.warning("engine_stop_failed", error=str(stopping.exception()))
-        await _uninterrupted(asyncio.to_thread(self._session.close))
+        await uninterrupted(asyncio.to_thread(self._session.close))
         self._credentials_expired = False
 
 
@@ -288,19 +289,6 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
     """Retrieves an exception that is reported elsewhere: Python complains of one that never was."""
     if not future.cancelled():
         future.exception()
-
-
-async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """Awaits work to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards."""
-    task, cancelled = asyncio.ensure_future(work), None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as exc:
-            cancelled = cancelled or exc
-    if cancelled is not None:
-        raise cancelled
-    return task.result()
 
 
 def _new_thread() -> ThreadPoolExecutor:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from uuid import UUID
 
 import aiosqlite
+import structlog
 
+from icekeeper.adapters.host import wall_clock
 from icekeeper.adapters.records import from_json, to_json
 from icekeeper.adapters.spool.file import SpoolFile, changes
 from icekeeper.adapters.spool.notifications import NotificationQueue
@@ -24,10 +26,11 @@ from icekeeper.adapters.spool.times import instant as _instant
 from icekeeper.adapters.spool.times import text as _text
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
-from icekeeper.core.errors import PermanentError
 from icekeeper.core.history import ConfigLoad, PastRun
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.night.ports import Clock
+
+log = structlog.get_logger(__name__)
 
 _RUNS = "SELECT runs.*, tasks.result, tasks.audit FROM runs LEFT JOIN tasks ON tasks.run_id = runs.run_id"
 _OLDEST_FIRST = "ORDER BY runs.started_at, runs.rowid, tasks.rowid"
@@ -69,10 +72,6 @@ class OpenSlot:
     trigger: Trigger
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Spool:
     """Use `open` and `close`.
 
@@ -88,7 +87,7 @@ class Spool:
         self.notifications = NotificationQueue(file)
 
     @classmethod
-    async def open(cls, state_dir: Path, *, clock: Clock = _now) -> Spool:
+    async def open(cls, state_dir: Path, *, clock: Clock = wall_clock) -> Spool:
         """Opens `spool.db` there. A corrupt one is put aside, logged, and read as far as it can be."""
         return cls(await SpoolFile.open(state_dir, clock), state_dir, clock)
 
@@ -157,11 +156,13 @@ class Spool:
         return await self._past(f"{_RUNS} WHERE slot = ? AND trigger <> 'manual' {_OLDEST_FIRST}", _text(slot))
 
     async def _past(self, query: str, *values: object) -> tuple[PastRun, ...]:
-        rows = await self._file.read(query, *values)
-        try:
-            return tuple(_past_run(list(of_run)) for _, of_run in groupby(rows, key=lambda row: row["run_id"]))
-        except ValueError as exc:  # the file's checks can't see that a number in it is another one
-            raise PermanentError(f"holds a run that can't be read: {exc}", where=str(self._file.path)) from exc
+        runs = []
+        for run_id, rows in groupby(await self._file.read(query, *values), key=lambda row: row["run_id"]):
+            try:
+                runs.append(_past_run(list(rows)))
+            except ValueError as exc:  # of a newer icekeeper, or damaged where no check sees it
+                log.warning("run_not_understood", run_id=run_id, file=str(self._file.path), error=str(exc))
+        return tuple(runs)
 
     async def record_load(self, load: ConfigLoad) -> None:
         """A configuration was read, or refused."""
