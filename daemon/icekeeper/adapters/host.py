@@ -9,6 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -99,21 +100,15 @@ def _read_in_thread(read: Callable[[Path], int], directory: Path) -> Future[int]
 
     def work() -> None:
         try:
-            result = read(directory)
+            settle = partial(future.set_result, read(directory))
         except Exception as exc:
-            _finished(directory)
-            future.set_exception(exc)
-        else:
-            _finished(directory)
-            future.set_result(result)
+            settle = partial(future.set_exception, exc)
+        with _reading_lock:
+            del _reading[directory]
+        settle()
 
     threading.Thread(target=work, name=f"disk {directory}", daemon=True).start()
     return future
-
-
-def _finished(directory: Path) -> None:
-    with _reading_lock:
-        del _reading[directory]
 
 
 def disk_free(path: Path) -> int:

@@ -48,23 +48,13 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     return record
 
 
-def event_to_json(event: Event) -> str:
-    """The event with its name beside it, on one line."""
-    return json.dumps(event_to_plain(event), allow_nan=False)
-
-
 def event_to_plain(event: Event) -> dict[str, Any]:
     """The event's name as `event`, what it says as `data`."""
     return {"event": _NAMES[type(event)], "data": to_plain(event, exact=True)}
 
 
-def event_from_json(text: str) -> Event:
-    """The event. ValueError where the text is none, or one that this version doesn't know."""
-    return event_from_plain(json.loads(text))
-
-
 def event_from_plain(document: Any) -> Event:
-    """The event, from what its line says. ValueError like `event_from_json`."""
+    """The event. ValueError where the document is none, or one that this version doesn't know."""
     if not isinstance(document, dict) or document.get("event") not in _EVENTS:
         raise ValueError(f"an unknown event: {str(document)[:200]}")
     event: Event = _adapter(_EVENTS[document["event"]]).validate_python(document.get("data"))

@@ -180,7 +180,7 @@ def logs(invocation: Invocation, run_id: str | None, follow: bool, level: str | 
     """
     from icekeeper.adapters.ledger.history import LogFilter, levels_from
     from icekeeper.cli.output import console
-    from icekeeper.cli.output.status import show_lines
+    from icekeeper.cli.output.status import show_line
     from icekeeper.control.client import DaemonClient
     from icekeeper.execution.standalone import session
 
@@ -198,7 +198,7 @@ def logs(invocation: Invocation, run_id: str | None, follow: bool, level: str | 
                 if invocation.as_json:
                     click.echo(line.model_dump_json())
                 else:
-                    show_lines(screen, [line])
+                    show_line(screen, line)
         return 0
 
     exit_with(work)

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import structlog
 from aiohttp import web
@@ -51,7 +51,7 @@ class Access:
         self._listens_at = listens_at
         self._url = url
         self._seconds = seconds
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[bytes, _Session] = {}
         # When wrong tokens came, by address.
         self._wrong: dict[str, list[float]] = {}
 
@@ -126,23 +126,24 @@ class Access:
         origin = request.headers.get("Origin")
         if origin is None:
             return False
-        # Behind a proxy the browser uses http.url, and Host may be a name that the proxy chose. `null` is no site.
-        site_of_page = _netloc(origin)
-        return site_of_page is None or site_of_page not in (host, _netloc(self._url() or ""))
+        # Behind a proxy the browser uses http.url, and Host may be a name that the proxy chose. `null` (a sandboxed
+        # frame's) is no site.
+        site_of_page = _split(origin).netloc
+        return not site_of_page or site_of_page not in (host, _split(self._url() or "").netloc)
 
     def _is_known_host(self, host: str) -> bool:
         """Any name where other hosts can connect; else those of the loopback, and that of http.url."""
-        name = _name_of(host)
+        name = _split(f"//{host}").hostname
         if not _is_loopback(self._listens_at()) or _is_loopback(name):
             return True
         url = self._url()
         return url is not None and name is not None and name == urlsplit(url).hostname
 
     def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(_digest(given).encode(), _digest(self._token() or "").encode())
+        return hmac.compare_digest(_digest(given), self._token_digest())
 
     def _token_digest(self) -> bytes:
-        return _digest(self._token() or "").encode()
+        return _digest(self._token() or "")
 
     def _guesses_too_often(self, request: web.Request) -> bool:
         """Whether too many wrong tokens came from that address in the last minute."""
@@ -167,16 +168,17 @@ def _too_many() -> web.Response:
     return answer
 
 
-def _digest(text: str) -> str:
+def _digest(text: str) -> bytes:
     # Of equal length, so that the time of a comparison reveals nothing of the token's.
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
-def _name_of(host: str) -> str | None:
+def _split(url: str) -> SplitResult:
+    """The URL's pieces, all empty where it is malformed."""
     try:
-        return urlsplit(f"//{host}").hostname
+        return urlsplit(url)
     except ValueError:
-        return None
+        return urlsplit("")
 
 
 def _is_loopback(host: str | None) -> bool:
@@ -186,11 +188,3 @@ def _is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def _netloc(url: str) -> str | None:
-    """Host and port of an origin; None where it has none, as a sandboxed frame's `null`."""
-    try:
-        return urlsplit(url).netloc or None
-    except ValueError:
-        return None

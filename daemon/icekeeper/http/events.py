@@ -42,14 +42,13 @@ class EventStream:
         self._alive_s = alive_s
         self._slowest_s = slowest_s
         self._kept: deque[Message] = deque(maxlen=_KEPT)
-        self._listeners: set[asyncio.Queue[Message | None]] = set()
-        self._connected: dict[asyncio.Queue[Message | None], web.Request] = {}
+        self._listeners: dict[asyncio.Queue[Message | None], web.Request] = {}
         self._closed = False
 
     @property
     def listeners(self) -> int:
         """How many are connected. One that has left is noticed at the next comment, and is not counted until then."""
-        return sum(request.transport is not None for request in self._connected.values())
+        return sum(request.transport is not None for request in self._listeners.values())
 
     def observe(self, event: Event) -> None:
         """Takes an event of a run; never waits."""
@@ -60,7 +59,6 @@ class EventStream:
             try:
                 listener.put_nowait(message)
             except asyncio.QueueFull:  # it comes back, and gets what it missed
-                self._listeners.discard(listener)
                 _let_go(listener)
 
     def close(self) -> None:
@@ -68,7 +66,6 @@ class EventStream:
         self._closed = True
         for listener in self._listeners:
             _let_go(listener)
-        self._listeners.clear()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Events from now on or, with `Last-Event-ID`, those after that one, until the listener leaves."""
@@ -78,13 +75,11 @@ class EventStream:
             answer.headers["Retry-After"] = "10"
             return answer
         listener: asyncio.Queue[Message | None] = asyncio.Queue(_MOST_BEHIND)
-        self._listeners.add(listener)
-        self._connected[listener] = request
+        self._listeners[listener] = request
         try:
             return await self._stream_to(request, listener)
         finally:
-            del self._connected[listener]
-            self._listeners.discard(listener)
+            del self._listeners[listener]
 
     async def _stream_to(self, request: web.Request, listener: asyncio.Queue[Message | None]) -> web.StreamResponse:
         # What comes from now on waits in the queue.

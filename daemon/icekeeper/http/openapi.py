@@ -14,6 +14,7 @@ from icekeeper.http.routes import Content, NoInput, Route
 from icekeeper.status.schemas import Problem
 
 _REF = "#/components/schemas/{model}"
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
 _ABOUT = """
 What the icekeeper daemon knows: its nights, tables, plans and logs. Reading needs no token; what changes something
 needs `http.token` as a bearer token, and answers 403 where none is configured. The daemon's control socket has the same
@@ -81,8 +82,11 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": _parameters(route),
         "responses": {
-            **{str(status.value): _answer(status, _each(contents)) for status, contents in route.answers.items()},
-            **{str(status.value): _problem(status) for status in sorted(refused)},
+            **{
+                str(status.value): {"description": status.phrase, "content": dict(map(_content, _each(contents)))}
+                for status, contents in route.answers.items()
+            },
+            **{str(status.value): {"description": status.phrase, "content": _PROBLEM} for status in sorted(refused)},
         },
     }
     if route.body is not None:
@@ -114,10 +118,6 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     return parameters
 
 
-def _answer(status: HTTPStatus, contents: tuple[Content, ...]) -> dict[str, Any]:
-    return {"description": status.phrase, "content": dict(map(_content, contents))}
-
-
 def _content(content: Content) -> tuple[str, dict[str, Any]]:
     if content == EVENTS:
         return content, {"schema": _EVENT}
@@ -128,8 +128,3 @@ def _content(content: Content) -> tuple[str, dict[str, Any]]:
 
 def _each(contents: Content | tuple[Content, ...]) -> tuple[Content, ...]:
     return contents if isinstance(contents, tuple) else (contents,)
-
-
-def _problem(status: HTTPStatus) -> dict[str, Any]:
-    schema = {"$ref": _REF.format(model=Problem.__name__)}
-    return {"description": status.phrase, "content": {"application/problem+json": {"schema": schema}}}

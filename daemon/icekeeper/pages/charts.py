@@ -135,7 +135,10 @@ def of_table(table: schemas.Table, since: datetime, until: datetime) -> tuple[Ch
     }
     difference = {"": [(audit.window_start, float(audit.delta or 0)) for audit in counted]}
     files = {"all": health(lambda one: one.data_files), "small": health(lambda one: one.small_files)}
-    took = {stage: _took(table.tasks, stage) for stage in ("compact", "expire")}
+    took = {
+        stage: [(task.started_at, task.duration_s) for task in table.tasks if task.stage == stage]
+        for stage in ("compact", "expire")
+    }
     return (
         _lines("Data files", files, since, until, number, _counts),
         _lines("Size", {"": health(lambda one: one.bytes)}, since, until, size, _sizes),
@@ -144,10 +147,6 @@ def of_table(table: schemas.Table, since: datetime, until: datetime) -> tuple[Ch
         _lines("Iceberg's rows less ClickHouse's", difference, since, until, _signed, _counts),
         _lines("Time spent", took, since, until, duration, _spans),
     )
-
-
-def _took(tasks: Iterable[schemas.TableTask], stage: str) -> list[Sample]:
-    return [(task.started_at, task.duration_s) for task in tasks if task.stage == stage]
 
 
 def _signed(value: float) -> str:

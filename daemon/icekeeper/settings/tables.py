@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic import ValidationInfo as Info
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -16,7 +16,6 @@ from icekeeper.core.policy import (
     AuditPolicy,
     CompactPolicy,
     ExpirePolicy,
-    SourceTtlSetting,
     StageLimits,
     Strategy,
     TablePolicy,
@@ -31,6 +30,7 @@ from icekeeper.settings.values.units import (
     Size,
     SourceTtl,
     TableName,
+    such_that,
 )
 
 STAGE_BLOCKS = ("compact", "expire", "audit")
@@ -69,19 +69,13 @@ class _Stage(Block):
         return StageLimits(self.timeout, self.retries, self.retry_delay)
 
 
-_LARGEST_TARGET = 16 * 1024**3
-
-
-def _target(value: int) -> int:
-    if value > _LARGEST_TARGET:
-        raise ValueError("a file is packed to at most 16GiB")
-    return value
+_at_most_16_gib = such_that(lambda size: size <= 16 * 1024**3, "a file is packed to at most 16GiB")
 
 
 class Compact(_Stage):
     strategy: Strategy = "binpack"
     """binpack and sort are Iceberg's; auto writes what binpack does, and has many tasks read where files are small."""
-    target_file_size: Annotated[Size, AfterValidator(_target)] = 128 * 1024**2
+    target_file_size: Annotated[Size, _at_most_16_gib] = 128 * 1024**2
     """The size that files are packed to."""
     min_input_files: Annotated[int, Field(ge=2, le=1_000_000), NoFlag] = 5
     """A partition with fewer small files than this is left alone."""
@@ -92,10 +86,9 @@ class Compact(_Stage):
         )
 
 
-def _at_least_an_hour(value: timedelta) -> timedelta:
-    if value < timedelta(hours=1):
-        raise ValueError("it is at least 1h: readers and writers under way need their snapshots")
-    return value
+_at_least_an_hour = such_that(
+    lambda age: age >= timedelta(hours=1), "it is at least 1h: readers and writers under way need their snapshots"
+)
 
 
 class Expire(_Stage):
@@ -103,7 +96,7 @@ class Expire(_Stage):
     """How long one attempt may take."""
     retry_delay: Duration = timedelta(minutes=1)
     """How long to wait before each."""
-    older_than: Annotated[Duration, AfterValidator(_at_least_an_hour)] = timedelta(days=7)
+    older_than: Annotated[Duration, _at_least_an_hour] = timedelta(days=7)
     """Snapshots older than this go, measured from the slot."""
     retain_last: Annotated[int, Field(ge=1, le=1_000_000), NoFlag] = 3
     """So many last snapshots of a branch stay whatever their age."""
@@ -147,12 +140,10 @@ def _off(value: object) -> object:
 
 # The audited day begins a day and some hours before its slot.
 SHORTEST_TTL = timedelta(days=2)
-
-
-def _at_least_two_days(value: SourceTtlSetting) -> SourceTtlSetting:
-    if isinstance(value, timedelta) and value < SHORTEST_TTL:
-        raise ValueError("it is at least 2d: of a shorter one no whole day is left to count")
-    return value
+_at_least_two_days = such_that(
+    lambda ttl: not isinstance(ttl, timedelta) or ttl >= SHORTEST_TTL,
+    "it is at least 2d: of a shorter one no whole day is left to count",
+)
 
 
 class Table(Block):
@@ -164,7 +155,7 @@ class Table(Block):
     """The event-time column, of the same name on both sides."""
     layer: str = ""
     """bronze, silver, gold: what people group their queries by."""
-    source_ttl: Annotated[SourceTtl, AfterValidator(_at_least_two_days)] = "auto"
+    source_ttl: Annotated[SourceTtl, _at_least_two_days] = "auto"
     """How long ClickHouse keeps rows: a window that begins earlier can't be judged. auto: as the table's TTL says."""
     enabled: Flag = True
     """false: icekeeper leaves the table alone."""

@@ -13,21 +13,10 @@ from icekeeper.core.formats import counted, minute_utc
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import HELD_NIGHTS, PastNight
 from icekeeper.status.gauges import DaemonState, HistorySummary
+from icekeeper.status.schemas import Trouble
 
 # A slot that has been due for longer without a run is late.
 LATE = timedelta(hours=1)
-
-Severity = Literal["warning", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """`link`: the page that shows more of it."""
-
-    severity: Severity
-    text: str
-    advice: str
-    link: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +33,12 @@ class Facts:
     has_leader: bool = True
 
 
-def problems(facts: Facts, now: datetime) -> tuple[Problem, ...]:
+def problems(facts: Facts, now: datetime) -> tuple[Trouble, ...]:
     """The worst first."""
     return tuple(sorted(_all(facts, now), key=lambda problem: problem.severity != "error"))
 
 
-def overall(found: tuple[Problem, ...]) -> str:
+def overall(found: tuple[Trouble, ...]) -> str:
     """`ok`, `warning` or `error`, of problems with the worst first."""
     return found[0].severity if found else "ok"
 
@@ -59,7 +48,11 @@ def open_days(history: HistorySummary, table: str) -> int:
     return sum(days for (name, _), days in history.open_days.items() if name == table)
 
 
-def _all(facts: Facts, now: datetime) -> Iterator[Problem]:
+def _problem(severity: Literal["warning", "error"], text: str, advice: str, link: str | None = None) -> Trouble:
+    return Trouble(severity=severity, text=text, advice=advice, link=link)
+
+
+def _all(facts: Facts, now: datetime) -> Iterator[Trouble]:
     yield from _of_nights(facts, now)
     yield from _of_findings(facts.history)
     yield from _of_holds(facts)
@@ -67,71 +60,73 @@ def _all(facts: Facts, now: datetime) -> Iterator[Problem]:
     yield from _of_spool(facts.state)
     if not facts.has_leader:
         advice = "PostgreSQL keeps the lease: see who holds it, and the `lease` lines in the log."
-        yield Problem("error", "No daemon runs the nights.", advice)
+        yield _problem("error", "No daemon runs the nights.", advice)
     if (pause := facts.state.pause) is not None:
-        yield Problem("warning", f"The nights are {pause}.", "`icekeeper unpause` lets them go on.")
+        yield _problem("warning", f"The nights are {pause}.", "`icekeeper unpause` lets them go on.")
 
 
-def _of_nights(facts: Facts, now: datetime) -> Iterator[Problem]:
+def _of_nights(facts: Facts, now: datetime) -> Iterator[Trouble]:
     if (last := facts.history.runs.last) is not None:
         yield from _of_last(last, failure_open=facts.history.failure_open)
     oldest = min(facts.state.open_slots, default=now)
     # A pause is intended, and is a problem of its own.
     if now - oldest >= LATE and not facts.running and facts.state.pause is None:
         text = f"The slot {minute_utc(oldest)} is due, and no run works on it."
-        yield Problem("error", text, "The log says what it waits for: a pause, a command, or the lease.")
+        yield _problem("error", text, "The log says what it waits for: a pause, a command, or the lease.")
 
 
-def _of_last(last: PastNight, *, failure_open: bool) -> Iterator[Problem]:
+def _of_last(last: PastNight, *, failure_open: bool) -> Iterator[Trouble]:
     night, run = f"The night of {last.slot:%Y-%m-%d}", f"/runs/{last.run_id}"
     if last.outcome is RunOutcome.FAILED and failure_open:
-        yield Problem("error", f"{night} failed.", "Its run says which tables, and what to do about each.", run)
+        yield _problem("error", f"{night} failed.", "Its run says which tables, and what to do about each.", run)
     elif last.outcome is RunOutcome.MISSED:
         advice = f"It was too old to be caught up: `icekeeper run --slot {last.slot:%Y-%m-%d}` does it."
-        yield Problem("error", f"{night} was missed.", advice, run)
+        yield _problem("error", f"{night} was missed.", advice, run)
     elif last.outcome is RunOutcome.PARTIAL:
         advice = "A compaction or expiry failed: the next night tries it again."
-        yield Problem("warning", f"{night} is partial.", advice, run)
+        yield _problem("warning", f"{night} is partial.", advice, run)
 
 
-def _of_findings(history: HistorySummary) -> Iterator[Problem]:
+def _of_findings(history: HistorySummary) -> Iterator[Trouble]:
     for table in sorted({name for name, _ in history.open_days}):
         days = open_days(history, table)
         what = f"{counted(days, 'day')} {'lacks' if days == 1 else 'lack'} rows"
         advice = f"Repair it and audit it again, or say that it may stay so: `icekeeper ack {table}`."
-        yield Problem("error", f"{table}: {what}, or could not be counted.", advice, f"/tables/{quote(table)}")
+        yield _problem("error", f"{table}: {what}, or could not be counted.", advice, f"/tables/{quote(table)}")
 
 
-def _of_holds(facts: Facts) -> Iterator[Problem]:
+def _of_holds(facts: Facts) -> Iterator[Trouble]:
     for table in sorted({policy.name for policy in facts.state.policies}):
         for stage in Stage:
             hold = facts.history.holds.get((stage, table))
             if hold is not None and hold.nights >= HELD_NIGHTS:
                 text = f"{table}: {stage} held {hold.nights} nights in a row ({hold.reason})."
-                yield Problem("warning", text, hold.reason.advice, f"/tables/{quote(table)}")
+                yield _problem("warning", text, hold.reason.advice, f"/tables/{quote(table)}")
 
 
-def _of_components(components: Mapping[str, str]) -> Iterator[Problem]:
+def _of_components(components: Mapping[str, str]) -> Iterator[Trouble]:
     if components.get("ledger") == "down":
-        yield Problem("warning", "PostgreSQL does not answer: records wait on disk.", Reason.LEDGER_DOWN.advice)
+        yield _problem("warning", "PostgreSQL does not answer: records wait on disk.", Reason.LEDGER_DOWN.advice)
     if components.get("engine") not in ("up", None):
-        yield Problem("warning", "There is no Spark session yet.", Reason.ENGINE_DOWN.advice)
+        yield _problem("warning", "There is no Spark session yet.", Reason.ENGINE_DOWN.advice)
     if components.get("spool") == "down":
-        yield Problem("error", "The spool can't be read.", "The log says why; the disk of state_dir may be full.")
+        yield _problem("error", "The spool can't be read.", "The log says why; the disk of state_dir may be full.")
     if components.get("configuration") not in ("loaded", None):
         text = "The last reload was refused: the configuration is as it was before."
-        yield Problem("error", text, "`icekeeper config check` says what is wrong with the file.")
+        yield _problem("error", text, "`icekeeper config check` says what is wrong with the file.")
 
 
-def _of_spool(state: DaemonState) -> Iterator[Problem]:
+def _of_spool(state: DaemonState) -> Iterator[Trouble]:
     if state.spool.quarantined:
         text = f"PostgreSQL refused {counted(state.spool.quarantined, 'record')}."
-        yield Problem("error", text, "`icekeeper spool` says which and why; then `icekeeper spool --retry`.")
+        yield _problem("error", text, "`icekeeper spool` says which and why; then `icekeeper spool --retry`.")
     if state.unrecorded_runs:
         text = (
             f"The disk could not take the record of {counted(state.unrecorded_runs, 'run')}: a restart would lose it."
         )
-        yield Problem("error", text, "Free space in the file system of state_dir: it is tried every minute.")
+        yield _problem("error", text, "Free space in the file system of state_dir: it is tried every minute.")
     if state.spool_corrupt_files:
         text = "A damaged spool was set aside."
-        yield Problem("warning", text, "Look whether the last runs are in the history, then remove spool.db.corrupt-*.")
+        yield _problem(
+            "warning", text, "Look whether the last runs are in the history, then remove spool.db.corrupt-*."
+        )

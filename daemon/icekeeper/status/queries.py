@@ -90,11 +90,11 @@ class StatusQueries:
         """The daemon's state and its problems, from this process's memory alone."""
         daemon, components, now = self._state(), dict(self._components()), self._clock()
         history, running = self._metrics.history, self._live.run is not None
-        found = problems(Facts(daemon, history, components, running, self._has_leader()), now)
+        troubles = problems(Facts(daemon, history, components, running, self._has_leader()), now)
         settings = self._configuration.settings
         return schemas.Status(
-            state=overall(found),
-            troubles=tuple(schemas.Trouble.model_validate(problem) for problem in found),
+            state=overall(troubles),
+            troubles=troubles,
             version=__version__,
             host=socket.gethostname(),
             leading=daemon.leading,

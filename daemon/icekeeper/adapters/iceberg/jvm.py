@@ -52,9 +52,9 @@ class IcebergJvm:
         self._classes: dict[str, Any] = {}
         self._objects: dict[str, Any] = {}
 
-    def open_catalog(self, name: str) -> None:
-        """Raises why a catalog can't be opened: Iceberg's own lookup would take its name for a namespace."""
-        self._session.sessionState().catalogManager().catalog(name)
+    def open_catalog(self, name: str) -> Any:
+        """Spark's catalog; raises why it can't be opened: Iceberg's own lookup would take its name for a namespace."""
+        return self._session.sessionState().catalogManager().catalog(name)
 
     def load(self, name: str) -> Any:
         """The Iceberg table of a quoted Spark name, read from the catalog."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -78,17 +79,16 @@ class StoreProbe:
 
 def session_facts(spark: SparkSession) -> SessionFacts:
     """Versions, memory and executors; a session without Iceberg's jar has neither `iceberg` nor `jar`."""
-    jvm: Any = spark._jvm
-    context, master = spark.sparkContext, str(spark.sparkContext.master)
+    jvm, context, master = IcebergJvm(spark), spark.sparkContext, str(spark.sparkContext.master)
     iceberg = jar = None
     if _exists(jvm, _CATALOG_CLASS):
-        iceberg = str(jvm.org.apache.iceberg.IcebergBuild.version())
-        source = _class(jvm, _CATALOG_CLASS).getProtectionDomain().getCodeSource()
+        iceberg = str(jvm.iceberg.IcebergBuild.version())
+        source = jvm.java_class(_CATALOG_CLASS).getProtectionDomain().getCodeSource()
         jar = None if source is None else str(source.getLocation())
     return SessionFacts(
         spark=str(spark.version),
-        java=int(jvm.java.lang.Runtime.version().feature()),
-        heap=int(jvm.java.lang.Runtime.getRuntime().maxMemory()),
+        java=int(jvm.lang.Runtime.version().feature()),
+        heap=int(jvm.lang.Runtime.getRuntime().maxMemory()),
         master=master,
         executors=None if master.startswith("local") else _executors(context),
         iceberg=iceberg,
@@ -134,10 +134,8 @@ def _type(declared: Any) -> str:
 
 def neighbours(jvm: IcebergJvm, catalog: str, namespace: str) -> list[str]:
     """The tables of a namespace, or all namespaces where it does not exist; may be empty."""
-    spark_catalog = jvm.spark._jsparkSession.sessionState().catalogManager().catalog(catalog)
-    iceberg = spark_catalog.icebergCatalog()
-    java: Any = jvm.spark._jvm
-    parts = java.org.apache.iceberg.catalog.Namespace.of(jvm.array(java.java.lang.String, namespace.split(".")))
+    iceberg = jvm.open_catalog(catalog).icebergCatalog()
+    parts = jvm.iceberg.catalog.Namespace.of(jvm.array(jvm.lang.String, namespace.split(".")))
     try:
         return sorted(f"{namespace}.{found.name()}" for found in iceberg.listTables(parts))
     except Py4JJavaError:
@@ -149,9 +147,8 @@ def refused_read(jvm: IcebergJvm, io: str, properties: Mapping[str, str], path: 
 
     Through a FileIO of our own: loading a table repeats such a read twenty times, for a minute and a half.
     """
-    java: Any = jvm.spark._jvm
     conf = jvm.spark._jsparkSession.sessionState().newHadoopConf()
-    reader = java.org.apache.iceberg.CatalogUtil.loadFileIO(io, dict(properties), conf)
+    reader = jvm.iceberg.CatalogUtil.loadFileIO(io, dict(properties), conf)
     try:
         _read(reader, path)
     except Py4JJavaError as exc:
@@ -184,7 +181,7 @@ def probe_store(jvm: IcebergJvm, catalog: str, table: str) -> StoreProbe:
     if written:
         attempt("check", lambda: io.newInputFile(path).exists())
         attempt("read", lambda: _read(io, path))
-    if _is(jvm, "org.apache.iceberg.io.SupportsPrefixOperations", io):
+    if jvm.java_class("org.apache.iceberg.io.SupportsPrefixOperations").isInstance(io):
         attempt("list", lambda: io.listPrefix(path).iterator().hasNext())
     paths = path_collector(jvm)
     paths.queue.add(path)
@@ -209,33 +206,18 @@ def _refusal(error: Py4JJavaError) -> IcekeeperError:
 
 
 def _write(io: Any, path: str) -> None:
-    stream = io.newOutputFile(path).create()
-    try:
+    with closing(io.newOutputFile(path).create()) as stream:
         stream.write(0)
-    finally:
-        stream.close()
 
 
 def _read(io: Any, path: str) -> None:
-    stream = io.newInputFile(path).newStream()
-    try:
+    with closing(io.newInputFile(path).newStream()) as stream:
         stream.read()
-    finally:
-        stream.close()
 
 
-def _is(jvm: IcebergJvm, name: str, thing: Any) -> bool:
-    return bool(_class(jvm.spark._jvm, name).isInstance(thing))
-
-
-def _exists(jvm: Any, name: str) -> bool:
+def _exists(jvm: IcebergJvm, name: str) -> bool:
     try:
-        _class(jvm, name)
+        jvm.java_class(name)
     except Py4JJavaError:
         return False
     return True
-
-
-def _class(jvm: Any, name: str) -> Any:
-    # Iceberg's classes come by spark.jars: only the session's class loader knows them.
-    return jvm.java.lang.Class.forName(name, False, jvm.java.lang.Thread.currentThread().getContextClassLoader())

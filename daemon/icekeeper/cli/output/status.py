@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from rich.console import Console
@@ -67,14 +66,13 @@ def _show_run(console: Console, run: run_schemas.RunUnderWay) -> None:
         _show(console, "", f"in hand: {hand.stage} {hand.table}{note}")
 
 
-def show_lines(console: Console, lines: Iterable[run_schemas.LogLine]) -> None:
-    """Log lines, one each."""
-    for line in lines:
-        text = Text(f"{line.timestamp[:19]} ", "dim")
-        text.append(f"{line.level:<8}", _LEVELS.get(line.level, ""))
-        text.append(line.event, "bold")
-        text.append("".join(f" {key}={value}" for key, value in line.fields.items()), "")
-        console.print(text, soft_wrap=True)
+def show_line(console: Console, line: run_schemas.LogLine) -> None:
+    """A log line."""
+    text = Text(f"{line.timestamp[:19]} ", "dim")
+    text.append(f"{line.level:<8}", _LEVELS.get(line.level, ""))
+    text.append(line.event, "bold")
+    text.append("".join(f" {key}={value}" for key, value in line.fields.items()), "")
+    console.print(text, soft_wrap=True)
 
 
 def _show(console: Console, what: str, value: str | Text) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StrictBool, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -107,16 +107,15 @@ def _table_name(value: str) -> str:
     return value
 
 
-def _some_text(value: str) -> str:
-    if not value.strip():
-        raise ValueError("it is blank: leave it out to set nothing")
-    return value
+def such_that(holds: Callable[[Any], bool], sentence: str) -> AfterValidator:
+    """A validator of parsed values: `sentence` is the message where the condition does not hold."""
 
+    def validate(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(sentence)
+        return value
 
-def _absolute(value: Path) -> Path:
-    if not value.is_absolute():
-        raise ValueError("it has to be an absolute path: one that begins with /")
-    return value
+    return AfterValidator(validate)
 
 
 def _no_flag(value: object) -> object:
@@ -203,7 +202,8 @@ SourceTtl = Annotated[
 AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
 # For keys that no environment variable sets, so that text need not be accepted as a flag.
 Flag = StrictBool
-Text = Annotated[str, AfterValidator(_some_text), WithJsonSchema({"type": "string", "minLength": 1})]
+_not_blank = such_that(lambda text: bool(text.strip()), "it is blank: leave it out to set nothing")
+Text = Annotated[str, _not_blank, WithJsonSchema({"type": "string", "minLength": 1})]
 TextMap = dict[str, Annotated[str, BeforeValidator(_as_text), _PLAIN]]
 SettingMap = dict[str, Annotated[str | int | float, BeforeValidator(_setting), _PLAIN]]
 Identifier = Annotated[str, text_by(_identifier), pattern(_IDENTIFIER, "silver_trades")]
@@ -212,4 +212,5 @@ _catalog_name = matching(_CATALOG_NAME, "a catalog's name is made of letters, di
 CatalogName = Annotated[str, text_by(_catalog_name), pattern(_CATALOG_NAME, "k2")]
 _coordinate = matching(_COORDINATE, "a Maven coordinate is written group:artifact:version")
 Coordinate = Annotated[str, text_by(_coordinate), pattern(_COORDINATE, "org.postgresql:postgresql:42.7.13")]
-AbsolutePath = Annotated[Path, AfterValidator(_absolute), pattern("/.*", "/var/lib/icekeeper")]
+_absolute = such_that(Path.is_absolute, "it has to be an absolute path: one that begins with /")
+AbsolutePath = Annotated[Path, _absolute, pattern("/.*", "/var/lib/icekeeper")]
