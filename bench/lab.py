@@ -32,7 +32,8 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.execution.logging import configure
 from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.sandbox import Sandbox, World, WorldSpec
-from icekeeper.sandbox.table_shapes import NAMESPACE, WATERMARK_DDL
+from icekeeper.sandbox.table_shapes import NAMESPACE
+from icekeeper.sandbox.watermarks import WATERMARK_DDL
 from icekeeper.settings import Settings, load
 
 _DATABASE = "bench"

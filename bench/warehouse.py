@@ -102,7 +102,7 @@ class Warehouse(JdbcCatalog):
         metadata, snapshots = table.metadata, []
         head = Head.of(metadata, table.io)
         with self.uploads() as put:
-            writer = TableWriter(metadata.location, metadata.schema(), metadata.spec(), put)
+            writer = TableWriter(metadata, put)
             for number, bodies in enumerate(commits):
                 files = [self._added(metadata.location, body, put) for body in bodies]
                 at = max(first_ms + 1000 * number, head.timestamp_ms + 1)

@@ -91,7 +91,7 @@ def commits_of(fill: Fill, day: date, directory: Path) -> list[list[Body]]:
     """Writes the day's files into a directory; the files of each commit."""
     captured: list[bytes] = []
     metadata = empty_table(SHAPE, "", 0)
-    writer = TableWriter("", metadata.schema(), metadata.spec(), lambda _, body: captured.append(body))
+    writer = TableWriter(metadata, lambda _, body: captured.append(body))
     directory.mkdir(parents=True, exist_ok=True)
     bodies: list[Body] = []
     for rows in _rows(fill, day):

@@ -22,7 +22,7 @@ from pyiceberg.table.update import AssertRefSnapshotId, update_table_metadata
 
 from icekeeper.sandbox.servers.postgres import Postgres
 from icekeeper.sandbox.servers.s3 import REGION, S3
-from icekeeper.sandbox.table_shapes import ICEBERG_PROPERTIES, NAMESPACE, TableShape
+from icekeeper.sandbox.table_shapes import NAMESPACE, TableShape
 from icekeeper.sandbox.table_writer import Put, updates_for
 
 
@@ -74,7 +74,7 @@ def empty_table(shape: TableShape, location: str, created_ms: int) -> TableMetad
         partition_spec=shape.partition,
         sort_order=UNSORTED_SORT_ORDER,
         location=location,
-        properties=dict(ICEBERG_PROPERTIES),
+        properties=dict(shape.properties),
     )
     return metadata.model_copy(update={"last_updated_ms": created_ms})
 
@@ -217,7 +217,7 @@ class RestLakeCatalog(_PyIcebergCatalog):
 
     def begin(self, shape: TableShape, created_ms: int) -> TableMetadata:
         table = self.pyiceberg().create_table(
-            shape.identifier, shape.schema, partition_spec=shape.partition, properties=dict(ICEBERG_PROPERTIES)
+            shape.identifier, shape.schema, partition_spec=shape.partition, properties=dict(shape.properties)
         )
         return table.metadata
 

@@ -33,10 +33,11 @@ def micros(rows: pa.Table, column: str) -> Ints:
 
 
 def slice_by_tick(
-    shape: TableShape, rows: pa.Table, tick: Ints, files: int, rows_per_file: int
+    shape: TableShape, rows: pa.Table, tick: Ints, files: int | None, rows_per_file: int
 ) -> dict[int, list[FileSlice]]:
     """The files of each tick: `files` even ones if it has enough rows, at least one per partition, none empty.
 
+    `files` None: one per partition.
     `tick` is the number of each row's tick; ticks without rows are left out. The rows' types become Iceberg's.
     """
     if rows.num_rows == 0:
@@ -62,11 +63,11 @@ def slice_by_tick(
     }
 
 
-def _share_out(runs: list[tuple[int, int]], files: int, rows_per_file: int) -> list[int]:
+def _share_out(runs: list[tuple[int, int]], files: int | None, rows_per_file: int) -> list[int]:
     """The number of files for each run of rows: at least one, the rest where files would be largest."""
     sizes = [end - start for start, end in runs]
     pieces = [1] * len(sizes)
-    wanted = min(files, -(-sum(sizes) // rows_per_file))
+    wanted = min(files or 1, -(-sum(sizes) // rows_per_file))
     while sum(pieces) < wanted:
         largest = max(range(len(sizes)), key=lambda index: sizes[index] / pieces[index])
         if pieces[largest] >= sizes[largest]:

@@ -1,11 +1,14 @@
-"""The platform's ten tables in ClickHouse and Iceberg: names, types, partitions, engines."""
+"""The platform's ten tables in ClickHouse and Iceberg: names, types, partitions, engines, in both generations."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.transforms import DayTransform, IdentityTransform, MonthTransform, Transform
@@ -23,6 +26,9 @@ from pyiceberg.types import (
 )
 
 Layer = Literal["bronze", "silver", "gold"]
+# Bronze of the older generation merges rows (ReplacingMergeTree) and has no table properties in Iceberg; silver has
+# three nested columns that were dropped later.
+Generation = Literal["current", "older"]
 
 NAMESPACE = "cold"
 EXCHANGES = ("binance", "kraken", "coinbase")
@@ -42,20 +48,14 @@ ICEBERG_PROPERTIES = {
     "write.metadata.metrics.default": "full",
     "history.expire.max-snapshot-age-ms": "604800000",
 }
-WATERMARK_DDL = """
-CREATE TABLE IF NOT EXISTS offload_watermarks (
-    table_name text PRIMARY KEY,
-    last_offload_timestamp timestamptz,
-    last_offload_max_sequence bigint,
-    last_offload_row_count bigint,
-    status text CHECK (status IN ('initialized', 'running', 'success', 'failed')),
-    last_successful_run timestamptz,
-    failure_count bigint NOT NULL DEFAULT 0,
-    last_error_message text
-)
-"""
-
 _MONEY = DecimalType(38, 8)
+_YEAR = timedelta(days=365)
+# Columns of which a manifest keeps counts and no bounds.
+_ONLY_COUNTED = {
+    "bronze": ("symbol",),
+    "silver": ("canonical_symbol", "exchange", "asset_class"),
+    "gold": ("canonical_symbol",),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class TableShape:
 
     `sequence` is the column whose maximum the offload stores beside its watermark, if the table has one.
     `clickhouse_columns` are (name, type) pairs; those named like an Iceberg column are what the offload reads.
-    `window` is the gold tables' candle; `version_column` is there on ReplacingMergeTree.
+    ClickHouse drops a row `source_ttl` after the time in `ttl_column`. `window` is the gold tables' candle;
+    `version_column` is there on ReplacingMergeTree.
     """
 
     iceberg: str
@@ -72,7 +73,9 @@ class TableShape:
     timestamp: str
     layer: Layer
     source_ttl: timedelta
+    ttl_column: str
     schema: Schema
+    properties: Mapping[str, str]
     partition: PartitionSpec
     clickhouse_columns: tuple[tuple[str, str], ...]
     engine: str
@@ -94,18 +97,24 @@ class TableShape:
         """The columns of the Iceberg table, in its order."""
         return tuple(field.name for field in self.schema.fields)
 
+    def max_sequence(self, rows: pa.Table) -> int | None:
+        """The largest sequence number of some rows, if the table has one."""
+        return None if self.sequence is None else int(pc.max(rows.column(self.sequence)).as_py())
+
     def ddl(self) -> str:
         """The CREATE TABLE of the ClickHouse side, for its database.
 
         Three table settings stop background and TTL merges, so that unmerged rows stay unmerged and no row of a world's
         past is dropped during a test; the TTL can still be read.
         """
+        years = self.source_ttl // _YEAR
+        ttl = f"{years} YEAR" if years else f"{self.source_ttl.days} DAY"
         columns = ",\n    ".join(f"`{name}` {kind}" for name, kind in self.clickhouse_columns)
         partition = f"PARTITION BY {self.partition_by}\n" if self.partition_by else ""
         return (
             f"CREATE TABLE {self.source} (\n    {columns}\n)\nENGINE = {self.engine}\n{partition}"
             f"ORDER BY ({self.order_by})\n"
-            f"TTL toDateTime({self.timestamp}) + INTERVAL {self.source_ttl.days} DAY\n"
+            f"TTL toDateTime({self.ttl_column}) + INTERVAL {ttl}\n"
             "SETTINGS max_number_of_merges_with_ttl_in_pool = 0, "
             "max_bytes_to_merge_at_min_space_in_pool = 1, max_bytes_to_merge_at_max_space_in_pool = 1"
         )
@@ -127,33 +136,44 @@ def _partition(schema: Schema, *fields: tuple[str, Transform[Any, Any], str]) ->
     )
 
 
-def _bronze(exchange: str) -> TableShape:
+def _properties(layer: Layer) -> dict[str, str]:
+    counted = {f"write.metadata.metrics.column.{name}": "counts" for name in _ONLY_COUNTED[layer]}
+    return {**ICEBERG_PROPERTIES, **counted}
+
+
+def _bronze(exchange: str, generation: Generation) -> TableShape:
+    older = generation == "older"
+    replacing = older and exchange != "coinbase"
+    money = DecimalType(18, 8) if older else _MONEY
     schema = _schema(
         ("exchange_timestamp", TimestamptzType()),
         ("sequence_number", LongType()),
         ("symbol", StringType()),
-        ("price", _MONEY),
-        ("quantity", _MONEY),
-        ("quote_volume", _MONEY),
+        ("price", money),
+        ("quantity", money),
+        ("quote_volume", money),
         ("event_time", TimestamptzType()),
         ("kafka_offset", LongType()),
         ("kafka_partition", IntegerType()),
         ("ingestion_timestamp", TimestamptzType()),
     )
-    replacing = exchange != "coinbase"
     columns = [
         ("exchange_timestamp", "DateTime64(3)"),
-        ("sequence_number", "Int64"),
+        ("sequence_number", "UInt64"),
         ("symbol", "LowCardinality(String)"),
-        ("price", "Decimal(38, 8)"),
-        ("quantity", "Decimal(38, 8)"),
-        ("quote_volume", "Decimal(38, 8)"),
+        ("price", "Decimal(18, 8)"),
+        ("quantity", "Decimal(18, 8)"),
+        ("quote_volume", "Decimal(18, 8)"),
         ("event_time", "DateTime64(3)"),
-        ("kafka_offset", "Int64"),
-        ("kafka_partition", "Int32"),
-        ("ingestion_timestamp", "DateTime64(3)"),
+        ("kafka_offset", "UInt64"),
+        ("kafka_partition", "UInt16"),
+        ("ingestion_timestamp", "DateTime"),
     ]
+    order_by = "exchange_timestamp, sequence_number"
+    if exchange == "coinbase":
+        order_by = f"symbol, {order_by}"
     if replacing:
+        order_by = f"exchange, canonical_symbol, {order_by}"
         columns += [
             ("exchange", "LowCardinality(String)"),
             ("canonical_symbol", "LowCardinality(String)"),
@@ -165,25 +185,25 @@ def _bronze(exchange: str) -> TableShape:
         timestamp="exchange_timestamp",
         layer="bronze",
         source_ttl=timedelta(days=7),
+        ttl_column="exchange_timestamp" if older or exchange == "coinbase" else "ingestion_timestamp",
         schema=schema,
+        properties={} if older else _properties("bronze"),
         partition=_partition(schema, ("exchange_timestamp", DayTransform(), "exchange_timestamp_day")),
         clickhouse_columns=tuple(columns),
         engine="ReplacingMergeTree(_version)" if replacing else "MergeTree",
-        order_by="exchange, canonical_symbol, exchange_timestamp, sequence_number"
-        if replacing
-        else "symbol, exchange_timestamp, sequence_number",
+        order_by=order_by,
         exchange=exchange,
         sequence="sequence_number",
         version_column="_version" if replacing else None,
     )
 
 
-def _silver() -> TableShape:
+def _silver(generation: Generation) -> TableShape:
     texts = ("message_id", "trade_id", "exchange", "symbol", "canonical_symbol", "asset_class", "currency")
     moments = ("timestamp", "ingestion_timestamp", "processed_at")
     money = ("price", "quantity", "quote_volume")
     words = ListType(0, StringType(), element_required=False)
-    schema = _schema(
+    fields: tuple[tuple[str, IcebergType], ...] = (
         *((name, StringType()) for name in texts),
         *((name, _MONEY) for name in money),
         ("side", StringType()),
@@ -195,13 +215,16 @@ def _silver() -> TableShape:
         ("is_valid", BooleanType()),
         ("validation_errors", words),
     )
+    schema = _schema(*(field for field in fields if generation == "older" or field[1].is_primitive))
     return TableShape(
         iceberg=f"{NAMESPACE}.silver_trades",
         source="silver_trades",
         timestamp="timestamp",
         layer="silver",
         source_ttl=timedelta(days=30),
+        ttl_column="timestamp",
         schema=schema,
+        properties=_properties("silver"),
         partition=_partition(
             schema,
             ("timestamp", DayTransform(), "timestamp_day"),
@@ -244,21 +267,25 @@ def _gold(name: str, window: timedelta) -> TableShape:
         ("quote_volume", _MONEY),
         ("trade_count", LongType()),
     )
-    kinds = {"string": "LowCardinality(String)", "timestamptz": "DateTime64(3)", "long": "Int64"}
+    kinds = {"string": "LowCardinality(String)", "timestamptz": "DateTime64(3)", "long": "UInt64"}
+    summed = ("volume", "quote_volume")
     return TableShape(
         iceberg=f"{NAMESPACE}.gold_ohlcv_{name}",
         source=f"ohlcv_{name}",
         timestamp="window_start",
         layer="gold",
-        source_ttl=timedelta(days=365),
+        source_ttl=2 * _YEAR if name == "1d" else _YEAR,
+        ttl_column="window_start",
         schema=schema,
+        properties=_properties("gold"),
         partition=_partition(
             schema,
             ("window_start", MonthTransform(), "window_start_month"),
             ("exchange", IdentityTransform(), "exchange"),
         ),
         clickhouse_columns=tuple(
-            (field.name, kinds.get(str(field.field_type), "Decimal(38, 8)")) for field in schema.fields
+            (field.name, kinds.get(str(field.field_type), f"Decimal({38 if field.name in summed else 18}, 8)"))
+            for field in schema.fields
         ),
         engine="SummingMergeTree((volume, quote_volume, trade_count))",
         order_by="exchange, canonical_symbol, window_start",
@@ -266,9 +293,19 @@ def _gold(name: str, window: timedelta) -> TableShape:
     )
 
 
-TABLES: tuple[TableShape, ...] = (
-    *(_bronze(exchange) for exchange in EXCHANGES),
-    _silver(),
-    *(_gold(name, window) for name, window in GOLD_WINDOWS.items()),
-)
+def _tables(generation: Generation) -> tuple[TableShape, ...]:
+    return (
+        *(_bronze(exchange, generation) for exchange in EXCHANGES),
+        _silver(generation),
+        *(_gold(name, window) for name, window in GOLD_WINDOWS.items()),
+    )
+
+
+TABLES = _tables("current")
 SHAPES = {shape.iceberg: shape for shape in TABLES}
+_OLDER = {shape.iceberg: shape for shape in _tables("older")}
+
+
+def shape_of(table: str, generation: Generation) -> TableShape:
+    """A table of the platform by its Iceberg name; KeyError for any other."""
+    return (SHAPES if generation == "current" else _OLDER)[table]

@@ -31,7 +31,6 @@ from pyiceberg.manifest import (
     data_file_with_partition,
     manifest_entry_schema_with_data_file,
 )
-from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import SnapshotRefType
@@ -45,6 +44,7 @@ from icekeeper.sandbox.avro import AvroFormat
 Put = Callable[[str, bytes], None]
 
 _FORMAT_VERSION: Literal[2] = 2
+_METRICS = "write.metadata.metrics.column"
 _MANIFEST_LIST = AvroFormat(
     "manifest_file", MANIFEST_LIST_FILE_SCHEMAS[_FORMAT_VERSION], MANIFEST_LIST_FILE_SCHEMAS[DEFAULT_READ_VERSION]
 )
@@ -86,13 +86,15 @@ class Head:
 class TableWriter:
     """Writes files and snapshots of one table into a store; it keeps nothing between calls."""
 
-    def __init__(self, location: str, schema: Schema, spec: PartitionSpec, put: Put) -> None:
+    def __init__(self, metadata: TableMetadata, put: Put) -> None:
+        location, schema, spec = metadata.location, metadata.schema(), metadata.spec()
         self._location = location
         self._schema = schema
         self._spec = spec
         self._put = put
         self.arrow_schema: pa.Schema = schema_to_pyarrow(schema, include_field_ids=True)
         self._columns = parquet_path_to_id_mapping(schema)
+        self._only_counted = only_counted(schema, metadata.properties)
         self._folders: dict[tuple[Any, ...], str] = {}
         self._texts = [field.name for field in schema.fields if isinstance(field.field_type, StringType)]
         partition_type = spec.partition_type(schema)
@@ -123,6 +125,7 @@ class TableWriter:
             compression_level=3,
             use_dictionary=self._texts,
             store_schema=False,
+            store_decimal_as_integer=True,
         ) as writer:
             writer.write_table(rows)
         body = sink.getvalue()
@@ -143,7 +146,7 @@ class TableWriter:
             equality_ids=None,
             key_metadata=None,
             record_count=rows.num_rows,
-            **metrics_of(writer.writer.metadata, self._columns),
+            **metrics_of(writer.writer.metadata, self._columns, self._only_counted),
         )
 
     def append(self, head: Head, files: Sequence[DataFile], timestamp_ms: int) -> tuple[Snapshot, Head]:
@@ -233,8 +236,16 @@ class TableWriter:
         )
 
 
-def metrics_of(footer: pq.FileMetaData, columns: Mapping[str, int]) -> dict[str, Any]:
-    """A one-row-group file's full metrics as a manifest has them, by field id (`columns`: Parquet path to field id).
+def only_counted(schema: Schema, properties: Mapping[str, str]) -> frozenset[int]:
+    """The fields whose metrics are to be counts without bounds."""
+    named = (field for field in schema.fields if properties.get(f"{_METRICS}.{field.name}") == "counts")
+    return frozenset(field.field_id for field in named)
+
+
+def metrics_of(
+    footer: pq.FileMetaData, columns: Mapping[str, int], without_bounds: frozenset[int] = frozenset()
+) -> dict[str, Any]:
+    """A one-row-group file's metrics as a manifest has them, by field id (`columns`: Parquet path to field id).
 
     The same as pyiceberg's data_file_statistics_from_parquet_metadata with `write.metadata.metrics.default=full`, in a
     sixth of its time. Bounds of nested fields are left out, as Iceberg does.
@@ -251,9 +262,10 @@ def metrics_of(footer: pq.FileMetaData, columns: Mapping[str, int]) -> dict[str,
         sizes[field] = column.total_compressed_size
         values[field] = column.num_values
         nulls[field] = statistics.null_count
-        if statistics.has_min_max and "." not in path:
-            lower[field] = _bound(statistics.physical_type, statistics.min_raw)
-            upper[field] = _bound(statistics.physical_type, statistics.max_raw)
+        if statistics.has_min_max and "." not in path and field not in without_bounds:
+            kind = "DECIMAL" if statistics.logical_type.type == "DECIMAL" else statistics.physical_type
+            lower[field] = _bound(kind, statistics.min_raw)
+            upper[field] = _bound(kind, statistics.max_raw)
     first = group.column(0)
     start = first.dictionary_page_offset if first.has_dictionary_page else first.data_page_offset
     return {
@@ -267,17 +279,17 @@ def metrics_of(footer: pq.FileMetaData, columns: Mapping[str, int]) -> dict[str,
     }
 
 
-def _bound(physical_type: str, value: Any) -> bytes:
+def _bound(kind: str, value: Any) -> bytes:
     """Iceberg's single-value serialization (table spec, appendix D) of a value in Parquet's footer."""
-    if physical_type == "INT64":
-        return struct.pack("<q", value)
-    if physical_type == "INT32":
-        return struct.pack("<i", value)
-    if physical_type == "BOOLEAN":
-        return b"\x01" if value else b"\x00"
-    if physical_type == "FIXED_LEN_BYTE_ARRAY":  # a decimal: as few bytes as hold it
-        number = int.from_bytes(value, "big", signed=True)
+    if kind == "DECIMAL":  # as few bytes as hold it
+        number = value if isinstance(value, int) else int.from_bytes(value, "big", signed=True)
         return number.to_bytes(((number if number >= 0 else ~number).bit_length() + 8) // 8, "big", signed=True)
+    if kind == "INT64":
+        return struct.pack("<q", value)
+    if kind == "INT32":
+        return struct.pack("<i", value)
+    if kind == "BOOLEAN":
+        return b"\x01" if value else b"\x00"
     return bytes(value)
 
 

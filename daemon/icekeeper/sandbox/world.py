@@ -22,8 +22,9 @@ from icekeeper.sandbox.file_slices import micros
 from icekeeper.sandbox.servers.clickhouse import ClickHouse
 from icekeeper.sandbox.servers.postgres import Postgres
 from icekeeper.sandbox.servers.process import LOOPBACK, free_ports
-from icekeeper.sandbox.table_shapes import SHAPES, Layer, TableShape
+from icekeeper.sandbox.table_shapes import Layer, TableShape
 from icekeeper.sandbox.trades import Ticks, late_rows_of, rows_of
+from icekeeper.sandbox.watermarks import Watermarks
 from icekeeper.sandbox.world_spec import WorldSpec, to_micros
 
 
@@ -56,6 +57,7 @@ class World:
         self.clickhouse = clickhouse
         self.postgres = postgres
         self.catalog = catalog
+        self.watermarks = Watermarks(postgres, name)
         self._late_calls = 0
 
     # --- icekeeper's settings
@@ -135,11 +137,8 @@ class World:
         return int(self.clickhouse.execute(sql, database=self.clickhouse_database, parameters=bounds))
 
     def watermark(self, table: str) -> datetime | None:
-        """Up to which event time the table is offloaded; None before the first tick."""
-        sql = "SELECT last_offload_timestamp FROM offload_watermarks WHERE table_name = $1"
-        rows = self.postgres.execute(self.postgres_database, sql, self._shape(table).source)
-        found: datetime | None = rows[0][0] if rows else None
-        return found
+        """The event time of the newest row that is offloaded, 1970 if there is none."""
+        return self.watermarks.at(self._shape(table).source)
 
     # --- rows in ClickHouse
 
@@ -161,7 +160,12 @@ class World:
 
     def read(self, shape: TableShape, low_us: int, high_us: int) -> pa.Table:
         """What the offload reads: rows with `low < event time <= high`, unmerged, with the Iceberg table's columns."""
-        columns = ", ".join(f"`{name}`" for name in shape.offloaded_columns)
+        kinds = dict(shape.clickhouse_columns)
+        columns = ", ".join(
+            # ClickHouse gives Arrow a DateTime as a number.
+            f"toDateTime64(`{name}`, 0, 'UTC') AS `{name}`" if kinds[name] == "DateTime" else f"`{name}`"
+            for name in shape.offloaded_columns
+        )
         sql = (
             f"SELECT {columns} FROM {shape.source} "
             f"WHERE {shape.timestamp} > fromUnixTimestamp64Micro({{low:Int64}}, 'UTC') "
@@ -180,13 +184,10 @@ class World:
 
         Give a number of rows, or a fraction of what ClickHouse holds of that hour now. They have keys of their own,
         so FINAL counts them. On gold they fall on window starts: for `ohlcv_1d` only the hour of midnight has one.
-        Returns how many were added. Raises SandboxError if the hour isn't behind the watermark.
+        Returns how many were added. Raises SandboxError if they aren't behind the watermark.
         """
         shape = self._shape(table)
         end = start + timedelta(hours=1)
-        watermark = self.watermark(table)
-        if watermark is None or end > watermark:
-            raise SandboxError(f"{table}: {start} to {end} is not behind the watermark {watermark}")
         if (rows is None) == (fraction is None):
             raise ValueError("give either rows or a fraction")
         if rows is None:
@@ -197,6 +198,9 @@ class World:
         # Ticks are open below and closed above, hours the other way round.
         low, high = to_micros(start) - 1, to_micros(end) - 1000
         added = late_rows_of(shape, low, high, rows, self._late_calls)
+        watermark = self.watermark(table)
+        if watermark is None or (added.num_rows and micros(added, shape.timestamp).max() > to_micros(watermark)):
+            raise SandboxError(f"{table}: {start} to {end} is not behind the watermark {watermark}")
         self.insert(shape, added)
         return int(added.num_rows)
 
@@ -244,7 +248,7 @@ class World:
     def _shape(self, table: str) -> TableShape:
         if table not in self.spec.tables:
             raise SandboxError(f"the world {self.name} has no table {table}; it has {', '.join(self.spec.tables)}")
-        return SHAPES[table]
+        return next(shape for shape in self.spec.shapes if shape.iceberg == table)
 
 
 def hours_mask(shape: TableShape, rows: pa.Table, hours: Sequence[datetime]) -> Any:

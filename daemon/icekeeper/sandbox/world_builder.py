@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 import numpy as np
 import pyarrow as pa
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from icekeeper.sandbox.file_slices import FileSlice, micros, slice_by_tick
-from icekeeper.sandbox.table_shapes import WATERMARK_DDL, TableShape
-from icekeeper.sandbox.table_writer import Head, TableWriter
+from icekeeper.sandbox.table_shapes import TableShape
+from icekeeper.sandbox.table_writer import Head, Put, TableWriter
 from icekeeper.sandbox.trades import Ticks, rows_of
 from icekeeper.sandbox.world import World, hours_mask
-from icekeeper.sandbox.world_spec import OFFLOAD_LAG, WorldSpec, from_micros
+from icekeeper.sandbox.world_spec import OFFLOAD_LAG, from_micros
 
 _HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class _Cycles:
+    """Cycles that found rows: the files of each by its tick (microseconds, in order), and all rows that they read."""
+
+    files: dict[int, list[FileSlice]]
+    read: pa.Table
 
 
 def build_world(world: World) -> None:
@@ -21,7 +33,7 @@ def build_world(world: World) -> None:
     spec = world.spec
     ticks = spec.ticks()
     database = world.postgres_database
-    world.postgres.execute(database, WATERMARK_DDL)
+    world.watermarks.create()
     world.postgres.execute(database, "CREATE TABLE sandbox_world (traded_until timestamptz NOT NULL)")
     world.postgres.execute(database, "INSERT INTO sandbox_world VALUES ($1)", from_micros(ticks[-1]) - OFFLOAD_LAG)
     for shape in spec.shapes:
@@ -31,68 +43,62 @@ def build_world(world: World) -> None:
 def _build_table(world: World, shape: TableShape, ticks: list[int]) -> None:
     spec = world.spec
     world.clickhouse.execute(shape.ddl(), database=world.clickhouse_database)
-    past: list[tuple[int, list[FileSlice]]] = []
-    committed = [spec.committed_us(tick) for tick in ticks]
+    past: list[_Cycles] = []
     if spec.old_snapshots:
         bounds = spec.old_bounds(shape)
         rows = rows_of(shape, bounds, spec.volume, spec.seed)
         world.insert(shape, rows.offered)
-        past += _offload(world, shape, bounds, [spec.committed_us(tick) for tick in spec.old_ticks()])
+        past.append(_offload(world, shape, bounds, spec.old_ticks()))
         if spec.now - from_micros(int(bounds.high[-1])) > shape.source_ttl:
             # ClickHouse's TTL would have dropped them.
             world.clickhouse.execute(f"TRUNCATE TABLE {shape.source}", database=world.clickhouse_database)
     bounds = spec.bounds(ticks)
     rows = rows_of(shape, bounds, spec.volume, spec.seed)
     world.insert(shape, rows.offered)
-    past += _offload(world, shape, bounds, committed)
+    past.append(_offload(world, shape, bounds, ticks))
     world.insert(shape, rows.behind)
-    metadata = world.catalog.begin(shape, _first_commit_ms(spec, committed) - _HOUR_MS)
+    first = spec.committed_us(spec.old_ticks()[0] if spec.old_snapshots else ticks[0])
+    metadata = world.catalog.begin(shape, first // 1000 - _HOUR_MS)
     with world.catalog.uploads() as put:
-        writer = TableWriter(metadata.location, metadata.schema(), metadata.spec(), put)
-        snapshots = _commit(writer, metadata.last_updated_ms, past)
+        snapshots = _commit(world, metadata, past, put)
     world.catalog.finish(shape, metadata, snapshots)
-    _note_watermark(world, shape, ticks[-1], rows.offered, past)
+    _note_cycles(world, shape, past, from_micros(first), ticks[-1])
 
 
-def _first_commit_ms(spec: WorldSpec, committed: list[int]) -> int:
-    first = spec.committed_us(spec.old_ticks()[0]) if spec.old_snapshots else committed[0]
-    return first // 1000
-
-
-def _offload(world: World, shape: TableShape, bounds: Ticks, committed: list[int]) -> list[tuple[int, list[FileSlice]]]:
-    """(commit time in microseconds, files) of each tick that has rows, read from ClickHouse as the offload reads."""
+def _offload(world: World, shape: TableShape, bounds: Ticks, ticks: list[int]) -> _Cycles:
+    """What the offload's cycles of these ticks read from ClickHouse, and write."""
     spec = world.spec
-    rows = world.read(shape, int(bounds.low[0]), int(bounds.high[-1]))
-    rows = rows.filter(pa.array(hours_mask(shape, rows, spec.lost_hours(shape.iceberg))))
-    tick = np.searchsorted(bounds.high, micros(rows, shape.timestamp), side="left").astype(np.int64)
-    by_tick = slice_by_tick(shape, rows, tick, spec.files_per_commit, spec.rows_per_file)
-    return [(committed[number], slices) for number, slices in sorted(by_tick.items())]
+    read = world.read(shape, int(bounds.low[0]), int(bounds.high[-1]))
+    number = np.searchsorted(bounds.high, micros(read, shape.timestamp), side="left").astype(np.int64)
+    kept = hours_mask(shape, read, spec.lost_hours(shape.iceberg))
+    files = slice_by_tick(shape, read.filter(pa.array(kept)), number[kept], spec.files_per_commit, spec.rows_per_file)
+    return _Cycles({ticks[each]: files.get(each, []) for each in np.unique(number).tolist()}, read)
 
 
-def _commit(writer: TableWriter, created_ms: int, past: list[tuple[int, list[FileSlice]]]) -> list[Snapshot]:
+def _commit(world: World, metadata: TableMetadata, past: list[_Cycles], put: Put) -> list[Snapshot]:
     """Stores all files and all snapshots of a table."""
-    head = Head(None, 0, created_ms, (), 0, 0, 0)
+    head = Head(None, 0, metadata.last_updated_ms, (), 0, 0, 0)
     snapshots: list[Snapshot] = []
-    for moment, slices in past:
+    writer = TableWriter(metadata, put)
+    for tick, slices in (each for cycles in past for each in cycles.files.items() if each[1]):
         files = [writer.write_file(each.rows, each.partition) for each in slices]
         # A REST catalog stamps the table's creation with the present, and takes no older commit.
-        snapshot, head = writer.append(head, files, max(moment // 1000, head.timestamp_ms + 1))
+        moment = max(world.spec.committed_us(tick) // 1000, head.timestamp_ms + 1)
+        snapshot, head = writer.append(head, files, moment)
         snapshots.append(snapshot)
     return snapshots
 
 
-def _note_watermark(
-    world: World, shape: TableShape, last_tick: int, rows: pa.Table, past: list[tuple[int, list[FileSlice]]]
-) -> None:
-    sequence = int(np.max(rows.column(shape.sequence).to_numpy())) if shape.sequence else None
-    last_moment = world.spec.committed_us(last_tick)
-    last_files = past[-1][1] if past and past[-1][0] == last_moment else []
-    world.postgres.execute(
-        world.postgres_database,
-        "INSERT INTO offload_watermarks VALUES ($1, $2, $3, $4, 'success', $5, 0, NULL)",
-        shape.source,
-        from_micros(last_tick) - OFFLOAD_LAG,
-        sequence,
-        sum(each.rows.num_rows for each in last_files),
-        from_micros(last_moment),
-    )
+def _note_cycles(world: World, shape: TableShape, past: list[_Cycles], first: datetime, last_tick: int) -> None:
+    """What the last cycle with rows noted of itself, and the last cycle of all if that brought none."""
+    spec, marks, tick = world.spec, world.watermarks, None
+    marks.add(shape.source, first)
+    for cycles in past:
+        if cycles.files:
+            tick, slices = list(cycles.files.items())[-1]
+            newest = from_micros(int(micros(cycles.read, shape.timestamp).max()))
+            rows = sum(each.rows.num_rows for each in slices)
+            ended = from_micros(spec.committed_us(tick))
+            marks.succeeded(shape.source, newest, shape.max_sequence(cycles.read), rows, from_micros(tick), ended)
+    if tick != last_tick:
+        marks.running(shape.source, from_micros(spec.marked_us(last_tick)))

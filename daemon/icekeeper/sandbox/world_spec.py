@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from icekeeper.sandbox.table_shapes import SHAPES, TABLES, TableShape
+from icekeeper.sandbox.table_shapes import EXCHANGES, SHAPES, TABLES, Generation, TableShape, shape_of
 from icekeeper.sandbox.trades import Ticks, Volume
 
 CatalogKind = Literal["jdbc", "hadoop", "rest"]
@@ -17,7 +17,9 @@ CatalogKind = Literal["jdbc", "hadoop", "rest"]
 OFFLOAD_LAG = timedelta(minutes=5)
 _DAY_US = 86_400_000_000
 _OLDEST, _YOUNGEST = timedelta(days=12), timedelta(days=8)
-# A commit appears this long after its tick, or half a tick if that is shorter.
+# A cycle of the offload begins at its tick. After its JVM's start it marks the status, and it ends with its commit: so
+# long after the tick, or a quarter and half of a tick if that is shorter.
+_START_TAKES_US = 5_000_000
 _COMMIT_TAKES_US = 20_000_000
 
 
@@ -40,8 +42,10 @@ class WorldSpec:
     `now` is the world's present, not after the wall clock's; its last commit lies before it. `days` of offload ticks
     lead up to it, `commits_per_day` each. `old_snapshots` more commits lie 8 to 12 days back, with rows of that time.
     A commit has `files_per_commit` files of about `rows_per_file` rows; more files only where a tick's rows lie in
-    more partitions than that, fewer where there are fewer rows (gold). `lost` names hours, as (iceberg name, start of
-    the hour), whose rows are in ClickHouse and were never offloaded. `name` None: numbered within the sandbox.
+    more partitions than that, fewer where there are fewer rows (gold). `files_per_commit` None: one file for each
+    partition that a tick's rows lie in, of three times `rows_per_file` rows together. `lost` names hours, as (iceberg
+    name, start of the hour), whose rows are in ClickHouse and were never offloaded. `generation`: of the tables.
+    `name` None: numbered within the sandbox.
     """
 
     now: datetime
@@ -49,11 +53,12 @@ class WorldSpec:
     name: str | None = None
     tables: tuple[str, ...] = tuple(shape.iceberg for shape in TABLES)
     commits_per_day: int = 96
-    files_per_commit: int = 3
+    files_per_commit: int | None = 3
     rows_per_file: int = 20
     symbols: int = 34
     old_snapshots: int = 4
     catalog: CatalogKind = "jdbc"
+    generation: Generation = "current"
     seed: int = 1
     lost: tuple[tuple[str, datetime], ...] = field(default=())
 
@@ -69,23 +74,31 @@ class WorldSpec:
             raise ValueError("a REST catalog stamps commits itself: old_snapshots must be 0")
         if self.old_snapshots and self.days > _YOUNGEST / timedelta(days=1) - 1:
             raise ValueError(f"{self.days} days of ticks leave no room for snapshots 8 to 12 days back")
-        if min(self.commits_per_day, self.files_per_commit, self.rows_per_file, self.symbols) < 1:
+        if min(self.commits_per_day, self._files, self.rows_per_file, self.symbols) < 1:
             raise ValueError("commits_per_day, files_per_commit, rows_per_file and symbols must be at least 1")
 
     @property
     def shapes(self) -> tuple[TableShape, ...]:
         """The tables, in the order given."""
-        return tuple(SHAPES[name] for name in self.tables)
+        return tuple(shape_of(name, self.generation) for name in self.tables)
+
+    @property
+    def _files(self) -> int:
+        return len(EXCHANGES) if self.files_per_commit is None else self.files_per_commit
 
     @property
     def volume(self) -> Volume:
         """The rows and files of a tick."""
-        return Volume(self.files_per_commit, self.files_per_commit * self.rows_per_file, self.symbols)
+        return Volume(self._files, self._files * self.rows_per_file, self.symbols)
 
     @property
     def step_us(self) -> int:
         """Microseconds from one tick to the next."""
         return _DAY_US // self.commits_per_day
+
+    def marked_us(self, tick_us: int) -> int:
+        """When the cycle of a tick marks its table as `running`."""
+        return tick_us + min(_START_TAKES_US, self.step_us // 4)
 
     def committed_us(self, tick_us: int) -> int:
         """When the commit of a tick appears."""
