@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any
+
 import click
 
-from icekeeper.cli.shared import (
-    CANCELLED,
-    CANNOT_START,
-    FAILED,
-    PARTIAL,
-    Invocation,
-    choices,
-    chosen_stages,
-    common,
-    complain,
-    exit_with,
-    parse_slot,
-)
+from icekeeper.cli.shared import CANCELLED, CANNOT_START, FAILED, PARTIAL, Invocation, common, complain, exit_with
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
+from icekeeper.core.formats import iso_second
+from icekeeper.settings import Settings
+
+# No table has rows of before; and it keeps clear of what datetime can't express.
+_FIRST_YEAR = 1970
 
 EXIT_CODES = {
     RunOutcome.SUCCESS: 0,
@@ -29,10 +26,30 @@ EXIT_CODES = {
 }
 
 
+def _chosen_stages(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--stage`, where a command works on several."""
+    names = click.Choice([stage.value for stage in Stage])
+    return click.option(
+        "--stage", "stages", multiple=True, type=names, help="Only this stage; may be given several times."
+    )(command)
+
+
+def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--slot` and `--table`, of the commands that work on tables."""
+    command = click.option(
+        "--table", "tables", multiple=True, metavar="NAME", help="Only this table; may be given several times."
+    )(command)
+    return click.option(
+        "--slot",
+        metavar="WHEN",
+        help="The slot to answer for: a day (2026-02-18) or an instant; default: now, to the minute.",
+    )(command)
+
+
 @click.command()
-@chosen_stages
+@_chosen_stages
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change and count nothing.")
-@choices
+@_choices
 @common
 def run(
     invocation: Invocation, slot: str | None, stages: tuple[str, ...], tables: tuple[str, ...], dry_run: bool
@@ -47,7 +64,7 @@ def run(
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
-@choices
+@_choices
 @common
 def compact(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dry_run: bool) -> None:
     """Packs small files into large ones."""
@@ -56,7 +73,7 @@ def compact(invocation: Invocation, slot: str | None, tables: tuple[str, ...], d
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
-@choices
+@_choices
 @common
 def expire(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dry_run: bool) -> None:
     """Drops old snapshots."""
@@ -69,7 +86,7 @@ def expire(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dr
     help="Count the H hours before the slot's whole hour, not the UTC day before it.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Count and print, and write no row.")
-@choices
+@_choices
 @common
 def audit(
     invocation: Invocation, slot: str | None, tables: tuple[str, ...], window_hours: int | None, dry_run: bool
@@ -79,8 +96,8 @@ def audit(
 
 
 @click.command()
-@chosen_stages
-@choices
+@_chosen_stages
+@_choices
 @common
 def plan(invocation: Invocation, slot: str | None, stages: tuple[str, ...], tables: tuple[str, ...]) -> None:
     """Shows what a run would do and why; changes and counts nothing."""
@@ -89,6 +106,36 @@ def plan(invocation: Invocation, slot: str | None, stages: tuple[str, ...], tabl
 
 def _stages(names: tuple[str, ...]) -> tuple[Stage, ...]:
     return tuple(dict.fromkeys(map(Stage, names))) or tuple(Stage)
+
+
+def _parse_slot(settings: Settings, text: str | None) -> datetime:
+    """The slot that `--slot` names; UsageError where it is none or in the future."""
+    now = datetime.now(UTC)
+    if text is None:
+        # An operator's run answers for the present: its window is yesterday's.
+        return now.replace(second=0, microsecond=0)
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        slot = _instant(text)
+    else:
+        # A day that the schedule leaves out is allowed, too.
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        slot = (settings.schedule.calendar().slot_on(day) or midnight) if day.year >= _FIRST_YEAR else midnight
+    if slot.year < _FIRST_YEAR:
+        raise click.BadParameter(f"{text} lies before {_FIRST_YEAR}", param_hint="--slot")
+    if slot > now:
+        raise click.BadParameter(f"{iso_second(slot)} lies in the future", param_hint="--slot")
+    return slot
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        allowed = "a day like 2026-02-18 or an instant like 2026-02-18T02:00:00Z"
+        raise click.BadParameter(f"{text!r} is not {allowed}", param_hint="--slot") from exc
 
 
 def _run(
@@ -111,7 +158,7 @@ def _run(
     from icekeeper.scheduling.orders import RunRequest
 
     settings = invocation.settings()
-    request = RunRequest(parse_slot(settings, slot), stages, tables, window_hours, record)
+    request = RunRequest(_parse_slot(settings, slot), stages, tables, window_hours, record)
     order = make_order(settings, request.slot, Trigger.MANUAL, stages=stages, tables=tables, window_hours=window_hours)
     if (paused := pause.notice(settings.state_dir)) is not None:
         click.echo(paused, err=True)
@@ -159,7 +206,7 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
     from icekeeper.scheduling.orders import RunRequest
 
     settings = invocation.settings()
-    request = RunRequest(parse_slot(settings, slot), stages, tables)
+    request = RunRequest(_parse_slot(settings, slot), stages, tables)
     order = make_order(settings, request.slot, Trigger.MANUAL, stages=stages, tables=tables)
     logs.configure(settings.logs.level, settings.logs.format, None, console_level="warning")
 

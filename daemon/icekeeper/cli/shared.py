@@ -11,15 +11,12 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from icekeeper.core.enums import Stage
 from icekeeper.core.errors import ConfigError, IcekeeperError, TransientError
-from icekeeper.core.formats import iso_second
 from icekeeper.core.reasons import Reason
 from icekeeper.settings import Settings, find_config, load
 
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FAILED, USAGE, PARTIAL, CANNOT_START, CANCELLED = 1, 2, 3, 4, 130
-# No table has rows of before; and it keeps clear of what datetime can't express.
-_FIRST_YEAR = 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,56 +55,6 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(Invocation(config, as_json), **arguments)
 
     return wrapped
-
-
-def chosen_stages(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--stage`, where a command works on several."""
-    names = click.Choice([stage.value for stage in Stage])
-    return click.option(
-        "--stage", "stages", multiple=True, type=names, help="Only this stage; may be given several times."
-    )(command)
-
-
-def choices(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--slot` and `--table`, of the commands that work on tables."""
-    command = click.option(
-        "--table", "tables", multiple=True, metavar="NAME", help="Only this table; may be given several times."
-    )(command)
-    return click.option(
-        "--slot",
-        metavar="WHEN",
-        help="The slot to answer for: a day (2026-02-18) or an instant; default: now, to the minute.",
-    )(command)
-
-
-def parse_slot(settings: Settings, text: str | None) -> datetime:
-    """The slot that `--slot` names; UsageError where it is none or in the future."""
-    now = datetime.now(UTC)
-    if text is None:
-        # An operator's run answers for the present: its window is yesterday's.
-        return now.replace(second=0, microsecond=0)
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        slot = _instant(text)
-    else:
-        # A day that the schedule leaves out is allowed, too.
-        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        slot = (settings.schedule.calendar().slot_on(day) or midnight) if day.year >= _FIRST_YEAR else midnight
-    if slot.year < _FIRST_YEAR:
-        raise click.BadParameter(f"{text} lies before {_FIRST_YEAR}", param_hint="--slot")
-    if slot > now:
-        raise click.BadParameter(f"{iso_second(slot)} lies in the future", param_hint="--slot")
-    return slot
-
-
-def _instant(text: str) -> datetime:
-    try:
-        instant = datetime.fromisoformat(text)
-        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError) as exc:
-        allowed = "a day like 2026-02-18 or an instant like 2026-02-18T02:00:00Z"
-        raise click.BadParameter(f"{text!r} is not {allowed}", param_hint="--slot") from exc
 
 
 def exit_with(work: Callable[[], Awaitable[int]], stop: StopRequest | None = None) -> None:

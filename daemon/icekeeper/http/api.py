@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID, uuid4
 
 from aiohttp import web
@@ -54,25 +55,16 @@ def _endpoint(
     return register
 
 
+@dataclass(frozen=True)
 class Api:
     """The endpoints; `add_to` puts them into an application."""
 
-    def __init__(
-        self,
-        queries: StatusQueries,
-        orders: Orders,
-        plan_cache: PlanCache,
-        events: EventStream,
-        reload: Callable[[], Awaitable[ConfigLoad]],
-        clock: Clock,
-    ) -> None:
-        self._queries = queries
-        self._orders = orders
-        self._plan_cache = plan_cache
-        self._events = events
-        self._reload = reload
-        self._clock = clock
-        self._openapi = openapi.document(ROUTES)
+    queries: StatusQueries
+    orders: Orders
+    plan_cache: PlanCache
+    events: EventStream
+    reload: Callable[[], Awaitable[ConfigLoad]]
+    clock: Clock
 
     def add_to(self, app: web.Application, access: Access | None) -> None:
         """`access` judges requests that change something; None on the control socket: its file mode does that."""
@@ -82,8 +74,8 @@ class Api:
             else:
                 app.router.add_post(route.path, self._handler(route, access), name=route.name)
         # A HEAD would wait for an end that doesn't come.
-        app.router.add_get("/api/v1/events", self._events.serve, allow_head=False)
-        app.router.add_get("/api/v1/openapi.json", self._document)
+        app.router.add_get("/api/v1/events", self.events.serve, allow_head=False)
+        app.router.add_get("/api/v1/openapi.json", partial(_show, openapi.document(ROUTES)))
 
     def _handler(self, route: Route, access: Access | None) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -98,55 +90,52 @@ class Api:
 
         return handle
 
-    async def _document(self, request: web.Request) -> web.Response:
-        return web.json_response(self._openapi)
-
     @_endpoint("GET", "/api/v1/status", "getStatus", {_OK: schemas.Status})
     async def _status(self, given: NoInput) -> Answer:
         """Is everything all right?"""
-        return self._queries.status()
+        return self.queries.status()
 
     @_endpoint("GET", "/api/v1/runs", "listRuns", {_OK: run_schemas.RunPage}, inputs.RunsInput)
     async def _runs(self, given: inputs.RunsInput) -> Answer:
         """Runs, newest first."""
         after = parse_cursor(given.after) if given.after is not None else None
         only = RunFilter(given.outcome, given.trigger, given.table)
-        return await self._queries.runs(only, after, given.limit)
+        return await self.queries.runs(only, after, given.limit)
 
     @_endpoint("GET", "/api/v1/runs/{run_id}", "getRun", {_OK: run_schemas.Run}, inputs.RunInput, (_NOT_FOUND,))
     async def _run(self, given: inputs.RunInput) -> Answer:
         """A run with its tasks and audits."""
-        return await self._queries.run(given.run_id)
+        return await self.queries.run(given.run_id)
 
     @_endpoint("GET", "/api/v1/runs/{run_id}/logs", "listLogs", {_OK: run_schemas.LogPage}, inputs.LogsInput)
     async def _logs(self, given: inputs.LogsInput) -> Answer:
         """Log lines of a run, in their order."""
-        return await self._queries.logs(given.run_id, given.filter(), given.after, given.limit)
+        return await self.queries.logs(given.run_id, given.filter(), given.after, given.limit)
 
     @_endpoint("GET", "/api/v1/nights", "listNights", {_OK: run_schemas.Nights}, inputs.NightsInput)
     async def _nights(self, given: inputs.NightsInput) -> Answer:
         """How the slots of the last days were answered."""
-        return await self._queries.nights(given.days)
+        return await self.queries.nights(given.days)
 
     @_endpoint("GET", "/api/v1/tables", "listTables", {_OK: schemas.Tables})
     async def _tables(self, given: NoInput) -> Answer:
         """The tables as last seen."""
-        return self._queries.tables()
+        return self.queries.tables()
 
     @_endpoint("GET", "/api/v1/tables/{name}", "getTable", {_OK: schemas.Table}, inputs.TableInput, (_NOT_FOUND,))
     async def _table(self, given: inputs.TableInput) -> Answer:
         """A table with its past."""
-        return await self._queries.table(given.name, given.days)
+        return await self.queries.table(given.name, given.days)
 
     @_endpoint("GET", "/api/v1/plan", "getPlan", {_OK: schemas.Plan})
     async def _plan(self, given: NoInput) -> Answer:
         """What a night would do now."""
-        return await self._plan_cache.plan()
+        return await self.plan_cache.plan()
 
     @_endpoint("GET", "/api/v1/config", "getConfig", {_OK: schemas.Config})
     async def _config(self, given: NoInput) -> Answer:
         """The settings in force."""
-        return self._queries.config()
+        return self.queries.config()
 
     @_endpoint(
         "POST",
@@ -159,18 +148,18 @@ class Api:
     )
     async def _begin(self, given: inputs.BeginInput, body: inputs.RunBody) -> Answer:
         """Begins a run (202, or 200 and its events), or says what it would do (200)."""
-        now = self._clock()
+        now = self.clock()
         if body.dry_run:
-            return await self._plan_cache.make(body.request(now), now)
+            return await self.plan_cache.make(body.request(now), now)
         if given.events:
             events, run_id = RunStream(), uuid4()
             try:
-                run = await self._orders.begin(body.request(now), events.observe, run_id)
+                run = await self.orders.begin(body.request(now), events.observe, run_id)
             except asyncio.CancelledError:  # the client has left, which could not know the run's id yet
-                self._orders.cancel(run_id)
+                self.orders.cancel(run_id)
                 raise
             return partial(events.serve, run)
-        run = await self._orders.begin(body.request(now))
+        run = await self.orders.begin(body.request(now))
         return _accepted(run.run_id, Location=f"/api/v1/runs/{run.run_id}")
 
     @_endpoint(
@@ -183,18 +172,22 @@ class Api:
     )
     async def _cancel(self, given: inputs.CancelInput) -> Answer:
         """Asks a run under way to end."""
-        if not self._orders.cancel(given.run_id, by_operator=given.outcome is RunOutcome.CANCELLED):
+        if not self.orders.cancel(given.run_id, by_operator=given.outcome is RunOutcome.CANCELLED):
             raise NotFoundError(f"no run with the id {given.run_id} is under way")
         return _accepted(given.run_id)
 
     @_endpoint("POST", "/-/reload", "reload", {_OK: schemas.Reloaded})
     async def _reload_now(self, given: NoInput) -> Answer:
         """Reads the configuration again; a bad one changes nothing."""
-        load = await self._reload()
+        load = await self.reload()
         if load.problems:
             status = HTTPStatus.UNPROCESSABLE_ENTITY
             return problem(status, "The configuration is kept as it was.", problems=load.problems)
         return schemas.Reloaded.model_validate(load)
+
+
+async def _show(document: Mapping[str, Any], request: web.Request) -> web.Response:
+    return web.json_response(document)
 
 
 def _accepted(run_id: UUID, **headers: str) -> web.Response:

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -28,29 +29,20 @@ _PAGE = re.compile(r"/(?:(?:runs|tables|plan|settings)(?:/[\w.%-]+)?)?")
 _WAIT_S = 20.0
 
 
+@dataclass(frozen=True)
 class FormPages:
     """`add_to` registers their routes."""
 
-    def __init__(
-        self,
-        responses: Responses,
-        queries: StatusQueries,
-        orders: Orders,
-        plan_cache: PlanCache,
-        access: Access,
-        reload: Callable[[], Awaitable[ConfigLoad]],
-        clock: Clock,
-    ) -> None:
-        self._responses = responses
-        self._queries = queries
-        self._orders = orders
-        self._plan_cache = plan_cache
-        self._access = access
-        self._reload = reload
-        self._clock = clock
+    responses: Responses
+    queries: StatusQueries
+    orders: Orders
+    plan_cache: PlanCache
+    access: Access
+    reload: Callable[[], Awaitable[ConfigLoad]]
+    clock: Clock
 
     def add_to(self, app: web.Application) -> None:
-        responses = self._responses
+        responses = self.responses
         orders: Mapping[str, Handler] = {
             "/orders/run": self._order_run,
             "/orders/cancel/{run_id}": self._order_cancel,
@@ -71,28 +63,28 @@ class FormPages:
         }
         if day := str(form.get("slot", "")).strip():
             given["slot"] = f"{day}:00Z" if len(day) == len("2026-02-18T02:00") else day
-        now = self._clock()
+        now = self.clock()
         body = parsed(RunBody, given)
         if body.dry_run:
             plan: schemas.Plan | None = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_S):
-                    plan = await self._plan_cache.make(body.request(now), now)
-            return self._responses.rendered(request, "plan.html", plan=plan, dry_run=True, **choices(self._queries))
-        run = await self._orders.begin(body.request(now))
+                    plan = await self.plan_cache.make(body.request(now), now)
+            return self.responses.rendered(request, "plan.html", plan=plan, dry_run=True, **choices(self.queries))
+        run = await self.orders.begin(body.request(now))
         raise web.HTTPSeeOther(f"/runs/{run.run_id}")
 
     async def _order_cancel(self, request: web.Request) -> web.Response:
         run_id = parsed(RunInput, request.match_info).run_id
-        if not self._orders.cancel(run_id):
+        if not self.orders.cancel(run_id):
             raise NotFoundError(f"no run with the id {run_id} is under way")
         raise web.HTTPSeeOther(f"/runs/{run_id}")
 
     async def _order_reload(self, request: web.Request) -> web.Response:
-        return self._responses.rendered(request, "reloaded.html", load=await self._reload())
+        return self.responses.rendered(request, "reloaded.html", load=await self.reload())
 
     async def _sign_in_form(self, request: web.Request) -> web.Response:
-        return self._responses.rendered(
+        return self.responses.rendered(
             request, "sign_in.html", wrong=False, back=way_back(request.query.get("back", ""))
         )
 
@@ -100,13 +92,13 @@ class FormPages:
         form = await form_of(request)
         back = way_back(str(form.get("back", "")))
         answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": back})
-        if self._access.sign_in(request, str(form.get("token", "")), answer):
+        if self.access.sign_in(request, str(form.get("token", "")), answer):
             return answer
-        return self._responses.rendered(request, "sign_in.html", HTTPStatus.FORBIDDEN, wrong=True, back=back)
+        return self.responses.rendered(request, "sign_in.html", HTTPStatus.FORBIDDEN, wrong=True, back=back)
 
     async def _sign_out(self, request: web.Request) -> web.Response:
         answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/"})
-        self._access.sign_out(request, answer)
+        self.access.sign_out(request, answer)
         return answer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,14 @@ _LOG_LINES = 300
 _TABLE_NIGHTS = 30
 
 
+@dataclass(frozen=True)
 class ReadPages:
     """`add_to` registers their routes. They need no token."""
 
-    def __init__(self, responses: Responses, queries: StatusQueries, plan_cache: PlanCache, clock: Clock) -> None:
-        self._responses = responses
-        self._queries = queries
-        self._plan_cache = plan_cache
-        self._clock = clock
+    responses: Responses
+    queries: StatusQueries
+    plan_cache: PlanCache
+    clock: Clock
 
     def add_to(self, app: web.Application) -> None:
         routes: Mapping[str, Handler] = {
@@ -51,52 +52,52 @@ class ReadPages:
             "/settings": self._settings,
         }
         for path, handler in routes.items():
-            app.router.add_get(path, self._responses.with_error_pages(handler))
+            app.router.add_get(path, self.responses.with_error_pages(handler))
         app.router.add_static("/static", _STATIC)
 
     async def _home(self, request: web.Request) -> web.Response:
-        status = self._queries.status()
+        status = self.queries.status()
         midnight = status.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         tomorrow = midnight + timedelta(days=1)
         nights: tuple[run_schemas.Night, ...] = ()
         with suppress(IcekeeperError, TimeoutError):  # the page's status shows that the ledger is down
-            nights = (await self._queries.nights(_CALENDAR_DAYS + 7)).items
-        return self._responses.rendered(
+            nights = (await self.queries.nights(_CALENDAR_DAYS + 7)).items
+        return self.responses.rendered(
             request,
             "home.html",
             status=status,
             weeks=views.calendar(nights, midnight.date(), _CALENDAR_DAYS),
             durations=charts.durations(nights, tomorrow - timedelta(days=_CALENDAR_DAYS), tomorrow),
             nights_known=bool(nights) or status.parts.get("ledger") == "up",
-            tables=self._queries.tables().items,
+            tables=self.queries.tables().items,
         )
 
     async def _runs(self, request: web.Request) -> web.Response:
         query = parsed(RunsInput, {key: value for key, value in request.query.items() if value})
         after = parse_cursor(query.after) if query.after is not None else None
-        page = await self._queries.runs(RunFilter(query.outcome, query.trigger, query.table), after, query.limit)
-        return self._responses.rendered(
+        page = await self.queries.runs(RunFilter(query.outcome, query.trigger, query.table), after, query.limit)
+        return self.responses.rendered(
             request,
             "runs.html",
             page=page,
             query=query,
             outcomes=[*RunOutcome, "running"],
             triggers=list(Trigger),
-            names=self._queries.names(),
+            names=self.queries.names(),
         )
 
     async def _run(self, request: web.Request) -> web.Response:
         query = _log_query(request)
-        run = await self._queries.run(query.run_id)
+        run = await self.queries.run(query.run_id)
         if run.outcome is None and not query.after:  # of a run under way the newest lines matter
-            logs = await self._queries.newest_logs(query.run_id, query.filter(), query.limit)
+            logs = await self.queries.newest_logs(query.run_id, query.filter(), query.limit)
         else:
             logs = run_schemas.LogPage(items=(), next=None)
             with suppress(IcekeeperError):  # a run of this process, shown without PostgreSQL
-                logs = await self._queries.logs(query.run_id, query.filter(), query.after, query.limit)
-        status = self._queries.status()
+                logs = await self.queries.logs(query.run_id, query.filter(), query.after, query.limit)
+        status = self.queries.status()
         progress = status.run if status.run is not None and status.run.run_id == run.run_id else None
-        return self._responses.rendered(
+        return self.responses.rendered(
             request,
             "run.html",
             run=run,
@@ -109,14 +110,14 @@ class ReadPages:
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
         query = _log_query(request)
-        run = await self._queries.run(query.run_id)
+        run = await self.queries.run(query.run_id)
         name = f"icekeeper-{run.slot:%Y-%m-%d}-{str(run.run_id)[:8]}.jsonl"
         headers = {"Content-Type": "application/x-ndjson", "Content-Disposition": f'attachment; filename="{name}"'}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         after: int | None = query.after
         while after is not None:
-            page = await self._queries.logs(query.run_id, query.filter(), after, 1000)
+            page = await self.queries.logs(query.run_id, query.filter(), after, 1000)
             piece = "".join(f"{line.model_dump_json()}\n" for line in page.items)
             async with asyncio.timeout(PIECE_S):
                 await response.write(piece.encode(errors="replace"))
@@ -124,15 +125,15 @@ class ReadPages:
         return response
 
     async def _tables(self, request: web.Request) -> web.Response:
-        return self._responses.rendered(request, "tables.html", tables=self._queries.tables().items)
+        return self.responses.rendered(request, "tables.html", tables=self.queries.tables().items)
 
     async def _table(self, request: web.Request) -> web.Response:
         given = {"days": request.query["days"]} if "days" in request.query else {"days": "90"}
         query = parsed(TableInput, {**given, "name": request.match_info["name"]})
         days = query.days
-        table = await self._queries.table(query.name, days)
-        now = self._clock()
-        return self._responses.rendered(
+        table = await self.queries.table(query.name, days)
+        now = self.clock()
+        return self.responses.rendered(
             request,
             "table.html",
             table=table,
@@ -147,11 +148,11 @@ class ReadPages:
     async def _plan(self, request: web.Request) -> web.Response:
         plan: schemas.Plan | None = None
         with suppress(TimeoutError):
-            plan = await self._plan_cache.plan()
-        return self._responses.rendered(request, "plan.html", plan=plan, dry_run=False, **choices(self._queries))
+            plan = await self.plan_cache.plan()
+        return self.responses.rendered(request, "plan.html", plan=plan, dry_run=False, **choices(self.queries))
 
     async def _settings(self, request: web.Request) -> web.Response:
-        return self._responses.rendered(request, "settings.html", config=self._queries.config())
+        return self.responses.rendered(request, "settings.html", config=self.queries.config())
 
 
 def _log_query(request: web.Request) -> LogsInput:
