@@ -273,7 +273,7 @@ async def an_adapter_has_a_bug(lab: Lab) -> AsyncIterator[Night]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-async def test_what_a_plan_or_a_verdict_says_is_found_wherever_people_look(lab: Lab, scenario: Scenario) -> None:
+async def test_what_a_plan_or_a_verdict_says_is_in_every_output(lab: Lab, scenario: Scenario) -> None:
     await play(lab, scenario)
 
 

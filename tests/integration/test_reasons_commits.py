@@ -163,7 +163,9 @@ async def commits_never_land_and_no_error_says_so(lab: Lab) -> AsyncIterator[Nig
     [(Answer(504, late=True), 1), (LOST, 2), (Answer(504), 2)],
     ids=["landed and a gateway gave up", "landed and the answer was lost", "not landed"],
 )
-async def test_a_commit_of_unknown_state_is_settled_by_looking(rest_lab: Lab, answer: Answer, attempts: int) -> None:
+async def test_a_commit_of_unknown_state_is_settled_by_reading_the_table(
+    rest_lab: Lab, answer: Answer, attempts: int
+) -> None:
     await rest_lab.refill()
     async with rest_lab.night(retried) as night:
         before = await night.state(COINBASE)

@@ -230,7 +230,7 @@ async def a_ledger_can_not_say_whether_a_finding_is_open(lab: Lab) -> AsyncItera
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-async def test_a_part_that_fails_is_named_wherever_people_look(lab: Lab, scenario: Scenario) -> None:
+async def test_a_system_that_fails_is_named_in_every_output(lab: Lab, scenario: Scenario) -> None:
     await play(lab, scenario)
 
 

@@ -323,7 +323,7 @@ def test_one_that_is_killed_is_started_again_and_its_jvm_is_gone(service: Instal
     assert not service.machine.kill("0", jvm)
 
 
-def test_a_jvm_that_is_killed_takes_nobody_with_it(service: Installed) -> None:
+def test_a_jvm_that_is_killed_takes_no_other_process_with_it(service: Installed) -> None:
     since = service.cursor()
     service.start()
     began, jvm = service.pid, service.jvm(since)

@@ -160,7 +160,7 @@ def test_a_run_under_way_is_shown_followed_and_cancelled_by_other_commands(serve
     assert icekeeper("cancel", config=served.config).returncode == 2
 
 
-def test_a_jvm_that_dies_while_nobody_needs_it_is_there_again_for_the_next_command(served: Served) -> None:
+def test_a_jvm_that_dies_while_it_is_idle_is_there_again_for_the_next_command(served: Served) -> None:
     (jvm,) = wait_for("a session", served.jvms)
     wait_for("the session", lambda: metrics(served.base).get("icekeeper_engine_up") == 1)
     lost = metrics(served.base)['icekeeper_engine_restarts_total{why="died"}']

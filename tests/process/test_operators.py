@@ -119,7 +119,7 @@ def test_a_pause_makes_no_state_directory_that_the_daemon_could_not_write_to(con
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_pause_in_somebody_elses_state_directory_is_refused(config: Path, tmp_path: Path) -> None:
+def test_a_pause_in_another_users_state_directory_is_refused(config: Path, tmp_path: Path) -> None:
     (tmp_path / "state").chmod(0o500)
     done = icekeeper("pause", config=config)
     assert (done.returncode, done.stdout) == (2, "")

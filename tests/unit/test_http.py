@@ -77,7 +77,7 @@ async def test_guessing_is_held_up_for_a_minute_even_with_the_right_token(served
     assert await status_of(client, "POST", "/change", BEARER) == 200
 
 
-async def test_who_gives_no_token_at_all_holds_nobody_up(served: Served) -> None:
+async def test_requests_without_any_token_hold_up_no_other(served: Served) -> None:
     _, client = served
     for _ in range(40):
         assert await status_of(client, "POST", "/change") == 401
@@ -132,7 +132,7 @@ async def test_a_session_ends_by_signing_out_by_its_age_and_by_a_new_token(serve
     assert not await is_signed_in(client, cookie)
 
 
-async def test_a_session_gives_nobody_the_api(served: Served) -> None:
+async def test_a_session_gives_no_access_to_the_api(served: Served) -> None:
     _, client = served
     cookie, _ = await signed_in(client)
     assert await status_of(client, "POST", "/change", {"Cookie": cookie}) == 401
@@ -174,7 +174,7 @@ async def test_another_site_can_have_nothing_changed(served: Served, headers: di
 
 
 @pytest.mark.parametrize("origin", ["null", "", "http://["])
-async def test_an_origin_that_is_nobodys_is_not_ours_where_no_url_is_set(served: Served, origin: str) -> None:
+async def test_an_origin_without_a_site_is_not_ours_where_no_url_is_set(served: Served, origin: str) -> None:
     _, client = served
     assert await status_of(client, "POST", "/change", {**BEARER, "Origin": origin}) == 403
 

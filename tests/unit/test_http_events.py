@@ -138,7 +138,7 @@ async def test_listeners_are_so_many_and_one_that_goes_makes_room() -> None:
             one.close()
 
 
-async def test_one_that_reads_nothing_is_dropped_and_holds_up_nobody() -> None:
+async def test_one_that_reads_nothing_is_dropped_and_holds_up_no_other() -> None:
     """Its place is free again, also where the kernel's buffers are full and nothing more can be sent to it."""
     stream = EventStream(slowest_s=0.2)
     big = TaskProgressed(Stage.COMPACT, TABLE, "x" * 100_000)
@@ -169,7 +169,7 @@ async def test_one_that_falls_far_behind_is_let_go_and_comes_back_for_the_rest()
             assert [(await again.next() or Heard(None, None, None)).id for _ in range(401)] == list(range(2, 403))
 
 
-async def test_a_stop_ends_every_stream_at_once_and_lets_nobody_in() -> None:
+async def test_a_stop_ends_every_stream_at_once_and_lets_none_in() -> None:
     stream = EventStream()
     async with streaming(stream) as (_, client), Listener.of(client) as listener:
         stream.close()

@@ -46,7 +46,9 @@ def test_a_line_that_cant_be_written_ends_nothing(monkeypatch: pytest.MonkeyPatc
     assert len(returned) == 4
 
 
-async def test_a_disk_that_hangs_holds_up_nobody_who_logs_and_no_line_is_lost_or_out_of_order(state_dir: Path) -> None:
+async def test_a_disk_that_hangs_holds_up_no_caller_of_the_log_and_no_line_is_lost_or_out_of_order(
+    state_dir: Path,
+) -> None:
     hangs, goes = run_log_path(state_dir, "1"), run_log_path(state_dir, "2")
     hangs.parent.mkdir()
     os.mkfifo(hangs)  # opening it waits for a reader

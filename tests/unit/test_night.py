@@ -103,14 +103,14 @@ async def test_there_is_one_audit_row_per_table_in_order(world: World) -> None:
     assert {audit.window_start for audit in report.audits} == {WINDOW_START}
 
 
-async def test_the_other_tables_are_looked_at_together_once_the_first_has_had_its_turn(world: World) -> None:
+async def test_the_other_tables_are_prefetched_together_once_the_first_has_had_its_turn(world: World) -> None:
     await night(world)
     await night(world, order(stages=(Stage.EXPIRE, Stage.AUDIT)))
     await night(world, order(table_policy(SILVER)))
     assert world.lakehouse.ahead == [(KRAKEN, GOLD, BINANCE)]
 
 
-async def test_nobody_looks_ahead_where_the_first_met_a_part_that_is_down_or_the_slot_is_run_again(
+async def test_nothing_is_prefetched_where_the_first_met_a_system_that_is_down_or_the_slot_is_run_again(
     world: World,
 ) -> None:
     await night(world, replace(order(), earlier=EarlierWork(counted=frozenset({SILVER}))))
@@ -119,7 +119,7 @@ async def test_nobody_looks_ahead_where_the_first_met_a_part_that_is_down_or_the
     assert world.lakehouse.ahead == []
 
 
-async def test_what_can_not_be_looked_at_ahead_is_met_at_its_turn(world: World) -> None:
+async def test_what_can_not_be_prefetched_is_met_at_its_turn(world: World) -> None:
     world.lakehouse.ahead_error = transient(Reason.ENGINE_DOWN)
     report = await night(world)
     assert (report.outcome, len(world.lakehouse.ahead)) == (RunOutcome.SUCCESS, 1)
@@ -564,7 +564,7 @@ async def test_the_tables_lock_is_held_while_a_task_works_and_not_between_tasks(
     assert between == [False] * 24
 
 
-async def test_nothing_is_done_while_somebody_else_holds_the_tables_lock(world: World) -> None:
+async def test_nothing_is_done_while_another_run_holds_the_tables_lock(world: World) -> None:
     lock = asyncio.Lock()
     await lock.acquire()
     started = asyncio.Event()

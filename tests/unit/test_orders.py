@@ -200,7 +200,7 @@ async def test_who_asked_and_is_gone_takes_nothing_from_the_run(place: Place) ->
     await until(lambda: any(isinstance(event, RunEnded) for event in place.events))
 
 
-async def test_an_error_that_nobody_waits_for_any_more_is_no_noise(place: Place) -> None:
+async def test_an_error_whose_caller_is_gone_is_no_noise(place: Place) -> None:
     heard: list[object] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: heard.append(context))
@@ -252,7 +252,7 @@ async def test_a_run_that_takes_long_to_begin_is_accepted_and_no_error_is_answer
         assert str(started.opening.run_id) == document["run_id"]
 
 
-async def test_a_run_is_answered_by_its_events_however_long_it_takes_and_to_nobody_without_the_token(
+async def test_a_run_is_answered_by_its_events_however_long_it_takes_and_never_without_the_token(
     place: Place,
 ) -> None:
     let = place.hold()

@@ -593,7 +593,7 @@ def test_who_signs_in_comes_back_to_where_he_was(path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["", "//evil", "/\\evil", "https://evil", "/runs/../..//evil", "/orders/run", "/sign-in", "/runs\n//evil"]
 )
-def test_nobody_is_sent_elsewhere_by_signing_in(path: str) -> None:
+def test_signing_in_leads_to_no_other_site(path: str) -> None:
     assert way_back(path) == "/"
 
 

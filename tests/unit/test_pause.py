@@ -73,7 +73,7 @@ def test_an_end_that_is_none_or_past_says_what_is_allowed(text: str, message: st
 # --- its file
 
 
-def test_a_pause_is_kept_until_it_ends_or_somebody_ends_it(tmp_path: Path) -> None:
+def test_a_pause_is_kept_until_it_ends_or_is_ended(tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     assert pause.in_force(state_dir, NOW) is None
     assert pause.notice(state_dir, NOW) is None
@@ -92,7 +92,7 @@ def test_a_pause_is_kept_until_it_ends_or_somebody_ends_it(tmp_path: Path) -> No
     assert pause.in_force(state_dir, NOW) is None
 
 
-def test_its_file_is_for_the_daemon_to_read_whoever_wrote_it(tmp_path: Path) -> None:
+def test_its_file_is_for_the_daemon_to_read_by_whatever_user_it_was_written(tmp_path: Path) -> None:
     pause.write(tmp_path, held(None))
     path = tmp_path / "pause.json"
     assert path.stat().st_mode & 0o777 == 0o644

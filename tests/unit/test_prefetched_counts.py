@@ -110,7 +110,7 @@ async def test_one_that_was_ready_long_ago_is_made_anew(counts: PrefetchedCounts
     assert len(source.calls) == 3
 
 
-async def test_what_nobody_asks_for_is_ended(counts: PrefetchedCounts, source: FakeSource) -> None:
+async def test_a_count_that_is_not_needed_is_ended(counts: PrefetchedCounts, source: FakeSource) -> None:
     others = asyncio.all_tasks()  # servers of other tests on this loop among them
     source.script("source.count", TRADES, Step(until=asyncio.Event()))
     await begun(counts, source)

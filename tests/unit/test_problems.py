@@ -85,7 +85,7 @@ def test_each_problem_comes_with_advice(facts: Facts, severity: str, text: str) 
 
 
 @pytest.mark.parametrize("outcome", [RunOutcome.CANCELLED, RunOutcome.INTERRUPTED])
-def test_a_night_that_somebody_ended_is_no_problem(outcome: RunOutcome) -> None:
+def test_a_night_that_was_ended_on_purpose_is_no_problem(outcome: RunOutcome) -> None:
     assert problems(replace(WELL, history=ended(outcome)), NOW) == ()
 
 
@@ -104,7 +104,7 @@ def test_a_stage_that_is_held_is_a_problem_after_the_third_night_and_links_to_it
     assert problems(held(3, table="cold.disabled"), NOW) == ()
 
 
-def test_a_slot_is_late_after_an_hour_unless_somebody_works() -> None:
+def test_a_slot_is_late_after_an_hour_unless_a_run_is_under_way() -> None:
     waiting = with_state(open_slots={SLOT})
     assert problems(waiting, SLOT + LATE - timedelta(seconds=1)) == ()
     assert len(problems(waiting, SLOT + LATE)) == 1

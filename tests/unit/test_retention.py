@@ -181,7 +181,7 @@ async def test_a_role_that_may_not_is_one_warning_and_the_files_go_all_the_same(
     assert "migrate --grants" in warning["error"]
 
 
-async def test_a_ledger_that_is_away_is_asked_again_at_the_next_look(host: Host) -> None:
+async def test_a_ledger_that_is_away_is_asked_again_at_the_next_pass(host: Host) -> None:
     host.ledger.error = TransientError("away", reason=Reason.LEDGER_DOWN)
     tidier = host.tidier()
     await tidier.delete_old()

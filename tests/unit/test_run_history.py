@@ -324,7 +324,7 @@ def test_a_task_that_was_stopped_takes_no_others_place() -> None:
         ),  # perhaps not all of its day
     ],
 )
-def test_nights_that_nobody_answered_for(runs: list[RunHistory], missed: int) -> None:
+def test_nights_that_no_run_answered_for(runs: list[RunHistory], missed: int) -> None:
     assert missed_nights(together(*runs)) == missed
 
 

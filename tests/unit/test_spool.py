@@ -180,7 +180,7 @@ async def test_a_slot_waits_until_a_run_has_closed_it_and_does_not_come_back(spo
 
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in RunOutcome if outcome is not RunOutcome.INTERRUPTED])
-async def test_a_run_closes_its_slot_though_nobody_had_put_it(spool: Spool, outcome: RunOutcome) -> None:
+async def test_a_run_closes_its_slot_though_it_was_never_put(spool: Spool, outcome: RunOutcome) -> None:
     await spool.close_run(report(opening(), outcome))
     assert not await spool.put_slot(SLOT, Trigger.CATCH_UP)
 
@@ -326,7 +326,7 @@ async def test_closed_it_says_so(tmp_path: Path) -> None:
             await ask
 
 
-def test_a_process_that_fails_ends_though_nobody_closed_the_spool(tmp_path: Path) -> None:
+def test_a_process_that_fails_ends_though_the_spool_was_not_closed(tmp_path: Path) -> None:
     program = """
 import asyncio, pathlib, sys
 from icekeeper.adapters.spool.spool import Spool

@@ -284,7 +284,7 @@ def rewrites(table: FakeTable) -> int:
     return sum(snapshot.operation == "replace" for snapshot in table.history)
 
 
-async def test_a_big_backlog_is_committed_and_looked_at_slice_by_slice(world: World, backlog: FakeTable) -> None:
+async def test_a_big_backlog_is_committed_and_verified_slice_by_slice(world: World, backlog: FakeTable) -> None:
     end = await compacted(world)
     assert ended(end) == (TaskOutcome.DONE, None)
     assert world.methods() == ["inspect", "file_groups", *["compact", "inspect"] * 3]
@@ -460,7 +460,7 @@ async def test_an_expiry_drops_exactly_the_snapshots_that_its_plan_names(world: 
     assert world.methods() == ["inspect", "expire", "inspect"]
 
 
-async def test_a_table_without_old_snapshots_is_skipped_after_one_look(world: World, table: FakeTable) -> None:
+async def test_a_table_without_old_snapshots_is_skipped_after_one_reading(world: World, table: FakeTable) -> None:
     await expired(world)
     world.calls.clear()
     end = await expired(world)

@@ -113,7 +113,7 @@ def test_more_files_than_before_are_right_where_the_plan_was_to_split_large_ones
     assert check_rewrite(SPLIT, (rewrite(files=(8, 1)),)) == ([], [])
 
 
-def test_every_snapshot_of_a_rewrite_is_looked_at() -> None:
+def test_every_snapshot_of_a_rewrite_is_verified() -> None:
     problems, recounts = check_rewrite(
         PART, (rewrite(9, records=(501, 500)), rewrite(10, parent=9, files=(40, 40)), rewrite(11, records=(1, 2)))
     )
