@@ -38,7 +38,7 @@ from icekeeper.service.upkeep import Upkeep
 from icekeeper.service.web import Web
 from icekeeper.settings import Settings
 from icekeeper.status.health import ServiceHealth
-from icekeeper.status.ledger_poller import LedgerPoller, RecentNights
+from icekeeper.status.ledger_poller import LedgerPoller, read_nights
 from icekeeper.status.live import Live
 from icekeeper.status.metrics import Metrics
 from icekeeper.status.queries import StatusQueries
@@ -102,7 +102,7 @@ class Components:
         files = StateFiles(settings.state_dir, spool, clock)
         upkeep = Upkeep(spool, health, files, clock, sleep)
         ledger_poller = LedgerPoller(
-            RecentNights(configuration, leadership, metrics).read, partial(health.note, "ledger")
+            partial(read_nights, configuration, leadership, metrics), partial(health.note, "ledger")
         )
         shipper = Shipper(
             spool,

@@ -19,21 +19,14 @@ log = structlog.get_logger(__name__)
 REFRESH_S = 60.0
 
 
-class RecentNights:
+async def read_nights(configuration: Configuration, leadership: Leadership, metrics: Metrics) -> None:
     """Reads the last nights, the open findings and, on a standby, whether another host leads."""
-
-    def __init__(self, configuration: Configuration, leadership: Leadership, metrics: Metrics) -> None:
-        self._configuration = configuration
-        self._leadership = leadership
-        self._metrics = metrics
-
-    async def read(self) -> None:
-        services = self._configuration.services
-        tables = [policy.name for policy in services.settings.policies()]
-        await self._leadership.find_leader()
-        past = await PostgresRecent(services.postgres).past(tables)
-        # After the past, so that these hold the open findings of every run that is in it.
-        self._metrics.add_history(past, await services.findings.open_days(tables))
+    services = configuration.services
+    tables = [policy.name for policy in services.settings.policies()]
+    await leadership.find_leader()
+    past = await PostgresRecent(services.postgres).past(tables)
+    # After the past, so that these hold the open findings of every run that is in it.
+    metrics.add_history(past, await services.findings.open_days(tables))
 
 
 class LedgerPoller:

@@ -46,6 +46,7 @@ _TASK_ENDS = (
 class Metrics:
     """The registry of one daemon: `observe` takes the events of runs, `add_history` the ledger's earlier runs.
 
+    `history` are the last nights of both; `ledger_read`: whether the ledger has been read since the start.
     `enabled` returns the names of the enabled tables.
     """
 
@@ -53,11 +54,11 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._enabled = enabled
         self._running: RunOpening | None = None
-        self._ledger_read = False
+        self.ledger_read = False
         self._runs_known = RunHistory()
         self._in_ledger: frozenset[UUID] = frozenset()
         self._open_days: Mapping[tuple[str, AuditStatus], int] = {}
-        self._history = HistorySummary.of(self._runs_known)
+        self.history = HistorySummary.of(self._runs_known)
         self.run_in_progress = Gauge("icekeeper_run_in_progress", "1 while a run is under way.", registry=self.registry)
         self._runs = Counter("icekeeper_runs", "Runs that ended.", ["outcome"], registry=self.registry)
         self._tasks = Counter(
@@ -99,7 +100,7 @@ class Metrics:
 
     def add_gauges(self, state: Callable[[], DaemonState]) -> None:
         """Adds what is read at the moment of a scrape. `state` must not block."""
-        self.registry.register(Gauges(state, lambda: self._history))
+        self.registry.register(Gauges(state, lambda: self.history))
 
     def _flag(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self.registry)
@@ -123,21 +124,11 @@ class Metrics:
 
     def add_history(self, runs: RunHistory, open_days: Mapping[tuple[str, AuditStatus], int]) -> None:
         """Merges the ledger's runs with those of this process; `open_days` must have been read after `runs`."""
-        self._ledger_read = True
+        self.ledger_read = True
         self._runs_known = self._runs_known.joined(runs)
         self._in_ledger = frozenset(night.run_id for night in runs.nights)
         self._open_days = open_days
         self._summarise()
-
-    @property
-    def history(self) -> HistorySummary:
-        """The last nights, from this process and the ledger."""
-        return self._history
-
-    @property
-    def ledger_read(self) -> bool:
-        """Whether the ledger has been read since the start."""
-        return self._ledger_read
 
     def clear_run(self) -> None:
         """No run is under way: for a run that ended without a RunEnded event."""
@@ -162,4 +153,4 @@ class Metrics:
         self._summarise()
 
     def _summarise(self) -> None:
-        self._history = HistorySummary.of(self._runs_known, self._in_ledger, self._open_days)
+        self.history = HistorySummary.of(self._runs_known, self._in_ledger, self._open_days)
