@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,9 +39,9 @@ from tests import jvm
 TESTS = Path(__file__).parent
 # The night of most tests: the world's present, and the slot that it answers for.
 SLOT = datetime(2026, 2, 18, 2, 0, tzinfo=UTC)
-# Spark settings of a session that lives for a minute; on another machine than this one, and here.
+# The settings `spark.conf` of a session that lives for a minute, on another machine; the block `spark` on this one.
 SHORT_LIVED = {"spark.driver.extraJavaOptions": jvm.SHORT_LIVED}
-SPARK_CONF = jvm.conf()
+SPARK = jvm.settings()
 BINANCE, SILVER, GOLD = "cold.bronze_trades_binance", "cold.silver_trades", "cold.gold_ohlcv_1m"
 COINBASE = "cold.bronze_trades_coinbase"
 
@@ -146,7 +147,11 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Spar
     state_dir = tmp_path_factory.mktemp("spark")
     shared = SparkEngine(
         SparkOptions(
-            master="local[2]", driver_memory="1g", state_dir=state_dir, packages=DEFAULT_PACKAGES, conf=SPARK_CONF
+            master="local[2]",
+            driver_memory="1g",
+            state_dir=state_dir,
+            packages=SPARK.get("packages", DEFAULT_PACKAGES),
+            conf=SPARK["conf"],
         )
     )
     yield shared
@@ -213,7 +218,7 @@ def write_settings(
     document = world.settings(state_dir)
     # A world's present is not the servers'.
     document["run"] = {"max_clock_skew": "3650d"}
-    document["spark"] |= {"driver_memory": "1g", "conf": dict(SPARK_CONF)}
+    document["spark"] |= deepcopy(SPARK)
     if change is not None:
         change(document)
     path.write_text(yaml.safe_dump(document))
