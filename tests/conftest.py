@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -160,7 +161,13 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Spar
 
 @pytest.fixture
 async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> AsyncIterator[MakeNight]:
-    """Builds a world and the services on it; `change` edits the settings document first."""
+    async with nights(box, engine, tmp_path) as make:
+        yield make
+
+
+@asynccontextmanager
+async def nights(box: Sandbox, engine: SparkEngine, directory: Path) -> AsyncIterator[MakeNight]:
+    """Builds worlds and the services on them; `change` edits the settings document first."""
     made: list[Night] = []
 
     async def make(
@@ -179,7 +186,7 @@ async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> Async
         if tables:
             defaults["tables"] = tables
         world = await asyncio.to_thread((on or box).world, WorldSpec(**{**defaults, **spec}))
-        config = write_settings(world, tmp_path / f"{world.name}.yaml", tmp_path / world.name, change)
+        config = write_settings(world, directory / f"{world.name}.yaml", directory / world.name, change)
         settings = load(config)
         configure("info", "json", settings.state_dir, console_level="error")
         await tell_session(engine, settings)
@@ -193,10 +200,12 @@ async def make_night(box: Sandbox, engine: SparkEngine, tmp_path: Path) -> Async
         made.append(Night(on or box, world, config, settings, services, settings.catalog.name))
         return made[-1]
 
-    yield make
-    for night in made:
-        await night.services.close()
-    structlog.reset_defaults()
+    try:
+        yield make
+    finally:
+        for night in made:
+            await night.services.close()
+        structlog.reset_defaults()
 
 
 async def tell_session(engine: SparkEngine, settings: Settings) -> None:

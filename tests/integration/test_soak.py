@@ -18,7 +18,7 @@ from icekeeper.sandbox.offload import Offload
 from tests.conftest import COINBASE, MakeNight, outcomes
 
 MIB = 1024**2
-FEW, MANY = 8, int(os.environ.get("NIGHTS", "200"))
+FEW, MANY = 6, int(os.environ.get("NIGHTS", "200"))
 # A JVM takes what its heap allows before it collects: what it may grow by after the first nights.
 JVM_ROOM_MIB, PYTHON_ROOM_MIB = 200, 25
 

@@ -16,24 +16,22 @@ from typing import Any, TypeVar
 
 import psutil
 
+from tests.process import preloaded
+from tests.process.preloaded import Program
+
 T = TypeVar("T")
 PATIENCE_S = 120.0
 
-# The program with another clock: what `icekeeper` does, at another time of day. The clock starts once the modules are
-# imported, which takes a busy machine longer than a test leaves before a slot.
-_AT = (
-    "import sys, time_machine, datetime\n"
-    "import icekeeper.service.supervisor\n"
-    "from icekeeper.cli import main\n"
-    "time_machine.travel(datetime.datetime.fromisoformat(sys.argv.pop(1)), tick=True).start()\n"
-    "main()\n"
-)
 
-
-def icekeeper(*arguments: str | Path, config: Path, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end."""
-    command = [sys.executable, "-m", "icekeeper", *map(str, arguments), "--config", str(config)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
+def icekeeper(
+    *arguments: str | Path, config: Path, timeout: float = PATIENCE_S, fresh: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end. `fresh`: by an interpreter of its own, as `python -m icekeeper`."""
+    command = [*map(str, arguments), "--config", str(config)]
+    if fresh:
+        command = [sys.executable, "-m", "icekeeper", *command]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
+    return preloaded.run(*command, timeout=timeout, env=environment())
 
 
 def document(done: subprocess.CompletedProcess[str]) -> Any:
@@ -47,16 +45,28 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def running(
-    *arguments: str | Path, config: Path, log: Path, out: Path | None = None, at: datetime | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The program under way, its stderr in `log` and its stdout there or in `out`.
+    *arguments: str | Path,
+    config: Path,
+    log: Path,
+    out: Path | None = None,
+    at: datetime | None = None,
+    fresh: bool = False,
+) -> Iterator[Program | subprocess.Popen[bytes]]:
+    """The program under way, its stderr in `log` and its stdout there or in `out`; its clock shows `at` when it starts.
 
-    It and its children are gone when the block ends.
+    It and its children are gone when the block ends. `fresh`: by an interpreter of its own, as `python -m icekeeper`.
     """
-    start = ["-m", "icekeeper"] if at is None else ["-c", _AT, at.isoformat()]
-    command = [sys.executable, *start, *map(str, arguments), "--config", str(config)]
+    process: Program | subprocess.Popen[bytes]
+    command = [*map(str, arguments), "--config", str(config)]
     with log.open("ab") as errors, (out or log).open("ab" if out is None else "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment())
+        if fresh:
+            assert at is None
+            command = [sys.executable, "-m", "icekeeper", *command]
+            process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment())
+        else:
+            process = preloaded.start(
+                *command, stdout=output.fileno(), stderr=errors.fileno(), env=environment(), at=at
+            )
     family = [psutil.Process(process.pid)]
     try:
         yield process

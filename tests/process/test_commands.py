@@ -47,7 +47,7 @@ def changed(place: Place, tmp_path: Path, **blocks: object) -> Path:
 
 
 def test_a_night_that_succeeds_exits_0_and_prints_its_report(place: Place) -> None:
-    done = icekeeper("run", "--json", config=place.config)
+    done = icekeeper("run", "--json", config=place.config, fresh=True)
 
     assert done.returncode == 0, done.stderr
     report = document(done)
@@ -92,7 +92,7 @@ def test_a_failed_compaction_with_a_clean_audit_exits_3_and_says_what_to_do(plac
 
 def test_ctrl_c_exits_130_records_the_run_as_cancelled_and_leaves_no_jvm(place: Place, tmp_path: Path) -> None:
     log = tmp_path / "stderr"
-    with running("run", "--json", config=place.config, log=log) as process:
+    with running("run", "--json", config=place.config, log=log, fresh=True) as process:
         wait_for("the run to begin", lambda: "run_started" in log.read_text())
         wait_for("a JVM", lambda: "engine_started" in log.read_text())
         jvm = children(process.pid)

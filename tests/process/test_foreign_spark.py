@@ -7,6 +7,7 @@ import os
 import site
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyspark
@@ -14,7 +15,7 @@ import pytest
 
 from icekeeper.__main__ import without_pythonpath
 from icekeeper.sandbox import Sandbox, WorldSpec
-from tests.conftest import GOLD, write_settings
+from tests.conftest import GOLD, SHORT_LIVED, write_settings
 from tests.process.program import children, icekeeper, running, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -61,12 +62,12 @@ def test_a_night_in_a_container_with_an_older_spark_runs_on_its_own(
     now = datetime.now(UTC) - timedelta(minutes=1)
     world = box.world(WorldSpec(now=now, days=2.25, tables=(GOLD,), commits_per_day=24, rows_per_file=10, symbols=6))
     # A directory whose name a shell would take apart.
-    config = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "its state")
-    migrated = icekeeper("migrate", config=config)
+    config = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "its state", with_packages)
+    migrated = icekeeper("migrate", config=config, fresh=True)
     assert migrated.returncode == 0, migrated.stderr
     out, log = tmp_path / "report.json", tmp_path / "icekeeper.log"
 
-    with running("run", "--json", config=config, log=log, out=out) as night:
+    with running("run", "--json", config=config, log=log, out=out, fresh=True) as night:
         command = wait_for("the JVM", lambda: [each for each in map(session_of, children(night.pid)) if each])[0]
         code = night.wait(120)
 
@@ -77,6 +78,11 @@ def test_a_night_in_a_container_with_an_older_spark_runs_on_its_own(
     assert str(foreign) not in classpath
     assert str(Path(pyspark.__file__).parent) in classpath
     assert f"-Djava.io.tmpdir={tmp_path}/its state/spark/" in " ".join(command)
+
+
+def with_packages(document: dict[str, Any]) -> None:
+    """Iceberg's jars come as they do by default."""
+    document["spark"] = {"driver_memory": "1g", "conf": dict(SHORT_LIVED)}
 
 
 def session_of(process: psutil.Process) -> list[str]:

@@ -28,7 +28,7 @@ TOKEN = "let-me-in"
 @pytest.fixture
 def world(box: Sandbox) -> World:
     tables = (COINBASE, BINANCE, GOLD)
-    spec = WorldSpec(now=SLOT, days=1.25, tables=tables, commits_per_day=96, rows_per_file=10, symbols=6)
+    spec = WorldSpec(now=SLOT, days=1.25, tables=tables, commits_per_day=48, rows_per_file=10, symbols=6)
     return box.world(spec)
 
 

@@ -27,7 +27,7 @@ def test_a_leader_that_is_killed_in_a_compaction_is_followed_by_its_standby_whic
     box: Sandbox, tmp_path: Path
 ) -> None:
     tables = (COINBASE, BINANCE, GOLD)
-    spec = WorldSpec(now=SLOT, days=1.25, tables=tables, commits_per_day=96, rows_per_file=10, symbols=6)
+    spec = WorldSpec(now=SLOT, days=1.25, tables=tables, commits_per_day=48, rows_per_file=10, symbols=6)
     world = box.world(spec)
 
     def settings(name: str) -> Path:
@@ -47,7 +47,7 @@ def test_a_leader_that_is_killed_in_a_compaction_is_followed_by_its_standby_whic
     first_log, second_log = tmp_path / "first.log", tmp_path / "second.log"
     assert icekeeper("migrate", config=first).returncode == 0
     rows = {table: world.rows_iceberg(table) for table in tables}
-    start = SLOT - timedelta(seconds=40)
+    start = SLOT - timedelta(seconds=30)
 
     with running("serve", config=first, log=first_log, at=start) as leader:
         began = time.monotonic()

@@ -26,7 +26,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def world(box: Sandbox) -> World:
-    spec = WorldSpec(now=SLOT, days=1.25, tables=(COINBASE, GOLD), commits_per_day=48, rows_per_file=10, symbols=6)
+    spec = WorldSpec(now=SLOT, days=1.25, tables=(COINBASE, GOLD), commits_per_day=24, rows_per_file=10, symbols=6)
     return box.world(spec)
 
 

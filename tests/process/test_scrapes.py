@@ -21,7 +21,7 @@ from tests.process.program import icekeeper, running, wait_for
 TEN_A_SECOND_S = 0.1
 MOST_S = 0.05
 # So long at most, of a night that may take longer.
-WATCHED_S = 30.0
+WATCHED_S = 20.0
 
 
 class Scraper:

@@ -17,7 +17,7 @@ from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import children, fetch, icekeeper, metrics, running, wait_for
 
 # The daemon's clock when it starts: time enough to look around before the night.
-BEFORE = SLOT - timedelta(seconds=25)
+BEFORE = SLOT - timedelta(seconds=15)
 # Time enough for the program to start on a busy machine: a slot that passes before is none of this start's.
 SHORTLY_BEFORE = SLOT - timedelta(seconds=10)
 
@@ -165,7 +165,7 @@ def test_a_slot_that_waited_too_long_is_recorded_as_missed_and_open_findings_are
 def test_a_daemon_with_a_bad_configuration_does_not_start(tmp_path: Path) -> None:
     config = tmp_path / "icekeeper.yaml"
     config.write_text("tables: []\n")
-    done = icekeeper("serve", config=config)
+    done = icekeeper("serve", config=config, fresh=True)
     assert done.returncode == 2
     assert "catalog is missing" in done.stderr
 

