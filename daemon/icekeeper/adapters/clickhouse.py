@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import aiohttp
 import clickhouse_connect
@@ -121,6 +122,11 @@ class ClickHouse:
         """The server's clock. Raises like `count`."""
         rows = await self._probe("SELECT toUnixTimestamp64Micro(now64(6))", {}, "the time")
         return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=rows[0][0])
+
+    async def zone(self) -> ZoneInfo:
+        """The server's time zone, in which it reads instants that are written without one. Raises like `count`."""
+        rows = await self._probe("SELECT serverTimezone()", {}, "its time zone")
+        return ZoneInfo(str(rows[0][0]))
 
     async def server(self) -> SourceServer:
         """The server's version and our user. Raises like `count`."""

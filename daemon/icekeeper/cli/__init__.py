@@ -10,6 +10,7 @@ import click
 
 from icekeeper import __version__
 from icekeeper.cli.ack import ack
+from icekeeper.cli.compare import compare
 from icekeeper.cli.configuration import config
 from icekeeper.cli.daemon import cancel, logs, reload_configuration, status
 from icekeeper.cli.demo import demo
@@ -30,7 +31,7 @@ def cli() -> None:
 
 
 _TABLES = (run, compact, expire, audit, plan)
-_RECORDS = (history, spool, pause_nights, unpause, ack)
+_RECORDS = (history, compare, spool, pause_nights, unpause, ack)
 _DAEMON = (status, reload_configuration, cancel, logs)
 _HOUSE = (doctor, notify, migrate, config, serve, demo)
 for command in (*_TABLES, *_DAEMON, *_RECORDS, *_HOUSE):

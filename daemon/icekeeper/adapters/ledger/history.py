@@ -22,6 +22,7 @@ from icekeeper.core.enums import Stage
 _RUN_PAGE, _NIGHTS = statement("run_page"), statement("nights")
 _TASKS, _AUDITS = statement("tasks"), statement("audits")
 _TABLE_TASKS, _TABLE_AUDITS = statement("table_tasks"), statement("table_audits")
+_AUDITS_SINCE = statement("audits_since")
 _TABLE_HEALTHS, _LAST_NIGHT = statement("table_healths"), statement("last_night")
 _LOG_PAGE, _TYPICAL = statement("log_page"), statement("typical_durations")
 _ONE_RUN = """
@@ -124,6 +125,10 @@ class PostgresHistory:
     async def audits_of(self, table: str, since: datetime, most: int) -> tuple[Row, ...]:
         """The audits of a table, oldest first: columns as in table_audits.sql."""
         return await self._fetch(_TABLE_AUDITS, table, since, most)
+
+    async def audits_since(self, tables: Iterable[str], since: datetime) -> tuple[Row, ...]:
+        """All audits of these tables and windows that ended since then, another job's, too: see audits_since.sql."""
+        return await self._fetch(_AUDITS_SINCE, list(tables), since)
 
     async def typical_durations(self, tables: Iterable[str], since: datetime) -> Mapping[tuple[Stage, str], float]:
         """How long (s) a stage takes on a table where there is something to do: the median since then."""

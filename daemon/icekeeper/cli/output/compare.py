@@ -1,0 +1,85 @@
+"""The output of `compare`, on a terminal and as JSON. It decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from icekeeper.cli.output.console import COLOURS, new_table, number_or_blank
+from icekeeper.core.audit.compare import Cause, Comparison, FlowAudit, OwnAudit
+from icekeeper.core.formats import counted, minute
+from icekeeper.core.plain import to_plain
+
+
+def comparisons_document(comparisons: Sequence[Comparison], days: int) -> dict[str, Any]:
+    """The comparisons as `--json` shows them."""
+    documents = [{**to_plain(each), "explained": each.explained} for each in comparisons]
+    return {"days": days, "explained": all(each.explained for each in comparisons), "comparisons": documents}
+
+
+def show_comparisons(console: Console, comparisons: Sequence[Comparison], days: int) -> None:
+    """A line each; for those that are not explained the queries to run by hand; how many of which there are."""
+    if not comparisons:
+        console.print(f"no other job has audited these tables in the last {counted(days, 'day')}")
+        return
+    table = new_table(None, "table", "window (UTC)", "flow", "icekeeper", "night")
+    for heading in ("clickhouse", "iceberg"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for each in comparisons:
+        flow, same = each.flow, each.same
+        table.add_row(
+            flow.table,
+            f"{minute(flow.window.start)}, {flow.window.hours} h",
+            _status(flow),
+            _status(same),
+            _status(each.night),
+            _both(flow.clickhouse, same, None if same is None else same.clickhouse),
+            _both(flow.iceberg, same, None if same is None else same.iceberg),
+            _why(each),
+        )
+    console.print(table)
+    console.print(
+        "counts that differ are written flow / icekeeper; night: icekeeper's own audit of that night", style="dim"
+    )
+    for each in comparisons:
+        if not each.explained:
+            _show_queries(console, each)
+    console.print()
+    left = sum(not each.explained for each in comparisons)
+    agree = sum(each.explanations[0].cause is Cause.AGREE for each in comparisons)
+    text = (
+        f"{counted(len(comparisons), 'audit')}: {agree} agree, {len(comparisons) - agree - left} explained, {left} not"
+    )
+    console.print(text, style="bold red" if left else "green")
+
+
+def _status(audit: FlowAudit | OwnAudit | None) -> Text:
+    return Text("") if audit is None else Text(str(audit.status), COLOURS.get(str(audit.status), ""))
+
+
+def _both(theirs: int | None, same: OwnAudit | None, ours: int | None) -> str:
+    if same is None or theirs == ours:
+        return number_or_blank(theirs)
+    return f"{number_or_blank(theirs)} / {number_or_blank(ours)}"
+
+
+def _why(comparison: Comparison) -> Text:
+    why = Text()
+    for each in comparison.explanations:
+        why.append("\n" if why else "")
+        why.append(each.cause.value, "bold red" if each.cause is Cause.UNEXPLAINED else "cyan")
+        why.append(f": {each.text}" if each.text else "")
+    return why
+
+
+def _show_queries(console: Console, comparison: Comparison) -> None:
+    if (same := comparison.same) is None:
+        return
+    console.print(f"{same.table}, {comparison.flow.window}: to count by hand", style="bold")
+    for query in (same.ch_query, same.iceberg_query):
+        if query is not None:
+            console.print(Text(f"    {query}"), soft_wrap=True)

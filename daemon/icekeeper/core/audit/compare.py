@@ -1,0 +1,211 @@
+"""Why another job's audit of a window and icekeeper's differ: the rules, from counts alone. Counting is the adapters'.
+
+The other job is the workflow server's flow, whose rows `maintenance_audit_log` held before icekeeper adopted it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from enum import StrEnum
+from fractions import Fraction
+
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import AuditStatus
+from icekeeper.core.formats import minute_utc, number
+from icekeeper.core.policy import AuditPolicy
+from icekeeper.core.reasons import Reason
+
+_COMPLAINTS = (AuditStatus.WARNING, AuditStatus.MISSING_DATA)
+
+
+class Cause(StrEnum):
+    """Why two audits differ, or that they do not."""
+
+    AGREE = "agree"
+    SURPLUS = "surplus"
+    UNMERGED = "unmerged"
+    LATER_ROWS = "later_rows"
+    ZONE = "zone"
+    FLOW_FAILED = "flow_failed"
+    EXPIRED = "expired"
+    UNEXPLAINED = "unexplained"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowAudit:
+    """The flow's row of a table and window. A count is None where it could not be counted."""
+
+    table: str
+    window: Window
+    run_timestamp: datetime
+    clickhouse: int | None
+    iceberg: int | None
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAudit:
+    """icekeeper's audit of a table: its own night's, or one of the flow's window."""
+
+    table: str
+    window: Window
+    run_timestamp: datetime
+    clickhouse: int | None
+    iceberg: int | None
+    status: AuditStatus
+    reason: Reason | None
+    notes: str
+    ch_query: str | None = None
+    iceberg_query: str | None = None
+    ch_final: bool | None = None
+    watermark: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clues:
+    """What else is known of a window whose counts differ.
+
+    `unmerged`: ClickHouse's rows without FINAL, where the audit counts with it. `in_zone`: its rows of the window read
+    in the server's `zone`, counted with and without FINAL. `offloaded_since`: the offload has written since the flow's
+    audit, and was not known to have passed the window by then.
+    """
+
+    unmerged: int | None = None
+    in_zone: tuple[int, ...] = ()
+    zone: str = "UTC"
+    offloaded_since: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    cause: Cause
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A row of the flow beside icekeeper's.
+
+    `night`: icekeeper's own audit of that night, whatever its window; None where it made none. `same`: its audit of the
+    flow's window; None where it could not be made.
+    """
+
+    flow: FlowAudit
+    night: OwnAudit | None
+    same: OwnAudit | None
+    clues: Clues
+    explanations: tuple[Explanation, ...]
+
+    @property
+    def explained(self) -> bool:
+        return all(each.cause is not Cause.UNEXPLAINED for each in self.explanations)
+
+
+def audit_of_night(flow: FlowAudit, own: Iterable[OwnAudit]) -> OwnAudit | None:
+    """The audit of icekeeper's that shares most of the flow's window, the newest of those that share as much."""
+    shared = [(_overlap(flow.window, audit.window), audit.run_timestamp, audit) for audit in own]
+    best = max((each for each in shared if each[0] > 0), key=lambda each: each[:2], default=None)
+    return None if best is None else best[2]
+
+
+def _overlap(one: Window, other: Window) -> float:
+    return (min(one.end, other.end) - max(one.start, other.start)).total_seconds()
+
+
+def counts_are_equal(flow: FlowAudit, own: OwnAudit) -> bool:
+    return (flow.clickhouse, flow.iceberg) == (own.clickhouse, own.iceberg)
+
+
+def window_in_zone(window: Window, zone: tzinfo) -> Window:
+    """The window that a server of that zone counts where the bounds are written without one."""
+    return Window(window.start.replace(tzinfo=zone).astimezone(UTC), window.end.replace(tzinfo=zone).astimezone(UTC))
+
+
+def explain(flow: FlowAudit, same: OwnAudit, clues: Clues, policy: AuditPolicy) -> tuple[Explanation, ...]:
+    """Why the flow's row and icekeeper's of the same window differ. `same` was counted after the flow's row.
+
+    Rows that came to ClickHouse alone after the flow's audit are no more than a warning tolerates: more would rather be
+    another error of the flow's count.
+    """
+    if _failed(flow, same):
+        text = "the flow's audit failed and wrote 0 for what it could not count; icekeeper writes NULL and error"
+        return (Explanation(Cause.FLOW_FAILED, text),)
+    if same.clickhouse is None or same.iceberg is None or flow.clickhouse is None or flow.iceberg is None:
+        return (Explanation(Cause.UNEXPLAINED, f"it could not be counted: {same.notes}"),)
+    in_iceberg = _about_iceberg(flow, flow.iceberg, same.iceberg, clues)
+    few = Fraction(100 * (same.clickhouse - flow.clickhouse), max(same.clickhouse, 1)) <= Fraction(policy.warning_pct)
+    may_grow = few or (in_iceberg is not None and in_iceberg.cause is Cause.LATER_ROWS)
+    found = [_about_clickhouse(flow, flow.clickhouse, same, same.clickhouse, clues, may_grow), in_iceberg]
+    explanations = [each for each in found if each is not None]
+    if flow.iceberg > flow.clickhouse and flow.status in _COMPLAINTS:
+        surplus = number(flow.iceberg - flow.clickhouse)
+        text = f"Iceberg held {surplus} rows more: the flow judges the absolute share, icekeeper what is missing"
+        explanations.append(Explanation(Cause.SURPLUS, text))
+    if not explanations:
+        explanations.append(_about_verdicts(flow, same))
+    return tuple(explanations)
+
+
+def _failed(flow: FlowAudit, same: OwnAudit) -> bool:
+    if flow.status == AuditStatus.ERROR:
+        return True
+    return not flow.clickhouse and not flow.iceberg and bool(same.clickhouse or same.iceberg)
+
+
+def _about_clickhouse(
+    flow: FlowAudit, theirs: int, same: OwnAudit, ours: int, clues: Clues, may_grow: bool
+) -> Explanation | None:
+    if theirs == ours:
+        return None
+    unmerged, difference = clues.unmerged, number(abs(theirs - ours))
+    if theirs == unmerged:
+        text = f"ClickHouse: the flow counted {difference} rows that are still to be merged (without FINAL)"
+        return Explanation(Cause.UNMERGED, text)
+    if theirs in clues.in_zone:
+        text = f"ClickHouse: the flow's window was read in the server's zone, {clues.zone}"
+        return Explanation(Cause.ZONE, text)
+    if theirs < ours:
+        if not may_grow:
+            text = f"ClickHouse holds {difference} rows more, too many to have come late to it alone"
+            return Explanation(Cause.UNEXPLAINED, text)
+        return _came_later("ClickHouse", flow, theirs, ours)
+    if same.reason is Reason.SOURCE_EXPIRED:
+        text = f"ClickHouse: its TTL has dropped {difference} rows since the flow's audit"
+        return Explanation(Cause.EXPIRED, text)
+    if unmerged is not None:
+        text = f"ClickHouse: the flow counted without FINAL; of {difference} rows more some have been merged since"
+        return Explanation(Cause.UNMERGED, text)
+    return Explanation(Cause.UNEXPLAINED, f"ClickHouse holds {difference} rows less than the flow counted")
+
+
+def _about_iceberg(flow: FlowAudit, theirs: int, ours: int, clues: Clues) -> Explanation | None:
+    if theirs == ours:
+        return None
+    if theirs < ours:
+        if not clues.offloaded_since:
+            text = f"Iceberg holds {number(ours - theirs)} rows more, and by the offload's watermark none came since"
+            return Explanation(Cause.UNEXPLAINED, text)
+        return _came_later("Iceberg", flow, theirs, ours)
+    return Explanation(Cause.UNEXPLAINED, f"Iceberg holds {number(theirs - ours)} rows less than the flow counted")
+
+
+def _came_later(side: str, flow: FlowAudit, theirs: int, ours: int) -> Explanation:
+    more = number(ours - theirs)
+    if not theirs:
+        return Explanation(Cause.UNEXPLAINED, f"{side} holds {more} rows, and the flow counted none")
+    text = f"{side}: {more} rows came after the flow's audit at {minute_utc(flow.run_timestamp)}"
+    return Explanation(Cause.LATER_ROWS, text)
+
+
+def _about_verdicts(flow: FlowAudit, same: OwnAudit) -> Explanation:
+    """Of equal counts."""
+    if flow.status == same.status:
+        return Explanation(Cause.AGREE, "")
+    if same.reason is Reason.SOURCE_EXPIRED:
+        return Explanation(Cause.EXPIRED, "the counts are equal; by now the source's TTL may have dropped rows")
+    text = (
+        "the counts are equal, the verdicts are not: compare the flow's limits with audit.warning_pct and missing_pct"
+    )
+    return Explanation(Cause.UNEXPLAINED, text)
