@@ -66,6 +66,29 @@ def test_a_night_that_succeeds_exits_0_and_prints_its_report(place: Place) -> No
     assert place.world.postgres.password not in (place.state_dir / "spark.log").read_text()
 
 
+def test_audits_of_another_job_are_compared_without_a_daemon(place: Place) -> None:
+    done = icekeeper("compare", config=place.config)
+    assert (done.returncode, done.stdout) == (0, "no other job has audited these tables in the last 7 days\n"), (
+        done.stderr
+    )
+    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    place.world.postgres.execute(
+        place.world.postgres_database,
+        """
+        INSERT INTO maintenance_audit_log (run_timestamp, iceberg_table, ch_source, layer, audit_window_hours,
+          window_start, window_end, ch_row_count, iceberg_row_count, delta, delta_pct, status)
+        VALUES ($2, $1, 'source', 'layer', 24, $3, $2, 0, 0, 0, 0, 'error')
+        """,
+        COINBASE, end, end - timedelta(days=1),
+    )  # fmt: skip
+    done = icekeeper("compare", "--json", config=place.config)
+    assert done.returncode == 0, done.stderr
+    (only,) = document(done)["comparisons"]
+    assert [each["cause"] for each in only["explanations"]] == ["flow_failed"]
+    assert only["same"]["status"] == "ok"
+    assert only["same"]["clickhouse"] == only["same"]["iceberg"] > 0
+
+
 def test_missing_data_exits_1(place: Place) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     for hour in (3, 4, 5):

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import children, document, fetch, icekeeper, metrics, running, wait_for
 
 DAY = f"{SLOT:%Y-%m-%d}"
+SLOT_TEXT = f"{SLOT:%Y-%m-%dT%H:%MZ}"
 
 
 @dataclass
@@ -87,6 +88,45 @@ def test_a_dry_audit_counts_in_the_daemon_and_records_nothing(served: Served) ->
     assert done.returncode == 0, done.stderr
     assert {audit["status"] for audit in document(done)["audits"]} == {"ok"}
     assert served.runs() == before
+
+
+def test_the_flows_windows_are_counted_in_the_daemon_and_compared(served: Served) -> None:
+    counted = icekeeper(
+        "audit", "--slot", SLOT_TEXT, "--window-hours", "12", "--dry-run", "--json", config=served.config
+    )
+    audits = document(counted)["audits"]
+    write = """
+        INSERT INTO maintenance_audit_log (run_timestamp, iceberg_table, ch_source, layer, audit_window_hours,
+          window_start, window_end, ch_row_count, iceberg_row_count, delta, delta_pct, status)
+        VALUES ($1, $2, 'source', 'layer', 12, $3, $4, $5, $6, 0, 0, 'ok')
+    """
+    for audit in audits:
+        start, end = (datetime.fromisoformat(audit[key]) for key in ("window_start", "window_end"))
+        rows = (audit["ch_row_count"], audit["iceberg_row_count"])
+        served.world.postgres.execute(
+            served.world.postgres_database, write, end, audit["iceberg_table"], start, end, *rows
+        )
+    before = served.runs()
+
+    done = icekeeper("compare", "--days", "3650", "--json", config=served.config)
+
+    assert done.returncode == 0, done.stderr
+    found = document(done)
+    causes = {each["flow"]["table"]: [why["cause"] for why in each["explanations"]] for each in found["comparisons"]}
+    assert (found["explained"], causes) == (True, {COINBASE: ["agree"], GOLD: ["agree"]})
+    assert served.runs() == before
+    assert len(served.jvms()) == 1
+
+    # A number that nothing explains.
+    worse = (
+        "UPDATE maintenance_audit_log SET ch_row_count = ch_row_count + 7 WHERE iceberg_table = $1 AND run_id IS NULL"
+    )
+    served.world.postgres.execute(served.world.postgres_database, worse, COINBASE)
+    done = icekeeper("compare", "--days", "3650", "--table", COINBASE, config=served.config)
+    assert done.returncode == 1, done.stderr
+    assert "unexplained: ClickHouse holds 7 rows less than the flow counted" in " ".join(done.stdout.split())
+    assert "1 audit: 0 agree, 0 explained, 1 not" in done.stdout
+    assert icekeeper("compare", "--table", "cold.nowhere", config=served.config).returncode == 2
 
 
 def test_a_slot_in_the_daemons_future_is_refused(served: Served) -> None:

@@ -79,7 +79,7 @@ def own(
             flow(120, 90, MISSING), own(100, 100), replace(GOES_ON, unmerged=120), [Cause.UNMERGED, Cause.LATER_ROWS],
             id="unmerged, and offloaded later",
         ),
-        pytest.param(flow(990, 1000), own(1000, 1000), Clues(), [Cause.LATER_ROWS], id="exactly 1 % late in the source"),
+        pytest.param(flow(990, 1000), own(1000, 1000), Clues(), [Cause.LATER_ROWS], id="exactly 1 % late"),
         pytest.param(flow(989, 1000), own(1000, 1000), Clues(), [Cause.UNEXPLAINED], id="more than 1 % late"),
         # a zone slip
         pytest.param(

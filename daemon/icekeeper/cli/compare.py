@@ -26,6 +26,7 @@ def compare(invocation: Invocation, days: int, tables: tuple[str, ...]) -> None:
     Windows that icekeeper has not counted are counted now; nothing is written. Exits 0 where every difference is
     explained, 1 where one is not.
     """
+    from icekeeper.adapters.host import wall_clock
     from icekeeper.cli.output import console
     from icekeeper.cli.output.compare import comparisons_document, show_comparisons
     from icekeeper.control.client import DaemonClient
@@ -34,7 +35,6 @@ def compare(invocation: Invocation, days: int, tables: tuple[str, ...]) -> None:
     from icekeeper.execution.comparison import compare_audits
     from icekeeper.execution.execute import make_order
     from icekeeper.execution.standalone import run_standalone, session
-    from icekeeper.execution.wiring import wall_clock
     from icekeeper.scheduling.orders import RunRequest
 
     settings = invocation.settings()
