@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import replace
 from datetime import timedelta
@@ -13,16 +12,16 @@ import yaml
 
 from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.ledger.sql.migrations import migrate
-from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.audit.compare import Cause
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor import Check, Level, Subject, examine
 from icekeeper.execution.wiring import build
 from icekeeper.sandbox import Offload, Sandbox
 from icekeeper.settings import load
 from tests.conftest import BINANCE, GOLD, SLOT, MakeNight, Night, no_waiting, outcomes, tell_session, world_clock
+from tests.integration.test_compare import DAY, HOUR, Row, compared, counts, flow_writes
 from tests.integration.test_permissions import PASSWORD, postgres_role
-
-PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 
 # The audit table as the workflow server's flow made it, and a row as it writes them.
 FLOW_TABLE = """
@@ -33,17 +32,6 @@ FLOW_TABLE = """
       iceberg_row_count bigint NOT NULL, delta bigint NOT NULL, delta_pct numeric(8,4), status varchar(20) NOT NULL,
       notes text)
 """
-FLOW_ROW = """
-    INSERT INTO maintenance_audit_log (run_timestamp, iceberg_table, ch_source, layer, audit_window_hours, window_start,
-      window_end, ch_row_count, iceberg_row_count, delta, delta_pct, status)
-    VALUES ($1, $2, 'source', 'bronze', 24, $3, $4, 100, 94, -6, -6, 'missing_data')
-"""
-
-
-def query_of_the_page() -> str:
-    (query,) = re.findall(r"```sql\n(SELECT ours.*?);\n```", PAGE, re.DOTALL)
-    assert isinstance(query, str)
-    return query
 
 
 def observing(document: dict[str, Any]) -> None:
@@ -51,10 +39,13 @@ def observing(document: dict[str, Any]) -> None:
 
 
 async def test_beside_the_flow_in_its_place_and_back(make_night: MakeNight) -> None:
-    night = await make_night(BINANCE, GOLD, migrated=False, change=observing)
-    flow = (SLOT, BINANCE, SLOT - timedelta(hours=26), SLOT - timedelta(hours=2))
+    # In the morning: the flow has counted its day, 02:00 to 02:00.
+    night = await make_night(BINANCE, GOLD, migrated=False, change=observing, now=SLOT + 2 * HOUR, commits_per_day=24)
+    rows = [Row(BINANCE, 0, 0, -5, "ok", (Cause.LATER_ROWS,)), Row(GOLD, 0, 0, 0, "missing_data", (Cause.UNMERGED,))]
     night.ledger(FLOW_TABLE)
-    night.ledger(FLOW_ROW, *flow)
+    for row in rows:
+        raw, there = await counts(night, row)
+        flow_writes(night, row, raw + row.clickhouse, there + row.iceberg)
     await migrate(night.settings.postgres.dsn, night.world.postgres.password)
     files, before = night.store(), {table: await night.state(table) for table in (BINANCE, GOLD)}
 
@@ -66,8 +57,15 @@ async def test_beside_the_flow_in_its_place_and_back(make_night: MakeNight) -> N
     assert all("it would rewrite" in task.note for task in changing if task.stage is Stage.COMPACT)
     assert {table: await night.state(table) for table in before} == before
     assert night.store() == files
-    ((table, day, theirs, ours, *_),) = night.ledger(query_of_the_page())
-    assert (table, day, theirs, ours) == (BINANCE, (SLOT - timedelta(days=1)).date(), "missing_data", "ok")
+    found = await compared(night, SLOT - 7 * DAY)
+    assert [(each.flow.table, tuple(why.cause for why in each.explanations)) for each in found] == [
+        (row.table, row.causes) for row in rows
+    ]
+    for each in found:
+        assert each.same is not None
+        assert each.night is not None
+        assert each.same.status is AuditStatus.OK
+        assert (each.night.status, each.night.window.end) == (AuditStatus.OK, SLOT.replace(hour=0))
 
     # The switch: the same file with another mode.
     document = yaml.safe_load(night.config.read_text())
@@ -79,8 +77,8 @@ async def test_beside_the_flow_in_its_place_and_back(make_night: MakeNight) -> N
     assert set(outcomes(switched, Stage.COMPACT).values()) == {TaskOutcome.DONE}
 
     # And back: the flow's statement is taken as it always was.
-    night.ledger(FLOW_ROW, *flow)
-    assert night.ledger("SELECT count(*) FROM maintenance_audit_log WHERE run_id IS NULL") == [(2,)]
+    flow_writes(night, replace(rows[0], hours=-1), 100, 94)
+    assert night.ledger("SELECT count(*) FROM maintenance_audit_log WHERE run_id IS NULL") == [(3,)]
 
 
 async def test_a_hadoop_catalogs_tables_move_to_jdbc_and_back_and_lose_no_row(

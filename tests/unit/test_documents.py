@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,8 @@ import yaml
 from icekeeper.core.reasons import Reason
 from icekeeper.http import openapi
 from icekeeper.http.api import ROUTES
+from icekeeper.settings import load
+from icekeeper.settings.messages.warnings import warnings
 from icekeeper.settings.model import Settings
 from tests.unit.builders import daemon_metrics
 
@@ -38,6 +41,29 @@ def test_the_shipped_configuration_is_complete_and_holds_the_defaults() -> None:
             continue
         assert name in document, f"{name} is not explained in config/icekeeper.yaml"
         assert getattr(settings, name) == Settings.model_fields[name].default, name
+
+
+def test_the_settings_of_the_migration_page_are_valid(tmp_path: Path) -> None:
+    """Each block laid over the shipped file, as the page says."""
+    page = (ROOT / "docs" / "migration.md").read_text()
+    shipped = yaml.safe_load((ROOT / "config" / "icekeeper.yaml").read_text())
+    blocks = [yaml.safe_load(textwrap.dedent(text)) for text in re.findall(r"^ *```yaml\n(.*?)```", page, re.S | re.M)]
+    settings = [block for block in blocks if "services" not in block]
+    assert [sorted(block) for block in settings] == [
+        ["catalog", "clickhouse", "offload", "postgres", "spark"],
+        ["mode", "schedule"],
+        ["mode", "schedule"],
+        ["catalog"],
+    ]
+    platform = settings[0]
+    for number, block in enumerate(settings):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump({**shipped, **platform, **block}))
+        loaded = load(path, secrets=False)
+        if number in (1, 2):
+            assert not [line for line in warnings(loaded, memory=None) if "schedule.cron" in line]
+    (mount,) = [block["services"]["icekeeper"]["volumes"] for block in blocks if "services" in block]
+    assert mount[0].endswith(f":{platform['catalog']['warehouse']}")
 
 
 def test_the_readme_names_every_command() -> None:
