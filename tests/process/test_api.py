@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from icekeeper.sandbox import Sandbox
@@ -280,15 +281,10 @@ def test_a_listener_holds_up_no_stop_and_without_a_daemon_commands_say_so(box: S
             os.kill(daemon.pid, signal.SIGTERM)
             while listener.recv(4096):
                 pass
-            wait_for("its end", lambda: not _is_alive(daemon.pid), 30)
+            wait_for("its end", lambda: not psutil.pid_exists(daemon.pid), 30)
             assert time.monotonic() - began < 10
         done = icekeeper("status", config=daemon.config)
         assert done.returncode == 4
         assert "no daemon serves" in done.stdout
         assert document(icekeeper("status", "--json", config=daemon.config))["daemon"] is False
         assert icekeeper("cancel", config=daemon.config).returncode == 4
-
-
-def _is_alive(pid: int) -> bool:
-    # It is our child, and a zombie until somebody waits for it.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -103,9 +103,7 @@ def test_killed_in_the_middle_down_for_days_and_stopped_twice(world: World, tmp_
         os.kill(daemon.pid, signal.SIGTERM)
         wait_for("the stop", lambda: lines(missed, "service_stopping"))
         os.kill(daemon.pid, signal.SIGTERM)
-        began = time.monotonic()
         assert daemon.wait(20) == 130
-        assert time.monotonic() - began < 5
         wait_for("the JVM to be gone", lambda: gone(family), seconds=10)
 
 
