@@ -21,11 +21,14 @@ from icekeeper.core.notifications import (
     bad_nights,
     closed_before,
     failure,
+    held,
     missed,
     occasion_of,
     recovery,
+    with_holds,
 )
 from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import Hold
 from icekeeper.core.runs import StageResult
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, result
 
@@ -205,6 +208,32 @@ def test_a_recovery_says_since_when_and_what_it_was() -> None:
         "\n"
         "A good night brings no rows back: `icekeeper ack` lists the days that are still open."
     )
+
+
+def test_what_is_held_says_stage_table_nights_reason_and_advice_in_order() -> None:
+    stages = {
+        (Stage.EXPIRE, "cold.a"): Hold(3, Reason.AUDIT_HOLD),
+        (Stage.COMPACT, "cold.b"): Hold(3, Reason.OFFLOAD_RUNNING),
+    }
+    notice = held(RUN, SLOT, stages, PAGE)
+    parts = (
+        "compact cold.b: held 3 nights in a row (offload_running)\n"
+        f"  {Reason.OFFLOAD_RUNNING.advice}\n"
+        "\n"
+        "expire cold.a: held 3 nights in a row (audit_hold)\n"
+        f"  {Reason.AUDIT_HOLD.advice}"
+    )
+    assert (notice.title, notice.occasion) == (
+        "icekeeper: held 3 nights in a row, slot 2026-02-18 02:00 UTC",
+        Occasion.HELD,
+    )
+    assert notice.body == f"{PAGE}/runs/{RUN}\n\n{parts}"
+    bad = run(tasks=(failed(),))
+    partial = failure(bad, [bad], Occasion.PARTIAL, PAGE)
+    both = with_holds(partial, stages)
+    assert both == replace(partial, body=f"{partial.body}\n\n{parts}")
+    many = {(Stage.COMPACT, f"cold.t{number}"): Hold(3, Reason.BUDGET) for number in range(99)}
+    assert len(with_holds(partial, many).body) < LONGEST_BODY + 100
 
 
 def test_a_run_that_never_came_to_its_end_is_notified_though_nothing_is_known_to_have_failed() -> None:

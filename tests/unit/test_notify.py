@@ -147,6 +147,86 @@ async def test_an_interrupted_run_is_notified_by_the_one_that_resumes_it(world: 
     assert world.titles == ["partial, slot 2026-02-18 02:00 UTC"]
 
 
+def held(slot: datetime, table: str = "cold.a", reason: Reason = Reason.OFFLOAD_RUNNING) -> StageResult:
+    return replace(result(TaskOutcome.HELD, table=table, reason=reason), started_at=slot)
+
+
+async def held_nights(world: World, *days: int, outcome: RunOutcome = RunOutcome.SUCCESS) -> None:
+    """Nights on which the same compaction is held, each judged when it ended."""
+    for day in days:
+        slot = SLOT + day * DAY
+        world.now = slot + HOUR
+        await world.night(outcome, slot, tasks=(held(slot),))
+        await world.tell()
+
+
+async def test_a_stage_that_is_held_is_notified_on_the_third_night_and_once_also_across_restarts(world: World) -> None:
+    await held_nights(world, 0, 1)
+    assert not world.titles
+    await world.restart()
+    await held_nights(world, 2, 3, 4)
+    assert world.titles == ["held 3 nights in a row, slot 2026-02-20 02:00 UTC"]
+    assert [kind for _, kind, _ in world.post.taken] == ["held"]
+
+
+async def test_a_stage_that_had_its_turn_is_notified_anew_when_it_is_held_again(world: World) -> None:
+    await held_nights(world, 0, 1, 2)
+    world.now = SLOT + 3 * DAY + HOUR
+    await world.night(
+        RunOutcome.SUCCESS, SLOT + 3 * DAY, tasks=(replace(result(TaskOutcome.DONE), started_at=SLOT + 3 * DAY),)
+    )
+    await held_nights(world, 4, 5, 6)
+    assert [title[-20:] for title in world.titles] == ["2026-02-20 02:00 UTC", "2026-02-24 02:00 UTC"]
+
+
+async def test_an_operators_run_that_did_the_work_begins_the_count_anew(world: World) -> None:
+    await held_nights(world, 0, 1)
+    by_hand = replace(result(TaskOutcome.DONE), started_at=world.now)
+    await world.night(RunOutcome.SUCCESS, SLOT, Trigger.MANUAL, (by_hand,))
+    await held_nights(world, 2, 3)
+    assert not world.titles
+    await held_nights(world, 4)
+    assert len(world.titles) == 1
+
+
+async def test_of_a_resumed_slot_the_resuming_run_notifies_of_what_is_held(world: World) -> None:
+    await held_nights(world, 0, 1)
+    slot = SLOT + 2 * DAY
+    world.now = slot + HOUR
+    await world.night(RunOutcome.INTERRUPTED, slot, tasks=(held(slot),))
+    await world.tell()
+    assert not world.titles
+    await world.night(RunOutcome.SUCCESS, slot, Trigger.RESUME, (held(slot + HOUR),))
+    await world.tell()
+    assert world.titles == ["held 3 nights in a row, slot 2026-02-20 02:00 UTC"]
+
+
+async def test_nights_that_are_judged_late_are_judged_as_they_were(world: World) -> None:
+    await held_nights(world, 0, 1)
+    for day, took in ((2, 3 * HOUR), (3, HOUR)):
+        slot = SLOT + day * DAY
+        world.now = slot + took
+        await world.night(RunOutcome.SUCCESS, slot, tasks=(held(slot),))
+    await world.tell()
+    assert world.titles == ["held 3 nights in a row, slot 2026-02-20 02:00 UTC"]
+
+
+async def test_one_message_says_both_that_a_night_was_partial_and_what_is_held(world: World) -> None:
+    world.notify = [{"url": A}, {"url": B, "on": ["held"]}]
+    await held_nights(world, 0, 1)
+    await held_nights(world, 2, outcome=RunOutcome.PARTIAL)
+    assert [(url, kind) for url, kind, _ in world.post.taken] == [(A, "partial"), (B, "held")]
+
+
+async def test_only_observing_is_not_notified(world: World) -> None:
+    for day in range(5):
+        slot = SLOT + day * DAY
+        world.now = slot + HOUR
+        await world.night(RunOutcome.SUCCESS, slot, tasks=(held(slot, reason=Reason.OBSERVING),))
+        await world.tell()
+    assert not world.titles
+
+
 async def test_manual_runs_are_not_notified(world: World) -> None:
     await world.night(RunOutcome.FAILED, trigger=Trigger.MANUAL)
     await world.tell()
@@ -388,7 +468,7 @@ def test_a_target_is_named_by_its_file_or_by_its_scheme_and_a_digest_never_by_it
     assert re.fullmatch("json-[0-9a-f]{8}", inline)
     assert file == "/run/x"
     assert found["/run/x"].on == {"failed"}
-    assert found[inline].on == {"failed", "partial", "recovered"}, "listed twice, it gets each message once"
+    assert found[inline].on == {"failed", "partial", "held", "recovered"}, "listed twice, it gets each message once"
 
 
 async def test_a_waiting_message_keeps_its_inline_target_when_a_reload_reorders_the_list(world: World) -> None:

@@ -21,6 +21,7 @@ from icekeeper.settings.values.apprise_urls import ASSET, service_of
 _KINDS = {
     "failed": apprise.NotifyType.FAILURE,
     "partial": apprise.NotifyType.WARNING,
+    "held": apprise.NotifyType.WARNING,
     "recovered": apprise.NotifyType.SUCCESS,
 }
 _LEAST_SECRET = 4

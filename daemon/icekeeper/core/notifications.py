@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import takewhile
@@ -14,6 +14,7 @@ from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import HELD_NIGHTS, Hold, PastTask, holds, past_of_tasks
 from icekeeper.core.runs import StageResult
 from icekeeper.core.secrets import hide_in_text
 
@@ -27,11 +28,15 @@ _BAD = frozenset({RunOutcome.FAILED, RunOutcome.PARTIAL, RunOutcome.MISSED})
 _WORST_FIRST = (AuditStatus.MISSING_DATA, AuditStatus.ERROR, AuditStatus.WARNING)
 
 
+Holds = Mapping[tuple[Stage, str], Hold]
+
+
 class Occasion(StrEnum):
     """Why a notification is sent."""
 
     FAILED = "failed"
     PARTIAL = "partial"
+    HELD = "held"
     RECOVERED = "recovered"
 
 
@@ -102,6 +107,21 @@ def occasion_of(trigger: Trigger, outcome: RunOutcome, earlier: Sequence[PastSlo
     return Occasion.RECOVERED if outcome is RunOutcome.SUCCESS and bad_nights(earlier) else None
 
 
+def newly_held(slot: datetime, tasks: Sequence[PastTask]) -> Holds:
+    """What is held for HELD_NIGHTS nights in a row since this slot, and was not before its first run began.
+
+    `tasks`: those of the last nights and of operators' runs, the slot's own among them. An interrupted run says
+    nothing by itself: its tasks are compared together with those of the run that resumes it.
+    """
+    own = [task.started_at for task in tasks if task.slot == slot and not task.manual]
+    if not own:
+        return {}
+    before = holds(past_of_tasks(task for task in tasks if task.started_at < min(own)))
+    now = holds(past_of_tasks(task for task in tasks if task.started_at <= max(own)))
+    known = {key for key, hold in before.items() if hold.nights >= HELD_NIGHTS}
+    return {key: hold for key, hold in now.items() if hold.nights >= HELD_NIGHTS and key not in known}
+
+
 def bad_nights(earlier: Sequence[PastSlot]) -> tuple[PastSlot, ...]:
     """The bad nights since the last success, oldest first; a cancelled one is neither good nor bad."""
     row = takewhile(lambda past: past.outcome is not RunOutcome.SUCCESS, earlier)
@@ -145,7 +165,27 @@ def recovery(run: PastRun, bad: Sequence[PastSlot], of_last_bad: Sequence[PastRu
     return Notification(run.run_id, Occasion.RECOVERED, f"icekeeper: recovered, slot {_minute(run.slot)}", body)
 
 
+def held(run_id: UUID, slot: datetime, stages: Holds, page: str) -> Notification:
+    """Stages that were held for too many nights in a row."""
+    body = _bounded([f"{page}/runs/{run_id}"], _holds(stages))
+    title = f"icekeeper: held {HELD_NIGHTS} nights in a row, slot {_minute(slot)}"
+    return Notification(run_id, Occasion.HELD, title, body)
+
+
+def with_holds(message: Notification, stages: Holds) -> Notification:
+    """The message of the same run, which says that, too."""
+    return replace(message, body=_bounded([message.body], _holds(stages)))
+
+
 # --- contents
+
+
+def _holds(stages: Holds) -> list[str]:
+    in_order = sorted(stages.items(), key=lambda item: (list(Stage).index(item[0][0]), item[0][1]))
+    return [
+        "\n".join([f"{stage} {table}: held {hold.nights} nights in a row ({hold.reason})", *_advice(hold.reason)])
+        for (stage, table), hold in in_order
+    ]
 
 
 def _findings(runs: Iterable[PastRun]) -> list[str]:

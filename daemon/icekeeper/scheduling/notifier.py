@@ -19,10 +19,11 @@ import structlog
 from icekeeper.adapters.spool.notifications import EndedRun, WaitingNotification
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.adapters.waiting import wait_for_event
-from icekeeper.core.enums import RunOutcome
+from icekeeper.core.enums import RunOutcome, TaskOutcome, Trigger
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.history import PastRun
 from icekeeper.core.notifications import (
+    Holds,
     KnownSlot,
     Notification,
     Occasion,
@@ -30,10 +31,14 @@ from icekeeper.core.notifications import (
     bad_nights,
     closed_before,
     failure,
+    held,
     missed,
+    newly_held,
     occasion_of,
     recovery,
+    with_holds,
 )
+from icekeeper.core.run_history import TASKS_KEPT
 from icekeeper.night.ports import Clock, Sleep
 from icekeeper.settings import Settings
 
@@ -170,14 +175,30 @@ class Notifier:
         now, page = self._clock(), self._settings().http.base_url
         fresh = [run for run in ended if now - run.ended_at < GIVE_UP]
         slots = await self._queue.slots()
-        messages = [message for run in fresh if (message := await self._message(run, slots, page)) is not None]
+        messages = [message for run in fresh for message in await self._messages(run, slots, page)]
         answered = answered_by_later(slots)
         lost = [run for run in fresh if run.outcome is RunOutcome.MISSED and run.slot not in answered]
         if lost and (runs := [past for run in lost if (past := await self._past(run)) is not None]):
             messages.append(missed(sorted(runs, key=lambda run: run.slot), page))
         targets = configured_targets(self._settings()).values()
+        # Of two messages about a run, a target gets the first one that it asks for.
         queued = {message: [one.name for one in targets if message.occasion in one.on] for message in messages}
         await self._queue.queue([run.run_id for run in ended], queued, now)
+
+    async def _messages(self, run: EndedRun, slots: Sequence[KnownSlot], page: str) -> list[Notification]:
+        """The run's own message, if its end is worth one, and one of what is held for too many nights in a row."""
+        message, stages = await self._message(run, slots, page), await self._newly_held(run)
+        own = [] if message is None else [with_holds(message, stages) if stages else message]
+        return [*own, held(run.run_id, run.slot, stages, page)] if stages else own
+
+    async def _newly_held(self, run: EndedRun) -> Holds:
+        # An interrupted run is resumed, and of a missed one there are no tasks.
+        if run.trigger is Trigger.MANUAL or run.outcome in (RunOutcome.INTERRUPTED, RunOutcome.MISSED):
+            return {}
+        tasks = [task for past in await self._spool.slot_runs(run.slot) for task in past.tasks]
+        if not any(task.outcome is TaskOutcome.HELD for task in tasks):
+            return {}
+        return newly_held(run.slot, await self._queue.tasks_since(run.ended_at - TASKS_KEPT))
 
     async def _message(self, run: EndedRun, slots: Sequence[KnownSlot], page: str) -> Notification | None:
         if run.outcome is RunOutcome.MISSED:

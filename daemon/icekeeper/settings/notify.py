@@ -22,8 +22,8 @@ class Notify(Block):
     """Whom to tell, as Apprise writes it (slack://..., mailto://...). It is a credential: rather a url_file."""
     url_file: Path | None = None
     """A file that holds the url."""
-    on: tuple[Literal["failed", "partial", "recovered"], ...] = ("failed", "partial", "recovered")
-    """Which outcomes of nights are notified."""
+    on: tuple[Literal["failed", "partial", "held", "recovered"], ...] = ("failed", "partial", "held", "recovered")
+    """Which outcomes of nights are notified. `held`: a stage is held for a table, the third night in a row."""
 
     @field_validator("url")
     @classmethod

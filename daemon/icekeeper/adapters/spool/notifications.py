@@ -9,16 +9,28 @@ from uuid import UUID
 
 import aiosqlite
 
-from icekeeper.adapters.records import from_json, to_json
+from icekeeper.adapters.records import from_json, from_plain, to_json
 from icekeeper.adapters.spool.file import SpoolFile
 from icekeeper.adapters.spool.times import instant, text
 from icekeeper.core.enums import RunOutcome, Trigger
+from icekeeper.core.errors import PermanentError
 from icekeeper.core.notifications import KnownSlot, Notification
+from icekeeper.core.run_history import PastTask
 
 _UNPROCESSED = """
     SELECT run_id, slot, trigger, outcome, ended_at FROM runs
     WHERE outcome IS NOT NULL AND NOT EXISTS (SELECT 1 FROM told WHERE told.run_id = runs.run_id)
     ORDER BY ended_at, rowid
+"""
+_TASKS = """
+    SELECT run_id, slot, trigger = 'manual' AS manual,
+           json_extract(task.value, '$.stage') AS stage,
+           json_extract(task.value, '$.table') AS "table",
+           json_extract(task.value, '$.outcome') AS outcome,
+           json_extract(task.value, '$.reason') AS reason,
+           json_extract(task.value, '$.started_at') AS started_at
+    FROM runs, json_each(report, '$.tasks') AS task
+    WHERE runs.started_at >= ?
 """
 _QUEUE = """
     INSERT INTO notices (run_id, receiver, notice, queued_at, due_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
@@ -72,6 +84,14 @@ class NotificationQueue:
         """The open slots, and the closed ones that were not pruned yet."""
         rows = await self._file.read("SELECT slot, outcome FROM slots")
         return tuple(KnownSlot(instant(row["slot"]), row["outcome"] and RunOutcome(row["outcome"])) for row in rows)
+
+    async def tasks_since(self, since: datetime) -> tuple[PastTask, ...]:
+        """The tasks of ended runs that began since then, operators' among them."""
+        rows = await self._file.read(_TASKS, text(since))
+        try:
+            return tuple(from_plain(PastTask, dict(row)) for row in rows)
+        except ValueError as exc:  # a word of another version
+            raise PermanentError(f"holds a task that can't be read: {exc}", where=str(self._file.path)) from exc
 
     async def queue(
         self, processed: Iterable[UUID], targets: Mapping[Notification, Iterable[str]], now: datetime
