@@ -16,7 +16,7 @@ from aiohttp import web
 from icekeeper.adapters.apprise import AppriseTarget
 from icekeeper.core.errors import TransientError
 from icekeeper.execution import logging as logs
-from icekeeper.scheduling.notifier import send_test
+from icekeeper.scheduling.targets import send_test
 from icekeeper.settings import Settings
 from icekeeper.settings.values.apprise_urls import is_understood
 from tests.unit.test_changes import BASE

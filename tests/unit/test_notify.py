@@ -19,8 +19,10 @@ from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.reasons import Reason
+from icekeeper.core.run_history import PastTask
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
-from icekeeper.scheduling.notifier import GIVE_UP, Notifier, Result, configured_targets
+from icekeeper.scheduling.notifier import GIVE_UP, Notifier, Result
+from icekeeper.scheduling.targets import configured_targets
 from icekeeper.settings import Settings
 from tests.unit.builders import DAY, HOUR, SLOT, result
 from tests.unit.test_changes import BASE
@@ -64,6 +66,7 @@ class World:
         self.now = SLOT + timedelta(hours=1)
         self.post = Post()
         self.results: list[Result] = []
+        self.ledger: list[PastTask] = []
         self.notify: list[dict[str, Any]] = [{"url": A}]
         self.spool: Spool
         self.teller: Notifier
@@ -75,7 +78,13 @@ class World:
     async def start(self) -> None:
         self.spool = await Spool.open(self.state_dir, clock=lambda: self.now)
         self.teller = Notifier(
-            self.spool, self.settings, lambda: self.now, asyncio.sleep, self.results.append, opened=self.post.to
+            self.spool,
+            self.settings,
+            lambda: self.now,
+            asyncio.sleep,
+            self.results.append,
+            lambda: self.ledger,
+            opened=self.post.to,
         )
 
     async def tell(self) -> None:
@@ -209,6 +218,21 @@ async def test_nights_that_are_judged_late_are_judged_as_they_were(world: World)
         await world.night(RunOutcome.SUCCESS, slot, tasks=(held(slot),))
     await world.tell()
     assert world.titles == ["held 3 nights in a row, slot 2026-02-20 02:00 UTC"]
+
+
+def in_ledger(day: int) -> PastTask:
+    """The same compaction, held by a night of any host."""
+    at = SLOT + day * DAY
+    return PastTask(uuid4(), at, Stage.COMPACT, "cold.a", TaskOutcome.HELD, Reason.OFFLOAD_RUNNING, at)
+
+
+async def test_nights_of_another_host_count_too_once_the_ledger_has_them(world: World) -> None:
+    world.ledger = [in_ledger(0), in_ledger(1)]
+    await held_nights(world, 2)
+    assert world.titles == ["held 3 nights in a row, slot 2026-02-20 02:00 UTC"]
+    world.ledger.append(in_ledger(2))  # its own nights come from there, too, and count once
+    await held_nights(world, 3)
+    assert len(world.titles) == 1
 
 
 async def test_one_message_says_both_that_a_night_was_partial_and_what_is_held(world: World) -> None:

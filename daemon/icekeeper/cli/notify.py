@@ -17,7 +17,7 @@ def notify(invocation: Invocation, test: bool) -> None:
 
     With --test each gets a message, whatever its `on` says; exit code 1 if one did not accept it.
     """
-    from icekeeper.scheduling.notifier import configured_targets, send_test
+    from icekeeper.scheduling.targets import configured_targets, send_test
 
     settings = invocation.settings()
     if test and not settings.notify:

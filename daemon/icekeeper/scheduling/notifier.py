@@ -1,18 +1,15 @@
 """Sends notifications about nights: checks each run that ended once, and sends until each target has taken its message.
 
 Which runs are worth a message, and its text: core/notifications.py. Messages wait in the spool, so that a stop neither
-waits for them nor loses them. Sending one: adapters/apprise.py.
+waits for them nor loses them. Whom they are for: targets.py. Sending one: adapters/apprise.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 
@@ -38,8 +35,9 @@ from icekeeper.core.notifications import (
     recovery,
     with_holds,
 )
-from icekeeper.core.run_history import TASKS_KEPT
+from icekeeper.core.run_history import TASKS_KEPT, PastTask
 from icekeeper.night.ports import Clock, Sleep
+from icekeeper.scheduling.targets import SEND_S, Target, TargetConfig, configured_targets, open_target, renamed_targets
 from icekeeper.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -47,8 +45,6 @@ log = structlog.get_logger(__name__)
 Result = Literal["delivered", "failed"]
 RESULTS: tuple[Result, ...] = ("delivered", "failed")
 
-# How long a service may take to accept a message.
-SEND_S = 30.0
 # Runs that end together, like slots that were missed, go into one message.
 SETTLE_S = 3.0
 # A command that runs beside the daemon writes its runs to the same file, and can't wake the notifier.
@@ -57,62 +53,6 @@ FIRST_RETRY = timedelta(seconds=30)
 LAST_RETRY = timedelta(minutes=30)
 # Older news is in the history.
 GIVE_UP = timedelta(hours=24)
-# A URL may hold a password that can be guessed: its digest, which the log shows, must cost something to compute.
-_DIGEST_ROUNDS = 100_000
-
-
-class Target(Protocol):
-    """Sends messages to one URL: adapters.apprise.AppriseTarget."""
-
-    async def send(self, title: str, body: str, kind: str, timeout_s: float) -> None:
-        """Returns once the service has accepted it. IcekeeperError says why not, without the URL."""
-
-
-@dataclass(frozen=True, slots=True)
-class TargetConfig:
-    """A target of the settings. `name` may be shown: the file that holds the URL, or the URL's scheme and digest."""
-
-    name: str
-    url: str
-    on: frozenset[Occasion]
-
-
-def configured_targets(settings: Settings) -> dict[str, TargetConfig]:
-    """The targets of the settings by name; one that is listed twice gets each message once."""
-    found: dict[str, TargetConfig] = {}
-    for block in settings.notify:
-        if block.url is None:  # refused when the file was read
-            continue
-        url = block.url.get_secret_value()
-        name = str(block.url_file) if block.url_file is not None else _inline_name(url)
-        on = frozenset(map(Occasion, block.on)) | (found[name].on if name in found else frozenset())
-        found[name] = TargetConfig(name, url, on)
-    return found
-
-
-@cache
-def _inline_name(url: str) -> str:
-    """Identifies an inline URL without showing it, e.g. `slack-1f0c9a7d`."""
-    from icekeeper.settings.values.apprise_urls import scheme_of
-
-    digest = hashlib.pbkdf2_hmac("sha256", url.encode(), b"icekeeper notify", _DIGEST_ROUNDS, 4)
-    return f"{scheme_of(url)}-{digest.hex()}"
-
-
-def _renamed_targets(settings: Settings) -> dict[str, str]:
-    """The present name of each inline target by the one that 0.1 queued messages under: its place in the list."""
-    return {
-        f"notify[{index}]": _inline_name(block.url.get_secret_value())
-        for index, block in enumerate(settings.notify)
-        if block.url is not None and block.url_file is None
-    }
-
-
-def open_target(url: str) -> Target:
-    """An Apprise target. Imported when the first message goes out: it takes a while, and most daemons never need it."""
-    from icekeeper.adapters.apprise import AppriseTarget
-
-    return AppriseTarget(url)
 
 
 class Notifier:
@@ -125,15 +65,20 @@ class Notifier:
         clock: Clock,
         sleep: Sleep,
         count: Callable[[Result], None],
+        ledger_tasks: Callable[[], Iterable[PastTask]] = tuple[PastTask, ...],
         opened: Callable[[str], Target] = open_target,
     ) -> None:
-        """`settings` is called for each pass, as a reload may change them; `count` for each final result."""
+        """`settings` is called for each pass, as a reload may change them; `count` for each final result.
+
+        `ledger_tasks` returns those of the last nights as far as they are known: with replicas, also other hosts'.
+        """
         self._spool = spool
         self._queue = spool.notifications
         self._settings = settings
         self._clock = clock
         self._sleep = sleep
         self._count = count
+        self._ledger_tasks = ledger_tasks
         self._opened = opened
         # Since when the oldest undelivered message waits, as of the last pass: a scrape must not read the disk.
         self.oldest: datetime | None = None
@@ -198,7 +143,8 @@ class Notifier:
         tasks = [task for past in await self._spool.slot_runs(run.slot) for task in past.tasks]
         if not any(task.outcome is TaskOutcome.HELD for task in tasks):
             return {}
-        return newly_held(run.slot, await self._queue.tasks_since(run.ended_at - TASKS_KEPT))
+        of_host = await self._queue.tasks_since(run.ended_at - TASKS_KEPT)
+        return newly_held(run.slot, [*of_host, *self._ledger_tasks()])
 
     async def _message(self, run: EndedRun, slots: Sequence[KnownSlot], page: str) -> Notification | None:
         if run.outcome is RunOutcome.MISSED:
@@ -221,7 +167,7 @@ class Notifier:
     async def deliver(self) -> None:
         """Sends what is due: to each target its messages one by one, to all targets at the same time."""
         if not self._renamed:
-            await self._queue.rename(_renamed_targets(self._settings()))
+            await self._queue.rename(renamed_targets(self._settings()))
             self._renamed = True
         due: dict[str, list[WaitingNotification]] = {}
         for waiting in await self._queue.due(self._clock()):
@@ -291,30 +237,3 @@ class Notifier:
         if due_at is None:
             return POLL_S
         return min(POLL_S, max(0.0, (due_at - self._clock()).total_seconds()))
-
-
-@dataclass(frozen=True, slots=True)
-class SendResult:
-    """The result of a test message; `error` None: it was accepted."""
-
-    target: str
-    service: str
-    error: str | None
-
-
-async def send_test(settings: Settings) -> tuple[SendResult, ...]:
-    """Sends a test message to every target, whatever its `on` says."""
-    from icekeeper.settings.values.apprise_urls import scheme_of
-
-    title, page = "icekeeper: a test", settings.http.base_url
-    body = f"This is a test. Links will begin with {page} (http.url)."
-
-    async def one(target: TargetConfig) -> SendResult:
-        error = None
-        try:
-            await open_target(target.url).send(title, body, "test", SEND_S)
-        except IcekeeperError as exc:
-            error = str(exc)
-        return SendResult(target.name, scheme_of(target.url), error)
-
-    return tuple(await asyncio.gather(*map(one, configured_targets(settings).values())))

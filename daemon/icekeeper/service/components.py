@@ -112,7 +112,14 @@ class Components:
         )
         shipped = partial(shipper.ship_within, _SHIP_WITHIN_S)
         orders = Orders(configuration, worker, leadership.standby_reason, shipped)
-        notifier = Notifier(spool, lambda: configuration.settings, clock, sleep, metrics.notified)
+        notifier = Notifier(
+            spool,
+            lambda: configuration.settings,
+            clock,
+            sleep,
+            metrics.notified,
+            lambda: metrics.history.runs.tasks,
+        )
         status_line = StatusLine(systemd, scheduler)
         heartbeat = Heartbeat(systemd.alive)
         state = StateReader(
