@@ -149,7 +149,7 @@ def _in_the_log(night: Night, report: RunReport, task: StageResult) -> tuple[str
 
 
 async def _in_the_ledgers_log(night: Night, report: RunReport, task: StageResult) -> str:
-    run = await night.services.ledger.run(report.run_id)
+    run = await night.services.history.run(report.run_id, lines=True)
     assert run is not None
     _is_the_line_of(_line_of(run["logs"], task), task)
     return str(run)

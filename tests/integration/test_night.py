@@ -59,9 +59,9 @@ async def test_a_night_over_ten_tables_leaves_them_compact_expired_and_proven(ma
     assert {audit.status for audit in report.audits} == {AuditStatus.OK}
     written = night.ledger("SELECT iceberg_table, status, ch_row_count, iceberg_row_count FROM maintenance_audit_log")
     assert sorted(row[0] for row in written) == sorted(tables)
-    (run,) = await night.services.ledger.runs(10)
+    (run,) = await night.services.history.runs(10)
     assert (run["run_id"], run["outcome"]) == (report.run_id, "success")
-    whole = await night.services.ledger.run(report.run_id)
+    whole = await night.services.history.run(report.run_id, lines=True)
     assert whole is not None
     assert (len(whole["tasks"]), len(whole["audits"])) == (30, 10)
     assert any(line["event"] == "run_ended" for line in whole["logs"])

@@ -19,6 +19,7 @@ import asyncpg
 import pytest
 
 from icekeeper.adapters.ledger.findings import PostgresFindings
+from icekeeper.adapters.ledger.history import PostgresHistory
 from icekeeper.adapters.ledger.log_lines import PostgresLogLines
 from icekeeper.adapters.ledger.sql.grants import TO_TIDY, grants, missing_grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
@@ -70,6 +71,7 @@ class Database:
         self.dsn = f"{server.dsn(DATABASE)}?search_path={schema}"
         self.postgres = Postgres(self.dsn, PASSWORD)
         self.ledger = PostgresLedger(self.postgres)
+        self.history = PostgresHistory(self.postgres)
 
     def sql(self, text: str, *args: object) -> list[tuple[Any, ...]]:
         return self.server.execute(DATABASE, f"SET search_path = {self.schema}; SET timezone = 'UTC'; {text}", *args)
@@ -224,8 +226,8 @@ async def close_with_lines(ledger: PostgresLedger, night: RunReport, lines: Sequ
     await ledger.store_lines(night.run_id, 1, lines)
 
 
-async def stored(ledger: PostgresLedger, run_id: UUID) -> dict[str, Any]:
-    row = await ledger.run(run_id)
+async def stored(database: Database, run_id: UUID) -> dict[str, Any]:
+    row = await database.history.run(run_id, lines=True)
     assert row is not None
     return dict(row)
 
@@ -255,7 +257,7 @@ async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_ro
         """
     )
     with pytest.raises(PermanentError, match="icekeeper migrate") as old:
-        await database.ledger.runs(1)
+        await database.history.runs(1)
     assert old.value.reason is Reason.LEDGER_DOWN
     assert await database.migrate() == ["0003_hosts", "0004_lookups"]
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
@@ -317,7 +319,7 @@ async def test_an_old_audit_log_is_adopted_with_its_rows(empty: Database, shape:
     overflow = audit("cold.much", ch_row_count=1, iceberg_row_count=10**12, delta_pct=Decimal(10**14), notes="n" * 999)
     night = report(audit(), uncounted(), overflow, audit("cold.ok", status=AuditStatus.OK))
     await empty.ledger.close_run(night)
-    rows = (await stored(empty.ledger, night.run_id))["audits"]
+    rows = (await stored(empty, night.run_id))["audits"]
     assert [{**row, "missing_hours": ...} for row in rows] == [
         {**asdict(row), "missing_hours": ...} for row in sorted(night.audits, key=lambda row: row.iceberg_table)
     ]
@@ -385,29 +387,33 @@ async def test_an_audit_log_that_would_refuse_our_rows_is_not_adopted(
 async def test_a_report_comes_back_as_it_was_stored(database: Database) -> None:
     night = report(audit(), uncounted())
     await database.ledger.open_run(opening(night))
-    (under_way,) = await database.ledger.runs(10)
+    (under_way,) = await database.history.runs(10)
     assert (under_way["outcome"], under_way["finished_at"], under_way["tables"]) == (None, None, ["cold.a"])
 
     await close_with_lines(database.ledger, night)
 
-    row = await stored(database.ledger, night.run_id)
+    row = await stored(database, night.run_id)
     facts = ("run_id", "slot", "trigger", "outcome", "started_at", "finished_at", "duration_s", "settings_hash")
     assert {key: row[key] for key in facts} == {key: getattr(night, key) for key in facts}
     assert row["tasks"] == [asdict(task) for task in night.tasks]
     by_name = sorted(night.audits, key=lambda row: row.iceberg_table)
     assert row["audits"] == [{**asdict(row), "missing_hours": list(asdict(row)["missing_hours"])} for row in by_name]
     assert row["logs"] == list(LOGS)
-    assert await database.ledger.run(uuid4()) is None
+    assert await database.history.run(uuid4(), lines=True) is None
 
 
 async def test_storing_twice_changes_nothing_and_opening_late_reopens_nothing(database: Database) -> None:
     night = report(audit(), uncounted())
     await close_with_lines(database.ledger, night)
-    first, rows = await database.ledger.run(night.run_id), database.rows()
+    first, rows = await database.history.run(night.run_id, lines=True), database.rows()
     await asyncio.gather(*(close_with_lines(database.ledger, night) for _ in range(3)))
-    assert (await database.ledger.run(night.run_id), database.rows()) == (first, rows)
+    assert (await database.history.run(night.run_id, lines=True), database.rows()) == (first, rows)
     await database.ledger.open_run(opening(night))
-    assert await database.ledger.run(night.run_id) == {**(first or {}), "stages": ["audit"], "tables": ["cold.a"]}
+    assert await database.history.run(night.run_id, lines=True) == {
+        **(first or {}),
+        "stages": ["audit"],
+        "tables": ["cold.a"],
+    }
 
 
 async def test_a_slot_has_one_audit_of_a_table_but_operators_may_have_many(database: Database) -> None:
@@ -420,7 +426,7 @@ async def test_a_slot_has_one_audit_of_a_table_but_operators_may_have_many(datab
         await database.ledger.close_run(night)
     notes = database.sql("SELECT notes FROM maintenance_audit_log WHERE iceberg_table ~ 'silver' AND slot = $1", SLOT)
     assert sorted(notes) == [("hand 0",), ("hand 1",), ("late",)]
-    assert [row["iceberg_table"] for row in (await stored(database.ledger, died.run_id))["audits"]] == ["cold.b"]
+    assert [row["iceberg_table"] for row in (await stored(database, died.run_id))["audits"]] == ["cold.b"]
     assert database.rows()["audit_log"] == 5
 
 
@@ -525,11 +531,11 @@ async def test_runs_are_listed_newest_first_and_found_by_the_beginning_of_their_
     nights = [replace(report(), run_id=run_id, started_at=SLOT + timedelta(days=n)) for n, run_id in enumerate(ids)]
     for night in nights:
         await database.ledger.close_run(replace(night, finished_at=night.started_at))
-    assert [row["run_id"] for row in await database.ledger.runs(3)] == ids[:0:-1]
-    assert [row["run_id"] for row in await database.ledger.find_runs("3F2A")] == ids[2::-1]
-    assert [row["run_id"] for row in await database.ledger.find_runs(str(ids[1]))] == [ids[1]]
+    assert [row["run_id"] for row in await database.history.runs(3)] == ids[:0:-1]
+    assert list(await database.history.find_runs("3F2A")) == ids[2::-1]
+    assert list(await database.history.find_runs(str(ids[1]))) == [ids[1]]
     for nothing in ("", "%", "xyz", "0" * 33):
-        assert await database.ledger.find_runs(nothing) == ()
+        assert await database.history.find_runs(nothing) == ()
 
 
 async def test_text_that_postgresql_refuses_does_not_cost_the_record(database: Database) -> None:
@@ -537,7 +543,7 @@ async def test_text_that_postgresql_refuses_does_not_cost_the_record(database: D
     night = report(audit(notes=evil, ch_query=evil), tasks=(task(Stage.AUDIT, "cold.a", error=evil),))
     line = {"event": evil, "nan": float("nan"), "id": night.run_id, "at": SLOT, "path": {evil: {1}}}
     await close_with_lines(database.ledger, night, [line])
-    row = await stored(database.ledger, night.run_id)
+    row = await stored(database, night.run_id)
     tame = "a\N{REPLACEMENT CHARACTER}b?c"
     assert row["tasks"][0]["error"] == row["audits"][0]["notes"] == row["audits"][0]["ch_query"] == tame
     expected = {"event": tame, "nan": "nan", "id": str(night.run_id), "at": SLOT.isoformat(), "path": {tame: [1]}}
@@ -569,11 +575,11 @@ async def test_log_lines_are_stored_in_their_order_and_a_batch_that_is_refused_l
     assert refused.value.reason is Reason.UNEXPECTED
     assert await database.ledger.last_line(night.run_id) == 2
     await database.ledger.store_lines(night.run_id, 3, lines[2:3])
-    assert (await stored(database.ledger, night.run_id))["logs"] == lines[:3]
+    assert (await stored(database, night.run_id))["logs"] == lines[:3]
 
 
 async def test_an_unmigrated_database_says_what_to_run(empty: Database) -> None:
-    for ask in (empty.ledger.runs(1), empty.ledger.close_run(report(audit())), empty.ledger.run(uuid4())):
+    for ask in (empty.history.runs(1), empty.ledger.close_run(report(audit())), empty.history.run(uuid4(), lines=True)):
         with pytest.raises(PermanentError, match="run `icekeeper migrate`") as refused:
             await ask
         assert refused.value.reason is Reason.LEDGER_DOWN
@@ -594,14 +600,14 @@ async def test_a_role_with_the_printed_grants_keeps_the_ledger_and_can_do_no_mor
     await empty.migrate()
     postgres = Postgres(dsn, "p")
     with pytest.raises(PermanentError, match="permission denied for table maintenance_runs"):
-        await PostgresLedger(postgres).runs(1)
+        await PostgresHistory(postgres).runs(1)
     for grant in await grants(empty.postgres, role):
         empty.sql(grant)
     night = report(audit())
     for _ in range(2):
         await PostgresLedger(postgres).open_run(opening(night))
         await close_with_lines(PostgresLedger(postgres), night)
-    assert len((await stored(PostgresLedger(postgres), night.run_id))["audits"]) == 1
+    assert len((await PostgresHistory(postgres).run(night.run_id) or {})["audits"]) == 1
     assert await pending(dsn, "p") == []
     with pytest.raises(PermanentError, match="permission denied"):
         async with postgres.connection() as connection:
@@ -632,8 +638,8 @@ async def test_old_log_lines_go_a_few_runs_at_a_time_and_nothing_else_does(datab
     deleted = [await old.delete_lines(SLOT + 5 * DAY, 2) for _ in range(4)]
     assert deleted == [2 * len(LOGS), 2 * len(LOGS), len(LOGS), 0]
     assert database.rows() == {**before, "logs": len(LOGS)}
-    assert (await stored(database.ledger, nights[5].run_id))["logs"]
-    assert (await stored(database.ledger, nights[4].run_id))["logs"] == []
+    assert (await stored(database, nights[5].run_id))["logs"]
+    assert (await stored(database, nights[4].run_id))["logs"] == []
 
     asked = [*(night.run_id for night in nights), under_way.run_id, uuid4()]
     assert await old.held(asked) == {night.run_id for night in nights}
@@ -643,7 +649,7 @@ async def test_the_engine_log_of_a_failed_task_is_kept(database: Database) -> No
     failed = task(Stage.COMPACT, "cold.a", outcome=TaskOutcome.FAILED, engine_log="ERROR lost\n\tat x\0")
     night = report(tasks=(failed, task(Stage.EXPIRE, "cold.a")))
     await database.ledger.close_run(night)
-    engine_logs = [one["engine_log"] for one in (await stored(database.ledger, night.run_id))["tasks"]]
+    engine_logs = [one["engine_log"] for one in (await stored(database, night.run_id))["tasks"]]
     assert engine_logs == ["ERROR lost\n\tat x\N{REPLACEMENT CHARACTER}", None]
 
 
@@ -756,7 +762,7 @@ async def test_a_server_that_dies_while_a_run_is_stored_keeps_none_of_it(databas
         blocker.terminate()
         await asyncio.to_thread(database.server.stop)
         await asyncio.to_thread(database.server.start)
-    assert await database.ledger.runs(1) == ()
+    assert await database.history.runs(1) == ()
     await close_with_lines(database.ledger, night)
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
 

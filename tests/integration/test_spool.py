@@ -106,12 +106,12 @@ async def test_a_run_arrives_as_it_is_under_way_and_as_it_ended_with_all_that_be
     begun = replace(opening(night), host="host-1")
     await spool.open_run(begun)
     assert await shipper(spool, database.ledger).ship() == Shipped(records=1)
-    (row,) = await database.ledger.runs(5)
+    (row,) = await database.history.runs(5)
     assert (row["outcome"], row["host"], row["tables"]) == (None, "host-1", ["cold.a"])
     await spool.close_run(night)
     assert await shipper(spool, database.ledger).ship() == Shipped(records=1)
     assert database.rows() == whole(1)
-    (row,) = await database.ledger.runs(5)
+    (row,) = await database.history.runs(5)
     assert (row["outcome"], row["host"], row["tables"]) == ("failed", "host-1", ["cold.a"])
 
 
@@ -120,7 +120,7 @@ async def test_a_run_that_ended_before_its_opening_was_shipped_lacks_nothing(dat
     await spool.open_run(replace(opening(night), host="host-1"))
     await spool.close_run(night)
     assert await shipper(spool, database.ledger).ship() == Shipped(records=1)
-    (row,) = await database.ledger.runs(5)
+    (row,) = await database.history.runs(5)
     assert (row["host"], row["stages"], row["tables"]) == ("host-1", ["audit"], ["cold.a"])
     assert database.rows() == whole(1)
 

@@ -215,10 +215,10 @@ async def _logged_run(services: Services, daemon: DaemonClient | None, run_id: s
     if run_id is not None:
         found = {name for name in files if _begins_with(name, run_id)}
         if len(found) != 1:
-            found |= {str(run["run_id"]) for run in await services.ledger.find_runs(run_id)}
+            found |= set(map(str, await services.history.find_runs(run_id)))
         return UUID(the_one_run(found, run_id))
     try:
-        newest = await services.ledger.runs(1)
+        newest = await services.history.runs(1)
     except IcekeeperError:
         if not files:
             raise

@@ -23,11 +23,11 @@ def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
     async def work() -> int:
         async with session(invocation.settings()) as services:
             if run_id is None:
-                runs = await services.ledger.runs(limit)
+                runs = await services.history.runs(limit)
                 invocation.answer(to_plain(runs), lambda: listings.show_runs(console.stdout(), runs))
                 return 0
-            full_id = the_one_run(await services.ledger.find_runs(run_id), run_id)["run_id"]
-            row = await services.ledger.run(full_id)
+            full_id = the_one_run(await services.history.find_runs(run_id), run_id)
+            row = await services.history.run(full_id, lines=True)
             assert row is not None  # found a moment ago, and the ledger forgets nothing
             acks = await services.findings.acks_of_run(full_id)
             one = {**row, "audits": [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in row["audits"]]}

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from icekeeper.core.enums import Stage
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.tables.plan import Plan
 from icekeeper.night.ports import RunPorts
-from icekeeper.night.run import Order, prefetch
-from icekeeper.night.stages.context import Clocks, TaskContext
+from icekeeper.night.run import Order, prefetch_before
 from icekeeper.night.task import make_plan
 
 
 async def make_plans(order: Order, ports: RunPorts) -> tuple[list[Plan], dict[str, str]]:
     """A plan for every task of the order, and an error for every table that could not be read."""
-    context = TaskContext(
-        run_id=order.run_id,
-        slot=order.slot,
-        trigger=order.trigger,
-        ports=ports,
-        emit=lambda event: None,
-        clocks=Clocks(ports.surroundings),
-        run_policy=order.policy,
-        window_hours=order.window_hours,
-    )
+    context = order.context(ports, emit=lambda event: None)
     plans: list[Plan] = []
     errors: dict[str, str] = {}
     for position, (stage, policy) in enumerate(order.work(), start=1):
         if policy.name in errors:
             continue
-        if position == 2 and stage is Stage.COMPACT and not errors:
-            await prefetch(order, ports)
+        if not errors:
+            await prefetch_before(position, stage, order, ports)
         try:
             plans.append(await make_plan(stage, policy, context))
         except IcekeeperError as exc:

@@ -67,6 +67,19 @@ class Order:
                 if stage is not Stage.AUDIT or (policy.audit is not None and policy.name not in self.earlier.counted):
                     yield stage, policy
 
+    def context(self, ports: RunPorts, emit: Subscriber) -> TaskContext:
+        """What each of its tasks gets."""
+        return TaskContext(
+            run_id=self.run_id,
+            slot=self.slot,
+            trigger=self.trigger,
+            ports=ports,
+            emit=emit,
+            clocks=Clocks(ports.surroundings),
+            run_policy=self.policy,
+            window_hours=self.window_hours,
+        )
+
 
 async def run_night(
     order: Order,
@@ -123,11 +136,12 @@ async def run_night(
     return report
 
 
-async def prefetch(order: Order, ports: RunPorts) -> None:
-    """Reads the metadata of the tables after the first, several at once; a table that can't be read fails in its task.
-
-    Called after the first task, which has shown that catalog and engine work.
+async def prefetch_before(position: int, stage: Stage, order: Order, ports: RunPorts) -> None:
+    """Before the second task, if that is a compaction: reads the metadata of the tables after the first, several at
+    once. The first task has shown that catalog and engine work; a table that can't be read fails in its own task.
     """
+    if position != 2 or stage is not Stage.COMPACT:
+        return
     if order.earlier != EarlierWork():
         return  # an earlier run of the slot may have died of a table's metadata
     try:
@@ -157,24 +171,15 @@ class _Run:
         self._may_go_on = may_go_on
         self._deadline = deadline
         self._counts = PrefetchedCounts(ports.source, ports.clock)
-        self._context = TaskContext(
-            run_id=order.run_id,
-            slot=order.slot,
-            trigger=order.trigger,
-            ports=replace(ports, source=self._counts),
-            emit=emit,
-            clocks=Clocks(ports.surroundings),
-            run_policy=order.policy,
-            window_hours=order.window_hours,
-        )
+        self._context = order.context(replace(ports, source=self._counts), emit)
 
     async def work(self) -> None:
         work = list(self._order.work())
         try:
             for position, (stage, policy) in enumerate(work, start=1):
                 down = self._failed_alike()
-                if position == 2 and stage is Stage.COMPACT and not down:
-                    await prefetch(self._order, self._context.ports)
+                if not down:
+                    await prefetch_before(position, stage, self._order, self._context.ports)
                 if not self._may_go_on():
                     raise asyncio.CancelledError
                 self._emit(TaskStarted(stage, policy.name, position, len(work)))

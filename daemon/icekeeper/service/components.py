@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,33 +46,11 @@ from icekeeper.status.queries import StatusQueries
 _SHIP_WITHIN_S = 20.0
 
 
-@dataclass(frozen=True, slots=True)
 class Components:
     """What the supervisor starts, runs and stops; the others are known to these."""
 
-    configuration: Configuration
-    engine: SparkEngine
-    spool: Spool
-    leadership: Leadership
-    worker: Worker
-    scheduler: Scheduler
-    shipper: Shipper
-    session_keeper: SparkSessionKeeper
-    notifier: Notifier
-    retention: Retention
-    upkeep: Upkeep
-    ledger_poller: LedgerPoller
-    heartbeat: Heartbeat
-    status_line: StatusLine
-    reloads: Reloads
-    files: StateFiles
-    web: Web
-    control: ControlSocket
-    orders: Orders
-
-    @classmethod
-    def build(
-        cls,
+    def __init__(
+        self,
         path: Path,
         settings: Settings,
         spool: Spool,
@@ -82,37 +59,40 @@ class Components:
         systemd: Systemd,
         clock: Clock,
         sleep: Sleep,
-    ) -> Components:
+    ) -> None:
         """Nothing is connected and nothing runs yet. `settings` are those that were read from `path`."""
-        engine = SparkEngine(wiring.spark_options(settings))
+        self.spool = spool
+        self.engine = engine = SparkEngine(wiring.spark_options(settings))
         services = wiring.build(settings, engine, clock=clock, sleep=sleep)
-        configuration = Configuration(path, services, clock, sleep)
+        self.configuration = configuration = Configuration(path, services, clock, sleep)
 
         # What is done, and when.
         events = RunEvents()
-        leadership = Leadership(configuration)
-        worker = Worker(configuration, spool, events.publish, clock, leadership.leads, events.no_run, sleep)
-        scheduler = Scheduler(settings.schedule, worker.slots, leadership, clock, sleep)
-        session_keeper = SparkSessionKeeper(engine, configuration, scheduler, worker, clock)
-        retention = Retention(configuration, spool, leadership.leads, lambda: worker.busy, clock, sleep)
+        self.leadership = leadership = Leadership(configuration)
+        self.worker = worker = Worker(
+            configuration, spool, events.publish, clock, leadership.leads, events.no_run, sleep
+        )
+        self.scheduler = scheduler = Scheduler(settings.schedule, worker.slots, leadership, clock, sleep)
+        self.session_keeper = session_keeper = SparkSessionKeeper(engine, configuration, scheduler, worker, clock)
+        self.retention = Retention(configuration, spool, leadership.leads, lambda: worker.busy, clock, sleep)
 
         # What is known of it.
         metrics = Metrics(lambda: [policy.name for policy in configuration.settings.policies()])
         health = ServiceHealth(metrics)
-        files = StateFiles(settings.state_dir, spool, clock)
-        upkeep = Upkeep(spool, health, files, clock, sleep)
-        ledger_poller = LedgerPoller(
+        self.files = files = StateFiles(settings.state_dir, spool, clock)
+        self.upkeep = Upkeep(spool, health, files, clock, sleep)
+        self.ledger_poller = ledger_poller = LedgerPoller(
             partial(read_nights, configuration, leadership, metrics), partial(health.note, "ledger")
         )
-        shipper = Shipper(
+        self.shipper = shipper = Shipper(
             spool,
             lambda: configuration.services.ledger,
             partial(logs_of, settings.state_dir),
             on_answer=ledger_poller.ledger_used,
         )
         shipped = partial(shipper.ship_within, _SHIP_WITHIN_S)
-        orders = Orders(configuration, worker, leadership.standby_reason, shipped)
-        notifier = Notifier(
+        self.orders = orders = Orders(configuration, worker, leadership.standby_reason, shipped)
+        self.notifier = notifier = Notifier(
             spool,
             lambda: configuration.settings,
             clock,
@@ -120,8 +100,8 @@ class Components:
             metrics.notified,
             lambda: metrics.history.runs.tasks,
         )
-        status_line = StatusLine(systemd, scheduler)
-        heartbeat = Heartbeat(systemd.alive)
+        self.status_line = status_line = StatusLine(systemd, scheduler)
+        self.heartbeat = heartbeat = Heartbeat(systemd.alive)
         state = StateReader(
             configuration=configuration,
             engine=engine,
@@ -142,9 +122,9 @@ class Components:
         live = Live(clock)
         stream = EventStream(number=int(clock().timestamp() * 1000))
         queries = StatusQueries(configuration, metrics, live, state.read, state.parts, leadership.someone_leads, clock)
-        reloads = Reloads(configuration, signals, spool, health, metrics, systemd, status_line, sleep)
-        web = Web(configuration, state, files, metrics, queries, stream, orders, reloads, clock)
-        control = ControlSocket(web.add_api)
+        self.reloads = reloads = Reloads(configuration, signals, spool, health, metrics, systemd, status_line, sleep)
+        self.web = web = Web(configuration, state, files, metrics, queries, stream, orders, reloads, clock)
+        self.control = ControlSocket(web.add_api)
 
         # Who hears of the events of runs, of a change of the settings, and of a kill.
         events.subscribe(metrics.observe, status_line.observe, live.observe, queries.observe, stream.observe)
@@ -159,27 +139,6 @@ class Components:
             lambda *_: worker.slots.wake(),
         )
         signals.before_kill(engine.abort)
-        return cls(
-            configuration=configuration,
-            engine=engine,
-            spool=spool,
-            leadership=leadership,
-            worker=worker,
-            scheduler=scheduler,
-            shipper=shipper,
-            session_keeper=session_keeper,
-            notifier=notifier,
-            retention=retention,
-            upkeep=upkeep,
-            ledger_poller=ledger_poller,
-            heartbeat=heartbeat,
-            status_line=status_line,
-            reloads=reloads,
-            files=files,
-            web=web,
-            control=control,
-            orders=orders,
-        )
 
     def tasks(self) -> Iterable[Coroutine[Any, Any, None]]:
         """What runs side by side until shutdown."""

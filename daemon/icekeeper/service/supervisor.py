@@ -65,7 +65,7 @@ class Supervisor:
         logs.configure(settings.logs.level, settings.logs.format, settings.state_dir)
         with daemon_lock(settings.state_dir):
             spool = await must("the spool", _START_S, Spool.open(settings.state_dir, clock=self._clock))
-            components = Components.build(
+            components = Components(
                 self._config,
                 settings,
                 spool,

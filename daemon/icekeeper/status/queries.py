@@ -142,7 +142,7 @@ class StatusQueries:
 
     async def runs(self, only: RunFilter, after: Cursor | None, limit: int) -> run_schemas.RunPage:
         """Runs, newest first."""
-        rows = await self._configuration.services.history.runs(only, after, limit + 1)
+        rows = await self._configuration.services.history.runs(limit + 1, only, after)
         items = tuple(run_schemas.RunSummary.model_validate(row) for row in rows[:limit])
         more = len(rows) > limit
         return run_schemas.RunPage(items=items, next=cursor(items[-1]) if more else None)

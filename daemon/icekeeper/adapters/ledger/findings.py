@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from icekeeper.adapters.ledger.sql import statement
-from icekeeper.adapters.ledger.store import storable
+from icekeeper.adapters.ledger.store import accepted
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.core.audit.records import Finding
 from icekeeper.core.calendar import Window
@@ -94,9 +94,8 @@ class PostgresFindings:
 
     async def acknowledge(self, table: str, day: date, note: str, by: str, host: str) -> tuple[Finding, ...]:
         """Closes what is open of the table's windows that begin on this UTC day, and returns it; empty: nothing was."""
-        values = [storable(text) for text in (note, by, host)]
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(_ACKNOWLEDGE, [table], day, *values)
+            rows = await connection.fetch(_ACKNOWLEDGE, [table], day, *accepted((note, by, host)))
         return tuple(_finding(row) for row in rows)
 
     async def acks(self, tables: Iterable[str], limit: int) -> tuple[Ack, ...]:

@@ -1,4 +1,4 @@
-"""What the ledger keeps, page by page, for the API and the page. Who writes it: store.py.
+"""What the ledger keeps, page by page, for commands, the API and the page. Who writes it: store.py.
 
 Rows come back as Python's own types by their column's name, and each question is answered from an index.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,11 +26,18 @@ _TABLE_TASKS, _TABLE_AUDITS = statement("table_tasks"), statement("table_audits"
 _AUDITS_SINCE = statement("audits_since")
 _TABLE_HEALTHS, _LAST_NIGHT = statement("table_healths"), statement("last_night")
 _LOG_PAGE, _TYPICAL = statement("log_page"), statement("typical_durations")
+_FIND_RUNS = """
+    SELECT run_id FROM maintenance_runs WHERE starts_with(replace(run_id::text, '-', ''), $1)
+    ORDER BY started_at DESC, run_id LIMIT $2
+"""
 _ONE_RUN = """
     SELECT run_id, slot, trigger, outcome, started_at, finished_at, duration_s, settings_hash,
            coalesce(stages, '{}') AS stages, coalesce(tables, '{}') AS tables, host
     FROM maintenance_runs WHERE run_id = $1
 """
+
+_LINES = "SELECT line FROM maintenance_logs WHERE run_id = $1 ORDER BY line_no"
+_FOUND_AT_MOST = 20
 
 # The pool is the ledger's, too: however many look, the night finds a connection.
 _MOST_AT_ONCE = 2
@@ -48,6 +56,7 @@ class RunFilter:
     table: str | None = None
 
 
+ANY_RUN = RunFilter()
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -79,23 +88,37 @@ class PostgresHistory:
         self._postgres = postgres
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
 
-    async def runs(self, wanted: RunFilter, after: tuple[datetime, UUID] | None, limit: int) -> tuple[Row, ...]:
+    async def runs(
+        self, limit: int, wanted: RunFilter = ANY_RUN, after: tuple[datetime, UUID] | None = None
+    ) -> tuple[Row, ...]:
         """Runs, newest first, from behind the one that began then: columns as in run_page.sql."""
         began, run_id = after or (None, None)
         return await self._fetch(_RUN_PAGE, began, run_id, wanted.outcome, wanted.trigger, wanted.table, limit)
 
-    async def run(self, run_id: UUID) -> Row | None:
-        """The run's row with `tasks` and `audits`, their keys as in the report; None where the ledger has none."""
+    async def find_runs(self, prefix: str) -> tuple[UUID, ...]:
+        """The ids that begin so, newest first and at most 20; hyphens and case don't count."""
+        digits = prefix.replace("-", "").lower()
+        if not re.fullmatch("[0-9a-f]{1,32}", digits):
+            return ()
+        return tuple(row["run_id"] for row in await self._fetch(_FIND_RUNS, digits, _FOUND_AT_MOST))
+
+    async def run(self, run_id: UUID, *, lines: bool = False) -> Row | None:
+        """The run's row with `tasks` and `audits`, their keys as in the report; None where the ledger has none.
+
+        With `lines` also its log lines, as `logs`.
+        """
         async with self._turns, self._postgres.snapshot() as connection:
             row = await connection.fetchrow(_ONE_RUN, run_id)
             if row is None:
                 return None
             tasks = await connection.fetch(_TASKS, run_id)
             audits = await connection.fetch(_AUDITS, run_id)
+            logs = await connection.fetch(_LINES, run_id) if lines else ()
         return {
             **dict(row),
             "tasks": [task_document(task) for task in tasks],
             "audits": [audit_document(audit) for audit in audits],
+            **({"logs": [json.loads(line["line"]) for line in logs]} if lines else {}),
         }
 
     async def logs(self, run_id: UUID, wanted: LogFilter, after: int, limit: int) -> tuple[Row, ...]:

@@ -1,27 +1,27 @@
-"""The ledger: stores runs with their tasks, audits and logs in PostgreSQL, and reads them. Migrations: sql/."""
+"""The ledger: stores runs with their tasks, audits and log lines in PostgreSQL. Reading for people: history.py."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from datetime import datetime
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
 import structlog
 
-from icekeeper.adapters.ledger.rows import audit_document, past_run, task_document
+from icekeeper.adapters.ledger.rows import past_run
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import Stage, Trigger
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.history import ConfigLoad, PastRun
+from icekeeper.core.plain import storable
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
-from icekeeper.core.tables.state import TableHealth
 
 log = structlog.get_logger(__name__)
 
@@ -40,15 +40,10 @@ _MARK_IN_FLIGHT = """
 _LAST_LINE = "SELECT coalesce(max(line_no), 0) FROM maintenance_logs WHERE run_id = $1"
 _LAST_SLOT = "SELECT max(slot) FROM maintenance_runs WHERE trigger <> 'manual'"
 _TASKS, _AUDITS = statement("tasks"), statement("audits")
-_RUNS = """
-    SELECT run_id, slot, trigger, outcome, started_at, finished_at, duration_s, settings_hash, stages, tables, host
-    FROM maintenance_runs
-"""
-_FOUND_AT_MOST = 20
 
 
 class PostgresLedger:
-    """Rows come back as dicts of Python's own types: UUID, aware datetime, Decimal, int."""
+    """Every method raises what `Postgres.connection` does."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
@@ -94,7 +89,7 @@ class PostgresLedger:
     async def record_load(self, load: ConfigLoad) -> None:
         """Stores a reading of the configuration; storing it again changes nothing."""
         async with self._postgres.connection() as connection:
-            await connection.execute(_STORE_LOAD, *_load_row(load))
+            await connection.execute(_STORE_LOAD, *_row(*astuple(load)))
 
     async def mark_in_flight(self, run_id: UUID, stage: Stage | None, table: str | None) -> None:
         """Notes which task the open run is at, so that another host knows it should this one die. None: at none.
@@ -102,7 +97,7 @@ class PostgresLedger:
         Nothing where the run is not there yet, or closed.
         """
         async with self._postgres.connection() as connection:
-            await connection.execute(_MARK_IN_FLIGHT, run_id, stage and stage.value, storable(table))
+            await connection.execute(_MARK_IN_FLIGHT, *_row(run_id, stage, table))
 
     async def past_runs(self, since: datetime) -> tuple[PastRun, ...]:
         """The runs of slots from `since` on but operators' own, oldest first, whichever host they ran on."""
@@ -123,56 +118,22 @@ class PostgresLedger:
             slot: datetime | None = await connection.fetchval(_LAST_SLOT)
         return slot
 
-    async def runs(self, limit: int) -> tuple[Mapping[str, Any], ...]:
-        """The newest runs, newest first; one under way has neither `outcome` nor `finished_at`."""
-        async with self._postgres.connection() as connection:
-            rows = await connection.fetch(f"{_RUNS} ORDER BY started_at DESC, run_id LIMIT $1", limit)
-        return tuple(dict(row) for row in rows)
-
-    async def find_runs(self, prefix: str) -> tuple[Mapping[str, Any], ...]:
-        """The runs, newest first and at most 20, whose id begins so; hyphens and case don't count."""
-        digits = prefix.replace("-", "").lower()
-        if not re.fullmatch("[0-9a-f]{1,32}", digits):
-            return ()
-        query = f"""{_RUNS}
-            WHERE starts_with(replace(run_id::text, '-', ''), $1) ORDER BY started_at DESC, run_id LIMIT $2
-        """
-        async with self._postgres.connection() as connection:
-            rows = await connection.fetch(query, digits, _FOUND_AT_MOST)
-        return tuple(dict(row) for row in rows)
-
-    async def run(self, run_id: UUID) -> Mapping[str, Any] | None:
-        """The run's row with `tasks` and `audits` (keys as in the report) and `logs` (the lines as they were given)."""
-        async with self._postgres.snapshot() as connection:
-            row = await connection.fetchrow(f"{_RUNS} WHERE run_id = $1", run_id)
-            if row is None:
-                return None
-            tasks = await connection.fetch(_TASKS, run_id)
-            audits = await connection.fetch(_AUDITS, run_id)
-            logs = await connection.fetch(
-                "SELECT line FROM maintenance_logs WHERE run_id = $1 ORDER BY line_no", run_id
-            )
-        return {
-            **dict(row),
-            "tasks": [task_document(task) for task in tasks],
-            "audits": [audit_document(audit) for audit in audits],
-            "logs": [json.loads(line["line"]) for line in logs],
-        }
-
 
 async def store_run(connection: Any, report: RunReport) -> None:
     """Writes a report's rows within the caller's transaction, on an asyncpg connection whose session is in UTC."""
     # First, because its row is the lock that keeps two who store the same run apart.
     await connection.execute(
         _STORE_RUN,
-        report.run_id,
-        report.slot,
-        report.trigger.value,
-        report.outcome.value,
-        report.started_at,
-        report.finished_at,
-        report.duration_s,
-        storable(report.settings_hash),
+        *_row(
+            report.run_id,
+            report.slot,
+            report.trigger,
+            report.outcome,
+            report.started_at,
+            report.finished_at,
+            report.duration_s,
+            report.settings_hash,
+        ),
     )
     tasks = [_task_row(report.run_id, position, task) for position, task in enumerate(report.tasks, start=1)]
     await connection.executemany(_STORE_TASK, tasks)
@@ -185,84 +146,78 @@ async def store_lines(connection: Any, run_id: UUID, first: int, lines: Sequence
     await connection.execute(_STORE_LINES, run_id, first, [_json(line) for line in lines])
 
 
-def storable(value: Any) -> Any:
+def accepted(value: Any) -> Any:
     """The value as PostgreSQL's text and jsonb accept it.
 
     They refuse NUL, lone surrogates and NaN, and one such character in a log line must not cost the night's record.
-    What JSON doesn't know becomes its text.
     """
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
-    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    if isinstance(value, Mapping):
-        return {storable(str(key)): storable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [storable(item) for item in value]
-    return storable(value.isoformat() if isinstance(value, datetime) else str(value))
+    match value:
+        case Enum():
+            return value.value
+        case str():
+            return storable(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
+        case float() if not math.isfinite(value):
+            return str(value)
+        case Mapping():
+            return {accepted(str(key)): accepted(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [accepted(item) for item in value]
+    return value
+
+
+def _row(*values: Any) -> tuple[Any, ...]:
+    return tuple(map(accepted, values))
 
 
 def _json(value: Any) -> str:
-    return json.dumps(storable(value), allow_nan=False)
+    return json.dumps(accepted(value), allow_nan=False, default=_as_text)
 
 
-def _health(health: TableHealth | None) -> str | None:
-    return None if health is None else _json(asdict(health))
+def _as_text(value: Any) -> Any:
+    return accepted(value.isoformat() if isinstance(value, datetime) else str(value))
 
 
 def _opening_row(opening: RunOpening) -> tuple[Any, ...]:
-    return (
+    return _row(
         opening.run_id,
         opening.slot,
-        opening.trigger.value,
+        opening.trigger,
         opening.started_at,
-        storable(opening.settings_hash),
-        [stage.value for stage in opening.stages],
-        [storable(table) for table in opening.tables],
-        storable(opening.host),
-    )
-
-
-def _load_row(load: ConfigLoad) -> tuple[Any, ...]:
-    return (
-        load.load_id,
-        load.at,
-        storable(load.host),
-        storable(load.by),
-        storable(load.settings_hash),
-        storable(load.changes),
-        storable(load.problems),
+        opening.settings_hash,
+        opening.stages,
+        opening.tables,
+        opening.host,
     )
 
 
 def _task_row(run_id: UUID, position: int, task: StageResult) -> tuple[Any, ...]:
-    return (
+    return _row(
         run_id,
-        task.stage.value,
-        storable(task.table),
+        task.stage,
+        task.table,
         position,
-        task.outcome.value,
-        None if task.reason is None else task.reason.value,
-        storable(task.note),
+        task.outcome,
+        task.reason,
+        task.note,
         task.attempts,
         task.started_at,
         task.duration_s,
-        _health(task.before),
-        _health(task.after),
-        storable(task.error),
-        storable(task.engine_log),
+        None if task.before is None else _json(asdict(task.before)),
+        None if task.after is None else _json(asdict(task.after)),
+        task.error,
+        task.engine_log,
     )
 
 
 def _audit_row(audit: AuditResult) -> tuple[Any, ...]:
-    return (
+    return _row(
         audit.run_id,
         audit.slot,
-        audit.trigger.value,
+        audit.trigger,
         audit.run_timestamp,
-        storable(audit.iceberg_table),
-        storable(audit.ch_source),
-        storable(audit.layer),
+        audit.iceberg_table,
+        audit.ch_source,
+        audit.layer,
         audit.audit_window_hours,
         audit.window_start,
         audit.window_end,
@@ -270,17 +225,13 @@ def _audit_row(audit: AuditResult) -> tuple[Any, ...]:
         audit.iceberg_row_count,
         audit.delta,
         audit.delta_pct,
-        audit.status.value,
-        None if audit.reason is None else audit.reason.value,
-        storable(audit.notes),
+        audit.status,
+        audit.reason,
+        audit.notes,
         audit.snapshot_id,
-        storable(audit.ch_query),
-        storable(audit.iceberg_query),
+        audit.ch_query,
+        audit.iceberg_query,
         audit.ch_final,
         audit.watermark,
-        _json([_hour(hour) for hour in audit.missing_hours]),
+        _json([asdict(hour) for hour in audit.missing_hours]),
     )
-
-
-def _hour(hour: MissingHour) -> dict[str, Any]:
-    return {"start": hour.start, "clickhouse": hour.clickhouse, "iceberg": hour.iceberg}
