@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -89,7 +89,7 @@ class PostgresLedger:
     async def record_load(self, load: ConfigLoad) -> None:
         """Stores a reading of the configuration; storing it again changes nothing."""
         async with self._postgres.connection() as connection:
-            await connection.execute(_STORE_LOAD, *_row(*astuple(load)))
+            await connection.execute(_STORE_LOAD, *_load_row(load))
 
     async def mark_in_flight(self, run_id: UUID, stage: Stage | None, table: str | None) -> None:
         """Notes which task the open run is at, so that another host knows it should this one die. None: at none.
@@ -188,6 +188,10 @@ def _opening_row(opening: RunOpening) -> tuple[Any, ...]:
         opening.tables,
         opening.host,
     )
+
+
+def _load_row(load: ConfigLoad) -> tuple[Any, ...]:
+    return _row(load.load_id, load.at, load.host, load.by, load.settings_hash, load.changes, load.problems)
 
 
 def _task_row(run_id: UUID, position: int, task: StageResult) -> tuple[Any, ...]:
