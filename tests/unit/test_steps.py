@@ -59,7 +59,7 @@ async def test_a_step_that_does_not_give_up_is_left_behind() -> None:
 
 
 async def test_a_step_of_the_start_that_overruns_ends_the_start() -> None:
-    with capture_logs(), pytest.raises(TransientError, match=r"did not get past `the spool` in 0\.01 s"):
+    with capture_logs(), pytest.raises(TransientError, match=r"did not get past the step `the spool` within 0\.01 s"):
         await must("the spool", 0.01, hangs())
     with pytest.raises(PermanentError):
         await must("the spool", 1, fails())

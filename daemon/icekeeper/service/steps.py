@@ -21,7 +21,7 @@ async def must(step: str, budget_s: float, work: Coroutine[Any, Any, T]) -> T:
     """Does a step of the startup. Raises what it raises, TransientError where it overruns its budget."""
     task = asyncio.ensure_future(work)
     if not await _done(step, budget_s, task):
-        raise TransientError(f"the start did not get past `{step}` in {budget_s:g} s")
+        raise TransientError(f"the startup did not get past the step `{step}` within {budget_s:g} s")
     return task.result()
 
 

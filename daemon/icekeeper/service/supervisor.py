@@ -64,7 +64,7 @@ class Supervisor:
         settings = await asyncio.to_thread(load, self._config)
         logs.configure(settings.logs.level, settings.logs.format, settings.state_dir)
         with daemon_lock(settings.state_dir):
-            spool = await must("the spool", _START_S, Spool.open(settings.state_dir, clock=self._clock))
+            spool = await must("spool", _START_S, Spool.open(settings.state_dir, clock=self._clock))
             components = Components(
                 self._config,
                 settings,
@@ -87,7 +87,7 @@ class Supervisor:
 
     async def _startup(self, components: Components) -> None:
         configuration = components.configuration
-        await must("the control socket", _START_S, components.control.start(configuration.settings.state_dir))
+        await must("control socket", _START_S, components.control.start(configuration.settings.state_dir))
         components.scheduler.start()
         await components.reloads.record(configuration.record("boot"))
         await components.files.refresh()

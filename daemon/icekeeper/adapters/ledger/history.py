@@ -1,4 +1,4 @@
-"""What the ledger keeps, page by page, for commands, the API and the page. Who writes it: store.py.
+"""Reads the ledger page by page, for commands, the API and the page. Who writes it: store.py.
 
 Rows come back as Python's own types by their column's name, and each question is answered from an index.
 """
@@ -39,7 +39,7 @@ _ONE_RUN = """
 _LINES = "SELECT line FROM maintenance_logs WHERE run_id = $1 ORDER BY line_no"
 _FOUND_AT_MOST = 20
 
-# The pool is the ledger's, too: however many look, the night finds a connection.
+# The pool is also the ledger's: however many people read, a run finds a free connection.
 _MOST_AT_ONCE = 2
 _STAGES = [stage.value for stage in Stage]
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)

@@ -1,4 +1,4 @@
-"""The last nights as the ledger has them, for a daemon that has just come up or stands by. Recent runs: store.py."""
+"""The last nights as the ledger has them, for a daemon that has just started or is a standby. Runs: history.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEALTHS, _AUDITS = statement("last_healths"), statement("last_audits")
 
 
 class PostgresRecent:
-    """Reads the past of the tables that are asked for. Raises what `Postgres.connection` does."""
+    """Raises what `Postgres.connection` does."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres

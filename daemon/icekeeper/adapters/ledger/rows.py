@@ -1,6 +1,6 @@
-"""Rows of the ledger as people and the core read them. How records become rows: store.py.
+"""Rows of the ledger as documents and as records of the core. How records become rows: store.py.
 
-A row may be a newer icekeeper's, on another host: a word that this one doesn't know costs no more than itself.
+A newer icekeeper on another host may have written a row: a value that this version doesn't know is left out alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def past_run(row: Any, tasks: Iterable[Any], audits: Iterable[Any]) -> PastRun:
         PastRun,
         {
             **dict(row),
-            # What ended in a way that is not known here has ended.
+            # An outcome that this version doesn't know is still an end.
             "outcome": row["outcome"] and (known(RunOutcome, row["outcome"]) or RunOutcome.FAILED),
             "stages": [stage for stage in row["stages"] if known(Stage, stage)],
             "tasks": [_result(task) for task in tasks if known(Stage, task["stage"])],

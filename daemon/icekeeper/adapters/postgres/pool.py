@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S = 10.0
 STATEMENT_TIMEOUT_S = 30.0
 COMMAND_TIMEOUT_S = STATEMENT_TIMEOUT_S + 5.0
 
-# All that asyncpg and the socket below it raise; a handler of these calls `translated`.
+# Everything that asyncpg and the socket below it raise; `translated` makes our errors of them.
 FOREIGN_ERRORS: tuple[type[Exception], ...] = (
     OSError,  # TimeoutError and ConnectionError are among them
     asyncpg.PostgresError,
@@ -31,11 +31,11 @@ FOREIGN_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.InternalClientError,
 )
 
-# SQLSTATE classes and codes of a server that is down, going down, full, or asked at a bad moment (the manual's
-# appendix A): connections, conflicts, resources, operator intervention and time limits, I/O; a lock not granted, an
-# idle transaction that was ended, and a former primary that is a standby now.
+# SQLSTATE classes and codes (the manual's appendix A) after which a retry may succeed: connections, conflicts,
+# resources, operator intervention and time limits, I/O; a lock not granted, an idle transaction that was ended, and a
+# former primary that is a standby now.
 _PASSING = ("08", "40", "53", "57", "58", "55P03", "25P03", "25006")
-_PROTOCOL_VIOLATION = "08P01"  # in class 08, but a PgBouncer says so again and again of a setting that it refuses
+_PROTOCOL_VIOLATION = "08P01"  # in class 08, but a PgBouncer answers so whenever a setting is one that it refuses
 _LOGIN_REFUSED = ("28000", "28P01")
 _NO_RIGHT = "42501"
 _NO_DATABASE = "3D000"
@@ -72,7 +72,7 @@ def quoted_exactly(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What messages may say of a DSN: everything but its password."""
+    """A DSN without its password, for messages."""
 
     hosts: str
     database: str
@@ -89,7 +89,7 @@ class Target:
             options = {key: values[-1] for key, values in parse_qs(url.query).items()}
             account, _, hosts = url.netloc.rpartition("@")
         except ValueError:
-            # The cause would quote the DSN, and a password that isn't percent-encoded is the likeliest reason.
+            # Without its cause, which quotes the DSN: most likely a password is not percent-encoded.
             raise ConfigError([f"the PostgreSQL DSN can't be read: {_DSN_ADVICE}"]) from None
         malformed = url.scheme not in ("postgresql", "postgres") or "@" in url.path or not _HOSTS.fullmatch(hosts)
         if malformed:
@@ -105,18 +105,18 @@ class Target:
 def translated(error: Exception, target: Target) -> IcekeeperError:
     """Our error for one of asyncpg's or the socket's.
 
-    Of a PermanentError the reason tells whom it is about: `ledger_down` and `access_denied` are about the database (it
-    is not migrated, not there, closed to us), and any record would fare alike; `unexpected` is about this statement.
+    The reason of a PermanentError shows what it is about: `ledger_down` and `access_denied` are about the database,
+    which is not migrated, missing, or closed to us, and would refuse any record; `unexpected` is about this statement.
     """
     if isinstance(error, asyncpg.PostgresError):
-        return _of_the_server(error, target)
+        return _server_error(error, target)
     if isinstance(error, ValueError):  # asyncpg's DataError and ClientConfigurationError
         return PermanentError(f"the driver refused it: {error}", where=str(target))
     text = f"{error}" or "no answer in time"
     return TransientError(f"does not answer: {text}", reason=Reason.LEDGER_DOWN, where=str(target))
 
 
-def _of_the_server(error: Any, target: Target) -> IcekeeperError:
+def _server_error(error: Any, target: Target) -> IcekeeperError:
     state: str = error.sqlstate or ""
     message = " ".join(str(part) for part in (error.message, error.detail, error.hint) if part)[:1000] or repr(error)
     where = str(target)
@@ -128,7 +128,7 @@ def _of_the_server(error: Any, target: Target) -> IcekeeperError:
     if state == _NO_RIGHT:
         text = f"role {target.role!r} lacks a right: {message}. Let the owner GRANT it, or let the owner run this"
         return PermanentError(text, reason=Reason.ACCESS_DENIED, where=where)
-    # PostgreSQL hides the tables of a schema that a role may not use.
+    # Also of a migrated ledger: PostgreSQL hides the tables of a schema that a role may not use.
     not_migrated = f"run `icekeeper migrate`; if that was done, give role {target.role!r} the schema and a search_path"
     advice = {
         _NO_DATABASE: "create the database, or name another in the DSN",
@@ -169,7 +169,7 @@ class Postgres:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Any]:
-        """A connection that reads and sees one state: a run that is being closed either open or whole."""
+        """A connection that reads one state of all rows: a run that is being stored is either open or complete."""
         async with (
             self.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
@@ -182,7 +182,7 @@ class Postgres:
             return str(await connection.fetchval("SHOW server_version"))
 
     async def now(self) -> datetime:
-        """What the server's clock says; raises like `connection`."""
+        """The time of the server's clock; raises like `connection`."""
         async with self.connection() as connection:
             now: datetime = await connection.fetchval("SELECT clock_timestamp()")
         return now

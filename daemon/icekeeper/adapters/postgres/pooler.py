@@ -1,4 +1,4 @@
-"""Whether a pooler like PgBouncer stands before PostgreSQL, and whether it takes the session apart. Judges nothing."""
+"""Whether a pooler like PgBouncer is between us and PostgreSQL, and whether it splits sessions. Judges nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import asyncpg
 
 from icekeeper.adapters.postgres.pool import CONNECT_TIMEOUT_S, FOREIGN_ERRORS, Target, translated
 
-# PgBouncer answers for a database of this name itself, wherever it stands: by its console, or by refusing in its words.
+# PgBouncer answers itself for a database of this name: by its console, or by a refusal with an error code of its own.
 _CONSOLE = "pgbouncer"
 _ITS_REFUSAL = "08P01"
 _ALL_OF_IT_S = 30.0

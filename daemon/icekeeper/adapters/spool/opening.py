@@ -147,7 +147,7 @@ def _damage(path: Path) -> str | None:
 
 
 def _create(path: Path) -> None:
-    """Makes the file with its tables, or none: an empty one would look like one that was emptied."""
+    """Makes the file with its tables at once: an empty file would look like one that lost its tables."""
     new = path.with_name(f"{NAME}.new")
     for end in _BESIDE:
         _beside(new, end).unlink(missing_ok=True)

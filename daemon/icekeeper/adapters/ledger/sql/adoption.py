@@ -1,6 +1,6 @@
-"""Makes a `maintenance_audit_log` that is there already take our rows, and loses none of its own. Creates no table.
+"""Adapts an existing `maintenance_audit_log` so that it takes our rows and keeps its own. Creates no table.
 
-Whoever wrote to it before can go on: columns are added nullable and are never renamed, dropped or narrowed.
+Programs that wrote to it before can go on: columns are added nullable, and never renamed, dropped or narrowed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from icekeeper.core.errors import PermanentError
 
 AUDIT_LOG = "maintenance_audit_log"
 
-# Our additions, with what people should know of them.
+# The columns that icekeeper adds, with their comments in the database.
 _NEW_COLUMNS = {
     "run_id": ("uuid", "the run that counted; NULL in rows from before icekeeper"),
     "slot": ("timestamp with time zone", "the scheduled instant the run answered for"),
@@ -46,7 +46,7 @@ _NULLABLE = ("ch_row_count", "iceberg_row_count", "delta", "delta_pct", "notes")
 _COUNTS = ("ch_row_count", "iceberg_row_count", "delta")
 # How many characters a column must take; a note has no limit, as it quotes errors.
 _LENGTHS = {"status": max(map(len, AuditStatus)), "layer": 16, "iceberg_table": 128, "ch_source": 128, "notes": None}
-_WORDS = [status.value for status in AuditStatus]
+_STATUSES = [status.value for status in AuditStatus]
 
 _FIND = "SELECT oid, oid::regclass::text AS name, relkind::text FROM pg_class WHERE oid = to_regclass($1)"
 _COLUMNS = """
@@ -82,9 +82,9 @@ class _Table:
 async def adopt(connection: Any) -> None:
     """Adds, widens and relaxes what needs it, on an asyncpg connection within a transaction.
 
-    PermanentError, which says what to do, where a view or another type stands against it.
+    PermanentError, which says what to do, where a view or a column of another type prevents it.
     """
-    table = await _look(connection)
+    table = await _find_table(connection)
     added = [column for column in _NEW_COLUMNS if column not in table.columns]
     retyped = _retyped(table)
     await _refuse_views(connection, table, retyped)
@@ -101,7 +101,7 @@ async def adopt(connection: Any) -> None:
     for column in added:
         comment = _NEW_COLUMNS[column][1].replace("'", "''")
         await connection.execute(f"COMMENT ON COLUMN {table.name}.{column} IS '{comment}'")
-    await _allow_words(connection, table)
+    await _allow_statuses(connection, table)
     await connection.execute(
         f"""
         CREATE UNIQUE INDEX maintenance_audit_log_run ON {table.name} (run_id, iceberg_table) WHERE run_id IS NOT NULL;
@@ -111,7 +111,7 @@ async def adopt(connection: Any) -> None:
     )
 
 
-async def _look(connection: Any) -> _Table:
+async def _find_table(connection: Any) -> _Table:
     found = await connection.fetchrow(_FIND, AUDIT_LOG)
     if found["relkind"] not in ("r", "p"):
         raise PermanentError(f"{found['name']} is no table, so icekeeper can't write its audits there: rename it")
@@ -134,7 +134,7 @@ def _retyped(table: _Table) -> dict[str, str]:
 
 
 def wider(column: str, kind: str) -> str | None:
-    """The type that a column of the audit log must get to hold what we write; None where its own will do.
+    """The type that a column of the audit log needs to hold what we write; None where its own is wide enough.
 
     >>> wider("delta_pct", "numeric(8,4)")
     'numeric(20,4)'
@@ -152,7 +152,7 @@ def wider(column: str, kind: str) -> str | None:
 
 
 async def _refuse_views(connection: Any, table: _Table, retyped: dict[str, str]) -> None:
-    """PostgreSQL alters no type under a view. We could drop and remake it, but not its owner, grants and readers."""
+    """PostgreSQL alters no type under a view, and we could recreate the view, but not its owner, grants and readers."""
     readers = [row["name"] for row in await connection.fetch(_READERS, table.oid, list(retyped))]
     if readers:
         changes = ", ".join(f"{column} {kind}" for column, kind in retyped.items())
@@ -164,20 +164,20 @@ async def _refuse_views(connection: Any, table: _Table, retyped: dict[str, str])
         )
 
 
-async def _allow_words(connection: Any, table: _Table) -> None:
-    """Our words for the status, where an enum type or a check constraint knows only others."""
+async def _allow_statuses(connection: Any, table: _Table) -> None:
+    """Allows our statuses where an enum type or a check constraint does not."""
     columns = {row["name"]: row for row in await connection.fetch(_COLUMNS, table.oid)}
     status = columns["status"]
     if status["is_enum"]:
-        for word in _WORDS:
+        for word in _STATUSES:
             await connection.execute(f"ALTER TYPE {status['type']} ADD VALUE IF NOT EXISTS '{word}'")
-        return  # the new words can't be tried before they are committed
+        return  # new values can't be used before they are committed
     for check in await connection.fetch(_CHECKS, table.oid, status["attnum"]):
-        # The words go through the column's own type, because the condition was compiled for it.
+        # Cast to the column's own type, because the condition was compiled for it.
         words = f"SELECT unnest($1::text[])::{status['type']} AS status"
         query = f"SELECT bool_and(coalesce({check['condition']}, true)) FROM ({words}) AS words"
-        if not await connection.fetchval(query, _WORDS):
-            ours = ", ".join(f"'{word}'" for word in _WORDS)
+        if not await connection.fetchval(query, _STATUSES):
+            ours = ", ".join(f"'{word}'" for word in _STATUSES)
             await connection.execute(
                 f"ALTER TABLE {table.name} DROP CONSTRAINT {check['name']}, ADD CONSTRAINT {check['name']} "
                 f"CHECK (({check['condition']}) OR status IN ({ours})){'' if check['validated'] else ' NOT VALID'}"

@@ -1,5 +1,5 @@
--- Whether `run` is one that answers for a night; the same rule as in core/run_history.py. An operator's does if it was not
--- stopped, went through all stages ($1) on all tables that are enabled ($2), and audited the UTC day of its slot.
+-- Whether `run` answers for a night; the same rule as in core/run_history.py. An operator's run does if it was not
+-- stopped, did all stages ($1) on all enabled tables ($2), and audited the UTC day of its slot.
 -- The casts serve adopted tables: see store_audit.sql. The session's zone is UTC.
 (run.trigger <> 'manual' OR (
   run.outcome NOT IN ('cancelled', 'interrupted')

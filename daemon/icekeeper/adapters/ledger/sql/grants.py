@@ -1,4 +1,4 @@
-"""What a role must be granted to keep the ledger without owning its tables, and what it lacks. Grants nothing."""
+"""The rights that a role needs to keep the ledger without owning its tables, and those it lacks. Grants nothing."""
 
 from __future__ import annotations
 

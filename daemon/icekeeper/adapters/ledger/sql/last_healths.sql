@@ -1,4 +1,4 @@
--- How the last task that could say so has left each of the tables $1.
+-- The health of each of the tables $1 after the last task that recorded one.
 SELECT name AS "table", task.started_at, task.after
 FROM unnest($1::text[]) AS name
 CROSS JOIN LATERAL (

@@ -1,12 +1,12 @@
--- The newest $3 runs that answered for a night; of a given outcome where $4 names one. The newest UTC day of a slot
--- comes first, and within it what began last.
+-- The newest $3 runs that answered for a night, with the outcome $4 (NULL: any). The newest UTC day of a slot comes
+-- first, and within it the run that began last.
 WITH answered AS NOT MATERIALIZED (
   SELECT run_id, slot, outcome, started_at, finished_at
   FROM maintenance_runs AS run
   WHERE outcome IS NOT NULL AND ($4::text IS NULL OR outcome = $4) AND
 {answered}
 ), newest AS (
-  -- By the index on slot, which knows nothing of days.
+  -- By slot and not by day, to use the index on slot.
   SELECT slot FROM answered ORDER BY slot DESC LIMIT $3
 ), run AS (
   SELECT *

@@ -1,5 +1,5 @@
 -- Log lines of the run $1 behind the line $2: of the levels $3 (NULL: any) that hold the text $4 (NULL: any).
--- What is a capital letter differs from database to database: here these are the 26 of ASCII, as in LogFilter.takes.
+-- Databases differ in what a capital letter is: this compares the 26 of ASCII without case, as LogFilter.takes does.
 SELECT line_no, line
 FROM maintenance_logs
 WHERE run_id = $1 AND line_no > $2

@@ -35,19 +35,19 @@ _LOCK_KEY = int.from_bytes(b"icekeepr", "big")
 _SETTINGS = {
     "application_name": "icekeeper migrate",
     "timezone": "UTC",
-    # Waiting behind a long query, it would block everybody who comes after it.
+    # A statement that waits behind a long query blocks every later query on the table.
     "lock_timeout": "30s",
     "statement_timeout": "10min",
 }
-_COMMAND_TIMEOUT_S = 660.0  # a little after the server's own limit, for the case that the server is gone
+_COMMAND_TIMEOUT_S = 660.0  # a little more than the server's own limit, in case the server is gone
 _UNSAFE_NEW_ENUM_VALUE = "55P04"
 
 
 async def migrate(dsn: str, password: str | None) -> list[str]:
     """Applies what is pending, all or nothing, and names it, oldest first; empty where nothing was.
 
-    The role becomes the owner of the tables, or must own the audit log that is adopted. PermanentError says what
-    stands against it, TransientError `ledger_down` where the server is away or a lock isn't to be had.
+    The role becomes the owner of the tables, and must own an audit log that is adopted. PermanentError where
+    something prevents it, TransientError `ledger_down` where the server is away or a lock can't be had.
     """
     async with _transaction(dsn, password) as connection:
         return await connection.run_sync(_upgrade)
@@ -106,7 +106,7 @@ def _pending(connection: Connection) -> list[str]:
 
 
 def _upgrade(connection: Connection) -> list[str]:
-    # It goes with the transaction, however that ends. Whoever waited here finds nothing left to do.
+    # Held until the transaction ends. A process that has waited for it finds nothing left to do.
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock($1)", (_LOCK_KEY,))
     applied = _pending(connection)
     if not applied:
@@ -116,19 +116,19 @@ def _upgrade(connection: Connection) -> list[str]:
         connection,
         opts={
             "version_table": VERSION_TABLE,
-            # What Alembic's own `upgrade` command puts here.
+            # As in Alembic's own `upgrade` command.
             "fn": lambda heads, _context: scripts._upgrade_revs("head", heads),
         },
     )
-    # The connection is handed to the scripts: `alembic.op` is one for the whole process, which two migrations at a
-    # time (of two databases) would mix up.
+    # The scripts get the connection as an argument: `alembic.op` is global, and two migrations at a time (of two
+    # databases) would share it.
     context.run_migrations(connection=connection)
     on_asyncpg(connection, _prove)
     return applied
 
 
 async def _prove(connection: Any) -> None:
-    """Stores a run of each kind and rolls it back, so that a refusal is found now and not every night."""
+    """Stores a run of each kind and rolls it back, so that a refusal shows now and not every night."""
     for status in AuditStatus:
         attempt = connection.transaction()
         await attempt.start()
@@ -138,7 +138,7 @@ async def _prove(connection: Any) -> None:
             await store_lines(connection, sample.run_id, 1, [{"event": "proof"}])
         except asyncpg.PostgresError as exc:
             if exc.sqlstate == _UNSAFE_NEW_ENUM_VALUE:
-                continue  # a word that this very transaction has added
+                continue  # a value that this very transaction has added
             detail = f" ({exc.detail})" if exc.detail else ""
             raise PermanentError(
                 f"a row with the status {status} is refused by the tables as they are: {exc}{detail}. Change the "
@@ -150,7 +150,7 @@ async def _prove(connection: Any) -> None:
 
 
 def _sample(status: AuditStatus) -> RunReport:
-    """A run with an audit that asks much of the columns: no counts, or enormous ones."""
+    """A run with an audit that needs wide columns: no counts, or enormous ones."""
     slot = datetime(1970, 1, 1, tzinfo=UTC)
     nothing = AuditResult(
         run_id=uuid4(),

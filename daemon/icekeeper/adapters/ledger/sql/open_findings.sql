@@ -1,17 +1,17 @@
--- The findings of the tables $1 that are open: windows whose rows lack or could not be counted, and that are not acknowledged.
+-- The open findings of the tables $1: windows that lack rows or could not be counted, and are not acknowledged.
 --
 -- What a window's audits say, taken together:
--- * Only our own count (run_id): who wrote here before icekeeper counted by other rules.
--- * The newest that could count is the verdict. One that could not (error) is a finding only where none ever could: a
---   day that was proven stays proven, one that lacks rows goes on lacking them.
+-- * Only icekeeper's audits (those with a run_id) are considered: other writers of the table count by other rules.
+-- * The newest that could count is the verdict. One that could not (error) is a finding only where no audit ever
+--   could: a day that was proven stays proven, and one that lacked rows still lacks them.
 -- * An `ok` because ClickHouse holds no row (source_empty) proves nothing: its TTL may have taken them.
--- * A word that is none of ours, put there by hand, closes the window.
+-- * A status that icekeeper does not know, entered by hand, closes the window.
 -- * An `ok` of a longer window on the same UTC day closes it, too. One of several days doesn't: 1 % of a week may be a
 --   whole hour of a day.
 -- An acknowledgement closes a window for as many missing rows as were known then: finding no more of them opens nothing,
 -- finding more does. It ends when the window is `ok` in between.
 --
--- The casts make one shape of what adopted tables hold: see store_audit.sql.
+-- The casts give the columns of adopted tables one type: see store_audit.sql.
 WITH verdict AS (
   SELECT DISTINCT ON (audit.iceberg_table, audit.window_start, audit.window_end)
          audit.iceberg_table::text AS iceberg_table,

@@ -1,4 +1,4 @@
--- A run that begins. Told late, after the run was closed, it only adds what the closing did not know.
+-- A run that begins. Stored late, after the run's end, it adds only what the report does not hold.
 INSERT INTO maintenance_runs AS run
   (run_id, slot, trigger, started_at, settings_hash, stages, tables, host)
 VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''))

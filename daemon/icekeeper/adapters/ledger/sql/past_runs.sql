@@ -1,4 +1,4 @@
--- The runs of slots from an instant on, oldest first. What was begun and has no row of a task never ended.
+-- The runs of slots from $1 on, oldest first. A task in flight is one that was begun and has no row.
 SELECT run_id, slot, trigger, started_at, outcome, coalesce(host, '') AS host, settings_hash,
        coalesce(stages, '{}') AS stages, coalesce(tables, '{}') AS tables,
        CASE WHEN NOT ended.it THEN in_flight_stage END AS in_flight_stage,

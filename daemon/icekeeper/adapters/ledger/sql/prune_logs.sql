@@ -1,4 +1,4 @@
--- The lines of some runs that are older than that, oldest first: a few runs at a time hold no lock for long.
+-- Deletes the lines of the oldest $2 runs that began before $1: a few runs at a time, so that no lock is held for long.
 DELETE FROM maintenance_logs
 WHERE run_id IN (
   SELECT run_id

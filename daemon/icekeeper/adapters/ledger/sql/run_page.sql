@@ -1,5 +1,5 @@
--- A page of runs, newest first, from after the run ($1, $2) on, NULL: from the newest on; and what each came to.
--- $3 outcome, $4 trigger, $5 table: NULL for any. A run under way has no outcome; it is asked for as 'running'.
+-- A page of at most $6 runs with counts of their results, newest first, after the run ($1, $2); NULL: from the newest on.
+-- $3 outcome, $4 trigger, $5 table: NULL for any. A run under way has no outcome: its filter is 'running'.
 SELECT run.run_id, slot, trigger, outcome, started_at, finished_at, duration_s, settings_hash,
        coalesce(stages, '{}') AS stages, coalesce(tables, '{}') AS tables, host,
        task.done AS tasks_done, task.skipped AS tasks_skipped, task.held AS tasks_held, task.failed AS tasks_failed,

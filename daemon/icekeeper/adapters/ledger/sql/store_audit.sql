@@ -1,4 +1,4 @@
--- {arbiter} is the unique index that this row may meet: per slot or per run, see store.py.
+-- {arbiter} is the unique index by which the row may exist already: per slot or per run, see store.py.
 -- The casts serve adopted tables, whose columns may be timestamps without a zone (the session's zone is UTC) or numeric.
 -- status has none: it takes the column's own type, which may be an enum.
 -- Of two counts of a slot the later one stays, in whichever order they arrive; an error never takes the place of a count.

@@ -1,5 +1,5 @@
--- The audits of the table $1, of windows from $2 on, oldest first. Of more than $3 it is every second, third, ...
--- from the newest back, and all that were not ok. The casts: see store_audit.sql.
+-- The audits of the table $1, of windows from $2 on, oldest first. Of more than $3 only every second, third, ... from the
+-- newest back, and all that were not ok. The casts: see store_audit.sql.
 SELECT run_id, window_start, window_end, ch_row_count, iceberg_row_count, delta, delta_pct, status, reason
 FROM (
   SELECT run_id, run_timestamp::timestamptz AS run_timestamp,

@@ -1,5 +1,5 @@
--- How the table $1 was when a run was done with it, of runs since $2, oldest first: what the run's last task saw. Of more
--- than $3 runs it is every second, third, ... from the newest back: so much as a chart can show.
+-- The health of the table $1 after each run since $2, oldest first: as the run's last task saw it. Of more than $3 runs
+-- only every second, third, ... from the newest back: as many as a chart can show.
 SELECT run_id, slot, at, after
 FROM (
   SELECT seen.*, row_number() OVER (ORDER BY at DESC) AS number, count(*) OVER () AS of

@@ -1,4 +1,4 @@
--- What was last done with the table $1 since $2, oldest first: the newest $3 tasks.
+-- The newest $3 tasks of the table $1 since $2, oldest first.
 SELECT run_id, slot, stage, outcome, reason, started_at, duration_s
 FROM (
   SELECT task.run_id, run.slot, task.stage, task.outcome, task.reason, task.started_at, task.duration_s, task.position

@@ -1,4 +1,4 @@
--- How long (s) the tasks of the tables $1 that had something to do took since $2: the median, by stage and table.
+-- The median duration (s) of the tasks since $2 that had something to do, by stage and table, of the tables $1.
 SELECT stage, iceberg_table AS "table",
        percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_s) AS duration_s
 FROM maintenance_tasks

@@ -1,25 +1,14 @@
-"""0003: says which host a run ran on and which task it is at, and makes the table of configuration loads."""
+"""0003: columns for a run's host and its task in flight, and the table of configuration loads."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from sqlalchemy import Connection
 
-from icekeeper.adapters.ledger.sql.bridge import on_asyncpg
+from icekeeper.adapters.ledger.sql.bridge import execute_sql_beside
 
 revision = "0003_hosts"
 down_revision = "0002_acks"
 
-_SQL = Path(__file__).with_suffix(".sql")
 
-
-# There is no downgrade: the rows are people's records.
 def upgrade(connection: Connection) -> None:
-    """Within the caller's transaction."""
-    on_asyncpg(connection, _upgrade)
-
-
-async def _upgrade(connection: Any) -> None:
-    await connection.execute(_SQL.read_text(encoding="utf-8"))
+    execute_sql_beside(__file__, connection)

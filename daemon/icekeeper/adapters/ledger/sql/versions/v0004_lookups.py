@@ -1,25 +1,14 @@
-"""0004: keeps what Spark said of a task that failed, and finds the tasks of a table without reading all of them."""
+"""0004: a column for Spark's log of a task that failed, and an index for the tasks of a table."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from sqlalchemy import Connection
 
-from icekeeper.adapters.ledger.sql.bridge import on_asyncpg
+from icekeeper.adapters.ledger.sql.bridge import execute_sql_beside
 
 revision = "0004_lookups"
 down_revision = "0003_hosts"
 
-_SQL = Path(__file__).with_suffix(".sql")
 
-
-# There is no downgrade: the rows are people's records.
 def upgrade(connection: Connection) -> None:
-    """Within the caller's transaction."""
-    on_asyncpg(connection, _upgrade)
-
-
-async def _upgrade(connection: Any) -> None:
-    await connection.execute(_SQL.read_text(encoding="utf-8"))
+    execute_sql_beside(__file__, connection)
