@@ -13,6 +13,7 @@ import click
 from icekeeper.cli.shared import Invocation, common, exit_with, operator_name, print_json
 from icekeeper.core.audit.records import Finding
 from icekeeper.core.formats import listed
+from icekeeper.core.plain import to_plain
 from icekeeper.settings import Settings
 
 
@@ -60,7 +61,6 @@ def ack(
 
 async def _list(invocation: Invocation, settings: Settings, tables: Sequence[str], limit: int) -> int:
     from icekeeper.cli.output import console, listings
-    from icekeeper.core.plain import to_plain
     from icekeeper.execution.standalone import session
 
     async with session(settings) as services:
@@ -97,6 +97,4 @@ async def _close(invocation: Invocation, settings: Settings, table: str, day: da
 
 
 def _documents(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    from icekeeper.core.plain import to_plain
-
     return [{"table": one.table, "day": f"{one.window.start:%Y-%m-%d}", **to_plain(one)} for one in findings]

@@ -11,14 +11,15 @@ from uuid import UUID
 import click
 
 from icekeeper.cli.shared import CANNOT_START, FAILED, Invocation, common, exit_with, print_json, the_one_run
-from icekeeper.settings import find_config, load, state_dir_of
+from icekeeper.core.errors import IcekeeperError
+from icekeeper.scheduling import pause
+from icekeeper.settings import Settings, find_config, load, state_dir_of
+from icekeeper.status.run_schemas import LogLine, RunHead, RunUnderWay
 
 if TYPE_CHECKING:
     from icekeeper.adapters.ledger.history import LogFilter
     from icekeeper.control.client import DaemonClient
     from icekeeper.execution.wiring import Services
-    from icekeeper.settings import Settings
-    from icekeeper.status.run_schemas import LogLine, RunHead, RunUnderWay
 
 _STATES = {"ok": 0, "warning": 3, "error": FAILED}
 _LEVELS = ("debug", "info", "warning", "error")
@@ -57,10 +58,7 @@ def status(invocation: Invocation) -> None:
 async def _show_status_without_daemon(invocation: Invocation, settings: Settings) -> None:
     from icekeeper.cli.output import console
     from icekeeper.cli.output.status import show_nights
-    from icekeeper.core.errors import IcekeeperError
     from icekeeper.execution.standalone import session
-    from icekeeper.scheduling import pause
-    from icekeeper.status import run_schemas
 
     now = datetime.now(UTC)
     next_slot, paused = settings.schedule.calendar().next_slot(now), pause.in_force(settings.state_dir, now)
@@ -70,7 +68,7 @@ async def _show_status_without_daemon(invocation: Invocation, settings: Settings
         try:
             tables = [policy.name for policy in settings.policies()]
             row = await services.history.last_night(now - _LAST_NIGHT, tables)
-            last = run_schemas.RunHead.model_validate(row) if row is not None else None
+            last = RunHead.model_validate(row) if row is not None else None
         except IcekeeperError as exc:
             error = exc
     if invocation.as_json:
@@ -206,8 +204,6 @@ def logs(invocation: Invocation, run_id: str | None, follow: bool, level: str | 
 
 async def _logged_run(services: Services, daemon: DaemonClient | None, run_id: str | None) -> UUID:
     """The run whose id begins so; without one the run under way, else the last that this host or the ledger knows."""
-    from icekeeper.core.errors import IcekeeperError
-
     under_way = (await daemon.status()).run if daemon is not None else None
     if under_way is not None and (run_id is None or _begins_with(under_way.run_id, run_id)):
         return under_way.run_id

@@ -7,6 +7,7 @@ from functools import partial
 import click
 
 from icekeeper.cli.shared import Invocation, common, exit_with, the_one_run
+from icekeeper.core.plain import to_plain
 from icekeeper.settings import Settings
 
 
@@ -17,7 +18,6 @@ from icekeeper.settings import Settings
 def history(invocation: Invocation, run_id: str | None, limit: int) -> None:
     """Shows the newest runs, or one run with its tasks, audits and logs. The first characters of an id will do."""
     from icekeeper.cli.output import console, listings
-    from icekeeper.core.plain import to_plain
     from icekeeper.execution.standalone import session
 
     async def work() -> int:
@@ -44,7 +44,6 @@ def spool(invocation: Invocation, retry: bool) -> None:
     """Shows which records of this host wait for PostgreSQL, and which it refused and why."""
     from icekeeper.adapters.spool.spool import Spool
     from icekeeper.cli.output import console, listings
-    from icekeeper.core.plain import to_plain
 
     state_dir = invocation.settings().state_dir
     if not (state_dir / "spool.db").exists():

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 import click
 
 from icekeeper.cli.shared import Invocation, common, operator_name, print_json
+from icekeeper.core.plain import to_plain
+from icekeeper.scheduling import pause
 
 
 @click.command("pause", short_help="Holds the nights back on this host.")
@@ -24,9 +26,6 @@ def pause_nights(invocation: Invocation, until: str | None, note: str) -> None:
     A slot that comes due meanwhile waits for the end. It is then run if it is younger than schedule.catch_up, else
     it is recorded as missed.
     """
-    from icekeeper.core.plain import to_plain
-    from icekeeper.scheduling import pause
-
     settings, now = invocation.settings(), datetime.now(UTC).replace(microsecond=0)
     try:
         end = None if until is None else pause.parse_until(until, now)
@@ -52,16 +51,9 @@ def pause_nights(invocation: Invocation, until: str | None, note: str) -> None:
 @common
 def unpause(invocation: Invocation) -> None:
     """Lets the nights go on; a slot that waits begins within seconds."""
-    from icekeeper.core.plain import to_plain
-    from icekeeper.scheduling import pause
-
     settings, now = invocation.settings(), datetime.now(UTC)
     before = pause.in_force(settings.state_dir, now)
     pause.remove(settings.state_dir)
     next_slot = settings.schedule.calendar().next_slot(now)
-    if invocation.as_json:
-        print_json(to_plain({"paused": False, "was": before, "next_slot": next_slot}))
-    elif before is None:
-        click.echo("the nights were not paused")
-    else:
-        click.echo(f"the nights go on; they were {before}")
+    text = "the nights were not paused" if before is None else f"the nights go on; they were {before}"
+    invocation.answer(to_plain({"paused": False, "was": before, "next_slot": next_slot}), lambda: click.echo(text))

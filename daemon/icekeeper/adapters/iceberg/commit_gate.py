@@ -1,7 +1,7 @@
 """Commits to a Hadoop catalog that ask first, in the instant in which they would land. What is asked: night/stages.
 
 Such a catalog commits by checking that a version is free and then renaming a file to it: of two processes that do so at
-once one may lose its commit although both were told that all is well. Iceberg calls a LockManager around these two
+once one may lose its commit although both had succeeded. Iceberg calls a LockManager around these two
 steps; the one of this module asks whether the other writer is at work.
 """
 
