@@ -113,11 +113,14 @@ def newly_held(slot: datetime, tasks: Sequence[PastTask]) -> Holds:
     `tasks`: those of the last nights and of operators' runs, the slot's own among them. An interrupted run says
     nothing by itself: its tasks are compared together with those of the run that resumes it.
     """
-    own = [task.started_at for task in tasks if task.slot == slot and not task.manual]
-    if not own:
+    own = [task for task in tasks if task.slot == slot and not task.manual]
+    keys = {(task.stage, task.table) for task in own if task.outcome is TaskOutcome.HELD}
+    if not keys:
         return {}
-    before = holds(past_of_tasks(task for task in tasks if task.started_at < min(own)))
-    now = holds(past_of_tasks(task for task in tasks if task.started_at <= max(own)))
+    first, last = (end(task.started_at for task in own) for end in (min, max))
+    tasks = [task for task in tasks if (task.stage, task.table) in keys and task.started_at <= last]
+    before = holds(past_of_tasks(task for task in tasks if task.started_at < first))
+    now = holds(past_of_tasks(tasks))
     known = {key for key, hold in before.items() if hold.nights >= HELD_NIGHTS}
     return {key: hold for key, hold in now.items() if hold.nights >= HELD_NIGHTS and key not in known}
 

@@ -140,10 +140,11 @@ class Notifier:
         # An interrupted run is resumed, and of a missed one there are no tasks.
         if run.trigger is Trigger.MANUAL or run.outcome in (RunOutcome.INTERRUPTED, RunOutcome.MISSED):
             return {}
-        tasks = [task for past in await self._spool.slot_runs(run.slot) for task in past.tasks]
-        if not any(task.outcome is TaskOutcome.HELD for task in tasks):
+        of_slot = await self._spool.slot_runs(run.slot)
+        if not any(task.outcome is TaskOutcome.HELD for past in of_slot for task in past.tasks):
             return {}
-        of_host = await self._queue.tasks_since(run.ended_at - TASKS_KEPT)
+        begun = of_slot[0].started_at
+        of_host = await self._queue.tasks_until(run.slot, begun - TASKS_KEPT, begun)
         return newly_held(run.slot, [*of_host, *self._ledger_tasks()])
 
     async def _message(self, run: EndedRun, slots: Sequence[KnownSlot], page: str) -> Notification | None:

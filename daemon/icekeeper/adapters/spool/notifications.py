@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
@@ -22,15 +22,18 @@ _UNPROCESSED = """
     WHERE outcome IS NOT NULL AND NOT EXISTS (SELECT 1 FROM told WHERE told.run_id = runs.run_id)
     ORDER BY ended_at, rowid
 """
+# Of a day's many slots the last task of each kind: with max(), SQLite takes the other columns from the same row.
 _TASKS = """
     SELECT run_id, slot, trigger = 'manual' AS manual,
            json_extract(task.value, '$.stage') AS stage,
            json_extract(task.value, '$.table') AS "table",
            json_extract(task.value, '$.outcome') AS outcome,
            json_extract(task.value, '$.reason') AS reason,
-           json_extract(task.value, '$.started_at') AS started_at
+           json_extract(task.value, '$.started_at') AS started_at,
+           max(runs.started_at)
     FROM runs, json_each(report, '$.tasks') AS task
-    WHERE runs.started_at >= ?
+    WHERE slot = ?1 OR runs.started_at BETWEEN ?2 AND ?3
+    GROUP BY slot = ?1, substr(slot, 1, 10), 3, 4, 5, 6, 7
 """
 _QUEUE = """
     INSERT INTO notices (run_id, receiver, notice, queued_at, due_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
@@ -85,11 +88,15 @@ class NotificationQueue:
         rows = await self._file.read("SELECT slot, outcome FROM slots")
         return tuple(KnownSlot(instant(row["slot"]), row["outcome"] and RunOutcome(row["outcome"])) for row in rows)
 
-    async def tasks_since(self, since: datetime) -> tuple[PastTask, ...]:
-        """The tasks of ended runs that began since then, operators' among them."""
-        rows = await self._file.read(_TASKS, text(since))
+    async def tasks_until(self, slot: datetime, since: datetime, begun: datetime) -> tuple[PastTask, ...]:
+        """The tasks of a slot, and those of runs that began from `since` to `begun`; of each day the last of a kind.
+
+        Operators' are among them, those of runs that have not ended are not.
+        """
+        rows = await self._file.read(_TASKS, text(slot), text(since), text(begun))
+        columns = [field.name for field in fields(PastTask)]
         try:
-            return tuple(from_plain(PastTask, dict(row)) for row in rows)
+            return tuple(from_plain(PastTask, {column: row[column] for column in columns}) for row in rows)
         except ValueError as exc:  # a word of another version
             raise PermanentError(f"holds a task that can't be read: {exc}", where=str(self._file.path)) from exc
 
