@@ -62,22 +62,21 @@ def run(
         _run(invocation, slot, chosen, tables)
 
 
-@click.command()
-@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
-@_choices
-@common
-def compact(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dry_run: bool) -> None:
-    """Packs small files into large ones."""
-    (_plan if dry_run else _run)(invocation, slot, (Stage.COMPACT,), tables)
+def _changing(stage: Stage, about: str) -> click.Command:
+    """The command of a stage that changes tables."""
+
+    @click.command(stage.value, help=about)
+    @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+    @_choices
+    @common
+    def command(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dry_run: bool) -> None:
+        (_plan if dry_run else _run)(invocation, slot, (stage,), tables)
+
+    return command
 
 
-@click.command()
-@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
-@_choices
-@common
-def expire(invocation: Invocation, slot: str | None, tables: tuple[str, ...], dry_run: bool) -> None:
-    """Drops old snapshots."""
-    (_plan if dry_run else _run)(invocation, slot, (Stage.EXPIRE,), tables)
+compact = _changing(Stage.COMPACT, "Packs small files into large ones.")
+expire = _changing(Stage.EXPIRE, "Drops old snapshots.")
 
 
 @click.command()
