@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from icekeeper.cli.output.compare import comparisons_document, show_comparisons
-from icekeeper.core.audit.compare import Cause, Comparison
+from icekeeper.core.audit.compare import Cause, Comparisons
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Stage
@@ -57,7 +57,7 @@ async def recounted(night: Night, window: Window, tables: Sequence[str]) -> Sequ
     return done.report.audits
 
 
-async def compared(night: Night, since: datetime) -> tuple[Comparison, ...]:
+async def compared(night: Night, since: datetime) -> Comparisons:
     return await compare_audits(
         night.services, night.settings.policies(), since, lambda window, tables: recounted(night, window, tables)
     )
@@ -100,6 +100,7 @@ async def test_each_difference_between_the_flow_and_icekeeper_is_explained(make_
         flow_writes(night, row, raw + row.clickhouse, there + row.iceberg)
     failed = Row(BINANCE, 5, 0, 0, "missing_data", (Cause.FLOW_FAILED,))
     flow_writes(night, failed, 0, 0)
+    flow_writes(night, Row("cold.forgotten", 0, 0, 0, "ok", ()), 5, 5)
     # Rows twice in Iceberg, as after an offload that repeats a commit.
     surplus = Row(BINANCE, 20, 0, 0, "warning", (Cause.SURPLUS,))
     await night.sql(
@@ -124,8 +125,9 @@ async def test_each_difference_between_the_flow_and_icekeeper_is_explained(make_
     own = await night.run(Stage.AUDIT, tables=(BINANCE, GOLD))
     kept = night.ledger("SELECT * FROM maintenance_audit_log ORDER BY id")
 
-    found = await compared(night, SLOT - 7 * DAY)
+    everything = await compared(night, SLOT - 7 * DAY)
 
+    found = everything.comparisons
     causes = {(each.flow.table, each.flow.window): each.explanations for each in found}
     assert {key: tuple(each.cause for each in explanations) for key, explanations in causes.items()} == {
         (row.table, row.window): row.causes for row in [*rows, failed, surplus]
@@ -140,12 +142,13 @@ async def test_each_difference_between_the_flow_and_icekeeper_is_explained(make_
         own.audits[0].ch_row_count,
     )
     # As the command shows it.
-    document = comparisons_document(found, 7)
-    assert document["explained"] is False
+    document = comparisons_document(everything, 7)
+    assert (document["explained"], document["not_audited"]) == (False, ["cold.forgotten"])
     assert [each["explained"] for each in document["comparisons"]].count(False) == 2
     screen = Console(record=True, width=200, file=io.StringIO())
-    show_comparisons(screen, found, 7)
+    show_comparisons(screen, everything, 7)
     text = screen.export_text()
+    assert "audited by another job and not by icekeeper: cold.forgotten" in text
     assert "10 audits: 1 agree, 7 explained, 2 not" in text
     assert text.count("to count by hand") == 2
     for each in found:
@@ -168,20 +171,20 @@ async def test_what_the_flow_counted_equal_to_icekeepers_own_audit_is_not_counte
     async def no_recount(window: Window, tables: Sequence[str]) -> Sequence[AuditResult]:
         raise AssertionError(f"{tables} counted again")
 
-    (only,) = await compare_audits(night.services, night.settings.policies(), SLOT - 7 * DAY, no_recount)
+    (only,) = (await compare_audits(night.services, night.settings.policies(), SLOT - 7 * DAY, no_recount)).comparisons
     assert [each.cause for each in only.explanations] == [Cause.AGREE]
     assert only.same == only.night
-    assert await compare_audits(night.services, night.settings.policies(), SLOT, no_recount) == ()
+    assert await compare_audits(night.services, night.settings.policies(), SLOT, no_recount) == Comparisons(())
 
 
 async def test_a_window_that_is_not_on_whole_hours_is_not_counted(make_night: MakeNight) -> None:
     night = await make_night(BINANCE)
     odd = SLOT - 17 * MINUTE
     night.ledger(FLOW_ROW, SLOT, BINANCE, odd - DAY, odd, 10, 10, AuditStatus.OK.value)
-    (only,) = await compared(night, SLOT - 7 * DAY)
+    (only,) = (await compared(night, SLOT - 7 * DAY)).comparisons
     assert (only.same, only.explained) == (None, False)
     assert "whole hours" in only.explanations[0].text
-    assert comparisons_document([only], 7)["comparisons"][0]["same"] is None
+    assert comparisons_document(Comparisons((only,)), 7)["comparisons"][0]["same"] is None
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +204,7 @@ async def test_a_window_that_the_flow_had_read_in_the_servers_zone(make_night: M
     assert slipped not in (raw, there)
     flow_writes(night, row, slipped, there)
 
-    (only,) = await compared(night, SLOT - 7 * DAY)
+    (only,) = (await compared(night, SLOT - 7 * DAY)).comparisons
 
     assert Cause.ZONE in {each.cause for each in only.explanations}
     assert only.explained

@@ -12,6 +12,7 @@ from icekeeper.core.audit.compare import (
     Cause,
     Clues,
     Comparison,
+    Comparisons,
     Explanation,
     FlowAudit,
     OwnAudit,
@@ -33,17 +34,18 @@ Recount = Callable[[Window, tuple[str, ...]], Awaitable[Sequence[AuditResult]]]
 
 async def compare_audits(
     services: Services, policies: Sequence[TablePolicy], since: datetime, recount: Recount
-) -> tuple[Comparison, ...]:
-    """The flow's audits of windows that ended since then, oldest window first, each with why icekeeper's differs.
+) -> Comparisons:
+    """The flow's audits of these tables, each with why icekeeper's differs, oldest window first.
 
-    A window is counted again where icekeeper has no audit of it with the flow's very counts. Raises the errors of the
-    core where a system can't be asked.
+    They are those of windows that ended since then. One is counted again where icekeeper has no audit of it with the
+    flow's very counts. Raises the errors of the core where a system can't be asked.
     """
     audited = {policy.name: policy for policy in policies if policy.audit is not None}
-    rows = await services.history.audits_since(audited, since)
     own: dict[str, list[OwnAudit]] = defaultdict(list)
     flows: dict[tuple[datetime, datetime, str], FlowAudit] = {}
-    for row in rows:
+    for row in (rows := await services.history.audits_since(since)):
+        if row["table"] not in audited:
+            continue
         if row["run_id"] is None:
             flows[row["window_start"], row["window_end"], row["table"]] = _flow_audit(row)
         else:
@@ -56,12 +58,13 @@ async def compare_audits(
     for window, tables in to_count.items():
         for result in await recount(window, tuple(tables)):
             same[window.start, window.end, result.iceberg_table] = _counted_again(result)
-    return tuple(
-        [
-            await _compared(services, audited[flow.table], flow, own[flow.table], same[key])
-            for key, flow in sorted(flows.items())
-        ]
-    )
+    compared = [
+        await _compared(services, audited[flow.table], flow, own[flow.table], same[key])
+        for key, flow in sorted(flows.items())
+    ]
+    known_tables = {policy.name for policy in services.settings.policies() if policy.audit is not None}
+    others = {row["table"] for row in rows if row["run_id"] is None} - known_tables
+    return Comparisons(tuple(compared), tuple(sorted(others)))
 
 
 def _recorded(flow: FlowAudit, own: Sequence[OwnAudit]) -> OwnAudit | None:

@@ -149,9 +149,9 @@ class PostgresHistory:
         """The audits of a table, oldest first: columns as in table_audits.sql."""
         return await self._fetch(_TABLE_AUDITS, table, since, most)
 
-    async def audits_since(self, tables: Iterable[str], since: datetime) -> tuple[Row, ...]:
-        """All audits of these tables and windows that ended since then, another job's, too: see audits_since.sql."""
-        return await self._fetch(_AUDITS_SINCE, list(tables), since)
+    async def audits_since(self, since: datetime) -> tuple[Row, ...]:
+        """All audits of windows that ended since then, another job's, too: columns as in audits_since.sql. No index."""
+        return await self._fetch(_AUDITS_SINCE, since)
 
     async def typical_durations(self, tables: Iterable[str], since: datetime) -> Mapping[tuple[Stage, str], float]:
         """How long (s) a stage takes on a table where there is something to do: the median since then."""

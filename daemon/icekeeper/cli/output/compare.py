@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from icekeeper.cli.output.console import COLOURS, new_table, number_or_blank
-from icekeeper.core.audit.compare import Cause, Comparison, FlowAudit, OwnAudit
-from icekeeper.core.formats import counted, minute
+from icekeeper.core.audit.compare import Cause, Comparison, Comparisons, FlowAudit, OwnAudit
+from icekeeper.core.formats import counted, listed, minute
 from icekeeper.core.plain import to_plain
 
 
-def comparisons_document(comparisons: Sequence[Comparison], days: int) -> dict[str, Any]:
+def comparisons_document(found: Comparisons, days: int) -> dict[str, Any]:
     """The comparisons as `--json` shows them."""
-    documents = [{**to_plain(each), "explained": each.explained} for each in comparisons]
-    return {"days": days, "explained": all(each.explained for each in comparisons), "comparisons": documents}
+    documents = [{**to_plain(each), "explained": each.explained} for each in found.comparisons]
+    return {
+        "days": days,
+        "explained": found.explained,
+        "comparisons": documents,
+        "not_audited": list(found.not_audited),
+    }
 
 
-def show_comparisons(console: Console, comparisons: Sequence[Comparison], days: int) -> None:
+def show_comparisons(console: Console, found: Comparisons, days: int) -> None:
     """A line each; for those that are not explained the queries to run by hand; how many of which there are."""
+    if found.not_audited:
+        tables = listed(found.not_audited, 10)
+        console.print(f"audited by another job and not by icekeeper: {tables}", style="yellow", soft_wrap=True)
+    comparisons = found.comparisons
     if not comparisons:
         console.print(f"no other job has audited these tables in the last {counted(days, 'day')}")
         return

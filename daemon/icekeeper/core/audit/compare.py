@@ -103,6 +103,18 @@ class Comparison:
         return all(each.cause is not Cause.UNEXPLAINED for each in self.explanations)
 
 
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """The audits of the flow that were compared, and the tables of others that icekeeper does not audit."""
+
+    comparisons: tuple[Comparison, ...]
+    not_audited: tuple[str, ...] = ()
+
+    @property
+    def explained(self) -> bool:
+        return all(each.explained for each in self.comparisons)
+
+
 def audit_of_night(flow: FlowAudit, own: Iterable[OwnAudit]) -> OwnAudit | None:
     """The audit of icekeeper's that shares most of the flow's window, the newest of those that share as much."""
     shared = [(_overlap(flow.window, audit.window), audit.run_timestamp, audit) for audit in own]
