@@ -128,16 +128,16 @@ async def test_each_difference_between_the_flow_and_icekeeper_is_explained(make_
     everything = await compared(night, SLOT - 7 * DAY)
 
     found = everything.comparisons
-    causes = {(each.flow.table, each.flow.window): each.explanations for each in found}
+    causes = {(each.flow.iceberg_table, each.flow.window): each.explanations for each in found}
     assert {key: tuple(each.cause for each in explanations) for key, explanations in causes.items()} == {
         (row.table, row.window): row.causes for row in [*rows, failed, surplus]
     }
     assert night.ledger("SELECT * FROM maintenance_audit_log ORDER BY id") == kept
-    first = next(each for each in found if each.flow.window == rows[0].window and each.flow.table == BINANCE)
+    first = next(each for each in found if each.flow.window == rows[0].window and each.flow.iceberg_table == BINANCE)
     assert first.same is not None
     assert first.same.window == rows[0].window
     assert first.night is not None
-    assert (first.night.window, first.night.clickhouse) == (
+    assert (first.night.window, first.night.ch_row_count) == (
         Window(SLOT.replace(hour=0) - DAY, SLOT.replace(hour=0)),
         own.audits[0].ch_row_count,
     )

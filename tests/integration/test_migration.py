@@ -58,7 +58,7 @@ async def test_beside_the_flow_in_its_place_and_back(make_night: MakeNight) -> N
     assert {table: await night.state(table) for table in before} == before
     assert night.store() == files
     found = (await compared(night, SLOT - 7 * DAY)).comparisons
-    assert [(each.flow.table, tuple(why.cause for why in each.explanations)) for each in found] == [
+    assert [(each.flow.iceberg_table, tuple(why.cause for why in each.explanations)) for each in found] == [
         (row.table, row.causes) for row in rows
     ]
     for each in found:

@@ -86,7 +86,7 @@ def test_audits_of_another_job_are_compared_without_a_daemon(place: Place) -> No
     (only,) = document(done)["comparisons"]
     assert [each["cause"] for each in only["explanations"]] == ["flow_failed"]
     assert only["same"]["status"] == "ok"
-    assert only["same"]["clickhouse"] == only["same"]["iceberg"] > 0
+    assert only["same"]["ch_row_count"] == only["same"]["iceberg_row_count"] > 0
 
 
 def test_missing_data_exits_1(place: Place) -> None:

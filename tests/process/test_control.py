@@ -112,7 +112,9 @@ def test_the_flows_windows_are_counted_in_the_daemon_and_compared(served: Served
 
     assert done.returncode == 0, done.stderr
     found = document(done)
-    causes = {each["flow"]["table"]: [why["cause"] for why in each["explanations"]] for each in found["comparisons"]}
+    causes = {
+        each["flow"]["iceberg_table"]: [why["cause"] for why in each["explanations"]] for each in found["comparisons"]
+    }
     assert (found["explained"], causes) == (True, {COINBASE: ["agree"], GOLD: ["agree"]})
     assert served.runs() == before
     assert len(served.jvms()) == 1

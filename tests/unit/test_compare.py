@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,13 +14,13 @@ from icekeeper.core.audit.compare import (
     Clues,
     Comparison,
     FlowAudit,
-    OwnAudit,
     audit_of_night,
     explain,
     window_in_zone,
 )
+from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import AuditStatus
+from icekeeper.core.enums import AuditStatus, Trigger
 from icekeeper.core.reasons import Reason
 from tests.unit.builders import DAY, HOUR, SLOT, audit_policy
 
@@ -30,7 +31,7 @@ GOES_ON = Clues(offloaded_since=True)
 
 
 def flow(clickhouse: int | None, iceberg: int | None, status: str = OK) -> FlowAudit:
-    return FlowAudit("cold.a", WINDOW, SLOT + timedelta(minutes=10), clickhouse, iceberg, status)
+    return FlowAudit("cold.a", WINDOW.start, WINDOW.end, SLOT + timedelta(minutes=10), clickhouse, iceberg, status)
 
 
 def own(
@@ -40,8 +41,26 @@ def own(
     reason: Reason | None = None,
     *,
     window: Window = WINDOW,
-) -> OwnAudit:
-    return OwnAudit("cold.a", window, SLOT + 5 * HOUR, clickhouse, iceberg, status, reason, "a note")
+) -> AuditResult:
+    return AuditResult(
+        run_id=UUID(int=1),
+        slot=SLOT,
+        trigger=Trigger.MANUAL,
+        run_timestamp=SLOT + 5 * HOUR,
+        iceberg_table="cold.a",
+        ch_source="a",
+        layer="bronze",
+        audit_window_hours=24,
+        window_start=window.start,
+        window_end=window.end,
+        ch_row_count=clickhouse,
+        iceberg_row_count=iceberg,
+        delta=None,
+        delta_pct=None,
+        status=status,
+        reason=reason,
+        notes="a note",
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +132,7 @@ def own(
     ],
 )  # fmt: skip
 def test_why_two_audits_of_a_window_differ(
-    theirs: FlowAudit, ours: OwnAudit, clues: Clues, causes: list[Cause]
+    theirs: FlowAudit, ours: AuditResult, clues: Clues, causes: list[Cause]
 ) -> None:
     found = explain(theirs, ours, clues, audit_policy())
     assert [each.cause for each in found] == causes

@@ -46,7 +46,7 @@ def past_run(row: Any, tasks: Iterable[Any], audits: Iterable[Any]) -> PastRun:
             "outcome": row["outcome"] and (known(RunOutcome, row["outcome"]) or RunOutcome.FAILED),
             "stages": [stage for stage in row["stages"] if known(Stage, stage)],
             "tasks": [_result(task) for task in tasks if known(Stage, task["stage"])],
-            "audits": [_audit(audit) for audit in audits],
+            "audits": [past_audit(audit) for audit in audits],
             "in_flight": None if at is None else (at, row["in_flight_table"]),
         },
     )
@@ -56,7 +56,8 @@ def _result(row: Any) -> StageResult:
     return from_plain(StageResult, {**task_document(row), "reason": _reason(row["reason"])})
 
 
-def _audit(row: Any) -> AuditResult:
+def past_audit(row: Any) -> AuditResult:
+    """A row of audits.sql."""
     return from_plain(AuditResult, {**audit_document(row), "reason": _reason(row["reason"])})
 
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from icekeeper.cli.output.console import COLOURS, new_table, number_or_blank
-from icekeeper.core.audit.compare import Cause, Comparison, Comparisons, FlowAudit, OwnAudit
+from icekeeper.core.audit.compare import Cause, Comparison, Comparisons, FlowAudit
+from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.formats import counted, listed, minute
 from icekeeper.core.plain import to_plain
 
@@ -40,13 +41,13 @@ def show_comparisons(console: Console, found: Comparisons, days: int) -> None:
     for each in comparisons:
         flow, same = each.flow, each.same
         table.add_row(
-            flow.table,
+            flow.iceberg_table,
             f"{minute(flow.window.start)}, {flow.window.hours} h",
             _status(flow),
             _status(same),
             _status(each.night),
-            _both(flow.clickhouse, same, None if same is None else same.clickhouse),
-            _both(flow.iceberg, same, None if same is None else same.iceberg),
+            _both(flow.ch_row_count, same, None if same is None else same.ch_row_count),
+            _both(flow.iceberg_row_count, same, None if same is None else same.iceberg_row_count),
             _why(each),
         )
     console.print(table)
@@ -65,11 +66,11 @@ def show_comparisons(console: Console, found: Comparisons, days: int) -> None:
     console.print(text, style="bold red" if left else "green")
 
 
-def _status(audit: FlowAudit | OwnAudit | None) -> Text:
+def _status(audit: FlowAudit | AuditResult | None) -> Text:
     return Text("") if audit is None else Text(str(audit.status), COLOURS.get(str(audit.status), ""))
 
 
-def _both(theirs: int | None, same: OwnAudit | None, ours: int | None) -> str:
+def _both(theirs: int | None, same: AuditResult | None, ours: int | None) -> str:
     if same is None or theirs == ours:
         return number_or_blank(theirs)
     return f"{number_or_blank(theirs)} / {number_or_blank(ours)}"
@@ -87,7 +88,7 @@ def _why(comparison: Comparison) -> Text:
 def _show_queries(console: Console, comparison: Comparison) -> None:
     if (same := comparison.same) is None:
         return
-    console.print(f"{same.table}, {comparison.flow.window}: to count by hand", style="bold")
+    console.print(f"{same.iceberg_table}, {comparison.flow.window}: to count by hand", style="bold")
     for query in (same.ch_query, same.iceberg_query):
         if query is not None:
             console.print(Text(f"    {query}"), soft_wrap=True)

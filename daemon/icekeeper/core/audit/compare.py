@@ -11,6 +11,7 @@ from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from fractions import Fraction
 
+from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus
 from icekeeper.core.formats import minute_utc, number
@@ -35,32 +36,19 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FlowAudit:
-    """The flow's row of a table and window. A count is None where it could not be counted."""
+    """The flow's row of a table and window, its columns as in AuditResult. A count is None where there is none."""
 
-    table: str
-    window: Window
+    iceberg_table: str
+    window_start: datetime
+    window_end: datetime
     run_timestamp: datetime
-    clickhouse: int | None
-    iceberg: int | None
+    ch_row_count: int | None
+    iceberg_row_count: int | None
     status: str
 
-
-@dataclass(frozen=True, slots=True)
-class OwnAudit:
-    """icekeeper's audit of a table: its own night's, or one of the flow's window."""
-
-    table: str
-    window: Window
-    run_timestamp: datetime
-    clickhouse: int | None
-    iceberg: int | None
-    status: AuditStatus
-    reason: Reason | None
-    notes: str
-    ch_query: str | None = None
-    iceberg_query: str | None = None
-    ch_final: bool | None = None
-    watermark: datetime | None = None
+    @property
+    def window(self) -> Window:
+        return Window(self.window_start, self.window_end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +81,8 @@ class Comparison:
     """
 
     flow: FlowAudit
-    night: OwnAudit | None
-    same: OwnAudit | None
+    night: AuditResult | None
+    same: AuditResult | None
     clues: Clues
     explanations: tuple[Explanation, ...]
 
@@ -115,7 +103,7 @@ class Comparisons:
         return all(each.explained for each in self.comparisons)
 
 
-def audit_of_night(flow: FlowAudit, own: Iterable[OwnAudit]) -> OwnAudit | None:
+def audit_of_night(flow: FlowAudit, own: Iterable[AuditResult]) -> AuditResult | None:
     """The audit of icekeeper's that shares most of the flow's window, the newest of those that share as much."""
     shared = [(_overlap(flow.window, audit.window), audit.run_timestamp, audit) for audit in own]
     best = max((each for each in shared if each[0] > 0), key=lambda each: each[:2], default=None)
@@ -126,8 +114,8 @@ def _overlap(one: Window, other: Window) -> float:
     return (min(one.end, other.end) - max(one.start, other.start)).total_seconds()
 
 
-def counts_are_equal(flow: FlowAudit, own: OwnAudit) -> bool:
-    return (flow.clickhouse, flow.iceberg) == (own.clickhouse, own.iceberg)
+def counts_are_equal(flow: FlowAudit, own: AuditResult) -> bool:
+    return (flow.ch_row_count, flow.iceberg_row_count) == (own.ch_row_count, own.iceberg_row_count)
 
 
 def window_in_zone(window: Window, zone: tzinfo) -> Window:
@@ -135,7 +123,7 @@ def window_in_zone(window: Window, zone: tzinfo) -> Window:
     return Window(window.start.replace(tzinfo=zone).astimezone(UTC), window.end.replace(tzinfo=zone).astimezone(UTC))
 
 
-def explain(flow: FlowAudit, same: OwnAudit, clues: Clues, policy: AuditPolicy) -> tuple[Explanation, ...]:
+def explain(flow: FlowAudit, same: AuditResult, clues: Clues, policy: AuditPolicy) -> tuple[Explanation, ...]:
     """Why the flow's row and icekeeper's of the same window differ. `same` was counted after the flow's row.
 
     Rows that came to ClickHouse alone after the flow's audit are no more than a warning tolerates: more would rather be
@@ -144,15 +132,22 @@ def explain(flow: FlowAudit, same: OwnAudit, clues: Clues, policy: AuditPolicy) 
     if _failed(flow, same):
         text = "the flow's audit failed and wrote 0 for what it could not count; icekeeper writes NULL and error"
         return (Explanation(Cause.FLOW_FAILED, text),)
-    if same.clickhouse is None or same.iceberg is None or flow.clickhouse is None or flow.iceberg is None:
+    if (
+        same.ch_row_count is None
+        or same.iceberg_row_count is None
+        or flow.ch_row_count is None
+        or flow.iceberg_row_count is None
+    ):
         return (Explanation(Cause.UNEXPLAINED, f"it could not be counted: {same.notes}"),)
-    in_iceberg = _about_iceberg(flow, flow.iceberg, same.iceberg, clues)
-    few = Fraction(100 * (same.clickhouse - flow.clickhouse), max(same.clickhouse, 1)) <= Fraction(policy.warning_pct)
+    in_iceberg = _about_iceberg(flow, flow.iceberg_row_count, same.iceberg_row_count, clues)
+    few = Fraction(100 * (same.ch_row_count - flow.ch_row_count), max(same.ch_row_count, 1)) <= Fraction(
+        policy.warning_pct
+    )
     may_grow = few or (in_iceberg is not None and in_iceberg.cause is Cause.LATER_ROWS)
-    found = [_about_clickhouse(flow, flow.clickhouse, same, same.clickhouse, clues, may_grow), in_iceberg]
+    found = [_about_clickhouse(flow, flow.ch_row_count, same, same.ch_row_count, clues, may_grow), in_iceberg]
     explanations = [each for each in found if each is not None]
-    if flow.iceberg > flow.clickhouse and flow.status in _COMPLAINTS:
-        surplus = number(flow.iceberg - flow.clickhouse)
+    if flow.iceberg_row_count > flow.ch_row_count and flow.status in _COMPLAINTS:
+        surplus = number(flow.iceberg_row_count - flow.ch_row_count)
         text = f"Iceberg held {surplus} rows more: the flow judges the absolute share, icekeeper what is missing"
         explanations.append(Explanation(Cause.SURPLUS, text))
     if not explanations:
@@ -160,14 +155,14 @@ def explain(flow: FlowAudit, same: OwnAudit, clues: Clues, policy: AuditPolicy) 
     return tuple(explanations)
 
 
-def _failed(flow: FlowAudit, same: OwnAudit) -> bool:
+def _failed(flow: FlowAudit, same: AuditResult) -> bool:
     if flow.status == AuditStatus.ERROR:
         return True
-    return not flow.clickhouse and not flow.iceberg and bool(same.clickhouse or same.iceberg)
+    return not flow.ch_row_count and not flow.iceberg_row_count and bool(same.ch_row_count or same.iceberg_row_count)
 
 
 def _about_clickhouse(
-    flow: FlowAudit, theirs: int, same: OwnAudit, ours: int, clues: Clues, may_grow: bool
+    flow: FlowAudit, theirs: int, same: AuditResult, ours: int, clues: Clues, may_grow: bool
 ) -> Explanation | None:
     if theirs == ours:
         return None
@@ -211,7 +206,7 @@ def _came_later(side: str, flow: FlowAudit, theirs: int, ours: int) -> Explanati
     return Explanation(Cause.LATER_ROWS, text)
 
 
-def _about_verdicts(flow: FlowAudit, same: OwnAudit) -> Explanation:
+def _about_verdicts(flow: FlowAudit, same: AuditResult) -> Explanation:
     """Of equal counts."""
     if flow.status == same.status:
         return Explanation(Cause.AGREE, "")

@@ -102,6 +102,10 @@ class AuditResult:
     watermark: datetime | None = None
     missing_hours: tuple[MissingHour, ...] = ()
 
+    @property
+    def window(self) -> Window:
+        return Window(self.window_start, self.window_end)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
