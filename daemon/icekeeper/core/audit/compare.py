@@ -140,10 +140,8 @@ def explain(flow: FlowAudit, same: AuditResult, clues: Clues, policy: AuditPolic
     ):
         return (Explanation(Cause.UNEXPLAINED, f"it could not be counted: {same.notes}"),)
     in_iceberg = _about_iceberg(flow, flow.iceberg_row_count, same.iceberg_row_count, clues)
-    few = Fraction(100 * (same.ch_row_count - flow.ch_row_count), max(same.ch_row_count, 1)) <= Fraction(
-        policy.warning_pct
-    )
-    may_grow = few or (in_iceberg is not None and in_iceberg.cause is Cause.LATER_ROWS)
+    late = Fraction(100 * (same.ch_row_count - flow.ch_row_count), max(same.ch_row_count, 1))
+    may_grow = late <= Fraction(policy.warning_pct) or (in_iceberg is not None and in_iceberg.cause is Cause.LATER_ROWS)
     found = [_about_clickhouse(flow, flow.ch_row_count, same, same.ch_row_count, clues, may_grow), in_iceberg]
     explanations = [each for each in found if each is not None]
     if flow.iceberg_row_count > flow.ch_row_count and flow.status in _COMPLAINTS:
