@@ -20,7 +20,6 @@ import pytest
 
 from icekeeper.adapters.ledger.findings import PostgresFindings
 from icekeeper.adapters.ledger.history import PostgresHistory
-from icekeeper.adapters.ledger.log_lines import PostgresLogLines
 from icekeeper.adapters.ledger.sql.grants import TO_TIDY, grants, missing_grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
 from icekeeper.adapters.ledger.store import PostgresLedger
@@ -613,15 +612,15 @@ async def test_a_role_with_the_printed_grants_keeps_the_ledger_and_can_do_no_mor
         async with postgres.connection() as connection:
             await connection.execute("DELETE FROM maintenance_runs")
     assert await missing_grants(postgres, TO_TIDY) == []
-    assert await PostgresLogLines(postgres).delete_lines(SLOT + DAY, 1) == len(LOGS)
+    assert await PostgresLedger(postgres).delete_lines(SLOT + DAY, 1) == len(LOGS)
     empty.sql(f'REVOKE DELETE ON maintenance_logs FROM "{role}"')
     with pytest.raises(PermanentError) as denied:
-        await PostgresLogLines(postgres).delete_lines(SLOT + DAY, 1)
+        await PostgresLedger(postgres).delete_lines(SLOT + DAY, 1)
     assert denied.value.reason is Reason.ACCESS_DENIED
     assert await missing_grants(postgres) == [], "the ledger is kept all the same"
     (grant,) = await missing_grants(postgres, TO_TIDY)
     empty.sql(grant)
-    assert await PostgresLogLines(postgres).delete_lines(SLOT + DAY, 1) == 0
+    assert await PostgresLedger(postgres).delete_lines(SLOT + DAY, 1) == 0
     await postgres.close()
 
 
@@ -634,7 +633,7 @@ async def test_old_log_lines_go_a_few_runs_at_a_time_and_nothing_else_does(datab
     before = database.rows()
     assert before["logs"] == 6 * len(LOGS)
 
-    old = PostgresLogLines(database.postgres)
+    old = database.ledger
     deleted = [await old.delete_lines(SLOT + 5 * DAY, 2) for _ in range(4)]
     assert deleted == [2 * len(LOGS), 2 * len(LOGS), len(LOGS), 0]
     assert database.rows() == {**before, "logs": len(LOGS)}

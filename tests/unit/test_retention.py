@@ -62,7 +62,7 @@ class Host:
         @asynccontextmanager
         async def borrowed() -> AsyncIterator[Any]:
             blocks = {"logs": {"retention": self.retention}, "state_dir": self.state_dir}
-            yield SimpleNamespace(settings=Settings.model_validate({**BASE, **blocks}))
+            yield SimpleNamespace(settings=Settings.model_validate({**BASE, **blocks}), ledger=self.ledger)
 
         configuration = cast(Configuration, SimpleNamespace(borrowed=borrowed))
         return Retention(
@@ -72,7 +72,6 @@ class Host:
             lambda: self.busy,
             lambda: self.now,
             self.sleep,
-            lambda services: self.ledger,
         )
 
     async def sleep(self, seconds: float) -> None:

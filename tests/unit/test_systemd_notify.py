@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -98,21 +97,3 @@ def test_a_manager_that_no_longer_reads_blocks_nothing(tmp_path: Path) -> None:
         began = time.monotonic()
         Systemd.from_environment({"NOTIFY_SOCKET": str(tmp_path / "notify")}).alive()
         assert time.monotonic() - began < 5
-
-
-@pytest.mark.parametrize(
-    ("environ", "seconds"),
-    [
-        ({}, None),
-        ({"WATCHDOG_USEC": "60000000"}, 60.0),
-        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getppid())}, None),
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "mine"}, None),
-        ({"WATCHDOG_USEC": "0"}, None),
-        ({"WATCHDOG_USEC": "-5"}, None),
-        ({"WATCHDOG_USEC": "soon"}, None),
-        ({"WATCHDOG_USEC": "²"}, None),
-    ],
-)
-def test_the_watchdog_is_ours_or_it_is_none(environ: dict[str, str], seconds: float | None) -> None:
-    assert Systemd.from_environment(environ).watchdog_s == seconds

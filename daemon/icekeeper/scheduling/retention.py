@@ -12,14 +12,13 @@ from uuid import UUID
 
 import structlog
 
-from icekeeper.adapters.ledger.log_lines import PostgresLogLines
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.reasons import Reason
 from icekeeper.execution.log_files import run_log_path
-from icekeeper.execution.wiring import Services
 from icekeeper.night.ports import Clock, Sleep
 from icekeeper.scheduling.reload import Configuration
+from icekeeper.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +33,7 @@ FILES_KEPT = timedelta(days=30)
 
 
 class Lines(Protocol):
-    """The ledger's log lines: adapters.ledger.log_lines.PostgresLogLines."""
+    """What is needed of the ledger: adapters.ledger.store.PostgresLedger."""
 
     async def delete_lines(self, before: datetime, runs: int) -> int:
         """Deletes the lines of at most so many older runs; returns how many lines."""
@@ -54,7 +53,6 @@ class Retention:
         busy: Callable[[], bool],
         clock: Clock,
         sleep: Sleep,
-        lines: Callable[[Services], Lines] = lambda services: PostgresLogLines(services.postgres),
     ) -> None:
         """Only the daemon that is `leading` deletes in the ledger; the files are each host's own."""
         self._configuration = configuration
@@ -63,7 +61,6 @@ class Retention:
         self._busy = busy
         self._clock = clock
         self._sleep = sleep
-        self._lines = lines
         self._done_at: datetime | None = None
         # What kept it from the ledger's lines, so that it is logged once.
         self._logged: Reason | None = None
@@ -82,17 +79,17 @@ class Retention:
         """Deletes what is old enough. A permission error counts as done for today; an unreachable ledger is retried."""
         try:
             async with self._configuration.borrowed() as services:
-                lines = self._lines(services)
-                denied = await self._delete_lines(lines, services) if self._leading() else None
-                await self._delete_files(lines, services)
+                ledger, settings = services.ledger, services.settings
+                denied = await self._delete_lines(ledger, settings) if self._leading() else None
+                await self._delete_files(ledger, settings)
         except IcekeeperError as exc:
             self._log(exc)
             return
         self._done_at = self._clock()
         self._log(denied)
 
-    async def _delete_lines(self, lines: Lines, services: Services) -> IcekeeperError | None:
-        before, total = self._clock() - services.settings.logs.retention, 0
+    async def _delete_lines(self, lines: Lines, settings: Settings) -> IcekeeperError | None:
+        before, total = self._clock() - settings.logs.retention, 0
         try:
             while (deleted := await lines.delete_lines(before, BATCH_RUNS)) > 0:
                 total += deleted
@@ -106,8 +103,7 @@ class Retention:
                 log.info("logs_pruned", lines=total, before=before.isoformat())
         return None
 
-    async def _delete_files(self, lines: Lines, services: Services) -> None:
-        settings = services.settings
+    async def _delete_files(self, lines: Lines, settings: Settings) -> None:
         before = self._clock() - min(FILES_KEPT, settings.logs.retention)
         old = await asyncio.to_thread(_older, settings.state_dir, before)
         if not old:

@@ -6,7 +6,6 @@ its last release in 2017 and knows nothing of the watchdog's interval; this is t
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -16,20 +15,15 @@ _SEND_S = 0.5
 
 
 class Systemd:
-    """The service manager, if one started us. No method raises or blocks for longer than half a second.
+    """The service manager, if one started us. No method raises or blocks for longer than half a second."""
 
-    `watchdog_s`: systemd kills this process where `alive` is not called for so many seconds; None where the watchdog is
-    off. sd_watchdog_enabled(3) recommends a call every half of that.
-    """
-
-    def __init__(self, address: str | None = None, watchdog_s: float | None = None) -> None:
+    def __init__(self, address: str | None = None) -> None:
         self._address = address
-        self.watchdog_s = watchdog_s
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Systemd:
-        """By $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID."""
-        return cls(_address(environ.get("NOTIFY_SOCKET", "")), _watchdog_s(environ))
+        """By $NOTIFY_SOCKET."""
+        return cls(_address(environ.get("NOTIFY_SOCKET", "")))
 
     def ready(self, status: str | None = None) -> None:
         """The startup or a reload is over, whether that changed anything or not."""
@@ -48,7 +42,7 @@ class Systemd:
         self._send(*_status(text))
 
     def alive(self) -> None:
-        """Feeds the watchdog."""
+        """Feeds the watchdog, if the unit has one: sd_watchdog_enabled(3) wants that twice in each of its intervals."""
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:
@@ -70,14 +64,6 @@ def _address(name: str) -> str | None:
     if name.startswith("@"):
         return "\0" + name[1:]
     return name if name.startswith("/") else None
-
-
-def _watchdog_s(environ: Mapping[str, str]) -> float | None:
-    """None where the watchdog is off or meant for another process: children inherit the variables."""
-    interval, owner = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", str(os.getpid()))
-    if not (interval.isascii() and interval.isdigit()) or owner != str(os.getpid()):
-        return None
-    return int(interval) / 1_000_000 or None
 
 
 def _status(text: str | None) -> tuple[str, ...]:

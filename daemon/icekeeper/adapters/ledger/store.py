@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
@@ -37,6 +37,8 @@ _STORE_LOAD, _PAST_RUNS = statement("store_load"), statement("past_runs")
 _MARK_IN_FLIGHT = """
     UPDATE maintenance_runs SET in_flight_stage = $2, in_flight_table = $3 WHERE run_id = $1 AND outcome IS NULL
 """
+_PRUNE_LINES = statement("prune_logs")
+_HELD_RUNS = "SELECT run_id FROM maintenance_runs WHERE run_id = ANY($1) AND outcome IS NOT NULL"
 _LAST_LINE = "SELECT coalesce(max(line_no), 0) FROM maintenance_logs WHERE run_id = $1"
 _LAST_SLOT = "SELECT max(slot) FROM maintenance_runs WHERE trigger <> 'manual'"
 _TASKS, _AUDITS = statement("tasks"), statement("audits")
@@ -77,6 +79,21 @@ class PostgresLedger:
         """
         async with self._postgres.connection() as connection:
             await store_lines(connection, run_id, first, lines)
+
+    async def delete_lines(self, before: datetime, runs: int) -> int:
+        """Deletes the lines of at most so many runs that began before then; how many lines, 0 where none is left.
+
+        Their runs, tasks and audits stay. PermanentError `access_denied` where the role may not.
+        """
+        async with self._postgres.connection() as connection:
+            tag = await connection.execute(_PRUNE_LINES, before, runs)
+        return int(tag.rpartition(" ")[2])  # DELETE 123
+
+    async def held(self, runs: Iterable[UUID]) -> frozenset[UUID]:
+        """Which of these runs the ledger holds to their end."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_HELD_RUNS, list(runs))
+        return frozenset(row["run_id"] for row in rows)
 
     async def answers(self) -> bool:
         """Whether PostgreSQL is there at all."""

@@ -81,6 +81,10 @@ class SpoolFile:
         task.add_done_callback(self._writing.discard)
         return await asyncio.shield(task)
 
+    async def execute(self, statement: str, *values: object) -> int:
+        """Runs one statement as a transaction, like `write`; how many rows it inserted, updated or deleted."""
+        return await self.write(lambda db: changes(db, statement, *values))
+
     async def _transaction(self, body: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
         async with self._turn:
             with translated_errors(self.path):

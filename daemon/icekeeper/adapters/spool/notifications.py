@@ -149,16 +149,10 @@ class NotificationQueue:
 
     async def settle(self, number: int, result: str) -> None:
         """Stores the final result: `delivered` or `failed`."""
-        await self._write("UPDATE notices SET result = ? WHERE number = ?", result, number)
+        await self._file.execute("UPDATE notices SET result = ? WHERE number = ?", result, number)
 
     async def postpone(self, number: int, due_at: datetime) -> None:
         """Counts a failed attempt."""
-        await self._write(
+        await self._file.execute(
             "UPDATE notices SET attempts = attempts + 1, due_at = ? WHERE number = ?", text(due_at), number
         )
-
-    async def _write(self, statement: str, *values: object) -> None:
-        async def body(db: aiosqlite.Connection) -> None:
-            await db.execute(statement, values)
-
-        await self._file.write(body)

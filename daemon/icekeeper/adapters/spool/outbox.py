@@ -135,8 +135,8 @@ class Outbox:
     async def quarantine(self, record: OutboxRecord, error: str) -> None:
         """PostgreSQL refused it: it is not shipped until an operator retries it or it changes."""
         update = "UPDATE outbox SET refused_at = ?, error = ? WHERE number = ? AND revision = ? AND shipped < revision"
-        values = (text(self._clock()), storable(error), record.number, record.revision)
-        await self._file.write(lambda db: changes(db, update, *values))
+        now = text(self._clock())
+        await self._file.execute(update, now, storable(error), record.number, record.revision)
 
     async def quarantined(self) -> tuple[QuarantinedRecord, ...]:
         """What PostgreSQL refused, oldest first."""
@@ -158,11 +158,11 @@ class Outbox:
     async def count_log_attempt(self, run_id: UUID) -> None:
         """An attempt to store the run's log lines failed."""
         update = "UPDATE unshipped_logs SET attempts = attempts + 1 WHERE run_id = ?"
-        await self._file.write(lambda db: changes(db, update, str(run_id)))
+        await self._file.execute(update, str(run_id))
 
     async def settle_log(self, run_id: UUID) -> None:
         """The run's log lines are stored, or given up."""
-        await self._file.write(lambda db: changes(db, "DELETE FROM unshipped_logs WHERE run_id = ?", str(run_id)))
+        await self._file.execute("DELETE FROM unshipped_logs WHERE run_id = ?", str(run_id))
 
 
 async def queue(db: aiosqlite.Connection, kind: str, record_id: UUID, changed_at: datetime) -> None:

@@ -115,7 +115,7 @@ class Spool:
     async def start_task(self, run_id: UUID, stage: Stage, table: str) -> None:
         """The run works on this task from now on: should the process die, it was at this one."""
         update = "UPDATE runs SET in_flight_stage = ?, in_flight_table = ? WHERE run_id = ? AND outcome IS NULL"
-        await self._file.write(lambda db: changes(db, update, stage.value, table, str(run_id)))
+        await self._file.execute(update, stage.value, table, str(run_id))
 
     async def end_task(self, run_id: UUID, result: StageResult, audit: AuditResult | None) -> None:
         """The task ended; `audit` is its row."""
@@ -194,8 +194,7 @@ class Spool:
 
     async def close_slot(self, slot: datetime, outcome: RunOutcome) -> None:
         """Closes a slot without a run of this host, e.g. one that another host ran. The first outcome stays."""
-        values = (_text(slot), Trigger.SCHEDULE.value, outcome.value)
-        await self._file.write(lambda db: changes(db, _CLOSE_SLOT, *values))
+        await self._file.execute(_CLOSE_SLOT, _text(slot), Trigger.SCHEDULE.value, outcome.value)
 
     async def accounted_until(self) -> datetime | None:
         """Up to when a running daemon has queued the slots that came due; None before the first time."""
@@ -209,7 +208,7 @@ class Spool:
             INSERT INTO accounted (one, until) VALUES (1, ?)
             ON CONFLICT (one) DO UPDATE SET until = excluded.until
         """
-        await self._file.write(lambda db: changes(db, upsert, _text(until)))
+        await self._file.execute(upsert, _text(until))
 
     async def prune(self, before: datetime) -> int:
         """Drops what ended before then and PostgreSQL has, and closed slots of before then; how many runs and loads."""
