@@ -177,7 +177,7 @@ def _history(chance: random.Random, now_ms: int) -> dict[str, Any]:
 async def test_on_a_hadoop_catalog_a_running_offload_holds_the_compaction_and_says_why(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, catalog="hadoop", old_snapshots=0)
     before = await night.state(COINBASE)
-    night.ledger("UPDATE offload_watermarks SET status = 'running'")
+    night.ledger("UPDATE offload_watermarks SET status = 'running', updated_at = $1", SLOT)
 
     order = make_order(night.settings, SLOT, Trigger.MANUAL, stages=(Stage.COMPACT,))
     ((plan,), errors) = await make_plans(order, night.services.ports)
@@ -190,11 +190,11 @@ async def test_on_a_hadoop_catalog_a_running_offload_holds_the_compaction_and_sa
         ("held", "offload_running", plan.note)
     ]
     assert await night.state(COINBASE) == before
-    night.ledger("UPDATE offload_watermarks SET status = 'success'")
+    night.ledger("UPDATE offload_watermarks SET status = 'success', updated_at = $1", SLOT)
     (task,) = (await night.run(Stage.COMPACT)).tasks
     assert task.outcome is TaskOutcome.DONE
     # There is nothing to hold any more, and nothing is started to find that out.
-    night.ledger("UPDATE offload_watermarks SET status = 'running'")
+    night.ledger("UPDATE offload_watermarks SET status = 'running', updated_at = $1", SLOT)
     jobs = await spark_jobs(night)
     (task,) = (await night.run(Stage.COMPACT)).tasks
     assert (task.outcome, task.reason) == (TaskOutcome.SKIPPED, Reason.TOO_FEW_FILES)

@@ -184,7 +184,7 @@ async def rows_are_missing_and_an_expiry_waits_for_their_repair(lab: Lab) -> Asy
 @on_hadoop(Reason.OFFLOAD_RUNNING, COMPACT, HELD, "nobody else may write meanwhile")
 async def an_offload_writes_into_a_catalog_that_takes_one_writer(lab: Lab) -> AsyncIterator[Night]:
     async with lab.night() as night:
-        night.ledger("UPDATE offload_watermarks SET status = 'running'")
+        night.ledger("UPDATE offload_watermarks SET status = 'running', updated_at = $1", SLOT)
         yield night
 
 

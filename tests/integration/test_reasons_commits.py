@@ -224,6 +224,17 @@ async def a_data_file_is_gone(lab: Lab) -> AsyncIterator[Night]:
         store.move(f"{key}.gone", key)
 
 
+@scenario(Reason.METADATA_MISSING, COMPACT, FAILED, ".metadata.json")
+async def the_metadata_file_that_a_catalog_names_is_gone(lab: Lab) -> AsyncIterator[Night]:
+    async with lab.night() as night:
+        query = "SELECT metadata_location FROM iceberg_tables WHERE table_name = $1"
+        ((location,),) = night.ledger(query, COINBASE.partition(".")[2])
+        store, key = lab.box.s3.filesystem(), location.removeprefix("s3://")
+        store.move(key, f"{key}.gone")
+        yield night
+        store.move(f"{key}.gone", key)
+
+
 # --- an end before its time
 
 

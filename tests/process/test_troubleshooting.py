@@ -18,9 +18,13 @@ from typing import Any, TypeAlias
 
 import pytest
 import yaml
+from pyiceberg.table.update import update_table_metadata
 
 from icekeeper.execution.lock import run_lock
 from icekeeper.sandbox import Sandbox, World, WorldSpec
+from icekeeper.sandbox.catalogs import empty_table
+from icekeeper.sandbox.table_shapes import SHAPES
+from icekeeper.sandbox.table_writer import Head, TableWriter, updates_for
 from tests.conftest import GOLD, SILVER, write_settings
 from tests.disks import small_disk
 from tests.process import preloaded
@@ -305,6 +309,36 @@ def _(attempt: Attempt) -> None:
 @trouble("A table's name is mistyped in the configuration", full=True)
 def _(attempt: Attempt) -> None:
     attempt.table(SILVER)["name"] = "cold.silver_trade"
+
+
+@trouble("A table's metadata is not there", full=True)
+def _(attempt: Attempt) -> None:
+    hint = warehouse_of(attempt) / "cold/silver_trades/metadata/version-hint.text"
+    hint.parent.mkdir(parents=True)
+    hint.write_text("412")
+
+
+@trouble("The warehouse is mounted at another path", full=True)
+def _(attempt: Attempt) -> None:
+    warehouse, mounted = warehouse_of(attempt), "/home/iceberg/warehouse"
+
+    def put(path: str, body: bytes) -> None:
+        file = warehouse / path.removeprefix(f"{mounted}/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(body)
+
+    metadata = empty_table(SHAPES[SILVER], f"{mounted}/cold/silver_trades", 0)
+    snapshot, _ = TableWriter(metadata, put).append(Head(None, 0, 0, (), 0, 0, 0), [], 1000)
+    document = update_table_metadata(metadata, updates_for([snapshot])).model_dump_json()
+    put(f"{metadata.location}/metadata/v1.metadata.json", document.encode())
+
+
+def warehouse_of(attempt: Attempt) -> Path:
+    """The directory of a Hadoop catalog, which the settings name in place of the world's own."""
+    directory = attempt.directory / "warehouse"
+    name = attempt.settings["catalog"]["name"]
+    attempt.settings["catalog"] = {"name": name, "type": "hadoop", "warehouse": f"file://{directory}"}
+    return directory
 
 
 @trouble("The disk is nearly full", full=True)

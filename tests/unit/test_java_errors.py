@@ -17,6 +17,7 @@ S3 = "software.amazon.awssdk.services.s3.model.S3Exception"
 GLUE = "software.amazon.awssdk.services.glue.model.GlueException"
 SDK = "software.amazon.awssdk.core.exception.SdkClientException"
 SPARK = "org.apache.spark.SparkException"
+JACKSON = "org.apache.iceberg.shaded.com.fasterxml.jackson.databind"
 RUNTIME = "java.lang.RuntimeException"
 
 
@@ -75,6 +76,41 @@ CASES = [
     (Reason.ACCESS_DENIED, False, [("org.postgresql.util.PSQLException", "FATAL: no pg_hba.conf entry for host")]),
     (Reason.ACCESS_DENIED, False, [("java.io.FileNotFoundException", "/warehouse/t (Permission denied)")]),
     (Reason.FILE_MISSING, False, [(f"{ICEBERG}.NotFoundException", "Location does not exist: s3://w/f.parquet")]),
+    (Reason.METADATA_MISSING, False, [(f"{ICEBERG}.NotFoundException", "Location does not exist: s3://w/1.metadata.json")]),
+    (
+        Reason.METADATA_MISSING,
+        False,
+        [(f"{ICEBERG}.ValidationException", "Metadata file for version 412 is missing under file:/w/cold/t")],
+    ),
+    (
+        Reason.METADATA_CORRUPT,
+        False,
+        [
+            (f"{ICEBERG}.RuntimeIOException", "Failed to read file: file:/w/cold/t/metadata/v2.metadata.json"),
+            (f"{JACKSON}.exc.MismatchedInputException", "No content to map due to end-of-input"),
+        ],
+    ),
+    (
+        Reason.STORAGE_DOWN,
+        True,
+        [
+            (f"{ICEBERG}.RuntimeIOException", "Failed to read file: s3://w/cold/t/metadata/v2.metadata.json"),
+            ("java.io.IOException", "Input/output error"),
+        ],
+    ),
+    (
+        Reason.CATALOG_DOWN,
+        True,
+        [
+            (f"{ICEBERG}.RESTException", "Received a success response code of 200, but failed to parse response body"),
+            (f"{JACKSON}.exc.MismatchedInputException", "No content to map due to end-of-input"),
+        ],
+    ),
+    (
+        Reason.METADATA_CORRUPT,
+        False,
+        [("java.lang.IllegalArgumentException", "Cannot parse missing int: format-version")],
+    ),
     (Reason.CATALOG_DOWN, True, [(GLUE, "Rate exceeded (Service: Glue, Status Code: 400)")]),
     (Reason.STORAGE_DOWN, True, [(S3, "Reduce your request rate. (Service: S3, Status Code: 503, Request ID: 1)")]),
     (Reason.STORAGE_DOWN, True, [(SDK, "Unable to execute HTTP request: Connect to 127.0.0.1:1 failed")]),

@@ -65,6 +65,21 @@ class Reason(StrEnum):
         "file_missing",
         "A file that the table refers to is not in the store: find out who deleted it; a backup may have it.",
     )
+    METADATA_MISSING = (
+        "metadata_missing",
+        "The metadata file that the catalog names is not there: put it back, or, where the table's versions are there "
+        "without it, write the highest of them into version-hint.text.",
+    )
+    METADATA_CORRUPT = (
+        "metadata_corrupt",
+        "The table's newest metadata file is empty, cut off or not metadata: put back a whole copy of it; the version "
+        "before it lacks the last commit.",
+    )
+    WAREHOUSE_MOVED = (
+        "warehouse_moved",
+        "The metadata names its files under another path than the catalog opens: mount the warehouse at the path that "
+        "the metadata names, and set catalog.warehouse to that path.",
+    )
     STORAGE_DOWN = "storage_down", "The object store does not answer: check s3.endpoint or the warehouse's mount."
     ACCESS_DENIED = "access_denied", "Credentials were refused: check user, password and rights of the named part."
     SOURCE_DOWN = "source_down", "ClickHouse does not answer: check clickhouse.url; then repeat the audit of this slot."

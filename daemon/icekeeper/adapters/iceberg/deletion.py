@@ -7,8 +7,7 @@ from typing import Any
 
 from py4j.protocol import Py4JJavaError
 
-from icekeeper.adapters.iceberg.functions import consumer_of
-from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.jvm import IcebergJvm, consumer_of
 
 
 @dataclass(frozen=True, slots=True)

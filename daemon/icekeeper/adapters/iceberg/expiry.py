@@ -9,8 +9,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg.deletion import PathCollector, delete_files, exists, path_collector
-from icekeeper.adapters.iceberg.functions import consumer_of, long_as_string
-from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.jvm import IcebergJvm, consumer_of, long_as_string
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.state import DeletedFiles

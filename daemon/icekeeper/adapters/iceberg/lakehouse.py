@@ -21,6 +21,7 @@ from icekeeper.adapters.iceberg.commit_gate import CommitGate
 from icekeeper.adapters.iceberg.expiry import expire_snapshots
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.metadata import files_named
+from icekeeper.adapters.iceberg.misplaced import explained
 from icekeeper.adapters.iceberg.planner import planner_options
 from icekeeper.adapters.iceberg.rewrite import rewriting
 from icekeeper.adapters.iceberg.tables import Tables
@@ -238,6 +239,7 @@ class IcebergLakehouse:
                 jvm = IcebergJvm(spark)
                 jvm.open_catalog(self._catalog)
                 self._jvm = jvm
-            return work(self._jvm)
+            with explained(self._jvm, self._catalog, where):
+                return work(self._jvm)
 
         return await self._engine.run(with_jvm, timeout=timeout, where=where, jobs=jobs)

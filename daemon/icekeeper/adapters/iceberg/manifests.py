@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from icekeeper.adapters.iceberg.functions import function_of, long_as_string
-from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.jvm import IcebergJvm, function_of, long_as_string
 
 
 def file_sizes(jvm: IcebergJvm, table: Any, snapshot: Any) -> tuple[tuple[tuple[int, ...], ...], int]:

@@ -20,6 +20,7 @@ from icekeeper.adapters.iceberg.catalog import quoted_name
 from icekeeper.adapters.iceberg.deletion import delete_files, path_collector
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.metadata import parse_metadata
+from icekeeper.adapters.iceberg.misplaced import explained, misplacement
 from icekeeper.adapters.spark.errors import translate
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.reasons import Reason
@@ -108,7 +109,8 @@ def _executors(context: Any) -> int:
 
 def table_facts(jvm: IcebergJvm, catalog: str, table: str, target_file_size: int) -> TableFacts:
     """Reads the table's metadata. Raises the JVM's error where the table can't be loaded."""
-    text = jvm.metadata_json(jvm.load(quoted_name(catalog, table)))
+    with explained(jvm, catalog, table):
+        text = jvm.metadata_json(jvm.load(quoted_name(catalog, table)))
     return parse_facts(table, text, target_file_size)
 
 
@@ -170,12 +172,14 @@ def probe_store(jvm: IcebergJvm, catalog: str, table: str) -> StoreProbe:
         try:
             return act()
         except Py4JJavaError as exc:
-            errors.setdefault(step, _refusal(exc))
+            errors.setdefault(step, misplacement(jvm, catalog, table, exc) or _refusal(exc))
             return None
 
     snapshot = handle.currentSnapshot()
     if snapshot is not None:
         attempt("read", lambda: _read(io, str(snapshot.manifestListLocation())))
+        if any(error.reason is Reason.WAREHOUSE_MOVED for error in errors.values()):
+            return StoreProbe(table, str(io.getClass().getSimpleName()), path, errors)  # or it would write elsewhere
     attempt("write", lambda: _write(io, path))
     written = "write" not in errors
     if written:

@@ -28,6 +28,14 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
         # Before the refusals: a store also refuses a request with a wrong time.
         (r"RequestTimeTooSkewed|request time and the .{0,20}time is too large", Reason.CLOCK_SKEW, False),
         (r"Signature (?:expired|not yet current)", Reason.CLOCK_SKEW, False),
+        # A Hadoop catalog's hint names a version that is not there; another catalog's entry a file that is not.
+        (r"Metadata file for version \d+ is missing", Reason.METADATA_MISSING, False),
+        (r"(?:NotFoundException|NoSuchKey|FileNotFound).*\.metadata\.json", Reason.METADATA_MISSING, False),
+        (
+            r"IllegalArgumentException: Cannot parse (?:missing \w+:|\w+ from (?:a )?non-)",
+            Reason.METADATA_CORRUPT,
+            False,
+        ),
         (r"CommitFailedException|iceberg\.exceptions\.ValidationException", Reason.CONFLICT, True),
         (r"Still referenced by refs", Reason.CONFLICT, True),
         (r"NotAuthorizedException|ForbiddenException|AccessControlException", Reason.ACCESS_DENIED, False),
@@ -49,6 +57,9 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
 _EXPIRED = re.compile(
     r"ExpiredToken|RequestExpired|token (?:has |is )?expired|credentials? (?:have|has|is|are) expired", re.I
 )
+# A metadata file that could be read and holds something else: broken JSON, a broken archive, a wrong checksum.
+_METADATA_READ = re.compile(r"Failed to read file: .*\.metadata\.json")
+_NO_DOCUMENT = re.compile(r"^\S*(?:\.jackson\.\S+|ZipException|EOFException|ChecksumException): ")
 _MAX_LINKS = 20
 _MAX_MESSAGE = 400
 
@@ -62,6 +73,8 @@ def translate(error: BaseException, where: str | None = None) -> IcekeeperError:
     links = list(_chain(error))
     if expired := [link for link in links if _EXPIRED.search(link)]:
         return CredentialsExpired(_message(_most_specific(_EXPIRED, expired), _root(links)), where=where)
+    if any(_METADATA_READ.search(link) for link in links) and any(_NO_DOCUMENT.search(link) for link in links):
+        return PermanentError(_message(links[0], _root(links)), reason=Reason.METADATA_CORRUPT, where=where)
     for pattern, reason, again in _RULES:
         matching = [link for link in links if pattern.search(link)]
         if matching:
