@@ -223,7 +223,7 @@ def _error_of(problem: Mapping[str, Any]) -> IcekeeperError:
 
 def _gone() -> IcekeeperError:
     return TransientError(
-        "the daemon ended before it could answer: its log says why; a run in hand is settled by its next start"
+        "the daemon ended before it could answer: its log says why; its next start settles the run that was under way"
     )
 
 

@@ -108,7 +108,7 @@ async def execute(
 
 
 async def _end(spool: Spool, report: RunReport, emit: Subscriber) -> IcekeeperError | None:
-    # First its log lines: who hears that it ended, or takes its record, reads all of them.
+    # First its log lines: whatever the end of the run triggers reads all of them.
     await asyncio.to_thread(flush)
     emit(RunEnded(report))
     return await close_run(spool, report)

@@ -47,7 +47,7 @@ class RunFiles:
 
 
 def flush(timeout_s: float = FLUSH_S) -> bool:
-    """Waits until all lines logged so far are written, and says whether they are. Not to be called on the loop."""
+    """Waits until all lines logged so far are written; False: not in time. Not to be called on the loop."""
     return _writer.flush(timeout_s)
 
 

@@ -49,7 +49,7 @@ class InFlightMarker:
                 self._sending = asyncio.create_task(self._send())
 
     def close(self) -> None:
-        """Sends nothing any more: the run has ended, and its report says all."""
+        """Sends nothing any more: the run has ended, and its report is shipped."""
         self._latest = None
         if self._sending is not None:
             self._sending.cancel()

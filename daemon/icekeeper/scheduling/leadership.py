@@ -1,4 +1,4 @@
-"""Who may run nights: this daemon or, with `replicas: true`, the one that holds the lease (adapters/postgres)."""
+"""Which daemon may run nights: this one or, with `replicas: true`, the one that holds the lease (adapters/postgres)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Work(Protocol):
         """Works until `stop`."""
 
     async def stop(self) -> None:
-        """Ends what is in hand, and `run` with it."""
+        """Ends the run under way, and `run` with it."""
 
     async def idle(self) -> None:
-        """Returns when nothing is in hand."""
+        """Returns when no run is under way."""
 
 
 class Leadership:
@@ -46,7 +46,7 @@ class Leadership:
         self._term_over.set()
         self._settings_changed = asyncio.Event()
         self._ending = asyncio.Event()
-        # As long as PostgreSQL has not been asked, a standby takes for granted that another host leads.
+        # Until PostgreSQL is queried, a standby assumes that another host leads.
         self._another_leads = True
 
     @property
@@ -155,7 +155,7 @@ class Leadership:
         await work.idle()
 
     async def _holder(self) -> str | None:
-        """The host that leads; None where none does or PostgreSQL does not say."""
+        """The host that leads; None where none does or PostgreSQL does not answer."""
         if self._lease is None:
             return socket.gethostname()
         try:

@@ -1,4 +1,4 @@
-"""What operators order from the daemon: a run, a plan, the end of a run. How they ask (API, page) lives elsewhere."""
+"""What operators order from the daemon: a run, a plan, the end of a run. The API and the page: http/, pages/."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BEGIN_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A run, or a plan, that is asked for. `record` False: an audit that counts and records nothing."""
+    """A run, or a plan, that is ordered. `record` False: an audit that counts and records nothing."""
 
     slot: datetime
     stages: tuple[Stage, ...] = tuple(Stage)
@@ -52,7 +52,7 @@ class OrderedRun:
 
 
 class Orders:
-    """ConfigError where what is asked for is not possible, RunLockHeld where it is not possible now."""
+    """ConfigError where an order is not possible, RunLockHeld where it is not possible now."""
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class Orders:
         shipped: Callable[[], Awaitable[IcekeeperError | None]],
         begin_s: float = BEGIN_S,
     ) -> None:
-        """`standby` says why this daemon runs nothing now, None where it does. `shipped` waits until PostgreSQL has the
-        records, and returns what prevents that.
+        """`standby` returns why this daemon runs nothing now, None where it does. `shipped` waits until PostgreSQL has
+        the records, and returns what prevents that.
         """
         self._configuration = configuration
         self._worker = worker

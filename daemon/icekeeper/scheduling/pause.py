@@ -150,7 +150,7 @@ def _parsed(text: str) -> Pause:
 
 
 def parse_until(text: str, now: datetime) -> datetime:
-    """The end of a pause as people write it. ValueError, which says what is allowed, where it is none or is past."""
+    """The end of a pause as people write it. ValueError, which names the allowed forms, where it is none or is past."""
     text = text.strip()
     until = _until(text, now)
     if until > now:

@@ -1,6 +1,6 @@
 """What a daemon owes when it begins to work: runs that died, slots left open, slots that came due while it was away.
 
-It asks this host's spool and, where it answers, the ledger. Working the slots off: worker.py.
+It reads this host's spool and, where it answers, the ledger. Working the slots off: worker.py.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Recovery:
                 await settle_unfinished(self._spool, self._clock)
         except RunLockHeld as exc:  # a command is at work; the next run settles what is dead then
             log.info("dead_runs_not_settled", why=str(exc))
-        except OSError as exc:  # a full disk, for example: the next run asks for the lock again
+        except OSError as exc:  # a full disk, for example: the next run tries again
             log.error("dead_runs_not_settled", why=str(exc))
         now = self._clock()
         since = min((now - settings.schedule.catch_up, now - _LOOKBACK, *self._slots.open))
-        runs, last = await self._ask_the_ledger(since)
+        runs, last = await self._ledger_runs(since)
         by_slot = {slot: await self._compare(slot, of_slot) for slot, of_slot in _by_slot(runs).items()}
         # After the ledger's answer: slots that came due meanwhile were put by the scheduler.
         now = self._clock()
@@ -83,7 +83,7 @@ class Recovery:
             log.error("slots_not_accounted", error=str(exc), advice=exc.reason.advice)
         return by_slot
 
-    async def _ask_the_ledger(self, since: datetime) -> tuple[tuple[PastRun, ...], datetime | None]:
+    async def _ledger_runs(self, since: datetime) -> tuple[tuple[PastRun, ...], datetime | None]:
         """The runs of slots since then, and the newest slot of all."""
         services = self._configuration.services
         try:
@@ -103,7 +103,7 @@ class Recovery:
         if closed is not None:
             try:
                 await self._slots.close(slot, closed.outcome or RunOutcome.MISSED)
-            except IcekeeperError as exc:  # in memory it is closed; the next term asks the ledger again
+            except IcekeeperError as exc:  # in memory it is closed; the next term reads the ledger again
                 log.error("slot_not_noted", slot=slot.isoformat(), error=str(exc), advice=exc.reason.advice)
             return remote
         for run in remote:

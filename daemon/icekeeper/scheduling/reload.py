@@ -1,4 +1,4 @@
-"""The configuration in force, and how another replaces it while the daemon runs. What a file may say: settings/."""
+"""The configuration in force, and how another replaces it while the daemon runs. What a file may hold: settings/."""
 
 from __future__ import annotations
 

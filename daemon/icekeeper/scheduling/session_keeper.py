@@ -22,7 +22,7 @@ from icekeeper.scheduling.worker import Worker
 
 log = structlog.get_logger(__name__)
 
-# How often an idle session is asked for a sign of life, and how long it may take to answer.
+# How often an idle session is checked, and how long it may take to answer.
 CHECK_EVERY_S = 60.0
 ANSWER = timedelta(seconds=20)
 # How long before a slot a session is renewed: a start takes seconds, with a download of jars minutes.

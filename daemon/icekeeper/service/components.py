@@ -118,7 +118,7 @@ class Components:
         )
         metrics.add_gauges(state.read_for_scrape)
 
-        # Who shows it and takes orders.
+        # The API and the pages: what is shown, and orders.
         live = Live(clock)
         stream = EventStream(number=int(clock().timestamp() * 1000))
         queries = StatusQueries(configuration, metrics, live, state.read, state.parts, leadership.someone_leads, clock)
@@ -126,7 +126,7 @@ class Components:
         self.web = web = Web(configuration, state, files, metrics, queries, stream, orders, reloads, clock)
         self.control = ControlSocket(web.add_api)
 
-        # Who hears of the events of runs, of a change of the settings, and of a kill.
+        # Subscribers of the events of runs, of a change of the settings, and of a kill.
         events.subscribe(metrics.observe, status_line.observe, live.observe, queries.observe, stream.observe)
         events.on_no_run(metrics.clear_run, live.clear_run)
         configuration.before_change(web.move)

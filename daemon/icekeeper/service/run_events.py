@@ -1,4 +1,4 @@
-"""Passes the events of runs on to every subscriber. Who subscribes: components.py."""
+"""Passes the events of runs on to every subscriber. The subscribers: components.py."""
 
 from __future__ import annotations
 

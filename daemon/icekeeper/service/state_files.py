@@ -1,4 +1,4 @@
-"""What others may change in state_dir, read off the event loop: the pause, and corrupt spool files put aside."""
+"""State that other processes change in state_dir, read off the event loop: the pause, corrupt spool files."""
 
 from __future__ import annotations
 

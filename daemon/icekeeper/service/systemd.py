@@ -30,7 +30,7 @@ class Systemd:
         self._send("READY=1", *_status(status))
 
     def reloading(self) -> None:
-        """A reload begins; `ready` has to follow. By the time systemd matches it with the reload that it asked for."""
+        """A reload begins; `ready` has to follow. systemd matches it by its time with the reload that it requested."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, status: str | None = None) -> None:

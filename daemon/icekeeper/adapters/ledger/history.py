@@ -1,4 +1,4 @@
-"""Reads the ledger page by page, for commands, the API and the page. Who writes it: store.py.
+"""Reads the ledger page by page, for commands, the API and the page. Writing it: store.py.
 
 Rows come back as Python's own types by their column's name, and each question is answered from an index.
 """
@@ -73,7 +73,7 @@ class LogFilter:
     text: str | None = None
 
     def takes(self, line: Row) -> bool:
-        """Whether it wants the line; says the same as log_page.sql."""
+        """Whether the filter matches the line, as log_page.sql does."""
         if self.levels is not None and line.get("level") not in self.levels:
             return False
         if self.text is None:

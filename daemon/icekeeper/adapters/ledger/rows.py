@@ -18,7 +18,7 @@ from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
 
-Word = TypeVar("Word", bound=StrEnum)
+Value = TypeVar("Value", bound=StrEnum)
 
 
 def task_document(row: Any) -> dict[str, Any]:
@@ -61,13 +61,13 @@ def past_audit(row: Any) -> AuditResult:
     return from_plain(AuditResult, {**audit_document(row), "reason": _reason(row["reason"])})
 
 
-def _reason(word: str | None) -> Reason | None:
-    return None if word is None else known(Reason, word) or Reason.UNEXPECTED
+def _reason(value: str | None) -> Reason | None:
+    return None if value is None else known(Reason, value) or Reason.UNEXPECTED
 
 
-def known(kind: type[Word], word: str | None) -> Word | None:
+def known(kind: type[Value], value: str | None) -> Value | None:
     """The member of that value; None where this version has none."""
-    return next((member for member in kind if member.value == word), None)
+    return next((member for member in kind if member.value == value), None)
 
 
 def _loaded(text: str | None) -> Any:

@@ -138,7 +138,7 @@ class PostgresLedger:
 
 async def store_run(connection: Any, report: RunReport) -> None:
     """Writes a report's rows within the caller's transaction, on an asyncpg connection whose session is in UTC."""
-    # First, because its row is the lock that keeps two who store the same run apart.
+    # First: its row is the lock of the run, which another process may be storing, too.
     await connection.execute(
         _STORE_RUN,
         *_row(

@@ -19,7 +19,7 @@ from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, T
 from icekeeper.core.reasons import Reason
 
 CONNECT_TIMEOUT_S = 10.0
-# The server's limit comes first: its answer says more than our giving up.
+# The server's limit is the shorter one: its error says more than our timeout.
 STATEMENT_TIMEOUT_S = 30.0
 COMMAND_TIMEOUT_S = STATEMENT_TIMEOUT_S + 5.0
 

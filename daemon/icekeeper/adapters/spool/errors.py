@@ -13,14 +13,14 @@ from icekeeper.adapters.state_dir import user_name
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 
-WAIT_S = 10.0  # for others, who write for milliseconds
+WAIT_S = 10.0  # for other processes, whose writes take milliseconds
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 _IN_USE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _NO_RIGHT = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 _NO_ROOM_OS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
-# SQLite can't open its file where the disk has no room for the index of its log, and says no more than that.
+# SQLite can't open its file where the disk has no room for the index of its log, and reports no cause.
 _HARDLY_ANY_ROOM = 256 * 1024
 
 

@@ -115,7 +115,7 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 def _mend(path: Path, clock: Clock) -> None:
     """Makes the file where it is missing and replaces it where it is corrupt, under the exclusive lock.
 
-    A crash anywhere in it is finished by the next who opens: `spool.db.broken` is there until all was taken over.
+    After a crash in the middle the next opening finishes it: `spool.db.broken` exists until all was copied.
     """
     broken = path.with_name(f"{NAME}.broken")
     begun = any(_beside(broken, end).exists() for end in _BESIDE)
@@ -184,5 +184,5 @@ def _flush(path: Path) -> None:
 
 
 def corrupt_files(state_dir: Path) -> tuple[Path, ...]:
-    """What was put aside, oldest first."""
+    """The corrupt files that were put aside, oldest first."""
     return tuple(sorted(p for p in state_dir.glob(f"{NAME}.corrupt-*") if not p.name.endswith(_BESIDE[1:])))

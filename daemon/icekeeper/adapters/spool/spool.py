@@ -56,7 +56,7 @@ _CLOSE_SLOT = """
     INSERT INTO slots (slot, trigger, outcome) VALUES (?, ?, ?)
     ON CONFLICT (slot) DO UPDATE SET outcome = excluded.outcome WHERE outcome IS NULL
 """
-# Ended before then, shipped, and of no slot that is still to be run: resuming that one asks for its runs.
+# Ended before then, shipped, and of no open slot: resuming a slot needs its runs.
 _PRUNE = """
     DELETE FROM runs WHERE ended_at < ?
       AND NOT EXISTS (SELECT 1 FROM outbox WHERE kind = 'run' AND id = run_id AND revision > shipped)
@@ -148,7 +148,7 @@ class Spool:
         await self.outbox.put(body)
 
     async def unfinished(self) -> tuple[PastRun, ...]:
-        """The runs without an outcome, oldest first. Who holds the run lock knows that their processes have died."""
+        """The runs without an outcome, oldest first. To the holder of the run lock they are runs whose process died."""
         return await self._past(f"{_RUNS} WHERE outcome IS NULL {_OLDEST_FIRST}")
 
     async def slot_runs(self, slot: datetime) -> tuple[PastRun, ...]:

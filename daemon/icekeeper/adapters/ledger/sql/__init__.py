@@ -1,4 +1,4 @@
-"""The ledger's SQL: statements in .sql files, migrations (migrations.py). Who runs the statements: store.py."""
+"""The ledger's SQL: statements in .sql files, migrations (migrations.py). Executing them: store.py, history.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def statement(name: str) -> str:
-    """The text of `name`.sql, with the condition in answered.sql where it says {answered}."""
+    """The text of `name`.sql, with the condition in answered.sql in place of {answered}."""
     text = _text(name)
     return text.replace("{answered}", _text("answered")) if "{answered}" in text else text
 

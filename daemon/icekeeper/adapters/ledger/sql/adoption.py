@@ -169,15 +169,15 @@ async def _allow_statuses(connection: Any, table: _Table) -> None:
     columns = {row["name"]: row for row in await connection.fetch(_COLUMNS, table.oid)}
     status = columns["status"]
     if status["is_enum"]:
-        for word in _STATUSES:
-            await connection.execute(f"ALTER TYPE {status['type']} ADD VALUE IF NOT EXISTS '{word}'")
+        for value in _STATUSES:
+            await connection.execute(f"ALTER TYPE {status['type']} ADD VALUE IF NOT EXISTS '{value}'")
         return  # new values can't be used before they are committed
     for check in await connection.fetch(_CHECKS, table.oid, status["attnum"]):
         # Cast to the column's own type, because the condition was compiled for it.
-        words = f"SELECT unnest($1::text[])::{status['type']} AS status"
-        query = f"SELECT bool_and(coalesce({check['condition']}, true)) FROM ({words}) AS words"
+        values = f"SELECT unnest($1::text[])::{status['type']} AS status"
+        query = f"SELECT bool_and(coalesce({check['condition']}, true)) FROM ({values}) AS ours"
         if not await connection.fetchval(query, _STATUSES):
-            ours = ", ".join(f"'{word}'" for word in _STATUSES)
+            ours = ", ".join(f"'{value}'" for value in _STATUSES)
             await connection.execute(
                 f"ALTER TABLE {table.name} DROP CONSTRAINT {check['name']}, ADD CONSTRAINT {check['name']} "
                 f"CHECK (({check['condition']}) OR status IN ({ours})){'' if check['validated'] else ' NOT VALID'}"

@@ -87,7 +87,7 @@ async def grants(postgres: Postgres, role: str) -> list[str]:
 async def missing_grants(postgres: Postgres, needed: Mapping[str, str] = NEEDED) -> list[str]:
     """The statements that the role of this very connection still needs to keep the ledger; empty where it may.
 
-    Empty, too, before the tables are migrated: that is for `migrations.pending` to say.
+    Empty, too, before the tables are migrated: see `migrations.pending`.
     """
     async with postgres.connection() as connection:
         role = await connection.fetchval("SELECT quote_ident(current_user)")
