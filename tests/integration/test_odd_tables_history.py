@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -177,6 +178,7 @@ def _history(chance: random.Random, now_ms: int) -> dict[str, Any]:
 async def test_on_a_hadoop_catalog_a_running_offload_holds_the_compaction_and_says_why(make_night: MakeNight) -> None:
     night = await make_night(COINBASE, catalog="hadoop", old_snapshots=0)
     before = await night.state(COINBASE)
+    night.travel(SLOT + timedelta(seconds=40))
     night.ledger("UPDATE offload_watermarks SET status = 'running', updated_at = $1", SLOT)
 
     order = make_order(night.settings, SLOT, Trigger.MANUAL, stages=(Stage.COMPACT,))
@@ -184,17 +186,21 @@ async def test_on_a_hadoop_catalog_a_running_offload_holds_the_compaction_and_sa
     (task,) = (await night.run(Stage.COMPACT)).tasks
 
     assert (plan.decision, plan.reason, errors) == (Decision.HOLD, Reason.OFFLOAD_RUNNING, {})
-    assert "nobody else may write meanwhile" in plan.note
-    assert (task.outcome, task.reason, task.note) == (TaskOutcome.HELD, Reason.OFFLOAD_RUNNING, plan.note)
+    would = r"the offload's cycle, running for 40 s; it would rewrite \d+ files .* into \d+"
+    assert re.fullmatch(f"waits for {would}", plan.note)
+    assert (task.outcome, task.reason) == (TaskOutcome.HELD, Reason.OFFLOAD_RUNNING)
+    assert re.fullmatch(f"waited 30 min for {would}", task.note)
     assert night.ledger("SELECT outcome, reason, note FROM maintenance_tasks") == [
-        ("held", "offload_running", plan.note)
+        ("held", "offload_running", task.note)
     ]
     assert await night.state(COINBASE) == before
-    night.ledger("UPDATE offload_watermarks SET status = 'success', updated_at = $1", SLOT)
+    # A cycle without rows leaves its status behind: that holds nothing, and is said.
+    night.travel(SLOT + timedelta(minutes=11))
     (task,) = (await night.run(Stage.COMPACT)).tasks
     assert task.outcome is TaskOutcome.DONE
+    assert re.match(r"rewrote \d+ files .*; the offload's status, running since .* is left over", task.note)
     # There is nothing to hold any more, and nothing is started to find that out.
-    night.ledger("UPDATE offload_watermarks SET status = 'running', updated_at = $1", SLOT)
+    night.ledger("UPDATE offload_watermarks SET updated_at = $1", SLOT + timedelta(minutes=11))
     jobs = await spark_jobs(night)
     (task,) = (await night.run(Stage.COMPACT)).tasks
     assert (task.outcome, task.reason) == (TaskOutcome.SKIPPED, Reason.TOO_FEW_FILES)

@@ -181,10 +181,10 @@ async def rows_are_missing_and_an_expiry_waits_for_their_repair(lab: Lab) -> Asy
         assert plan.decision is Decision.ACT, "after hold_max it goes on"
 
 
-@on_hadoop(Reason.OFFLOAD_RUNNING, COMPACT, HELD, "nobody else may write meanwhile")
+@on_hadoop(Reason.OFFLOAD_RUNNING, COMPACT, HELD, "waited 30 min for the offload's cycle, running for")
 async def an_offload_writes_into_a_catalog_that_takes_one_writer(lab: Lab) -> AsyncIterator[Night]:
     async with lab.night() as night:
-        night.ledger("UPDATE offload_watermarks SET status = 'running', updated_at = $1", SLOT)
+        night.ledger("UPDATE offload_watermarks SET status = 'running', updated_at = $1", night.services.ports.clock())
         yield night
 
 

@@ -39,6 +39,7 @@ from icekeeper.core.tables.state import (
 )
 from icekeeper.night.ports import BeforeCommit, RunPorts
 from icekeeper.night.stages.context import Clocks, TaskContext
+from icekeeper.night.stages.offload import OffloadGuard
 from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START
 
 RUN_ID = UUID("00000000-0000-4000-8000-00000000beef")
@@ -411,15 +412,20 @@ def _within(hours: Mapping[datetime, int], window: Window) -> dict[datetime, int
 
 
 class FakeOffload(Scripted):
-    """The port `OffloadStatus`; a source without a state is one that the offload does not know."""
+    """The port `OffloadStatus`; `cycles` are states that change with time.
+
+    A source without any is one that the offload does not know.
+    """
 
     def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
         super().__init__(clock, calls)
         self.states: dict[str, OffloadState] = {}
+        self.cycles: dict[str, Callable[[datetime], OffloadState]] = {}
 
     async def state(self, source: str) -> OffloadState | None:
         async with self._call("state", source):
-            return self.states.get(source)
+            cycle = self.cycles.get(source)
+            return self.states.get(source) if cycle is None else cycle(self.clock())
 
 
 # --- findings and surroundings
@@ -511,6 +517,7 @@ class World:
             ports=self.ports,
             emit=self.events.append,
             clocks=Clocks(self.surroundings),
+            offload=OffloadGuard(self.ports, (run_policy or RunPolicy()).offload),
             run_policy=run_policy or RunPolicy(),
             window_hours=window_hours,
             until=None if budget is None else self.clock() + budget,

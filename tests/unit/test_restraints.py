@@ -35,7 +35,7 @@ def finding(status: AuditStatus = AuditStatus.MISSING_DATA, age: timedelta = DAY
 
 
 def test_a_plan_that_acts_is_held_and_says_what_it_would_have_done() -> None:
-    plan = Plan(Stage.COMPACT, NAME, Decision.ACT, "rewrite 9 files", slices=(Slice((), 9, MIB, 1),))
+    plan = Plan(Stage.COMPACT, NAME, Decision.ACT, "would rewrite 9 files", slices=(Slice((), 9, MIB, 1),))
     held = restrained(plan, Restraint(Reason.DISK_LOW, "/state has 3 MiB free"))
     assert (held.decision, held.reason, held.slices) == (Decision.HOLD, Reason.DISK_LOW, ())
     assert held.note == "/state has 3 MiB free; it would rewrite 9 files"

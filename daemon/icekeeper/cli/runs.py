@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import click
@@ -216,8 +217,10 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
         else:
             async with session(settings) as services:
                 plans, errors = await make_plans(order, services.ports)
-        document = plan_document(order.slot, plans, errors)
-        invocation.answer(document, lambda: console.show_plans(console.stdout(), order.slot, plans, errors))
+        document, screen = plan_document(order.slot, plans, errors), console.stdout()
+        one_writer = any(policy.single_writer for policy in order.tables)
+        show = partial(console.show_plans, screen, order.slot, plans, errors, single_writer=one_writer)
+        invocation.answer(document, show)
         return FAILED if errors else 0
 
     exit_with(work)

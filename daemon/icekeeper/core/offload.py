@@ -87,10 +87,10 @@ def writing(state: OffloadState | None, now: datetime, rhythm: OffloadRhythm) ->
     return None
 
 
-def left_over(state: OffloadState | None, now: datetime, rhythm: OffloadRhythm) -> str | None:
-    """What to say of a status `running` that no cycle stands behind any more; None where there is none."""
+def left_over(state: OffloadState | None, now: datetime, rhythm: OffloadRhythm) -> str:
+    """What to say of a status `running` that no cycle stands behind any more; empty where there is none."""
     if state is None or state.updated_at is None or state.status != RUNNING:
-        return None
+        return ""
     if now - state.updated_at < rhythm.longest_cycle(state, now):
-        return None
+        return ""
     return f"the offload's status, running since {iso_minute(state.updated_at)}, is left over from a cycle without rows"

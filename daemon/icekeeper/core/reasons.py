@@ -36,7 +36,7 @@ class Reason(StrEnum):
     )
     CONFLICT = (
         "conflict",
-        "Somebody else changed the same files meanwhile: the next night plans anew; look for a second maintenance job.",
+        "Another writer changed the table meanwhile: the next run plans anew; look for a second job if it repeats.",
     )
     COMMIT_UNKNOWN = (
         "commit_unknown",
@@ -54,7 +54,10 @@ class Reason(StrEnum):
         "process_died",
         "The process died over this task: look at the host's memory and spark.log; after two deaths it is left alone.",
     )
-    CANCELLED = "cancelled", "An operator or a shutdown ended it: run the slot again when it suits."
+    CANCELLED = (
+        "cancelled",
+        "It was stopped: after a shutdown the slot is resumed, after a cancel run it again when it suits.",
+    )
     ENGINE_DOWN = "engine_down", "Spark's JVM is gone or does not start: read spark.log in the state directory."
     ENGINE_OUT_OF_MEMORY = (
         "engine_out_of_memory",
@@ -102,7 +105,7 @@ class Reason(StrEnum):
     )
     OFFLOAD_RUNNING = (
         "offload_running",
-        "The offload is writing and this catalog can't take two writers: it is tried again in the next run.",
+        "The offload writes and this catalog takes one writer: a run waits offload.wait for it; see why cycles go on.",
     )
     LEDGER_DOWN = (
         "ledger_down",

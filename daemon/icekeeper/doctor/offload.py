@@ -18,7 +18,7 @@ from icekeeper.core.tables.state import Snapshot
 from icekeeper.doctor.check import Check, Subject, to_run
 from icekeeper.execution.wiring import Services
 
-FAILED = "failed"
+FAILED, INITIALIZED = "failed", "initialized"
 # A success may be late by this many of the table's usual gaps between two appends, and at least by so many cycles.
 _LATE_GAPS = 3
 _LATE_CYCLES = 4
@@ -95,7 +95,7 @@ def offload_checks(table: str, sources: Iterable[Source], rhythm: OffloadRhythm,
     """
     sources = tuple(sources)
     checks = []
-    unknown = [source.name for source in sources if source.state is None or source.state.at is None]
+    unknown = [source.name for source in sources if _has_no_watermark(source.state)]
     if unknown:
         text = f"{table} has no watermark of {listed(unknown)}"
         advice = f"Compare tables[].source with {table}.table_name, or let the offload take that table on."
@@ -114,6 +114,10 @@ def offload_checks(table: str, sources: Iterable[Source], rhythm: OffloadRhythm,
     if not checks:
         checks.append(Subject.OFFLOAD.passed(f"{table} has a working offload of {counted(len(sources), 'source')}"))
     return checks
+
+
+def _has_no_watermark(state: OffloadState | None) -> bool:
+    return state is None or state.at is None or state.status == INITIALIZED
 
 
 def _has_stopped(state: OffloadState, rhythm: OffloadRhythm, now: datetime) -> bool:

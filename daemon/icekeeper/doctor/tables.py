@@ -48,8 +48,8 @@ def catalog_checks(catalog: Catalog, loaded: int, wanted: int) -> list[Check]:
     else:
         danger = f"{text}; on a local file system commits of two processes at once are silently lost"
         advice = (
-            "Let icekeeper never run while the offload writes (its watermark table's status `running` holds tasks), "
-            "or move the tables to a REST or JDBC catalog."
+            "Let nothing but the offload and icekeeper write, which waits while the offload's status says that it "
+            "writes, or move the tables to a REST or JDBC catalog (docs/operations.md, Hadoop catalogs)."
         )
     return [Subject.CATALOG.warning(danger, advice)]
 

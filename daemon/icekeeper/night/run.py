@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
 from uuid import UUID
 
 import structlog
@@ -17,15 +18,18 @@ from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import Cancelled, IcekeeperError, PermanentError
 from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
+from icekeeper.core.formats import duration
 from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import EarlierWork
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.night.deferred import DeferredTasks
 from icekeeper.night.ports import RunPorts
 from icekeeper.night.stages import audit
 from icekeeper.night.stages.context import Clocks, TaskContext
+from icekeeper.night.stages.offload import OffloadGuard
 from icekeeper.night.stages.prefetch import PrefetchedCounts
-from icekeeper.night.task import Task
+from icekeeper.night.task import Task, TaskDeferred
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +80,7 @@ class Order:
             ports=ports,
             emit=emit,
             clocks=Clocks(ports.surroundings),
+            offload=OffloadGuard(ports, self.policy.offload),
             run_policy=self.policy,
             window_hours=self.window_hours,
         )
@@ -165,7 +170,10 @@ class _Run:
         self.tasks: list[StageResult] = []
         self.audits: list[AuditResult] = []
         self._order = order
+        self._work = list(order.work())
+        self._deferred = DeferredTasks()
         self._emit = emit
+        self._ports = ports
         self._clock = ports.clock
         self._lock = tables_lock or nullcontext()
         self._may_go_on = may_go_on
@@ -174,38 +182,77 @@ class _Run:
         self._context = order.context(replace(ports, source=self._counts), emit)
 
     async def work(self) -> None:
-        work = list(self._order.work())
         try:
-            for position, (stage, policy) in enumerate(work, start=1):
-                down = self._failed_alike()
-                if not down:
-                    await prefetch_before(position, stage, self._order, self._context.ports)
-                if not self._may_go_on():
-                    raise asyncio.CancelledError
-                self._emit(TaskStarted(stage, policy.name, position, len(work)))
-                if stage is Stage.AUDIT and position < len(work) and not down:
-                    audit.count_next(work[position][1], self._context, self._counts)
-                with bound_contextvars(stage=stage, table=policy.name):
-                    await self._do(stage, policy, down)
+            for stage, numbered in groupby(enumerate(self._work, start=1), key=lambda each: each[1][0]):
+                # Each stage has its own time to wait for the offload.
+                self._context = replace(self._context, offload=OffloadGuard(self._ports, self._order.policy.offload))
+                for position, (_, policy) in numbered:
+                    await self._take_turn(position, stage, policy)
+                await self._finish_deferred()
+        except asyncio.CancelledError:
+            for task in self._deferred.all():
+                self._add(task.fail(Cancelled("stopped while it waited for the offload")))
+            raise
         finally:
             await self._counts.end()
 
-    async def _do(self, stage: Stage, policy: TablePolicy, down: list[StageResult]) -> None:
+    async def _take_turn(self, position: int, stage: Stage, policy: TablePolicy) -> None:
+        down = self._failed_alike()
+        if not down:
+            await prefetch_before(position, stage, self._order, self._context.ports)
+        self._require_may_go_on()
+        if stage is Stage.AUDIT and position < len(self._work) and not down:
+            audit.count_next(self._work[position][1], self._context, self._counts)
         # The audit always runs: the budget is for the others.
         until = None if stage is Stage.AUDIT else self._deadline
         task = Task(stage, policy, replace(self._context, until=until, retries_off=_is_probe(stage, down)))
-        try:
-            self._add(await self._run_task(task, down))
-        except asyncio.CancelledError:
-            # Without an audit's row: the slot's audit is still owed, and a resumed run counts.
-            self._add(replace(task.fail(Cancelled("stopped while it was under way")), audit=None))
-            raise
+        self._begin(position, task)
+        await self._do(position, task, down)
+
+    async def _finish_deferred(self) -> None:
+        """Tries the tables again that gave way to the offload, each as soon as its cycle has ended."""
+        guard, in_hand = self._context.offload, None
+        while (found := await self._deferred.next(guard)) is not None:
+            self._require_may_go_on()
+            task, waits_for = found.task, found.waits_for
+            if task is not in_hand:
+                self._begin(found.position, task)
+                in_hand = task
+            if waits_for is not None:
+                self._context.report(task.stage, task.policy.name, f"waits for {waits_for.what}")
+                if await guard.pause(waits_for, self._deadline):
+                    continue
+            self._deferred.remove(task)
+            if waits_for is None or self._clock() >= self._deadline:
+                await self._do(found.position, task, self._failed_alike())
+                in_hand = None
+            else:
+                waited = duration(guard.waited.total_seconds())
+                self._add(task.hold_unfinished(Reason.OFFLOAD_RUNNING, f"waited {waited} for {waits_for.what}"))
+
+    def _begin(self, position: int, task: Task) -> None:
+        self._emit(TaskStarted(task.stage, task.policy.name, position, len(self._work)))
+
+    def _require_may_go_on(self) -> None:
+        if not self._may_go_on():
+            raise asyncio.CancelledError
+
+    async def _do(self, position: int, task: Task, down: list[StageResult]) -> None:
+        with bound_contextvars(stage=task.stage, table=task.policy.name):
+            try:
+                self._add(await self._run_task(task, down))
+            except TaskDeferred:
+                self._deferred.add(position, task)
+            except asyncio.CancelledError:
+                # Without an audit's row: the slot's audit is still owed, and a resumed run counts.
+                self._add(replace(task.fail(Cancelled("stopped while it was under way")), audit=None))
+                raise
 
     async def _run_task(self, task: Task, down: list[StageResult]) -> TaskEnded:
         if (task.stage, task.policy.name) in self._order.earlier.deadly:
             text = "not tried again: the process died twice while it was under way"
             return task.fail(PermanentError(text, reason=Reason.PROCESS_DIED))
-        if task.context.until is not None and task.started_at >= task.context.until:
+        if task.context.until is not None and self._clock() >= task.context.until:
             return task.hold(Reason.BUDGET, "the run's max_duration is used up")
         if len(down) >= 2 and down[0].stage is task.stage:
             probe, first = [result for result in down if result.attempts][:2]

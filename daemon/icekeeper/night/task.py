@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_fixed
 
-from icekeeper.core.enums import Stage, TaskOutcome
+from icekeeper.core.enums import Decision, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
-from icekeeper.core.events import TaskEnded, TaskProgressed
+from icekeeper.core.events import TaskEnded
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
 from icekeeper.core.tables.plan import Plan
+from icekeeper.core.tables.restraints import by_offload, restrained
 from icekeeper.night.stages import audit, compact, expire
 from icekeeper.night.stages.context import AttemptResult, Progress, TaskContext
 
@@ -25,29 +27,49 @@ async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> 
     if stage is Stage.AUDIT:
         return audit.plan(policy, context)
     state = await context.ports.lakehouse.inspect(policy.name, policy.compact.target_file_size)
-    if stage is Stage.EXPIRE:
-        return await expire.plan(policy, state, context)
-    return await compact.plan(policy, state, context)
+    plan = expire.plan if stage is Stage.EXPIRE else compact.plan
+    return await _with_offload(await plan(policy, state, context), policy, context)
+
+
+async def _with_offload(plan: Plan, policy: TablePolicy, context: TaskContext) -> Plan:
+    """The plan, and what it would wait for."""
+    if plan.decision is not Decision.ACT:
+        return plan
+    answer = await context.offload.ask(policy)
+    plan = restrained(plan, by_offload(answer.writing))
+    return replace(plan, note=f"{plan.note}; {answer.left_over}") if answer.left_over else plan
+
+
+class TaskDeferred(Exception):
+    """The offload writes into the task's table: it is to be run again, and goes on where it was."""
 
 
 class Task:
-    """A task under way. `run` takes it to its end; `fail` and `hold` end it at once."""
+    """A task under way. `run` takes it to its end, or to where it has to wait; `fail` and `hold` end it at once."""
 
     def __init__(self, stage: Stage, policy: TablePolicy, context: TaskContext) -> None:
         self.stage, self.policy, self.context = stage, policy, context
         self.progress = Progress()
         self.started_at = context.ports.clock()
+        self._worked = timedelta(0)
+        self._at_work_since: datetime | None = None
+        self._waited = False
         # Where the engine's log ended when this began; None for a task that never runs.
         self._log_mark: int | None = None
 
     async def run(self) -> TaskEnded:
-        """Its attempts. An error becomes a `failed` result; only a cancellation is raised."""
+        """Its attempts. An error becomes a `failed` result; only a cancellation is raised, and TaskDeferred."""
+        self._at_work_since = self.context.ports.clock()
         if (engine_log := self.context.ports.engine_log) is not None:
             self._log_mark = engine_log.mark()
         try:
             return self._result(await self._attempts())
         except IcekeeperError as exc:
-            return self.fail(exc)
+            if exc.reason is not Reason.OFFLOAD_RUNNING:
+                return self.fail(exc)
+            log.info("task_deferred", why=str(exc))
+            self._worked, self._at_work_since, self._waited = self._duration(), None, True
+            raise TaskDeferred from exc
         except Exception as exc:  # a bug in one task must not cost the other tables their night
             log.exception("task_crashed")
             return self.fail(PermanentError(f"{type(exc).__name__}: {exc}", reason=Reason.UNEXPECTED))
@@ -55,20 +77,25 @@ class Task:
     def fail(self, error: IcekeeperError) -> TaskEnded:
         """Ends it by an error; an audit gets a row that says why there is no count."""
         if error.reason is Reason.DEADLINE and self._budget_is_spent():
-            return self.hold(Reason.BUDGET, f"cut short by the run's max_duration: {self.progress.note}")
+            return self.hold_unfinished(Reason.BUDGET, "cut short by the run's max_duration")
         row = audit.uncounted(self.policy, self.context, error) if self.stage is Stage.AUDIT else None
-        return self._result(AttemptResult(TaskOutcome.FAILED, self.progress.note, error.reason, row), str(error))
+        return self._result(AttemptResult(TaskOutcome.FAILED, self.progress.unfinished, error.reason, row), str(error))
 
     def hold(self, reason: Reason, note: str) -> TaskEnded:
         """Ends it as `held`: now would be the wrong time to go on."""
         return self._result(AttemptResult(TaskOutcome.HELD, note, reason))
+
+    def hold_unfinished(self, reason: Reason, why: str) -> TaskEnded:
+        """Ends it as `held`, and says what there was to do."""
+        unfinished = self.progress.unfinished
+        return self.hold(reason, f"{why}; it {unfinished}" if unfinished else why)
 
     async def _attempts(self) -> AttemptResult:
         limits = self.policy.limits(self.stage)
         retrying = AsyncRetrying(
             stop=self._no_more,
             wait=wait_fixed(limits.retry_delay.total_seconds()),
-            retry=retry_if_exception_type(TransientError),
+            retry=retry_if_exception(_may_go_right),
             sleep=self.context.ports.sleep,
             before_sleep=self._report_retry,
             reraise=True,
@@ -76,7 +103,8 @@ class Task:
         return await retrying(self._attempt)
 
     async def _attempt(self) -> AttemptResult:
-        self.progress.attempts += 1
+        self.progress.attempts += not self._waited  # what waited in an attempt goes on with it
+        self._waited = False
         stages = {Stage.COMPACT: compact.run, Stage.EXPIRE: expire.run, Stage.AUDIT: audit.run}
         return await stages[self.stage](self.policy, self.context, self.progress)
 
@@ -95,7 +123,7 @@ class Task:
         delay = self.policy.limits(self.stage).retry_delay.total_seconds()
         log.warning("task_retried", attempt=state.attempt_number, error=str(error), delay_s=delay)
         note = f"attempt {state.attempt_number} failed ({error}); tried again in {delay:.0f} s"
-        self.context.emit(TaskProgressed(self.stage, self.policy.name, note))
+        self.context.report(self.stage, self.policy.name, note)
 
     def _result(self, attempt: AttemptResult, error: str | None = None) -> TaskEnded:
         failed = attempt.outcome is TaskOutcome.FAILED
@@ -107,7 +135,7 @@ class Task:
             note=attempt.note,
             attempts=self.progress.attempts,
             started_at=self.started_at,
-            duration_s=(self.context.ports.clock() - self.started_at).total_seconds(),
+            duration_s=self._duration().total_seconds(),
             before=self.progress.before,
             after=self.progress.after or self.progress.before,
             error=(error or attempt.note) if failed else None,
@@ -115,8 +143,19 @@ class Task:
         )
         return TaskEnded(result, attempt.audit)
 
+    def _duration(self) -> timedelta:
+        """How long it has been worked on, without the time that it gave way to the offload."""
+        since = self._at_work_since
+        return self._worked if since is None else self._worked + (self.context.ports.clock() - since)
+
     def _engine_log(self) -> str | None:
         engine_log = self.context.ports.engine_log
         if engine_log is None or self._log_mark is None:
             return None
         return engine_log.since(self._log_mark) or None
+
+
+def _may_go_right(error: BaseException) -> bool:
+    """Whether a retry may help. What waits for the offload is tried again by the run, after the other tables."""
+    waits = isinstance(error, IcekeeperError) and error.reason is Reason.OFFLOAD_RUNNING
+    return isinstance(error, TransientError) and not waits

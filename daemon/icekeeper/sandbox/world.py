@@ -79,7 +79,7 @@ class World:
                 "password": self.clickhouse.password,
             },
             "postgres": {"dsn": self.postgres.dsn(self.postgres_database), "password": self.postgres.password},
-            "offload": {"table": "offload_watermarks"},
+            "offload": {"table": "offload_watermarks", "every": f"{self.spec.step_us // 10**6}s"},
             "tables": [
                 {
                     "name": table.name,

@@ -40,7 +40,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a task would do and why: `slices` if it compacts, `snapshot_ids` if it expires, `window` if it audits."""
+    """What a task would do and why: `slices` if it compacts, `snapshot_ids` if it expires, `window` if it audits.
+
+    `note` says what it would do, or why it does nothing.
+    """
 
     stage: Stage
     table: str
@@ -51,3 +54,17 @@ class Plan:
     snapshot_ids: tuple[int, ...] = ()
     window: Window | None = None
     health: TableHealth | None = None
+
+    @property
+    def done(self) -> str:
+        """The note of a plan to act, once that is done."""
+        would, did = _WORDS[self.stage]
+        return self.note.replace(would, did, 1)
+
+
+# What a plan would do, and what its task has done.
+_WORDS = {
+    Stage.COMPACT: ("would rewrite", "rewrote"),
+    Stage.EXPIRE: ("would expire", "expired"),
+    Stage.AUDIT: ("would count", "counted"),
+}

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from icekeeper.core.calendar import expiry_cutoff, window_of
 from icekeeper.core.enums import Decision, Stage
-from icekeeper.core.formats import iso_minute
+from icekeeper.core.formats import counted, iso_minute
 from icekeeper.core.policy import CompactPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Rewrite, Slice
@@ -47,13 +47,10 @@ def may_interest_planner(state: TableState, policy: CompactPolicy) -> bool:
     )
 
 
-def plan_compaction(
-    policy: TablePolicy, state: TableState, groups: Sequence[FileGroup], *, offload_runs: bool = False, overran: int = 0
-) -> Plan:
+def plan_compaction(policy: TablePolicy, state: TableState, groups: Sequence[FileGroup], *, overran: int = 0) -> Plan:
     """Rewrites the `groups` of Iceberg's planner, in slices by partition.
 
-    `offload_runs` holds a table whose catalog can't take two writers. `overran`: how often a slice of this task
-    exceeded its deadline; each time makes the slices smaller.
+    `overran`: how often a slice of this task exceeded its deadline; each time makes the slices smaller.
     """
     health = state.health
     worth = [group for group in groups if group.gains]
@@ -69,14 +66,10 @@ def plan_compaction(
     slices = tuple(one for how, some in ways.items() for one in _slices(some, bounds, how, named=named))
     work = _slice((), worth, Rewrite.BINPACK)
     partitions = len({group.partition for group in worth})
-    size = f"{work.bytes / 1024**2:.1f} MiB"
-    note = f"rewrite {work.files} files ({size}) of {partitions} partitions into {work.output_files}"
+    files = f"{counted(work.files, 'file')} ({work.bytes / 1024**2:.1f} MiB)"
+    note = f"would rewrite {files} of {counted(partitions, 'partition')} into {work.output_files}"
     if len(slices) > 1:
         note += f", in {len(slices)} slices"
-    if policy.single_writer:
-        note += "; this catalog loses commits of a second writer: nobody else may write meanwhile"
-    if offload_runs:
-        return Plan(Stage.COMPACT, policy.name, Decision.HOLD, note, Reason.OFFLOAD_RUNNING, health=health)
     return Plan(Stage.COMPACT, policy.name, Decision.ACT, note, slices=slices, health=health)
 
 
@@ -187,7 +180,7 @@ def plan_expiry(policy: TablePolicy, state: TableState, slot: datetime, now: dat
         return plan(Decision.SKIP, f"none of {len(state.history)} snapshots can go", Reason.NOTHING_EXPIRED)
     if not state.gc_enabled:
         return plan(Decision.HOLD, f"{len(ids)} snapshots are due, but gc.enabled is false", Reason.GC_DISABLED)
-    note = f"expire {len(ids)} of {len(state.history)} snapshots, committed before {iso_minute(cutoff)}"
+    note = f"would expire {len(ids)} of {len(state.history)} snapshots, committed before {iso_minute(cutoff)}"
     return plan(Decision.ACT, note, ids=ids)
 
 
@@ -242,7 +235,7 @@ def _ancestors(snapshot_id: int, by_id: dict[int, Snapshot]) -> Iterator[Snapsho
 def plan_audit(policy: TablePolicy, slot: datetime, hours: int | None = None) -> Plan:
     """Counts the slot's window on both sides; never skipped."""
     window = window_of(slot, hours)
-    note = f"count both sides over {window}"
+    note = f"would count both sides over {window}"
     return Plan(Stage.AUDIT, policy.name, Decision.ACT, note, window=window)
 
 

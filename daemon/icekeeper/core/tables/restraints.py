@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from icekeeper.core.audit.records import Finding
 from icekeeper.core.enums import Decision
 from icekeeper.core.formats import iso_minute, listed
+from icekeeper.core.offload import Writing
 from icekeeper.core.policy import ExpirePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan
@@ -37,7 +38,7 @@ def restrained(plan: Plan, restraint: Restraint | None) -> Plan:
     """The plan; held if it would act and there is a restraint."""
     if restraint is None or plan.decision is not Decision.ACT:
         return plan
-    note = f"{restraint.note}; it would {plan.note}"
+    note = f"{restraint.note}; it {plan.note}"
     return replace(plan, decision=Decision.HOLD, reason=restraint.reason, note=note, slices=(), snapshot_ids=())
 
 
@@ -84,6 +85,11 @@ def by_findings(findings: Iterable[Finding], policy: ExpirePolicy, now: datetime
     days = listed((f"{f.window.start:%Y-%m-%d} ({f.status})" for f in held), most=5)
     until = max(f.since for f in held) + policy.hold_max
     return Restraint(Reason.AUDIT_HOLD, f"open: {days}; held until {iso_minute(until)} at the latest")
+
+
+def by_offload(found: Writing | None) -> Restraint | None:
+    """Holds while the offload writes into a table whose catalog takes one writer at a time."""
+    return None if found is None else Restraint(Reason.OFFLOAD_RUNNING, f"waits for {found.what}")
 
 
 OBSERVING = Restraint(Reason.OBSERVING, "mode is observe")

@@ -12,7 +12,6 @@ from icekeeper.core.audit.verdict import judge, missing_hours
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.events import TaskProgressed
 from icekeeper.core.policy import AuditPolicy, TablePolicy
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.planning import plan_audit
@@ -91,7 +90,7 @@ async def _drill_down(
     deadline: Deadline,
 ) -> tuple[tuple[MissingHour, ...], Verdict]:
     """The hours that lack rows. Where they can't be counted, the verdict stays."""
-    context.emit(TaskProgressed(Stage.AUDIT, policy.name, f"{verdict.status}, counting by hour"))
+    context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by hour")
     _, source = _audited(policy)
     lakehouse, counter = context.ports.lakehouse, context.ports.source
     try:

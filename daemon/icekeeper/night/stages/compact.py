@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from icekeeper.core.enums import Decision, Stage, TaskOutcome
 from icekeeper.core.errors import DeadlineExceeded, PermanentError, TransientError
-from icekeeper.core.events import TaskProgressed
-from icekeeper.core.offload import writing
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
@@ -26,19 +25,8 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext, ove
     """What would be rewritten, and why; Iceberg's own planner is asked, so that both mean the same by "nothing"."""
     ask = may_interest_planner(state, policy.compact)
     groups = await context.ports.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
-    # The offload is asked only where there is something to hold.
-    to_hold = policy.single_writer and any(group.gains for group in groups)
-    offload_runs = to_hold and await _offload_runs(policy, context)
-    todo = plan_compaction(policy, state, groups, offload_runs=offload_runs, overran=overran)
+    todo = plan_compaction(policy, state, groups, overran=overran)
     return await restrain(todo, context, frees_space=False)
-
-
-async def _offload_runs(policy: TablePolicy, context: TaskContext) -> bool:
-    """Whether the offload is writing into this table now, by its own status."""
-    if policy.source is None:
-        return False
-    state = await context.ports.offload.state(policy.source)
-    return writing(state, context.ports.clock(), context.run_policy.offload) is not None
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> AttemptResult:
@@ -49,20 +37,21 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     progress.inspected(state)
     await _settle(policy, context, progress, state, deadline)
     todo = await plan(policy, state, context, progress.overran)
-    progress.note = progress.note or todo.note
     if todo.decision is not Decision.ACT:
-        return AttemptResult(TaskOutcome.DONE, progress.note) if progress.changed else not_acting(todo)
+        return AttemptResult(TaskOutcome.DONE, progress.achieved()) if progress.changed else not_acting(todo)
+    progress.planned(todo)
     whole, finished = sum(slice_.files for slice_ in todo.slices), 0
     for number, slice_ in enumerate(todo.slices, start=1):
-        context.emit(
-            TaskProgressed(Stage.COMPACT, policy.name, _slice_note(number, todo.slices, slice_, finished, whole))
-        )
+        progress.remark = await context.offload.require_idle(policy) or progress.remark
+        context.report(Stage.COMPACT, policy.name, _slice_note(number, todo.slices, slice_, finished, whole))
         progress.seen, progress.slice = state, slice_
         state = await _rewrite(policy, context, progress, slice_, state, deadline)
         progress.seen = None
         finished += slice_.files
     return (
-        AttemptResult(TaskOutcome.DONE, progress.note) if progress.changed else await _overtaken(policy, context, state)
+        AttemptResult(TaskOutcome.DONE, progress.achieved())
+        if progress.changed
+        else await _overtaken(policy, context, state)
     )
 
 
@@ -77,7 +66,7 @@ async def _overtaken(policy: TablePolicy, context: TaskContext, state: TableStat
     """The result where no slice found anything to rewrite: another writer has done it, or the engine has not."""
     todo = await plan(policy, state, context)
     if todo.decision is Decision.ACT:
-        text = f"the rewrite found nothing to do, though the planner would still {todo.note}"
+        text = f"the rewrite found nothing to do, though by the planner it still {todo.note}"
         raise TransientError(text, reason=Reason.NOT_VERIFIED, where=policy.name)
     ended = not_acting(todo)
     return replace(ended, note=f"{ended.note}; another writer compacted it meanwhile")
@@ -92,6 +81,7 @@ async def _settle(
     if rewrites := own_rewrites(progress.seen, state, context.run_id):
         await _verify(policy, context, progress.slice, rewrites, deadline)
         progress.changed = True
+        progress.finished += progress.slice.files
     progress.seen = None
 
 
@@ -105,8 +95,11 @@ async def _rewrite(
 ) -> TableState:
     """Rewrites a slice and verifies it; returns the table's state after that."""
     lakehouse, unknown, rewrote = context.ports.lakehouse, None, True
+    gate = context.offload.before_commit(policy, partial(context.report, Stage.COMPACT, policy.name), deadline.at)
     try:
-        rewrote = await lakehouse.compact(policy.name, policy.compact, slice_, context.run_id, deadline.remaining())
+        rewrote = await lakehouse.compact(
+            policy.name, policy.compact, slice_, context.run_id, deadline.remaining(), gate
+        )
     except DeadlineExceeded:
         progress.overran += 1
         raise
@@ -124,6 +117,7 @@ async def _rewrite(
         raise unknown
     await _verify(policy, context, slice_, rewrites, deadline)
     progress.changed = True
+    progress.finished += slice_.files
     return after
 
 

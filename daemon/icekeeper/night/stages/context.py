@@ -8,14 +8,16 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.enums import Decision, TaskOutcome, Trigger
+from icekeeper.core.enums import Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded
-from icekeeper.core.events import Subscriber
+from icekeeper.core.events import Subscriber, TaskProgressed
+from icekeeper.core.formats import counted
 from icekeeper.core.policy import RunPolicy, StageLimits
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
 from icekeeper.core.tables.state import TableHealth, TableState
 from icekeeper.night.ports import Clock, RunPorts, Surroundings
+from icekeeper.night.stages.offload import OffloadGuard
 
 
 class Clocks:
@@ -42,10 +44,15 @@ class TaskContext:
     ports: RunPorts
     emit: Subscriber
     clocks: Clocks
+    offload: OffloadGuard
     run_policy: RunPolicy = field(default_factory=RunPolicy)
     window_hours: int | None = None
     until: datetime | None = None
     retries_off: bool = False
+
+    def report(self, stage: Stage, table: str, note: str) -> None:
+        """Says what a task under way is at."""
+        self.emit(TaskProgressed(stage, table, note))
 
 
 @dataclass(slots=True)
@@ -55,17 +62,36 @@ class Progress:
     `seen` is the table before the change under way: a `slice` of a compaction, the `named` snapshots of an expiry.
     Where an attempt is lost after its commit landed, the next one recognizes the commit by them. `overran` counts the
     slices that went past their deadline, so that what is tried again is smaller.
+
+    `note` says what there was to do at first, `done` the same once it is done, `remark` what else is worth saying,
+    `finished` how many files of a compaction are rewritten.
     """
 
     attempts: int = 0
     before: TableHealth | None = None
     after: TableHealth | None = None
     note: str = ""
+    done: str = ""
+    remark: str = ""
+    finished: int = 0
     seen: TableState | None = None
     slice: Slice | None = None
     named: tuple[int, ...] = ()
     changed: bool = False
     overran: int = 0
+
+    def planned(self, plan: Plan) -> None:
+        """Takes the plan of an attempt: the first one names the whole, those after it what was left."""
+        self.note, self.done = self.note or plan.note, self.done or plan.done
+
+    def achieved(self, *more: str) -> str:
+        """The note of a task that did all of it."""
+        return "; ".join(part for part in (self.done, *more, self.remark) if part)
+
+    @property
+    def unfinished(self) -> str:
+        """The note of a task that did not: what there was to do, and how much of it is done."""
+        return f"{self.note}; {counted(self.finished, 'file')} of them are rewritten" if self.finished else self.note
 
     def inspected(self, state: TableState) -> None:
         """Takes the state that an attempt found when it began."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from icekeeper.core.enums import Decision, Stage, TaskOutcome
 from icekeeper.core.errors import PermanentError
-from icekeeper.core.events import TaskProgressed
+from icekeeper.core.formats import counted
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan
@@ -32,14 +34,17 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     if progress.named and not {snapshot.id for snapshot in state.history} & set(progress.named):
         _verify(progress.seen or state, state, progress.named, context)
         # Whether its files were deleted is unknown.
-        note = f"{progress.note}; it landed though its attempt was lost: remove_orphan_files frees what was left"
-        return AttemptResult(TaskOutcome.DONE, note)
-    progress.note = todo.note
+        lost = "it landed though its attempt was lost: remove_orphan_files frees what was left"
+        return AttemptResult(TaskOutcome.DONE, progress.achieved(lost))
     if todo.decision is not Decision.ACT:
         return not_acting(todo)
+    progress.note, progress.done = todo.note, todo.done
+    progress.remark = await context.offload.require_idle(policy)
     progress.seen, progress.named = state, todo.snapshot_ids
-    context.emit(TaskProgressed(Stage.EXPIRE, policy.name, f"{len(todo.snapshot_ids)} snapshots"))
-    deleted = await lakehouse.expire(policy.name, todo.snapshot_ids, policy.expire.retain_last, deadline.remaining())
+    context.report(Stage.EXPIRE, policy.name, counted(len(todo.snapshot_ids), "snapshot"))
+    gate = context.offload.before_commit(policy, partial(context.report, Stage.EXPIRE, policy.name), deadline.at)
+    retain_last, left = policy.expire.retain_last, deadline.remaining()
+    deleted = await lakehouse.expire(policy.name, todo.snapshot_ids, retain_last, left, gate)
     after = await lakehouse.inspect(policy.name, target)
     progress.after = after.health
     _verify(state, after, todo.snapshot_ids, context)
@@ -51,7 +56,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
             reason=Reason.NOT_VERIFIED,
             where=policy.name,
         )
-    return AttemptResult(TaskOutcome.DONE, f"{todo.note}; {deleted.files} files deleted")
+    return AttemptResult(TaskOutcome.DONE, progress.achieved(f"{counted(deleted.files, 'file')} deleted"))
 
 
 def _verify(before: TableState, after: TableState, named: tuple[int, ...], context: TaskContext) -> None:
