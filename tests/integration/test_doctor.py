@@ -187,7 +187,9 @@ async def test_oddities_of_tables_and_sources_come_with_the_statement_that_helps
     offload = {check.text: check.advice for check in about(checks, Subject.OFFLOAD)}
     assert advice_for(offload, "no watermark of no_such_table")
     assert advice_for(offload, "the offload of bronze_trades_binance has failed")
-    assert advice_for(offload, "no row of bronze_trades_coinbase since 2026-02-17T12:00Z; usually rows come every 3 h")
+    assert advice_for(
+        offload, "no row of bronze_trades_coinbase since 2026-02-17T12:00Z; usually rows come every 30 min"
+    )
 
 
 def advice_for(lines: dict[str, str], words: str) -> str:

@@ -23,6 +23,7 @@ from icekeeper.scheduling.orders import Orders, RunRequest
 from icekeeper.status import run_schemas
 from icekeeper.status.live import Live, RunThatEnded
 from icekeeper.status.plan_cache import FRESH, PlanCache
+from icekeeper.status.progress import progress_of
 from icekeeper.status.queries import _of_last, cursor, parse_cursor
 from tests.unit.builders import result
 from tests.unit.reports import OPENING, REPORT, SLOT
@@ -67,6 +68,27 @@ def test_a_run_is_followed_from_its_start_to_its_end() -> None:
     live.observe(RunEnded(REPORT))
     assert shown(live) is None
     assert live.last == RunThatEnded(OPENING, REPORT)
+
+
+def test_a_task_that_gave_way_to_the_offload_waits_for_its_turn_and_is_in_hand_again() -> None:
+    clock = Clock()
+    live = Live(clock)
+    live.observe(RunStarted(OPENING, WORK))
+
+    def states() -> list[str]:
+        assert live.run is not None
+        return [task.state for task in progress_of(live.run, TYPICAL, clock.now).tasks[:2]]
+
+    live.observe(TaskStarted(Stage.COMPACT, A, 1, 6))
+    live.observe(TaskStarted(Stage.COMPACT, B, 2, 6))
+    assert states() == ["waiting", "in_hand"]
+    live.observe(TaskEnded(result(TaskOutcome.DONE, Stage.COMPACT, B)))
+    live.observe(TaskStarted(Stage.COMPACT, A, 1, 6))
+    live.observe(TaskProgressed(Stage.COMPACT, A, "waits for the offload's cycle, running for 40 s"))
+    assert states() == ["in_hand", "done"]
+    assert shown(live) == ([B], (A, "waits for the offload's cycle, running for 40 s", SLOT))
+    live.observe(TaskEnded(result(TaskOutcome.DONE, Stage.COMPACT, A)))
+    assert states() == ["done", "done"]
 
 
 def test_a_slot_that_is_closed_without_a_run_ends_none_that_is_under_way() -> None:

@@ -20,7 +20,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class TaskStarted:
-    """`position` counts from 1 among the run's `of` tasks."""
+    """`position` counts from 1 among the run's `of` tasks. A task that gave way to the offload is started again."""
 
     stage: Stage
     table: str
