@@ -379,6 +379,34 @@ async def test_a_client_that_is_cancelled_before_the_run_begins_ends_it_when_it_
         assert (await running).report.outcome is RunOutcome.CANCELLED
 
 
+async def test_a_plan_is_made_to_its_end_though_its_client_leaves(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let, begun, plan, ends = asyncio.Event(), asyncio.Event(), place.orders.plan, list[str]()
+
+    async def slow(request: RunRequest) -> Any:
+        begun.set()
+        try:
+            await let.wait()
+            return await plan(request)
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+        finally:
+            ends.append("ended")
+
+    monkeypatch.setattr(place.orders, "plan", slow)
+    async with socket_of(place) as client:
+        planning = asyncio.create_task(client.plan(RunRequest(SLOT)))
+        await begun.wait()
+        planning.cancel()
+        await asyncio.wait([planning])
+        await asyncio.sleep(0.1)  # the daemon learns that its client has left
+        let.set()
+        await until(lambda: "ended" in ends)
+    assert ends == ["ended"]
+
+
 async def test_a_client_that_is_cancelled_twice_before_the_run_begins_leaves_none_behind(place: Place) -> None:
     place.ready.clear()
     async with socket_of(place) as client:

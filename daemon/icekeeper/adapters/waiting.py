@@ -37,5 +37,7 @@ async def uninterrupted(work: Awaitable[T], *, drop_cancellation: bool = False) 
         except asyncio.CancelledError as exc:
             cancelled = cancelled or exc
     if cancelled is not None and not drop_cancellation:
+        if not task.cancelled():
+            task.exception()  # retrieved: Python complains of one that never was
         raise cancelled
     return task.result()
