@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from structlog.typing import EventDict
 
 from icekeeper.core.enums import Decision, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.events import RunStarted, TaskEnded, TaskProgressed, TaskStarted
@@ -229,7 +230,9 @@ async def test_a_commit_that_its_deadline_lets_wait_no_longer_is_made_again_afte
 # --- how long
 
 
-async def test_a_cycle_that_does_not_end_holds_its_table_after_the_time_that_a_stage_waits(world: World) -> None:
+async def test_a_cycle_that_does_not_end_holds_its_table_after_the_time_that_a_stage_waits(
+    world: World, logs: list[EventDict]
+) -> None:
     world.offload.cycles[source(SILVER)] = endless
     report = await night(world, order(stages=(Stage.COMPACT, Stage.EXPIRE), wait=20 * MINUTE))
     assert (
@@ -247,6 +250,11 @@ async def test_a_cycle_that_does_not_end_holds_its_table_after_the_time_that_a_s
         f"{what} expire 4 of 11 snapshots, committed before 2026-02-11T02:00Z",
     ]
     assert sum(world.clock.slept) == 2 * 20 * 60
+    lines = [(line["stage"], line["table"], line["outcome"]) for line in logs if line["event"] == "task_done"]
+    assert lines == [(task.stage, task.table, task.outcome) for task in report.tasks]
+    deferred = [(line["stage"], line["table"], line["why"]) for line in logs if line["event"] == "task_deferred"]
+    why = f"{SILVER}: waits for the offload's cycle, running for 40 s"
+    assert deferred == [(stage, SILVER, why) for stage in (Stage.COMPACT, Stage.EXPIRE)]
     assert report.outcome is RunOutcome.SUCCESS
 
 
@@ -281,6 +289,7 @@ async def test_the_runs_budget_ends_the_wait(world: World) -> None:
     world.offload.cycles[source(SILVER)] = endless
     report = await night(world, order(budget=5 * MINUTE))
     assert ended(report) == [(KRAKEN, DONE, None), (GOLD, DONE, None), (SILVER, HELD, Reason.BUDGET)]
+    assert report.tasks[-1].note == f"the run's max_duration is used up; it would {REWRITE}"
     assert sum(world.clock.slept) == 5 * 60
 
 

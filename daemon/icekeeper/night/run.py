@@ -253,7 +253,7 @@ class _Run:
             text = "not tried again: the process died twice while it was under way"
             return task.fail(PermanentError(text, reason=Reason.PROCESS_DIED))
         if task.context.until is not None and self._clock() >= task.context.until:
-            return task.hold(Reason.BUDGET, "the run's max_duration is used up")
+            return task.hold_unfinished(Reason.BUDGET, "the run's max_duration is used up")
         if len(down) >= 2 and down[0].stage is task.stage:
             probe, first = [result for result in down if result.attempts][:2]
             before = first.table if first.stage is task.stage else f"{first.stage} of {first.table}"
@@ -263,7 +263,8 @@ class _Run:
             return await task.run()
 
     def _add(self, ended: TaskEnded) -> None:
-        _log_task(ended.result)
+        with bound_contextvars(stage=ended.result.stage, table=ended.result.table):
+            _log_task(ended.result)
         self.tasks.append(ended.result)
         if ended.audit is not None:
             self.audits.append(ended.audit)

@@ -6,15 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import structlog
-
 from icekeeper.core.errors import TransientError
 from icekeeper.core.offload import OffloadRhythm, Writing, left_over, writing
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.night.ports import BeforeCommit, RunPorts
-
-log = structlog.get_logger(__name__)
 
 # How often the offload's status is read while its cycle is waited for.
 POLL = timedelta(seconds=10)
