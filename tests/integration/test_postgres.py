@@ -25,6 +25,8 @@ from icekeeper.adapters.ledger.sql.migrations import migrate, pending
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.offload import PostgresOffload
 from icekeeper.adapters.postgres.pool import Postgres, Target, quoted
+from icekeeper.adapters.records import from_plain
+from icekeeper.core.audit.compare import FlowAudit
 from icekeeper.core.audit.records import AuditResult, MissingHour
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
@@ -37,7 +39,7 @@ from icekeeper.sandbox.servers.postgres import Postgres as Server
 from icekeeper.sandbox.servers.process import Janitor, free_ports
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups"]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
@@ -324,6 +326,12 @@ async def test_an_old_audit_log_is_adopted_with_its_rows(empty: Database, shape:
     ]
     window_end = "SELECT DISTINCT extract(epoch FROM window_end) FROM maintenance_audit_log WHERE run_id IS NOT NULL"
     assert empty.sql(window_end) == [(Decimal(int(audit().window_end.timestamp())),)]
+    since = datetime(2026, 2, 10, tzinfo=UTC)
+    (theirs,) = [row for row in await empty.history.audits_since(since) if row["run_id"] is None]
+    assert from_plain(FlowAudit, theirs) == FlowAudit(
+        "cold.old", since - DAY, since, since + timedelta(hours=2, minutes=10), 200, 199, "ok"
+    )
+    assert len([row for row in await empty.history.audits_since(since + HOUR) if row["run_id"] is None]) == 0
     empty.sql(OLD_ROW)  # who wrote there before still can
     if "CHECK" in shape["status"]:
         empty.sql(OLD_ROW.replace("'ok'", "'gap'"))

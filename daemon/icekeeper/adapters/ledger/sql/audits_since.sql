@@ -9,5 +9,5 @@ SELECT run_id, slot, trigger, run_timestamp::timestamptz AS run_timestamp,
        status::text AS status, reason, coalesce(notes, '')::text AS notes,
        snapshot_id, ch_query, iceberg_query, ch_final, watermark, missing_hours
 FROM maintenance_audit_log
-WHERE window_end >= $1
+WHERE window_end::timestamptz >= $1::timestamptz
 ORDER BY run_timestamp
