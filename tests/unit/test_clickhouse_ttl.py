@@ -38,6 +38,7 @@ def of(clause: str) -> SourceTtl | None:
         ("TTL toDateTime64(ts, 3, 'UTC') + toIntervalDay(1)", 1, 1),
         # a row of the day's end lives nearly a day less
         ("TTL toDate(ts) + toIntervalDay(7)", 6, 7),
+        ("TTL CAST(ts, 'Date') + toIntervalDay(7)", 6, 7),
         ("TTL toStartOfHour(ts) + toIntervalDay(1)", 23 / 24, 1),
         # the first rule to delete counts
         ("TTL ts + toIntervalDay(1) TO VOLUME 'cold', ts + toIntervalDay(30)", 30, 30),

@@ -174,6 +174,8 @@ class _Expression:
             value = _added(value, _interval(name.removeprefix("add"), self._number()), 1)
         elif name in _SAME or name in _ROUNDING:
             value = self._sum()
+            if name == "cast" and self._words[1].startswith("'Date") and "Time" not in self._words[1]:
+                name = "todate"
             value = replace(value, least=value.least - _ROUNDING.get(name, timedelta(0)))
             while self._words[0] == ",":
                 del self._words[:2]  # a scale or a time zone
