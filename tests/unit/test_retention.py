@@ -162,7 +162,7 @@ async def test_it_is_done_once_a_day_and_not_during_a_run(host: Host) -> None:
         if looks > 3 * 144:
             raise Enough
 
-    tidier._sleep = sleep
+    tidier.sleep = sleep
     with pytest.raises(Enough):
         await tidier.run()
     assert host.ledger.asked == 3

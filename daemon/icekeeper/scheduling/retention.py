@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -42,34 +43,25 @@ class Lines(Protocol):
         """Which of these runs the ledger holds to their end."""
 
 
+@dataclass(slots=True)
 class Retention:
-    """Runs while no run is under way."""
+    """Runs while no run is under way. Only a daemon that is `leading` deletes in the ledger; files are each host's."""
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        spool: Spool,
-        leading: Callable[[], bool],
-        busy: Callable[[], bool],
-        clock: Clock,
-        sleep: Sleep,
-    ) -> None:
-        """Only the daemon that is `leading` deletes in the ledger; the files are each host's own."""
-        self._configuration = configuration
-        self._spool = spool
-        self._leading = leading
-        self._busy = busy
-        self._clock = clock
-        self._sleep = sleep
-        self._done_at: datetime | None = None
-        # What kept it from the ledger's lines, so that it is logged once.
-        self._logged: Reason | None = None
+    configuration: Configuration
+    spool: Spool
+    leading: Callable[[], bool]
+    busy: Callable[[], bool]
+    clock: Clock
+    sleep: Sleep
+    _done_at: datetime | None = field(default=None, init=False)
+    # What kept it from the ledger's lines, so that it is logged once.
+    _logged: Reason | None = field(default=None, init=False)
 
     async def run(self) -> None:
         """Deletes once a day, until cancelled; for the first time a while after the start, which has enough to do."""
         while True:
-            await self._sleep(POLL_S)
-            if not self._busy() and (self._done_at is None or self._clock() - self._done_at >= EVERY):
+            await self.sleep(POLL_S)
+            if not self.busy() and (self._done_at is None or self.clock() - self._done_at >= EVERY):
                 try:
                     await self.delete_old()
                 except Exception:  # a bug must not end the daemon: it is logged and tried again
@@ -78,22 +70,22 @@ class Retention:
     async def delete_old(self) -> None:
         """Deletes what is old enough. A permission error counts as done for today; an unreachable ledger is retried."""
         try:
-            async with self._configuration.borrowed() as services:
+            async with self.configuration.borrowed() as services:
                 ledger, settings = services.ledger, services.settings
-                denied = await self._delete_lines(ledger, settings) if self._leading() else None
+                denied = await self._delete_lines(ledger, settings) if self.leading() else None
                 await self._delete_files(ledger, settings)
         except IcekeeperError as exc:
             self._log(exc)
             return
-        self._done_at = self._clock()
+        self._done_at = self.clock()
         self._log(denied)
 
     async def _delete_lines(self, lines: Lines, settings: Settings) -> IcekeeperError | None:
-        before, total = self._clock() - settings.logs.retention, 0
+        before, total = self.clock() - settings.logs.retention, 0
         try:
             while (deleted := await lines.delete_lines(before, BATCH_RUNS)) > 0:
                 total += deleted
-                await self._sleep(BATCH_PAUSE_S)
+                await self.sleep(BATCH_PAUSE_S)
         except IcekeeperError as exc:
             if exc.reason is not Reason.ACCESS_DENIED:
                 raise
@@ -104,11 +96,11 @@ class Retention:
         return None
 
     async def _delete_files(self, lines: Lines, settings: Settings) -> None:
-        before = self._clock() - min(FILES_KEPT, settings.logs.retention)
+        before = self.clock() - min(FILES_KEPT, settings.logs.retention)
         old = await asyncio.to_thread(_older, settings.state_dir, before)
         if not old:
             return
-        held, unshipped = await lines.held(old), await self._spool.outbox.unshipped_runs()
+        held, unshipped = await lines.held(old), await self.spool.outbox.unshipped_runs()
         # Also of a run that the ledger holds something may still wait in the spool.
         copies = [old[run_id] for run_id in held - unshipped]
         unknown = [path for run_id, path in old.items() if run_id not in held | unshipped]

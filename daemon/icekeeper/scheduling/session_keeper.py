@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
@@ -41,28 +42,21 @@ def is_due(age: timedelta, now: datetime, slot: datetime | None, recycle: timede
     return slot - LEAD <= now < slot and age + (slot - now) >= recycle
 
 
+@dataclass(slots=True)
 class SparkSessionKeeper:
-    """Looks after the session between runs; during a run its calls have deadlines of their own."""
+    """Keeps the session between runs; during a run its calls have deadlines of their own."""
 
-    def __init__(
-        self,
-        engine: SparkEngine,
-        configuration: Configuration,
-        scheduler: Scheduler,
-        worker: Worker,
-        clock: Clock,
-    ) -> None:
-        self._engine = engine
-        self._configuration = configuration
-        self._scheduler = scheduler
-        self._worker = worker
-        self._clock = clock
-        self._due = asyncio.Event()
-        # How many healthy sessions were renewed.
-        self.recycled = 0
-        self._failed = False
-        # The process of the JVM that was warmed up last.
-        self._warm_pid: int | None = None
+    engine: SparkEngine
+    configuration: Configuration
+    scheduler: Scheduler
+    worker: Worker
+    clock: Clock
+    # How many healthy sessions were renewed.
+    recycled: int = field(default=0, init=False)
+    _due: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _failed: bool = field(default=False, init=False)
+    # The process of the JVM that was warmed up last.
+    _warm_pid: int | None = field(default=None, init=False)
 
     def wake(self) -> None:
         """Has the session checked at once: the settings may want another."""
@@ -71,7 +65,7 @@ class SparkSessionKeeper:
     async def run(self) -> None:
         """Checks the session every minute, until cancelled."""
         while True:
-            if not self._worker.busy:
+            if not self.worker.busy:
                 await self.check()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._wait_s()):
@@ -81,15 +75,15 @@ class SparkSessionKeeper:
     async def check(self) -> None:
         """Brings the session up, renews it where that is due, and warms it up. An error is logged: a later check or
         the next run tries again."""
-        settings = self._configuration.settings
+        settings = self.configuration.settings
         try:
-            await self._engine.use(spark_options(settings))
-            age = self._engine.age
-            if age is not None and is_due(age, self._clock(), self._scheduler.next_slot, settings.spark.recycle):
+            await self.engine.use(spark_options(settings))
+            age = self.engine.age
+            if age is not None and is_due(age, self.clock(), self.scheduler.next_slot, settings.spark.recycle):
                 log.info("engine_recycled", why="its age", age_s=round(age.total_seconds()))
-                await self._engine.recycle()
+                await self.engine.recycle()
                 self.recycled += 1
-            await self._engine.check(ANSWER)
+            await self.engine.check(ANSWER)
             self._failed = False
             await self._warm_up()
         except IcekeeperError as exc:
@@ -99,20 +93,20 @@ class SparkSessionKeeper:
 
     async def _warm_up(self) -> None:
         """Once per session, and only a local one: executors on other hosts don't see this host's disk."""
-        age, pid = self._engine.age, self._engine.jvm_pid
-        if age is None or age < SETTLED or pid == self._warm_pid or not self._engine.options.is_local:
+        age, pid = self.engine.age, self.engine.jvm_pid
+        if age is None or age < SETTLED or pid == self._warm_pid or not self.engine.options.is_local:
             return
         self._warm_pid = pid
         try:
-            finished = await warm_up(self._engine, lambda: not self._worker.busy)
+            finished = await warm_up(self.engine, lambda: not self.worker.busy)
         except IcekeeperError as exc:  # the night does without
             log.warning("engine_not_warmed_up", error=str(exc))
         else:
             log.info("engine_warmed_up", finished=finished)
 
     def _wait_s(self) -> float:
-        slot = self._scheduler.next_slot
+        slot = self.scheduler.next_slot
         if slot is None:
             return CHECK_EVERY_S
-        lead = (slot - LEAD - self._clock()).total_seconds()
+        lead = (slot - LEAD - self.clock()).total_seconds()
         return min(CHECK_EVERY_S, lead) if lead > 0 else CHECK_EVERY_S

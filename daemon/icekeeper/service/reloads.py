@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -22,29 +23,19 @@ log = structlog.get_logger(__name__)
 _PAUSE_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
 class Reloads:
     """Takes requests from the start; they wait until the startup is over."""
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        signals: Signals,
-        spool: Spool,
-        health: ServiceHealth,
-        metrics: Metrics,
-        systemd: Systemd,
-        status_line: StatusLine,
-        sleep: Sleep,
-    ) -> None:
-        self._configuration = configuration
-        self._signals = signals
-        self._spool = spool
-        self._health = health
-        self._metrics = metrics
-        self._systemd = systemd
-        self._status_line = status_line
-        self._sleep = sleep
-        self._started = asyncio.Event()
+    configuration: Configuration
+    signals: Signals
+    spool: Spool
+    health: ServiceHealth
+    metrics: Metrics
+    systemd: Systemd
+    status_line: StatusLine
+    sleep: Sleep
+    _started: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def started(self) -> None:
         """The startup is over: requests are answered from now on."""
@@ -53,11 +44,11 @@ class Reloads:
     async def run(self) -> None:
         """Reloads at every SIGHUP, until cancelled."""
         while True:
-            await self._signals.reload.wait()
-            self._signals.reload.clear()
+            await self.signals.reload.wait()
+            self.signals.reload.clear()
             await self._reload("sighup")
             # Of a storm of signals one a second is answered, and the last.
-            await self._sleep(_PAUSE_S)
+            await self.sleep(_PAUSE_S)
 
     async def by_http(self) -> ConfigLoad:
         # In a task of its own: a client that disconnects must not leave half of a configuration in force.
@@ -65,23 +56,23 @@ class Reloads:
 
     async def record(self, load: ConfigLoad) -> None:
         """Shows, logs and stores what a reading of the configuration has changed."""
-        self._health.note("configuration", not load.problems)
+        self.health.note("configuration", not load.problems)
         if not load.problems:
-            self._metrics.reload_time.set(load.at.timestamp())
-        log_load(load, self._configuration)
+            self.metrics.reload_time.set(load.at.timestamp())
+        log_load(load, self.configuration)
         if load.by != "boot" and not load.problems and not load.changes:
             return
         try:
-            await self._spool.record_load(load)
+            await self.spool.record_load(load)
         except IcekeeperError as exc:
             log.error("reload_not_recorded", error=str(exc), advice=exc.reason.advice)
 
     async def _reload(self, by: str) -> ConfigLoad:
         await self._started.wait()  # the control socket listens before
-        self._systemd.reloading()
+        self.systemd.reloading()
         try:
-            load = await self._configuration.reload(by)
+            load = await self.configuration.reload(by)
             await self.record(load)
         finally:
-            self._systemd.ready(self._status_line.text)
+            self.systemd.ready(self.status_line.text)
         return load

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -20,27 +21,27 @@ _RETENTION = timedelta(days=30)
 _PRUNE_EVERY = timedelta(days=1)
 
 
+@dataclass(frozen=True, slots=True)
 class Upkeep:
-    def __init__(self, spool: Spool, health: ServiceHealth, files: StateFiles, clock: Clock, sleep: Sleep) -> None:
-        self._spool = spool
-        self._health = health
-        self._files = files
-        self._clock = clock
-        self._sleep = sleep
+    spool: Spool
+    health: ServiceHealth
+    files: StateFiles
+    clock: Clock
+    sleep: Sleep
 
     async def run(self) -> None:
         """Checks every few seconds and prunes daily, until cancelled. Raises where the spool is damaged."""
         pruned_at: datetime | None = None
         while True:
-            await self._health.check_spool(self._spool.outbox)
-            await self._files.refresh()
-            if pruned_at is None or self._clock() - pruned_at > _PRUNE_EVERY:
-                pruned_at = self._clock()
+            await self.health.check_spool(self.spool.outbox)
+            await self.files.refresh()
+            if pruned_at is None or self.clock() - pruned_at > _PRUNE_EVERY:
+                pruned_at = self.clock()
                 await self._prune()
-            await self._sleep(_CHECK_EVERY_S)
+            await self.sleep(_CHECK_EVERY_S)
 
     async def _prune(self) -> None:
         try:
-            await self._spool.prune(self._clock() - _RETENTION)
+            await self.spool.prune(self.clock() - _RETENTION)
         except IcekeeperError as exc:  # a full disk: the next day may be better
             log.error("spool_not_pruned", error=str(exc), advice=exc.reason.advice)
