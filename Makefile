@@ -18,18 +18,22 @@ RUNS   ?= 20
 SEED   ?= 1
 NIGHTS ?= 200
 
-.PHONY: demo test test-full test-packaging test-browser screenshots chaos soak bench check lint unit lock jars clean
+.PHONY: demo test classes test-full test-packaging test-browser screenshots chaos soak bench check lint unit lock jars clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
 
 # Three workers keep two cores busy: tests of the real program wait for what it does. In the order of tests/conftest.py.
 # What measures how quickly the program answers runs alone, after them.
-test: check
-	@$(BIN)/python -m tests.jvm
+test: $(READY)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync check classes
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=15 \
 	  -m "not (full or packaging or browser or timing)" $(ARGS)
-	$(BIN)/pytest -m timing $(ARGS)
+	$(BIN)/pytest -m timing tests/process $(ARGS)
+
+# What the JVMs of the tests share.
+classes: $(READY)
+	@$(BIN)/python -m tests.jvm
 
 test-packaging: $(READY)
 	$(BIN)/pytest -m packaging $(ARGS)

@@ -43,7 +43,8 @@ async def ten(lab: Lab) -> AsyncIterator[Night]:
     names = [COINBASE, *(f"{COINBASE}_{number}" for number in range(2, 11))]
 
     def change(document: dict[str, Any]) -> None:
-        document |= {stage: {"retries": 1} for stage in ("compact", "expire", "audit")}
+        # Iceberg tries a table's metadata twenty times, which takes minutes where a store hangs.
+        document |= {stage: {"retries": 1, "timeout": "15s"} for stage in ("compact", "expire", "audit")}
         document["tables"] = [{**document["tables"][0], "name": name} for name in names]
 
     async with lab.night(change) as night:

@@ -89,19 +89,6 @@ def test_audits_of_another_job_are_compared_without_a_daemon(place: Place) -> No
     assert only["same"]["ch_row_count"] == only["same"]["iceberg_row_count"] > 0
 
 
-def test_missing_data_exits_1(place: Place) -> None:
-    yesterday = datetime.now(UTC) - timedelta(days=1)
-    for hour in (3, 4, 5):
-        place.world.lose_hour(COINBASE, yesterday, hour)
-
-    done = icekeeper("audit", "--table", COINBASE, "--json", config=place.config)
-
-    assert done.returncode == 1, done.stderr
-    (audit,) = document(done)["audits"]
-    assert audit["status"] == "missing_data"
-    assert [datetime.fromisoformat(hour["start"]).hour for hour in audit["missing_hours"]] == [3, 4, 5]
-
-
 def test_a_failed_compaction_with_a_clean_audit_exits_3_and_says_what_to_do(place: Place, tmp_path: Path) -> None:
     tables = yaml.safe_load(place.config.read_text())["tables"]
     config = changed(place, tmp_path, tables=[*tables[1:], {"name": "cold.no_such_table"}])
@@ -134,7 +121,7 @@ def test_a_run_beside_another_one_exits_4_and_names_it(place: Place) -> None:
     assert "another run is under way" in done.stderr
 
 
-def test_a_ledger_that_is_away_costs_nothing_but_time_the_next_command_brings_it_the_run(
+def test_a_ledger_that_is_away_costs_nothing_but_time_the_next_command_brings_it_the_run_and_exits_1_on_missing_data(
     place: Place, tmp_path: Path
 ) -> None:
     config = changed(place, tmp_path, postgres={"dsn": "postgresql://icekeeper@127.0.0.1:1/nowhere"})
@@ -147,7 +134,15 @@ def test_a_ledger_that_is_away_costs_nothing_but_time_the_next_command_brings_it
 
     shown = icekeeper("spool", config=config)
     assert "1 record waits for PostgreSQL" in shown.stdout
-    assert icekeeper("compact", "--json", config=place.config).returncode == 0
+
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    for hour in (3, 4, 5):
+        place.world.lose_hour(COINBASE, yesterday, hour)
+    done = icekeeper("audit", "--table", COINBASE, "--json", config=place.config)
+    assert done.returncode == 1, done.stderr
+    (audit,) = document(done)["audits"]
+    assert audit["status"] == "missing_data"
+    assert [datetime.fromisoformat(hour["start"]).hour for hour in audit["missing_hours"]] == [3, 4, 5]
     assert document(icekeeper("history", run_id, "--json", config=place.config))["outcome"] == "success"
     assert "nothing waits" in icekeeper("spool", config=config).stdout
 
