@@ -172,7 +172,7 @@ async def test_another_host_leads_seconds_after_the_leader_was_killed(hosts: Hos
         assert seen.host == "leader"
         assert not await standby.try_acquire()
         leader.kill()
-        assert await within(5.0, standby.acquire) < 5.0
+        assert await within(SECONDS, standby.acquire) < 15.0
     assert standby.held
 
 
@@ -181,7 +181,7 @@ async def test_a_terminated_backend_is_a_lost_lease(hosts: Hosts) -> None:
     await lease.acquire()
     with capture_logs() as logs:
         hosts.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'icekeeper lease a'")
-        assert await within(SECONDS, lease.lost) < 1.0
+        assert await within(SECONDS, lease.lost) < 4.0  # before a heartbeat would find out
     assert not lease.held
     assert [line["event"] for line in logs] == ["lease_lost"]
     assert await lease.try_acquire()
@@ -193,7 +193,7 @@ async def test_a_restarted_server_ends_the_term_and_the_waiting_begins_again(box
     await lease.acquire()
     box.postgres.stop()
     try:
-        await within(2.0, lease.lost)
+        await within(SECONDS, lease.lost)
         with pytest.raises(TransientError) as raised:
             await lease.try_acquire()
         assert raised.value.reason is Reason.LEDGER_DOWN
@@ -216,7 +216,7 @@ async def test_a_server_that_falls_silent_is_given_up_before_it_gives_up_the_lea
     await lease.acquire()
     await proxy.set(Mode.HANG)
     with capture_logs() as logs:
-        assert 4.0 < await within(SECONDS, lease.lost) < 12.0
+        assert 4.0 < await within(SECONDS, lease.lost) < 20.0
     assert not lease.held
     assert [(line["event"], "does not answer" in line["message"]) for line in logs] == [("lease_lost", True)]
     # The server has not noticed anything: no other host leads yet.
@@ -231,7 +231,7 @@ async def test_giving_it_back_to_a_silent_server_does_not_take_long(hosts: Hosts
     lease = hosts.lease("a", dsn=hosts.behind(proxy.port), sleep=asyncio.sleep)
     await lease.acquire()
     await proxy.set(Mode.HANG)
-    assert await within(SECONDS, lease.release) < 5.0
+    assert await within(SECONDS, lease.release) < 10.0
     assert not lease.held
 
 
