@@ -25,7 +25,7 @@ from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.sandbox.catalogs import empty_table
 from icekeeper.sandbox.table_shapes import SHAPES
 from icekeeper.sandbox.table_writer import Head, TableWriter, updates_for
-from tests.conftest import GOLD, SILVER, write_settings
+from tests.conftest import GOLD, SHORT_LIVED, SILVER, write_settings
 from tests.disks import small_disk
 from tests.process import preloaded
 from tests.process.program import PATIENCE_S, environment, icekeeper
@@ -265,6 +265,11 @@ def _(attempt: Attempt) -> None:
 # --- a JVM is started
 
 
+def with_packages(attempt: Attempt) -> None:
+    """Iceberg's jars come as they do by default."""
+    attempt.settings["spark"] = {"driver_memory": "1g", "conf": dict(SHORT_LIVED)}
+
+
 @trouble("Spark's jars can't be fetched")
 def _(attempt: Attempt) -> None:
     # As in a network without a way out; and nothing was fetched before.
@@ -273,13 +278,14 @@ def _(attempt: Attempt) -> None:
     settings = attempt.directory / "ivysettings.xml"
     settings.write_text(text)
     attempt.settings["compact"] = {"retries": 0}
-    attempt.settings["spark"].pop("packages", None)  # the default ones
+    with_packages(attempt)
     ivy = {"spark.jars.ivySettings": str(settings), "spark.jars.ivy": str(attempt.directory / "ivy")}
     attempt.settings["spark"]["conf"] |= ivy
 
 
 @trouble("The disk is full")
 def _(attempt: Attempt) -> None:
+    with_packages(attempt)  # Spark copies their jars
     attempt.settings["compact"] = {"retries": 0}
     attempt.stack.enter_context(small_disk(Path(attempt.settings["state_dir"]), "1m"))
 
