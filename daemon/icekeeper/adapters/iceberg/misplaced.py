@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors.exceptions.captured import CapturedException
 
 from icekeeper.adapters.iceberg.catalog import quoted_name
@@ -54,17 +54,19 @@ def misplacement(jvm: IcebergJvm, catalog: str, table: str, error: BaseException
         if known.reason is Reason.METADATA_MISSING:
             # No table to ask: the catalog's entry names a file that is not there.
             location, opened = "", f"{warehouse}/{table.replace('.', '/')}" if warehouse else ""
+            files = _file_io(jvm, properties)
         else:
-            metadata = jvm.load(quoted_name(catalog, table)).operations().current()
+            handle = jvm.load(quoted_name(catalog, table))
+            files, metadata = handle.io(), handle.operations().current()
             location = str(metadata.location())
             opened = str(metadata.metadataFileLocation()).rpartition("/metadata/")[0]
         counterpart = counterpart_of(named[0], table, location, opened)
         if counterpart is None:
             return None
         elsewhere = bool(location) and plain(location) != plain(opened)
-        if not elsewhere and not _exists(jvm, properties, counterpart):
+        if not elsewhere and not files.newInputFile(counterpart).exists():
             return None
-    except Py4JJavaError:
+    except Py4JError:
         return None  # the first error says more than one of looking for its cause
     text = f"the metadata names {named[0]}, where nothing is; the catalog opens {opened}"
     return PermanentError(text, reason=Reason.WAREHOUSE_MOVED, where=table)
@@ -126,12 +128,8 @@ def _properties(jvm: IcebergJvm, catalog: str) -> Mapping[str, str]:
     return {key.removeprefix(prefix): value for key, value in known.items() if key.startswith(prefix)}
 
 
-def _exists(jvm: IcebergJvm, properties: Mapping[str, str], path: str) -> bool:
+def _file_io(jvm: IcebergJvm, properties: Mapping[str, str]) -> Any:
     java: Any = jvm.spark._jvm
     conf = jvm.spark._jsparkSession.sessionState().newHadoopConf()
     io_class = properties.get("io-impl", "org.apache.iceberg.hadoop.HadoopFileIO")
-    reader = java.org.apache.iceberg.CatalogUtil.loadFileIO(io_class, dict(properties), conf)
-    try:
-        return bool(reader.newInputFile(path).exists())
-    finally:
-        reader.close()
+    return java.org.apache.iceberg.CatalogUtil.loadFileIO(io_class, dict(properties), conf)
