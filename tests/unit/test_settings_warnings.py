@@ -224,6 +224,22 @@ def test_a_slot_in_a_cycle_of_the_offload_is_named_with_a_minute_between_two(
     assert found == ([expected] if days else [])
 
 
+@pytest.mark.parametrize(
+    ("offload", "warning"),
+    [
+        ("{every: 10m, wait: 10m}", "offload.cycle_max (10m) is not shorter than offload.every (10m): a status that "
+         "a cycle without rows left behind is never told from a cycle, and its table is never free; lower it"),
+        ("{wait: 9m}", "offload.wait (9m) is shorter than offload.cycle_max (10m): tables may be held before a cycle "
+         "has ended; raise it"),
+        ("{wait: 10m}", None),
+    ],
+)  # fmt: skip
+def test_cycles_that_a_night_can_not_wait_for_give_one_warning(file: Path, offload: str, warning: str | None) -> None:
+    text = f"offload: {offload}\nschedule: {{cron: '8 2 * * *'}}\n"
+    file.write_text(GOOD.replace("catalog: {name: k2, type: glue}", HADOOP) + TABLES + text)
+    assert warnings(load(file), memory=FOUR_GIB) == ([warning] if warning else [])
+
+
 def test_where_two_may_write_at_once_or_nothing_is_offloaded_a_slot_in_a_cycle_is_fine(file: Path) -> None:
     assert warned(file, "") == []
     file.write_text(GOOD.replace("catalog: {name: k2, type: glue}", HADOOP) + "tables: [{name: cold.a}]\n")

@@ -104,10 +104,21 @@ def _about_the_schedule(settings: Settings, year: _Year, *, audited: bool) -> It
 
 
 def _about_cycles(settings: Settings, year: _Year, policies: tuple[TablePolicy, ...]) -> Iterator[str]:
-    """Slots at which a cycle of the offload begins, where only one of both may write."""
+    """How the offload's cycles and the nights fit together, where only one of both may write."""
     if not any(policy.single_writer and policy.source is not None for policy in policies):
         return
     schedule, rhythm = settings.schedule, settings.run_policy().offload
+    if rhythm.cycle_max >= rhythm.every:
+        yield (
+            f"offload.cycle_max ({_text(rhythm.cycle_max)}) is not shorter than offload.every ({_text(rhythm.every)}): "
+            "a status that a cycle without rows left behind is never told from a cycle, and its table is never free; "
+            "lower it"
+        )
+    if rhythm.wait < rhythm.cycle_max:
+        yield (
+            f"offload.wait ({_text(rhythm.wait)}) is shorter than offload.cycle_max ({_text(rhythm.cycle_max)}): "
+            "tables may be held before a cycle has ended; raise it"
+        )
     inside = [slot for slot in year.slots if slot - rhythm.due_before(slot) < rhythm.usual_cycle]
     if not inside:
         return
