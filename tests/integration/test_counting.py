@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from icekeeper.adapters.clickhouse import ClickHouse, ClickHouseOptions
+from icekeeper.adapters.clickhouse.client import ClickHouseOptions
+from icekeeper.adapters.clickhouse.counting import ClickHouse
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, Stage
 from icekeeper.core.errors import IcekeeperError

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from icekeeper.adapters.clickhouse import ClickHouse, ClickHouseOptions
+from icekeeper.adapters.clickhouse.client import ClickHouseOptions
+from icekeeper.adapters.clickhouse.counting import ClickHouse
 from icekeeper.core.audit.records import SourceTtl
 from icekeeper.core.calendar import window_of
 from icekeeper.sandbox import Sandbox
@@ -98,7 +99,7 @@ async def test_a_server_that_refuses_the_definition_is_counted_all_the_same(box:
         proxy.rule = refuse
         client = ClickHouse(ClickHouseOptions(proxy.url, "sources", server.user, server.password))
         counted = await client.count("t", "ts", WINDOW, None, MINUTE)
-        described = await client.describe("t", "ts")
+        described = await client.describe("t")
         await client.close()
 
     assert (counted.rows, counted.ttl, counted.final) == (0, None, False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from icekeeper.adapters.clickhouse import ClickHouseOptions
+from icekeeper.adapters.clickhouse.client import ClickHouseOptions
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from icekeeper.adapters.clickhouse_ttl import UnknownTtlError, ttl_of
+from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
 from icekeeper.core.audit.records import SourceTtl
 
 DAY = timedelta(days=1)

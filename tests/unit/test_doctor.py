@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from icekeeper.adapters.clickhouse import SourceTable
+from icekeeper.adapters.clickhouse.counting import SourceTable
 from icekeeper.adapters.iceberg.probe import SessionFacts, StoreProbe, TableFacts, parse_facts
 from icekeeper.adapters.postgres.pooler import Pooler
 from icekeeper.cli.output.doctor import checks_document, show_checks
@@ -430,26 +430,25 @@ BY_DAY = "MergeTree ORDER BY ts TTL ts + toIntervalDay"
 @pytest.mark.parametrize(
     ("described", "changes", "level", "words"),
     [
-        (SourceTable("MergeTree", "MergeTree ORDER BY ts TTL ts + toIntervalDay(7)", "DateTime64(3)"), {}, None, ""),
-        (SourceTable("MergeTree", "MergeTree ORDER BY ts", "DateTime"), {}, None, ""),
-        (SourceTable("MergeTree", f"{BY_DAY}(3)", "Date"), {}, Level.WARNING, "Set source_ttl: 3d"),
-        (SourceTable("MergeTree", f"{BY_DAY}(3)", "Date"), {"source_ttl": "auto"}, None, ""),
-        (SourceTable("MergeTree", f"{BY_DAY}(1)", "Date"), {"source_ttl": "auto"}, Level.WARNING, "2 days or more"),
-        (SourceTable("MergeTree", f"{BY_DAY}(7)", "Date32"), {"source_ttl": "none"}, Level.WARNING, "7d"),
-        (SourceTable("MergeTree", f"{BY_DAY}(if(a, 1, 2))", "Date32"), {"source_ttl": "none"}, None, ""),
+        (SourceTable("MergeTree", "MergeTree ORDER BY ts TTL ts + toIntervalDay(7)"), {}, None, ""),
+        (SourceTable("MergeTree", "MergeTree ORDER BY ts"), {}, None, ""),
+        (SourceTable("MergeTree", f"{BY_DAY}(3)"), {}, Level.WARNING, "Set source_ttl: 3d"),
+        (SourceTable("MergeTree", f"{BY_DAY}(3)"), {"source_ttl": "auto"}, None, ""),
+        (SourceTable("MergeTree", f"{BY_DAY}(1)"), {"source_ttl": "auto"}, Level.WARNING, "2 days or more"),
+        (SourceTable("MergeTree", f"{BY_DAY}(7)"), {"source_ttl": "none"}, Level.WARNING, "7d"),
+        (SourceTable("MergeTree", f"{BY_DAY}(if(a, 1, 2))"), {"source_ttl": "none"}, None, ""),
         (
-            SourceTable("MergeTree", "MergeTree ORDER BY ts TTL ts + toIntervalYear(1)", "Date"),
+            SourceTable("MergeTree", "MergeTree ORDER BY ts TTL ts + toIntervalYear(1)"),
             {"source_ttl": "366d"},
             None,
             "",
         ),
-        (SourceTable("MergeTree", "", "Nullable(DateTime64(6, 'UTC'))"), {}, None, ""),
-        (SourceTable("MergeTree", "", "String"), {}, Level.ERROR, "DateTime64, DateTime or Date"),
-        (SourceTable("Distributed", "", "DateTime"), {}, Level.WARNING, "final: true"),
-        (SourceTable("Distributed", "", "DateTime"), {"audit": {"final": False}}, None, ""),
-        (SourceTable("ReplicatedCollapsingMergeTree", "", "DateTime"), {}, Level.WARNING, "final: true"),
-        (SourceTable("MaterializedView", "", "DateTime"), {}, Level.WARNING, "final: true"),
-        (SourceTable("ReplicatedReplacingMergeTree", "", "DateTime"), {}, None, ""),
+        (SourceTable("MergeTree", ""), {}, None, ""),
+        (SourceTable("Distributed", ""), {}, Level.WARNING, "sharding key"),
+        (SourceTable("Distributed", ""), {"audit": {"final": False}}, None, ""),
+        (SourceTable("ReplicatedCollapsingMergeTree", ""), {}, None, ""),
+        (SourceTable("MaterializedView", ""), {}, None, ""),
+        (SourceTable("ReplicatedReplacingMergeTree", ""), {}, None, ""),
     ],
 )
 def test_what_a_source_means_for_its_audit(
@@ -471,7 +470,7 @@ def test_what_a_source_means_for_its_audit(
     ],
 )
 def test_a_ttl_that_can_not_be_found_out_is_a_warning_once(definition: str, why: str) -> None:
-    assert why_unknown(SourceTable("MergeTree", definition, "DateTime")) == why
+    assert why_unknown(SourceTable("MergeTree", definition)) == why
     check = unknown_ttls({"k2.a": "a View has none of its own", "k2.b": "its definition can't be read"})
     assert (check.level, check.subject) == (Level.WARNING, Subject.CLICKHOUSE)
     assert "2 sources: k2.a (a View has none of its own), k2.b (its definition can't be read)" in check.text
@@ -483,8 +482,6 @@ def test_a_count_that_is_refused_names_the_grant_or_the_setting() -> None:
     assert count_refused(no_right, "k2.t", "ts", "ice").advice.endswith("GRANT SELECT(ts) ON k2.t TO ice;")
     readonly = PermanentError("Cannot modify 'x' setting in readonly mode", reason=Reason.ACCESS_DENIED)
     assert "readonly = 2" in count_refused(readonly, "k2.t", "ts", "ice").advice
-    final = PermanentError("Storage MergeTree doesn't support FINAL")
-    assert "audit.final be auto" in count_refused(final, "k2.t", "ts", "ice").advice
 
 
 def test_a_clickhouse_without_session_timezone_is_too_old() -> None:

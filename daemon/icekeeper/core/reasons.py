@@ -94,6 +94,18 @@ class Reason(StrEnum):
         "source_table_not_found",
         "ClickHouse has no such table or column: compare tables[].source and tables[].timestamp with it.",
     )
+    SOURCE_TYPE = (
+        "source_type",
+        "The event-time column has to be a DateTime64, DateTime or Date: name such a column in tables[].timestamp.",
+    )
+    SOURCE_FILTERED = (
+        "source_filtered",
+        "A row policy hides rows from clickhouse.user: give it a policy USING 1 on this table, or another user.",
+    )
+    SOURCE_LIMITED = (
+        "source_limited",
+        "Limits of ClickHouse stand against a whole count: lift the settings that are named for clickhouse.user.",
+    )
     SOURCE_EXPIRED = (
         "source_expired",
         "The window is older than the source's TTL, so ClickHouse has dropped rows: this day can't be judged any more.",

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 
-from icekeeper.adapters.clickhouse import MERGING_ENGINES, SourceTable
-from icekeeper.adapters.clickhouse_ttl import UnknownTtlError, ttl_of
+from icekeeper.adapters.clickhouse.counting import SourceTable
+from icekeeper.adapters.clickhouse.exact import merges
+from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.formats import counted, listed
@@ -19,11 +20,7 @@ from icekeeper.settings.tables import SHORTEST_TTL
 
 # The first version with `session_timezone`.
 _OLDEST = (23, 6)
-# Engines that forward a query: their name does not tell whether rows merge behind them.
-_FORWARDING = ("Distributed", "View", "Merge", "Buffer", "Null", "Dictionary")
-_COLLAPSING = "CollapsingMergeTree"
 _HOUR = timedelta(hours=1)
-_INSTANT = re.compile(r"^(?:Nullable\(|LowCardinality\()*(?:DateTime|Date)")
 _HOPELESS = frozenset({Reason.SOURCE_DOWN, Reason.DEADLINE})
 
 
@@ -40,7 +37,7 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
     audited = [policy for policy in policies if policy.audit is not None and policy.source is not None]
     for number, policy in enumerate(audited, start=1):
         try:
-            described = await source.describe(policy.source or "", policy.timestamp)
+            described = await source.describe(policy.source or "")
             bad = await _countable(services, policy, described)
         except IcekeeperError as exc:
             checks.append(Subject.CLICKHOUSE.failure_of(exc, _readonly(str(exc))))
@@ -89,7 +86,7 @@ async def _countable(services: Services, policy: TablePolicy, described: SourceT
     """What prevents counting one source; DeadlineExceeded and the like are raised."""
     settings, now = services.settings.clickhouse, services.ports.clock()
     database, _, table = (policy.source or "").rpartition(".")
-    name, final = f"{database or settings.database}.{table}", counts_final(policy, described)
+    name, final = f"{database or settings.database}.{table}", policy.audit.final if policy.audit else None
     try:
         await services.source.rehearse(policy.source or "", policy.timestamp, final, Window(now - _HOUR, now))
     except IcekeeperError as exc:
@@ -107,7 +104,7 @@ def counts_final(policy: TablePolicy, described: SourceTable | None) -> bool:
     """Whether the audit counts with FINAL, as the adapter decides it."""
     if policy.audit is not None and policy.audit.final is not None:
         return policy.audit.final
-    return described is not None and any(engine in described.engine for engine in MERGING_ENGINES)
+    return described is not None and merges(described.engine)
 
 
 def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) -> Check:
@@ -118,33 +115,23 @@ def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) 
     if error.reason is Reason.ACCESS_DENIED:
         grant = f"GRANT SELECT({timestamp}) ON {table} TO {user};"
         return Subject.CLICKHOUSE.failure_of(error, to_run("an administrator", grant))
-    if "FINAL" in text:
-        return Subject.CLICKHOUSE.failure_of(error, "This engine merges nothing: let audit.final be auto, or false.")
     return Subject.CLICKHOUSE.failure_of(error)
 
 
 def source_checks(table: str, described: SourceTable, policy: TablePolicy) -> list[Check]:
-    """What the column's type, the engine and the TTL mean for an audit."""
-    judged = (judge(table, described, policy) for judge in (_column, _engine, _ttl))
+    """What the engine and the TTL mean for an audit."""
+    judged = (judge(table, described, policy) for judge in (_engine, _ttl))
     return [check for check in judged if check is not None]
 
 
-def _column(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
-    if described.column is None or _INSTANT.match(described.column):
-        return None
-    text = f"{table}: the column {policy.timestamp} is {described.column}, no instant"
-    return Subject.CLICKHOUSE.failure(text, "Let tables[].timestamp name a DateTime64, DateTime or Date column.")
-
-
 def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
-    if policy.audit is None or policy.audit.final is not None:
+    if described.engine != "Distributed" or not counts_final(policy, described):
         return None
-    engine = described.engine
-    if engine in _FORWARDING or engine.endswith((_COLLAPSING, "View")):
-        text = f"{table}: audit.final: auto counts a {engine} without FINAL"
-        advice = "If rows of one key merge behind it, set final: true in this table's audit block; else final: false."
-        return Subject.CLICKHOUSE.warning(text, advice)
-    return None
+    text = f"{table} is Distributed: ClickHouse merges rows of one key within a shard only when it counts"
+    advice = (
+        "If rows of one key lie on several shards, change the sharding key, or set final: false in the audit block."
+    )
+    return Subject.CLICKHOUSE.warning(text, advice)
 
 
 def _ttl(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from icekeeper.adapters.clickhouse import ClickHouse, ClickHouseOptions
+from icekeeper.adapters.clickhouse.client import ClickHouseOptions
+from icekeeper.adapters.clickhouse.counting import ClickHouse
 from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.iceberg.catalog import catalog_conf
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse

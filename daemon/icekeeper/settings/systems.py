@@ -13,6 +13,7 @@ from pydantic import ValidationInfo as Info
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
 from icekeeper.settings.tables import Block, contradiction, mistake, raise_mistakes
 from icekeeper.settings.values.addresses import Dsn, HttpUrl, Master
 from icekeeper.settings.values.heap import heap_mib, threads, writers
@@ -42,6 +43,8 @@ _SPARK_KEYS = {
     "spark.jars": "spark.jars",
     "spark.jars.packages": "spark.packages",
 }
+# ClickHouse's settings with which a count could leave rows out, and what they are fixed to.
+_FIXED_IN_COUNTS = {**EXACT_SETTINGS, **DISTRIBUTED_SETTINGS, FINAL: "by audit.final"}
 
 
 def _none_of(*names: str) -> JsonDict:
@@ -195,8 +198,25 @@ class ClickHouse(Block):
     """Rather a password_file, or ICEKEEPER_CLICKHOUSE__PASSWORD."""
     password_file: Path | None = None
     """A file that holds the password."""
-    settings: SettingMap = {"max_memory_usage": 4 * 1024**3}  # noqa: RUF012 - pydantic copies it
-    """ClickHouse settings of every count; max_execution_time follows the audit's timeout."""
+    settings: SettingMap = Field({"max_memory_usage": 4 * 1024**3}, json_schema_extra=_none_of(*_FIXED_IN_COUNTS))
+    """ClickHouse settings of every count; max_execution_time follows the audit's timeout. Not those that could leave
+    rows out of a count."""
+
+    @field_validator("settings")
+    @classmethod
+    def _counts_stay_whole(cls, settings: dict[str, str | int | float]) -> dict[str, str | int | float]:
+        mistakes = [
+            mistake(
+                (name,),
+                value,
+                f"every count fixes it ({_FIXED_IN_COUNTS[name] or 'empty'}), or rows could be left out: remove it",
+            )
+            for name, value in settings.items()
+            if name in _FIXED_IN_COUNTS
+        ]
+        if mistakes:
+            raise_mistakes(mistakes)
+        return settings
 
 
 class Postgres(Block):

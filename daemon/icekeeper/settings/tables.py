@@ -118,7 +118,7 @@ class Audit(_Stage):
     missing_pct: Annotated[Percent, Field(validate_default=True)] = Decimal(5)
     """More than this are missing data."""
     final: AutoOrBool = "auto"
-    """Count with FINAL: auto does on Replacing-, Summing- and AggregatingMergeTree."""
+    """Count with FINAL: auto does wherever an engine merges rows of one key, also behind views and Merge tables."""
 
     @field_validator("missing_pct")
     @classmethod

@@ -1,0 +1,58 @@
+"""The ClickHouse settings that keep a count whole: fixed for each count, whatever the user's profile says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from icekeeper.adapters.clickhouse.client import ClickHouseOptions
+from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.reasons import Reason
+
+# Engines whose rows are what was inserted: FINAL does nothing on them.
+_PLAIN = ("MergeTree", "ReplicatedMergeTree", "SharedMergeTree")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row of system.settings as our user sees it. `fixed`: our user may not change it."""
+
+    name: str
+    value: str
+    fixed: bool
+
+
+def merges(engine: str) -> bool:
+    """Whether FINAL may change a count: rows of one key merge in this engine, or in tables that it reads."""
+    return engine not in _PLAIN
+
+
+def is_local(engine: str) -> bool:
+    """Whether a table of this engine reads no other server."""
+    return engine.endswith("MergeTree")
+
+
+def exact_settings(seen: Iterable[Setting], options: ClickHouseOptions, *, final: bool, local: bool) -> dict[str, str]:
+    """What to send with a count. Settings that the server doesn't know, or has fixed, are left out.
+
+    `final`: rows of one key are merged wherever FINAL can be applied, through views, too. `local`: the table reads no
+    other server. PermanentError `source_limited` where the user's profile fixes a value with which rows could be left
+    out.
+    """
+    known = {setting.name: setting for setting in seen}
+    wanted = {**EXACT_SETTINGS, **DISTRIBUTED_SETTINGS, FINAL: str(int(final))}
+    fixed = {name: known[name].value for name in wanted if name in known and known[name].fixed}
+    wrong = [
+        f"{name} = {value!r}"
+        for name, value in fixed.items()
+        if value != wanted[name] and not (local and name in DISTRIBUTED_SETTINGS)
+    ]
+    if wrong:
+        raise PermanentError(
+            f"the profile of user {options.user} fixes {', '.join(wrong)} (by readonly = 1 or a constraint): a count "
+            "could leave rows out",
+            reason=Reason.SOURCE_LIMITED,
+            where=options.where,
+        )
+    return {name: value for name, value in wanted.items() if name in known and name not in fixed}
