@@ -277,7 +277,6 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_indexes_in_a_mome
             ("last_nights", (stages, TABLES, MOST_NIGHTS, None)),
             ("last_nights", (stages, TABLES, 1, "success")),
             ("last_tasks", (TABLES, TASKS_KEPT)),
-            ("last_not_held", (TABLES, TASKS_KEPT)),
             ("nights", (stages, TABLES, NEWEST - 67 * DAY)),
             ("last_night", (stages, TABLES, NEWEST - 40 * DAY)),
             ("last_healths", (TABLES,)),

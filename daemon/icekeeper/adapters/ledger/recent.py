@@ -19,8 +19,7 @@ from icekeeper.core.tables.state import TableHealth
 
 log = structlog.get_logger(__name__)
 
-_NIGHTS = statement("last_nights")
-_TASKS, _NOT_HELD = statement("last_tasks"), statement("last_not_held")
+_NIGHTS, _TASKS = statement("last_nights"), statement("last_tasks")
 _HEALTHS, _AUDITS = statement("last_healths"), statement("last_audits")
 
 
@@ -40,19 +39,19 @@ class PostgresRecent:
             nights = await connection.fetch(_NIGHTS, stages, names, MOST_NIGHTS, None)
             succeeded = await connection.fetch(_NIGHTS, stages, names, 1, RunOutcome.SUCCESS.value)
             tasks = await connection.fetch(_TASKS, names, TASKS_KEPT)
-            not_held = await connection.fetch(_NOT_HELD, names, TASKS_KEPT)
             healths = await connection.fetch(_HEALTHS, names)
             audits = await connection.fetch(_AUDITS, names)
+        tasks = [row for row in tasks if known(Stage, row["stage"])]
         # Joined, so that it has the order and the bounds of any past.
         return RunHistory().joined(
             RunHistory(
                 nights=tuple(_night(row) for row in nights),
-                tasks=tuple(_task(row) for row in tasks if known(Stage, row["stage"])),
+                tasks=tuple(map(_task, tasks)),
                 healths={row["table"]: seen for row in healths if (seen := _health(row)) is not None},
                 # A status that is none of ours was put there by hand.
                 audits={row["table"]: _audit(row) for row in audits if known(AuditStatus, row["status"])},
                 not_held={
-                    (Stage(row["stage"]), row["table"]): row["at"] for row in not_held if known(Stage, row["stage"])
+                    (Stage(row["stage"]), row["table"]): row["not_held"] for row in tasks if row["not_held"] is not None
                 },
                 success=_night(succeeded[0]) if succeeded else None,
             )

@@ -1,7 +1,8 @@
 -- How each stage ended last in each night (the UTC day of a slot) on each of the tables $1, as far back as $2 before a
 -- table's newest task; operators' tasks beside those of the nights. What was stopped in the middle is done again, and
 -- says nothing.
-SELECT task.run_id, task.stage, name AS "table", task.outcome, task.reason, task.started_at, task.slot, task.manual
+SELECT task.run_id, task.stage, name AS "table", task.outcome, task.reason, task.started_at, task.slot, task.manual,
+       task.not_held
 FROM unnest($1::text[]) AS name
 CROSS JOIN LATERAL (
   SELECT max(started_at) - $2::interval AS since
@@ -11,7 +12,10 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
   SELECT DISTINCT ON (stage, date_trunc('day', slot), manual) *
   FROM (
-    SELECT one.run_id, one.stage, one.outcome, one.reason, one.started_at, run.slot, run.trigger = 'manual' AS manual
+    SELECT one.run_id, one.stage, one.outcome, one.reason, one.started_at, run.slot, run.trigger = 'manual' AS manual,
+           -- When the last task of the stage began that ends a hold: see holds in core/run_history.py.
+           max(one.started_at) FILTER (WHERE one.outcome IN ('done', 'skipped') OR one.reason = 'observing')
+             OVER (PARTITION BY one.stage) AS not_held
     FROM maintenance_tasks AS one
     -- OFFSET keeps it from becoming a join that for a few hundred tasks might read all runs.
     CROSS JOIN LATERAL (SELECT slot, trigger FROM maintenance_runs WHERE run_id = one.run_id OFFSET 0) AS run
