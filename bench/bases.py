@@ -134,13 +134,8 @@ class Bases:
         self._world.clickhouse.execute(shape.ddl(), database=self._world.clickhouse_database)
         self._world.insert(shape, rows_of_day(fill, DAY))
         until = datetime(DAY.year, DAY.month, DAY.day + 1, 1, tzinfo=UTC)
-        self._world.postgres.execute(
-            self._world.postgres_database,
-            "INSERT INTO offload_watermarks VALUES ($1, $2, NULL, $3, 'success', $2, 0, NULL)",
-            shape.source,
-            until,
-            fill.rows,
-        )
+        self._world.watermarks.add(shape.source, until)
+        self._world.watermarks.succeeded(shape.source, until, None, fill.rows, until, until)
         self._sources.add(shape.source)
 
 
