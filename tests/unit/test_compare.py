@@ -100,6 +100,29 @@ def own(
         ),
         pytest.param(flow(990, 1000), own(1000, 1000), Clues(), [Cause.LATER_ROWS], id="exactly 1 % late"),
         pytest.param(flow(989, 1000), own(1000, 1000), Clues(), [Cause.UNEXPLAINED], id="more than 1 % late"),
+        # a cycle that was written twice is no row that came later
+        pytest.param(flow(100, 100), own(100, 200), GOES_ON, [Cause.UNEXPLAINED], id="doubled since"),
+        pytest.param(flow(100, 90, MISSING), own(100, 101), GOES_ON, [Cause.UNEXPLAINED], id="one row too many"),
+        pytest.param(
+            flow(100, 90, MISSING), own(100, 110), replace(GOES_ON, unmerged=110), [Cause.LATER_ROWS],
+            id="unmerged rows offloaded later",
+        ),
+        pytest.param(flow(100, 100), own(110, 110), GOES_ON, [Cause.LATER_ROWS, Cause.LATER_ROWS], id="both grew"),
+        # what can have merged
+        pytest.param(flow(200, 100, MISSING), own(100, 100), Clues(unmerged=100), [Cause.UNMERGED], id="halved"),
+        pytest.param(
+            flow(201, 100, MISSING), own(100, 100), Clues(unmerged=100), [Cause.UNEXPLAINED], id="more than halved"
+        ),
+        pytest.param(
+            flow(2000, 900, MISSING), own(900, 900), Clues(unmerged=900), [Cause.UNEXPLAINED], id="lost in the source"
+        ),
+        pytest.param(
+            flow(290, 100, MISSING), own(100, 100), Clues(unmerged=300), [Cause.UNMERGED], id="many still unmerged"
+        ),
+        # an offload that keeps no state
+        pytest.param(
+            flow(100, 90, MISSING), own(100, 100), Clues(offloaded_since=None), [Cause.UNEXPLAINED], id="state unknown"
+        ),
         # a zone slip
         pytest.param(
             flow(95, 100, WARNING), own(100, 100), Clues(in_zone=(95,), zone="Europe/Berlin"),
@@ -109,7 +132,10 @@ def own(
             flow(105, 100, WARNING), own(100, 100), Clues(in_zone=(130, 105), zone="Europe/Berlin"), [Cause.ZONE],
             id="another day counted, more rows",
         ),
-        # a failed audit
+        # a failed audit, and what is none
+        pytest.param(flow(0, 0, OK), own(100, 100), GOES_ON, [Cause.UNEXPLAINED, Cause.UNEXPLAINED], id="zeros and ok"),
+        pytest.param(flow(None, None, ERROR), own(None, None, ERROR), Clues(), [Cause.UNEXPLAINED], id="both failed"),
+        pytest.param(flow(None, 5, OK), own(100, 100), Clues(), [Cause.UNEXPLAINED], id="no count and no error"),
         pytest.param(flow(0, 0, MISSING), own(100, 100), Clues(), [Cause.FLOW_FAILED], id="zeros"),
         pytest.param(flow(0, 0, ERROR), own(0, 0), Clues(), [Cause.FLOW_FAILED], id="error"),
         pytest.param(flow(None, None, ERROR), own(100, 100), Clues(), [Cause.FLOW_FAILED], id="error without counts"),
@@ -141,13 +167,11 @@ def test_why_two_audits_of_a_window_differ(
 
 
 def test_the_rows_are_counted_in_the_texts() -> None:
-    texts = [
-        each.text
-        for each in explain(flow(120, 130, WARNING), own(100, 135), replace(GOES_ON, unmerged=120), audit_policy())
-    ]
-    assert texts == [
+    found = explain(flow(120, 90, MISSING), own(100, 115), replace(GOES_ON, unmerged=120), audit_policy())
+    found += explain(flow(120, 130, WARNING), own(120, 130), Clues(), audit_policy())
+    assert [each.text for each in found] == [
         "ClickHouse: the flow counted 20 rows that are still to be merged (without FINAL)",
-        "Iceberg: 5 rows came after the flow's audit at 2026-02-18 02:10 UTC",
+        "Iceberg: 25 rows came after the flow's audit at 2026-02-18 02:10 UTC",
         "Iceberg held 10 rows more: the flow judges the absolute share, icekeeper what is missing",
     ]
 

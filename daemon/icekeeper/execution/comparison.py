@@ -22,6 +22,7 @@ from icekeeper.core.audit.compare import (
 )
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import Window, window_of
+from icekeeper.core.errors import PermanentError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.execution.wiring import Services
 
@@ -94,21 +95,27 @@ async def _clues(
         audit.watermark is not None and audit.watermark >= flow.window.end and audit.run_timestamp <= flow.run_timestamp
         for audit in own
     )
-    offloaded_since = not passed and any(at is not None and at > flow.run_timestamp for at in written)
-    if flow.ch_row_count == same.ch_row_count or same.ch_row_count is None:
-        return Clues(offloaded_since=offloaded_since)
+    wrote = not passed and any(at is not None and at > flow.run_timestamp for at in written)
+    offloaded_since = None if state is None else wrote
 
-    async def rows(window: Window, final: bool) -> int:
-        counted = await services.source.count(source, policy.timestamp, window, final, rules.limits.timeout)
+    async def rows(window: Window, final: bool) -> int | None:
+        """None where the source can't be counted so."""
+        try:
+            counted = await services.source.count(source, policy.timestamp, window, final, rules.limits.timeout)
+        except PermanentError:
+            return None
         return counted.rows
 
     final = bool(same.ch_final)
+    unmerged = await rows(flow.window, False) if final else None
+    if flow.ch_row_count == same.ch_row_count or same.ch_row_count is None:
+        return Clues(unmerged=unmerged, offloaded_since=offloaded_since)
     zone = await services.source.zone()
     shifted = window_in_zone(flow.window, zone)
     modes = () if shifted == flow.window else (False, True) if final else (False,)
     return Clues(
-        unmerged=await rows(flow.window, False) if final else None,
-        in_zone=tuple([await rows(shifted, mode) for mode in modes]),
+        unmerged=unmerged,
+        in_zone=tuple([count for mode in modes if (count := await rows(shifted, mode)) is not None]),
         zone=zone.key,
         offloaded_since=offloaded_since,
     )

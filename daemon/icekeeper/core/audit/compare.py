@@ -18,6 +18,8 @@ from icekeeper.core.formats import minute_utc, number
 from icekeeper.core.policy import AuditPolicy
 from icekeeper.core.reasons import Reason
 
+# Of so many rows without FINAL one may be left when they have merged.
+_MERGED_AT_MOST = 2
 _COMPLAINTS = (AuditStatus.WARNING, AuditStatus.MISSING_DATA)
 
 
@@ -57,13 +59,13 @@ class Clues:
 
     `unmerged`: ClickHouse's rows without FINAL, where the audit counts with it. `in_zone`: its rows of the window read
     in the server's `zone`, counted with and without FINAL. `offloaded_since`: the offload has written since the flow's
-    audit, and was not known to have passed the window by then.
+    audit, and was not known to have passed the window by then; None: it keeps no state of the source.
     """
 
     unmerged: int | None = None
     in_zone: tuple[int, ...] = ()
     zone: str = "UTC"
-    offloaded_since: bool = False
+    offloaded_since: bool | None = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +128,19 @@ def window_in_zone(window: Window, zone: tzinfo) -> Window:
 def explain(flow: FlowAudit, same: AuditResult, clues: Clues, policy: AuditPolicy) -> tuple[Explanation, ...]:
     """Why the flow's row and icekeeper's of the same window differ. `same` was counted after the flow's row.
 
-    Rows that came to ClickHouse alone after the flow's audit are no more than a warning tolerates: more would rather be
-    another error of the flow's count.
+    The bounds keep an explanation from covering another error. Rows that came to ClickHouse alone after the flow's
+    audit are no more than a warning tolerates, those that came to Iceberg no more than ClickHouse had; and rows that
+    have merged since, which nothing can count any more, were no more than those that are left.
     """
+    if same.ch_row_count is None or same.iceberg_row_count is None:
+        return (Explanation(Cause.UNEXPLAINED, f"icekeeper could not count it: {same.notes}"),)
     if _failed(flow, same):
         text = "the flow's audit failed and wrote 0 for what it could not count; icekeeper writes NULL and error"
         return (Explanation(Cause.FLOW_FAILED, text),)
-    if (
-        same.ch_row_count is None
-        or same.iceberg_row_count is None
-        or flow.ch_row_count is None
-        or flow.iceberg_row_count is None
-    ):
-        return (Explanation(Cause.UNEXPLAINED, f"it could not be counted: {same.notes}"),)
-    in_iceberg = _about_iceberg(flow, flow.iceberg_row_count, same.iceberg_row_count, clues)
+    if flow.ch_row_count is None or flow.iceberg_row_count is None:
+        return (Explanation(Cause.UNEXPLAINED, "the flow's row has no counts, and no status error"),)
+    to_offload = max(same.ch_row_count, flow.ch_row_count, clues.unmerged or 0)
+    in_iceberg = _about_iceberg(flow, flow.iceberg_row_count, same.iceberg_row_count, clues, to_offload)
     late = Fraction(100 * (same.ch_row_count - flow.ch_row_count), max(same.ch_row_count, 1))
     may_grow = late <= Fraction(policy.warning_pct) or (in_iceberg is not None and in_iceberg.cause is Cause.LATER_ROWS)
     found = [_about_clickhouse(flow, flow.ch_row_count, same, same.ch_row_count, clues, may_grow), in_iceberg]
@@ -156,7 +157,8 @@ def explain(flow: FlowAudit, same: AuditResult, clues: Clues, policy: AuditPolic
 def _failed(flow: FlowAudit, same: AuditResult) -> bool:
     if flow.status == AuditStatus.ERROR:
         return True
-    return not flow.ch_row_count and not flow.iceberg_row_count and bool(same.ch_row_count or same.iceberg_row_count)
+    zeros = not flow.ch_row_count and not flow.iceberg_row_count
+    return zeros and flow.status != AuditStatus.OK and bool(same.ch_row_count or same.iceberg_row_count)
 
 
 def _about_clickhouse(
@@ -179,19 +181,24 @@ def _about_clickhouse(
     if same.reason is Reason.SOURCE_EXPIRED:
         text = f"ClickHouse: its TTL has dropped {difference} rows since the flow's audit"
         return Explanation(Cause.EXPIRED, text)
-    if unmerged is not None:
+    if unmerged is not None and theirs <= max(unmerged, _MERGED_AT_MOST * ours):
         text = f"ClickHouse: the flow counted without FINAL; of {difference} rows more some have been merged since"
         return Explanation(Cause.UNMERGED, text)
     return Explanation(Cause.UNEXPLAINED, f"ClickHouse holds {difference} rows less than the flow counted")
 
 
-def _about_iceberg(flow: FlowAudit, theirs: int, ours: int, clues: Clues) -> Explanation | None:
+def _about_iceberg(flow: FlowAudit, theirs: int, ours: int, clues: Clues, to_offload: int) -> Explanation | None:
+    """`to_offload`: the most rows that ClickHouse is known to have had."""
     if theirs == ours:
         return None
     if theirs < ours:
+        more = f"Iceberg holds {number(ours - theirs)} rows more"
+        if clues.offloaded_since is None:
+            return Explanation(Cause.UNEXPLAINED, f"{more}, and whether the offload wrote since is not known")
         if not clues.offloaded_since:
-            text = f"Iceberg holds {number(ours - theirs)} rows more, and by the offload's watermark none came since"
-            return Explanation(Cause.UNEXPLAINED, text)
+            return Explanation(Cause.UNEXPLAINED, f"{more}, and by the offload's watermark none came since")
+        if ours > to_offload:
+            return Explanation(Cause.UNEXPLAINED, f"{more}, which is more than ClickHouse had to offload")
         return _came_later("Iceberg", flow, theirs, ours)
     return Explanation(Cause.UNEXPLAINED, f"Iceberg holds {number(theirs - ours)} rows less than the flow counted")
 
