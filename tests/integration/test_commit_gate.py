@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from icekeeper.core.enums import Stage
-from icekeeper.core.errors import TransientError
+from icekeeper.core.errors import DeadlineExceeded, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.planning import expired_snapshots, plan_compaction
 from icekeeper.core.tables.state import TableState
@@ -83,6 +83,14 @@ async def test_a_refused_commit_changes_nothing_and_says_why(work: Work) -> None
     assert raised.value is refusal
     assert (await work.state()).health == before.health
     assert work.files() == files
+
+
+async def test_work_that_is_only_slow_is_no_wait_for_the_offload(work: Work) -> None:
+    async def idle() -> None:
+        """The other writer is at rest."""
+
+    with pytest.raises(DeadlineExceeded):
+        await work.commit(idle, timeout=timedelta(milliseconds=5))
 
 
 async def test_a_commit_that_waits_gives_up_before_the_deadline_and_when_it_is_cancelled(work: Work) -> None:

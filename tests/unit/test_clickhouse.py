@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions
+from icekeeper.adapters.clickhouse.exact import Setting, exact_settings
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.reasons import Reason
 
 
 @pytest.mark.parametrize(
@@ -17,3 +20,30 @@ from icekeeper.adapters.clickhouse.client import ClickHouseOptions
 )
 def test_errors_name_the_port_that_is_used(url: str, address: str) -> None:
     assert ClickHouseOptions(url, "k2").where == f"ClickHouse {address} (database k2)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "final", "local", "refused"),
+    [
+        ("session_timezone", "UTC", True, True, False),
+        ("session_timezone", "Etc/UTC", True, True, False),
+        ("session_timezone", "Europe/London", True, True, True),
+        ("read_overflow_mode", "break", True, True, True),
+        ("read_overflow_mode", "throw", True, True, False),
+        ("skip_unavailable_shards", "1", True, True, False),
+        ("skip_unavailable_shards", "1", True, False, True),
+        ("final", "1", True, True, False),
+        ("final", "1", False, True, True),
+        ("final", "1", None, True, False),
+    ],
+)
+def test_a_fixed_setting_stands_against_a_count_only_where_it_could_cost_rows(
+    name: str, value: str, final: bool | None, local: bool, refused: bool
+) -> None:
+    options, seen = ClickHouseOptions("http://clickhouse", "k2"), [Setting(name, value, fixed=True)]
+    if not refused:
+        assert exact_settings(seen, options, final=final, local=local) == {}
+        return
+    with pytest.raises(PermanentError, match=f"fixes {name} = '{value}'") as raised:
+        exact_settings(seen, options, final=final, local=local)
+    assert raised.value.reason is Reason.SOURCE_LIMITED

@@ -105,6 +105,17 @@ def waits(world: World) -> list[str]:
     return [event.note for event in world.emitted(TaskProgressed) if "waits for" in event.note]
 
 
+async def test_a_task_that_gave_way_has_no_more_attempts_than_any_other(world: World) -> None:
+    conflict = transient(Reason.CONFLICT)
+    running = transient(Reason.OFFLOAD_RUNNING)
+    world.lakehouse.script("compact", SILVER, *map(fails, (conflict, running, conflict, running, conflict, conflict)))
+
+    report = await night(world, order(policy(SILVER)))
+
+    assert ended(report) == [(SILVER, FAILED, Reason.CONFLICT)]
+    assert len([call for call in world.calls if call.method == "compact"]) == 3  # the wait is part of its attempt
+
+
 # --- what is waited for
 
 

@@ -667,6 +667,13 @@ async def test_a_watermark_that_is_the_newest_row_is_not_behind_though_it_lies_b
     assert len(world.called("source.newest")) == 1
 
 
+async def test_without_the_newest_row_an_audit_goes_on(world: World, table: FakeTable) -> None:
+    world.offload.states[SOURCE] = OffloadState(WINDOW_START + 23 * HOUR, "success")
+    world.source.script("source.newest", SOURCE, fails(PermanentError("refused", reason=Reason.SOURCE_LIMITED)))
+    row = await audited(world)
+    assert (row.status, row.reason, row.ch_row_count) == (AuditStatus.OK, None, 2_400)
+
+
 async def test_the_newest_row_is_asked_for_only_where_the_watermark_lies_before_the_windows_end(
     world: World, table: FakeTable
 ) -> None:

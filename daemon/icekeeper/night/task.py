@@ -108,11 +108,12 @@ class Task:
         stages = {Stage.COMPACT: compact.run, Stage.EXPIRE: expire.run, Stage.AUDIT: audit.run}
         return await stages[self.stage](self.policy, self.context, self.progress)
 
-    def _no_more(self, state: RetryCallState) -> bool:
+    def _no_more(self, _: RetryCallState) -> bool:
         limits = self.policy.limits(self.stage)
         attempts = 1 if self.context.retries_off else 1 + limits.retries
         # No retry that would begin after the run's budget.
-        return state.attempt_number >= attempts or self._budget_is_spent(limits.retry_delay)
+        # Its own count: tenacity's begins anew after each time that the task gave way.
+        return self.progress.attempts >= attempts or self._budget_is_spent(limits.retry_delay)
 
     def _budget_is_spent(self, ahead: timedelta = timedelta(0)) -> bool:
         until = self.context.until
@@ -121,8 +122,9 @@ class Task:
     def _report_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         delay = self.policy.limits(self.stage).retry_delay.total_seconds()
-        log.warning("task_retried", attempt=state.attempt_number, error=str(error), delay_s=delay)
-        note = f"attempt {state.attempt_number} failed ({error}); tried again in {delay:.0f} s"
+        attempt = self.progress.attempts
+        log.warning("task_retried", attempt=attempt, error=str(error), delay_s=delay)
+        note = f"attempt {attempt} failed ({error}); tried again in {delay:.0f} s"
         self.context.report(self.stage, self.policy.name, note)
 
     def _result(self, attempt: AttemptResult, error: str | None = None) -> TaskEnded:

@@ -75,10 +75,10 @@ class ClickHouse:
         return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
 
     async def newest(self, source: str, timestamp: str, window: Window, timeout: timedelta) -> datetime | None:
-        # Without FINAL: merging keeps a row of every key, and the event time is part of it.
+        # FINAL does not matter: merging keeps a row of every key, and the event time is part of it.
         newest = f"toDateTime64(maxOrNull({_quoted(timestamp)}), 6, 'UTC')"
         query = f"SELECT toUnixTimestamp64Micro({newest}) FROM {self._table(source)} WHERE {_within(timestamp)}"
-        settings = await self._exact(source, final=False)
+        settings = await self._exact(source, final=None)
         rows = await self._client.query(query, _bounds(window), timeout, source, settings)
         micros = rows[0][0]
         return None if micros is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros)
@@ -119,7 +119,7 @@ class ClickHouse:
         local = table is not None and is_local(table.engine)
         await self._require_whole(source, timestamp, query, window, final=use_final, local=local)
 
-    async def _exact(self, source: str, *, final: bool, local: bool = True) -> dict[str, str]:
+    async def _exact(self, source: str, *, final: bool | None, local: bool = True) -> dict[str, str]:
         """The settings that keep a count whole, read each time: a profile may have changed. Raises like `count`."""
         # Without one of its own the session's time zone is the server's.
         value = "if(name = 'session_timezone', timezone(), value)"

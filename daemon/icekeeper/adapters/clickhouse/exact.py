@@ -6,12 +6,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions
-from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
+from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL, TIMEZONE
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
 
 # Engines whose rows are what was inserted: FINAL does nothing on them.
 _PLAIN = ("MergeTree", "ReplicatedMergeTree", "SharedMergeTree")
+
+# Names of one and the same time zone.
+_UTC = (
+    "Etc/UTC",
+    "UCT",
+    "Etc/UCT",
+    "Universal",
+    "Etc/Universal",
+    "Zulu",
+    "Etc/Zulu",
+    "GMT",
+    "Etc/GMT",
+    "Etc/Greenwich",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +47,26 @@ def is_local(engine: str) -> bool:
     return engine.endswith("MergeTree")
 
 
-def exact_settings(seen: Iterable[Setting], options: ClickHouseOptions, *, final: bool, local: bool) -> dict[str, str]:
+def exact_settings(
+    seen: Iterable[Setting], options: ClickHouseOptions, *, final: bool | None, local: bool
+) -> dict[str, str]:
     """What to send with a count. Settings that the server doesn't know, or has fixed, are left out.
 
-    `final`: rows of one key are merged wherever FINAL can be applied, through views, too. `local`: the table reads no
-    other server. PermanentError `source_limited` where the user's profile fixes a value with which rows could be left
-    out.
+    `final`: rows of one key are merged wherever FINAL can be applied, through views, too; None: it does not matter.
+    `local`: the table reads no other server. PermanentError `source_limited` where the profile fixes a value with
+    which rows could be left out.
     """
     known = {setting.name: setting for setting in seen}
-    wanted = {**EXACT_SETTINGS, **DISTRIBUTED_SETTINGS, FINAL: str(int(final))}
+    wanted = {**EXACT_SETTINGS, **DISTRIBUTED_SETTINGS}
+    if final is not None:
+        wanted[FINAL] = str(int(final))
     fixed = {name: known[name].value for name in wanted if name in known and known[name].fixed}
     wrong = [
         f"{name} = {value!r}"
         for name, value in fixed.items()
-        if value != wanted[name] and not (local and name in DISTRIBUTED_SETTINGS)
+        if value != wanted[name]
+        and not (local and name in DISTRIBUTED_SETTINGS)
+        and not (name == TIMEZONE and value in _UTC)
     ]
     if wrong:
         raise PermanentError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from datetime import timedelta
 from typing import Any
 
 from pyspark.java_gateway import ensure_callback_server_started
@@ -19,24 +20,36 @@ from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.night.ports import BeforeCommit
 
+# A commit's wait ends so long before the call's timeout; the other writer has at least so long to answer.
+_GIVE_UP_S = 5.0
+_ANSWER_S = 2.0
+
 
 class CommitGate:
     """Lets the commits of one call pass while the other writer is idle. Made in the event loop."""
 
-    def __init__(self, before_commit: BeforeCommit) -> None:
-        """`before_commit` is awaited in the event loop; what it raises refuses the commit."""
+    def __init__(self, before_commit: BeforeCommit, timeout: timedelta) -> None:
+        """`before_commit` is awaited in the event loop; what it raises refuses the commit.
+
+        `timeout` is the engine's for the call: a commit that waits can't be interrupted from outside, so its wait ends
+        a little earlier.
+        """
         self._before_commit = before_commit
+        self._timeout = timeout
         self._loop = asyncio.get_running_loop()
+        self._give_up_at = self._loop.time()
         self._asking: asyncio.Task[None] | None = None
+        self._closed = False
         self._refusal: IcekeeperError | None = None
 
     @property
     def refusal(self) -> IcekeeperError | None:
-        """Why a commit was refused; None where none was."""
+        """Why a commit was refused; None where none was, whatever else ended the call."""
         return self._refusal
 
     def guard(self, jvm: IcebergJvm, table: Any) -> None:
         """Commits to this table ask from now on. Of another catalog than Hadoop's they don't."""
+        self._give_up_at = self._loop.time() + self._timeout.total_seconds() - _GIVE_UP_S
         operations = table.operations()
         if not jvm.java_class(HADOOP_OPERATIONS).isInstance(operations):
             return
@@ -48,8 +61,7 @@ class CommitGate:
 
     def close(self) -> None:
         """In the event loop: refuses what is asked from now on, and what waits for its answer."""
-        text = "the commit waited for the offload until the call ended; nothing was committed"
-        self._refusal = self._refusal or TransientError(text, reason=Reason.OFFLOAD_RUNNING)
+        self._closed = True
         if self._asking is not None:
             self._asking.cancel()
 
@@ -60,17 +72,19 @@ class CommitGate:
                 asyncio.run_coroutine_threadsafe(self._ask(), self._loop).result()
             except IcekeeperError as exc:
                 self._refusal = exc
-            except CancelledError:
-                self._loop.call_soon_threadsafe(self.close)
-                return False
+            except (CancelledError, TimeoutError):
+                text = "its commit waited for the offload until the call ended; nothing was committed"
+                self._refusal = TransientError(text, reason=Reason.OFFLOAD_RUNNING)
         return self._refusal is None
 
     async def _ask(self) -> None:
-        if self._refusal is not None:
-            raise self._refusal
-        self._asking = asyncio.ensure_future(self._before_commit())
+        if self._closed:
+            raise asyncio.CancelledError
+        self._asking = asyncio.current_task()
         try:
-            await self._asking
+            # At the end of the call an idle writer can still say so.
+            async with asyncio.timeout_at(max(self._give_up_at, self._loop.time() + _ANSWER_S)):
+                await self._before_commit()
         finally:
             self._asking = None
 

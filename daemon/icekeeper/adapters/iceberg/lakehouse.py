@@ -44,8 +44,6 @@ METADATA_TIMEOUT = timedelta(minutes=2)
 # How many tables are prefetched at once, and how long that may take: the others are read by their own tasks.
 PREFETCH_THREADS = 12
 PREFETCH_S = 10.0
-# So long before its deadline a commit that waits for the other writer is given up.
-CLOSE_GATE_S = 5.0
 # The planner holds every file in the heap: a larger table is not prefetched.
 PREFETCH_MAX_FILES = 12_000
 
@@ -203,10 +201,7 @@ class IcebergLakehouse:
         """Work that commits; each of its commits to a Hadoop catalog awaits `before_commit` first."""
         if before_commit is None:
             return await self._run(lambda jvm: work(jvm, None), timeout, table)
-        gate = CommitGate(before_commit)
-        # A commit that waits can't be interrupted from outside: the gate ends its wait before the engine's deadline.
-        loop = asyncio.get_running_loop()
-        closing = loop.call_later(max(0.0, timeout.total_seconds() - CLOSE_GATE_S), gate.close)
+        gate = CommitGate(before_commit, timeout)
         call = asyncio.ensure_future(self._run(lambda jvm: work(jvm, gate), timeout, table))
         try:
             return await asyncio.shield(call)
@@ -217,8 +212,6 @@ class IcebergLakehouse:
             raise
         except IcekeeperError as exc:
             raise (gate.refusal or exc) from exc.__cause__
-        finally:
-            closing.cancel()
 
     async def _read(self, work: Callable[[IcebergJvm], T], table: str, at_most: timedelta = timedelta.max) -> T:
         """Work on metadata alone. What blocks it is down: TransientError with its reason, if that is known."""

@@ -54,16 +54,19 @@ def misplacement(jvm: IcebergJvm, catalog: str, table: str, error: BaseException
         if known.reason is Reason.METADATA_MISSING:
             # No table to ask: the catalog's entry names a file that is not there.
             location, opened = "", f"{warehouse}/{table.replace('.', '/')}" if warehouse else ""
+            own_directory = False
             files = _file_io(jvm, properties)
         else:
             handle = jvm.load(quoted_name(catalog, table))
             files, metadata = handle.io(), handle.operations().current()
             location = str(metadata.location())
             opened = str(metadata.metadataFileLocation()).rpartition("/metadata/")[0]
+            own_directory = metadata.property("write.metadata.path", None) is not None
         counterpart = counterpart_of(named[0], table, location, opened)
         if counterpart is None:
             return None
-        elsewhere = bool(location) and plain(location) != plain(opened)
+        # With a directory of its own the metadata says nothing about where the table's files are.
+        elsewhere = bool(location) and plain(location) != plain(opened) and not own_directory
         if not elsewhere and not files.newInputFile(counterpart).exists():
             return None
     except Py4JError:

@@ -39,9 +39,8 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     ports, deadline = context.ports, Deadline.of(rules.limits, context)
     window = _window(context)
     await require_past(window, context)
-    watermark, newest = await _watermark(context, source), None
-    if watermark is not None and watermark < window.end:
-        newest = await ports.source.newest(source, policy.timestamp, window, deadline.remaining())
+    watermark = await _watermark(context, source)
+    newest = await _newest(policy, context, watermark, deadline)
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
     warm = await ports.source.count(source, policy.timestamp, window, rules.final, deadline.remaining())
     iceberg = await ports.lakehouse.count(policy.name, policy.timestamp, window, deadline.remaining())
@@ -61,6 +60,23 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     row = _row(policy, context, verdict, clickhouse=warm, iceberg=iceberg, watermark=watermark, hours=hours)
     outcome = TaskOutcome.FAILED if row.status is AuditStatus.ERROR else TaskOutcome.DONE
     return AttemptResult(outcome, f"{row.status}: {row.notes}", row.reason, row)
+
+
+async def _newest(
+    policy: TablePolicy, context: TaskContext, watermark: datetime | None, deadline: Deadline
+) -> datetime | None:
+    """The source's newest row of the window, where a watermark before the window's end makes it matter.
+
+    Like the watermark it only explains a verdict.
+    """
+    window = _window(context)
+    if watermark is None or watermark >= window.end:
+        return None
+    try:
+        return await context.ports.source.newest(_audited(policy)[1], policy.timestamp, window, deadline.remaining())
+    except IcekeeperError as exc:
+        log.warning("newest_row_unknown", error=str(exc))
+        return None
 
 
 def source_ttl(policy: TablePolicy, counted: SourceCount) -> SourceTtl | None:
