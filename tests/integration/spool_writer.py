@@ -50,7 +50,7 @@ async def write(state_dir: Path, dsn: str, password: str, first: int) -> None:
         await spool.open_run(opening)
         _say(f"open {number}")
         for task in report.tasks:
-            await spool.start_task(opening.run_id, task.stage, task.table)
+            await spool.mark_in_flight(opening.run_id, task.stage, task.table)
             await spool.end_task(opening.run_id, task, None)
         await spool.close_run(report)
         _say(f"closed {number}")

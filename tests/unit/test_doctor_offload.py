@@ -9,11 +9,12 @@ import pytest
 from icekeeper.core.offload import OffloadRhythm, OffloadState
 from icekeeper.core.tables.state import Snapshot
 from icekeeper.doctor.check import Level
-from icekeeper.doctor.offload import Source, offload_checks, usual_gap
+from icekeeper.doctor.offload import Source, no_table, offload_checks, usual_gap
 
 NOW = datetime(2026, 2, 18, 2, 7, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 RHYTHM = OffloadRhythm()
+UNKNOWN = "when the offload writes is not known, and this catalog may lose commits of two writers at once"
 STOPPED_ADVICE = "Check whether the offload runs, and its log: by offload.every a cycle begins every 15 min."
 
 
@@ -60,7 +61,13 @@ def test_a_healthy_offload_is_one_line(healthy: Source) -> None:
     ("ill", "text"),
     [
         (Source("a", None), "marks has no watermark of a"),
+        (Source("a", None, one_writer=True), f"marks has no watermark of a: {UNKNOWN}"),
         (source("initialized", mark=None, updated=MINUTE), "marks has no watermark of a"),
+        (source("initialized", updated=MINUTE), "marks has no watermark of a"),
+        (
+            source("running", updated=-HOUR),
+            "marks.updated_at of a is ahead of this host's clock: when a cycle began is not known",
+        ),
         (source("failed", updated=MINUTE), "the offload of a has failed, its watermark is 2026-02-18T01:57:00Z"),
         (
             source("running", updated=31 * MINUTE + timedelta(seconds=1)),
@@ -83,6 +90,12 @@ def test_a_healthy_offload_is_one_line(healthy: Source) -> None:
 )
 def test_an_offload_that_is_ill_is_one_warning(ill: Source, text: str) -> None:
     assert texts(ill) == [text]
+
+
+def test_without_the_offloads_table_only_a_catalog_of_one_writer_is_in_danger() -> None:
+    assert no_table("marks", one_writer=False).level is Level.OK
+    check = no_table("marks", one_writer=True)
+    assert (check.level, check.text) == (Level.WARNING, f"there is no table marks: {UNKNOWN}")
 
 
 def test_sources_that_have_stopped_alike_share_a_line_and_are_not_called_late_as_well() -> None:

@@ -149,12 +149,20 @@ async def test_each_task_keeps_its_place_and_ends_once(world: World) -> None:
     started = world.events[0]
     assert isinstance(started, RunStarted)
     assert [table for _, table in started.work] == [*NAMES]
-    starts = [(event.position, event.table, event.of) for event in world.emitted(TaskStarted)]
-    assert starts == [(1, SILVER, 3), (2, KRAKEN, 3), (3, GOLD, 3), (1, SILVER, 3)]
+    starts = [(event.position, event.table, event.of, event.waits) for event in world.emitted(TaskStarted)]
+    assert starts == [
+        (1, SILVER, 3, False),
+        (2, KRAKEN, 3, False),
+        (3, GOLD, 3, False),
+        (1, SILVER, 3, True),
+        (1, SILVER, 3, False),
+    ]
     assert [event.result for event in world.emitted(TaskEnded)] == list(report.tasks)
-    # While it waits it is the one in hand.
-    last_start = max(number for number, event in enumerate(world.events) if isinstance(event, TaskStarted))
-    assert all(world.events.index(e) > last_start for e in world.emitted(TaskProgressed) if "waits" in e.note)
+    # While it waits it is the one in hand, and none is at work: a death then counts against none.
+    begun = [number for number, event in enumerate(world.events) if isinstance(event, TaskStarted)]
+    waited = [number for number, e in enumerate(world.events) if isinstance(e, TaskProgressed) and "waits" in e.note]
+    assert begun[-2] < min(waited) < max(waited) < begun[-1]
+    assert [event.at_work for event in world.emitted(TaskStarted)][-2:] == [(None, None), (Stage.COMPACT, SILVER)]
 
 
 @pytest.mark.parametrize("stage", [Stage.COMPACT, Stage.EXPIRE])
@@ -313,11 +321,11 @@ async def test_a_wait_is_polled_and_ends_with_the_cycle(world: World) -> None:
 
 async def test_a_cycle_without_rows_is_waited_for_as_long_as_it_may_take(world: World) -> None:
     begin = SLOT + 7 * MINUTE
-    world.offload.cycles[source(SILVER)] = cycles(first=begin, starts=timedelta(0), takes=41 * SECOND, rows=False)
+    world.offload.cycles[source(SILVER)] = cycles(first=begin, starts=timedelta(0), takes=101 * SECOND, rows=False)
     report = await night(world, order(policy(SILVER)))
     assert ended(report) == [(SILVER, DONE, None)]
     # Three times the last one; the last poll is at that instant.
-    assert sum(world.clock.slept) == 123
+    assert sum(world.clock.slept) == 303
 
 
 async def test_other_tasks_may_change_tables_while_one_waits(world: World) -> None:

@@ -27,8 +27,10 @@ from icekeeper.adapters.spool.outbox import Waiting
 from icekeeper.adapters.spool.spool import OpenSlot, Spool
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
+from icekeeper.core.events import RunStarted, TaskStarted
 from icekeeper.core.history import ConfigLoad, PastRun
 from icekeeper.core.runs import RunOpening, RunReport
+from icekeeper.execution.recording import Recording
 from tests.unit.builders import DAY, HOUR, SLOT, result
 from tests.unit.test_records import EXAMPLE
 
@@ -83,11 +85,11 @@ async def test_a_run_is_known_as_far_as_it_came(spool: Spool, tmp_path: Path) ->
 
     await spool.open_run(begun)
     assert await other.unfinished() == (known,)
-    await spool.start_task(begun.run_id, Stage.COMPACT, "cold.a")
+    await spool.mark_in_flight(begun.run_id, Stage.COMPACT, "cold.a")
     assert await other.unfinished() == (replace(known, in_flight=(Stage.COMPACT, "cold.a")),)
     await spool.end_task(begun.run_id, done, None)
     assert await other.unfinished() == (replace(known, tasks=(done,)),)
-    await spool.start_task(begun.run_id, Stage.AUDIT, "cold.a")
+    await spool.mark_in_flight(begun.run_id, Stage.AUDIT, "cold.a")
     await spool.end_task(begun.run_id, counted, audit)
     assert await other.slot_runs(SLOT) == (replace(known, tasks=(done, counted), audits=(audit,)),)
     await spool.close_run(report(begun))
@@ -104,7 +106,7 @@ async def test_a_run_whose_process_died_is_closed_by_the_next_one_and_its_task_i
     await spool.put_slot(SLOT, Trigger.SCHEDULE)
     await spool.open_run(begun)
     await spool.end_task(begun.run_id, result(TaskOutcome.DONE), None)
-    await spool.start_task(begun.run_id, Stage.AUDIT, "cold.a")
+    await spool.mark_in_flight(begun.run_id, Stage.AUDIT, "cold.a")
     await spool.close()
 
     later = await reopened(tmp_path)
@@ -117,6 +119,18 @@ async def test_a_run_whose_process_died_is_closed_by_the_next_one_and_its_task_i
     assert died.in_flight == (Stage.AUDIT, "cold.a")
     assert await later.open_slots() == (OpenSlot(SLOT, Trigger.SCHEDULE),)  # it is still owed
     await later.close()
+
+
+async def test_a_death_while_a_task_only_waits_counts_against_none(spool: Spool, tmp_path: Path) -> None:
+    begun = opening()
+    async with Recording(spool) as recording:
+        recording.observe(RunStarted(begun, ()))
+        recording.observe(TaskStarted(Stage.COMPACT, "cold.a", 1, 2))
+    assert (await spool.unfinished())[0].in_flight == (Stage.COMPACT, "cold.a")
+    async with Recording(spool) as recording:
+        recording.observe(RunStarted(begun, ()))
+        recording.observe(TaskStarted(Stage.COMPACT, "cold.a", 1, 2, waits=True))
+    assert (await spool.unfinished())[0].in_flight is None
 
 
 async def test_runs_come_oldest_first_and_operators_own_are_no_slots_runs(spool: Spool) -> None:
@@ -151,7 +165,7 @@ async def test_a_run_ends_once(spool: Spool) -> None:
     (run,) = await spool.slot_runs(SLOT)
     assert (run.outcome, run.settings_hash, run.stages) == (RunOutcome.SUCCESS, "9f86d081", ())
     assert (await spool.outbox.waiting()).records == 0
-    await spool.start_task(begun.run_id, Stage.COMPACT, "cold.a")
+    await spool.mark_in_flight(begun.run_id, Stage.COMPACT, "cold.a")
     assert (await spool.slot_runs(SLOT))[0].in_flight is None
 
 

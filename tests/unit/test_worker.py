@@ -514,7 +514,7 @@ async def test_a_run_that_was_begun_three_times_and_never_ended_is_given_up(host
     for trigger in (Trigger.SCHEDULE, Trigger.RESUME, Trigger.RESUME):
         opening = RunOpening(uuid4(), SLOT, trigger, SLOT, "hash", tuple(Stage), (A, B), "here")
         await host.spool.open_run(opening)
-        await host.spool.start_task(opening.run_id, Stage.COMPACT, A)
+        await host.spool.mark_in_flight(opening.run_id, Stage.COMPACT, A)
     await host.restart()
     host.begin_term()
     [report] = await host.ended()
@@ -528,7 +528,7 @@ async def test_a_task_that_the_process_died_at_twice_is_failed_and_the_others_ar
     for trigger in (Trigger.SCHEDULE, Trigger.RESUME):
         opening = RunOpening(uuid4(), SLOT, trigger, SLOT, "hash", tuple(Stage), (A, B), "here")
         await host.spool.open_run(opening)
-        await host.spool.start_task(opening.run_id, Stage.COMPACT, A)
+        await host.spool.mark_in_flight(opening.run_id, Stage.COMPACT, A)
     await host.restart()
     host.begin_term()
     [report] = await host.ended()

@@ -20,12 +20,21 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class TaskStarted:
-    """`position` counts from 1 among the run's `of` tasks. A task that gave way to the offload is started again."""
+    """`position` counts from 1 among the run's `of` tasks.
+
+    A task that gave way to the offload is started again; with `waits` it is in hand, and nothing of it is at work.
+    """
 
     stage: Stage
     table: str
     position: int
     of: int
+    waits: bool = False
+
+    @property
+    def at_work(self) -> tuple[Stage, str] | tuple[None, None]:
+        """What a death of the process would count against."""
+        return (None, None) if self.waits else (self.stage, self.table)
 
 
 @dataclass(frozen=True, slots=True)

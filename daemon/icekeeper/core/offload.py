@@ -12,7 +12,9 @@ RUNNING = "running"
 STARTING = timedelta(minutes=1)
 # A cycle may take so many times as long as the last one did, and at least so long.
 _TIMES_THE_LAST = 3
-_SHORTEST = timedelta(minutes=2)
+_SHORTEST = timedelta(minutes=5)
+# By so much the clocks of two hosts may differ.
+_SAME_TIME = timedelta(minutes=1)
 # After a longer time without a success the next cycle has a backlog: how long the last one took says nothing.
 _BACKLOG_AFTER = timedelta(hours=1)
 
@@ -79,12 +81,20 @@ def writing(state: OffloadState | None, now: datetime, rhythm: OffloadRhythm) ->
     if since is None:
         return Writing("the offload, whose status is running", None) if running else None
     if running and now - since < (longest := rhythm.longest_cycle(state, now)):
+        if ahead(state, now):
+            what = f"the offload's cycle, running since {iso_minute(since)} by a clock that is ahead of this host's"
+            return Writing(what, None)
         age = duration(max(0.0, (now - since).total_seconds()))
         return Writing(f"the offload's cycle, running for {age}", since + longest)
     due = rhythm.due_before(now)
     if now - due < STARTING and since < due:
         return Writing(f"the offload's cycle of {iso_minute(due)}, which may be starting", due + STARTING)
     return None
+
+
+def ahead(state: OffloadState, now: datetime) -> bool:
+    """Whether `updated_at` lies in the future: written in another time zone, or by a clock that is ahead."""
+    return state.updated_at is not None and state.updated_at - now > _SAME_TIME
 
 
 def left_over(state: OffloadState | None, now: datetime, rhythm: OffloadRhythm) -> str:

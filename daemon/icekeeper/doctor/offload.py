@@ -11,7 +11,7 @@ from statistics import median
 from icekeeper.adapters.postgres.pool import Postgres, quoted, quoted_exactly
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.formats import counted, duration, iso_minute, listed
-from icekeeper.core.offload import RUNNING, STARTING, OffloadRhythm, OffloadState
+from icekeeper.core.offload import RUNNING, STARTING, OffloadRhythm, OffloadState, ahead
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.state import Snapshot
@@ -24,16 +24,21 @@ _LATE_GAPS = 3
 _LATE_CYCLES = 4
 # With fewer appends in its history a table's usual gap is not known.
 _FEWEST_APPENDS = 3
+_UNKNOWN = "when the offload writes is not known, and this catalog may lose commits of two writers at once"
 _NOT_RUNNING = "Check whether the offload runs, and its log: by offload.every a cycle begins every {every}."
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is known of one source: its state in the offload's table, and the table's usual gap between two appends."""
+    """What is known of one source: its state in the offload's table, and the table's usual gap between two appends.
+
+    `one_writer`: its catalog takes one writer at a time.
+    """
 
     name: str
     state: OffloadState | None
     gap: timedelta | None = None
+    one_writer: bool = False
 
 
 async def examine_offload(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
@@ -46,17 +51,23 @@ async def examine_offload(services: Services, policies: tuple[TablePolicy, ...])
         async with postgres.connection() as connection:
             there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quoted(name))
         if not there:
-            text = f"there is no table {name}, which is fine: audits will not name a watermark"
-            return [Subject.OFFLOAD.passed(text)]
+            return [no_table(name, one_writer=any(policy.single_writer for policy in sources.values()))]
         states = {source: await services.ports.offload.state(source) for source in sources}
     except IcekeeperError as exc:
         return [_unreadable(exc, postgres, name)]
     rhythm, now = services.settings.run_policy().offload, services.ports.clock()
     known = [
-        Source(source, states[source], await _gap(services, policy, states[source], rhythm))
+        Source(source, states[source], await _gap(services, policy, states[source], rhythm), policy.single_writer)
         for source, policy in sources.items()
     ]
     return offload_checks(name, known, rhythm, now)
+
+
+def no_table(name: str, *, one_writer: bool) -> Check:
+    """There is no table of the offload's, which matters where it must not write beside icekeeper."""
+    if not one_writer:
+        return Subject.OFFLOAD.passed(f"there is no table {name}, which is fine: audits will not name a watermark")
+    return Subject.OFFLOAD.warning(f"there is no table {name}: {_UNKNOWN}", "Correct offload.table, and offload.dsn.")
 
 
 async def _gap(
@@ -98,6 +109,8 @@ def offload_checks(table: str, sources: Iterable[Source], rhythm: OffloadRhythm,
     unknown = [source.name for source in sources if _has_no_watermark(source.state)]
     if unknown:
         text = f"{table} has no watermark of {listed(unknown)}"
+        if any(source.state is None and source.one_writer for source in sources):
+            text += f": {_UNKNOWN}"
         advice = f"Compare tables[].source with {table}.table_name, or let the offload take that table on."
         checks.append(Subject.OFFLOAD.warning(text, advice))
     known = {source.name: source.state for source in sources if source.state is not None}
@@ -107,6 +120,9 @@ def offload_checks(table: str, sources: Iterable[Source], rhythm: OffloadRhythm,
             text = f"the offload of {name} has failed, its watermark is {mark}"
             advice = f"Look at {table}.last_error_message and at the offload's log."
             checks.append(Subject.OFFLOAD.warning(text, advice))
+    if early := [name for name, state in known.items() if ahead(state, now)]:
+        text = f"{table}.updated_at of {listed(early)} is ahead of this host's clock: when a cycle began is not known"
+        checks.append(Subject.OFFLOAD.warning(text, "Let the offload write it in UTC or as timestamptz; check NTP."))
     stopped = {name: state for name, state in known.items() if _has_stopped(state, rhythm, now)}
     checks += _stopped(stopped, rhythm)
     late = [source for source in sources if source.name not in stopped and _is_late(source, rhythm, now)]

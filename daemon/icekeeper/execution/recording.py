@@ -64,7 +64,7 @@ class Recording:
         elif self._run is None:
             return
         elif isinstance(event, TaskStarted):
-            await self._spool.start_task(self._run.opening.run_id, event.stage, event.table)
+            await self._spool.mark_in_flight(self._run.opening.run_id, *event.at_work)
         elif isinstance(event, TaskEnded):
             await self._spool.end_task(self._run.opening.run_id, event.result, event.audit)
 

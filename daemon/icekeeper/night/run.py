@@ -215,8 +215,8 @@ class _Run:
         while (found := await self._deferred.next(guard)) is not None:
             self._require_may_go_on()
             task, waits_for = found.task, found.waits_for
-            if task is not in_hand:
-                self._begin(found.position, task)
+            if task is not in_hand or waits_for is None:
+                self._begin(found.position, task, waits=waits_for is not None)
                 in_hand = task
             if waits_for is not None:
                 self._context.report(task.stage, task.policy.name, f"waits for {waits_for.what}")
@@ -230,8 +230,8 @@ class _Run:
                 waited = duration(guard.waited.total_seconds())
                 self._add(task.hold_unfinished(Reason.OFFLOAD_RUNNING, f"waited {waited} for {waits_for.what}"))
 
-    def _begin(self, position: int, task: Task) -> None:
-        self._emit(TaskStarted(task.stage, task.policy.name, position, len(self._work)))
+    def _begin(self, position: int, task: Task, *, waits: bool = False) -> None:
+        self._emit(TaskStarted(task.stage, task.policy.name, position, len(self._work), waits))
 
     def _require_may_go_on(self) -> None:
         if not self._may_go_on():

@@ -36,7 +36,7 @@ class InFlightMarker:
         self._ledger = ledger
         self._opening: RunOpening | None = None
         self._opened = False
-        self._latest: tuple[Stage, str] | None = None
+        self._latest: tuple[Stage | None, str | None] | None = None
         self._sending: asyncio.Task[None] | None = None
 
     def observe(self, event: Event) -> None:
@@ -44,7 +44,7 @@ class InFlightMarker:
         if isinstance(event, RunStarted):
             self._opening = event.opening
         elif isinstance(event, TaskStarted):
-            self._latest = event.stage, event.table
+            self._latest = event.at_work
             if self._sending is None or self._sending.done():
                 self._sending = asyncio.create_task(self._send())
 

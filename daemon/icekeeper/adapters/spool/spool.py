@@ -112,10 +112,10 @@ class Spool:
 
         await self.outbox.put(body)
 
-    async def start_task(self, run_id: UUID, stage: Stage, table: str) -> None:
-        """The run works on this task from now on: should the process die, it was at this one."""
+    async def mark_in_flight(self, run_id: UUID, stage: Stage | None, table: str | None) -> None:
+        """The run works on this task from now on, or on none: should the process die, it was at this one."""
         update = "UPDATE runs SET in_flight_stage = ?, in_flight_table = ? WHERE run_id = ? AND outcome IS NULL"
-        await self._file.execute(update, stage.value, table, str(run_id))
+        await self._file.execute(update, stage and stage.value, table, str(run_id))
 
     async def end_task(self, run_id: UUID, result: StageResult, audit: AuditResult | None) -> None:
         """The task ended; `audit` is its row."""
