@@ -6,6 +6,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.reasons import Reason
-from icekeeper.core.run_history import PastTask
+from icekeeper.core.run_history import PastTask, RunHistory
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.scheduling.notifier import GIVE_UP, Notifier, Result
 from icekeeper.scheduling.targets import configured_targets
@@ -67,6 +68,7 @@ class World:
         self.post = Post()
         self.results: list[Result] = []
         self.ledger: list[PastTask] = []
+        self.ledger_ends: dict[tuple[Stage, str], datetime] = {}
         self.notify: list[dict[str, Any]] = [{"url": A}]
         self.spool: Spool
         self.teller: Notifier
@@ -83,7 +85,7 @@ class World:
             lambda: self.now,
             asyncio.sleep,
             self.results.append,
-            lambda: self.ledger,
+            lambda: RunHistory(tasks=tuple(self.ledger), not_held=self.ledger_ends),
             opened=self.post.to,
         )
 
@@ -210,6 +212,18 @@ async def test_of_a_resumed_slot_the_resuming_run_notifies_of_what_is_held(world
     assert world.titles == ["held 3 nights in a row, slot 2026-02-20 02:00 UTC"]
 
 
+async def test_a_task_of_a_newer_version_costs_no_message_of_later_nights(world: World) -> None:
+    await held_nights(world, 0)
+    with closing(sqlite3.connect(world.state_dir / "spool.db", isolation_level=None)) as db:
+        db.execute("UPDATE runs SET report = replace(report, '\"offload_running\"', '\"of_a_newer_version\"')")
+    with capture_logs() as logs:
+        await held_nights(world, 1, outcome=RunOutcome.FAILED)
+    assert world.titles == ["failed, slot 2026-02-19 02:00 UTC"]
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["run_not_understood"]
+    await held_nights(world, 2, 3)
+    assert world.titles[-1] == "held 3 nights in a row, slot 2026-02-21 02:00 UTC"
+
+
 async def test_nights_that_are_judged_late_are_judged_as_they_were(world: World) -> None:
     await held_nights(world, 0, 1)
     for day, took in ((2, 3 * HOUR), (3, HOUR)):
@@ -231,6 +245,15 @@ async def test_nights_of_another_host_count_too_once_the_ledger_has_them(world: 
     await held_nights(world, 2)
     assert world.titles == ["held 3 nights in a row, slot 2026-02-20 02:00 UTC"]
     world.ledger.append(in_ledger(2))  # its own nights come from there, too, and count once
+    await held_nights(world, 3)
+    assert len(world.titles) == 1
+
+
+async def test_work_that_another_host_did_before_it_held_the_same_night_begins_the_count_anew(world: World) -> None:
+    world.ledger = [in_ledger(0), in_ledger(1)]  # of a night, the ledger has the last task of each stage
+    world.ledger_ends = {(Stage.COMPACT, "cold.a"): SLOT + DAY - HOUR}
+    await held_nights(world, 2)
+    assert not world.titles
     await held_nights(world, 3)
     assert len(world.titles) == 1
 

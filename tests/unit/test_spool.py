@@ -154,7 +154,7 @@ async def test_a_run_that_can_not_be_understood_costs_no_other(
         db.execute("UPDATE runs SET opening = '{}' WHERE run_id = ?", (str(odd.run_id),))
     assert [run.run_id for run in await spool.slot_runs(SLOT)] == [sound.run_id]
     assert [run.run_id for run in await spool.unfinished()] == [sound.run_id]
-    assert {(line["event"], line["run_id"]) for line in logs} == {("run_not_understood", str(odd.run_id))}
+    assert {(line["event"], line["about"]) for line in logs} == {("run_not_understood", str(odd.run_id))}
 
 
 async def test_a_run_ends_once(spool: Spool) -> None:

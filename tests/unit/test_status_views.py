@@ -232,6 +232,26 @@ async def test_a_request_that_is_cancelled_does_not_cancel_the_plan() -> None:
     assert (await patient).plans
 
 
+async def test_a_dry_run_has_an_end_in_time_and_its_plan_is_made_to_its_end() -> None:
+    ended = list[bool]()
+
+    class Slow(Planner):
+        async def plan(self, asked: RunRequest) -> tuple[list[Plan], dict[str, str]]:
+            plans = await super().plan(asked)
+            ended.append(True)
+            return plans
+
+    planner, clock = Slow(), Clock()
+    waiting = asyncio.create_task(PlanCache(planner, clock).make(RunRequest(slot=clock.now), clock.now))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.wait([waiting], timeout=1.0)
+    assert waiting.cancelled()
+    planner.let.set()
+    await asyncio.sleep(0.01)
+    assert ended == [True]
+
+
 # --- a report
 
 

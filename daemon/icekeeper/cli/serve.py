@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import click
 
-from icekeeper.cli.shared import CANNOT_START
+from icekeeper.cli.shared import CANNOT_START, USAGE, complain
+from icekeeper.core.errors import ConfigError, IcekeeperError
 from icekeeper.settings import find_config
 
 
@@ -22,12 +24,17 @@ def serve(config: Path | None) -> None:
     path = find_config(config)
     logs.configure("info", "auto", None)
 
-    async def until_stopped() -> None:
+    async def until_stopped() -> int:
         code = CANNOT_START
         try:
             await Supervisor(path).run()
             code = 0
+        except IcekeeperError as exc:
+            # Before a thread that hangs, which may be why the start failed, ends the process.
+            complain(exc)
+            code = USAGE if isinstance(exc, ConfigError) else CANNOT_START
         finally:
             end_within(STOP_S["threads"], code)
+        return code
 
-    asyncio.run(until_stopped())
+    sys.exit(asyncio.run(until_stopped()))

@@ -167,7 +167,9 @@ class DaemonClient:
             ):
                 if response.status != HTTPStatus.OK:
                     raise _error_of(await response.json(content_type=None))
-                yield _ORDERED, UUID(response.headers["Location"].rpartition("/")[2])
+                if (location := response.headers.get("Location")) is None:
+                    raise _other_version("its answer does not name the run")
+                yield _ORDERED, UUID(location.rpartition("/")[2])
                 async for raw in response.content:
                     field, _, value = raw.decode().rstrip("\n").partition(": ")
                     if field == "event":

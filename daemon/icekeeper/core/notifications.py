@@ -14,7 +14,7 @@ from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
-from icekeeper.core.run_history import HELD_NIGHTS, Hold, PastTask, holds, past_of_tasks
+from icekeeper.core.run_history import HELD_NIGHTS, Hold, PastTask, RunHistory, holds, past_of_tasks
 from icekeeper.core.runs import StageResult
 from icekeeper.core.secrets import hide_in_text
 
@@ -107,11 +107,12 @@ def occasion_of(trigger: Trigger, outcome: RunOutcome, earlier: Sequence[PastSlo
     return Occasion.RECOVERED if outcome is RunOutcome.SUCCESS and bad_nights(earlier) else None
 
 
-def newly_held(slot: datetime, tasks: Sequence[PastTask]) -> Holds:
+def newly_held(slot: datetime, tasks: Sequence[PastTask], ended: Mapping[tuple[Stage, str], datetime]) -> Holds:
     """What is held for HELD_NIGHTS nights in a row since this slot, and was not before its first run began.
 
     `tasks`: those of the last nights and of operators' runs, the slot's own among them. An interrupted run says
-    nothing by itself: its tasks are compared together with those of the run that resumes it.
+    nothing by itself: its tasks are compared together with those of the run that resumes it. `ended`: when holds ended
+    last, by tasks that may not be among these.
     """
     own = [task for task in tasks if task.slot == slot and not task.manual]
     keys = {(task.stage, task.table) for task in own if task.outcome is TaskOutcome.HELD}
@@ -119,8 +120,9 @@ def newly_held(slot: datetime, tasks: Sequence[PastTask]) -> Holds:
         return {}
     first, last = (end(task.started_at for task in own) for end in (min, max))
     tasks = [task for task in tasks if (task.stage, task.table) in keys and task.started_at <= last]
-    before = holds(past_of_tasks(task for task in tasks if task.started_at < first))
-    now = holds(past_of_tasks(tasks))
+    ends = RunHistory(not_held={key: at for key, at in ended.items() if at < first})
+    before = holds(past_of_tasks(task for task in tasks if task.started_at < first).joined(ends))
+    now = holds(past_of_tasks(tasks).joined(ends))
     known = {key for key, hold in before.items() if hold.nights >= HELD_NIGHTS}
     return {key: hold for key, hold in now.items() if hold.nights >= HELD_NIGHTS and key not in known}
 

@@ -16,7 +16,6 @@ from pydantic_core import PydanticSerializationError
 
 from icekeeper.adapters.ledger.history import RunFilter
 from icekeeper.adapters.records import to_json
-from icekeeper.adapters.waiting import uninterrupted
 from icekeeper.core.enums import RunOutcome
 from icekeeper.core.history import ConfigLoad
 from icekeeper.http import inputs, openapi
@@ -151,8 +150,7 @@ class Api:
         """Begins a run (202, or 200 and its events), or says what it would do (200)."""
         now = self.clock()
         if body.dry_run:
-            # To its end also where the client leaves: a cancelled read of metadata may cost the Spark session.
-            return await uninterrupted(self.plan_cache.make(body.request(now), now))
+            return await self.plan_cache.make(body.request(now), now)
         if given.events:
             events, run_id = RunStream(), uuid4()
             try:

@@ -7,7 +7,7 @@ waits for them nor loses them. Whom they are for: targets.py. Sending one: adapt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -35,7 +35,7 @@ from icekeeper.core.notifications import (
     recovery,
     with_holds,
 )
-from icekeeper.core.run_history import TASKS_KEPT, PastTask
+from icekeeper.core.run_history import TASKS_KEPT, RunHistory
 from icekeeper.night.ports import Clock, Sleep
 from icekeeper.scheduling.targets import SEND_S, Target, TargetConfig, configured_targets, open_target, renamed_targets
 from icekeeper.settings import Settings
@@ -65,12 +65,12 @@ class Notifier:
         clock: Clock,
         sleep: Sleep,
         count: Callable[[Result], None],
-        ledger_tasks: Callable[[], Iterable[PastTask]] = tuple[PastTask, ...],
+        history: Callable[[], RunHistory] = RunHistory,
         opened: Callable[[str], Target] = open_target,
     ) -> None:
         """`settings` is called for each pass, as a reload may change them; `count` for each final result.
 
-        `ledger_tasks` returns those of the last nights as far as they are known: with replicas, also other hosts'.
+        `history` returns that of the last nights as far as it is known: with replicas, also other hosts'.
         """
         self._spool = spool
         self._queue = spool.notifications
@@ -78,7 +78,7 @@ class Notifier:
         self._clock = clock
         self._sleep = sleep
         self._count = count
-        self._ledger_tasks = ledger_tasks
+        self._history = history
         self._opened = opened
         # Since when the oldest undelivered message waits, as of the last pass: a scrape must not read the disk.
         self.oldest: datetime | None = None
@@ -145,7 +145,8 @@ class Notifier:
             return {}
         begun = of_slot[0].started_at
         of_host = await self._queue.tasks_until(run.slot, begun - TASKS_KEPT, begun)
-        return newly_held(run.slot, [*of_host, *self._ledger_tasks()])
+        history = self._history()
+        return newly_held(run.slot, [*of_host, *history.tasks], history.not_held)
 
     async def _message(self, run: EndedRun, slots: Sequence[KnownSlot], page: str) -> Notification | None:
         if run.outcome is RunOutcome.MISSED:

@@ -98,7 +98,7 @@ class Components:
             clock,
             sleep,
             metrics.notified,
-            lambda: metrics.history.runs.tasks,
+            lambda: metrics.history.runs,
         )
         self.status_line = status_line = StatusLine(systemd, scheduler)
         self.heartbeat = heartbeat = Heartbeat(systemd.alive)

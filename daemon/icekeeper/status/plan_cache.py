@@ -24,6 +24,7 @@ class PlanCache:
         self._clock = clock
         self._last: schemas.Plan | None = None
         self._making: asyncio.Task[schemas.Plan] | None = None
+        self._plans: set[asyncio.Task[schemas.Plan]] = set()
 
     async def plan(self) -> schemas.Plan:
         """The last plan if it is fresh, else a new one. TimeoutError where that takes long."""
@@ -32,19 +33,30 @@ class PlanCache:
             return self._last
         if self._making is None:
             now = self._clock()
-            self._making = asyncio.create_task(self.make(RunRequest(slot=now.replace(second=0, microsecond=0)), now))
+            self._making = asyncio.create_task(self._make(RunRequest(slot=now.replace(second=0, microsecond=0)), now))
             self._making.add_done_callback(self._made)
         async with asyncio.timeout(_WAIT_S):
             return await asyncio.shield(self._making)
 
     async def make(self, request: RunRequest, now: datetime) -> schemas.Plan:
-        """A new plan of just these stages and tables."""
+        """A new plan of just these stages and tables. It is made to its end also where the request is cancelled."""
+        # A cancelled read of metadata may cost the Spark session.
+        self._plans.add(making := asyncio.create_task(self._make(request, now)))
+        making.add_done_callback(self._forget)
+        return await asyncio.shield(making)
+
+    async def _make(self, request: RunRequest, now: datetime) -> schemas.Plan:
         plans, errors = await self._orders.plan(request)
         order = {stage: position for position, stage in enumerate(Stage)}
         ordered = tuple(
             schemas.TablePlan.model_validate(plan) for plan in sorted(plans, key=lambda plan: order[plan.stage])
         )
         return schemas.Plan(slot=request.slot, made_at=now, plans=ordered, errors=errors)
+
+    def _forget(self, making: asyncio.Task[schemas.Plan]) -> None:
+        self._plans.discard(making)
+        if not making.cancelled():
+            making.exception()  # retrieved: Python complains of one that never was
 
     def _made(self, making: asyncio.Task[schemas.Plan]) -> None:
         self._making = None

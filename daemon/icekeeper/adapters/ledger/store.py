@@ -126,7 +126,7 @@ class PostgresLedger:
                 try:
                     found.append(past_run(row, tasks, audits))
                 except ValueError as exc:  # of a newer icekeeper, or edited by hand: the others are no worse for it
-                    log.warning("run_not_understood", run_id=str(row["run_id"]), error=str(exc))
+                    log.warning("run_not_understood", about=str(row["run_id"]), error=str(exc))
         return tuple(found)
 
     async def last_slot(self) -> datetime | None:

@@ -8,14 +8,16 @@ from datetime import datetime
 from uuid import UUID
 
 import aiosqlite
+import structlog
 
 from icekeeper.adapters.records import from_json, from_plain, to_json
 from icekeeper.adapters.spool.file import SpoolFile
 from icekeeper.adapters.spool.times import instant, text
 from icekeeper.core.enums import RunOutcome, Trigger
-from icekeeper.core.errors import PermanentError
 from icekeeper.core.notifications import KnownSlot, Notification
 from icekeeper.core.run_history import PastTask
+
+log = structlog.get_logger(__name__)
 
 _UNPROCESSED = """
     SELECT run_id, slot, trigger, outcome, ended_at FROM runs
@@ -91,14 +93,17 @@ class NotificationQueue:
     async def tasks_until(self, slot: datetime, since: datetime, begun: datetime) -> tuple[PastTask, ...]:
         """The tasks of a slot, and those of runs that began from `since` to `begun`; of each day the last of a kind.
 
-        Operators' are among them, those of runs that have not ended are not.
+        Operators' are among them, those of runs that have not ended are not. An unreadable one is logged and skipped.
         """
         rows = await self._file.read(_TASKS, text(slot), text(since), text(begun))
         columns = [field.name for field in fields(PastTask)]
-        try:
-            return tuple(from_plain(PastTask, {column: row[column] for column in columns}) for row in rows)
-        except ValueError as exc:  # a word of another version
-            raise PermanentError(f"holds a task that can't be read: {exc}", where=str(self._file.path)) from exc
+        tasks = []
+        for row in rows:
+            try:
+                tasks.append(from_plain(PastTask, {column: row[column] for column in columns}))
+            except ValueError as exc:  # a word of a newer icekeeper, or damaged where no check sees it
+                log.warning("run_not_understood", about=row["run_id"], file=str(self._file.path), error=str(exc))
+        return tuple(tasks)
 
     async def queue(
         self, processed: Iterable[UUID], targets: Mapping[Notification, Iterable[str]], now: datetime

@@ -161,7 +161,7 @@ class Spool:
             try:
                 runs.append(_past_run(list(rows)))
             except ValueError as exc:  # of a newer icekeeper, or damaged where no check sees it
-                log.warning("run_not_understood", run_id=run_id, file=str(self._file.path), error=str(exc))
+                log.warning("run_not_understood", about=run_id, file=str(self._file.path), error=str(exc))
         return tuple(runs)
 
     async def record_load(self, load: ConfigLoad) -> None:
