@@ -9,7 +9,6 @@ as it is for `python -m icekeeper`: a process of its own, with its own arguments
 from __future__ import annotations
 
 import atexit
-import gc
 import importlib
 import json
 import os
@@ -37,8 +36,12 @@ class Program:
     def __init__(self, news: int) -> None:
         self._news = os.fdopen(news, "r")
         self.pid = int(self._news.readline())
-        self._ended = os.pidfd_open(self.pid)
         self.returncode: int | None = None
+        try:
+            self._ended = os.pidfd_open(self.pid)
+        except ProcessLookupError:  # it has ended already, and the next line is its exit code
+            self.returncode = int(self._news.readline())
+            self._news.close()
 
     def poll(self) -> int | None:
         return self._wait(0)
@@ -197,7 +200,6 @@ def _main() -> None:
     import time_machine  # noqa: F401
 
     _import_everything()
-    gc.freeze()
     program = _serve(asked)
     asked.detach()
     program()

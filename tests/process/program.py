@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,16 @@ from tests.process.preloaded import Program
 
 T = TypeVar("T")
 PATIENCE_S = 120.0
+
+# `icekeeper` with another clock. It starts once the modules of `serve` are imported, in the order of that command: on a
+# busy machine that takes longer than a test leaves before a slot.
+_AT = """
+import datetime, sys, time_machine
+from icekeeper.cli import main
+import icekeeper.execution.logging, icekeeper.service.ending, icekeeper.service.supervisor
+time_machine.travel(datetime.datetime.fromisoformat(sys.argv.pop(1)), tick=True).start()
+main()
+"""
 
 
 def icekeeper(
@@ -60,14 +70,16 @@ def running(
     command = [*map(str, arguments), "--config", str(config)]
     with log.open("ab") as errors, (out or log).open("ab" if out is None else "wb") as output:
         if fresh:
-            assert at is None
-            command = [sys.executable, "-m", "icekeeper", *command]
+            program = ["-m", "icekeeper"] if at is None else ["-c", _AT, at.isoformat()]
+            command = [sys.executable, *program, *command]
             process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment())
         else:
             process = preloaded.start(
                 *command, stdout=output.fileno(), stderr=errors.fileno(), env=environment(), at=at
             )
-    family = [psutil.Process(process.pid)]
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):  # it may have ended already
+        family.append(psutil.Process(process.pid))
     try:
         yield process
         family += children(process.pid)
