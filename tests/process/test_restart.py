@@ -18,6 +18,7 @@ import yaml
 
 from icekeeper.core.reasons import Reason
 from icekeeper.sandbox import Sandbox, World, WorldSpec
+from icekeeper.service.supervisor import STOP_S
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import children, icekeeper, metrics, running, wait_for
 
@@ -103,7 +104,7 @@ def test_killed_in_the_middle_down_for_days_and_stopped_twice(world: World, tmp_
         os.kill(daemon.pid, signal.SIGTERM)
         wait_for("the stop", lambda: lines(missed, "service_stopping"))
         os.kill(daemon.pid, signal.SIGTERM)
-        assert daemon.wait(20) == 130
+        assert daemon.wait(min(STOP_S.values())) == 130  # it waits for no step, not even for the shortest
         wait_for("the JVM to be gone", lambda: gone(family), seconds=10)
 
 
