@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import icekeeper.cli
 
 CLI = Path(icekeeper.cli.__file__).parent
@@ -38,6 +40,9 @@ for number, (function, text) in enumerate(json.load(sys.stdin).items()):
 wait()
 sys.exit(failed)
 """
+
+# It costs 40 CPU seconds: each command's imports begin in a process that has none of the package.
+pytestmark = pytest.mark.full
 
 
 def test_what_a_command_imports_can_be_imported_first() -> None:
