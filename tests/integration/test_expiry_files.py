@@ -174,7 +174,7 @@ class Lake:
         return expired_snapshots(await self.lakehouse.inspect(TABLE, 1), later, keep, later)
 
     async def expire(self, ids: tuple[int, ...], keep: int) -> DeletedFiles:
-        return await self.lakehouse.expire(TABLE, ids, keep, MINUTE)
+        return await self.lakehouse.expire(TABLE, ids, keep, 3 * MINUTE)
 
     def store(self) -> frozenset[str]:
         """All files but the table's own metadata, of which each change leaves one more."""

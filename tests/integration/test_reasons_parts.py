@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from icekeeper.adapters import clickhouse
+from icekeeper.adapters.clickhouse import client as clickhouse
 from icekeeper.adapters.iceberg import lakehouse as iceberg
 from icekeeper.adapters.spark import engine as spark
 from icekeeper.adapters.spark.engine import SparkEngine
@@ -182,7 +182,7 @@ async def a_source_hangs(lab: Lab) -> AsyncIterator[Night]:
     async with lab.night() as night:
         await lab.source.set(Mode.HANG)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(clickhouse, "_PROBE_TIMEOUT", timedelta(seconds=0.5))
+            patch.setattr(clickhouse, "PROBE_TIMEOUT", timedelta(seconds=0.5))
             yield night
 
 

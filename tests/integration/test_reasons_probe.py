@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from icekeeper.adapters import clickhouse
+from icekeeper.adapters.clickhouse import client as clickhouse
 from icekeeper.adapters.iceberg import lakehouse as iceberg
 from icekeeper.adapters.spark import engine as spark
 from icekeeper.adapters.spark.engine import SparkEngine
@@ -43,8 +43,7 @@ async def ten(lab: Lab) -> AsyncIterator[Night]:
     names = [COINBASE, *(f"{COINBASE}_{number}" for number in range(2, 11))]
 
     def change(document: dict[str, Any]) -> None:
-        # Iceberg tries a table's metadata twenty times, which takes minutes where a store hangs.
-        document |= {stage: {"retries": 1, "timeout": "15s"} for stage in ("compact", "expire", "audit")}
+        document |= {stage: {"retries": 1} for stage in ("compact", "expire", "audit")}
         document["tables"] = [{**document["tables"][0], "name": name} for name in names]
 
     async with lab.night(change) as night:
@@ -99,7 +98,7 @@ async def test_ten_tables_probe_a_lakehouse_that_is_down_once_a_stage(
 async def test_ten_audits_probe_a_source_that_is_down_once(
     lab: Lab, ten: Night, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
-    monkeypatch.setattr(clickhouse, "_PROBE_TIMEOUT", timedelta(seconds=0.5))
+    monkeypatch.setattr(clickhouse, "PROBE_TIMEOUT", timedelta(seconds=0.5))
     await lab.source.set(mode)
     report = (await ten.execute(AUDIT)).report
 

@@ -71,10 +71,12 @@ class Client:
         if client is not None:
             await client.close()
 
-    async def probe(self, query: str, parameters: Mapping[str, Any], what: str) -> Rows:
+    async def probe(
+        self, query: str, parameters: Mapping[str, Any], what: str, settings: Mapping[str, str] | None = None
+    ) -> Rows:
         """A query that a healthy server answers at once: one that hangs is down, and no count is begun on it."""
         try:
-            return await self.query(query, parameters, PROBE_TIMEOUT, what)
+            return await self.query(query, parameters, PROBE_TIMEOUT, what, settings)
         except DeadlineExceeded as exc:
             raise TransientError(f"hangs: {exc.args[0]}", reason=Reason.SOURCE_DOWN, where=exc.where) from exc
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from icekeeper.adapters.clickhouse.client import PROBE_TIMEOUT, ClickHouseOptions, Client
+from icekeeper.adapters.clickhouse.client import ClickHouseOptions, Client
 from icekeeper.adapters.clickhouse.exact import Setting, exact_settings, is_local, merges
 from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
 from icekeeper.core.audit.records import SourceCount, SourceTtl
@@ -149,7 +149,7 @@ class ClickHouse:
             raise PermanentError(text, reason=Reason.SOURCE_TYPE, where=options.where)
         # Optimised, a plan joins conditions: whose they are is lost.
         explain = f"EXPLAIN actions = 1, optimize = 0 {query}"
-        rows = await self._client.query(explain, _bounds(window), PROBE_TIMEOUT, source, settings)
+        rows = await self._client.probe(explain, _bounds(window), source, settings)
         plan = "\n".join(str(row[0]) for row in rows)
         if hidden := _ROW_FILTER.search(plan):
             condition = plan[hidden.end() :].partition("column:")[2].partition("\n")[0].strip()
