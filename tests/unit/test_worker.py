@@ -474,6 +474,20 @@ async def test_a_run_that_an_operator_cancels_ends_as_cancelled_and_its_slot_is_
     assert host.worker.slots.open == {}
 
 
+async def test_a_run_that_has_ended_can_not_be_cancelled_while_its_end_is_recorded(host: Host) -> None:
+    host.begin_term()
+    await host.worker.slots.put(SLOT, Trigger.SCHEDULE)
+    await host.until(lambda: bool(host.seen(RunStarted)))
+    host.spool.slow = asyncio.Event()
+    await host.until(lambda: host.spool.waiting_for_it > 0)
+    [ended] = host.seen(RunEnded)
+    cancelled = host.worker.cancel(ended.report.run_id)
+    host.spool.slow.set()
+    assert not cancelled
+    [report] = await host.ended()
+    assert report.outcome is RunOutcome.SUCCESS
+
+
 async def test_a_run_that_is_stopped_ends_as_interrupted_and_the_next_term_resumes_it(host: Host) -> None:
     host.hang()
     host.begin_term()

@@ -48,6 +48,8 @@ class _CurrentRun:
     order: Order
     task: asyncio.Task[Executed]
     cancelled: bool = False
+    # Its end is known to all who hear of it; what goes on is recording it.
+    ended: bool = False
 
 
 class Worker:
@@ -142,7 +144,7 @@ class Worker:
     def cancel(self, run_id: UUID, *, by_operator: bool = True) -> bool:
         """Cancels the run under way; False where it is another, or none. By an operator, it ends as `cancelled`."""
         current = self._current
-        if current is None or current.order.run_id != run_id:
+        if current is None or current.order.run_id != run_id or current.ended:
             return False
         if by_operator:
             current.order.stop.by_operator = True
@@ -215,6 +217,14 @@ class Worker:
         async with self._run_mutex:
             self._idle.clear()
             marker = InFlightMarker(services.ledger) if services.settings.replicas else None
+
+            def observe(event: Event) -> None:
+                if marker is not None:
+                    marker.observe(event)
+                if isinstance(event, RunEnded) and self._current is not None:
+                    self._current.ended = True
+                emit(event)
+
             try:
                 # First: a run without a record would be taken for one that died.
                 await self._unrecorded.record()
@@ -223,7 +233,7 @@ class Worker:
                 work = execute(
                     services,
                     order,
-                    emit if marker is None else _marking(marker, emit),
+                    observe,
                     spool,
                     tables_lock=self._tables_lock,
                     may_go_on=self._leading,
@@ -250,11 +260,3 @@ class Worker:
         if self._current is None:
             return "it begins"
         return f"run {self._current.order.run_id}, slot {iso_minute(self._current.order.slot)}"
-
-
-def _marking(marker: InFlightMarker, emit: Subscriber) -> Subscriber:
-    def observe(event: Event) -> None:
-        marker.observe(event)
-        emit(event)
-
-    return observe
