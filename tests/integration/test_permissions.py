@@ -24,6 +24,7 @@ from icekeeper.doctor.offload import examine_offload
 from icekeeper.doctor.source import examine_source
 from icekeeper.sandbox import Sandbox
 from tests.conftest import BINANCE, COINBASE, MakeNight, Night
+from tests.integration.clickhouse_users import restart_as_made, restart_with_users
 
 PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"
 SMALL: dict[str, Any] = {"commits_per_day": 24, "files_per_commit": 1, "days": 1.5}
@@ -64,32 +65,16 @@ def postgres_role(box: Sandbox, night: str, heading: str, role: str, name: str) 
 
 @asynccontextmanager
 async def clickhouse_rights(box: Sandbox, grants: list[str], readonly: int) -> AsyncIterator[None]:
-    """ClickHouse's engine started anew, with these rights for the only user that it has; afterwards as it was.
-
-    The engine in a wheel can't change its user, but it reads its users from a file when it starts.
-    """
-    directory = box.root / "clickhouse"
-    users = directory / "users.xml"
+    """ClickHouse's engine started anew, with these rights for the only user that it has; afterwards as it was."""
     # The front's `USE default` is the sandbox's way to set a request's database.
     given = ["GRANT SHOW DATABASES ON default.*", *grants]
     queries = "".join(f"<query>{escape(grant)}</query>" for grant in given)
-    (directory / "config.xml").write_text(f"<clickhouse><users_config>{users}</users_config></clickhouse>")
-    users.write_text(
-        f"<clickhouse><profiles><default><readonly>{readonly}</readonly></default></profiles><quotas><default/></quotas>"
-        "<users><default><password></password><networks><ip>::/0</ip></networks><profile>default</profile>"
-        f"<quota>default</quota><grants>{queries}</grants></default></users></clickhouse>"
-    )
+    profile, rights = f"<readonly>{readonly}</readonly>", f"<grants>{queries}</grants>"
     try:
-        await asyncio.to_thread(_restart, box)
+        await asyncio.to_thread(restart_with_users, box.clickhouse, box.root, profile=profile, rights=rights)
         yield
     finally:
-        (directory / "config.xml").unlink()
-        await asyncio.to_thread(_restart, box)
-
-
-def _restart(box: Sandbox) -> None:
-    box.clickhouse.stop()
-    box.clickhouse.start()
+        await asyncio.to_thread(restart_as_made, box.clickhouse, box.root)
 
 
 def clickhouse_grants(night: str) -> list[str]:

@@ -19,19 +19,10 @@ from icekeeper.sandbox import Sandbox
 from icekeeper.sandbox.servers.clickhouse import ClickHouse as Server
 from icekeeper.sandbox.servers.process import Janitor
 from tests.conftest import SLOT
+from tests.integration.clickhouse_users import restart_with_users
 
 WINDOW = window_of(SLOT)
 ROWS = 1000
-_USERS = """
-<clickhouse>
-  <profiles><default>{profile}</default></profiles>
-  <quotas><default/></quotas>
-  <users><default>
-    <password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
-    <databases><k2>{policies}</k2></databases>
-  </default></users>
-</clickhouse>
-"""
 _DAY = f"toDateTime64('{WINDOW.start:%Y-%m-%d}', 3, 'UTC')"
 
 
@@ -53,13 +44,8 @@ class Engine:
     @asynccontextmanager
     async def source(self, profile: str = "", policies: str = "") -> AsyncIterator[ClickHouse]:
         """The table as a user with this profile and these row policies sees it."""
-        # The engine reads its users from a file when it starts.
-        users = self._directory / "users.xml"
-        users.write_text(_USERS.format(profile=profile, policies=policies))
-        config = f"<clickhouse><users_config>{users}</users_config></clickhouse>"
-        (self._directory / "clickhouse" / "config.xml").write_text(config)
-        self._server.stop()
-        self._server.start()
+        rights = f"<databases><k2>{policies}</k2></databases>"
+        restart_with_users(self._server, self._directory, profile=profile, rights=rights)
         server = self._server
         client = ClickHouse(ClickHouseOptions(server.url, "k2", server.user, server.password))
         try:

@@ -37,7 +37,12 @@ async def uninterrupted(work: Awaitable[T], *, drop_cancellation: bool = False) 
         except asyncio.CancelledError as exc:
             cancelled = cancelled or exc
     if cancelled is not None and not drop_cancellation:
-        if not task.cancelled():
-            task.exception()  # retrieved: Python complains of one that never was
+        retrieve(task)
         raise cancelled
     return task.result()
+
+
+def retrieve(future: asyncio.Future[Any]) -> None:
+    """Retrieves an exception that is reported elsewhere: Python complains of one that never was."""
+    if not future.cancelled():
+        future.exception()

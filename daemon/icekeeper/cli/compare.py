@@ -48,9 +48,7 @@ def compare(invocation: Invocation, days: int, tables: tuple[str, ...]) -> None:
 
             async def recount(window: Window, names: tuple[str, ...]) -> Sequence[AuditResult]:
                 request = RunRequest(window.end, (Stage.AUDIT,), names, window.hours, record=False)
-                order = make_order(
-                    settings, window.end, Trigger.MANUAL, stages=request.stages, tables=names, window_hours=window.hours
-                )
+                order = request.order(settings)
                 if daemon is not None:
                     done = await daemon.run(request, lambda event: None, order.stop)
                 else:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from icekeeper.cli.shared import CANCELLED, CANNOT_START, FAILED, PARTIAL, Invocation, common, complain, exit_with
-from icekeeper.core.enums import RunOutcome, Stage, Trigger
+from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.formats import iso_second
 from icekeeper.settings import Settings
 
@@ -152,14 +152,14 @@ def _run(
     from icekeeper.control.client import DaemonClient
     from icekeeper.core.plain import report_document
     from icekeeper.execution import logging as logs
-    from icekeeper.execution.execute import Executed, make_order
+    from icekeeper.execution.execute import Executed
     from icekeeper.execution.standalone import run_standalone, session
     from icekeeper.scheduling import pause
     from icekeeper.scheduling.orders import RunRequest
 
     settings = invocation.settings()
     request = RunRequest(_parse_slot(settings, slot), stages, tables, window_hours, record)
-    order = make_order(settings, request.slot, Trigger.MANUAL, stages=stages, tables=tables, window_hours=window_hours)
+    order = request.order(settings)
     if (paused := pause.notice(settings.state_dir)) is not None:
         click.echo(paused, err=True)
     screen = console.stderr()
@@ -200,14 +200,13 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
     from icekeeper.control.client import DaemonClient
     from icekeeper.core.plain import plan_document
     from icekeeper.execution import logging as logs
-    from icekeeper.execution.execute import make_order
     from icekeeper.execution.plans import make_plans
     from icekeeper.execution.standalone import session
     from icekeeper.scheduling.orders import RunRequest
 
     settings = invocation.settings()
     request = RunRequest(_parse_slot(settings, slot), stages, tables)
-    order = make_order(settings, request.slot, Trigger.MANUAL, stages=stages, tables=tables)
+    order = request.order(settings)
     logs.configure(settings.logs.level, settings.logs.format, None, console_level="warning")
 
     async def work() -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from icekeeper.adapters.clickhouse.counting import SourceTable
-from icekeeper.adapters.clickhouse.exact import merges
+from icekeeper.adapters.clickhouse.exact import counts_final
 from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import IcekeeperError
@@ -47,7 +47,7 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
             continue
         checks += bad
         if no_errors(bad) and described is not None:
-            final = ", FINAL" if counts_final(policy, described) else ""
+            final = ", FINAL" if counts_final(described.engine, _final(policy)) else ""
             countable.append(f"{policy.source} ({described.engine}{final})")
             if policy.source_ttl == "auto" and (why := why_unknown(described)):
                 unknown[policy.source or ""] = why
@@ -86,9 +86,9 @@ async def _countable(services: Services, policy: TablePolicy, described: SourceT
     """What prevents counting one source; DeadlineExceeded and the like are raised."""
     settings, now = services.settings.clickhouse, services.ports.clock()
     database, _, table = (policy.source or "").rpartition(".")
-    name, final = f"{database or settings.database}.{table}", policy.audit.final if policy.audit else None
+    name, window = f"{database or settings.database}.{table}", Window(now - _HOUR, now)
     try:
-        await services.source.rehearse(policy.source or "", policy.timestamp, final, Window(now - _HOUR, now))
+        await services.source.rehearse(policy.source or "", policy.timestamp, _final(policy), window)
     except IcekeeperError as exc:
         if exc.reason in _HOPELESS:
             raise
@@ -100,11 +100,8 @@ async def _countable(services: Services, policy: TablePolicy, described: SourceT
     return source_checks(name, described, policy)
 
 
-def counts_final(policy: TablePolicy, described: SourceTable | None) -> bool:
-    """Whether the audit counts with FINAL, as the adapter decides it."""
-    if policy.audit is not None and policy.audit.final is not None:
-        return policy.audit.final
-    return described is not None and merges(described.engine)
+def _final(policy: TablePolicy) -> bool | None:
+    return None if policy.audit is None else policy.audit.final
 
 
 def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) -> Check:
@@ -125,7 +122,7 @@ def source_checks(table: str, described: SourceTable, policy: TablePolicy) -> li
 
 
 def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
-    if described.engine != "Distributed" or not counts_final(policy, described):
+    if described.engine != "Distributed" or not counts_final(described.engine, _final(policy)):
         return None
     text = f"{table} is Distributed: ClickHouse merges rows of one key within a shard only when it counts"
     advice = (

@@ -173,7 +173,6 @@ class _Run:
         self._work = list(order.work())
         self._deferred = DeferredTasks()
         self._emit = emit
-        self._ports = ports
         self._clock = ports.clock
         self._lock = tables_lock or nullcontext()
         self._may_go_on = may_go_on
@@ -185,7 +184,8 @@ class _Run:
         try:
             for stage, numbered in groupby(enumerate(self._work, start=1), key=lambda each: each[1][0]):
                 # Each stage has its own time to wait for the offload.
-                self._context = replace(self._context, offload=OffloadGuard(self._ports, self._order.policy.offload))
+                guard = OffloadGuard(self._context.ports, self._order.policy.offload)
+                self._context = replace(self._context, offload=guard)
                 for position, (_, policy) in numbered:
                     await self._take_turn(position, stage, policy)
                 await self._finish_deferred()

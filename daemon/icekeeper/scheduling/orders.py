@@ -24,6 +24,7 @@ from icekeeper.execution.wiring import Services, spark_options
 from icekeeper.night.run import Order
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.worker import Worker
+from icekeeper.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,17 @@ class RunRequest:
     tables: tuple[str, ...] = ()
     window_hours: int | None = None
     record: bool = True
+
+    def order(self, settings: Settings) -> Order:
+        """The order with these settings frozen into it. Raises like `make_order`."""
+        return make_order(
+            settings,
+            self.slot,
+            Trigger.MANUAL,
+            stages=self.stages,
+            tables=self.tables,
+            window_hours=self.window_hours,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +161,4 @@ class Orders:
 def _order(services: Services, request: RunRequest) -> Order:
     if request.slot > services.ports.clock():
         raise ConfigError([f"the slot {iso_second(request.slot)} lies in the future"])
-    return make_order(
-        services.settings,
-        request.slot,
-        Trigger.MANUAL,
-        stages=request.stages,
-        tables=request.tables,
-        window_hours=request.window_hours,
-    )
+    return request.order(services.settings)

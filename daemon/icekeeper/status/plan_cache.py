@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 
+from icekeeper.adapters.waiting import retrieve
 from icekeeper.core.enums import Stage
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.orders import Orders, RunRequest
@@ -42,7 +43,8 @@ class PlanCache:
         """A new plan of just these stages and tables. It is made to its end also where the request is cancelled."""
         # A cancelled read of metadata may cost the Spark session.
         self._plans.add(making := asyncio.create_task(self._make(request, now)))
-        making.add_done_callback(self._forget)
+        making.add_done_callback(self._plans.discard)
+        making.add_done_callback(retrieve)
         return await asyncio.shield(making)
 
     async def _make(self, request: RunRequest, now: datetime) -> schemas.Plan:
@@ -52,11 +54,6 @@ class PlanCache:
             schemas.TablePlan.model_validate(plan) for plan in sorted(plans, key=lambda plan: order[plan.stage])
         )
         return schemas.Plan(slot=request.slot, made_at=now, plans=ordered, errors=errors)
-
-    def _forget(self, making: asyncio.Task[schemas.Plan]) -> None:
-        self._plans.discard(making)
-        if not making.cancelled():
-            making.exception()  # retrieved: Python complains of one that never was
 
     def _made(self, making: asyncio.Task[schemas.Plan]) -> None:
         self._making = None

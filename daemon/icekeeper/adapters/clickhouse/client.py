@@ -98,9 +98,9 @@ class Client:
         }
         try:
             async with asyncio.timeout(timeout.total_seconds()), self._connection() as client:
-                fixed = {name for name, setting in client.server_settings.items() if setting.readonly}
-                sent = {name: value for name, value in ours.items() if name not in fixed} | dict(settings or {})
-                result = await client.query(query, parameters=dict(parameters), settings=sent)
+                known = client.server_settings
+                sent = {name: value for name, value in ours.items() if name not in known or not known[name].readonly}
+                result = await client.query(query, parameters=dict(parameters), settings=sent | dict(settings or {}))
         except TimeoutError as exc:
             raise DeadlineExceeded(f"no count of {source} within {seconds} s", where=self.options.where) from exc
         except (ClickHouseError, aiohttp.ClientError, OSError) as exc:

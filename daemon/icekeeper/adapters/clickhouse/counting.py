@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions, Client
-from icekeeper.adapters.clickhouse.exact import Setting, exact_settings, is_local, merges
+from icekeeper.adapters.clickhouse.exact import Setting, counts_final, exact_settings, is_local
 from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
 from icekeeper.core.audit.records import SourceCount, SourceTtl
 from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
@@ -58,10 +58,9 @@ class ClickHouse:
         if table is None:
             text = f"there is no table {'.'.join(self._split(source))} (or no right to see it)"
             raise PermanentError(text, reason=Reason.SOURCE_TABLE_NOT_FOUND, where=self._client.options.where)
-        use_final = merges(table.engine) if final is None else final
-        query = f"SELECT count() FROM {self._table(source)} WHERE {_within(timestamp)}"
-        local = is_local(table.engine)
-        settings = await self._require_whole(source, timestamp, query, window, final=use_final, local=local)
+        use_final = counts_final(table.engine, final)
+        settings = await self._require_whole(source, timestamp, window, table.engine, use_final)
+        query = self._count_query(source, timestamp)
         rows = await self._client.query(query, _bounds(window), timeout, source, settings)
         return SourceCount(int(rows[0][0]), _readable(query, window, use_final), use_final, _ttl(table.definition))
 
@@ -114,10 +113,8 @@ class ClickHouse:
     async def rehearse(self, source: str, timestamp: str, final: bool | None, window: Window) -> None:
         """All checks of a count, and the server's plan of it, without reading rows. Raises like `count`."""
         table = await self.describe(source)
-        use_final = final if final is not None else table is None or merges(table.engine)
-        query = f"SELECT count() FROM {self._table(source)} WHERE {_within(timestamp)}"
-        local = table is not None and is_local(table.engine)
-        await self._require_whole(source, timestamp, query, window, final=use_final, local=local)
+        engine = None if table is None else table.engine
+        await self._require_whole(source, timestamp, window, engine, counts_final(engine, final))
 
     async def _exact(self, source: str, *, final: bool | None, local: bool = True) -> dict[str, str]:
         """The settings that keep a count whole, read each time: a profile may have changed. Raises like `count`."""
@@ -130,16 +127,16 @@ class ClickHouse:
         return exact_settings(seen, self._client.options, final=final, local=local)
 
     async def _require_whole(
-        self, source: str, timestamp: str, query: str, window: Window, *, final: bool, local: bool
+        self, source: str, timestamp: str, window: Window, engine: str | None, final: bool
     ) -> dict[str, str]:
-        """The settings that keep this count whole.
+        """The settings that keep a count of this window whole.
 
         PermanentError `source_limited` where they can't be set, `source_type` where the event time can't be compared
         with instants, `source_filtered` where a row policy hides rows from our user. Those of other servers behind a
         Distributed table can't be seen.
         """
         options = self._client.options
-        settings = await self._exact(source, final=final, local=local)
+        settings = await self._exact(source, final=final, local=is_local(engine))
         described = await self._client.probe(
             f"DESCRIBE (SELECT {_quoted(timestamp)} FROM {self._table(source)})", {}, source
         )
@@ -148,7 +145,7 @@ class ClickHouse:
             text = f"{source}: the event time {timestamp} is {kind}, which can't be compared with instants"
             raise PermanentError(text, reason=Reason.SOURCE_TYPE, where=options.where)
         # Optimised, a plan joins conditions: whose they are is lost.
-        explain = f"EXPLAIN actions = 1, optimize = 0 {query}"
+        explain = f"EXPLAIN actions = 1, optimize = 0 {self._count_query(source, timestamp)}"
         rows = await self._client.probe(explain, _bounds(window), source, settings)
         plan = "\n".join(str(row[0]) for row in rows)
         if hidden := _ROW_FILTER.search(plan):
@@ -160,6 +157,9 @@ class ClickHouse:
     def _split(self, source: str) -> tuple[str, str]:
         database, _, table = source.rpartition(".")
         return database or self._client.options.database, table
+
+    def _count_query(self, source: str, timestamp: str) -> str:
+        return f"SELECT count() FROM {self._table(source)} WHERE {_within(timestamp)}"
 
     def _table(self, source: str) -> str:
         database, table = self._split(source)

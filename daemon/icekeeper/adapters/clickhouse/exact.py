@@ -37,14 +37,17 @@ class Setting:
     fixed: bool
 
 
-def merges(engine: str) -> bool:
-    """Whether FINAL may change a count: rows of one key merge in this engine, or in tables that it reads."""
-    return engine not in _PLAIN
+def counts_final(engine: str | None, final: bool | None) -> bool:
+    """Whether a count merges rows of one key: `final` where it says so, else as far as FINAL may change anything.
+
+    Rows may merge in the table's engine, or in tables that it reads; None: the engine is not known.
+    """
+    return engine not in _PLAIN if final is None else final
 
 
-def is_local(engine: str) -> bool:
-    """Whether a table of this engine reads no other server."""
-    return engine.endswith("MergeTree")
+def is_local(engine: str | None) -> bool:
+    """Whether a table of this engine surely reads no other server."""
+    return engine is not None and engine.endswith("MergeTree")
 
 
 def exact_settings(

@@ -1,8 +1,8 @@
 """Commits to a Hadoop catalog that ask first, in the instant in which they would land. What is asked: night/stages.
 
 Such a catalog commits by checking that a version is free and then renaming a file to it: of two processes that do so at
-once one may lose its commit although both had succeeded. Iceberg calls a LockManager around these two
-steps; the one of this module asks whether the other writer is at work.
+once one may lose its commit although Iceberg reports both as done. Iceberg calls a LockManager around these two steps;
+the one of this module asks whether the other writer is at work.
 """
 
 from __future__ import annotations
@@ -40,12 +40,8 @@ class CommitGate:
         self._give_up_at = self._loop.time()
         self._asking: asyncio.Task[None] | None = None
         self._closed = False
-        self._refusal: IcekeeperError | None = None
-
-    @property
-    def refusal(self) -> IcekeeperError | None:
-        """Why a commit was refused; None where none was, whatever else ended the call."""
-        return self._refusal
+        # Why a commit was refused; None where none was, whatever else ended the call.
+        self.refusal: IcekeeperError | None = None
 
     def guard(self, jvm: IcebergJvm, table: Any) -> None:
         """Commits to this table ask from now on. Of another catalog than Hadoop's they don't."""
@@ -67,15 +63,15 @@ class CommitGate:
 
     def _may_commit(self) -> bool:
         """In a thread that the JVM waits for. Iceberg tries a refused commit again: that is refused at once."""
-        if self._refusal is None:
+        if self.refusal is None:
             try:
                 asyncio.run_coroutine_threadsafe(self._ask(), self._loop).result()
             except IcekeeperError as exc:
-                self._refusal = exc
+                self.refusal = exc
             except (CancelledError, TimeoutError):
                 text = "its commit waited for the offload until the call ended; nothing was committed"
-                self._refusal = TransientError(text, reason=Reason.OFFLOAD_RUNNING)
-        return self._refusal is None
+                self.refusal = TransientError(text, reason=Reason.OFFLOAD_RUNNING)
+        return self.refusal is None
 
     async def _ask(self) -> None:
         if self._closed:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,14 @@ class IcebergJvm:
     def open_catalog(self, name: str) -> Any:
         """Spark's catalog; raises why it can't be opened: Iceberg's own lookup would take its name for a namespace."""
         return self._session.sessionState().catalogManager().catalog(name)
+
+    def hadoop_conf(self) -> Any:
+        """Hadoop's configuration, with the session's settings in it."""
+        return self._session.sessionState().newHadoopConf()
+
+    def file_io(self, io_class: str, properties: Mapping[str, str]) -> Any:
+        """A FileIO of our own, of this class and with a catalog's properties. The caller closes it."""
+        return self.iceberg.CatalogUtil.loadFileIO(io_class, dict(properties), self.hadoop_conf())
 
     def load(self, name: str) -> Any:
         """The Iceberg table of a quoted Spark name, read from the catalog."""

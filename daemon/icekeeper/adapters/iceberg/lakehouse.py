@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -112,10 +112,7 @@ class IcebergLakehouse:
         timeout: timedelta,
         before_commit: BeforeCommit | None = None,
     ) -> bool:
-        def work(jvm: IcebergJvm, gate: CommitGate | None) -> bool:
-            handle = self._tables.handle(jvm, table)
-            if gate is not None:
-                gate.guard(jvm, handle)
+        def work(jvm: IcebergJvm, handle: Any) -> bool:
             options = planner_options(policy)
             if part.max_files is not None:
                 options["max-files-to-rewrite"] = str(part.max_files)
@@ -150,10 +147,7 @@ class IcebergLakehouse:
         timeout: timedelta,
         before_commit: BeforeCommit | None = None,
     ) -> DeletedFiles:
-        def work(jvm: IcebergJvm, gate: CommitGate | None) -> DeletedFiles:
-            handle = self._tables.handle(jvm, table)
-            if gate is not None:
-                gate.guard(jvm, handle)
+        def work(jvm: IcebergJvm, handle: Any) -> DeletedFiles:
             named = files_named(self._tables.history(jvm, table, handle))
             return expire_snapshots(jvm, table, handle, snapshot_ids, retain_last, named)
 
@@ -193,16 +187,23 @@ class IcebergLakehouse:
 
     async def _commit(
         self,
-        work: Callable[[IcebergJvm, CommitGate | None], T],
+        work: Callable[[IcebergJvm, Any], T],
         timeout: timedelta,
         table: str,
         before_commit: BeforeCommit | None,
     ) -> T:
-        """Work that commits; each of its commits to a Hadoop catalog awaits `before_commit` first."""
-        if before_commit is None:
-            return await self._run(lambda jvm: work(jvm, None), timeout, table)
-        gate = CommitGate(before_commit, timeout)
-        call = asyncio.ensure_future(self._run(lambda jvm: work(jvm, gate), timeout, table))
+        """Work that commits to the table it is given; in a Hadoop catalog each commit awaits `before_commit` first."""
+        gate = None if before_commit is None else CommitGate(before_commit, timeout)
+
+        def guarded(jvm: IcebergJvm) -> T:
+            handle = self._tables.handle(jvm, table)
+            if gate is not None:
+                gate.guard(jvm, handle)
+            return work(jvm, handle)
+
+        if gate is None:
+            return await self._run(guarded, timeout, table)
+        call = asyncio.ensure_future(self._run(guarded, timeout, table))
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:

@@ -20,6 +20,7 @@ from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
 
 _EXPLAINED = frozenset({Reason.TABLE_NOT_FOUND, Reason.METADATA_MISSING, Reason.FILE_MISSING})
+_DEFAULT_IO = "org.apache.iceberg.hadoop.HadoopFileIO"
 _HINT = "version-hint.text"
 _HINT_BYTES = 20
 _VERSION = re.compile(r"/v(\d+)\.(?:gz\.)?metadata\.json")
@@ -55,7 +56,7 @@ def misplacement(jvm: IcebergJvm, catalog: str, table: str, error: BaseException
             # No table to ask: the catalog's entry names a file that is not there.
             location, opened = "", f"{warehouse}/{table.replace('.', '/')}" if warehouse else ""
             own_directory = False
-            files = _file_io(jvm, properties)
+            files = jvm.file_io(properties.get("io-impl", _DEFAULT_IO), properties)
         else:
             handle = jvm.load(quoted_name(catalog, table))
             files, metadata = handle.io(), handle.operations().current()
@@ -100,7 +101,7 @@ def _without_metadata(jvm: IcebergJvm, table: str, folder: str) -> PermanentErro
     """What a Hadoop catalog's directory of a table holds instead of the version that its hint names."""
     java: Any = jvm.spark._jvm
     path = java.org.apache.hadoop.fs.Path(f"{folder}/{_HINT}")
-    files = path.getFileSystem(jvm.spark._jsparkSession.sessionState().newHadoopConf())
+    files = path.getFileSystem(jvm.hadoop_conf())
     if not files.exists(path):
         return None
     statuses = files.globStatus(java.org.apache.hadoop.fs.Path(f"{folder}/v*.metadata.json"))
@@ -129,10 +130,3 @@ def _properties(jvm: IcebergJvm, catalog: str) -> Mapping[str, str]:
     prefix = f"spark.sql.catalog.{catalog}."
     known = jvm.spark.conf.getAll
     return {key.removeprefix(prefix): value for key, value in known.items() if key.startswith(prefix)}
-
-
-def _file_io(jvm: IcebergJvm, properties: Mapping[str, str]) -> Any:
-    java: Any = jvm.spark._jvm
-    conf = jvm.spark._jsparkSession.sessionState().newHadoopConf()
-    io_class = properties.get("io-impl", "org.apache.iceberg.hadoop.HadoopFileIO")
-    return java.org.apache.iceberg.CatalogUtil.loadFileIO(io_class, dict(properties), conf)

@@ -149,8 +149,7 @@ def refused_read(jvm: IcebergJvm, io: str, properties: Mapping[str, str], path: 
 
     Through a FileIO of our own: loading a table repeats such a read twenty times, for a minute and a half.
     """
-    conf = jvm.spark._jsparkSession.sessionState().newHadoopConf()
-    reader = jvm.iceberg.CatalogUtil.loadFileIO(io, dict(properties), conf)
+    reader = jvm.file_io(io, properties)
     try:
         _read(reader, path)
     except Py4JJavaError as exc:

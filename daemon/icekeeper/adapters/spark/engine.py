@@ -25,7 +25,7 @@ from icekeeper.adapters.spark.options import SparkOptions
 from icekeeper.adapters.spark.process import EXIT_OUT_OF_MEMORY, describe_exit
 from icekeeper.adapters.spark.session import Session
 from icekeeper.adapters.spark.stacks import CallTimedOut, blocked_on
-from icekeeper.adapters.waiting import uninterrupted
+from icekeeper.adapters.waiting import retrieve, uninterrupted
 from icekeeper.core.errors import CredentialsExpired, IcekeeperError, TransientError
 from icekeeper.core.reasons import Reason
 
@@ -184,7 +184,7 @@ class SparkEngine:
         self._session = Session(self.options, self.log)
         self._starting = self._thread.submit(self._session.start)
         starting = asyncio.wrap_future(self._starting)
-        starting.add_done_callback(_retrieve)
+        starting.add_done_callback(retrieve)
         no_download = in_ivy_cache(self.options.packages, self.options.conf)
         limit = START_TIMEOUT if no_download else START_TIMEOUT + DOWNLOAD_TIMEOUT
         # If this call is cancelled, the start goes on in its thread, and the next call waits for it first.
@@ -202,7 +202,7 @@ class SparkEngine:
         if self._starting is not None:
             settled = asyncio.wrap_future(self._starting)
             await asyncio.wait([settled])
-            _retrieve(settled)
+            retrieve(settled)
             self._starting = None
 
     async def _stop_overdue(self, tag: str | None, done: asyncio.Future[Any]) -> tuple[Reason | None, bool]:
@@ -273,7 +273,7 @@ class SparkEngine:
         await self._settle_start()
         if self.up:
             stopping = asyncio.wrap_future(self._thread.submit(self._session.stop_spark))
-            stopping.add_done_callback(_retrieve)
+            stopping.add_done_callback(retrieve)
             await asyncio.wait([stopping], timeout=CANCEL_GRACE_S)
             if stopping.done() and stopping.exception() is not None:
                 log.warning("engine_stop_failed", error=str(stopping.exception()))
@@ -283,12 +283,6 @@ class SparkEngine:
 
 def _cause(exit_code: int | None) -> EngineFailure:
     return EngineFailure.OUT_OF_MEMORY if exit_code == EXIT_OUT_OF_MEMORY else EngineFailure.DIED
-
-
-def _retrieve(future: asyncio.Future[Any]) -> None:
-    """Retrieves an exception that is reported elsewhere: Python complains of one that never was."""
-    if not future.cancelled():
-        future.exception()
 
 
 def _new_thread() -> ThreadPoolExecutor:
