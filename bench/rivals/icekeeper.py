@@ -9,6 +9,7 @@ from uuid import uuid4
 from bench.record import Output
 from bench.rivals import ALL_TABLES, Job, RivalFailed
 from bench.worlds import SLOT
+from icekeeper.core.audit.source import Source
 from icekeeper.core.enums import RunOutcome, Trigger
 from icekeeper.core.events import Event
 from icekeeper.core.policy import Strategy, TablePolicy
@@ -59,7 +60,9 @@ class Icekeeper:
 
     def _policy(self, pattern: TablePolicy, name: str, source: str) -> TablePolicy:
         compact = replace(pattern.compact, strategy=self._strategy)
-        return replace(pattern, name=f"{NAMESPACE}.{name}", source=source, compact=compact)
+        return replace(
+            pattern, name=f"{NAMESPACE}.{name}", source=Source((source,), pattern.timestamp), compact=compact
+        )
 
 
 def _check(report: RunReport) -> None:

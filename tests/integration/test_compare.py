@@ -75,7 +75,7 @@ async def counts(night: Night, row: Row) -> tuple[int, int]:
     (policy,) = [each for each in night.settings.policies() if each.name == row.table]
     assert policy.source is not None
     source, lakehouse = night.services.source, night.services.ports.lakehouse
-    raw = await source.count(policy.source, policy.timestamp, row.window, False, MINUTE)
+    raw = await source.count(policy.source, row.window, False, MINUTE)
     return raw.rows, (await lakehouse.count(row.table, policy.timestamp, row.window, MINUTE)).rows
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions
 from icekeeper.adapters.clickhouse.counting import ClickHouse
+from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, Stage
 from icekeeper.core.errors import IcekeeperError
@@ -59,8 +60,8 @@ async def test_clickhouse_counts_the_window_to_its_very_edges(
         value = f"toDateTime64('{text}', {digits}, 'UTC')"
         server.execute(f"INSERT INTO edges.t SELECT {value}")
 
-    counted = await source.count("t", "ts", WINDOW, None, MINUTE)
-    by_hour = await source.count_by_hour("t", "ts", WINDOW, False, MINUTE)
+    counted = await source.count(Source(("t",), "ts"), WINDOW, None, MINUTE)
+    by_hour = await source.count_by_hour(Source(("t",), "ts"), WINDOW, False, MINUTE)
 
     assert counted.rows == INSIDE
     assert by_hour == {datetime(2026, 2, 17, 0, tzinfo=UTC): 1, datetime(2026, 2, 17, 23, tzinfo=UTC): 1}
@@ -118,7 +119,7 @@ async def test_gold_with_unmerged_rows_is_ok_only_because_final_is_used(make_nig
     (audit,) = (await night.run(Stage.AUDIT)).audits
     assert (audit.status, audit.ch_final) == (AuditStatus.OK, True)
 
-    raw = await night.services.ports.source.count("ohlcv_1m", "window_start", WINDOW, False, MINUTE)
+    raw = await night.services.ports.source.count(Source(("ohlcv_1m",), "window_start"), WINDOW, False, MINUTE)
     assert audit.iceberg_row_count is not None
     assert raw.rows > audit.iceberg_row_count, "without FINAL this healthy table would look as if rows were missing"
 
@@ -133,7 +134,7 @@ async def test_a_window_by_hours_ends_at_the_slots_whole_hour(make_night: MakeNi
 async def test_a_wrong_password_is_access_denied_and_stays_out_of_the_message(box: Sandbox) -> None:
     client = ClickHouse(ClickHouseOptions(box.clickhouse.url, "default", box.clickhouse.user, "not-the-password"))
     with pytest.raises(IcekeeperError) as caught:
-        await client.count("t", "ts", WINDOW, None, MINUTE)
+        await client.count(Source(("t",), "ts"), WINDOW, None, MINUTE)
     await client.close()
     assert caught.value.reason is Reason.ACCESS_DENIED
     assert "not-the-password" not in str(caught.value)
@@ -143,15 +144,15 @@ async def test_a_server_that_is_down_is_source_down_and_found_again_when_it_is_b
     server = zoned.clickhouse
     server.execute("CREATE TABLE IF NOT EXISTS default.t (ts DateTime64(3)) ENGINE = MergeTree ORDER BY ts")
     client = ClickHouse(ClickHouseOptions(server.url, "default", server.user, server.password))
-    assert (await client.count("t", "ts", WINDOW, None, MINUTE)).rows == 0
+    assert (await client.count(Source(("t",), "ts"), WINDOW, None, MINUTE)).rows == 0
     server.stop()
     try:
         with pytest.raises(IcekeeperError) as caught:
-            await client.count("t", "ts", WINDOW, None, MINUTE)
+            await client.count(Source(("t",), "ts"), WINDOW, None, MINUTE)
         assert caught.value.reason is Reason.SOURCE_DOWN
     finally:
         server.start()
-    assert (await client.count("t", "ts", WINDOW, None, MINUTE)).rows == 0
+    assert (await client.count(Source(("t",), "ts"), WINDOW, None, MINUTE)).rows == 0
     await client.close()
 
 
@@ -162,9 +163,9 @@ async def test_a_count_that_fails_leaves_the_one_beside_it_alone(zoned: Sandbox,
     server.execute("INSERT INTO edges.few SELECT toDateTime64('2026-02-17 12:00:00', 6, 'UTC') FROM numbers(2)")
     server.execute("CREATE OR REPLACE VIEW edges.slow AS SELECT ts FROM edges.few WHERE sleepEachRow(0.5) = 0")
 
-    slow = asyncio.create_task(source.count("slow", "ts", WINDOW, False, MINUTE))
+    slow = asyncio.create_task(source.count(Source(("slow",), "ts"), WINDOW, False, MINUTE))
     with pytest.raises(IcekeeperError, match=r"no table edges\.nowhere"):
-        await source.count("nowhere", "ts", WINDOW, False, MINUTE)
+        await source.count(Source(("nowhere",), "ts"), WINDOW, False, MINUTE)
     assert not slow.done()
     assert (await slow).rows == 2
-    assert (await source.count("few", "ts", WINDOW, False, MINUTE)).rows == 2
+    assert (await source.count(Source(("few",), "ts"), WINDOW, False, MINUTE)).rows == 2

@@ -804,8 +804,8 @@ async def test_closing_does_not_wait_for_a_statement_that_does_not_end(database:
 
 
 async def test_the_state_of_a_source_is_read_wherever_it_is_kept(empty: Database) -> None:
-    assert await PostgresOffload(empty.postgres).state("silver_trades") is None
-    assert await PostgresOffload(empty.postgres, "ops.marks").state("silver_trades") is None
+    assert await PostgresOffload(empty.postgres).state_of("silver_trades") is None
+    assert await PostgresOffload(empty.postgres, "ops.marks").state_of("silver_trades") is None
     empty.sql("CREATE SCHEMA ops")
     for table, instant in (("offload_watermarks", "timestamptz"), ('ops."Marks"', "timestamp")):
         empty.sql(
@@ -815,15 +815,15 @@ async def test_the_state_of_a_source_is_read_wherever_it_is_kept(empty: Database
     for table in ("offload_watermarks", f"{empty.schema.upper()}.Offload_Watermarks", 'ops."Marks"'):
         offload = PostgresOffload(empty.postgres, table)
         at = datetime(2026, 2, 18, 1, 45, tzinfo=UTC)
-        assert await offload.state("silver_trades") == OffloadState(at, "running")
-        assert await offload.state("new") == OffloadState(None, "initialized")
-        assert await offload.state("other") is None
+        assert await offload.state_of("silver_trades") == OffloadState(at, "running")
+        assert await offload.state_of("new") == OffloadState(None, "initialized")
+        assert await offload.state_of("other") is None
     empty.sql("CREATE TABLE else_where (x int)")
     with pytest.raises(PermanentError, match=r'"else_where" is not the offload.*Correct offload\.table'):
-        await PostgresOffload(empty.postgres, "else_where").state("silver_trades")
+        await PostgresOffload(empty.postgres, "else_where").state_of("silver_trades")
     empty.sql("CREATE TABLE half (table_name text, status text); INSERT INTO half VALUES ('a', 'running')")
     with pytest.raises(PermanentError, match=r'"half" is not the offload.*no column last_offload_timestamp'):
-        await PostgresOffload(empty.postgres, "half").state("a")
+        await PostgresOffload(empty.postgres, "half").state_of("a")
 
 
 @pytest.mark.parametrize("instant", ["timestamptz", "timestamp"])
@@ -839,15 +839,15 @@ async def test_the_columns_of_newer_offloads_are_read_where_they_are(
         " ('a', '2026-02-18 01:45', 'running', '2026-02-18 02:00:01.25', '2026-02-18 01:46', 42, 1),"
         " ('b', '2026-02-18 01:45', NULL, NULL, NULL, NULL, NULL), ('c', 'infinity', '', '-infinity', NULL, NULL, 1)"
     )
-    assert await offload.state("a") == OffloadState(
+    assert await offload.state_of("a") == OffloadState(
         at,
         "running",
         updated_at=datetime(2026, 2, 18, 2, 0, 1, 250_000, tzinfo=UTC),
         last_successful_run=datetime(2026, 2, 18, 1, 46, tzinfo=UTC),
         last_run_duration=timedelta(seconds=42),
     )
-    assert await offload.state("b") == OffloadState(at, "")
-    assert await offload.state("c") == OffloadState(None, "")
+    assert await offload.state_of("b") == OffloadState(at, "")
+    assert await offload.state_of("c") == OffloadState(None, "")
 
 
 def test_a_table_name_is_quoted_part_by_part() -> None:

@@ -10,6 +10,7 @@ import pytest
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions
 from icekeeper.adapters.clickhouse.counting import ClickHouse
 from icekeeper.core.audit.records import SourceTtl
+from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import window_of
 from icekeeper.sandbox import Sandbox
 from tests.conftest import SLOT
@@ -76,13 +77,13 @@ async def test_a_count_brings_the_tables_ttl_along(
     box.clickhouse.execute(
         f"{TABLE} {clause} SETTINGS index_granularity = 8192 COMMENT 'TTL ts + toIntervalDay(1), b'", database="sources"
     )
-    assert (await source.count("t", "ts", WINDOW, None, MINUTE)).ttl == expected
+    assert (await source.count(Source(("t",), "ts"), WINDOW, None, MINUTE)).ttl == expected
 
 
 async def test_a_view_has_no_ttl_of_its_own(box: Sandbox, source: ClickHouse) -> None:
     box.clickhouse.execute(f"{TABLE} TTL ingested + INTERVAL 7 DAY", database="sources")
     box.clickhouse.execute("CREATE OR REPLACE VIEW seen AS SELECT * FROM t", database="sources")
-    assert (await source.count("seen", "ts", WINDOW, None, MINUTE)).ttl is None
+    assert (await source.count(Source(("seen",), "ts"), WINDOW, None, MINUTE)).ttl is None
 
 
 async def test_a_server_that_refuses_the_definition_is_counted_all_the_same(box: Sandbox, source: ClickHouse) -> None:
@@ -98,7 +99,7 @@ async def test_a_server_that_refuses_the_definition_is_counted_all_the_same(box:
     async with proxied(server.url, http=True) as proxy:
         proxy.rule = refuse
         client = ClickHouse(ClickHouseOptions(proxy.url, "sources", server.user, server.password))
-        counted = await client.count("t", "ts", WINDOW, None, MINUTE)
+        counted = await client.count(Source(("t",), "ts"), WINDOW, None, MINUTE)
         described = await client.describe("t")
         await client.close()
 
@@ -134,4 +135,4 @@ async def test_the_newest_row_of_a_window(
     for row in rows:
         server.execute(f"INSERT INTO n SELECT toDateTime64('{row}', 6, 'UTC')", database="sources")
     expected = None if newest is None else datetime.fromisoformat(f"{newest}+00:00")
-    assert await source.newest("n", "ts", WINDOW, MINUTE) == expected
+    assert await source.newest(Source(("n",), "ts"), WINDOW, MINUTE) == expected

@@ -12,6 +12,7 @@ import pytest
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions
 from icekeeper.adapters.clickhouse.counting import ClickHouse
 from icekeeper.core.audit.records import SourceCount
+from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import window_of
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.reasons import Reason
@@ -66,7 +67,7 @@ def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 async def count(source: ClickHouse, table: str = "t", timestamp: str = "ts", final: bool | None = None) -> SourceCount:
-    return await source.count(table, timestamp, WINDOW, final, timedelta(minutes=1))
+    return await source.count(Source((table,), timestamp), WINDOW, final, timedelta(minutes=1))
 
 
 FILTER = "<additional_table_filters>{'k2.t': 'n &lt; 10'}</additional_table_filters>"
@@ -96,7 +97,10 @@ async def test_what_a_profile_would_cut_off_is_counted_or_an_error(
     async with clickhouse.source(profile) as source:
         if not refusal:
             assert (await count(source)).rows == ROWS
-            assert sum((await source.count_by_hour("t", "ts", WINDOW, False, timedelta(minutes=1))).values()) == ROWS
+            assert (
+                sum((await source.count_by_hour(Source(("t",), "ts"), WINDOW, False, timedelta(minutes=1))).values())
+                == ROWS
+            )
             return
         with pytest.raises(IcekeeperError, match=refusal) as raised:
             await count(source)
@@ -165,7 +169,7 @@ async def test_rows_of_one_key_are_merged_in_every_engine_and_behind_what_reads_
         assert counted.rows == rows, name
         assert int(box.clickhouse.execute(counted.query)) == rows, name
         assert (await count(source, name, final=False)).rows == len(inserts), name
-        by_hour = await source.count_by_hour(name, "ts", WINDOW, True, timedelta(minutes=1))
+        by_hour = await source.count_by_hour(Source((name,), "ts"), WINDOW, True, timedelta(minutes=1))
         assert sum(by_hour.values()) == rows, name
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from icekeeper.core.audit.source import Source
 from icekeeper.core.enums import Stage, TaskOutcome
 from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, SourceTtlSetting, StageLimits, TablePolicy
 from icekeeper.core.reasons import Reason
@@ -41,7 +42,7 @@ def table_policy(
     """A bronze table; its source has the table's own name without the namespace. `audit=None`: it has no source."""
     return TablePolicy(
         name=name,
-        source=name.partition(".")[2] if audit else None,
+        source=Source((name.partition(".")[2],), "exchange_timestamp") if audit else None,
         timestamp="exchange_timestamp",
         layer="bronze",
         source_ttl=source_ttl,

@@ -17,6 +17,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount, SourceTtl
+from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Trigger
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
@@ -386,24 +387,23 @@ class FakeSource(Scripted):
         self.ttls: dict[str, SourceTtl | None] = {}
         self.newest_in_hour = timedelta(minutes=59)
 
-    async def count(
-        self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
-    ) -> SourceCount:
-        async with self._call("source.count", source, timeout):
-            rows = sum(_within(self.hours[source], window).values())
-            with_final = source in self.merging if final is None else final
-            return SourceCount(rows, f"SELECT count() FROM {source}", with_final, self.ttls.get(source))
+    async def count(self, source: Source, window: Window, final: bool | None, timeout: timedelta) -> SourceCount:
+        table = str(source)
+        async with self._call("source.count", table, timeout):
+            rows = sum(_within(self.hours[table], window).values())
+            with_final = table in self.merging if final is None else final
+            return SourceCount(rows, f"SELECT count() FROM {table}", with_final, self.ttls.get(table))
 
     async def count_by_hour(
-        self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
+        self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
-        async with self._call("source.count_by_hour", source, timeout):
+        async with self._call("source.count_by_hour", str(source), timeout):
             self.finals.append(final)
-            return _within(self.hours[source], window)
+            return _within(self.hours[str(source)], window)
 
-    async def newest(self, source: str, timestamp: str, window: Window, timeout: timedelta) -> datetime | None:
-        async with self._call("source.newest", source, timeout):
-            hours = [hour for hour, rows in _within(self.hours[source], window).items() if rows]
+    async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
+        async with self._call("source.newest", str(source), timeout):
+            hours = [hour for hour, rows in _within(self.hours[str(source)], window).items() if rows]
             return max(hours) + self.newest_in_hour if hours else None
 
 
@@ -422,10 +422,11 @@ class FakeOffload(Scripted):
         self.states: dict[str, OffloadState] = {}
         self.cycles: dict[str, Callable[[datetime], OffloadState]] = {}
 
-    async def state(self, source: str) -> OffloadState | None:
-        async with self._call("state", source):
-            cycle = self.cycles.get(source)
-            return self.states.get(source) if cycle is None else cycle(self.clock())
+    async def state(self, source: Source) -> OffloadState | None:
+        name = str(source)
+        async with self._call("state", name):
+            cycle = self.cycles.get(name)
+            return self.states.get(name) if cycle is None else cycle(self.clock())
 
 
 # --- findings and surroundings
@@ -498,8 +499,8 @@ class World:
         table.hours = {WINDOW_START + hour * HOUR: rows_per_hour for hour in range(24)}
         self.lakehouse.tables[policy.name] = table
         if policy.source is not None:
-            self.source.hours[policy.source] = dict(table.hours)
-            self.offload.states[policy.source] = OffloadState(SLOT - timedelta(minutes=10), "success")
+            self.source.hours[str(policy.source)] = dict(table.hours)
+            self.offload.states[str(policy.source)] = OffloadState(SLOT - timedelta(minutes=10), "success")
         return table
 
     def context(

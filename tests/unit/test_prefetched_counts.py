@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from icekeeper.core.audit.records import SourceCount
+from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
@@ -20,6 +21,7 @@ from tests.unit.fakes import RUN_ID, FakeSource, ManualClock, Step, World, fails
 pytestmark = pytest.mark.usefixtures("logs")
 
 TRADES = "market.trades"
+SOURCE = Source((TRADES,), "ts")
 WINDOW = window_of(SLOT, None)
 MINUTE = timedelta(minutes=1)
 
@@ -36,20 +38,20 @@ def counts(source: FakeSource) -> PrefetchedCounts:
     return PrefetchedCounts(source, source.clock)
 
 
-NEXT = CountRequest(TRADES, "ts", WINDOW, None)
+NEXT = CountRequest(SOURCE, WINDOW, None)
 
 
 async def begun(counts: PrefetchedCounts, source: FakeSource) -> None:
     """A count of another table has come, and the one of TRADES has begun after it."""
     source.hours["market.quotes"] = {WINDOW_START: 3}
     counts.prefetch(NEXT, MINUTE)
-    assert (await counts.count("market.quotes", "ts", WINDOW, None, MINUTE)).rows == 3
+    assert (await counts.count(Source(("market.quotes",), "ts"), WINDOW, None, MINUTE)).rows == 3
     assert asked(source) == ["market.quotes"], "one at a time"
     await asyncio.sleep(0)
 
 
 async def count(counts: PrefetchedCounts, final: bool | None = None) -> SourceCount:
-    return await counts.count(TRADES, "ts", WINDOW, final, MINUTE)
+    return await counts.count(SOURCE, WINDOW, final, MINUTE)
 
 
 def asked(source: FakeSource) -> list[str]:
@@ -128,10 +130,10 @@ async def test_clickhouse_counts_the_next_table_while_iceberg_counts_this_one() 
     run = asyncio.create_task(run_night(order, world.ports, world.events.append))
     await world.lakehouse.entered.wait()
     await asyncio.sleep(0)
-    assert counted(world) == [policies[0].source, policies[1].source]
+    assert counted(world) == [str(policies[0].source), str(policies[1].source)]
     done.set()
     assert (await run).outcome is RunOutcome.SUCCESS
-    assert counted(world) == [policy.source for policy in policies]
+    assert counted(world) == [str(policy.source) for policy in policies]
 
 
 def counted(world: World) -> list[str]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import yaml
 
+from icekeeper.core.audit.source import Source
 from icekeeper.core.errors import ConfigError
 from icekeeper.settings import Settings, find_config, load, state_dir_of
 from icekeeper.settings.export import redacted
@@ -373,3 +375,24 @@ def test_a_daemons_directory_is_known_whatever_is_wrong_with_its_file(
         monkeypatch.setenv(name, value)
     state_dir, unreadable = state_dir_of(path)
     assert (str(state_dir), unreadable is None) == (expected, readable)
+
+
+@pytest.mark.parametrize(
+    ("written", "source"),
+    [
+        ("a", Source(("a",), "ts")),
+        ("other.a", Source(("other.a",), "ts")),
+        ("{tables: [a, b], timestamp: event}", Source(("a", "b"), "event", columns={"ts": "event"})),
+        ("{table: a, columns: {ts: event, x: y}}", Source(("a",), "event", columns={"ts": "event", "x": "y"})),
+        (
+            "{table: a, timestamp_as: epoch_ms, where: \"deleted = 0 AND (note != ')--')\"}",
+            Source(("a",), "ts", "epoch_ms", "deleted = 0 AND (note != ')--')"),
+        ),
+    ],
+)
+def test_a_source_is_a_name_or_a_block(file: Path, written: str, source: Source) -> None:
+    settings = read(file, GOOD.replace("source: a,", f"source: {written},"))
+    (policy,) = settings.policies()
+    assert (policy.source, policy.timestamp) == (source, "ts")
+    shown = redacted(settings)["tables"][0]["source"]
+    assert shown == yaml.safe_load(written), "the file's own form"

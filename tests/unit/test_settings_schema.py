@@ -75,7 +75,7 @@ UNSEEN = re.compile(
     r"must not exceed|at least|at most|listed twice|enabled: there is|is there twice|without its catalog|its port|"
     r"no password in it|can't be read|is empty; it|lines; it|larger than|not UTF-8|no file can|the path of a file|"
     r"a dsn of its own|is no \w+: |never fires|time zone|not YAML|can't read|plain text|merge key|type: custom|"
-    r"a_file|[.]nan|Apprise understands|divides a day"
+    r"a_file|[.]nan|Apprise understands|divides a day|: a condition |brackets don't match"
 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from icekeeper.core.formats import duration, iso_minute
@@ -68,6 +69,34 @@ class Writing:
 
     what: str
     until: datetime | None
+
+
+def names_of(table: str, database: str, sources: Collection[str]) -> tuple[str, ...]:
+    """The names under which the offload may keep a table of ClickHouse, the likeliest first.
+
+    `database`: clickhouse.database. `sources`: the tables of all sources. An offload may write names with or without
+    their database; a bare one is not that of another database where a source has the table of this one.
+    """
+    own, _, bare = table.rpartition(".")
+    if not own:
+        return table, f"{database}.{table}"
+    taken = own != database and bool({bare, f"{database}.{bare}"} & set(sources))
+    return (table,) if taken else (table, bare)
+
+
+def together(states: Sequence[OffloadState | None]) -> OffloadState | None:
+    """The state of several tables that go into one: of a cycle that runs, the latest, with the lowest watermark.
+
+    `at` is None where one of them has none; None where the offload knows none of them.
+    """
+    known = [state for state in states if state is not None]
+    if len(states) < 2 or not known:
+        return next(iter(known), None)
+    marks = [None if state is None else state.at for state in states]
+    least = None if None in marks else min(at for at in marks if at is not None)
+    never = datetime.min.replace(tzinfo=UTC)
+    latest = max(known, key=lambda state: (state.status == RUNNING, state.updated_at or never))
+    return replace(latest, at=least)
 
 
 def writing(state: OffloadState | None, now: datetime, rhythm: OffloadRhythm) -> Writing | None:

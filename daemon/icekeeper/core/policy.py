@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
 
+from icekeeper.core.audit.source import Source
 from icekeeper.core.enums import AuditStatus, Stage
 from icekeeper.core.offload import OffloadRhythm
 
@@ -72,13 +73,13 @@ class AuditPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TablePolicy:
-    """`audit` is None where the table has no source or its audit is off.
+    """`audit` is None where the table has no source or its audit is off; `timestamp` is Iceberg's event-time column.
 
     `single_writer`: its catalog can't take commits of two processes at once (a `hadoop` catalog).
     """
 
     name: str
-    source: str | None
+    source: Source | None
     timestamp: str
     layer: str
     source_ttl: SourceTtlSetting

@@ -96,7 +96,7 @@ class Reason(StrEnum):
     )
     SOURCE_TYPE = (
         "source_type",
-        "The event-time column has to be a DateTime64, DateTime or Date: name such a column in tables[].timestamp.",
+        "ClickHouse holds its columns in another way than tables[].source says: write there what the error names.",
     )
     SOURCE_FILTERED = (
         "source_filtered",

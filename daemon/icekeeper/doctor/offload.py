@@ -44,21 +44,26 @@ class Source:
 async def examine_offload(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
     """The state of each source in the offload's table, and whether we may read it."""
     postgres, name = services.offload_postgres, services.settings.offload.table
-    sources = {policy.source: policy for policy in policies if policy.source is not None}
+    sources = {
+        table: (policy.source.only(table), policy)
+        for policy in policies
+        if policy.source is not None
+        for table in policy.source.tables
+    }
     if not sources:
         return []
     try:
         async with postgres.connection() as connection:
             there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quoted(name))
         if not there:
-            return [no_table(name, one_writer=any(policy.single_writer for policy in sources.values()))]
-        states = {source: await services.ports.offload.state(source) for source in sources}
+            return [no_table(name, one_writer=any(policy.single_writer for _, policy in sources.values()))]
+        states = {name: await services.ports.offload.state(source) for name, (source, _) in sources.items()}
     except IcekeeperError as exc:
         return [_unreadable(exc, postgres, name)]
     rhythm, now = services.settings.run_policy().offload, services.ports.clock()
     known = [
-        Source(source, states[source], await _gap(services, policy, states[source], rhythm), policy.single_writer)
-        for source, policy in sources.items()
+        Source(name, states[name], await _gap(services, policy, states[name], rhythm), policy.single_writer)
+        for name, (_, policy) in sources.items()
     ]
     return offload_checks(name, known, rhythm, now)
 

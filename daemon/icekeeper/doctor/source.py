@@ -9,7 +9,8 @@ from datetime import timedelta
 from icekeeper.adapters.clickhouse.counting import SourceTable
 from icekeeper.adapters.clickhouse.exact import counts_final
 from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
-from icekeeper.core.calendar import Window
+from icekeeper.core.audit.source import Source
+from icekeeper.core.calendar import window_of
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
@@ -20,7 +21,6 @@ from icekeeper.settings.tables import SHORTEST_TTL
 
 # The first version with `session_timezone`.
 _OLDEST = (23, 6)
-_HOUR = timedelta(hours=1)
 _HOPELESS = frozenset({Reason.SOURCE_DOWN, Reason.DEADLINE})
 
 
@@ -34,11 +34,16 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
     checks = [version_check(server.version, f"{settings.url} answers as user {server.user}")]
     countable: list[str] = []
     unknown: dict[str, str] = {}
-    audited = [policy for policy in policies if policy.audit is not None and policy.source is not None]
-    for number, policy in enumerate(audited, start=1):
+    audited = [
+        (policy, policy.source.only(table), table)
+        for policy in policies
+        if policy.audit is not None and policy.source is not None
+        for table in policy.source.tables
+    ]
+    for number, (policy, one, table) in enumerate(audited, start=1):
         try:
-            described = await source.describe(policy.source or "")
-            bad = await _countable(services, policy, described)
+            described = await source.describe(table)
+            bad = await _countable(services, policy, one, described)
         except IcekeeperError as exc:
             checks.append(Subject.CLICKHOUSE.failure_of(exc, _readonly(str(exc))))
             if exc.reason in _HOPELESS:
@@ -48,9 +53,9 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
         checks += bad
         if no_errors(bad) and described is not None:
             final = ", FINAL" if counts_final(described.engine, _final(policy)) else ""
-            countable.append(f"{policy.source} ({described.engine}{final})")
+            countable.append(f"{table} ({described.engine}{final})")
             if policy.source_ttl == "auto" and (why := why_unknown(described)):
-                unknown[policy.source or ""] = why
+                unknown[table] = why
     if unknown:
         checks.append(unknown_ttls(unknown))
     if countable:
@@ -82,17 +87,19 @@ def version_check(version: str, answers: str) -> Check:
     return Subject.CLICKHOUSE.passed(text)
 
 
-async def _countable(services: Services, policy: TablePolicy, described: SourceTable | None) -> list[Check]:
-    """What prevents counting one source; DeadlineExceeded and the like are raised."""
-    settings, now = services.settings.clickhouse, services.ports.clock()
-    database, _, table = (policy.source or "").rpartition(".")
-    name, window = f"{database or settings.database}.{table}", Window(now - _HOUR, now)
+async def _countable(
+    services: Services, policy: TablePolicy, source: Source, described: SourceTable | None
+) -> list[Check]:
+    """What prevents counting one table of a source; DeadlineExceeded and the like are raised."""
+    settings = services.settings.clickhouse
+    database, _, table = str(source).rpartition(".")
+    name = f"{database or settings.database}.{table}"
     try:
-        await services.source.rehearse(policy.source or "", policy.timestamp, _final(policy), window)
+        await services.source.rehearse(source, _final(policy), window_of(services.ports.clock()))
     except IcekeeperError as exc:
         if exc.reason in _HOPELESS:
             raise
-        return [count_refused(exc, name, policy.timestamp, settings.user)]
+        return [count_refused(exc, name, source.timestamp, settings.user)]
     if described is None:
         grant = f"GRANT SELECT ON system.tables TO {settings.user};"
         text = f"{name} can be counted, but system.tables does not show it, so its engine is not known"

@@ -101,7 +101,7 @@ async def _clues(
     async def rows(window: Window, final: bool) -> int | None:
         """None where the source can't be counted so."""
         try:
-            counted = await services.source.count(source, policy.timestamp, window, final, rules.limits.timeout)
+            counted = await services.source.count(source, window, final, rules.limits.timeout)
         except PermanentError:
             return None
         return counted.rows

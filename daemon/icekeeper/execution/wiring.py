@@ -79,11 +79,13 @@ def build(
     postgres = kept.postgres if kept is not None else Postgres(settings.postgres.dsn, settings.postgres.secret())
     offload_postgres = _offload_postgres(settings, postgres, before)
     findings = PostgresFindings(postgres)
+    sources = [table for policy in settings.policies() if policy.source is not None for table in policy.source.tables]
+    offload = PostgresOffload(offload_postgres, settings.offload.table, settings.clickhouse.database, sources)
     lakehouse = IcebergLakehouse(engine, settings.catalog.name)
     ports = RunPorts(
         lakehouse=lakehouse,
         source=source,
-        offload=PostgresOffload(offload_postgres, settings.offload.table),
+        offload=offload,
         findings=findings,
         surroundings=surroundings
         or Host(clock, {"PostgreSQL": postgres.now, "ClickHouse": source.now}, _directories(settings)),

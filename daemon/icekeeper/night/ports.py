@@ -13,6 +13,7 @@ from typing import Protocol
 from uuid import UUID
 
 from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount
+from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
 from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import CompactPolicy, TablePolicy
@@ -96,25 +97,26 @@ class EngineLog(Protocol):
 class SourceCounter(Protocol):
     """The ClickHouse side."""
 
-    async def count(
-        self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
-    ) -> SourceCount:
-        """Rows of the window; `final` None lets the table's engine decide."""
+    async def count(self, source: Source, window: Window, final: bool | None, timeout: timedelta) -> SourceCount:
+        """Rows of the window; `final` None lets each table's engine decide."""
 
     async def count_by_hour(
-        self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
+        self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
         """Rows of each hour of the window that has any."""
 
-    async def newest(self, source: str, timestamp: str, window: Window, timeout: timedelta) -> datetime | None:
+    async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         """The event time of the window's newest row; None where the window has none."""
 
 
 class OffloadStatus(Protocol):
     """The offload's own account of its progress."""
 
-    async def state(self, source: str) -> OffloadState | None:
-        """How far it has come with a source, and what it is at; None where it keeps no such row or table."""
+    async def state(self, source: Source) -> OffloadState | None:
+        """How far it has come with a source, and what it is at; None where it keeps no such row or table.
+
+        Of several tables: the state of what it is at, with the watermark of the one that is least far.
+        """
 
 
 class Findings(Protocol):

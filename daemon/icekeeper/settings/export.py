@@ -27,6 +27,9 @@ def schema() -> dict[str, Any]:
     # `audit: off` is short for {enabled: false}.
     audit = document["$defs"]["Table"]["properties"]["audit"]
     audit["anyOf"] = [{"$ref": audit.pop("$ref")}, {"enum": ["off", False]}]
+    # `source: trades` is short for {table: trades}.
+    source = document["$defs"]["Table"]["properties"]["source"]
+    source["anyOf"].append({**document["$defs"]["Source"]["properties"]["table"]["anyOf"][0]})
     document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return document
 

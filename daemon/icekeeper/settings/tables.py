@@ -7,10 +7,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 from pydantic import ValidationInfo as Info
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from icekeeper.core.audit.source import Source as SourceTables
+from icekeeper.core.audit.source import TimestampAs
 from icekeeper.core.enums import AuditStatus
 from icekeeper.core.policy import (
     AuditPolicy,
@@ -20,6 +22,7 @@ from icekeeper.core.policy import (
     Strategy,
     TablePolicy,
 )
+from icekeeper.settings.values.conditions import Condition
 from icekeeper.settings.values.units import (
     AutoOrBool,
     Duration,
@@ -30,6 +33,7 @@ from icekeeper.settings.values.units import (
     Size,
     SourceTtl,
     TableName,
+    identifier,
     such_that,
 )
 
@@ -146,13 +150,79 @@ _at_least_two_days = such_that(
 )
 
 
+class Source(Block):
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["table"]}, {"required": ["tables"]}]})
+
+    tables: Annotated[tuple[Identifier, ...], Field(min_length=1)] | None = None
+    """Several ClickHouse tables in place of one: their rows are counted together."""
+    # A table that is left out is missing, not wrong.
+    table: Identifier | None = Field(default=None, validate_default=True)
+    """The ClickHouse table; one of another database than clickhouse.database is named with it: other.table."""
+    timestamp: Identifier | None = None
+    """ClickHouse's name of the event-time column, where it differs from the table's timestamp."""
+    timestamp_as: TimestampAs | None = None
+    """How ClickHouse stores the event time where it is no DateTime64 or DateTime; text is ISO 8601."""
+    where: Condition | None = None
+    """Which of ClickHouse's rows are offloaded, as a condition in its SQL: is_deleted = 0."""
+    columns: Annotated[dict[Identifier, Identifier], Field(json_schema_extra={"additionalProperties": False})] = {}
+    """ClickHouse's names of columns, by Iceberg's, where they differ."""
+
+    @field_validator("tables")
+    @classmethod
+    def _differ(cls, tables: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if tables is not None and (twice := [name for name in tables if tables.count(name) > 1]):
+            raise ValueError(f"{twice[0]} is listed twice: its rows would be counted twice")
+        return tables
+
+    @field_validator("table")
+    @classmethod
+    def _one_of_both(cls, table: str | None, info: Info) -> str | None:
+        if table is None and info.data.get("tables", ()) is None:
+            raise PydanticCustomError("needed", "the name of a ClickHouse table, or tables: [a, b]")
+        if table is not None and info.data.get("tables"):
+            raise contradiction("table and tables say the same: one of the two has to go", "tables")
+        return table
+
+    def tables_for(self, timestamp: str) -> SourceTables:
+        """`timestamp`: Iceberg's event-time column."""
+        own = self.timestamp or self.columns.get(timestamp, timestamp)
+        renamed = {} if own == timestamp else {timestamp: own}
+        return SourceTables(
+            tables=self.tables or (self.table or "",),
+            timestamp=own,
+            timestamp_as=self.timestamp_as,
+            where=self.where or "",
+            columns={**self.columns, **renamed},
+        )
+
+
+def _named(value: object) -> object:
+    """`source: trades` is short for {table: trades}."""
+    if isinstance(value, dict | Source | None):
+        return value
+    if isinstance(value, list | tuple):
+        sentence = "it has to be the name of a table, or a block of keys, like {tables: [a, b]}"
+        raise PydanticCustomError("source", "{it}", {"it": sentence})
+    identifier(str(value))
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "it has to be text")
+    return {"table": value}
+
+
+def _short(source: Source | None) -> object:
+    if source is None:
+        return None
+    given = source.model_dump(mode="json", exclude_defaults=True)
+    return source.table if given.keys() == {"table"} else given
+
+
 class Table(Block):
     name: TableName
     """The Iceberg table: namespace.table."""
-    source: Identifier | None = None
-    """The ClickHouse table it is offloaded from; without one there is no audit."""
+    source: Annotated[Source | None, BeforeValidator(_named), PlainSerializer(_short, when_used="json")] = None
+    """The ClickHouse table it is offloaded from, or a block that says more of it; without one there is no audit."""
     timestamp: Identifier = "timestamp"
-    """The event-time column, of the same name on both sides."""
+    """The event-time column; ClickHouse may have another name for it (source.timestamp)."""
     layer: str = ""
     """bronze, silver, gold: what people group their queries by."""
     source_ttl: Annotated[SourceTtl, _at_least_two_days] = "auto"
@@ -170,7 +240,7 @@ class Table(Block):
         """The table's policy; a table without a source has no audit."""
         return TablePolicy(
             name=self.name,
-            source=self.source,
+            source=None if self.source is None else self.source.tables_for(self.timestamp),
             timestamp=self.timestamp,
             layer=self.layer,
             source_ttl=self.source_ttl,

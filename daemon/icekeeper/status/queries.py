@@ -131,7 +131,7 @@ class StatusQueries:
         health, audit = history.runs.healths.get(name), history.runs.audits.get(name)
         return schemas.TableSummary(
             name=name,
-            source=policy.source,
+            source=None if policy.source is None else str(policy.source),
             layer=policy.layer,
             health=run_schemas.Health.model_validate(health.health) if health is not None else None,
             audit=_last_audit(audit) if audit is not None else None,

@@ -27,6 +27,7 @@ _DENIED = frozenset({164, 192, 193, 194, 497, 516})  # READONLY, UNKNOWN_USER, p
 _TIMEOUT = frozenset({159, 160})  # TIMEOUT_EXCEEDED, TOO_SLOW
 _BUSY = frozenset({202, 439})  # TOO_MANY_SIMULTANEOUS_QUERIES, CANNOT_SCHEDULE_TASK
 _MEMORY_LIMIT = 241
+_UNREADABLE = frozenset({6, 38, 41})  # CANNOT_PARSE_TEXT, CANNOT_PARSE_DATE, CANNOT_PARSE_DATETIME
 # TOO_MANY_ROWS, LIMIT_EXCEEDED, TOO_MANY_BYTES, TOO_MANY_ROWS_OR_BYTES, SETTING_CONSTRAINT_VIOLATION
 _LIMITED = frozenset({158, 290, 307, 396, 452})
 _CONNECT_TIMEOUT_S = 10
@@ -158,6 +159,8 @@ class Client:
             return DeadlineExceeded(f"{source}: {message}", where=where)
         if code in _LIMITED:
             return PermanentError(f"{source}: {message}", reason=Reason.SOURCE_LIMITED, where=where)
+        if code in _UNREADABLE:
+            return PermanentError(f"{source}: {message}", reason=Reason.SOURCE_TYPE, where=where)
         if code == _MEMORY_LIMIT:
             return TransientError(f"{source}: {message}", reason=Reason.SOURCE_OUT_OF_MEMORY, where=where)
         if code in _BUSY or (code is None and isinstance(error, OperationalError | aiohttp.ClientError | OSError)):

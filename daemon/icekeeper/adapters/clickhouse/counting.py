@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from icekeeper.adapters.clickhouse.client import ClickHouseOptions, Client
+from icekeeper.adapters.clickhouse.client import ClickHouseOptions, Client, Rows
+from icekeeper.adapters.clickhouse.event_time import (
+    bounds,
+    hour,
+    is_day,
+    is_of_days,
+    misfit,
+    newest,
+    quoted,
+    unreadable,
+    within,
+    written_out,
+    wrong_unit,
+)
 from icekeeper.adapters.clickhouse.exact import Setting, counts_final, exact_settings, is_local
 from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
 from icekeeper.core.audit.records import SourceCount, SourceTtl
+from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
 from icekeeper.core.calendar import Window
-from icekeeper.core.errors import PermanentError
+from icekeeper.core.errors import DeadlineExceeded, PermanentError
 from icekeeper.core.reasons import Reason
 
-# How an event time may be stored. Compared with instants, ClickHouse finds no row of any other type, and no error.
-_INSTANT = re.compile(r"^(?:Nullable\(|LowCardinality\()*(?:DateTime|Date)")
 # How a plan names the condition of a row policy: by name, or below a Merge table as a filter that no WHERE asked for.
 _ROW_FILTER = re.compile(
     r"row[- ]level (?:security )?filter|ReadFromMerge\b[^\w(]*(?:Output:.*\n\W*)?Filter\n", re.IGNORECASE
 )
+# For a few values of a column: a view may have to compute all its rows for them, and the count goes on without.
+_SAMPLE_TIMEOUT = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,37 +66,34 @@ class ClickHouse:
     async def close(self) -> None:
         await self._client.close()
 
-    async def count(
-        self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
-    ) -> SourceCount:
-        # Read for every audit: a table may have been swapped for another one.
-        table = await self.describe(source)
-        if table is None:
-            text = f"there is no table {'.'.join(self._split(source))} (or no right to see it)"
-            raise PermanentError(text, reason=Reason.SOURCE_TABLE_NOT_FOUND, where=self._client.options.where)
-        use_final = counts_final(table.engine, final)
-        settings = await self._require_whole(source, timestamp, window, table.engine, use_final)
-        query = self._count_query(source, timestamp)
-        rows = await self._client.query(query, _bounds(window), timeout, source, settings)
-        return SourceCount(int(rows[0][0]), _readable(query, window, use_final), use_final, _ttl(table.definition))
+    async def count(self, source: Source, window: Window, final: bool | None, timeout: timedelta) -> SourceCount:
+        left = _time_left(timeout)
+        # One after the other: each has an engine of its own, and settings that keep its count whole.
+        return _together([await self._count(source, table, window, final, left()) for table in source.tables])
 
     async def count_by_hour(
-        self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
+        self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
-        hour = f"toUnixTimestamp(toStartOfHour(toTimeZone({_quoted(timestamp)}, 'UTC')))"
-        query = f"SELECT {hour} AS hour, count() FROM {self._table(source)} WHERE {_within(timestamp)} GROUP BY hour"
-        settings = await self._exact(source, final=final)
-        rows = await self._client.query(query, _bounds(window), timeout, source, settings)
-        return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
+        left, hours = _time_left(timeout), Counter[datetime]()
+        if source.timestamp_as == "date":
+            raise self._unfit(str(source), f"the event time {source.timestamp} knows days, no hours")
+        for table in source.tables:
+            query = f"{self._select(f'{hour(source)} AS hour, count()', source, table)} GROUP BY hour"
+            settings = await self._exact(table, final=final)
+            for row in await self._query(query, source, table, window, left(), settings):
+                hours[datetime.fromtimestamp(row[0], UTC)] += int(row[1])
+        return hours
 
-    async def newest(self, source: str, timestamp: str, window: Window, timeout: timedelta) -> datetime | None:
+    async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         # FINAL does not matter: merging keeps a row of every key, and the event time is part of it.
-        newest = f"toDateTime64(maxOrNull({_quoted(timestamp)}), 6, 'UTC')"
-        query = f"SELECT toUnixTimestamp64Micro({newest}) FROM {self._table(source)} WHERE {_within(timestamp)}"
-        settings = await self._exact(source, final=None)
-        rows = await self._client.query(query, _bounds(window), timeout, source, settings)
-        micros = rows[0][0]
-        return None if micros is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros)
+        left, found = _time_left(timeout), []
+        for table in source.tables:
+            settings = await self._exact(table, final=None)
+            query = self._select(newest(source), source, table)
+            ((micros,),) = await self._query(query, source, table, window, left(), settings)
+            if micros is not None:
+                found.append(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros))
+        return max(found, default=None)
 
     async def now(self) -> datetime:
         """The server's clock. Raises like `count`."""
@@ -97,24 +110,76 @@ class ClickHouse:
         rows = await self._client.probe("SELECT version(), currentUser()", {}, "its version")
         return SourceServer(str(rows[0][0]), str(rows[0][1]))
 
-    async def describe(self, source: str) -> SourceTable | None:
-        """The table in the system tables, None where it is not there. Raises like `count`."""
-        database, table = self._split(source)
+    async def describe(self, name: str) -> SourceTable | None:
+        """A table of a source in the system tables, None where it is not there. Raises like `count`."""
+        database, table = self._split(name)
         names = {"database": database, "table": table}
         query = "FROM system.tables WHERE database = {database:String} AND name = {table:String}"
         try:
-            rows = await self._client.probe(f"SELECT engine, engine_full {query}", names, source)
+            rows = await self._client.probe(f"SELECT engine, engine_full {query}", names, name)
         except PermanentError as exc:
             if exc.reason is not Reason.ACCESS_DENIED:
                 raise
-            rows = await self._client.probe(f"SELECT engine, '' {query}", names, source)
+            rows = await self._client.probe(f"SELECT engine, '' {query}", names, name)
         return SourceTable(str(rows[0][0]), str(rows[0][1])) if rows else None
 
-    async def rehearse(self, source: str, timestamp: str, final: bool | None, window: Window) -> None:
-        """All checks of a count, and the server's plan of it, without reading rows. Raises like `count`."""
-        table = await self.describe(source)
-        engine = None if table is None else table.engine
-        await self._require_whole(source, timestamp, window, engine, counts_final(engine, final))
+    async def rehearse(self, source: Source, final: bool | None, window: Window) -> None:
+        """All checks of a count, and the server's plan of it, without counting rows. Raises like `count`."""
+        for name in source.tables:
+            table = await self.describe(name)
+            engine = None if table is None else table.engine
+            await self._require_whole(source, name, window, engine, counts_final(engine, final))
+            await self._require_unit(source, name)
+
+    async def _count(
+        self, source: Source, name: str, window: Window, final: bool | None, timeout: timedelta
+    ) -> SourceCount:
+        """The count of one of a source's tables."""
+        # Read for every audit: a table may have been swapped for another one.
+        table = await self.describe(name)
+        if table is None:
+            text = f"there is no table {'.'.join(self._split(name))} (or no right to see it)"
+            raise PermanentError(text, reason=Reason.SOURCE_TABLE_NOT_FOUND, where=self._client.options.where)
+        use_final = counts_final(table.engine, final)
+        settings = await self._require_whole(source, name, window, table.engine, use_final)
+        query = self._select("count()", source, name)
+        rows = int((await self._query(query, source, name, window, timeout, settings))[0][0])
+        if not rows:
+            await self._require_unit(source, name)
+        readable = written_out(query, source, window) + (" SETTINGS final = 1" if use_final else "")
+        return SourceCount(rows, readable, use_final, _ttl(table.definition))
+
+    async def _query(
+        self, query: str, source: Source, name: str, window: Window, timeout: timedelta, settings: Mapping[str, str]
+    ) -> Rows:
+        """A query of `_select`. Text that is no date and time makes it fail: the error then says which."""
+        try:
+            return await self._client.query(query, bounds(source, window), timeout, name, settings)
+        except PermanentError as exc:
+            if source.timestamp_as != "text" or exc.reason is not Reason.SOURCE_TYPE:
+                raise
+            bad = f"SELECT any({quoted(source.timestamp)}), count() FROM {self._table(name)}"
+            rows = await self._client.query(
+                f"{bad} WHERE {_all_of(unreadable(source), source.where)}", {}, timeout, name
+            )
+            text = f"the event time {source.timestamp} is no ISO 8601 date and time in {rows[0][1]} rows, like "
+            raise self._unfit(name, f"{text}{rows[0][0]!r}") from exc
+
+    async def _sample(self, source: Source, name: str) -> list[float]:
+        """Some values of an event time that is a number; empty where they can't be had at once."""
+        value = f"toFloat64({quoted(source.timestamp)})"
+        query = f"SELECT groupArray(value) FROM (SELECT {value} AS value FROM {self._table(name)} LIMIT 100)"
+        try:
+            rows = await self._client.query(query, {}, _SAMPLE_TIMEOUT, name)
+        except (DeadlineExceeded, PermanentError):
+            return []
+        return [float(value) for value in rows[0][0]]
+
+    async def _require_unit(self, source: Source, name: str) -> None:
+        """PermanentError `source_type` where epochs are of another unit than the settings say: no row is found then."""
+        is_epoch = source.timestamp_as in ("epoch_s", "epoch_ms", "epoch_us")
+        if is_epoch and (text := wrong_unit(source, await self._sample(source, name))):
+            raise self._unfit(name, text)
 
     async def _exact(self, source: str, *, final: bool | None, local: bool = True) -> dict[str, str]:
         """The settings that keep a count whole, read each time: a profile may have changed. Raises like `count`."""
@@ -127,43 +192,86 @@ class ClickHouse:
         return exact_settings(seen, self._client.options, final=final, local=local)
 
     async def _require_whole(
-        self, source: str, timestamp: str, window: Window, engine: str | None, final: bool
+        self, source: Source, name: str, window: Window, engine: str | None, final: bool
     ) -> dict[str, str]:
         """The settings that keep a count of this window whole.
 
         PermanentError `source_limited` where they can't be set, `source_type` where the event time can't be compared
-        with instants, `source_filtered` where a row policy hides rows from our user. Those of other servers behind a
+        with the window, `source_filtered` where a row policy hides rows from our user. Those of other servers behind a
         Distributed table can't be seen.
         """
         options = self._client.options
-        settings = await self._exact(source, final=final, local=is_local(engine))
+        settings = await self._exact(name, final=final, local=is_local(engine))
         described = await self._client.probe(
-            f"DESCRIBE (SELECT {_quoted(timestamp)} FROM {self._table(source)})", {}, source
+            f"DESCRIBE (SELECT {quoted(source.timestamp)} FROM {self._table(name)})", {}, name
         )
         kind = str(described[0][1])
-        if not _INSTANT.match(kind):
-            text = f"{source}: the event time {timestamp} is {kind}, which can't be compared with instants"
-            raise PermanentError(text, reason=Reason.SOURCE_TYPE, where=options.where)
+        if misfit(source, kind, ()) and (text := misfit(source, kind, await self._sample(source, name))):
+            raise self._unfit(name, text)
+        if is_day(kind) and not is_of_days(window):
+            text = f"the event time {source.timestamp} is {kind}, so only whole UTC days can be counted, not {window}"
+            raise self._unfit(name, f"{text}: leave --window-hours out, or name a column that has the time")
+        if source.where:
+            await self._require_condition(source, name)
         # Optimised, a plan joins conditions: whose they are is lost.
-        explain = f"EXPLAIN actions = 1, optimize = 0 {self._count_query(source, timestamp)}"
-        rows = await self._client.probe(explain, _bounds(window), source, settings)
+        explain = f"EXPLAIN actions = 1, optimize = 0 {self._select('count()', source, name)}"
+        rows = await self._client.probe(explain, bounds(source, window), name, settings)
         plan = "\n".join(str(row[0]) for row in rows)
         if hidden := _ROW_FILTER.search(plan):
             condition = plan[hidden.end() :].partition("column:")[2].partition("\n")[0].strip()
-            text = f"{source}: a row policy hides rows from user {options.user}: {condition}"
+            text = f"{name}: a row policy hides rows from user {options.user}: {condition}"
             raise PermanentError(text, reason=Reason.SOURCE_FILTERED, where=options.where)
         return settings
 
-    def _split(self, source: str) -> tuple[str, str]:
-        database, _, table = source.rpartition(".")
+    async def _require_condition(self, source: Source, name: str) -> None:
+        """PermanentError `source_type` where the source's condition is none."""
+        try:
+            await self._client.probe(f"DESCRIBE (SELECT 1 FROM {self._table(name)} WHERE ({source.where}))", {}, name)
+        except PermanentError as exc:
+            if exc.reason is not Reason.UNEXPECTED:
+                raise
+            raise self._unfit(
+                name, f"source.where ({source.where}) is no condition on its rows: {exc.args[0]}"
+            ) from exc
+
+    def _unfit(self, name: str, text: str) -> PermanentError:
+        return PermanentError(f"{name}: {text}", reason=Reason.SOURCE_TYPE, where=self._client.options.where)
+
+    def _split(self, name: str) -> tuple[str, str]:
+        database, _, table = name.rpartition(".")
         return database or self._client.options.database, table
 
-    def _count_query(self, source: str, timestamp: str) -> str:
-        return f"SELECT count() FROM {self._table(source)} WHERE {_within(timestamp)}"
+    def _select(self, what: str, source: Source, name: str) -> str:
+        """A query of a window's rows in one of a source's tables; `bounds` binds its parameters."""
+        return f"SELECT {what} FROM {self._table(name)} WHERE {_all_of(within(source), source.where)}"
 
-    def _table(self, source: str) -> str:
-        database, table = self._split(source)
-        return f"{_quoted(database)}.{_quoted(table)}"
+    def _table(self, name: str) -> str:
+        database, table = self._split(name)
+        return f"{quoted(database)}.{quoted(table)}"
+
+
+def _time_left(timeout: timedelta) -> Callable[[], timedelta]:
+    """What is left of a time that begins now."""
+    now = asyncio.get_running_loop().time
+    end = now() + timeout.total_seconds()
+    return lambda: timedelta(seconds=max(0.0, end - now()))
+
+
+def _all_of(condition: str, where: str) -> str:
+    return f"({condition}) AND ({where})" if where else condition
+
+
+def _together(counts: Sequence[SourceCount]) -> SourceCount:
+    """The counts of a source's tables as one."""
+    if len(counts) == 1:
+        return counts[0]
+    ttls = [count.ttl for count in counts if count.ttl is not None]
+    return SourceCount(
+        rows=sum(count.rows for count in counts),
+        query=f"SELECT {' + '.join(f'({count.query})' for count in counts)}",
+        final=any(count.final for count in counts),
+        ttl=min(ttls, key=lambda ttl: (ttl.least, ttl.most), default=None),
+    )
 
 
 def _ttl(definition: str) -> SourceTtl | None:
@@ -172,25 +280,3 @@ def _ttl(definition: str) -> SourceTtl | None:
         return ttl_of(definition)
     except UnknownTtlError:
         return None
-
-
-def _within(column: str) -> str:
-    # Typed parameters: an instant compares the same in whatever time zone the column, the session or the server is.
-    return f"{_quoted(column)} >= {{low:DateTime64(6,'UTC')}} AND {_quoted(column)} < {{high:DateTime64(6,'UTC')}}"
-
-
-def _bounds(window: Window) -> dict[str, datetime]:
-    return {"low": window.start, "high": window.end}
-
-
-def _readable(query: str, window: Window, final: bool) -> str:
-    """The query with its parameters written out, so that anyone can run it again."""
-    for name, instant in _bounds(window).items():
-        literal = f"toDateTime64('{instant:%Y-%m-%d %H:%M:%S}', 6, 'UTC')"
-        query = query.replace(f"{{{name}:DateTime64(6,'UTC')}}", literal)
-    return f"{query} SETTINGS final = 1" if final else query
-
-
-def _quoted(identifier: str) -> str:
-    """An identifier for ClickHouse SQL; backslash and backtick inside are escaped."""
-    return "`" + identifier.replace("\\", "\\\\").replace("`", "\\`") + "`"

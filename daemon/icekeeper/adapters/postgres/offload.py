@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 
 from icekeeper.adapters.postgres.pool import Postgres, quoted
+from icekeeper.core.audit.source import Source
 from icekeeper.core.errors import PermanentError
-from icekeeper.core.offload import OffloadState
+from icekeeper.core.offload import OffloadState, names_of, together
 
 _NEEDED = ("last_offload_timestamp", "status")
 
@@ -18,21 +20,37 @@ _NEEDED = ("last_offload_timestamp", "status")
 class PostgresOffload:
     """Implements ports.OffloadStatus, in the ledger's database or in the offload's own."""
 
-    def __init__(self, postgres: Postgres, table: str = "offload_watermarks") -> None:
-        """`table` may carry its schema. ConfigError where it is no name."""
+    def __init__(
+        self,
+        postgres: Postgres,
+        table: str = "offload_watermarks",
+        database: str = "default",
+        sources: Collection[str] = (),
+    ) -> None:
+        """`table` may carry its schema. ConfigError where it is no name. `database`, `sources`: see `names_of`."""
         self._postgres = postgres
         self._table = quoted(table)
+        self._database = database
+        self._sources = frozenset(sources)
 
-    async def state(self, source: str) -> OffloadState | None:
-        """The row of a ClickHouse table; None where there is no table, or no row in it.
+    async def state(self, source: Source) -> OffloadState | None:
+        """Raises like `state_of`."""
+        return together([await self.state_of(table) for table in source.tables])
+
+    async def state_of(self, table: str) -> OffloadState | None:
+        """The row of a ClickHouse table; None where there is no offload's table, or no row in it.
 
         PermanentError where a column is missing without which it is not the offload's table. The others are optional.
         """
         # The whole row: a query that named a column could not be asked of a table without it.
-        query = f"SELECT to_jsonb(offload_row.*) FROM {self._table} AS offload_row WHERE table_name = $1"
+        names = names_of(table, self._database, self._sources)
+        query = (
+            f"SELECT to_jsonb(offload_row.*) FROM {self._table} AS offload_row "
+            "WHERE table_name = ANY($1::text[]) ORDER BY array_position($1::text[], table_name::text) LIMIT 1"
+        )
         async with self._postgres.connection() as connection:
             try:
-                found = await connection.fetchval(query, source)
+                found = await connection.fetchval(query, names)
             except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
                 return None
             except asyncpg.UndefinedColumnError as exc:

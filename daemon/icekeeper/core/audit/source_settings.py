@@ -28,6 +28,8 @@ EXACT_SETTINGS = {
     "limit": "0",
     "offset": "0",
     "apply_deleted_mask": "1",
+    # Rows of one key would be filtered before they are merged.
+    "optimize_move_to_prewhere_if_final": "0",
     "ignore_cold_parts_seconds": "0",
     "parallel_replicas_count": "0",
     "parallel_replica_offset": "0",

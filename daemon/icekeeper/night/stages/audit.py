@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from icekeeper.core.audit.records import AuditResult, LakehouseCount, MissingHour, SourceCount, SourceTtl, Verdict
+from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.verdict import judge, missing_hours
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
@@ -30,7 +31,7 @@ def plan(policy: TablePolicy, context: TaskContext) -> Plan:
 def count_next(policy: TablePolicy, context: TaskContext, counts: PrefetchedCounts) -> None:
     """Has ClickHouse count for this table's audit, as soon as it has counted for the audit before it."""
     rules, source = _audited(policy)
-    counts.prefetch(CountRequest(source, policy.timestamp, _window(context), rules.final), rules.limits.timeout)
+    counts.prefetch(CountRequest(source, _window(context), rules.final), rules.limits.timeout)
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> AttemptResult:
@@ -42,7 +43,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     watermark = await _watermark(context, source)
     newest = await _newest(policy, context, watermark, deadline)
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
-    warm = await ports.source.count(source, policy.timestamp, window, rules.final, deadline.remaining())
+    warm = await ports.source.count(source, window, rules.final, deadline.remaining())
     iceberg = await ports.lakehouse.count(policy.name, policy.timestamp, window, deadline.remaining())
     verdict = judge(
         clickhouse=warm.rows,
@@ -73,7 +74,7 @@ async def _newest(
     if watermark is None or watermark >= window.end:
         return None
     try:
-        return await context.ports.source.newest(_audited(policy)[1], policy.timestamp, window, deadline.remaining())
+        return await context.ports.source.newest(_audited(policy)[1], window, deadline.remaining())
     except IcekeeperError as exc:
         log.warning("newest_row_unknown", error=str(exc))
         return None
@@ -86,7 +87,7 @@ def source_ttl(policy: TablePolicy, counted: SourceCount) -> SourceTtl | None:
     return counted.ttl if policy.source_ttl == "auto" else None
 
 
-async def _watermark(context: TaskContext, source: str) -> datetime | None:
+async def _watermark(context: TaskContext, source: Source) -> datetime | None:
     """How far the offload has come. It only explains a verdict, so an audit goes on without it."""
     try:
         state = await context.ports.offload.state(source)
@@ -110,7 +111,7 @@ async def _drill_down(
     _, source = _audited(policy)
     lakehouse, counter = context.ports.lakehouse, context.ports.source
     try:
-        in_source = await counter.count_by_hour(source, policy.timestamp, window, warm.final, deadline.remaining())
+        in_source = await counter.count_by_hour(source, window, warm.final, deadline.remaining())
         in_iceberg = await lakehouse.count_by_hour(
             policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.remaining()
         )
@@ -147,7 +148,7 @@ def _row(
         trigger=context.trigger,
         run_timestamp=context.ports.clock(),
         iceberg_table=policy.name,
-        ch_source=_audited(policy)[1],
+        ch_source=str(_audited(policy)[1]),
         layer=policy.layer,
         audit_window_hours=window.hours,
         window_start=window.start,
@@ -168,7 +169,7 @@ def _row(
     )
 
 
-def _audited(policy: TablePolicy) -> tuple[AuditPolicy, str]:
+def _audited(policy: TablePolicy) -> tuple[AuditPolicy, Source]:
     if policy.audit is None or policy.source is None:
         raise ValueError(f"{policy.name} has no audit")
     return policy.audit, policy.source

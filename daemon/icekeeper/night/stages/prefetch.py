@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from icekeeper.core.audit.records import SourceCount
+from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import DeadlineExceeded, TransientError
 from icekeeper.night.ports import Clock, SourceCounter
@@ -20,8 +21,7 @@ FRESH = timedelta(minutes=5)
 class CountRequest:
     """The arguments of `SourceCounter.count` that make a count the same one; its timeout does not."""
 
-    source: str
-    timestamp: str
+    source: Source
     window: Window
     final: bool | None
 
@@ -57,31 +57,29 @@ class PrefetchedCounts:
             begun.counting.cancel()
             await asyncio.wait([begun.counting])
 
-    async def count(
-        self, source: str, timestamp: str, window: Window, final: bool | None, timeout: timedelta
-    ) -> SourceCount:
+    async def count(self, source: Source, window: Window, final: bool | None, timeout: timedelta) -> SourceCount:
         """The prefetched count, where it is the same one and fresh; else, or where that failed for now, a new one."""
-        request, since = CountRequest(source, timestamp, window, final), self._clock()
+        request, since = CountRequest(source, window, final), self._clock()
         counted = await self._ahead(request, since)
         if counted is None:
             left = max(timedelta(0), timeout - (self._clock() - since))
-            counted = await self._source.count(source, timestamp, window, final, left)
+            counted = await self._source.count(source, window, final, left)
         if self._next is not None and self._begun is None:
             self._begin(*self._next)
         return counted
 
     async def count_by_hour(
-        self, source: str, timestamp: str, window: Window, final: bool, timeout: timedelta
+        self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
         """Not prefetched."""
-        return await self._source.count_by_hour(source, timestamp, window, final, timeout)
+        return await self._source.count_by_hour(source, window, final, timeout)
 
-    async def newest(self, source: str, timestamp: str, window: Window, timeout: timedelta) -> datetime | None:
+    async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         """Not prefetched."""
-        return await self._source.newest(source, timestamp, window, timeout)
+        return await self._source.newest(source, window, timeout)
 
     def _begin(self, request: CountRequest, timeout: timedelta) -> None:
-        count = self._source.count(request.source, request.timestamp, request.window, request.final, timeout)
+        count = self._source.count(request.source, request.window, request.final, timeout)
         begun = _RunningCount(request, asyncio.ensure_future(count))
         begun.counting.add_done_callback(lambda _: self._ended(begun))
         self._begun, self._next = begun, None

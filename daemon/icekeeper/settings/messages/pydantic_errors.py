@@ -46,7 +46,8 @@ def mistakes_of(errors: Sequence[ErrorDetails], origins: Origins, data: Mapping[
 
 
 def _path(error: ErrorDetails) -> KeyPath:
-    return tuple(error["loc"])
+    # Pydantic marks a map's key that is wrong itself.
+    return tuple(step for step in error["loc"] if step != "[key]")
 
 
 def _follows_from_syntax(error: ErrorDetails, origins: Origins) -> bool:

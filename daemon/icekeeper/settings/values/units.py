@@ -98,11 +98,11 @@ def matching(regex: str, sentence: str) -> Callable[[str], str]:
     return check
 
 
-_identifier = matching(_IDENTIFIER, "an identifier has no spaces, backticks or empty parts, like cold.silver_trades")
+identifier = matching(_IDENTIFIER, "an identifier has no spaces, backticks or empty parts, like cold.silver_trades")
 
 
 def _table_name(value: str) -> str:
-    if "." not in _identifier(value):
+    if "." not in identifier(value):
         raise ValueError(f"it is named with its namespace, like cold.{value}")
     return value
 
@@ -206,7 +206,7 @@ _not_blank = such_that(lambda text: bool(text.strip()), "it is blank: leave it o
 Text = Annotated[str, _not_blank, WithJsonSchema({"type": "string", "minLength": 1})]
 TextMap = dict[str, Annotated[str, BeforeValidator(_as_text), _PLAIN]]
 SettingMap = dict[str, Annotated[str | int | float, BeforeValidator(_setting), _PLAIN]]
-Identifier = Annotated[str, text_by(_identifier), pattern(_IDENTIFIER, "silver_trades")]
+Identifier = Annotated[str, text_by(identifier), pattern(_IDENTIFIER, "silver_trades")]
 TableName = Annotated[str, text_by(_table_name), pattern(_TABLE_NAME, "cold.silver_trades")]
 _catalog_name = matching(_CATALOG_NAME, "a catalog's name is made of letters, digits and underscores, like k2")
 CatalogName = Annotated[str, text_by(_catalog_name), pattern(_CATALOG_NAME, "k2")]

@@ -1,0 +1,38 @@
+"""Where ClickHouse holds the rows of a table, as the settings describe it. Counting there: adapters/clickhouse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+# How a column holds the event time that is no DateTime64, DateTime or Date: an epoch in its unit, a day, ISO 8601.
+TimestampAs = Literal["epoch_s", "epoch_ms", "epoch_us", "date", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The tables of ClickHouse that a table is offloaded from: their rows are counted together.
+
+    `tables`: as the settings name them, with their database where it is not clickhouse.database. `timestamp`: their
+    event-time column; `timestamp_as` None: an instant. `where`: the SQL condition on rows that are offloaded; empty:
+    all are. `columns`: ClickHouse's names of Iceberg's columns, where they differ.
+    """
+
+    tables: tuple[str, ...]
+    timestamp: str
+    timestamp_as: TimestampAs | None = None
+    where: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The names of the tables: what an audit's row names as its source."""
+        return ", ".join(self.tables)
+
+    def column(self, name: str) -> str:
+        """ClickHouse's name of a column of Iceberg's."""
+        return self.columns.get(name, name)
+
+    def only(self, table: str) -> Source:
+        """The same with one of its tables alone."""
+        return replace(self, tables=(table,))
