@@ -23,11 +23,11 @@ NIGHTS ?= 200
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
 
-# Three workers keep two cores busy: tests of the real program wait for what it does. In the order of tests/conftest.py.
+# Four workers keep two cores busy: tests of the real program wait for what it does. In the order of tests/conftest.py.
 # What measures how quickly the program answers runs alone, after them.
 test: $(READY)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line check classes
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=15 \
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15 \
 	  -m "not (full or packaging or browser or timing)" $(ARGS)
 	$(BIN)/pytest -m timing tests/process $(ARGS)
 

@@ -48,11 +48,12 @@ COINBASE = "cold.bronze_trades_coinbase"
 
 # Files that take a minute and more, the longest first: begun last, one of them would keep one worker busy alone.
 LONG = (
-    "integration/test_odd_tables.py", "process/test_restart.py", "process/test_replicas.py", "process/test_chaos.py",
-    "process/test_commands.py", "integration/test_night.py", "integration/test_expiry_files.py",
-    "process/test_serve.py", "process/test_troubleshooting.py", "integration/test_reasons_session.py",
-    "integration/test_sandbox.py", "integration/test_engine.py", "process/test_control.py",
-    "integration/test_reasons_probe.py", "process/test_alerting.py", "integration/test_bench.py",
+    "integration/test_odd_tables.py", "integration/test_reasons_probe.py", "process/test_serve.py",
+    "process/test_restart.py", "process/test_replicas.py", "process/test_troubleshooting.py", "process/test_chaos.py",
+    "process/test_commands.py", "integration/test_week.py", "integration/test_night.py",
+    "integration/test_expiry_files.py", "process/test_control.py", "integration/test_sandbox.py",
+    "integration/test_reasons_session.py", "integration/test_engine.py", "integration/test_migration.py",
+    "process/test_cut_over.py", "process/test_alerting.py", "integration/test_bench.py", "integration/test_proof.py",
 )  # fmt: skip
 
 

@@ -58,11 +58,11 @@ def test_a_storm_of_reloads_during_a_night_disturbs_nothing_and_the_loop_is_neve
     slower = yaml.safe_dump({**yaml.safe_load(good), "compact": {"timeout": "20m"}})
     lag, over = [0.0], threading.Event()
 
-    with running("serve", config=config, log=log, at=SLOT - timedelta(seconds=12)) as daemon:
+    with running("serve", config=config, log=log, at=SLOT - timedelta(seconds=8)) as daemon:
         wait_for("/livez", lambda: fetch(f"{base}/livez"))
 
         def storm() -> None:
-            for text in _for_ever(good, bad, slower):
+            for text in _for_ever(good, bad, slower, bad):
                 if over.is_set():
                     return
                 (new := config.with_suffix(".new")).write_text(text)
