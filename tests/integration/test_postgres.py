@@ -28,6 +28,7 @@ from icekeeper.adapters.postgres.pool import Postgres, Target, quoted
 from icekeeper.adapters.records import from_plain
 from icekeeper.core.audit.compare import FlowAudit
 from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.audit.source import Source
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad, PastRun
@@ -824,6 +825,27 @@ async def test_the_state_of_a_source_is_read_wherever_it_is_kept(empty: Database
     empty.sql("CREATE TABLE half (table_name text, status text); INSERT INTO half VALUES ('a', 'running')")
     with pytest.raises(PermanentError, match=r'"half" is not the offload.*no column last_offload_timestamp'):
         await PostgresOffload(empty.postgres, "half").state_of("a")
+
+
+async def test_a_source_is_known_to_the_offload_with_and_without_its_database(empty: Database) -> None:
+    empty.sql(
+        "CREATE TABLE offload_watermarks (table_name text, last_offload_timestamp timestamptz, status text);"
+        "INSERT INTO offload_watermarks VALUES"
+        " ('a', '2026-02-18 01:00Z', 'success'), ('k2.b', '2026-02-18 02:00Z', ''),"
+        " ('other.a', '2026-02-18 03:00Z', 'running'), ('c', '2026-02-18 04:00Z', 'success')"
+    )
+    offload = PostgresOffload(empty.postgres, database="k2", sources=("a", "k2.b", "other.a", "other.c", "old.a"))
+
+    async def hour(*tables: str) -> int | None:
+        state = await offload.state(Source(tables, "ts"))
+        return None if state is None or state.at is None else state.at.hour
+
+    assert [await hour(name) for name in ("a", "k2.a", "b", "k2.b")] == [1, 1, 2, 2]
+    assert [await hour(name) for name in ("other.a", "other.c", "old.a", "other.b")] == [3, 4, None, None]
+    assert [await hour("a", "other.a"), await hour("a", "unknown"), await hour("unknown", "no")] == [1, None, None]
+    together = await offload.state(Source(("a", "other.a"), "ts"))
+    assert together is not None
+    assert together.status == "running", "one of them is being written"
 
 
 @pytest.mark.parametrize("instant", ["timestamptz", "timestamp"])

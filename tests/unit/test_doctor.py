@@ -480,6 +480,9 @@ def test_a_ttl_that_can_not_be_found_out_is_a_warning_once(definition: str, why:
 def test_a_count_that_is_refused_names_the_grant_or_the_setting() -> None:
     no_right = PermanentError("Not enough privileges", reason=Reason.ACCESS_DENIED)
     assert count_refused(no_right, "k2.t", "ts", "ice").advice.endswith("GRANT SELECT(ts) ON k2.t TO ice;")
+    named = "it's necessary to have the grant SELECT(ts, deleted) ON k2.t. (ACCESS_DENIED)"
+    no_rights = PermanentError(named, reason=Reason.ACCESS_DENIED)
+    assert count_refused(no_rights, "k2.t", "ts", "ice").advice.endswith("GRANT SELECT(ts, deleted) ON k2.t TO ice;")
     readonly = PermanentError("Cannot modify 'x' setting in readonly mode", reason=Reason.ACCESS_DENIED)
     assert "readonly = 2" in count_refused(readonly, "k2.t", "ts", "ice").advice
 

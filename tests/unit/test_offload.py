@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from icekeeper.core.offload import OffloadRhythm, OffloadState, left_over, writing
+from icekeeper.core.offload import OffloadRhythm, OffloadState, left_over, names_of, together, writing
 
 TWO = datetime(2026, 2, 18, 2, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -133,3 +133,30 @@ def test_a_starting_cycle_is_over_a_minute_after_it_was_due() -> None:
     found = writing(state("success", BEFORE), TWO + 20 * SECOND, RHYTHM)
     assert found is not None
     assert found.until == TWO + MINUTE
+
+
+@pytest.mark.parametrize(
+    ("table", "sources", "names"),
+    [
+        ("a", (), ("a", "k2.a")),
+        ("k2.a", ("k2.a",), ("k2.a", "a")),
+        ("k2.a", ("k2.a", "a"), ("k2.a", "a")),
+        ("other.a", ("other.a", "b"), ("other.a", "a")),
+        ("other.a", ("other.a", "a"), ("other.a",)),
+        ("other.a", ("other.a", "k2.a"), ("other.a",)),
+    ],
+)
+def test_the_names_of_a_table_in_the_offloads_own(table: str, sources: tuple[str, ...], names: tuple[str, ...]) -> None:
+    assert names_of(table, "k2", sources) == names
+
+
+def test_several_tables_are_as_far_as_the_least_of_them_and_written_while_one_is() -> None:
+    idle, running = OffloadState(TWO - HOUR, "success", TWO), OffloadState(TWO, "running", TWO - MINUTE)
+    assert together([idle]) == idle
+    assert together([idle, running]) == OffloadState(TWO - HOUR, "running", TWO - MINUTE)
+    assert together([running, None]) == OffloadState(None, "running", TWO - MINUTE), (
+        "how far the other is, is not known"
+    )
+    assert together([OffloadState(None, "initialized"), idle]) == OffloadState(None, "success", TWO)
+    assert together([None, None]) is None
+    assert together([]) is None

@@ -21,6 +21,7 @@ from icekeeper.settings.tables import SHORTEST_TTL
 
 # The first version with `session_timezone`.
 _OLDEST = (23, 6)
+_NEEDED_GRANT = re.compile(r"SELECT\([^()]+\) ON [^\s,;]+[^\s,;.]")
 _HOPELESS = frozenset({Reason.SOURCE_DOWN, Reason.DEADLINE})
 
 
@@ -117,8 +118,10 @@ def count_refused(error: IcekeeperError, table: str, timestamp: str, user: str) 
     if readonly := _readonly(text):
         return Subject.CLICKHOUSE.failure_of(error, readonly)
     if error.reason is Reason.ACCESS_DENIED:
-        grant = f"GRANT SELECT({timestamp}) ON {table} TO {user};"
-        return Subject.CLICKHOUSE.failure_of(error, to_run("an administrator", grant))
+        # A condition may read other columns, too: ClickHouse names what is needed.
+        needed = _NEEDED_GRANT.search(text)
+        grant = needed[0] if needed else f"SELECT({timestamp}) ON {table}"
+        return Subject.CLICKHOUSE.failure_of(error, to_run("an administrator", f"GRANT {grant} TO {user};"))
     return Subject.CLICKHOUSE.failure_of(error)
 
 

@@ -75,9 +75,9 @@ class ClickHouse:
         self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
         left, hours = _time_left(timeout), Counter[datetime]()
-        if source.timestamp_as == "date":
-            raise self._unfit(str(source), f"the event time {source.timestamp} knows days, no hours")
         for table in source.tables:
+            if is_day(kind := await self._kind(source, table)):
+                raise self._unfit(table, f"the event time {source.timestamp} is {kind}, which knows no hours")
             query = f"{self._select(f'{hour(source)} AS hour, count()', source, table)} GROUP BY hour"
             settings = await self._exact(table, final=final)
             for row in await self._query(query, source, table, window, left(), settings):
@@ -202,10 +202,7 @@ class ClickHouse:
         """
         options = self._client.options
         settings = await self._exact(name, final=final, local=is_local(engine))
-        described = await self._client.probe(
-            f"DESCRIBE (SELECT {quoted(source.timestamp)} FROM {self._table(name)})", {}, name
-        )
-        kind = str(described[0][1])
+        kind = await self._kind(source, name)
         if misfit(source, kind, ()) and (text := misfit(source, kind, await self._sample(source, name))):
             raise self._unfit(name, text)
         if is_day(kind) and not is_of_days(window):
@@ -222,6 +219,13 @@ class ClickHouse:
             text = f"{name}: a row policy hides rows from user {options.user}: {condition}"
             raise PermanentError(text, reason=Reason.SOURCE_FILTERED, where=options.where)
         return settings
+
+    async def _kind(self, source: Source, name: str) -> str:
+        """The type of the event time."""
+        described = await self._client.probe(
+            f"DESCRIBE (SELECT {quoted(source.timestamp)} FROM {self._table(name)})", {}, name
+        )
+        return str(described[0][1])
 
     async def _require_condition(self, source: Source, name: str) -> None:
         """PermanentError `source_type` where the source's condition is none."""

@@ -124,9 +124,10 @@ def _value(source: Source) -> str:
     column = quoted(source.timestamp)
     if source.timestamp_as != "text":
         return column
-    # An empty text can't be parsed: the query fails.
-    readable = f"if(isNull({column}) OR match({column}, '{_ISO_8601}'), {column}, '')"
-    return f"parseDateTime64BestEffort({readable}, 6, 'UTC')"
+    # An empty text can't be parsed: the query fails. Rows without a time or that are not offloaded are in no window.
+    outside = f"ifNull(NOT ({source.where}), 1) OR isNull({column})" if source.where else f"isNull({column})"
+    text = f"multiIf({outside}, '1900-01-01', match({column}, '{_ISO_8601}'), {column}, '')"
+    return f"parseDateTime64BestEffort(assumeNotNull({text}), 6, 'UTC')"
 
 
 def _parameter(source: Source) -> str:
