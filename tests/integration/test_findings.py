@@ -17,9 +17,9 @@ from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.audit.records import Finding
+from icekeeper.core.audit.records import BadFile, FileFault, Finding
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport
@@ -66,7 +66,12 @@ class Ledger:
         return await migrate(self.dsn, self.box.postgres.password)
 
     async def audited(
-        self, status: AuditStatus, missing: int | None = None, window: Window = DAY, table: str = TABLE
+        self,
+        status: AuditStatus,
+        missing: int | None = None,
+        window: Window = DAY,
+        table: str = TABLE,
+        **changes: Any,
     ) -> datetime:
         """An operator's audit, an hour after the one before; when that was."""
         self.hour += 1
@@ -81,7 +86,21 @@ class Ledger:
             window_end=window.end,
             delta=None if missing is None else -missing,
             status=status,
+            **changes,
         )
+        await self.store(row)
+        return at
+
+    async def found_bad_files(self, rows: int, window: Window = DAY) -> datetime:
+        """An audit whose files fail the proof, an hour after the one before; when that was."""
+        self.hour += 1
+        at = SLOT + self.hour * HOUR
+        bad = BadFile("s3://w/t/a.parquet", "day=2026-02-17", "data", FileFault.MISSING, rows, 1000)
+        row = replace(
+            AUDIT, run_id=uuid4(), trigger=Trigger.MANUAL, run_timestamp=at, iceberg_table=TABLE,
+            window_start=window.start, window_end=window.end, iceberg_row_count=None, delta=None, status=ERROR,
+            reason=Reason.FILE_MISSING, proof=Proof.FILES, bad_files=(bad,), bad_file_rows=rows,
+        )  # fmt: skip
         await self.store(row)
         return at
 
@@ -140,6 +159,48 @@ async def test_an_audit_that_could_not_count_is_a_finding_only_where_none_ever_c
     await ledger.audited(OK, 0)
     await ledger.audited(ERROR, 900)  # after the source's TTL both counts are kept, and judge nothing
     assert await ledger.open() == []
+
+
+async def test_bad_files_are_a_finding_whatever_was_counted_before_until_files_are_proven_again(ledger: Ledger) -> None:
+    await ledger.audited(OK, 0, proof=Proof.FILES)
+    first = await ledger.found_bad_files(100)
+    await ledger.found_bad_files(120)
+    (found,) = await ledger.findings.open_findings(TABLE)
+    assert (found.window, found.status, found.reason, found.since) == (DAY, ERROR, Reason.FILE_MISSING, first)
+    assert (found.bad_file_rows, found.bad_partitions) == (120, frozenset({"day=2026-02-17"}))
+    # None of these says anything of the files.
+    await ledger.audited(OK, 0, proof=Proof.MANIFESTS)
+    await ledger.audited(OK, 0)
+    await ledger.audited(ERROR, iceberg_row_count=None)
+    await ledger.audited(OK, 0, within(0, 6), proof=Proof.FILES)
+    assert await ledger.findings.open_days([TABLE]) == {(TABLE, ERROR): 1}
+    # Of its rows this proves nothing, of its files all.
+    await ledger.audited(OK, 0, reason=Reason.SOURCE_EMPTY, proof=Proof.FILES)
+    assert await ledger.open() == []
+
+
+async def test_rows_that_lack_stay_a_finding_of_their_own_beside_bad_files(ledger: Ledger) -> None:
+    await ledger.audited(MISSING, 500, proof=Proof.FILES)
+    await ledger.found_bad_files(100)
+    assert sorted(await ledger.open(), key=str) == [(DAY, ERROR, None), (DAY, MISSING, -500)]
+    await ledger.audited(MISSING, 400, proof=Proof.FILES)
+    assert await ledger.open() == [(DAY, MISSING, -400)]
+
+
+async def test_bad_files_are_acknowledged_by_their_own_rows(ledger: Ledger) -> None:
+    await ledger.audited(MISSING, 500)
+    await ledger.ack()
+    await ledger.found_bad_files(100)
+    assert await ledger.open() == [(DAY, ERROR, None)]  # rows were acknowledged, not files
+    (closed,) = await ledger.ack()
+    assert closed.bad_file_rows == 100
+    assert await ledger.open() == []
+    await ledger.found_bad_files(100)
+    assert await ledger.open() == []
+    await ledger.found_bad_files(101)
+    assert await ledger.open() == [(DAY, ERROR, None)]
+    await ledger.audited(MISSING, 500, proof=Proof.FILES)
+    assert await ledger.open() == []  # the files are whole, and of the rows no more are missing than was acknowledged
 
 
 async def test_a_day_that_is_proven_closes_what_was_found_within_it_and_no_more(ledger: Ledger) -> None:
@@ -295,7 +356,7 @@ async def test_a_ledger_of_the_first_revision_is_brought_up_to_date_with_its_row
     with pytest.raises(PermanentError, match="icekeeper migrate") as refused:
         await ledger.open()
     assert refused.value.reason is Reason.LEDGER_DOWN
-    assert await ledger.migrate() == ["0002_acks", "0003_hosts", "0004_lookups"]
+    assert await ledger.migrate() == ["0002_acks", "0003_hosts", "0004_lookups", "0005_proof"]
     assert await pending(ledger.dsn, ledger.box.postgres.password) == []
     assert await ledger.open() == [(DAY, MISSING, -5)]
 

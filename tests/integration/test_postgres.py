@@ -27,9 +27,9 @@ from icekeeper.adapters.postgres.offload import PostgresOffload
 from icekeeper.adapters.postgres.pool import Postgres, Target, quoted
 from icekeeper.adapters.records import from_plain
 from icekeeper.core.audit.compare import FlowAudit
-from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.audit.records import AuditResult, BadFile, FileFault, MissingHour
 from icekeeper.core.audit.source import Source
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import AuditStatus, Proof, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad, PastRun
 from icekeeper.core.offload import OffloadState
@@ -41,7 +41,7 @@ from icekeeper.sandbox.servers.process import Janitor, free_ports
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
-REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups"]
+REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups", "0005_proof"]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
 
@@ -177,6 +177,7 @@ def audit(table: str = "cold.silver_trades", **changes: Any) -> AuditResult:
         ch_final=False,
         watermark=datetime(2026, 2, 17, 23, 45, 1, 250, tzinfo=UTC),
         missing_hours=(MissingHour(datetime(2026, 2, 17, 3, tzinfo=UTC), 7, 5),),
+        proof=Proof.FILES,
     )
     return replace(plain, **changes)
 
@@ -193,6 +194,9 @@ def uncounted(table: str = "cold.gold_ohlcv_1m") -> AuditResult:
         ch_final=None,
         watermark=None,
         missing_hours=(),
+        proof=None,
+        bad_files=(BadFile("s3://w/t/a.parquet", "day=17", "data", FileFault.COUNT, 900, 1000, rows_found=100),),
+        bad_file_rows=900,
     )
 
 
@@ -255,13 +259,14 @@ async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_ro
         ALTER TABLE maintenance_runs DROP host, DROP in_flight_stage, DROP in_flight_table;
         ALTER TABLE maintenance_tasks DROP engine_log;
         DROP INDEX maintenance_tasks_iceberg_table;
+        ALTER TABLE maintenance_acks DROP bad_file_rows;
         UPDATE icekeeper_schema_version SET version_num = '0002_acks'
         """
     )
     with pytest.raises(PermanentError, match="icekeeper migrate") as old:
         await database.history.runs(1)
     assert old.value.reason is Reason.LEDGER_DOWN
-    assert await database.migrate() == ["0003_hosts", "0004_lookups"]
+    assert await database.migrate() == ["0003_hosts", "0004_lookups", "0005_proof"]
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
     (run,) = await database.ledger.past_runs(SLOT)
     assert (run.run_id, run.host, run.in_flight, len(run.tasks)) == (night.run_id, "", None, 3)
@@ -322,8 +327,9 @@ async def test_an_old_audit_log_is_adopted_with_its_rows(empty: Database, shape:
     night = report(audit(), uncounted(), overflow, audit("cold.ok", status=AuditStatus.OK))
     await empty.ledger.close_run(night)
     rows = (await stored(empty, night.run_id))["audits"]
-    assert [{**row, "missing_hours": ...} for row in rows] == [
-        {**asdict(row), "missing_hours": ...} for row in sorted(night.audits, key=lambda row: row.iceberg_table)
+    lists = {"missing_hours": ..., "bad_files": ...}
+    assert [{**row, **lists} for row in rows] == [
+        {**asdict(row), **lists} for row in sorted(night.audits, key=lambda row: row.iceberg_table)
     ]
     window_end = "SELECT DISTINCT extract(epoch FROM window_end) FROM maintenance_audit_log WHERE run_id IS NOT NULL"
     assert empty.sql(window_end) == [(Decimal(int(audit().window_end.timestamp())),)]
@@ -405,7 +411,8 @@ async def test_a_report_comes_back_as_it_was_stored(database: Database) -> None:
     assert {key: row[key] for key in facts} == {key: getattr(night, key) for key in facts}
     assert row["tasks"] == [asdict(task) for task in night.tasks]
     by_name = sorted(night.audits, key=lambda row: row.iceberg_table)
-    assert row["audits"] == [{**asdict(row), "missing_hours": list(asdict(row)["missing_hours"])} for row in by_name]
+    lists = ("missing_hours", "bad_files")
+    assert row["audits"] == [{**asdict(row), **{key: list(asdict(row)[key]) for key in lists}} for row in by_name]
     assert row["logs"] == list(LOGS)
     assert await database.history.run(uuid4(), lines=True) is None
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from icekeeper.core.audit.source import Source
-from icekeeper.core.enums import Stage, TaskOutcome
+from icekeeper.core.enums import Proof, Stage, TaskOutcome
 from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, SourceTtlSetting, StageLimits, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
@@ -27,8 +27,10 @@ EXPIRE_LIMITS = StageLimits(timedelta(seconds=300), retries=1, retry_delay=timed
 AUDIT_LIMITS = StageLimits(timedelta(seconds=600), retries=1, retry_delay=timedelta(seconds=120))
 
 
-def audit_policy(warning: str = "1", missing: str = "5", final: bool | None = None) -> AuditPolicy:
-    return AuditPolicy(AUDIT_LIMITS, Decimal(warning), Decimal(missing), final)
+def audit_policy(
+    warning: str = "1", missing: str = "5", final: bool | None = None, proof: Proof = Proof.MANIFESTS
+) -> AuditPolicy:
+    return AuditPolicy(AUDIT_LIMITS, Decimal(warning), Decimal(missing), final, proof)
 
 
 def table_policy(

@@ -16,7 +16,8 @@ from itertools import groupby
 from typing import TypeVar
 from uuid import UUID
 
-from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount, SourceTtl
+from icekeeper.core.audit.proof import FilesProof
+from icekeeper.core.audit.records import BadFile, Finding, LakehouseCount, SourceCount, SourceTtl
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Trigger
@@ -176,6 +177,9 @@ class FakeTable:
     rows_at: dict[int, int] = field(default_factory=dict)
     gc_enabled: bool = True
     delete_files: int = 0
+    # What a proof of its files finds.
+    bad_files: tuple[BadFile, ...] = ()
+    by_length: dict[str, int] = field(default_factory=dict)
     # What a rewrite does wrong: rows it does not write again; files that it leaves as many as they were.
     rewrite_loses: int = 0
     rewrite_merges: bool = True
@@ -348,13 +352,30 @@ class FakeLakehouse(Scripted):
             return DeletedFiles(self._table(table).expire(snapshot_ids, self.clock()) if acts else 0)
 
     async def count(
-        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+        self,
+        table: str,
+        timestamp: str,
+        window: Window,
+        timeout: timedelta,
+        snapshot_id: int | None = None,
+        *,
+        every_value: bool = False,
     ) -> LakehouseCount:
         async with self._call("count", table, timeout):
             found = self._table(table)
             pinned = snapshot_id or found.head
             rows = sum(_within(found.hours, window).values())
-            return LakehouseCount(rows, f"SELECT count(*) FROM {table} VERSION AS OF {pinned}", pinned)
+            counted = "count(*), every value" if every_value else "count(*)"
+            return LakehouseCount(rows, f"SELECT {counted} FROM {table} VERSION AS OF {pinned}", pinned)
+
+    async def prove_files(self, table: str, timestamp: str, window: Window, timeout: timedelta) -> FilesProof:
+        async with self._call("prove_files", table, timeout):
+            found = self._table(table)
+            return FilesProof(found.head, len(found.files), 0, found.by_length, found.bad_files)
+
+    async def prove_replaced(self, table: str, snapshot_id: int, timeout: timedelta) -> FilesProof:
+        async with self._call("prove_replaced", table, timeout):
+            return FilesProof(snapshot_id, bad=self._table(table).bad_files)
 
     async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
         async with self._call("count_at", table, timeout):

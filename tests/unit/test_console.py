@@ -84,6 +84,7 @@ def test_the_newest_findings_are_shown_and_the_others_counted() -> None:
         Finding("cold.t0", Window(DAY.start - n * timedelta(days=1), DAY.end - n * timedelta(days=1)), status, SLOT, -n)
         for n, status in enumerate([AuditStatus.MISSING_DATA, AuditStatus.WARNING, AuditStatus.MISSING_DATA])
     ]
+    bad = Finding("cold.t2", DAY, AuditStatus.ERROR, SLOT, reason=Reason.FILE_MISSING, bad_file_rows=1234)
     odd = Finding("cold.t1", Window(DAY.start, DAY.start + timedelta(hours=6)), AuditStatus.ERROR, SLOT)
     seen = screen()
     listings.show_findings(seen, [*findings, odd], (), limit=3)
@@ -92,6 +93,9 @@ def test_the_newest_findings_are_shown_and_the_others_counted() -> None:
     assert "2026-02-16" in shown
     assert "2026-02-15" not in shown
     assert "1 older" in shown
+    of_files = screen()
+    listings.show_findings(of_files, [bad], (), limit=3)
+    assert "1 234 in bad files" in of_files.export_text()
     empty = screen()
     listings.show_findings(empty, [], (), limit=3)
     assert "nothing is open" in empty.export_text()

@@ -530,6 +530,19 @@ def test_missing_data_says_what_to_do_and_can_be_audited_again() -> None:
     assert "icekeeper ack" not in run_page(run(audits=[audit("missing_data", ack=ack)]))
 
 
+def test_bad_files_are_listed_and_what_was_proven_is_shown() -> None:
+    file = {
+        "path": "s3://w/a.parquet", "partition": "day=17", "content": "data", "fault": "listed_twice", "rows": 100,
+        "bytes": 1000, "rows_found": 100, "bytes_found": None, "detail": "",
+    }  # fmt: skip
+    found = audit("error", reason="count_mismatch", proof="files", bad_files=[file], bad_file_rows=100)
+    text = plain(run_page(run(outcome="failed", audits=[found])))
+    assert "proof: files" in text
+    assert "<code>s3://w/a.parquet</code> listed twice, 100 rows by its manifest, 100 in it" in text
+    assert "Bring these files back and audit the day again" in text
+    assert "proof" not in plain(run_page(run(audits=[audit()])))
+
+
 def test_tables_with_and_without_a_past_have_their_page() -> None:
     assert "Nothing in this time." in table_page(table(name=HOSTILE, source=None, layer=""))
     full = table(

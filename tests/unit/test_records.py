@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from icekeeper.adapters.records import event_from_plain, event_to_plain, from_json, from_plain, to_json
 from icekeeper.core.audit.records import AuditResult, MissingHour
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import AuditStatus, TaskOutcome, Trigger
+from icekeeper.core.enums import AuditStatus, Proof, TaskOutcome, Trigger
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
 from icekeeper.core.history import ConfigLoad
 from icekeeper.core.plain import report_document, to_plain
@@ -47,6 +47,7 @@ EXAMPLE = AuditResult(
     notes="",
     ch_final=True,
     missing_hours=(MissingHour(SLOT, 7, 5),),
+    proof=Proof.FILES,
 )
 
 instants = st.datetimes(timezones=st.just(UTC))
@@ -121,9 +122,9 @@ def test_what_json_can_not_hold_does_not_cost_the_record() -> None:
 
 def test_two_versions_understand_each_other() -> None:
     newer = {**json.loads(to_json(EXAMPLE)), "a_field_of_tomorrow": [1]}
-    older = {key: value for key, value in newer.items() if key not in ("ch_final", "missing_hours")}
+    older = {key: value for key, value in newer.items() if key not in ("ch_final", "missing_hours", "proof")}
     assert from_json(AuditResult, json.dumps(newer)) == EXAMPLE
-    assert from_json(AuditResult, json.dumps(older)) == replace(EXAMPLE, ch_final=None, missing_hours=())
+    assert from_json(AuditResult, json.dumps(older)) == replace(EXAMPLE, ch_final=None, missing_hours=(), proof=None)
     assert from_plain(AuditResult, {**newer, "slot": SLOT}) == EXAMPLE
 
 

@@ -7,13 +7,23 @@ from datetime import timedelta
 
 import pytest
 
-from icekeeper.core.audit.records import Finding
+from icekeeper.core.audit.records import MOST_BAD_FILES, BadFile, FileFault, Finding
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.policy import ExpirePolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
-from icekeeper.core.tables.restraints import Disk, Restraint, by_clock, by_disk, by_findings, clock_error, restrained
+from icekeeper.core.tables.restraints import (
+    Disk,
+    Restraint,
+    by_bad_files,
+    by_clock,
+    by_disk,
+    by_findings,
+    clock_error,
+    restrained,
+)
+from icekeeper.core.tables.state import FileGroup
 from icekeeper.execution.plans import make_plans
 from icekeeper.night.run import Order, run_night
 from tests.unit.builders import DAY, EXPIRE_LIMITS, HOUR, MIB, SLOT, WINDOW_START, table_policy
@@ -163,12 +173,77 @@ async def test_an_open_finding_holds_the_expiry_only_where_that_is_asked_for(wor
     world.findings.found[NAME] = (finding(),)
     assert (await night(world, table_policy(NAME, expire=HOLDS)))[Stage.EXPIRE] == (HELD, Reason.AUDIT_HOLD)
     assert (await night(world))[Stage.EXPIRE] == (DONE, None)
-    assert len(world.called("open_findings")) == 1
 
 
-async def test_an_expiry_that_may_be_held_waits_for_a_ledger_that_can_say(world: World) -> None:
-    world.findings.script("open_findings", NAME, fails(transient(Reason.LEDGER_DOWN)))
-    assert (await night(world, table_policy(NAME, expire=HOLDS)))[Stage.EXPIRE] == (HELD, Reason.LEDGER_DOWN)
+async def test_an_expiry_that_may_be_held_waits_for_a_ledger_that_can_say_and_no_other_task_does(world: World) -> None:
+    down = fails(transient(Reason.LEDGER_DOWN))
+    world.findings.script("open_findings", NAME, down, down)
+    ended = await night(world, table_policy(NAME, expire=HOLDS))
+    assert (ended[Stage.COMPACT], ended[Stage.EXPIRE]) == ((DONE, None), (HELD, Reason.LEDGER_DOWN))
+    world.lakehouse.tables[NAME].append(SLOT - MINUTE, files=10)
+    world.findings.script("open_findings", NAME, down, down)
+    ended = await night(world)
+    assert (ended[Stage.COMPACT], ended[Stage.EXPIRE]) == ((DONE, None), (DONE, None))
+
+
+# --- bad files
+
+
+def bad_files(*partitions: str, age: timedelta = 30 * DAY) -> Finding:
+    """An open finding of a bad file in each of these partitions."""
+    bad = tuple(BadFile(f"{day}/a.parquet", day, "data", FileFault.MISSING, 100, 1000) for day in partitions)
+    found = finding(AuditStatus.ERROR, age)
+    return replace(found, reason=Reason.FILE_MISSING, bad_files=bad, bad_file_rows=100 * len(bad))
+
+
+def groups(*partitions: str, older_spec: bool = False) -> list[FileGroup]:
+    return [FileGroup(partition, 10, 10 * MIB, 1, older_spec) for partition in partitions]
+
+
+def test_bad_files_hold_an_expiry_whatever_the_policy_holds_on_and_for_as_long_as_they_are_open() -> None:
+    restraint = by_findings([bad_files("day=17")], table_policy(NAME).expire, SLOT)
+    assert restraint is not None
+    assert restraint.reason is Reason.AUDIT_HOLD
+    assert restraint.note.startswith("open: 2026-02-17 (file_missing); held until an audit finds its files whole")
+
+
+@pytest.mark.parametrize(
+    ("found", "work", "left_out"),
+    [
+        ((), groups("day=17"), ()),
+        ((finding(),), groups("day=17"), ()),  # rows are missing: files are no worse for being rewritten
+        ((bad_files("day=17"),), groups("day=16", "day=17"), ("day=17",)),
+        ((bad_files("day=17"), bad_files("day=16")), groups("day=15", "day=16", "day=17"), ("day=16", "day=17")),
+        ((bad_files("day=17"),), groups("day=16"), ()),
+        ((bad_files("day=17"),), groups("day=17"), None),
+        ((bad_files(""),), groups(""), None),
+        # Which partitions: not said, more than are kept, not to be selected.
+        ((bad_files(),), groups("day=16"), None),
+        ((bad_files(*map(str, range(MOST_BAD_FILES))),), groups("day=16"), None),
+        ((bad_files("day=17"),), groups("day=16", older_spec=True), None),
+    ],
+)
+def test_a_compaction_leaves_out_the_partitions_of_bad_files_or_all_where_it_can_not_tell_them(
+    found: tuple[Finding, ...], work: list[FileGroup], left_out: tuple[str, ...] | None
+) -> None:
+    held = by_bad_files(found, work)
+    if left_out is None:
+        assert isinstance(held, Restraint)
+        assert held.reason is Reason.AUDIT_HOLD
+    else:
+        assert held == frozenset(left_out)
+
+
+async def test_bad_files_hold_the_compaction_of_their_partitions_and_the_expiry_of_their_table(world: World) -> None:
+    table = world.lakehouse.tables[NAME]
+    table.append(SLOT - HOUR, files=10, partition="day=2026-02-16")
+    table.append(SLOT - HOUR, files=10, partition="day=2026-02-17")
+    world.findings.found[NAME] = (bad_files("day=2026-02-17"),)
+    ended = await night(world)
+    assert (ended[Stage.COMPACT], ended[Stage.EXPIRE]) == ((DONE, None), (HELD, Reason.AUDIT_HOLD))
+    small = [file.partition for file in table.files if file.size < MIB]
+    assert small.count("day=2026-02-17") >= 10
+    assert small.count("day=2026-02-16") <= 1
 
 
 async def test_a_night_with_nothing_to_do_asks_for_no_disk_and_no_finding(world: World) -> None:

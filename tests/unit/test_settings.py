@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from icekeeper.core.audit.source import Source
+from icekeeper.core.enums import Proof
 from icekeeper.core.errors import ConfigError
+from icekeeper.core.policy import DEFAULT_PROOF
 from icekeeper.settings import Settings, find_config, load, state_dir_of
 from icekeeper.settings.export import redacted
 from icekeeper.settings.model import Schedule
@@ -65,22 +67,25 @@ def test_only_what_has_no_default_must_be_given(file: Path) -> None:
     assert policy.audit is not None
     assert (policy.audit.warning_pct, policy.audit.missing_pct) == (Decimal(1), Decimal(5))
     assert policy.audit.final is None
+    assert policy.audit.proof is DEFAULT_PROOF
     assert settings.catalog.spark_properties()["s3.path-style-access"] == "true"
 
 
 def test_a_tables_blocks_hold_only_what_differs(file: Path) -> None:
     more = """\
-  - {name: cold.b, source: b, compact: {retries: 0}, audit: {warning_pct: 0.1, final: true}}
+  - {name: cold.b, source: b, compact: {retries: 0}, audit: {warning_pct: 0.1, final: true, proof: manifests}}
   - {name: cold.c, source: c, audit: off}
   - {name: cold.d}
   - {name: cold.e, enabled: false}
 compact: {timeout: 1h30m, retries: 4}
-audit: {missing_pct: 7.5}
+audit: {missing_pct: 7.5, proof: files}
 """
     a, b, c, d = read(file, GOOD + more).policies()
     assert (a.compact.limits.retries, b.compact.limits.retries) == (4, 0)
     assert b.compact.limits.timeout == timedelta(minutes=90)
     assert b.audit is not None
+    assert a.audit is not None
+    assert (a.audit.proof, b.audit.proof) == (Proof.FILES, Proof.MANIFESTS)
     assert (b.audit.warning_pct, b.audit.missing_pct, b.audit.final) == (Decimal("0.1"), Decimal("7.5"), True)
     assert c.audit is None
     assert d.audit is None

@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from icekeeper.core.audit.records import AuditResult, MissingHour, SourceTtl
-from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
+from icekeeper.core.audit.records import MOST_BAD_FILES, AuditResult, BadFile, FileFault, MissingHour, SourceTtl
+from icekeeper.core.enums import AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
 from icekeeper.core.events import TaskEnded, TaskProgressed
 from icekeeper.core.offload import OffloadState
@@ -174,6 +174,21 @@ async def test_a_rewrite_that_loses_rows_is_not_verified_and_not_tried_again(wor
     assert world.clock.slept == []
 
 
+@pytest.mark.parametrize(("lost", "reason"), [(8, Reason.COUNT_MISMATCH), (9, Reason.NOT_VERIFIED)])
+async def test_a_rewrite_that_finds_other_rows_than_the_manifests_claimed_says_so_and_not_that_it_lost_them(
+    world: World, table: FakeTable, lost: int, reason: Reason
+) -> None:
+    table.rewrite_loses = lost
+    table.bad_files = (BadFile("s3://w/t/a.parquet", "day=17", "data", FileFault.COUNT, 100, 1000, rows_found=92),)
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.FAILED, reason)
+    assert end.result.attempts == 1
+    error = end.result.error or ""
+    if reason is Reason.COUNT_MISMATCH:
+        assert "the rewrite found 1992 rows where the manifests claimed 2000, and wrote all of them" in error
+        assert "s3://w/t/a.parquet (holds 92 rows, its manifest claims 100)" in error
+
+
 async def test_a_rewrite_that_makes_as_many_files_as_before_is_not_verified(world: World, table: FakeTable) -> None:
     table.rewrite_merges = False
     end = await compacted(world)
@@ -287,7 +302,7 @@ def rewrites(table: FakeTable) -> int:
 async def test_a_big_backlog_is_committed_and_verified_slice_by_slice(world: World, backlog: FakeTable) -> None:
     end = await compacted(world)
     assert ended(end) == (TaskOutcome.DONE, None)
-    assert world.methods() == ["inspect", "file_groups", *["compact", "inspect"] * 3]
+    assert world.methods() == ["inspect", "file_groups", "open_findings", *["compact", "inspect"] * 3]
     assert rewrites(backlog) == 3
     assert end.result.after == health(backlog)
     progress = [event.note for event in world.emitted(TaskProgressed)]
@@ -457,7 +472,7 @@ async def test_an_expiry_drops_exactly_the_snapshots_that_its_plan_names(world: 
     assert [snapshot.id for snapshot in table.history] == [5, 6, 7, 8, 9, 10, 11]
     assert (end.result.before, end.result.after) == (before, health(table))
     assert "40 files deleted" in end.result.note
-    assert world.methods() == ["inspect", "expire", "inspect"]
+    assert world.methods() == ["inspect", "open_findings", "expire", "inspect"]
 
 
 async def test_a_table_without_old_snapshots_is_skipped_after_one_reading(world: World, table: FakeTable) -> None:
@@ -590,7 +605,104 @@ async def test_equal_counts_are_an_ok_row_with_all_that_is_needed_to_count_again
         iceberg_query=f"SELECT count(*) FROM {NAME} VERSION AS OF {table.head}",
         ch_final=False,
         watermark=SLOT - 10 * MINUTE,
+        proof=Proof.MANIFESTS,
     )
+    assert world.called("prove_files") == []
+
+
+BY_FILES = table_policy(audit=audit_policy(proof=Proof.FILES))
+
+
+async def test_files_are_proven_between_the_two_counts_and_at_the_snapshot_that_is_counted(
+    world: World, table: FakeTable
+) -> None:
+    proven = table.head
+
+    def offload() -> None:
+        table.append(world.clock())
+
+    world.lakehouse.script("count", NAME, Step(first=offload))
+    row = await audited(world, BY_FILES)
+    assert (row.status, row.proof, row.snapshot_id) == (AuditStatus.OK, Proof.FILES, proven)
+    assert row.notes == "equal"
+    methods = ["source.count", "prove_files", "count"]
+    assert world.methods(*methods) == methods
+
+
+async def test_a_bad_file_is_an_error_without_a_retry_that_keeps_clickhouses_count(
+    world: World, table: FakeTable
+) -> None:
+    table.bad_files = (BadFile("s3://w/t/a.parquet", "day=17", "data", FileFault.MISSING, 100, 1000),)
+    end = await run_task(Stage.AUDIT, BY_FILES, world.context())
+    assert end.audit is not None
+    assert (ended(end), end.result.attempts) == ((TaskOutcome.FAILED, Reason.FILE_MISSING), 1)
+    assert (end.audit.status, end.audit.reason, end.audit.proof) == (
+        AuditStatus.ERROR, Reason.FILE_MISSING, Proof.FILES,
+    )  # fmt: skip
+    assert (end.audit.ch_row_count, end.audit.iceberg_row_count, end.audit.delta) == (2_400, None, None)
+    assert (end.audit.snapshot_id, end.audit.iceberg_query) == (table.head, None)
+    assert "s3://w/t/a.parquet (missing, 100 rows)" in str(end.result.error)
+    assert world.methods("count", "count_by_hour") == []
+
+
+async def test_files_that_are_proven_by_their_length_only_are_said_beside_the_verdict(
+    world: World, table: FakeTable
+) -> None:
+    table.by_length = {"avro": 3}
+    row = await audited(world, BY_FILES)
+    assert (row.status, row.proof) == (AuditStatus.OK, Proof.LENGTHS)
+    assert row.notes.startswith("equal; of 3 of ")
+
+
+BY_ROWS = table_policy(audit=audit_policy(proof=Proof.ROWS))
+
+
+async def test_rows_are_read_after_the_files_are_proven_and_are_the_proof_whatever_their_format(
+    world: World, table: FakeTable
+) -> None:
+    table.by_length = {"avro": 3}
+    row = await audited(world, BY_ROWS)
+    assert (row.status, row.proof, row.notes) == (AuditStatus.OK, Proof.ROWS, "equal")
+    assert row.iceberg_query == f"SELECT count(*), every value FROM {NAME} VERSION AS OF {table.head}"
+    assert world.methods("prove_files", "count") == ["prove_files", "count"]
+
+
+@pytest.mark.parametrize("reason", [Reason.FILE_MISSING, Reason.FILE_CORRUPT])
+async def test_a_file_that_a_count_can_not_read_is_an_error_that_keeps_clickhouses_count(
+    world: World, table: FakeTable, reason: Reason
+) -> None:
+    world.lakehouse.script("count", NAME, fails(permanent(reason, "a page of a.parquet")))
+    row = await audited(world, BY_ROWS)
+    assert (row.status, row.reason, row.proof) == (AuditStatus.ERROR, reason, Proof.ROWS)
+    assert (row.ch_row_count, row.iceberg_row_count, row.bad_file_rows, row.bad_files) == (2_400, None, 0, ())
+    assert "a page of a.parquet" in row.notes
+
+
+async def test_an_audit_keeps_the_first_of_many_bad_files_and_the_rows_of_all(world: World, table: FakeTable) -> None:
+    many = [BadFile(f"{n}.parquet", "day=17", "data", FileFault.MISSING, 100, 1000) for n in range(101)]
+    table.bad_files = tuple(many)
+    row = await audited(world, BY_FILES)
+    assert (row.bad_files, row.bad_file_rows) == (tuple(many[:MOST_BAD_FILES]), 10_100)
+
+
+async def test_files_that_can_not_be_looked_at_leave_no_count(world: World, table: FakeTable) -> None:
+    world.lakehouse.script("prove_files", NAME, fails(permanent(Reason.ACCESS_DENIED)))
+    row = await audited(world, BY_FILES)
+    assert (row.status, row.reason, row.proof) == (AuditStatus.ERROR, Reason.ACCESS_DENIED, None)
+    assert (row.ch_row_count, row.iceberg_row_count) == (None, None)
+
+
+async def test_a_tables_first_snapshot_that_comes_after_the_proof_is_not_called_proven(
+    world: World, table: FakeTable
+) -> None:
+    world.lakehouse.tables[NAME] = empty = FakeTable(hours=table.hours)
+
+    def offload() -> None:
+        empty.append(world.clock())
+
+    world.lakehouse.script("count", NAME, Step(first=offload))
+    row = await audited(world, BY_FILES)
+    assert (row.status, row.proof, row.snapshot_id) == (AuditStatus.OK, Proof.MANIFESTS, empty.head)
 
 
 async def test_clickhouse_is_counted_before_iceberg(world: World, table: FakeTable) -> None:
@@ -826,7 +938,7 @@ async def test_a_plan_says_what_each_stage_would_do_and_changes_and_counts_nothi
     assert plans[1].snapshot_ids == (1, 2, 3, 4)
     assert plans[2].window is not None
     assert health(table) == before
-    assert set(world.methods()) == {"inspect", "file_groups"}
+    assert set(world.methods()) == {"inspect", "file_groups", "open_findings"}
 
 
 async def test_a_plan_of_a_table_that_is_not_there_says_so(world: World) -> None:

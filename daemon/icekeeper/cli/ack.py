@@ -91,7 +91,8 @@ async def _close(invocation: Invocation, settings: Settings, table: str, day: da
         return 0
     for finding in closed:
         rows = missing_rows(finding)
-        click.echo(f"closed: {table}, {audited(finding.window)}, {finding.status}{f', {rows} rows' if rows else ''}")
+        rows += " rows" if rows and finding.bad_file_rows is None else ""
+        click.echo(f"closed: {table}, {audited(finding.window)}, {finding.status}{f', {rows}' if rows else ''}")
     click.echo(f"    still open: {still}" if days else f"    nothing else is open of {table}")
     return 0
 

@@ -51,6 +51,18 @@ class AuditStatus(StrEnum):
     ERROR = "error"
 
 
+class Proof(StrEnum):
+    """What an audit's count of Iceberg rests on, from the weakest to the strongest; docs/audit.md.
+
+    `lengths` is no setting: it is what is proven of a window in which the rows of some file can't be counted.
+    """
+
+    MANIFESTS = "manifests"
+    LENGTHS = "lengths"
+    FILES = "files"
+    ROWS = "rows"
+
+
 class Decision(StrEnum):
     """Whether a plan's task acts."""
 

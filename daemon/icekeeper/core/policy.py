@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
 from icekeeper.core.audit.source import Source
-from icekeeper.core.enums import AuditStatus, Stage
+from icekeeper.core.enums import AuditStatus, Proof, Stage
 from icekeeper.core.offload import OffloadRhythm
 
 # Iceberg's strategies, and `auto`, which chooses between binpack and spread (core/tables/plan.py).
 Strategy = Literal["binpack", "auto", "sort"]
 # How long a source keeps its rows: as its own definition says (auto), for ever (none), or so long.
 SourceTtlSetting = timedelta | Literal["auto", "none"]
+
+# Where the settings name none.
+DEFAULT_PROOF: Final = Proof.FILES
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class AuditPolicy:
     warning_pct: Decimal = Decimal(1)
     missing_pct: Decimal = Decimal(5)
     final: bool | None = None
+    proof: Proof = DEFAULT_PROOF
 
 
 @dataclass(frozen=True, slots=True)

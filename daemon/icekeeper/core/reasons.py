@@ -24,7 +24,7 @@ class Reason(StrEnum):
     NOTHING_EXPIRED = "nothing_expired", "Nothing to do: no snapshot is both old enough and unreferenced."
     AUDIT_HOLD = (
         "audit_hold",
-        "Old snapshots may be the only copy of missing rows: repair the day or acknowledge it, then expiry goes on.",
+        "Old snapshots may be the only copy of missing rows: repair the day or acknowledge it, then the work goes on.",
     )
     GC_DISABLED = (
         "gc_disabled",
@@ -67,6 +67,14 @@ class Reason(StrEnum):
     FILE_MISSING = (
         "file_missing",
         "A file that the table refers to is not in the store: find out who deleted it; a backup may have it.",
+    )
+    FILE_CORRUPT = (
+        "file_corrupt",
+        "A file has another length than its manifest says, or can't be read: restore it from a backup.",
+    )
+    COUNT_MISMATCH = (
+        "count_mismatch",
+        "The manifests claim other rows than a file holds: find out what wrote them; counts of the window are wrong.",
     )
     METADATA_MISSING = (
         "metadata_missing",

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from icekeeper.core.audit.proof import FilesProof
 from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
@@ -71,9 +72,29 @@ class Lakehouse(Protocol):
         """
 
     async def count(
-        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+        self,
+        table: str,
+        timestamp: str,
+        window: Window,
+        timeout: timedelta,
+        snapshot_id: int | None = None,
+        *,
+        every_value: bool = False,
     ) -> LakehouseCount:
-        """Rows of the window at a snapshot, by default the one that is current when the call begins."""
+        """Rows of the window at a snapshot, by default the one that is current when the call begins.
+
+        `every_value`: every column of every row is read and decoded for it. PermanentError `file_missing` or
+        `file_corrupt` where a file can't be read.
+        """
+
+    async def prove_files(self, table: str, timestamp: str, window: Window, timeout: timedelta) -> FilesProof:
+        """What is found of each file that a scan of the window plans at the snapshot that is current now.
+
+        Raises where the store can't be asked: a file is only called bad where that is certain.
+        """
+
+    async def prove_replaced(self, table: str, snapshot_id: int, timeout: timedelta) -> FilesProof:
+        """What is found of each data file that this snapshot removed. Raises like `prove_files`."""
 
     async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
         """All live rows of a snapshot, with its delete files applied."""

@@ -13,8 +13,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from icekeeper.core.audit.source import Source as SourceTables
 from icekeeper.core.audit.source import TimestampAs
-from icekeeper.core.enums import AuditStatus
+from icekeeper.core.enums import AuditStatus, Proof
 from icekeeper.core.policy import (
+    DEFAULT_PROOF,
     AuditPolicy,
     CompactPolicy,
     ExpirePolicy,
@@ -123,6 +124,8 @@ class Audit(_Stage):
     """More than this are missing data."""
     final: AutoOrBool = "auto"
     """Count with FINAL: auto does wherever an engine merges rows of one key, also behind views and Merge tables."""
+    proof: Literal["manifests", "files", "rows"] = DEFAULT_PROOF.value
+    """What Iceberg's count rests on: what manifests claim, files that are whole and hold as many rows, or rows read."""
 
     @field_validator("missing_pct")
     @classmethod
@@ -134,7 +137,7 @@ class Audit(_Stage):
 
     def policy(self) -> AuditPolicy:
         final = None if self.final == "auto" else self.final
-        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, final)
+        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, final, Proof(self.proof))
 
 
 def _off(value: object) -> object:

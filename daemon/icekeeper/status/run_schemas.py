@@ -70,6 +70,20 @@ class MissingHour(Document):
     iceberg: int
 
 
+class BadFile(Document):
+    """A file that is not what its manifest says."""
+
+    path: str
+    partition: str
+    content: str = Field(description="data, position_deletes or equality_deletes")
+    fault: str = Field(description="missing, length, unreadable, count or listed_twice")
+    rows: int = Field(description="By its manifest.")
+    bytes: int = Field(description="By its manifest.")
+    rows_found: int | None
+    bytes_found: int | None
+    detail: str
+
+
 class Acknowledgement(Document):
     """Who closed a finding, and why."""
 
@@ -106,6 +120,13 @@ class Audit(_SnapshotIdText):
     ch_final: bool | None
     watermark: datetime | None
     missing_hours: tuple[MissingHour, ...]
+    proof: str | None = Field(
+        default=None, description="What Iceberg's count rests on: manifests, lengths, files or rows."
+    )
+    bad_files: tuple[BadFile, ...] = Field(default=(), description="The first 100 of them.")
+    bad_file_rows: int | None = Field(
+        default=None, description="Rows of all bad data files, by their manifests; null: no file is bad."
+    )
     ack: Acknowledgement | None = None
 
 

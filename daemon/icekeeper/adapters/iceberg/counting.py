@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from icekeeper.adapters.iceberg.catalog import quoted
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.tables import Tables
+from icekeeper.core.audit.proof import FILE_REASONS
 from icekeeper.core.audit.records import LakehouseCount
 from icekeeper.core.calendar import Window
-from icekeeper.core.errors import TransientError
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.formats import listed
 from icekeeper.core.reasons import Reason
+from icekeeper.core.secrets import hide_in_text
+
+# Iceberg's BaseReader, before it raises what the reader of the format did.
+_NOT_READ = re.compile(r"Error reading file\(s\): (\S+)")
+_UNHASHED = re.compile(r"\b(?:map<|variant\b)")
 
 
 def count_window(
-    jvm: IcebergJvm, tables: Tables, table: str, timestamp: str, window: Window, snapshot_id: int
+    jvm: IcebergJvm, tables: Tables, table: str, timestamp: str, window: Window, snapshot_id: int, *, every_value: bool
 ) -> LakehouseCount:
+    """`every_value`: every column of every row is read and decoded; else Spark may count by metadata alone."""
     version = _version(jvm, tables, table, snapshot_id, timestamp)
-    query = f"SELECT count(*) FROM {tables.name(table)}{version} WHERE {_within(timestamp, window)}"
+    read = f"{tables.name(table)}{version}"
+    selected = f"count(*), {_hash_of_all(jvm, read)}" if every_value else "count(*)"
+    query = f"SELECT {selected} FROM {read} WHERE {_within(timestamp, window)}"
     rows = int(jvm.spark.sql(query).collect()[0][0])
     _check_still_current(jvm, tables, table, snapshot_id, version)
     return LakehouseCount(rows, query, snapshot_id)
+
+
+def naming_files(error: IcekeeperError, spark_log: str) -> IcekeeperError:
+    """The error of a count, with the files that Spark's readers failed at by its log.
+
+    Where nothing else explains it, their content does: damaged bytes make readers fail in any way.
+    """
+    files = sorted(set(_NOT_READ.findall(spark_log)))
+    reason = Reason.FILE_CORRUPT if error.reason is Reason.UNEXPECTED else error.reason
+    if not files or reason not in FILE_REASONS:
+        return error
+    text = hide_in_text(f"{error.args[0]}; it could not read {listed(files)}")
+    return PermanentError(text, reason=reason, where=error.where)
 
 
 def count_of_nothing(tables: Tables, table: str, timestamp: str, window: Window) -> LakehouseCount:
@@ -45,6 +69,15 @@ def count_hours(
     ).collect()
     _check_still_current(jvm, tables, table, snapshot_id, version)
     return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
+
+
+def _hash_of_all(jvm: IcebergJvm, read: str) -> str:
+    """An aggregate that needs every value of every column, so that Spark leaves none out."""
+    fields = jvm.spark.sql(f"SELECT * FROM {read} LIMIT 0").schema.fields
+    columns = ((quoted(field.name), field.dataType.simpleString()) for field in fields)
+    # Spark hashes no maps and no variants; a text of them needs their values, too.
+    hashed = (f"CAST({name} AS STRING)" if _UNHASHED.search(kind) else name for name, kind in columns)
+    return f"bit_xor(xxhash64({', '.join(hashed)}))"
 
 
 def _version(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int, column: str) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from py4j.java_gateway import JavaClass, JavaPackage
 from py4j.protocol import Py4JJavaError
@@ -19,6 +20,9 @@ from pyspark.sql import SparkSession
 HADOOP_OPERATIONS = "org.apache.iceberg.hadoop.HadoopTableOperations"
 # Every catalog but Hadoop's, which numbers them, puts a UUID into the names of metadata files.
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[^/]*$")
+
+# What `once` has made in the JVM of each session, for all who use that session.
+_made: WeakKeyDictionary[SparkSession, dict[str, Any]] = WeakKeyDictionary()
 
 
 class _CachedNames:
@@ -50,7 +54,7 @@ class IcebergJvm:
         self.lang: Any = self.java.lang
         self.int_type: Any = jvm.int
         self._classes: dict[str, Any] = {}
-        self._objects: dict[str, Any] = {}
+        self._objects = _made.setdefault(spark, {})
 
     def open_catalog(self, name: str) -> Any:
         """Spark's catalog; raises why it can't be opened: Iceberg's own lookup would take its name for a namespace."""

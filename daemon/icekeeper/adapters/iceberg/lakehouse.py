@@ -23,10 +23,13 @@ from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.metadata import files_named
 from icekeeper.adapters.iceberg.misplaced import explained
 from icekeeper.adapters.iceberg.planner import planner_options
+from icekeeper.adapters.iceberg.proof.files import prove_files, prove_replaced
+from icekeeper.adapters.iceberg.proof.footers import Footers
 from icekeeper.adapters.iceberg.rewrite import rewriting
 from icekeeper.adapters.iceberg.tables import Tables
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.stacks import CallTimedOut
+from icekeeper.core.audit.proof import FilesProof
 from icekeeper.core.audit.records import LakehouseCount
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import IcekeeperError, TransientError
@@ -56,6 +59,7 @@ class IcebergLakehouse:
         self._catalog = catalog
         self._jvm: IcebergJvm | None = None
         self._tables = Tables(catalog)
+        self._footers = Footers(engine.options.state_dir)
         # One pool for all prefetches: PySpark gives every thread a connection, and keeps it.
         self._prefetchers = ThreadPoolExecutor(PREFETCH_THREADS, thread_name_prefix="prefetch")
         self._unfinished: list[Future[None]] = []
@@ -154,7 +158,14 @@ class IcebergLakehouse:
         return await self._commit(work, timeout, table, before_commit)
 
     async def count(
-        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+        self,
+        table: str,
+        timestamp: str,
+        window: Window,
+        timeout: timedelta,
+        snapshot_id: int | None = None,
+        *,
+        every_value: bool = False,
     ) -> LakehouseCount:
         def current(jvm: IcebergJvm) -> int | None:
             return jvm.current_id(self._tables.handle(jvm, table))
@@ -166,9 +177,25 @@ class IcebergLakehouse:
             return counting.count_of_nothing(self._tables, table, timestamp, window)
 
         def work(jvm: IcebergJvm) -> LakehouseCount:
-            return counting.count_window(jvm, self._tables, table, timestamp, window, at)
+            return counting.count_window(jvm, self._tables, table, timestamp, window, at, every_value=every_value)
 
-        return await self._run(work, timedelta(seconds=max(0.0, deadline - loop.time())), table)
+        mark = self._engine.log.mark()
+        try:
+            return await self._run(work, timedelta(seconds=max(0.0, deadline - loop.time())), table)
+        except IcekeeperError as exc:
+            raise counting.naming_files(exc, self._engine.log.all_since(mark)) from exc.__cause__
+
+    async def prove_files(self, table: str, timestamp: str, window: Window, timeout: timedelta) -> FilesProof:
+        def work(jvm: IcebergJvm) -> FilesProof:
+            return prove_files(jvm, self._tables, self._footers, table, timestamp, window)
+
+        return await self._run(work, timeout, table, jobs=False)
+
+    async def prove_replaced(self, table: str, snapshot_id: int, timeout: timedelta) -> FilesProof:
+        def work(jvm: IcebergJvm) -> FilesProof:
+            return prove_replaced(jvm, self._tables, self._footers, table, snapshot_id)
+
+        return await self._run(work, timeout, table, jobs=False)
 
     async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
         return await self._run(lambda jvm: counting.count_all(jvm, self._tables, table, snapshot_id), timeout, table)

@@ -1,4 +1,4 @@
-"""Open findings: what audits found missing, until a later audit is `ok` or the day is acknowledged.
+"""Open findings: missing rows and bad files, until a later audit shows them gone or the day is acknowledged.
 
 When a finding is open, and what an acknowledgement closes: sql/open_findings.sql. What an open one holds up: the core.
 """
@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+from icekeeper.adapters.ledger.rows import as_bad_files, as_reason
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.store import accepted
 from icekeeper.adapters.postgres.pool import Postgres
@@ -25,36 +26,43 @@ _IN_ORDER = "ORDER BY iceberg_table, window_start, window_end"
 _ACKNOWLEDGE = f"""
     WITH open AS ({_OPEN}), kept AS (
       INSERT INTO maintenance_acks
-        (iceberg_table, day, window_start, window_end, status, rows_missing, run_id, audited_at, note, acked_by, host)
-      SELECT iceberg_table, window_start::date, window_start, window_end, status, rows_missing, run_id, audited_at,
-             $3, $4, $5
+        (iceberg_table, day, window_start, window_end, status, rows_missing, bad_file_rows, run_id, audited_at, note,
+         acked_by, host)
+      SELECT iceberg_table, window_start::date, window_start, window_end, status, rows_missing, bad_file_rows, run_id,
+             audited_at, $3, $4, $5
       FROM open WHERE window_start::date = $2
     )
     SELECT * FROM open WHERE window_start::date = $2 {_IN_ORDER}
 """
 _ACK = """
-    ack.iceberg_table, ack.day, ack.window_start, ack.window_end, ack.status, ack.rows_missing, ack.note,
-    ack.acked_by, ack.host, ack.acked_at
+    ack.iceberg_table, ack.day, ack.window_start, ack.window_end, ack.status, ack.rows_missing, ack.bad_file_rows,
+    ack.note, ack.acked_by, ack.host, ack.acked_at
 """
 _ACKS = f"""
     SELECT {_ACK} FROM maintenance_acks AS ack
     WHERE iceberg_table = ANY($1::text[]) ORDER BY acked_at DESC, id DESC LIMIT $2
 """
-# Made on this audit or a later one of its window, or on an earlier one that found as many rows missing.
+# Made on this audit or a later one of its window, or on an earlier one that found as many rows missing, or as many
+# rows of bad files.
 _ACKS_OF_RUN = f"""
     SELECT DISTINCT ON (audit.iceberg_table) {_ACK}
     FROM maintenance_audit_log AS audit
     JOIN maintenance_acks AS ack ON ack.iceberg_table = audit.iceberg_table
       AND ack.window_start = audit.window_start AND ack.window_end = audit.window_end
     WHERE audit.run_id = $1 AND audit.status::text <> 'ok'
-      AND (ack.audited_at >= audit.run_timestamp OR ack.rows_missing >= coalesce(-audit.delta, 0))
+      AND (ack.bad_file_rows IS NULL) = (audit.bad_file_rows IS NULL)
+      AND (ack.audited_at >= audit.run_timestamp
+           OR coalesce(ack.bad_file_rows, ack.rows_missing) >= coalesce(audit.bad_file_rows, -audit.delta, 0))
     ORDER BY audit.iceberg_table, ack.acked_at DESC, ack.id DESC
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """A finding closed by hand: what was known then, and who closed it, when and why. `day` as in 2026-02-17, UTC."""
+    """A finding closed by hand: what was known then, and who closed it, when and why. `day` as in 2026-02-17, UTC.
+
+    `bad_file_rows`: of a finding of bad files, as in AuditResult.
+    """
 
     table: str
     day: str
@@ -65,6 +73,7 @@ class Ack:
     by: str
     host: str
     at: datetime
+    bad_file_rows: int | None = None
 
 
 class PostgresFindings:
@@ -84,7 +93,7 @@ class PostgresFindings:
         return tuple(_finding(row) for row in rows)
 
     async def open_days(self, tables: Iterable[str]) -> Mapping[tuple[str, AuditStatus], int]:
-        """On how many UTC days of each table rows lack, or could not be counted; what is nought is left out."""
+        """On how many UTC days of each table something is found, by its status; what is nought is left out."""
         days = {
             (finding.table, finding.status, finding.window.start.date())
             for finding in await self.all_open(tables)
@@ -118,6 +127,9 @@ def _finding(row: Any) -> Finding:
         status=AuditStatus(row["status"]),
         since=row["since"],
         delta=row["delta"],
+        reason=as_reason(row["reason"]),
+        bad_files=tuple(as_bad_files(row["bad_files"])),
+        bad_file_rows=row["bad_file_rows"],
     )
 
 
@@ -132,4 +144,5 @@ def _ack(row: Any) -> Ack:
         by=row["acked_by"],
         host=row["host"],
         at=row["acked_at"],
+        bad_file_rows=row["bad_file_rows"],
     )

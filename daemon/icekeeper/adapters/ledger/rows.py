@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from icekeeper.adapters.records import from_plain
-from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.enums import RunOutcome, Stage
+from icekeeper.core.audit.records import AuditResult, BadFile, FileFault
+from icekeeper.core.enums import Proof, RunOutcome, Stage
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
@@ -32,6 +32,7 @@ def audit_document(row: Any) -> dict[str, Any]:
     return {
         **dict(row),
         "missing_hours": [{**hour, "start": datetime.fromisoformat(hour["start"])} for hour in hours],
+        "bad_files": _loaded(row["bad_files"]) or [],
     }
 
 
@@ -53,15 +54,22 @@ def past_run(row: Any, tasks: Iterable[Any], audits: Iterable[Any]) -> PastRun:
 
 
 def _result(row: Any) -> StageResult:
-    return from_plain(StageResult, {**task_document(row), "reason": _reason(row["reason"])})
+    return from_plain(StageResult, {**task_document(row), "reason": as_reason(row["reason"])})
 
 
 def past_audit(row: Any) -> AuditResult:
     """A row of audits.sql."""
-    return from_plain(AuditResult, {**audit_document(row), "reason": _reason(row["reason"])})
+    codes = {"reason": as_reason(row["reason"]), "proof": known(Proof, row["proof"])}
+    return from_plain(AuditResult, {**audit_document(row), **codes, "bad_files": as_bad_files(row["bad_files"])})
 
 
-def _reason(value: str | None) -> Reason | None:
+def as_bad_files(column: str | None) -> list[BadFile]:
+    """The files in a column `bad_files`, as far as this version knows what is wrong with them."""
+    return [from_plain(BadFile, one) for one in _loaded(column) or () if known(FileFault, one["fault"])]
+
+
+def as_reason(value: str | None) -> Reason | None:
+    """The reason of that code; `unexpected` for one that this version doesn't know."""
     return None if value is None else known(Reason, value) or Reason.UNEXPECTED
 
 

@@ -255,4 +255,7 @@ def _audit_row(audit: AuditResult) -> tuple[Any, ...]:
         audit.ch_final,
         audit.watermark,
         _json([asdict(hour) for hour in audit.missing_hours]),
+        audit.proof,
+        _json([asdict(file) for file in audit.bad_files]) if audit.bad_files else None,
+        audit.bad_file_rows,
     )

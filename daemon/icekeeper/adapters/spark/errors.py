@@ -13,6 +13,7 @@ from icekeeper.core.errors import CredentialsExpired, IcekeeperError, PermanentE
 from icekeeper.core.reasons import Reason
 from icekeeper.core.secrets import hide_in_text
 
+_CORRUPT = Reason.FILE_CORRUPT
 # (pattern over "class: message" of one link of the cause chain, reason, is it worth another try?)
 _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason, again)
@@ -44,6 +45,15 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
         (r"\(Service: S3, Status Code: 40[13]|InvalidAccessKeyId|SignatureDoesNotMatch", Reason.ACCESS_DENIED, False),
         (r"Unable to load credentials", Reason.ACCESS_DENIED, False),
         (r"NotFoundException|NoSuchKey|FileNotFound", Reason.FILE_MISSING, False),
+        # Readers of Parquet, ORC and Avro, their codecs, and Hadoop's checksums beside local files.
+        (
+            r"ParquetDecodingException|is not a Parquet file|can ?not read class org\.apache\.\S*parquet",
+            _CORRUPT,
+            False,
+        ),
+        (r"InvalidProtocolBufferException|Malformed ORC|orc\.FileFormatException", _CORRUPT, False),
+        (r"AvroRuntimeException|InvalidAvroMagic|Not an? Avro data file|Invalid sync!", _CORRUPT, False),
+        (r"ZstdException|ZstdIOException|SnappyError|DataFormatException|ChecksumException", _CORRUPT, False),
         (r"awssdk\.services\.(?:glue|dynamodb)\.", Reason.CATALOG_DOWN, True),
         (r"awssdk.*(?:Exception|Error)", Reason.STORAGE_DOWN, True),
         (r"PSQLException|SQLException|SQLTransientConnectionException|SQLNonTransient", Reason.CATALOG_DOWN, True),

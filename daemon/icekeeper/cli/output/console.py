@@ -188,6 +188,7 @@ def _audit_table(audits: Iterable[AuditResult]) -> Table:
     table = new_table(f"audit of {window}", "table")
     add_numbers(table, "clickhouse", "iceberg", "delta", "delta %")
     table.add_column("status", no_wrap=True, min_width=12)
+    table.add_column("proof", no_wrap=True)
     for audit in audits:
         table.add_row(
             audit.iceberg_table,
@@ -196,6 +197,7 @@ def _audit_table(audits: Iterable[AuditResult]) -> Table:
             number_or_blank(audit.delta),
             "" if audit.delta_pct is None else f"{audit.delta_pct:.2f}",
             Text(audit.status.value, COLOURS[audit.status]),
+            audit.proof or "",
         )
     return table
 

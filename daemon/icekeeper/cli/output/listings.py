@@ -61,7 +61,7 @@ def show_run(console: Console, run: Mapping[str, Any]) -> None:
         console.print(tasks)
     for task in run["tasks"]:
         _show_engine_log(console, task)
-    audits = new_table("audits", "table", "status")
+    audits = new_table("audits", "table", "status", "proof")
     add_numbers(audits, "clickhouse", "iceberg", "delta")
     audits.add_column("notes", overflow="fold")
     for audit in run["audits"]:
@@ -70,7 +70,7 @@ def show_run(console: Console, run: Mapping[str, Any]) -> None:
         notes = Text(audit["notes"] or "")
         if ack := audit.get("ack"):
             notes.append(f"\nacknowledged {minute(ack.at)} by {ack.by}: {ack.note}", "green")
-        audits.add_row(audit["iceberg_table"], status, *counts, notes)
+        audits.add_row(audit["iceberg_table"], status, audit["proof"] or "", *counts, notes)
     if run["audits"]:
         console.print(audits)
     for line in run["logs"]:
@@ -124,7 +124,7 @@ def _acks_table(acks: Iterable[Ack]) -> Table:
     table.add_column("note", overflow="fold")
     for ack in acks:
         who = Text(f"{ack.by} on {ack.host}")
-        rows = number_or_blank(ack.rows_missing) if ack.status is not AuditStatus.ERROR else ""
+        rows = _rows(ack.status, ack.rows_missing, ack.bad_file_rows)
         table.add_row(ack.table, audited(ack.window), ack.status.value, rows, minute(ack.at), who, Text(ack.note))
     return table
 
@@ -154,5 +154,11 @@ def audited(window: Window) -> str:
 
 
 def missing_rows(finding: Finding) -> str:
-    """The number of missing rows; nothing where they could not be counted."""
-    return "" if finding.status is AuditStatus.ERROR or finding.delta is None else number(-finding.delta)
+    """The number of missing rows, or of those in bad files; nothing where they could not be counted."""
+    return _rows(finding.status, None if finding.delta is None else -finding.delta, finding.bad_file_rows)
+
+
+def _rows(status: AuditStatus, missing: int | None, in_bad_files: int | None) -> str:
+    if in_bad_files is not None:
+        return f"{number(in_bad_files)} in bad files"
+    return "" if status is AuditStatus.ERROR else number_or_blank(missing)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from uuid import UUID
 
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import AuditStatus, Trigger
+from icekeeper.core.enums import AuditStatus, Proof, Trigger
 from icekeeper.core.formats import duration
 from icekeeper.core.reasons import Reason
+
+# How many bad files an audit keeps.
+MOST_BAD_FILES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,36 @@ class MissingHour:
     iceberg: int
 
 
+class FileFault(StrEnum):
+    """What is wrong with a file: it is not there, has another length than its manifest says, its footer (of a deletion
+    vector: its blob) can't be read or holds another number of rows, or manifests list it twice, so that its rows count
+    twice."""
+
+    MISSING = "missing"
+    LENGTH = "length"
+    UNREADABLE = "unreadable"
+    COUNT = "count"
+    LISTED_TWICE = "listed_twice"
+
+
+@dataclass(frozen=True, slots=True)
+class BadFile:
+    """A file that is not what its manifest says. `content`: data, position_deletes or equality_deletes.
+
+    `rows` and `bytes` are the manifest's, `rows_found` and `bytes_found` the file's, as far as they are known.
+    """
+
+    path: str
+    partition: str
+    content: str
+    fault: FileFault
+    rows: int
+    bytes: int
+    rows_found: int | None = None
+    bytes_found: int | None = None
+    detail: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the two counts mean. `delta` = iceberg - clickhouse; `delta_pct` is rounded, for display only."""
@@ -76,7 +110,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """A row of `maintenance_audit_log`, column by column."""
+    """A row of `maintenance_audit_log`, column by column.
+
+    `bad_files`: at most MOST_BAD_FILES of them; `bad_file_rows`: of all of them, by their manifests, None where no file
+    is bad.
+    """
 
     run_id: UUID
     slot: datetime
@@ -101,6 +139,9 @@ class AuditResult:
     ch_final: bool | None = None
     watermark: datetime | None = None
     missing_hours: tuple[MissingHour, ...] = ()
+    proof: Proof | None = None
+    bad_files: tuple[BadFile, ...] = ()
+    bad_file_rows: int | None = None
 
     @property
     def window(self) -> Window:
@@ -109,9 +150,10 @@ class AuditResult:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An audited window with missing or uncounted rows, neither repaired nor acknowledged.
+    """An audited window with missing or uncounted rows, or with bad files, neither repaired nor acknowledged.
 
-    `since` is when it was first found, `status` the one of the last audit of that window.
+    `since` is when it was first found, `status` the one of the last audit of that window. `bad_files` and
+    `bad_file_rows` as in AuditResult: a finding of bad files has the latter.
     """
 
     table: str
@@ -119,3 +161,13 @@ class Finding:
     status: AuditStatus
     since: datetime
     delta: int | None = None
+    reason: Reason | None = None
+    bad_files: tuple[BadFile, ...] = ()
+    bad_file_rows: int | None = None
+
+    @property
+    def bad_partitions(self) -> frozenset[str] | None:
+        """The partitions of its bad files; None where not all of them are known."""
+        if not 0 < len(self.bad_files) < MOST_BAD_FILES:
+            return None
+        return frozenset(file.partition for file in self.bad_files)

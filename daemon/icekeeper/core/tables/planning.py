@@ -9,7 +9,7 @@ from itertools import groupby
 
 from icekeeper.core.calendar import expiry_cutoff, window_of
 from icekeeper.core.enums import Decision, Stage
-from icekeeper.core.formats import counted, iso_minute
+from icekeeper.core.formats import counted, iso_minute, listed
 from icekeeper.core.policy import CompactPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Rewrite, Slice
@@ -47,13 +47,20 @@ def may_interest_planner(state: TableState, policy: CompactPolicy) -> bool:
     )
 
 
-def plan_compaction(policy: TablePolicy, state: TableState, groups: Sequence[FileGroup], *, overran: int = 0) -> Plan:
-    """Rewrites the `groups` of Iceberg's planner, in slices by partition.
+def plan_compaction(
+    policy: TablePolicy,
+    state: TableState,
+    groups: Sequence[FileGroup],
+    *,
+    overran: int = 0,
+    left_out: frozenset[str] = frozenset(),
+) -> Plan:
+    """Rewrites the `groups` of Iceberg's planner, in slices by partition, but for the partitions `left_out`.
 
     `overran`: how often a slice of this task exceeded its deadline; each time makes the slices smaller.
     """
     health = state.health
-    worth = [group for group in groups if group.gains]
+    worth = [group for group in groups if group.gains and group.partition not in left_out]
     if not worth:
         small = health.small_files
         reason = Reason.TOO_FEW_FILES if small else Reason.NOTHING_SMALL
@@ -70,6 +77,8 @@ def plan_compaction(policy: TablePolicy, state: TableState, groups: Sequence[Fil
     note = f"would rewrite {files} of {counted(partitions, 'partition')} into {work.output_files}"
     if len(slices) > 1:
         note += f", in {len(slices)} slices"
+    if left_out:
+        note += f"; not {listed(sorted(left_out), most=3)}, where files are bad"
     return Plan(Stage.COMPACT, policy.name, Decision.ACT, note, slices=slices, health=health)
 
 

@@ -16,6 +16,7 @@ from icekeeper.core.offload import Writing
 from icekeeper.core.policy import ExpirePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan
+from icekeeper.core.tables.state import FileGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,42 @@ def by_disk(disks: Iterable[Disk], least: int) -> Restraint | None:
 
 
 def by_findings(findings: Iterable[Finding], policy: ExpirePolicy, now: datetime) -> Restraint | None:
-    """Holds on open findings of the policy's kinds, each until `hold_max` after it was first found."""
+    """Holds an expiry on open findings of the policy's kinds, each until `hold_max` after it was first found.
+
+    Bad files hold it for as long as they are open: an older snapshot may be the way back to what they held.
+    """
+    findings = tuple(findings)
+    if bad := [finding for finding in findings if finding.bad_file_rows is not None]:
+        return Restraint(Reason.AUDIT_HOLD, _bad_files(bad))
     held = [f for f in findings if f.status in policy.hold_on and now - f.since < policy.hold_max]
     if not held:
         return None
     days = listed((f"{f.window.start:%Y-%m-%d} ({f.status})" for f in held), most=5)
     until = max(f.since for f in held) + policy.hold_max
     return Restraint(Reason.AUDIT_HOLD, f"open: {days}; held until {iso_minute(until)} at the latest")
+
+
+def by_bad_files(findings: Iterable[Finding], groups: Iterable[FileGroup]) -> Restraint | frozenset[str]:
+    """Which partitions a compaction leaves out, because an open finding names bad files in them.
+
+    A restraint where it would leave out all of these groups, or can't tell which: what an older partition spec wrote
+    can't be selected by partition.
+    """
+    groups = tuple(groups)
+    left_out: set[str] = set()
+    bad = [finding for finding in findings if finding.bad_file_rows is not None]
+    for finding in bad:
+        if finding.bad_partitions is None or any(group.older_spec for group in groups):
+            return Restraint(Reason.AUDIT_HOLD, _bad_files(bad))
+        left_out |= finding.bad_partitions
+    if bad and left_out >= {group.partition for group in groups}:
+        return Restraint(Reason.AUDIT_HOLD, _bad_files(bad))
+    return frozenset(left_out & {group.partition for group in groups})
+
+
+def _bad_files(findings: Iterable[Finding]) -> str:
+    days = listed((f"{f.window.start:%Y-%m-%d} ({f.reason or f.status})" for f in findings), most=5)
+    return f"open: {days}; held until an audit finds its files whole, or it is acknowledged"
 
 
 def by_offload(found: Writing | None) -> Restraint | None:

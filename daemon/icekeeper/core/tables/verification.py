@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
+from icekeeper.core.audit.proof import FilesProof, named_files
+from icekeeper.core.audit.records import FileFault
+from icekeeper.core.formats import counted
 from icekeeper.core.tables.plan import Slice
 from icekeeper.core.tables.state import RUN_ID_PROPERTY, Snapshot, TableState
 
@@ -50,6 +54,22 @@ def check_rewrite(planned: Slice, rewrites: tuple[Snapshot, ...]) -> tuple[list[
         if files_out >= files_in and not planned.may_grow:
             problems.append(f"snapshot {snapshot.id} made {files_out} files of {files_in}")
     return problems, recounts
+
+
+def explained_by_manifests(rewrites: tuple[Snapshot, ...], replaced: Iterable[FilesProof]) -> str | None:
+    """The text of a rewrite whose rows differ only because manifests claimed other rows than the files hold.
+
+    `replaced`: what was found of the files that each of the snapshots replaced. None: that does not explain it.
+    """
+    bad = tuple(file for proof in replaced for file in proof.bad)
+    added, claimed = (sum(s.count(key) for s in rewrites) for key in ("added-records", "deleted-records"))
+    held = claimed + sum(file.rows_found - file.rows for file in bad if file.rows_found is not None)
+    if not bad or held != added or any(file.fault is not FileFault.COUNT for file in bad):
+        return None
+    return (
+        f"the rewrite found {counted(added, 'row')} where the manifests claimed {claimed}, and wrote all of them: "
+        f"{named_files(bad)}"
+    )
 
 
 def check_expiry(

@@ -7,12 +7,21 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from icekeeper.core.audit.records import AuditResult, LakehouseCount, MissingHour, SourceCount, SourceTtl, Verdict
+from icekeeper.core.audit.proof import FILE_REASONS, FilesProof, judge_files
+from icekeeper.core.audit.records import (
+    MOST_BAD_FILES,
+    AuditResult,
+    LakehouseCount,
+    MissingHour,
+    SourceCount,
+    SourceTtl,
+    Verdict,
+)
 from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.verdict import judge, missing_hours
 from icekeeper.core.calendar import Window, window_of
-from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
-from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.enums import AuditStatus, Proof, Stage, TaskOutcome
+from icekeeper.core.errors import IcekeeperError, PermanentError
 from icekeeper.core.policy import AuditPolicy, TablePolicy
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.planning import plan_audit
@@ -44,7 +53,27 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     newest = await _newest(policy, context, watermark, deadline)
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
     warm = await ports.source.count(source, window, rules.final, deadline.remaining())
-    iceberg = await ports.lakehouse.count(policy.name, policy.timestamp, window, deadline.remaining())
+    files = None
+    if rules.proof is not Proof.MANIFESTS:
+        files = await ports.lakehouse.prove_files(policy.name, policy.timestamp, window, deadline.remaining())
+        if (failed := judge_files(files)) is not None:
+            row = _row(policy, context, failed, clickhouse=warm, files=files, proof=Proof.FILES, watermark=watermark)
+            return _result(row)
+    try:
+        iceberg = await ports.lakehouse.count(
+            policy.name,
+            policy.timestamp,
+            window,
+            deadline.remaining(),
+            files.snapshot_id if files else None,
+            every_value=rules.proof is Proof.ROWS,
+        )
+    except PermanentError as exc:
+        if exc.reason not in FILE_REASONS:
+            raise
+        unread = Verdict(AuditStatus.ERROR, exc.reason, None, None, str(exc))
+        row = _row(policy, context, unread, clickhouse=warm, files=files, proof=rules.proof, watermark=watermark)
+        return _result(replace(row, bad_file_rows=0))  # which files, only the error says
     verdict = judge(
         clickhouse=warm.rows,
         iceberg=iceberg.rows,
@@ -58,7 +87,24 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     hours: tuple[MissingHour, ...] = ()
     if verdict.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
         hours, verdict = await _drill_down(policy, context, window, warm, iceberg, verdict, deadline)
-    row = _row(policy, context, verdict, clickhouse=warm, iceberg=iceberg, watermark=watermark, hours=hours)
+    proof = _proof(rules, iceberg, files)
+    if files is not None and proof is Proof.LENGTHS:
+        verdict = replace(verdict, note=f"{verdict.note}; {files.note}")
+    row = _row(
+        policy,
+        context,
+        verdict,
+        clickhouse=warm,
+        iceberg=iceberg,
+        files=files,
+        proof=proof,
+        watermark=watermark,
+        hours=hours,
+    )
+    return _result(row)
+
+
+def _result(row: AuditResult) -> AttemptResult:
     outcome = TaskOutcome.FAILED if row.status is AuditStatus.ERROR else TaskOutcome.DONE
     return AttemptResult(outcome, f"{row.status}: {row.notes}", row.reason, row)
 
@@ -138,6 +184,8 @@ def _row(
     *,
     clickhouse: SourceCount | None = None,
     iceberg: LakehouseCount | None = None,
+    files: FilesProof | None = None,
+    proof: Proof | None = None,
     watermark: datetime | None = None,
     hours: tuple[MissingHour, ...] = (),
 ) -> AuditResult:
@@ -160,13 +208,24 @@ def _row(
         status=verdict.status,
         reason=verdict.reason,
         notes=verdict.note,
-        snapshot_id=iceberg.snapshot_id if iceberg else None,
+        snapshot_id=iceberg.snapshot_id if iceberg else files.snapshot_id if files else None,
         ch_query=clickhouse.query if clickhouse else None,
         iceberg_query=iceberg.query if iceberg else None,
         ch_final=clickhouse.final if clickhouse else None,
         watermark=watermark,
         missing_hours=hours,
+        proof=proof,
+        bad_files=files.bad[:MOST_BAD_FILES] if files else (),
+        bad_file_rows=files.bad_rows if files else None,
     )
+
+
+def _proof(rules: AuditPolicy, iceberg: LakehouseCount, files: FilesProof | None) -> Proof:
+    """What the count rests on."""
+    if rules.proof is Proof.ROWS:
+        return Proof.ROWS
+    # A table's first snapshot may come between the two: its files were not checked.
+    return files.proof if files is not None and files.snapshot_id == iceberg.snapshot_id else Proof.MANIFESTS
 
 
 def _audited(policy: TablePolicy) -> tuple[AuditPolicy, Source]:

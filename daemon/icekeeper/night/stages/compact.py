@@ -13,10 +13,11 @@ from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
 from icekeeper.core.tables.planning import may_interest_planner, plan_compaction
+from icekeeper.core.tables.restraints import Restraint, restrained
 from icekeeper.core.tables.state import Snapshot, TableState
-from icekeeper.core.tables.verification import check_rewrite, own_rewrites
+from icekeeper.core.tables.verification import check_rewrite, explained_by_manifests, own_rewrites
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
-from icekeeper.night.stages.restraint import restrain
+from icekeeper.night.stages.restraint import partitions_with_bad_files, restrain
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,12 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext, ove
     ask = may_interest_planner(state, policy.compact)
     groups = await context.ports.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
     todo = plan_compaction(policy, state, groups, overran=overran)
+    if todo.decision is Decision.ACT:
+        held = await partitions_with_bad_files(policy, [group for group in groups if group.gains], context)
+        if isinstance(held, Restraint):
+            todo = restrained(todo, held)
+        elif held:
+            todo = plan_compaction(policy, state, groups, overran=overran, left_out=held)
     return await restrain(todo, context, frees_space=False)
 
 
@@ -124,12 +131,17 @@ async def _rewrite(
 async def _verify(
     policy: TablePolicy, context: TaskContext, slice_: Slice, rewrites: tuple[Snapshot, ...], deadline: Deadline
 ) -> None:
+    lakehouse = context.ports.lakehouse
     problems, recounts = check_rewrite(slice_, rewrites)
     for pair in recounts:
-        rows_before = await context.ports.lakehouse.count_at(policy.name, pair.before, deadline.remaining())
-        rows_after = await context.ports.lakehouse.count_at(policy.name, pair.after, deadline.remaining())
+        rows_before = await lakehouse.count_at(policy.name, pair.before, deadline.remaining())
+        rows_after = await lakehouse.count_at(policy.name, pair.after, deadline.remaining())
         if rows_before != rows_after:
             problems.append(f"snapshot {pair.after} has {rows_after} live rows, its parent {rows_before}")
+    if problems and rewrites:
+        replaced = [await lakehouse.prove_replaced(policy.name, one.id, deadline.remaining()) for one in rewrites]
+        if (text := explained_by_manifests(rewrites, replaced)) is not None:
+            raise PermanentError(text, reason=Reason.COUNT_MISMATCH, where=policy.name)
     if problems:
         # Without a snapshot of this run nothing happened, and the next attempt plans anew; a wrong one stays wrong.
         kind = PermanentError if rewrites else TransientError

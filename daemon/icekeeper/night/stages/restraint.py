@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import structlog
+
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Decision
 from icekeeper.core.errors import IcekeeperError, PermanentError
@@ -11,13 +15,17 @@ from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.restraints import (
     OBSERVING,
     Restraint,
+    by_bad_files,
     by_clock,
     by_disk,
     by_findings,
     clock_error,
     restrained,
 )
+from icekeeper.core.tables.state import FileGroup
 from icekeeper.night.stages.context import TaskContext
+
+log = structlog.get_logger(__name__)
 
 
 async def restrain(plan: Plan, context: TaskContext, *, frees_space: bool) -> Plan:
@@ -33,15 +41,32 @@ async def restrain(plan: Plan, context: TaskContext, *, frees_space: bool) -> Pl
 
 
 async def restrain_by_findings(plan: Plan, policy: TablePolicy, context: TaskContext) -> Plan:
-    """An expiry's plan, held where the policy holds on findings and one is open, or the ledger can't say."""
-    if plan.decision is not Decision.ACT or not policy.expire.hold_on:
+    """An expiry's plan, held where a finding is open that holds it.
+
+    Where the ledger can't say, it is held by a policy that holds on findings; else it goes on.
+    """
+    if plan.decision is not Decision.ACT:
         return plan
     try:
         findings = await context.ports.findings.open_findings(policy.name)
     except IcekeeperError as exc:
+        if not policy.expire.hold_on:
+            log.warning("findings_not_read", error=str(exc))
+            return plan
         # To expire now could cost the only copy of what an audit found missing; a night later it costs nothing.
         return restrained(plan, Restraint(exc.reason, f"whether a finding is open can't be asked: {exc}"))
     return restrained(plan, by_findings(findings, policy.expire, context.ports.clock()))
+
+
+async def partitions_with_bad_files(
+    policy: TablePolicy, groups: Sequence[FileGroup], context: TaskContext
+) -> Restraint | frozenset[str]:
+    """What open findings of bad files keep a compaction from rewriting. Where the ledger can't say: nothing."""
+    try:
+        return by_bad_files(await context.ports.findings.open_findings(policy.name), groups)
+    except IcekeeperError as exc:
+        log.warning("findings_not_read", error=str(exc))
+        return frozenset()
 
 
 async def require_past(window: Window, context: TaskContext) -> None:

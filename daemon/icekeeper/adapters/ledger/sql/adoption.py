@@ -26,6 +26,9 @@ _NEW_COLUMNS = {
     "ch_final": ("boolean", "whether ClickHouse was counted with FINAL"),
     "watermark": ("timestamp with time zone", "how far the offload said it was"),
     "missing_hours": ("jsonb", "the hours that lack rows: start, clickhouse, iceberg"),
+    "proof": ("text", "what the count in Iceberg rests on: manifests, lengths, files or rows"),
+    "bad_files": ("jsonb", "files that are not what their manifests say, the first hundred of them"),
+    "bad_file_rows": ("bigint", "rows of all such data files, by their manifests; NULL where there is no such file"),
 }
 _OLD_COLUMNS = {
     "run_timestamp": "timestamp with time zone",
@@ -84,12 +87,10 @@ async def adopt(connection: Any) -> None:
 
     PermanentError, which says what to do, where a view or a column of another type prevents it.
     """
-    table = await _find_table(connection)
-    added = [column for column in _NEW_COLUMNS if column not in table.columns]
+    table = await add_new_columns(connection)
     retyped = _retyped(table)
     await _refuse_views(connection, table, retyped)
-    actions = [f"ADD COLUMN {column} {_NEW_COLUMNS[column][0]}" for column in added]
-    actions += [f"ADD COLUMN {column} {kind}" for column, kind in _OLD_COLUMNS.items() if column not in table.columns]
+    actions = [f"ADD COLUMN {column} {kind}" for column, kind in _OLD_COLUMNS.items() if column not in table.columns]
     actions += [f"ALTER COLUMN {column} TYPE {kind}" for column, kind in retyped.items()]
     actions += [
         f"ALTER COLUMN {column} DROP NOT NULL"
@@ -98,9 +99,6 @@ async def adopt(connection: Any) -> None:
     ]
     if actions:
         await connection.execute(f"ALTER TABLE {table.name} {', '.join(actions)}")
-    for column in added:
-        comment = _NEW_COLUMNS[column][1].replace("'", "''")
-        await connection.execute(f"COMMENT ON COLUMN {table.name}.{column} IS '{comment}'")
     await _allow_statuses(connection, table)
     await connection.execute(
         f"""
@@ -109,6 +107,20 @@ async def adopt(connection: Any) -> None:
           WHERE trigger IN ('schedule', 'catch_up', 'resume');
         """
     )
+
+
+async def add_new_columns(connection: Any) -> _Table:
+    """Adds those of our columns that the table lacks; the table as it was before. Raises like `adopt`."""
+    table = await _find_table(connection)
+    _retyped(table)  # refuses an old column of that name
+    for column, (kind, meaning) in _NEW_COLUMNS.items():
+        if column not in table.columns:
+            comment = meaning.replace("'", "''")
+            await connection.execute(
+                f"ALTER TABLE {table.name} ADD COLUMN {column} {kind}; "
+                f"COMMENT ON COLUMN {table.name}.{column} IS '{comment}'"
+            )
+    return table
 
 
 async def _find_table(connection: Any) -> _Table:

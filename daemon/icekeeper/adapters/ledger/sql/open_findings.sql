@@ -1,6 +1,7 @@
--- The open findings of the tables $1: windows that lack rows or could not be counted, and are not acknowledged.
+-- The open findings of the tables $1: windows that lack rows, could not be counted, or have bad files, and are not
+-- acknowledged. A window has two findings where both rows and files are bad: `of_files` tells them apart.
 --
--- What a window's audits say, taken together:
+-- What a window's audits say of its rows, taken together:
 -- * Only icekeeper's audits (those with a run_id) are considered: other writers of the table count by other rules.
 -- * The newest that could count is the verdict. One that could not (error) is a finding only where no audit ever
 --   could: a day that was proven stays proven, and one that lacked rows still lacks them.
@@ -8,21 +9,24 @@
 -- * A status that icekeeper does not know, entered by hand, closes the window.
 -- * An `ok` of a longer window on the same UTC day closes it, too. One of several days doesn't: 1 % of a week may be a
 --   whole hour of a day.
--- An acknowledgement closes a window for as many missing rows as were known then: finding no more of them opens nothing,
--- finding more does. It ends when the window is `ok` in between.
+-- What they say of its files: bad ones (bad_file_rows is set) are a finding, whatever was counted before, until an audit
+-- that proves files counts the window, or a longer one on the same UTC day, and whatever its verdict on the rows is.
+-- An acknowledgement closes a window for as many missing rows as were known then, or for as many rows of bad files:
+-- finding no more of them opens nothing, finding more does. It ends when the window is proven in between.
 --
 -- The casts give the columns of adopted tables one type: see store_audit.sql.
 WITH verdict AS (
-  SELECT DISTINCT ON (audit.iceberg_table, audit.window_start, audit.window_end)
+  SELECT DISTINCT ON (audit.iceberg_table, audit.window_start, audit.window_end, audit.bad_file_rows IS NULL)
          audit.iceberg_table::text AS iceberg_table,
          audit.window_start::timestamptz AS window_start, audit.window_end::timestamptz AS window_end,
-         audit.status::text AS status, audit.delta::bigint AS delta,
+         audit.status::text AS status, audit.delta::bigint AS delta, audit.reason,
+         audit.bad_file_rows IS NOT NULL AS of_files, audit.bad_file_rows, audit.bad_files,
          CASE WHEN audit.status::text = 'error' THEN 0 ELSE greatest(-audit.delta::bigint, 0) END AS rows_missing,
          audit.run_id, audit.run_timestamp::timestamptz AS audited_at
   FROM maintenance_audit_log AS audit
   WHERE audit.iceberg_table = ANY($1::text[]) AND audit.run_id IS NOT NULL
     AND audit.reason IS DISTINCT FROM 'source_empty'
-  ORDER BY audit.iceberg_table, audit.window_start, audit.window_end,
+  ORDER BY audit.iceberg_table, audit.window_start, audit.window_end, audit.bad_file_rows IS NULL,
            audit.status::text = 'error', audit.run_timestamp DESC, audit.run_id DESC
 )
 SELECT verdict.*, coalesce(first.found_at, verdict.audited_at) AS since
@@ -33,17 +37,19 @@ CROSS JOIN LATERAL (
          greatest(verdict.window_end, date_trunc('day', verdict.window_start) + interval '1 day') AS day_end
 ) AS longest
 CROSS JOIN LATERAL (
-  SELECT coalesce(max(ok.run_timestamp)::timestamptz, '-infinity') AS at
-  FROM maintenance_audit_log AS ok
-  WHERE ok.iceberg_table = verdict.iceberg_table AND ok.run_id IS NOT NULL AND ok.status::text = 'ok'
-    AND ok.reason IS DISTINCT FROM 'source_empty'
-    AND ok.window_start BETWEEN longest.day_start AND verdict.window_start
-    AND ok.window_end BETWEEN verdict.window_end AND longest.day_end
+  SELECT coalesce(max(good.run_timestamp)::timestamptz, '-infinity') AS at
+  FROM maintenance_audit_log AS good
+  WHERE good.iceberg_table = verdict.iceberg_table AND good.run_id IS NOT NULL
+    AND CASE WHEN verdict.of_files THEN good.iceberg_row_count IS NOT NULL AND good.proof <> 'manifests'
+             ELSE good.status::text = 'ok' AND good.reason IS DISTINCT FROM 'source_empty' END
+    AND good.window_start BETWEEN longest.day_start AND verdict.window_start
+    AND good.window_end BETWEEN verdict.window_end AND longest.day_end
 ) AS proven
 CROSS JOIN LATERAL (
-  SELECT coalesce(max(ack.rows_missing), -1) AS rows_missing
+  SELECT coalesce(max(coalesce(ack.bad_file_rows, ack.rows_missing)), -1) AS rows
   FROM maintenance_acks AS ack
   WHERE ack.iceberg_table = verdict.iceberg_table AND ack.audited_at > proven.at
+    AND ack.bad_file_rows IS NOT NULL = verdict.of_files
     AND ack.window_start BETWEEN longest.day_start AND verdict.window_start
     AND ack.window_end BETWEEN verdict.window_end AND longest.day_end
 ) AS acked
@@ -53,10 +59,12 @@ CROSS JOIN LATERAL (
   FROM maintenance_audit_log AS bad
   WHERE bad.iceberg_table = verdict.iceberg_table AND bad.run_id IS NOT NULL
     AND bad.window_start = verdict.window_start AND bad.window_end = verdict.window_end
+    AND bad.bad_file_rows IS NOT NULL = verdict.of_files
     AND bad.status::text <> 'ok' AND (bad.status::text <> 'error' OR verdict.status = 'error')
     AND bad.run_timestamp > proven.at
-    AND CASE WHEN bad.status::text = 'error' THEN 0 ELSE greatest(-bad.delta, 0) END > acked.rows_missing
+    AND coalesce(bad.bad_file_rows, CASE WHEN bad.status::text = 'error' THEN 0 ELSE greatest(-bad.delta, 0) END)
+        > acked.rows
 ) AS first
 WHERE verdict.status IN ('warning', 'missing_data', 'error')
   AND verdict.audited_at > proven.at
-  AND verdict.rows_missing > acked.rows_missing
+  AND coalesce(verdict.bad_file_rows, verdict.rows_missing) > acked.rows

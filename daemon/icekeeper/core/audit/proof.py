@@ -1,0 +1,95 @@
+"""What a count of Iceberg rests on, and what files that fail the proof mean. Reading files: adapters/iceberg/proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from icekeeper.core.audit.records import BadFile, FileFault, Verdict
+from icekeeper.core.enums import AuditStatus, Proof
+from icekeeper.core.formats import counted, listed, number
+from icekeeper.core.reasons import Reason
+
+# How many bad files a note names; the others are counted.
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FilesProof:
+    """What was found of the files that a window's scan plans at one snapshot (None: the table has none yet).
+
+    `files` data and delete files were looked at, `read` of them for the first time. `by_length`: how many of them are
+    proven by their length only, by what keeps their rows from being counted (avro, encrypted).
+    """
+
+    snapshot_id: int | None
+    files: int = 0
+    read: int = 0
+    by_length: Mapping[str, int] = field(default_factory=dict)
+    bad: tuple[BadFile, ...] = ()
+
+    @property
+    def bad_rows(self) -> int | None:
+        """The rows of the bad data files, by their manifests; None where no file is bad."""
+        return sum(file.rows for file in self.bad if file.content == "data") if self.bad else None
+
+    @property
+    def proof(self) -> Proof:
+        """The weakest proof of any of them."""
+        return Proof.LENGTHS if self.by_length else Proof.FILES
+
+    @property
+    def note(self) -> str:
+        """What could not be proven, in a clause; empty where all was."""
+        if not self.by_length:
+            return ""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.by_length.items()))
+        return f"of {sum(self.by_length.values())} of {counted(self.files, 'file')} only the length is proven ({kinds})"
+
+
+# The worst first: it gives the audit its reason.
+_REASONS = {
+    FileFault.MISSING: Reason.FILE_MISSING,
+    FileFault.LENGTH: Reason.FILE_CORRUPT,
+    FileFault.UNREADABLE: Reason.FILE_CORRUPT,
+    FileFault.COUNT: Reason.COUNT_MISMATCH,
+    FileFault.LISTED_TWICE: Reason.COUNT_MISMATCH,
+}
+
+
+FILE_REASONS = frozenset(_REASONS.values())
+
+
+def judge_files(proof: FilesProof) -> Verdict | None:
+    """The verdict of an audit whose files fail the proof, None where none of them does."""
+    if not proof.bad:
+        return None
+    faults = {file.fault for file in proof.bad}
+    reason = next(reason for fault, reason in _REASONS.items() if fault in faults)
+    note = (
+        f"{len(proof.bad)} of {counted(proof.files, 'file')} of the window are not what their manifests say, with "
+        f"{counted(proof.bad_rows or 0, 'row')} by these manifests: {named_files(proof.bad)}"
+    )
+    return Verdict(AuditStatus.ERROR, reason, None, None, note)
+
+
+def named_files(bad: Iterable[BadFile]) -> str:
+    """The first of them with what is wrong, and how many more there are."""
+    return listed((f"{file.path} ({_wrong(file)})" for file in bad), most=_NAMED)
+
+
+def _wrong(file: BadFile) -> str:
+    """What is wrong with it, in a few words."""
+    what = "" if file.content == "data" else f"{file.content.replace('_', ' ')}, "
+    if file.fault is FileFault.MISSING:
+        return f"{what}missing, {counted(file.rows, 'row')}"
+    if file.fault is FileFault.LENGTH:
+        found = "another length" if file.bytes_found is None else f"{number(file.bytes_found)} bytes"
+        return f"{what}{found} instead of {number(file.bytes)}, {counted(file.rows, 'row')}"
+    if file.fault is FileFault.UNREADABLE:
+        return f"{what}unreadable: {file.detail}, {counted(file.rows, 'row')}"
+    if file.fault is FileFault.LISTED_TWICE:
+        return f"listed twice, {counted(file.rows, 'row')}"
+    if file.rows_found is None:
+        return f"{what}{file.detail}"
+    return f"{what}holds {counted(file.rows_found, 'row')}, its manifest claims {file.rows}"

@@ -1,0 +1,196 @@
+"""What answers about files mean: proven, proven by length, bad; the verdict on bad ones; footers kept on disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from icekeeper.adapters.iceberg.proof.files import FileAnswer, PlannedFile, weigh
+from icekeeper.adapters.iceberg.proof.footers import Footer, Footers
+from icekeeper.core.audit.proof import FilesProof, judge_files
+from icekeeper.core.audit.records import BadFile, FileFault
+from icekeeper.core.enums import AuditStatus, Proof
+from icekeeper.core.reasons import Reason
+
+DATA = PlannedFile("s3://w/t/a.parquet", -1, "day=17", "DATA", "PARQUET", 1000, 100, False)
+VECTOR = PlannedFile("s3://w/t/a.puffin", 4, "day=17", "POSITION_DELETES", "PUFFIN", 50, 7, False)
+SNAPSHOT = 12
+
+
+def said(
+    number: int = 0, fault: str | None = None, records: int | None = None, length: int | None = None
+) -> FileAnswer:
+    return FileAnswer(number, fault, records, length, "a text" if fault == "unreadable" else None)
+
+
+@pytest.mark.parametrize(
+    ("file", "known", "answer", "fault"),
+    [
+        (DATA, None, said(records=100), None),
+        (DATA, 100, None, None),
+        (DATA, None, said(records=99), FileFault.COUNT),
+        (DATA, None, said(records=101), FileFault.COUNT),
+        # The same file under a manifest that claims something else by now.
+        (replace(DATA, records=900), 100, None, FileFault.COUNT),
+        (DATA, 100, said(fault="missing"), FileFault.MISSING),
+        (DATA, None, said(fault="missing"), FileFault.MISSING),
+        (DATA, 100, said(fault="length", length=500), FileFault.LENGTH),
+        (DATA, None, said(fault="unreadable"), FileFault.UNREADABLE),
+        (VECTOR, None, said(records=7), None),
+        (VECTOR, 7, None, None),
+        (VECTOR, None, said(fault="count"), FileFault.COUNT),
+    ],
+)
+def test_a_file_is_bad_only_if_it_is_not_what_its_manifest_says(
+    file: PlannedFile, known: int | None, answer: FileAnswer | None, fault: FileFault | None
+) -> None:
+    before: dict[Footer, int] = {} if known is None else {file.footer: known}
+    proof, counted = weigh(SNAPSHOT, [file], before, [] if answer is None else [answer])
+
+    assert [bad.fault for bad in proof.bad] == ([] if fault is None else [fault])
+    assert (proof.snapshot_id, proof.files, proof.proof) == (SNAPSHOT, 1, Proof.FILES)
+    assert proof.read == (1 if answer is not None and answer.fault is None else 0)
+    # Rows that were counted are kept, right or wrong: the next audit compares them again.
+    assert counted == ({file.footer: 100 if file.path == DATA.path else 7} if fault is None else counted)
+    if fault in (FileFault.MISSING, FileFault.LENGTH, FileFault.UNREADABLE):
+        assert counted == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "answer", "kind"),
+    [
+        (replace(DATA, format="AVRO"), None, "avro"),
+        (replace(DATA, encrypted=True), None, "encrypted"),
+        (DATA, said(fault="encrypted", records=-1), "encrypted"),
+    ],
+)
+def test_rows_that_a_footer_does_not_say_leave_a_proof_by_length(
+    file: PlannedFile, answer: FileAnswer | None, kind: str
+) -> None:
+    proof, counted = weigh(SNAPSHOT, [file, VECTOR], {VECTOR.footer: 7}, [] if answer is None else [answer])
+
+    assert (proof.bad, proof.by_length, proof.proof) == ((), {kind: 1}, Proof.LENGTHS)
+    assert proof.note == f"of 1 of 2 files only the length is proven (1 {kind})"
+    assert set(counted) == {VECTOR.footer}
+
+
+def test_a_data_file_that_manifests_list_twice_is_bad_and_a_vectors_file_is_not() -> None:
+    other = replace(VECTOR, offset=60)
+    known = {DATA.footer: 100, VECTOR.footer: 7, other.footer: 7}
+    proof, _ = weigh(SNAPSHOT, [DATA, VECTOR, other, DATA], known, [])
+
+    assert [(bad.path, bad.fault) for bad in proof.bad] == [(DATA.path, FileFault.LISTED_TWICE)]
+
+
+BAD = BadFile(DATA.path, "day=17", "data", FileFault.MISSING, 100, 1000)
+FAULTS = {
+    FileFault.MISSING: (BAD, Reason.FILE_MISSING, "a.parquet (missing, 100 rows)"),
+    FileFault.LENGTH: (
+        replace(BAD, fault=FileFault.LENGTH, bytes_found=500),
+        Reason.FILE_CORRUPT,
+        "a.parquet (500 bytes instead of 1 000, 100 rows)",
+    ),
+    FileFault.UNREADABLE: (
+        replace(BAD, fault=FileFault.UNREADABLE, detail="no footer"),
+        Reason.FILE_CORRUPT,
+        "a.parquet (unreadable: no footer, 100 rows)",
+    ),
+    FileFault.COUNT: (
+        replace(BAD, fault=FileFault.COUNT, rows=900, rows_found=100),
+        Reason.COUNT_MISMATCH,
+        "a.parquet (holds 100 rows, its manifest claims 900)",
+    ),
+    FileFault.LISTED_TWICE: (
+        replace(BAD, fault=FileFault.LISTED_TWICE),
+        Reason.COUNT_MISMATCH,
+        "a.parquet (listed twice, 100 rows)",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", list(FileFault))
+def test_each_fault_makes_the_audit_an_error_that_names_the_file(fault: FileFault) -> None:
+    bad, reason, named = FAULTS[fault]
+    verdict = judge_files(FilesProof(SNAPSHOT, 4, bad=(bad,)))
+
+    assert verdict is not None
+    assert (verdict.status, verdict.reason, verdict.delta, verdict.delta_pct) == (AuditStatus.ERROR, reason, None, None)
+    assert named in verdict.note
+    assert f"1 of 4 files of the window are not what their manifests say, with {bad.rows} rows" in verdict.note
+
+
+def test_of_several_faults_the_worst_is_the_reason_and_the_first_files_are_named() -> None:
+    files = [replace(BAD, path=f"{number}.parquet", fault=FileFault.COUNT, rows_found=7) for number in range(4)]
+    deletes = replace(BAD, path="d.puffin", content="position_deletes", rows=5)
+    verdict = judge_files(FilesProof(SNAPSHOT, 9, bad=(*files, deletes)))
+
+    assert verdict is not None
+    assert verdict.reason is Reason.FILE_MISSING
+    assert "5 of 9 files" in verdict.note
+    assert "with 400 rows by these manifests" in verdict.note  # deleted rows are none that are missing
+    assert verdict.note.endswith("2.parquet (holds 7 rows, its manifest claims 100) and 2 more")
+
+
+def test_files_without_a_fault_give_no_verdict() -> None:
+    assert judge_files(FilesProof(None)) is None
+    assert judge_files(FilesProof(SNAPSHOT, 3, 1, {"avro": 1})) is None
+
+
+def footers_of(*numbers: int) -> dict[Footer, int]:
+    return {(f"s3://w/{number}.parquet", 1000 + number, -1): number for number in numbers}
+
+
+def test_a_footer_is_known_by_path_length_and_place(tmp_path: Path) -> None:
+    footers = Footers(tmp_path)
+    path = DATA.path
+    assert footers.records([DATA.footer]) == {}
+    assert not footers.path.exists()  # asking makes no file
+
+    footers.keep({(path, 1000, -1): 100, (path, 1000, 4): 7})
+
+    same = Footers(tmp_path)
+    assert same.records([(path, 1000, -1), (path, 1000, 4)]) == {(path, 1000, -1): 100, (path, 1000, 4): 7}
+    assert same.records([(path, 999, -1), (path, 1000, 5), (f"{path}x", 1000, -1)]) == {}
+    assert footers.path.stat().st_mode & 0o077 == 0
+
+
+def test_footers_are_bounded_and_those_unused_for_longest_go_first(tmp_path: Path) -> None:
+    footers = Footers(tmp_path, most=1000)
+    footers.keep(footers_of(*range(700)))
+    footers.keep(footers_of(*range(700, 900)))
+    footers.keep(footers_of(*range(100)))  # asked for again
+
+    footers.keep(footers_of(*range(900, 1200)))
+
+    left = footers.records(footers_of(*range(1200)))
+    assert len(left) == 1000
+    assert left.keys() >= footers_of(*range(100), *range(700, 1200)).keys()
+    assert left == {footer: footer[1] - 1000 for footer in left}
+
+
+@pytest.mark.parametrize("damage", ["torn", "empty", "text", "directory", "other table"])
+def test_a_file_of_footers_that_is_damaged_costs_no_more_than_reading_again(tmp_path: Path, damage: str) -> None:
+    footers = Footers(tmp_path)
+    footers.keep(footers_of(*range(300)))
+    whole = footers.path.read_bytes()
+    footers.path.unlink()
+    if damage == "directory":
+        footers.path.mkdir()
+    elif damage == "other table":
+        with sqlite3.connect(footers.path) as db:
+            db.execute("CREATE TABLE footers (something TEXT)")
+        db.close()
+    else:
+        body = {"torn": whole[: len(whole) // 2], "empty": b"", "text": b"this is no database" * 100}
+        footers.path.write_bytes(body[damage])
+
+    found = footers.records(footers_of(*range(300)))
+    footers.keep(footers_of(1, 2))
+
+    assert found.items() <= footers_of(*range(300)).items()
+    footers.keep(footers_of(1, 2))  # the damaged file is gone by now
+    if damage != "directory":
+        assert footers.records(footers_of(1, 2)) == footers_of(1, 2)
