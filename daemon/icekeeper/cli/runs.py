@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, date, datetime
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import click
 
-from icekeeper.cli.shared import CANCELLED, CANNOT_START, FAILED, PARTIAL, Invocation, common, complain, exit_with
+from icekeeper.cli.shared import (
+    CANCELLED,
+    CANNOT_START,
+    FAILED,
+    PARTIAL,
+    Invocation,
+    common,
+    complain,
+    exit_with,
+    print_json,
+)
 from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.formats import iso_second
 from icekeeper.settings import Settings
 
 # No table has rows of before; and it keeps clear of what datetime can't express.
 _FIRST_YEAR = 1970
+_ONE_DAY = timedelta(days=1)
+_DAY = click.DateTime(["%Y-%m-%d"])
 
 EXIT_CODES = {
     RunOutcome.SUCCESS: 0,
@@ -85,14 +99,28 @@ expire = _changing(Stage.EXPIRE, "Drops old snapshots.")
     "--window-hours", "--audit-window-hours", type=click.IntRange(1, 8760), metavar="H",
     help="Count the H hours before the slot's whole hour, not the UTC day before it.",
 )  # fmt: skip
+@click.option("--from", "first", type=_DAY, metavar="DAY", help="Audit each UTC day from this one (2026-02-10) on.")
+@click.option("--to", "last", type=_DAY, metavar="DAY", help="The last day of them; default: yesterday.")
 @click.option("--dry-run", is_flag=True, help="Count and print, and write no row.")
 @_choices
 @common
 def audit(
-    invocation: Invocation, slot: str | None, tables: tuple[str, ...], window_hours: int | None, dry_run: bool
+    invocation: Invocation,
+    slot: str | None,
+    tables: tuple[str, ...],
+    window_hours: int | None,
+    first: datetime | None,
+    last: datetime | None,
+    dry_run: bool,
 ) -> None:
-    """Compares ClickHouse's and Iceberg's row counts."""
-    _run(invocation, slot, (Stage.AUDIT,), tables, window_hours=window_hours, record=not dry_run)
+    """Compares ClickHouse's and Iceberg's rows; with --from, of several days, a run for each."""
+    if first is None and last is None:
+        _run(invocation, slot, (Stage.AUDIT,), tables, window_hours=window_hours, record=not dry_run)
+        return
+    if slot is not None or window_hours is not None:
+        raise click.UsageError("--from and --to name whole days: they take neither --slot nor --window-hours")
+    slots = _slots_after(first, last)
+    _run_each(invocation, invocation.settings(), slots, (Stage.AUDIT,), tables, record=not dry_run, several=True)
 
 
 @click.command()
@@ -106,6 +134,22 @@ def plan(invocation: Invocation, slot: str | None, stages: tuple[str, ...], tabl
 
 def _stages(names: tuple[str, ...]) -> tuple[Stage, ...]:
     return tuple(dict.fromkeys(map(Stage, names))) or tuple(Stage)
+
+
+def _slots_after(first: datetime | None, last: datetime | None) -> tuple[datetime, ...]:
+    """The midnights that end the UTC days from the first to the last; UsageError where a day is not over."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if first is None:
+        raise click.UsageError("--to needs --from")
+    begin = first.replace(tzinfo=UTC)
+    end = midnight - _ONE_DAY if last is None else last.replace(tzinfo=UTC)
+    if begin > end:
+        raise click.UsageError(f"--from {begin:%Y-%m-%d} lies behind --to {end:%Y-%m-%d}")
+    if end >= midnight:
+        raise click.UsageError(f"--to {end:%Y-%m-%d}: that day is not over")
+    if begin.year < _FIRST_YEAR:
+        raise click.UsageError(f"--from {begin:%Y-%m-%d} lies before {_FIRST_YEAR}")
+    return tuple(begin + (number + 1) * _ONE_DAY for number in range((end - begin).days + 1))
 
 
 def _parse_slot(settings: Settings, text: str | None) -> datetime:
@@ -147,6 +191,23 @@ def _run(
     window_hours: int | None = None,
     record: bool = True,
 ) -> None:
+    settings = invocation.settings()
+    slots = (_parse_slot(settings, slot),)
+    _run_each(invocation, settings, slots, stages, tables, window_hours=window_hours, record=record)
+
+
+def _run_each(
+    invocation: Invocation,
+    settings: Settings,
+    slots: Sequence[datetime],
+    stages: tuple[Stage, ...],
+    tables: tuple[str, ...],
+    *,
+    window_hours: int | None = None,
+    record: bool = True,
+    several: bool = False,
+) -> None:
+    """A run for each slot, until one is stopped or can't be recorded. `several`: `--json` gives a list of reports."""
     from icekeeper.cli.output import console
     from icekeeper.cli.preconditions import require_start
     from icekeeper.control.client import DaemonClient
@@ -154,12 +215,13 @@ def _run(
     from icekeeper.execution import logging as logs
     from icekeeper.execution.execute import Executed
     from icekeeper.execution.standalone import run_standalone, session
+    from icekeeper.night.run import StopRequest
     from icekeeper.scheduling import pause
     from icekeeper.scheduling.orders import RunRequest
 
-    settings = invocation.settings()
-    request = RunRequest(_parse_slot(settings, slot), stages, tables, window_hours, record)
-    order = request.order(settings)
+    stop = StopRequest()
+    requests = [RunRequest(slot, stages, tables, window_hours, record) for slot in slots]
+    orders = [replace(request.order(settings), stop=stop) for request in requests]
     if (paused := pause.notice(settings.state_dir)) is not None:
         click.echo(paused, err=True)
     screen = console.stderr()
@@ -169,30 +231,44 @@ def _run(
         settings.logs.level, settings.logs.format, settings.state_dir if record else None, console_level=quiet
     )
 
-    async def run_in_this_process() -> Executed:
+    async def run_all() -> AsyncGenerator[Executed, None]:
+        daemon = await DaemonClient.find(settings.state_dir)
+        if daemon is not None:
+            for request in requests:
+                with console.ProgressBar(screen, "the daemon begins") as bar:
+                    done = await daemon.run(request, bar.observe, stop)
+                yield done
+            return
         async with session(settings) as services:
             if record:
                 await require_start(services)
-            with console.ProgressBar(screen) as bar:
-                return await run_standalone(services, order, bar.observe, record=record)
+            for order in orders:
+                with console.ProgressBar(screen) as bar:
+                    done = await run_standalone(services, order, bar.observe, record=record)
+                yield done
 
     async def work() -> int:
-        daemon = await DaemonClient.find(settings.state_dir)
-        if daemon is None:
-            done = await run_in_this_process()
-        else:
-            with console.ProgressBar(screen, "the daemon begins") as bar:
-                done = await daemon.run(request, bar.observe, order.stop)
-        invocation.answer(report_document(done.report), lambda: console.show_report(console.stdout(), done.report))
+        ended: list[Executed] = []
+        async with aclosing(run_all()) as runs:
+            async for done in runs:
+                ended.append(done)
+                if not invocation.as_json:
+                    console.show_report(console.stdout(), done.report)
+                if done.not_shipped is not None:
+                    complain(done.not_shipped)
+                    click.echo(f"    the run is kept in {settings.state_dir} until PostgreSQL takes it", err=True)
+                if done.not_recorded is not None or EXIT_CODES[done.report.outcome] == CANCELLED:
+                    break
+        if invocation.as_json:
+            documents = [report_document(done.report) for done in ended]
+            print_json(documents if several else documents[0])
         if done.not_recorded is not None:
             complain(done.not_recorded)
             return CANNOT_START
-        if done.not_shipped is not None:
-            complain(done.not_shipped)
-            click.echo(f"    the run is kept in {settings.state_dir} until PostgreSQL takes it", err=True)
-        return EXIT_CODES[done.report.outcome]
+        codes = {EXIT_CODES[done.report.outcome] for done in ended}
+        return next(code for code in (CANCELLED, FAILED, PARTIAL, 0) if code in codes)
 
-    exit_with(work, order.stop)
+    exit_with(work, stop)
 
 
 def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], tables: tuple[str, ...]) -> None:
