@@ -526,3 +526,21 @@ async def test_a_daemon_of_version_0_1_is_to_be_restarted(tmp_path: Path) -> Non
             await client.reload()
     finally:
         await control.stop()
+
+
+async def test_an_answer_that_does_not_name_its_run_is_from_another_version(tmp_path: Path) -> None:
+    async def begin(request: web.Request) -> web.Response:
+        return web.Response(content_type="text/event-stream", text="event: run_started\ndata: {}\n\n")
+
+    def add(app: web.Application) -> None:
+        app.router.add_post("/api/v1/runs", begin)
+
+    control = ControlSocket(add)
+    await control.start(tmp_path)
+    try:
+        client = await DaemonClient.find(tmp_path)
+        assert client is not None
+        with pytest.raises(PermanentError, match=OTHER_VERSION):
+            await client.run(RunRequest(SLOT), lambda _: None, StopRequest())
+    finally:
+        await control.stop()
