@@ -300,6 +300,15 @@ async def test_tables_of_a_newer_icekeeper_are_left_alone(database: Database) ->
             await ask(database.dsn, PASSWORD)
 
 
+async def test_after_a_way_back_to_0_1_its_migrations_are_made_again(database: Database) -> None:
+    """As docs/upgrade.md has it: the columns stay, the revision is that of 0.1."""
+    database.sql("UPDATE icekeeper_schema_version SET version_num = '0004_lookups'")
+    since = [revision for revision in REVISIONS if revision > "0004_lookups"]
+    assert await pending(database.dsn, PASSWORD) == since
+    assert await database.migrate() == since
+    assert await pending(database.dsn, PASSWORD) == []
+
+
 @pytest.mark.parametrize(
     "shape",
     [

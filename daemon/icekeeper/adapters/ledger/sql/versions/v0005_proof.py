@@ -14,7 +14,7 @@ down_revision = "0004_lookups"
 
 
 _ACKS = """
-    ALTER TABLE maintenance_acks ADD COLUMN bad_file_rows bigint;
+    ALTER TABLE maintenance_acks ADD COLUMN IF NOT EXISTS bad_file_rows bigint;
     COMMENT ON COLUMN maintenance_acks.bad_file_rows IS
       'rows of the bad files that were acknowledged; NULL where missing rows were';
 """
