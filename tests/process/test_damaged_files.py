@@ -88,15 +88,18 @@ def test_a_night_exits_1_and_the_table_is_held_until_the_file_is_back(damaged: D
     (kept,) = document(icekeeper("history", report["run_id"], "--json", config=damaged.config))["audits"][:1]
     assert [file["fault"] for file in kept["bad_files"]] == ["missing"]
 
-    held = icekeeper("compact", "--slot", THE_SLOT, "--table", COINBASE, "--json", config=damaged.config)
-    (task,) = document(held)["tasks"]
+    compact = ("compact", "--slot", THE_SLOT, "--table", COINBASE, "--json")
+    (task,) = document(icekeeper(*compact, config=damaged.config))["tasks"]
+    assert task["outcome"] == "done", task  # the day that has no bad file
+    assert f"not exchange_timestamp_day={THE_DAY}, where files are bad" in task["note"]
+    (task,) = document(icekeeper(*compact, config=damaged.config))["tasks"]
     assert (task["outcome"], task["reason"]) == ("held", "audit_hold"), task
     assert f"{THE_DAY} (file_missing)" in task["note"]
 
     damaged.restore()
     again = icekeeper("audit", *RANGE, "--json", config=damaged.config)
     assert again.returncode == 0, again.stderr
-    packed = icekeeper("compact", "--slot", THE_SLOT, "--table", COINBASE, "--json", config=damaged.config)
+    packed = icekeeper(*compact, config=damaged.config)
     assert [task["outcome"] for task in document(packed)["tasks"]] == ["done"]
     assert metrics(damaged.base)[f'icekeeper_open_findings{{status="error",table="{COINBASE}"}}'] == 0
 

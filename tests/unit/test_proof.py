@@ -20,7 +20,7 @@ VECTOR = PlannedFile("s3://w/t/a.puffin", 4, "day=17", "POSITION_DELETES", "PUFF
 SNAPSHOT = 12
 
 
-def said(
+def answered(
     number: int = 0, fault: str | None = None, records: int | None = None, length: int | None = None
 ) -> FileAnswer:
     return FileAnswer(number, fault, records, length, "a text" if fault == "unreadable" else None)
@@ -29,19 +29,19 @@ def said(
 @pytest.mark.parametrize(
     ("file", "known", "answer", "fault"),
     [
-        (DATA, None, said(records=100), None),
+        (DATA, None, answered(records=100), None),
         (DATA, 100, None, None),
-        (DATA, None, said(records=99), FileFault.COUNT),
-        (DATA, None, said(records=101), FileFault.COUNT),
+        (DATA, None, answered(records=99), FileFault.COUNT),
+        (DATA, None, answered(records=101), FileFault.COUNT),
         # The same file under a manifest that claims something else by now.
         (replace(DATA, records=900), 100, None, FileFault.COUNT),
-        (DATA, 100, said(fault="missing"), FileFault.MISSING),
-        (DATA, None, said(fault="missing"), FileFault.MISSING),
-        (DATA, 100, said(fault="length", length=500), FileFault.LENGTH),
-        (DATA, None, said(fault="unreadable"), FileFault.UNREADABLE),
-        (VECTOR, None, said(records=7), None),
+        (DATA, 100, answered(fault="missing"), FileFault.MISSING),
+        (DATA, None, answered(fault="missing"), FileFault.MISSING),
+        (DATA, 100, answered(fault="length", length=500), FileFault.LENGTH),
+        (DATA, None, answered(fault="unreadable"), FileFault.UNREADABLE),
+        (VECTOR, None, answered(records=7), None),
         (VECTOR, 7, None, None),
-        (VECTOR, None, said(fault="count"), FileFault.COUNT),
+        (VECTOR, None, answered(fault="count"), FileFault.COUNT),
     ],
 )
 def test_a_file_is_bad_only_if_it_is_not_what_its_manifest_says(
@@ -64,7 +64,7 @@ def test_a_file_is_bad_only_if_it_is_not_what_its_manifest_says(
     [
         (replace(DATA, format="AVRO"), None, "avro"),
         (replace(DATA, encrypted=True), None, "encrypted"),
-        (DATA, said(fault="encrypted", records=-1), "encrypted"),
+        (DATA, answered(fault="encrypted", records=-1), "encrypted"),
     ],
 )
 def test_rows_that_a_footer_does_not_say_leave_a_proof_by_length(

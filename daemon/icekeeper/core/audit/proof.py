@@ -18,7 +18,7 @@ _NAMED = 3
 class FilesProof:
     """What was found of the files that a window's scan plans at one snapshot (None: the table has none yet).
 
-    `files` data and delete files were looked at, `read` of them for the first time. `by_length`: how many of them are
+    `files` data and delete files were checked, `read` of them for the first time. `by_length`: how many of them are
     proven by their length only, by what keeps their rows from being counted (avro, encrypted).
     """
 

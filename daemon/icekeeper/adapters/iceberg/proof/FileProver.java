@@ -1,6 +1,6 @@
-// Looks at the files of a scan, many at once, in the JVM of the session: thousands of calls from Python would take
-// minutes. Spark's own compiler (Janino) compiles this text: it knows neither lambdas nor inferred types, hence the
-// casts. What the answers mean is decided in Python, in files.py.
+// Checks files, many at once, in the JVM of the session: thousands of calls from Python would take minutes. Spark's own
+// compiler (Janino) compiles this text: it knows neither lambdas nor inferred types, hence the casts. What the answers
+// mean is decided in Python, in files.py.
 package icekeeper;
 
 import java.io.ByteArrayInputStream;
@@ -114,7 +114,7 @@ public final class FileProver {
         new ObjectMapper().writeValue(new File(output), rows);
     }
 
-    // Reads the files of these numbers (separated by commas) and only looks at the others. Writes a JSON array for
+    // Reads the files of these numbers (separated by commas); asks the length of the others. Writes a JSON array for
     // each answer that is more than "it is there, with its length": number, fault, rows, bytes, text.
     // A failure that is none of a file's own, such as a store that is down, ends it and is thrown.
     public void prove(String read, int threads, String output) throws Throwable {
