@@ -119,6 +119,25 @@ CASES = [
     (Reason.CATALOG_DOWN, True, [("org.apache.iceberg.jdbc.UncheckedSQLException", "Failed to connect")]),
     (Reason.DISK_LOW, True, [(SPARK, "Job aborted"), ("java.io.IOException", "No space left on device")]),
     (Reason.STORAGE_DOWN, True, [(f"{ICEBERG}.RuntimeIOException", "Input/output error")]),
+    (
+        Reason.FILE_CORRUPT,
+        False,
+        [
+            ("org.apache.iceberg.exceptions.RuntimeIOException", "Failed to get ORC rows for file: s3://w/a.orc"),
+            ("java.lang.IllegalArgumentException", "Buffer size too small. size = 262144 needed = 8388543 in footer"),
+        ],
+    ),
+    (Reason.FILE_CORRUPT, False, [(SPARK, "Job aborted"), ("com.github.luben.zstd.ZstdIOException", "Unknown frame")]),
+    (
+        Reason.FILE_CORRUPT,
+        False,
+        [
+            ("java.io.IOException", "can not read class org.apache.iceberg.shaded.org.apache.parquet.format.Page"),
+            ("java.net.ProtocolException", "Required field 'type' was not found"),
+        ],
+    ),
+    (Reason.FILE_CORRUPT, False, [("org.apache.avro.AvroRuntimeException", "java.io.IOException: Invalid sync!")]),
+    (Reason.FILE_CORRUPT, False, [("org.apache.hadoop.fs.ChecksumException", "Checksum error: file:/a.parquet at 0")]),
     (Reason.UNEXPECTED, False, [("java.lang.NullPointerException", None)]),
 ]  # fmt: skip
 

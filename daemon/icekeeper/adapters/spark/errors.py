@@ -51,7 +51,11 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
             _CORRUPT,
             False,
         ),
-        (r"InvalidProtocolBufferException|Malformed ORC|orc\.FileFormatException", _CORRUPT, False),
+        (
+            r"InvalidProtocolBufferException|Malformed ORC|orc\.FileFormatException|Buffer size too small\.",
+            _CORRUPT,
+            False,
+        ),
         (r"AvroRuntimeException|InvalidAvroMagic|Not an? Avro data file|Invalid sync!", _CORRUPT, False),
         (r"ZstdException|ZstdIOException|SnappyError|DataFormatException|ChecksumException", _CORRUPT, False),
         (r"awssdk\.services\.(?:glue|dynamodb)\.", Reason.CATALOG_DOWN, True),
