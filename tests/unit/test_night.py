@@ -551,7 +551,7 @@ async def test_the_tables_lock_is_held_while_a_task_works_and_not_between_tasks(
     lock = asyncio.Lock()
     during: list[bool] = []
     between: list[bool] = []
-    for fake in (world.lakehouse, world.source, world.offload):
+    for fake in (world.lakehouse, world.source, world.offload, world.findings):
         fake.watchers.append(lambda _: during.append(lock.locked()))
 
     def watch(event: object) -> None:
