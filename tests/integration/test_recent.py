@@ -18,6 +18,7 @@ from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.audit.days import DAYS_KEPT, empty_days
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
@@ -105,7 +106,7 @@ async def test_the_ledger_knows_what_who_saw_the_nights_knows(postgres: Postgres
     known = await PostgresRecent(postgres).past([TABLE])
 
     assert known.nights == seen.nights
-    assert (known.success, known.audits) == (seen.success, seen.audits)
+    assert (known.success, known.audits, known.days) == (seen.success, seen.audits, seen.days)
     assert {name: past.health for name, past in known.healths.items()} == {TABLE: REPORT.tasks[1].after}
     assert set(known.tasks) == set(seen.tasks)
     assert (partial_nights(known), failed_nights(known)) == (1, {TABLE: 3})
@@ -168,6 +169,21 @@ async def test_who_sees_an_operators_run_and_the_ledger_agree_on_whether_it_answ
     assert last is not None
     assert last["run_id"] == REPORT.run_id
     assert await history.nights(since, [TABLE, "cold.other"]) != nights  # the repair left that one out
+
+
+async def test_the_days_of_an_empty_source_are_known_after_a_restart(postgres: Postgres) -> None:
+    empty = replace(REPORT.audits[0], status=AuditStatus.OK, reason=Reason.SOURCE_EMPTY, ch_row_count=0)
+    nights = [later(replace(REPORT, audits=(empty,)), day, 20 + day) for day in range(DAYS_KEPT + 2)]
+    again = replace(empty, trigger=Trigger.MANUAL, run_timestamp=empty.run_timestamp + HOUR, iceberg_row_count=7)
+    by_hand = later(replace(REPORT, trigger=Trigger.MANUAL, audits=(again,)), DAYS_KEPT, 50)
+    seen = RunHistory()
+    for report in (*nights, by_hand):
+        await PostgresLedger(postgres).close_run(report)
+        seen = past_of(report, night=report.trigger is not Trigger.MANUAL).joined(seen)
+    known = await PostgresRecent(postgres).past([TABLE])
+    assert (known.days, known.audits) == (seen.days, seen.audits)
+    assert empty_days(known.days) == {TABLE: DAYS_KEPT}
+    assert [audit.iceberg for _, audit in sorted(known.days.items())][-2:] == [7, REPORT.audits[0].iceberg_row_count]
 
 
 NIGHT = replace(REPORT, audits=())
@@ -286,7 +302,7 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_indexes_in_a_mome
             ("nights", (stages, TABLES, NEWEST - 67 * DAY)),
             ("last_night", (stages, TABLES, NEWEST - 40 * DAY)),
             ("last_healths", (TABLES,)),
-            ("last_audits", (TABLES,)),
+            ("last_audits", (TABLES, DAYS_KEPT)),
         ):
             lines = await connection.fetch(f"EXPLAIN (ANALYZE) {statement(name)}", *values)
             explained = "\n".join(line[0] for line in lines)
@@ -298,6 +314,7 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_indexes_in_a_mome
     assert known.nights[0].found == {"cold.t7"}
     assert known.last_success == datetime(2026, 2, 13, 2, 10, tzinfo=UTC)
     assert set(known.healths) == set(known.audits) == set(TABLES)
+    assert len(known.days) == len(TABLES) * DAYS_KEPT
 
 
 _HOURLY = """

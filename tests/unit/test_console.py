@@ -68,6 +68,16 @@ def test_ten_failures_of_one_kind_are_shown_once() -> None:
     assert "[Errno 111]" in shown
 
 
+def test_a_source_that_is_empty_is_named_where_iceberg_has_rows() -> None:
+    empty = replace(AUDIT, status=AuditStatus.OK, reason=Reason.SOURCE_EMPTY, ch_row_count=0, notes="no row, iceberg 9")
+    both = replace(empty, iceberg_table="cold.quiet", iceberg_row_count=0, notes="no row")
+    seen = screen()
+    console.show_report(seen, replace(REPORT, tasks=(), audits=(empty, both)))
+    shown = seen.export_text()
+    assert f"{AUDIT.iceberg_table}: no row, iceberg 9 (source_empty)" in shown
+    assert "cold.quiet:" not in shown
+
+
 def test_a_run_of_the_ledger_shows_who_acknowledged_what_it_found() -> None:
     ack = Ack("cold.t0", "2026-02-17", DAY, AuditStatus.MISSING_DATA, 100, "the feed was down", "ann", "host1", SLOT)
     row = {**to_plain(AUDIT), "ack": ack}

@@ -206,6 +206,25 @@ def test_the_nights_that_stages_were_held_are_shown_from_the_ledger_and_go_on_fr
     assert seen[f'icekeeper_table_consecutive_held_nights{{table="{TABLE}"}}'] == 1
 
 
+def test_days_of_an_empty_source_are_shown_from_the_ledger_and_go_on_from_there() -> None:
+    def night(days: int) -> RunReport:
+        audit = replace(
+            REPORT.audits[0],
+            slot=REPORT.slot + days * DAY,
+            window_start=REPORT.audits[0].window_start + days * DAY,
+            window_end=REPORT.audits[0].window_end + days * DAY,
+            status=AuditStatus.OK,
+            ch_row_count=0,
+        )
+        return replace(SUCCESS, run_id=UUID(int=10 + days), slot=REPORT.slot + days * DAY, audits=(audit,))
+
+    metrics = shown(past_of(night(0), night=True))
+    metrics.observe(RunEnded(night(1)))
+    seen = samples(metrics)
+    assert seen[f'icekeeper_source_empty_nights{{table="{TABLE}"}}'] == 2
+    assert seen[f'icekeeper_source_empty_nights{{table="{OTHER}"}}'] == 0
+
+
 def test_a_table_that_is_enabled_no_longer_is_not_shown_any_more() -> None:
     policies = list(POLICIES)
     metrics = daemon_metrics(lambda: DaemonState(policies=tuple(policies)))

@@ -9,12 +9,14 @@ from uuid import UUID
 
 import pytest
 
+from icekeeper.core.audit.days import SOURCE_IS_EMPTY
 from icekeeper.core.audit.records import AuditResult, MissingHour
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
 from icekeeper.core.notifications import (
     LONGEST_BODY,
     KnownSlot,
+    Notification,
     Occasion,
     PastSlot,
     answered_by_later,
@@ -25,7 +27,8 @@ from icekeeper.core.notifications import (
     missed,
     occasion_of,
     recovery,
-    with_holds,
+    source_empty,
+    with_others,
 )
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import Hold
@@ -230,10 +233,27 @@ def test_what_is_held_says_stage_table_nights_reason_and_advice_in_order() -> No
     assert notice.body == f"{PAGE}/runs/{RUN}\n\n{parts}"
     bad = run(tasks=(failed(),))
     partial = failure(bad, [bad], Occasion.PARTIAL, PAGE)
-    both = with_holds(partial, stages)
+    both = with_others(partial, [notice])
     assert both == replace(partial, body=f"{partial.body}\n\n{parts}")
     many = {(Stage.COMPACT, f"cold.t{number}"): Hold(3, Reason.BUDGET) for number in range(99)}
-    assert len(with_holds(partial, many).body) < LONGEST_BODY + 100
+    assert len(with_others(partial, [held(RUN, SLOT, many, PAGE)]).body) < LONGEST_BODY + 100
+
+
+def test_what_source_is_empty_says_table_days_and_what_to_do() -> None:
+    notice = source_empty(RUN, SLOT, {"cold.b": 3, "cold.a": 4}, PAGE)
+    assert notice == Notification(
+        RUN,
+        Occasion.SOURCE_EMPTY,
+        "icekeeper: source empty 3 days in a row, slot 2026-02-18 02:00 UTC",
+        f"{PAGE}/runs/{RUN}\n\n"
+        "audit cold.a: source empty 4 days in a row, Iceberg not\n"
+        "audit cold.b: source empty 3 days in a row, Iceberg not\n"
+        f"  {SOURCE_IS_EMPTY}",
+    )
+    stages = {(Stage.COMPACT, "cold.b"): Hold(3, Reason.BUDGET)}
+    others = [held(RUN, SLOT, stages, PAGE), notice]
+    both = with_others(failure(run(tasks=(failed(),)), [], Occasion.PARTIAL, PAGE), others)
+    assert [part.partition(":")[0] for part in both.body.split("\n\n")][-2:] == ["compact cold.b", "audit cold.a"]
 
 
 def test_a_run_that_never_came_to_its_end_is_notified_though_nothing_is_known_to_have_failed() -> None:

@@ -17,7 +17,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from icekeeper.adapters.spool.spool import Spool
-from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.audit.days import PastAudit, past_days
+from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import PastTask, RunHistory
@@ -26,6 +28,7 @@ from icekeeper.scheduling.notifier import GIVE_UP, Notifier, Result
 from icekeeper.scheduling.targets import configured_targets
 from icekeeper.settings import Settings
 from tests.unit.builders import DAY, HOUR, SLOT, result
+from tests.unit.reports import AUDIT
 from tests.unit.test_changes import BASE
 
 A, B = "json://me:geheim@127.0.0.1:1/a", "json://127.0.0.1:1/b"
@@ -69,6 +72,7 @@ class World:
         self.results: list[Result] = []
         self.ledger: list[PastTask] = []
         self.ledger_ends: dict[tuple[Stage, str], datetime] = {}
+        self.days: dict[tuple[str, datetime], PastAudit] = {}
         self.notify: list[dict[str, Any]] = [{"url": A}]
         self.spool: Spool
         self.teller: Notifier
@@ -85,7 +89,7 @@ class World:
             lambda: self.now,
             asyncio.sleep,
             self.results.append,
-            lambda: RunHistory(tasks=tuple(self.ledger), not_held=self.ledger_ends),
+            lambda: RunHistory(tasks=tuple(self.ledger), not_held=self.ledger_ends, days=self.days),
             opened=self.post.to,
         )
 
@@ -102,10 +106,11 @@ class World:
         slot: datetime = SLOT,
         trigger: Trigger = Trigger.SCHEDULE,
         tasks: tuple[StageResult, ...] = (),
+        audits: tuple[AuditResult, ...] = (),
     ) -> RunReport:
         opening = RunOpening(uuid4(), slot, trigger, slot, "hash", tuple(Stage), ("cold.a",), "ice1")
         await self.spool.open_run(opening)
-        report = RunReport(opening.run_id, slot, trigger, outcome, slot, self.now, "hash", tasks, ())
+        report = RunReport(opening.run_id, slot, trigger, outcome, slot, self.now, "hash", tasks, audits)
         await self.spool.close_run(report)
         return report
 
@@ -232,6 +237,47 @@ async def test_nights_that_are_judged_late_are_judged_as_they_were(world: World)
         await world.night(RunOutcome.SUCCESS, slot, tasks=(held(slot),))
     await world.tell()
     assert world.titles == ["held 3 nights in a row, slot 2026-02-20 02:00 UTC"]
+
+
+async def counted_nights(world: World, counts: dict[int, tuple[int, int]], *, seen: bool = True) -> None:
+    """Nights after which each side has so many rows of the day, judged when it ended; `seen`: the history has it."""
+    for day, (clickhouse, iceberg) in counts.items():
+        slot = SLOT + day * DAY
+        world.now = slot + HOUR
+        audit = replace(
+            AUDIT,
+            iceberg_table="cold.a",
+            slot=slot,
+            run_timestamp=world.now,
+            window_start=AUDIT.window_start + (slot.date() - AUDIT.slot.date()),
+            window_end=AUDIT.window_end + (slot.date() - AUDIT.slot.date()),
+            ch_row_count=clickhouse,
+            iceberg_row_count=iceberg,
+            status=AuditStatus.OK,
+        )
+        await world.night(RunOutcome.SUCCESS, slot, audits=(audit,))
+        if seen:
+            world.days.update(past_days([audit]))
+        await world.tell()
+
+
+async def test_a_source_that_is_empty_is_notified_on_the_third_day_and_once(world: World) -> None:
+    await counted_nights(world, {0: (0, 9), 1: (0, 9)})
+    assert not world.titles
+    await world.restart()
+    await counted_nights(world, {2: (0, 9), 3: (0, 9)})
+    assert world.titles == ["source empty 3 days in a row, slot 2026-02-20 02:00 UTC"]
+    assert [kind for _, kind, _ in world.post.taken] == ["source_empty"]
+    await counted_nights(world, {4: (9, 9), 5: (0, 9), 6: (0, 9), 7: (0, 9)})
+    assert len(world.titles) == 2, "it had rows in between"
+
+
+async def test_the_third_empty_day_counts_whether_or_not_the_history_has_it_yet(world: World) -> None:
+    await counted_nights(world, {0: (0, 9), 1: (0, 0), 2: (0, 9)})
+    await counted_nights(world, {3: (0, 9)}, seen=False)
+    assert world.titles == ["source empty 3 days in a row, slot 2026-02-21 02:00 UTC"], (
+        "a day without rows says nothing"
+    )
 
 
 def in_ledger(day: int) -> PastTask:
@@ -515,7 +561,9 @@ def test_a_target_is_named_by_its_file_or_by_its_scheme_and_a_digest_never_by_it
     assert re.fullmatch("json-[0-9a-f]{8}", inline)
     assert file == "/run/x"
     assert found["/run/x"].on == {"failed"}
-    assert found[inline].on == {"failed", "partial", "held", "recovered"}, "listed twice, it gets each message once"
+    assert found[inline].on == {"failed", "partial", "held", "source_empty", "recovered"}, (
+        "listed twice, it gets each message once"
+    )
 
 
 async def test_a_waiting_message_keeps_its_inline_target_when_a_reload_reorders_the_list(world: World) -> None:

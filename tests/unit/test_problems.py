@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from icekeeper.adapters.spool.outbox import Waiting
+from icekeeper.core.audit.days import SOURCE_IS_EMPTY
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import Hold, PastNight, RunHistory
@@ -32,6 +33,11 @@ def held(nights: int, stage: Stage = Stage.COMPACT, table: str = "cold.a") -> Fa
     """A stage was held for a table on the last nights."""
     hold = Hold(nights, Reason.OFFLOAD_RUNNING)
     return replace(WELL, history=replace(WELL.history, holds={(stage, table): hold}))
+
+
+def empty(days: int, table: str = "cold.a") -> Facts:
+    """Of the last days only Iceberg had rows."""
+    return replace(WELL, history=replace(WELL.history, empty_days={table: days}))
 
 
 WELL = Facts(
@@ -66,6 +72,7 @@ def test_where_nothing_is_wrong_there_is_no_problem() -> None:
         (replace(WELL, history=ended(RunOutcome.SUCCESS, a=3)), "error", "cold.a: 3 days lack rows"),
         (held(3), "warning", "cold.a: compact held 3 nights in a row (offload_running)."),
         (held(9, Stage.EXPIRE), "warning", "cold.a: expire held 9 nights in a row (offload_running)."),
+        (empty(3), "warning", "cold.a: ClickHouse held no row of the last 3 days that were counted, and Iceberg did."),
         (with_component("ledger", "down"), "warning", "PostgreSQL does not answer"),
         (with_component("engine", "starting or down"), "warning", "There is no Spark session yet."),
         (with_component("spool", "down"), "error", "The spool can't be read."),
@@ -95,6 +102,13 @@ def test_a_failed_night_whose_findings_are_all_closed_is_no_problem_any_more() -
 
 def test_where_no_night_is_known_none_is_a_problem() -> None:
     assert problems(replace(WELL, history=HistorySummary.of(RunHistory())), NOW) == ()
+
+
+def test_an_empty_source_is_a_problem_after_the_third_day_and_links_to_its_table() -> None:
+    assert problems(empty(2), NOW) == ()
+    (problem,) = problems(empty(3), NOW)
+    assert (problem.link, problem.advice) == ("/tables/cold.a", SOURCE_IS_EMPTY)
+    assert problems(empty(3, "cold.disabled"), NOW) == ()
 
 
 def test_a_stage_that_is_held_is_a_problem_after_the_third_night_and_links_to_its_table() -> None:

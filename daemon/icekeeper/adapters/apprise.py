@@ -22,6 +22,7 @@ _KINDS = {
     "failed": apprise.NotifyType.FAILURE,
     "partial": apprise.NotifyType.WARNING,
     "held": apprise.NotifyType.WARNING,
+    "source_empty": apprise.NotifyType.WARNING,
     "recovered": apprise.NotifyType.SUCCESS,
 }
 _LEAST_SECRET = 4

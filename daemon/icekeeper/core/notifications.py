@@ -9,6 +9,7 @@ from enum import StrEnum
 from itertools import takewhile
 from uuid import UUID
 
+from icekeeper.core.audit.days import EMPTY_DAYS, SOURCE_IS_EMPTY
 from icekeeper.core.audit.records import AuditResult, MissingHour
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
@@ -37,6 +38,7 @@ class Occasion(StrEnum):
     FAILED = "failed"
     PARTIAL = "partial"
     HELD = "held"
+    SOURCE_EMPTY = "source_empty"
     RECOVERED = "recovered"
 
 
@@ -177,9 +179,17 @@ def held(run_id: UUID, slot: datetime, stages: Holds, page: str) -> Notification
     return Notification(run_id, Occasion.HELD, title, body)
 
 
-def with_holds(message: Notification, stages: Holds) -> Notification:
-    """The message of the same run, which says that, too."""
-    return replace(message, body=_bounded([message.body], _holds(stages)))
+def source_empty(run_id: UUID, slot: datetime, tables: Mapping[str, int], page: str) -> Notification:
+    """Sources that held no row of too many days in a row, though Iceberg did."""
+    body = _bounded([f"{page}/runs/{run_id}"], _sources(tables))
+    title = f"icekeeper: source empty {EMPTY_DAYS} days in a row, slot {_minute(slot)}"
+    return Notification(run_id, Occasion.SOURCE_EMPTY, title, body)
+
+
+def with_others(message: Notification, others: Sequence[Notification]) -> Notification:
+    """The message of the same run, which says what the others say, too."""
+    parts = [part for other in others for part in other.body.split("\n\n")[1:]]
+    return replace(message, body=_bounded([message.body], parts))
 
 
 # --- contents
@@ -191,6 +201,11 @@ def _holds(stages: Holds) -> list[str]:
         "\n".join([f"{stage} {table}: held {hold.nights} nights in a row ({hold.reason})", *_advice(hold.reason)])
         for (stage, table), hold in in_order
     ]
+
+
+def _sources(tables: Mapping[str, int]) -> list[str]:
+    heads = (f"audit {table}: source empty {days} days in a row, Iceberg not" for table, days in sorted(tables.items()))
+    return ["\n".join([*heads, f"  {SOURCE_IS_EMPTY}"])]
 
 
 def _findings(runs: Iterable[PastRun]) -> list[str]:

@@ -12,8 +12,8 @@ from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.calendar import to_utc, window_of
+from icekeeper.core.audit.days import Days, PastAudit, is_of_a_day, newest_days, past_days
+from icekeeper.core.calendar import to_utc
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport
@@ -78,29 +78,18 @@ class PastHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class PastAudit:
-    """What was counted of one UTC day, and when; both counts are None where one could not be had."""
-
-    day: datetime
-    at: datetime
-    status: AuditStatus
-    clickhouse: int | None
-    iceberg: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class RunHistory:
     """What is known of the last nights. `success` is the last of them that ended so.
 
     The last night is that of the newest day, whatever ran later for an older one. The tasks are the last of each stage
     in each night, those that began last first; an operator's are kept beside the night's own. `not_held` is when the
-    last task of each stage on each table began that ends a hold.
+    last task of each stage on each table began that ends a hold. `days` are the last audits of each table's last days.
     """
 
     nights: tuple[PastNight, ...] = ()
     tasks: tuple[PastTask, ...] = ()
     healths: Mapping[str, PastHealth] = field(default_factory=dict)
-    audits: Mapping[str, PastAudit] = field(default_factory=dict)
+    days: Days = field(default_factory=dict)
     not_held: Mapping[tuple[Stage, str], datetime] = field(default_factory=dict)
     success: PastNight | None = None
 
@@ -113,7 +102,7 @@ class RunHistory:
             nights=tuple(sorted(nights.values(), key=_order, reverse=True)[:MOST_NIGHTS]),
             tasks=tuple(_newest_of_each(sorted(tasks.values(), key=_started, reverse=True))),
             healths=_newer(self.healths, other.healths, lambda seen: seen.at),
-            audits=_newer(self.audits, other.audits, lambda seen: (seen.day, seen.at)),
+            days=newest_days(_newer(self.days, other.days, lambda seen: seen.at)),
             not_held=_newer(self.not_held, other.not_held, lambda at: at),
             success=max(successes, key=_order, default=None),
         )
@@ -121,6 +110,11 @@ class RunHistory:
     def last_tasks(self) -> dict[tuple[Stage, str], PastTask]:
         """How each stage ended last on each table."""
         return {(task.stage, task.table): task for task in reversed(self.tasks)}
+
+    @property
+    def audits(self) -> dict[str, PastAudit]:
+        """The last audit of the newest day of each table."""
+        return {table: self.days[table, day] for table, day in sorted(self.days)}
 
     @property
     def last(self) -> PastNight | None:
@@ -156,7 +150,7 @@ def past_of(report: RunReport, *, night: bool) -> RunHistory:
         nights=nights,
         # In their order, so that the stage that came last has the word.
         healths={task.table: PastHealth(task.started_at, task.after) for task in report.tasks if task.after},
-        audits={audit.iceberg_table: _seen(audit) for audit in report.audits if is_of_a_day(audit)},
+        days=past_days(report.audits),
         success=nights[0] if nights and report.outcome is RunOutcome.SUCCESS else None,
     )
 
@@ -166,12 +160,6 @@ def past_of_tasks(tasks: Iterable[PastTask]) -> RunHistory:
     kept = sorted((task for task in tasks if task.reason is not Reason.CANCELLED), key=_started, reverse=True)
     ends = {(task.stage, task.table): task.started_at for task in reversed(kept) if _ends_hold(task)}
     return RunHistory(tasks=tuple(_newest_of_each(kept)), not_held=ends)
-
-
-def is_of_a_day(audit: AuditResult) -> bool:
-    """Whether the audit's window is the one that its slot has: not one that an operator chose."""
-    window = window_of(audit.slot)
-    return (audit.window_start, audit.window_end) == (window.start, window.end)
 
 
 # --- what nights in a row add up to
@@ -295,9 +283,3 @@ def _night_of(report: RunReport) -> PastNight:
         audited=frozenset(audit.iceberg_table for audit in report.audits),
         found=frozenset(audit.iceberg_table for audit in report.audits if audit.status in FINDINGS),
     )
-
-
-def _seen(audit: AuditResult) -> PastAudit:
-    counts = (audit.ch_row_count, audit.iceberg_row_count)
-    clickhouse, iceberg = counts if None not in counts else (None, None)
-    return PastAudit(audit.window_start, audit.run_timestamp, audit.status, clickhouse, iceberg)

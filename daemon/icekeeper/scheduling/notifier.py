@@ -16,6 +16,7 @@ import structlog
 from icekeeper.adapters.spool.notifications import EndedRun, WaitingNotification
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.adapters.waiting import wait_for_event
+from icekeeper.core.audit.days import newly_empty
 from icekeeper.core.enums import RunOutcome, TaskOutcome, Trigger
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.history import PastRun
@@ -33,7 +34,8 @@ from icekeeper.core.notifications import (
     newly_held,
     occasion_of,
     recovery,
-    with_holds,
+    source_empty,
+    with_others,
 )
 from icekeeper.core.run_history import TASKS_KEPT, RunHistory
 from icekeeper.night.ports import Clock, Sleep
@@ -131,10 +133,18 @@ class Notifier:
         await self._queue.queue([run.run_id for run in ended], queued, now)
 
     async def _messages(self, run: EndedRun, slots: Sequence[KnownSlot], page: str) -> list[Notification]:
-        """The run's own message, if its end is worth one, and one of what is held for too many nights in a row."""
-        message, stages = await self._message(run, slots, page), await self._newly_held(run)
-        own = [] if message is None else [with_holds(message, stages) if stages else message]
-        return [*own, held(run.run_id, run.slot, stages, page)] if stages else own
+        """The run's own message, if its end is worth one, and those of holds and empty sources, nights in a row."""
+        message, stages, tables = (
+            await self._message(run, slots, page),
+            await self._newly_held(run),
+            await self._newly_empty(run),
+        )
+        others = [held(run.run_id, run.slot, stages, page)] if stages else []
+        if tables:
+            others.append(source_empty(run.run_id, run.slot, tables, page))
+        if message is None or not others:
+            return others if message is None else [message]
+        return [with_others(message, others), *others]
 
     async def _newly_held(self, run: EndedRun) -> Holds:
         # An interrupted run is resumed, and of a missed one there are no tasks.
@@ -147,6 +157,12 @@ class Notifier:
         of_host = await self._queue.tasks_until(run.slot, begun - TASKS_KEPT, begun)
         history = self._history()
         return newly_held(run.slot, [*of_host, *history.tasks], history.not_held)
+
+    async def _newly_empty(self, run: EndedRun) -> Mapping[str, int]:
+        if run.trigger is Trigger.MANUAL or run.outcome in (RunOutcome.INTERRUPTED, RunOutcome.MISSED):
+            return {}
+        of_slot = await self._spool.slot_runs(run.slot)
+        return newly_empty([audit for past in of_slot for audit in past.audits], self._history().days)
 
     async def _message(self, run: EndedRun, slots: Sequence[KnownSlot], page: str) -> Notification | None:
         if run.outcome is RunOutcome.MISSED:

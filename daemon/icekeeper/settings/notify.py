@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 from icekeeper.core.secrets import HIDDEN
 from icekeeper.settings.tables import Block
 
+Occasion = Literal["failed", "partial", "held", "source_empty", "recovered"]
+
 
 class Notify(Block):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["url_file"]}]})
@@ -22,8 +24,9 @@ class Notify(Block):
     """Whom to tell, as Apprise writes it (slack://..., mailto://...). It is a credential: rather a url_file."""
     url_file: Path | None = None
     """A file that holds the url."""
-    on: tuple[Literal["failed", "partial", "held", "recovered"], ...] = ("failed", "partial", "held", "recovered")
-    """Which outcomes of nights are notified. `held`: a stage is held for a table, the third night in a row."""
+    on: tuple[Occasion, ...] = ("failed", "partial", "held", "source_empty", "recovered")
+    """Which outcomes of nights are notified. `held`: a stage is held for a table, the third night in a row;
+    `source_empty`: Iceberg has rows of a day and the source has none, the third day in a row."""
 
     @field_validator("url")
     @classmethod

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from icekeeper import __version__
 from icekeeper.adapters.spark.engine import EngineFailure
 from icekeeper.adapters.spool.outbox import Waiting
+from icekeeper.core.audit.days import empty_days
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
@@ -75,6 +76,7 @@ class HistorySummary:
     missed_nights: int
     failed_nights: Mapping[str, int]
     holds: Mapping[tuple[Stage, str], Hold]
+    empty_days: Mapping[str, int]
     failure_open: bool
     open_days: Mapping[tuple[str, AuditStatus], int]
 
@@ -93,6 +95,7 @@ class HistorySummary:
             missed_nights=missed_nights(runs),
             failed_nights=failed_nights(runs),
             holds=holds(runs),
+            empty_days=empty_days(runs.days),
             failure_open=failure_is_open(runs, in_ledger, {table for table, _ in open_days}),
             open_days=open_days,
         )
@@ -122,7 +125,7 @@ class Gauges(Collector):
         yield from _of_findings(history, names)
         yield from _of_tasks(history, state.policies)
         yield from _of_tables(history.runs, names)
-        yield from _of_audits(history.runs, [policy.name for policy in state.policies if policy.audit is not None])
+        yield from _of_audits(history, [policy.name for policy in state.policies if policy.audit is not None])
 
 
 def _of_engine(state: DaemonState) -> Iterator[Metric]:
@@ -230,19 +233,23 @@ def _of_tables(runs: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:
         yield family
 
 
-def _of_audits(runs: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:
+def _of_audits(history: HistorySummary, tables: Iterable[str]) -> Iterator[Metric]:
     rows = GaugeMetricFamily("icekeeper_audit_rows", "Rows of the audited day.", labels=["table", "side"])
     delta = GaugeMetricFamily("icekeeper_audit_delta_rows", "Iceberg's rows less ClickHouse's.", labels=["table"])
     status = GaugeMetricFamily("icekeeper_audit_status", "1 for the audit's verdict.", labels=["table", "status"])
+    text = "Days in a row of which ClickHouse held no row though Iceberg did."
+    empty = GaugeMetricFamily("icekeeper_source_empty_nights", text, labels=["table"])
+    audits = history.runs.audits
     for table in tables:
-        audit = runs.audits.get(table)
+        audit = audits.get(table)
+        empty.add_metric([table], history.empty_days.get(table, 0))
         for one in AuditStatus:
             status.add_metric([table, one], audit is not None and audit.status is one)
         if audit is not None and audit.clickhouse is not None and audit.iceberg is not None:
             rows.add_metric([table, "clickhouse"], audit.clickhouse)
             rows.add_metric([table, "iceberg"], audit.iceberg)
             delta.add_metric([table], audit.iceberg - audit.clickhouse)
-    yield from (rows, delta, status)
+    yield from (rows, delta, status, empty)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

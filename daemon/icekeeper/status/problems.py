@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import quote
 
+from icekeeper.core.audit.days import EMPTY_DAYS, SOURCE_IS_EMPTY
 from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.formats import counted, minute_utc
 from icekeeper.core.reasons import Reason
@@ -56,6 +57,7 @@ def _all(facts: Facts, now: datetime) -> Iterator[Trouble]:
     yield from _of_nights(facts, now)
     yield from _of_findings(facts.history)
     yield from _of_holds(facts)
+    yield from _of_sources(facts)
     yield from _of_components(facts.components)
     yield from _of_spool(facts.state)
     if not facts.has_leader:
@@ -102,6 +104,13 @@ def _of_holds(facts: Facts) -> Iterator[Trouble]:
             if hold is not None and hold.nights >= HELD_NIGHTS:
                 text = f"{table}: {stage} held {hold.nights} nights in a row ({hold.reason})."
                 yield _problem("warning", text, hold.reason.advice, f"/tables/{quote(table)}")
+
+
+def _of_sources(facts: Facts) -> Iterator[Trouble]:
+    for table in sorted({policy.name for policy in facts.state.policies if policy.audit is not None}):
+        if (days := facts.history.empty_days.get(table, 0)) >= EMPTY_DAYS:
+            text = f"{table}: ClickHouse held no row of the last {days} days that were counted, and Iceberg did."
+            yield _problem("warning", text, SOURCE_IS_EMPTY, f"/tables/{quote(table)}")
 
 
 def _of_components(components: Mapping[str, str]) -> Iterator[Trouble]:

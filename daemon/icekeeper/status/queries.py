@@ -14,12 +14,13 @@ from uuid import UUID
 
 from icekeeper import __version__
 from icekeeper.adapters.ledger.history import LogFilter, RunFilter
+from icekeeper.core.audit.days import PastAudit
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Event, RunStarted
 from icekeeper.core.plain import report_document, to_plain
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.core.run_history import PastAudit, PastNight
+from icekeeper.core.run_history import PastNight
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.settings.export import redacted

@@ -12,9 +12,17 @@ from icekeeper.adapters.ledger.rows import known
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.records import from_plain
+from icekeeper.core.audit.days import DAYS_KEPT, PastAudit
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
-from icekeeper.core.run_history import MOST_NIGHTS, TASKS_KEPT, PastAudit, PastHealth, PastNight, PastTask, RunHistory
+from icekeeper.core.run_history import (
+    MOST_NIGHTS,
+    TASKS_KEPT,
+    PastHealth,
+    PastNight,
+    PastTask,
+    RunHistory,
+)
 from icekeeper.core.tables.state import TableHealth
 
 log = structlog.get_logger(__name__)
@@ -40,7 +48,7 @@ class PostgresRecent:
             succeeded = await connection.fetch(_NIGHTS, stages, names, 1, RunOutcome.SUCCESS.value)
             tasks = await connection.fetch(_TASKS, names, TASKS_KEPT)
             healths = await connection.fetch(_HEALTHS, names)
-            audits = await connection.fetch(_AUDITS, names)
+            audits = await connection.fetch(_AUDITS, names, DAYS_KEPT)
         tasks = [row for row in tasks if known(Stage, row["stage"])]
         # Joined, so that it has the order and the bounds of any past.
         return RunHistory().joined(
@@ -49,7 +57,7 @@ class PostgresRecent:
                 tasks=tuple(map(_task, tasks)),
                 healths={row["table"]: seen for row in healths if (seen := _health(row)) is not None},
                 # A status that is none of ours was put there by hand.
-                audits={row["table"]: _audit(row) for row in audits if known(AuditStatus, row["status"])},
+                days={(row["table"], row["day"]): _audit(row) for row in audits if known(AuditStatus, row["status"])},
                 not_held={
                     (Stage(row["stage"]), row["table"]): row["not_held"] for row in tasks if row["not_held"] is not None
                 },

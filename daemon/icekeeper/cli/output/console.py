@@ -127,6 +127,9 @@ def show_report(console: Console, report: RunReport) -> None:
             # Why an audit could not count is in the error of its task.
             if audit.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
                 console.print(Text(f"  {audit.iceberg_table}: {audit.notes}", COLOURS[audit.status]), soft_wrap=True)
+            elif audit.reason is Reason.SOURCE_EMPTY and audit.iceberg_row_count:
+                text = f"  {audit.iceberg_table}: {audit.notes} ({audit.reason})"
+                console.print(Text(text, COLOURS[AuditStatus.WARNING]), soft_wrap=True)
     _show_what_to_do(console, report.tasks)
     colour = COLOURS.get(report.outcome.value, "")
     console.print(f"[{colour}]{report.outcome}[/] in {report.duration_s:.1f} s, run {report.run_id}")
