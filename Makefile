@@ -4,6 +4,7 @@
 #   make test-packaging   builds the container image and boots a system with the unit (root, Debian)
 #   make test-browser     drives Chromium through the page (Debian; as root it installs it); make screenshots keeps what it saw
 #   make chaos   hurts the program at random: RUNS=200 SEED=1
+#   make damage  damages tables at random, and judges what audits say of it: RUNS=100 SEED=1
 #   make soak    many nights in one process, and a chart of their memory: NIGHTS=200 OUT=soak.md
 #   make bench   icekeeper and its rivals side by side, at most an hour; writes docs/performance.md. A taste of it:
 #                make bench ARGS="--parts compact --shapes 960 --stores s3 --rounds 1 --out taste.md"
@@ -18,7 +19,7 @@ RUNS   ?= 20
 SEED   ?= 1
 NIGHTS ?= 200
 
-.PHONY: demo test classes test-full test-packaging test-browser screenshots chaos soak bench check lint unit lock jars clean
+.PHONY: demo test classes test-full test-packaging test-browser screenshots chaos damage soak bench check lint unit lock jars clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
@@ -50,6 +51,9 @@ test-full: check
 
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
+
+damage: $(READY)
+	$(BIN)/python -m tests.damage --runs $(RUNS) --seed $(SEED) $(ARGS)
 
 soak: $(READY)
 	SOAK_OUT=$(or $(OUT),soak.md) NIGHTS=$(NIGHTS) $(BIN)/pytest -m full tests/integration/test_soak.py

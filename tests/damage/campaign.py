@@ -1,0 +1,110 @@
+"""Plays seeds: a world each, damage in some of its days, an audit of each day, and what is wrong with these audits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import asdict, dataclass
+from random import Random
+from typing import Any
+
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import Proof, Stage
+from tests.conftest import COINBASE, GOLD, SILVER, SLOT, MakeNight
+from tests.damage.judge import judge
+from tests.damage.kinds import FILE_KINDS, ROW_KINDS, Planted
+from tests.damage.scene import DAY, LakeFile, Scene, day_of
+
+TABLES = (COINBASE, SILVER, GOLD)
+# The older day first.
+SLOTS = (SLOT - DAY, SLOT)
+_NAMES = (*ROW_KINDS, *FILE_KINDS)
+_MOST_A_DAY = 3
+# How often both days are damaged.
+_BOTH_DAYS = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a seed comes to: a table, a proof, and the kinds of damage in each day."""
+
+    seed: int
+    table: str
+    proof: Proof
+    kinds: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Day:
+    """A day, what was planted in it, what its audit said, and what is wrong with that."""
+
+    planted: tuple[Planted, ...]
+    said: str
+    wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    plan: Plan
+    days: tuple[Day, ...]
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        return tuple(wrong for day in self.days for wrong in day.wrong)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def derive(seed: int) -> Plan:
+    """The plan of a seed: each kind, table and proof comes in turn, what stands beside it by chance."""
+    chance, first = Random(seed), _NAMES[seed % len(_NAMES)]
+    days = [(first, *chance.choices(_NAMES, k=chance.randrange(_MOST_A_DAY))), ()]
+    if chance.random() < _BOTH_DAYS:
+        days[1] = (chance.choice(_NAMES),)
+    chance.shuffle(days)
+    proof = chance.choice((Proof.FILES, Proof.FILES, Proof.ROWS, Proof.MANIFESTS))
+    return Plan(seed, TABLES[seed // len(_NAMES) % len(TABLES)], proof, tuple(days))
+
+
+async def play(plans: Iterable[Plan], make_night: MakeNight) -> AsyncIterator[Result]:
+    for plan in plans:
+        yield await _play(plan, make_night)
+
+
+async def _play(plan: Plan, make_night: MakeNight) -> Result:
+    def change(document: dict[str, Any]) -> None:
+        document["audit"] = {"proof": plan.proof.value, "retries": 0}
+
+    night = await make_night(
+        plan.table, change=change, days=2.25, commits_per_day=16, files_per_commit=1, rows_per_file=40, symbols=4,
+        old_snapshots=0,
+    )  # fmt: skip
+    scene, chance = Scene(night, plan.table), Random(plan.seed)
+    windows = [day_of(slot) for slot in SLOTS]
+    healthy = [await scene.rows(scene.within(window)) for window in windows]
+    planted = [
+        await _plant_rows(scene, window, kinds, chance) for window, kinds in zip(windows, plan.kinds, strict=True)
+    ]
+    files = [await scene.files(window) for window in windows]  # before one is hurt: it reads them
+    for found, kinds, there in zip(planted, plan.kinds, files, strict=True):
+        found += _hurt_files(scene, there, kinds, chance)
+    days = []
+    for slot, window, rows, found in zip(SLOTS, windows, healthy, planted, strict=True):
+        report = await night.run(Stage.AUDIT, slot=slot)
+        (audit,) = report.audits
+        clickhouse = night.world.rows_clickhouse(plan.table, window.start, window.end, final=True)
+        wrong = tuple(judge(plan.proof, found, rows, clickhouse, audit))
+        days.append(Day(tuple(found), f"{audit.status} {audit.reason}: {audit.notes}", wrong))
+    return Result(plan, tuple(days))
+
+
+async def _plant_rows(scene: Scene, window: Window, kinds: Iterable[str], chance: Random) -> list[Planted]:
+    return [await ROW_KINDS[name](scene, window, chance) for name in kinds if name in ROW_KINDS]
+
+
+def _hurt_files(scene: Scene, files: list[LakeFile], kinds: Iterable[str], chance: Random) -> list[Planted]:
+    """Each kind of damage in a file of its own, as far as there are any."""
+    chance.shuffle(files)
+    hurt = [name for name in kinds if name in FILE_KINDS]
+    return [FILE_KINDS[name](scene, file, chance) for name, file in zip(hurt, files, strict=False)]

@@ -1,0 +1,123 @@
+"""The kinds of damage: how each is planted, and the lowest proof whose audit has to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import Proof
+from icekeeper.core.reasons import Reason
+from tests.damage.scene import LakeFile, Scene, changed
+
+MINUTE = timedelta(minutes=1)
+_CYCLE = 15  # minutes
+_CYCLES_A_DAY = 96
+# How each Parquet file begins, and what stands behind its footer.
+_HEAD, _TAIL = 4, 8
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Damage in a day. `reason` None: no file is bad, Iceberg has so many `rows` more (or fewer, below 0)."""
+
+    kind: str
+    text: str
+    rows: int = 0
+    reason: Reason | None = None
+    seen_by: Proof = Proof.MANIFESTS
+    path: str | None = None
+
+
+def _cycles(window: Window, chance: Random) -> Window:
+    """Some of the offload's cycles of a day."""
+    cycles = chance.randint(1, 24)
+    start = window.start + chance.randrange(_CYCLES_A_DAY - cycles) * _CYCLE * MINUTE
+    return Window(start, start + cycles * _CYCLE * MINUTE)
+
+
+async def _cycles_lost(scene: Scene, window: Window, chance: Random) -> Planted:
+    condition = scene.within(lost := _cycles(window, chance))
+    rows = await scene.rows(condition)
+    await scene.sql(f"DELETE FROM {{t}} WHERE {condition}")
+    return Planted("cycles lost", f"{rows} rows of {lost}", -rows)
+
+
+async def _symbol_lost(scene: Scene, window: Window, chance: Random) -> Planted:
+    symbols = await scene.symbols(scene.within(window))
+    if not symbols:
+        return Planted("symbol lost", "there was none left")
+    condition = f"{scene.within(window)} AND {scene.symbol} = '{(symbol := chance.choice(symbols))}'"
+    rows = await scene.rows(condition)
+    await scene.sql(f"DELETE FROM {{t}} WHERE {condition}")
+    return Planted("symbol lost", f"{rows} rows of {symbol}", -rows)
+
+
+async def _cycles_written_twice(scene: Scene, window: Window, chance: Random) -> Planted:
+    condition = scene.within(twice := _cycles(window, chance))
+    rows = await scene.rows(condition)
+    await scene.sql(f"INSERT INTO {{t}} SELECT * FROM {{t}} WHERE {condition}")
+    return Planted("cycles written twice", f"{rows} rows of {twice}", rows)
+
+
+def _file_gone(scene: Scene, file: LakeFile, chance: Random) -> Planted:
+    scene.delete(file.path)
+    return Planted("file gone", file.path, 0, Reason.FILE_MISSING, Proof.FILES, file.path)
+
+
+def _file_cut(scene: Scene, file: LakeFile, chance: Random) -> Planted:
+    body = scene.read(file.path)
+    scene.write(file.path, body[: (left := chance.randrange(len(body)))])
+    return Planted("file cut", f"{left} bytes of {file.path}", 0, Reason.FILE_CORRUPT, Proof.FILES, file.path)
+
+
+def _file_longer(scene: Scene, file: LakeFile, chance: Random) -> Planted:
+    scene.write(file.path, scene.read(file.path) + chance.randbytes(more := chance.randint(1, 2000)))
+    return Planted("file longer", f"{more} bytes behind {file.path}", 0, Reason.FILE_CORRUPT, Proof.FILES, file.path)
+
+
+def _footer_overwritten(scene: Scene, file: LakeFile, chance: Random) -> Planted:
+    scene.write(file.path, scene.read(file.path)[:-_TAIL] + chance.randbytes(_TAIL))
+    return Planted("footer overwritten", file.path, 0, Reason.FILE_CORRUPT, Proof.FILES, file.path)
+
+
+def _pages_overwritten(scene: Scene, file: LakeFile, chance: Random) -> Planted:
+    body = scene.read(file.path)
+    footer = len(body) - _TAIL - int.from_bytes(body[-_TAIL:-4], "little")
+    scene.write(file.path, body[:_HEAD] + bytes(footer - _HEAD) + body[footer:])
+    return Planted("pages overwritten", file.path, 0, Reason.FILE_CORRUPT, Proof.ROWS)
+
+
+def _manifest_lies(scene: Scene, file: LakeFile, chance: Random) -> Planted:
+    """One more file, whose manifest claims other rows than it has."""
+    copy = file.path.replace(".parquet", f"-{chance.getrandbits(32):08x}.parquet")
+    claims = file.rows + chance.choice([-1, 1, 10, 800])
+    scene.write(copy, scene.read(file.path))
+    scene.append(file.path, lambda entry: changed(entry, file_path=copy, record_count=claims))
+    text = f"{claims} rows claimed for {file.rows} in {copy}"
+    return Planted("manifest lies", text, 0, Reason.COUNT_MISMATCH, Proof.FILES, copy)
+
+
+def _file_listed_twice(scene: Scene, file: LakeFile, chance: Random) -> Planted:
+    scene.append(file.path, lambda entry: entry)
+    return Planted("file listed twice", file.path, 0, Reason.COUNT_MISMATCH, Proof.FILES, file.path)
+
+
+# Rows of a day are lost or doubled.
+ROW_KINDS: dict[str, Callable[[Scene, Window, Random], Awaitable[Planted]]] = {
+    "cycles lost": _cycles_lost,
+    "symbol lost": _symbol_lost,
+    "cycles written twice": _cycles_written_twice,
+}
+# A file of a day is hurt.
+FILE_KINDS: dict[str, Callable[[Scene, LakeFile, Random], Planted]] = {
+    "file gone": _file_gone,
+    "file cut": _file_cut,
+    "file longer": _file_longer,
+    "footer overwritten": _footer_overwritten,
+    "pages overwritten": _pages_overwritten,
+    "manifest lies": _manifest_lies,
+    "file listed twice": _file_listed_twice,
+}
