@@ -23,6 +23,7 @@ from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.options import SparkOptions
+from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Stage, TaskOutcome, Trigger
 from icekeeper.core.events import Event
 from icekeeper.core.runs import RunReport
@@ -100,7 +101,7 @@ class Night:
         record: bool = True,
         trigger: Trigger = Trigger.MANUAL,
         slot: datetime | None = None,
-        window_hours: int | None = None,
+        window: Window | None = None,
     ) -> Executed:
         """Runs the stages (all, if none is named) on the tables (all, if none is named)."""
         order = make_order(
@@ -109,7 +110,7 @@ class Night:
             trigger,
             stages=stages or tuple(Stage),
             tables=tables,
-            window_hours=window_hours,
+            window=window,
         )
         order = replace(order, stop=self.stop)
         return await run_standalone(self.services, order, self.events.append, record=record)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
@@ -28,11 +27,6 @@ FLOW_ROW = """
 """
 
 
-def by_their_own_ttl(document: dict[str, Any]) -> None:
-    for table in document["tables"]:
-        del table["source_ttl"]
-
-
 @dataclass(frozen=True)
 class Row:
     """The flow's row of a day that ends `hours` before the slot, as the differences from what is there."""
@@ -51,9 +45,7 @@ class Row:
 
 
 async def recounted(night: Night, window: Window, tables: Sequence[str]) -> Sequence[AuditResult]:
-    done = await night.execute(
-        Stage.AUDIT, tables=tuple(tables), record=False, slot=window.end, window_hours=window.hours
-    )
+    done = await night.execute(Stage.AUDIT, tables=tuple(tables), record=False, slot=window.end, window=window)
     return done.report.audits
 
 
@@ -80,9 +72,7 @@ async def counts(night: Night, row: Row) -> tuple[int, int]:
 
 
 async def test_each_difference_between_the_flow_and_icekeeper_is_explained(make_night: MakeNight) -> None:
-    night = await make_night(
-        BINANCE, COINBASE, GOLD, change=by_their_own_ttl, now=SLOT + 4 * HOUR, days=2, commits_per_day=24
-    )
+    night = await make_night(BINANCE, COINBASE, GOLD, now=SLOT + 4 * HOUR, days=2, commits_per_day=24)
     clickhouse, database = night.world.clickhouse, night.world.clickhouse_database
     rows = [
         Row(BINANCE, 0, 0, 0, "ok", (Cause.AGREE,)),
@@ -177,14 +167,65 @@ async def test_what_the_flow_counted_equal_to_icekeepers_own_audit_is_not_counte
     assert await compare_audits(night.services, night.settings.policies(), SLOT, no_recount) == Comparisons(())
 
 
-async def test_a_window_that_is_not_on_whole_hours_is_not_counted(make_night: MakeNight) -> None:
+@dataclass(frozen=True)
+class Odd:
+    """A window of the flow: where it begins and ends relative to an event time of a row, and whether it holds that."""
+
+    begins: timedelta
+    ends: timedelta
+    holds: bool
+
+
+ODD_WINDOWS = {
+    "now - 24h, at 02:07": Odd(-DAY + 7 * MINUTE, 7 * MINUTE, True),
+    "begins with a row": Odd(timedelta(0), 30 * MINUTE, True),
+    "ends with a row": Odd(-25 * HOUR, timedelta(0), False),
+    "begins a millisecond after a row": Odd(timedelta(milliseconds=1), HOUR, False),
+    "ends a millisecond after a row": Odd(-90 * MINUTE, timedelta(milliseconds=1), True),
+    "of a millisecond": Odd(timedelta(0), timedelta(milliseconds=1), True),
+}
+
+
+async def test_any_window_is_counted_half_open_to_the_millisecond(make_night: MakeNight) -> None:
+    night = await make_night(BINANCE, now=SLOT + 4 * HOUR, days=2, commits_per_day=24)
+    clickhouse, database = night.world.clickhouse, night.world.clickhouse_database
+    times = [
+        datetime.fromtimestamp(int(line) / 1000, UTC)
+        for line in clickhouse.execute(
+            "SELECT toUnixTimestamp64Milli(exchange_timestamp) AS at FROM bronze_trades_binance ORDER BY at",
+            database=database,
+        ).split()
+    ]
+    row = next(at for at in times if at >= SLOT and at.microsecond and times.count(at) == 1)
+    held = {}
+    for name, odd in ODD_WINDOWS.items():
+        window = Window(row + odd.begins, row + odd.ends)
+        held[window] = [at for at in times if window.start <= at < window.end]
+        assert (row in held[window]) is odd.holds, name
+        night.ledger(FLOW_ROW, window.end + HOUR, BINANCE, window.start, window.end, len(held[window]), 0, "ok")
+
+    found = (await compared(night, SLOT - 7 * DAY)).comparisons
+
+    counts = {each.flow.window: each.same and (each.same.ch_row_count, each.same.iceberg_row_count) for each in found}
+    assert counts == {window: (len(rows), len(rows)) for window, rows in held.items()}
+    for each in found:
+        assert each.same is not None
+        assert each.same.window == each.flow.window
+        # As they are shown to be run by hand.
+        assert each.same.ch_query is not None
+        query = clickhouse.execute(each.same.ch_query, database=database)
+        assert int(query) == each.same.ch_row_count
+
+
+async def test_a_window_that_is_not_over_or_holds_nothing_is_not_counted(make_night: MakeNight) -> None:
     night = await make_night(BINANCE)
-    odd = SLOT - 17 * MINUTE
-    night.ledger(FLOW_ROW, SLOT, BINANCE, odd - DAY, odd, 10, 10, AuditStatus.OK.value)
-    (only,) = (await compared(night, SLOT - 7 * DAY)).comparisons
-    assert (only.same, only.explained) == (None, False)
-    assert "whole hours" in only.explanations[0].text
-    assert comparisons_document(Comparisons((only,)), 7)["comparisons"][0]["same"] is None
+    night.travel(SLOT)
+    for start, end in ((SLOT - DAY, SLOT + MINUTE), (SLOT - HOUR, SLOT - HOUR), (SLOT - HOUR, SLOT - DAY)):
+        night.ledger(FLOW_ROW, SLOT, BINANCE, start, end, 10, 10, AuditStatus.OK.value)
+    found = (await compared(night, SLOT - 7 * DAY)).comparisons
+    assert [(each.same, each.explained) for each in found] == [(None, False)] * 3
+    assert all("not over yet or holds nothing" in each.explanations[0].text for each in found)
+    assert comparisons_document(Comparisons(found), 7)["comparisons"][0]["same"] is None
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ async def test_gold_with_unmerged_rows_is_ok_only_because_final_is_used(make_nig
 
 async def test_a_window_by_hours_ends_at_the_slots_whole_hour(make_night: MakeNight) -> None:
     night = await make_night(GOLD)
-    (audit,) = (await night.run(Stage.AUDIT, window_hours=6, slot=SLOT + timedelta(minutes=30))).audits
+    (audit,) = (await night.run(Stage.AUDIT, window=window_of(SLOT + timedelta(minutes=30), 6))).audits
     assert (audit.window_start, audit.window_end) == (SLOT - timedelta(hours=6), SLOT)
     assert audit.audit_window_hours == 6
 

@@ -168,6 +168,7 @@ async def test_oddities_of_tables_and_sources_come_with_the_statement_that_helps
             {"name": "warm.elsewhere"},
         ]
         document["tables"][0] |= {"timestamp": "event_tim"}
+        document["tables"][1] |= {"source_ttl": "7d"}
 
     odd = rebuilt(night, change)
     checks = await ask(odd)

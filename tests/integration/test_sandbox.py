@@ -306,7 +306,6 @@ def test_the_settings_name_every_part(world: World, tmp_path: Path) -> None:
         "source": "bronze_trades_binance",
         "timestamp": "exchange_timestamp",
         "layer": "bronze",
-        "source_ttl": "7d",
     }
 
 

@@ -24,6 +24,7 @@ from tests.process.program import document, environment, icekeeper, wait_for
 
 BEARER = f"Bearer {TOKEN}"
 JSON = {"Content_Type": "application/json"}
+UNRECORDED = b'{"stages": ["audit"], "record": false, '
 # The id of no run.
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -116,6 +117,14 @@ def test_odd_questions_have_plain_answers(served: Alone, path: str, status: int)
         (b'{"dry_run": "yes"}', 422),
         (b'{"window_hours": 1e999}', 422),
         (b'{"window_hours": 9' + b"9" * 5000 + b"}", 422),
+        (b'{"window": {"start": "2026-02-16T02:07:13Z", "end": "2026-02-17T02:07:13Z"}}', 422),  # it would record it
+        (UNRECORDED + b'"window": {"start": "2026-02-17T00:00:00Z", "end": "2026-02-17T00:00:00Z"}}', 422),
+        (UNRECORDED + b'"window": {"start": "2026-02-16T00:00:00", "end": "2026-02-17T00:00:00"}}', 422),
+        (
+            UNRECORDED
+            + b'"window_hours": 6, "window": {"start": "2026-02-16T02:07:13Z", "end": "2026-02-17T02:07:13Z"}}',
+            422,
+        ),
         (b'{"stages": ["vacuum"]}', 422),
         (b'{"nonsense": 1}', 422),
         (b'{"tables": [' + b"[" * 20000 + b"]" * 20000 + b"]}", 422),

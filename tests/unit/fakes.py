@@ -19,7 +19,7 @@ from uuid import UUID
 from icekeeper.core.audit.proof import FilesProof
 from icekeeper.core.audit.records import BadFile, Finding, LakehouseCount, SourceCount, SourceTtl
 from icekeeper.core.audit.source import Source
-from icekeeper.core.calendar import Window
+from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import Trigger
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.events import Event
@@ -529,19 +529,19 @@ class World:
         *,
         budget: timedelta | None = None,
         retries_off: bool = False,
-        window_hours: int | None = None,
+        window: Window | None = None,
         run_policy: RunPolicy | None = None,
     ) -> TaskContext:
         return TaskContext(
             run_id=RUN_ID,
             slot=SLOT,
+            window=window or window_of(SLOT),
             trigger=Trigger.SCHEDULE,
             ports=self.ports,
             emit=self.events.append,
             clocks=Clocks(self.surroundings),
             offload=OffloadGuard(self.ports, (run_policy or RunPolicy()).offload),
             run_policy=run_policy or RunPolicy(),
-            window_hours=window_hours,
             until=None if budget is None else self.clock() + budget,
             retries_off=retries_off,
         )

@@ -125,6 +125,8 @@ def test_a_naive_instant_is_refused() -> None:
 
 def test_a_window_is_written_as_the_half_open_span_that_it_is() -> None:
     assert str(window_of(at("2026-02-18T02:00"))) == "[2026-02-17T00:00Z, 2026-02-18T00:00Z)"
+    odd = Window(at("2026-02-17T02:07:13"), at("2026-02-18T02:07:13.250"))
+    assert str(odd) == "[2026-02-17T02:07:13Z, 2026-02-18T02:07:13.250000Z)"
 
 
 @given(slot=aware)

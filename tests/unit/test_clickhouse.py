@@ -1,11 +1,16 @@
-"""How errors name the ClickHouse server that they are about."""
+"""ClickHouse without a server: how errors name it, which settings a count needs, how windows are written."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
+from icekeeper.adapters.clickhouse import event_time
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions
 from icekeeper.adapters.clickhouse.exact import Setting, exact_settings
+from icekeeper.core.audit.source import Source, TimestampAs
+from icekeeper.core.calendar import Window
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
 
@@ -47,3 +52,24 @@ def test_a_fixed_setting_stands_against_a_count_only_where_it_could_cost_rows(
     with pytest.raises(PermanentError, match=f"fixes {name} = '{value}'") as raised:
         exact_settings(seen, options, final=final, local=local)
     assert raised.value.reason is Reason.SOURCE_LIMITED
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("stored", "seconds", "low"),
+    [
+        (None, 1200, "toDateTime64('1970-01-01 00:20:00', 6, 'UTC')"),
+        (None, 1200.25, "toDateTime64('1970-01-01 00:20:00.250000', 6, 'UTC')"),
+        ("epoch_s", 1200, "1200"),
+        ("epoch_s", 1200.25, "1201"),
+        ("epoch_ms", 1200.25, "1200250"),
+        ("epoch_ms", 1200.0005, "1200001"),
+        ("epoch_us", 1200.0005, "1200000500"),
+    ],
+)
+def test_a_window_of_any_bounds_is_written_for_its_column(stored: TimestampAs | None, seconds: float, low: str) -> None:
+    source = Source(("trades",), "at", stored)
+    window = Window(EPOCH + timedelta(seconds=seconds), EPOCH + timedelta(hours=1))
+    assert f"`at` >= {low} AND" in event_time.written_out(event_time.within(source), source, window)

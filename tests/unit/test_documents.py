@@ -80,6 +80,6 @@ def test_schemas_have_the_published_names_from_which_clients_are_generated() -> 
         "Acknowledgement Audit AuditPoint BadFile Config Health HealthPoint LastAudit LastNight LogLine LogPage "
         "MissingHour Night Nights Ordered Pause Plan PlannedSlice PlannedWindow Problem Reloaded Run RunAsked RunPage "
         "RunSummary RunUnderWay Stage StageProgress Status Table TablePlan TableSummary TableTask Tables Task "
-        "TaskInHand TaskProgress Trouble"
+        "TaskInHand TaskProgress Trouble WindowAsked"
     )
     assert " ".join(sorted(schemas)) == names

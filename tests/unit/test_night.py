@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from structlog.typing import EventDict
 
+from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded, TaskStarted
@@ -160,7 +161,7 @@ async def test_a_night_of_tables_without_a_source_is_judged_as_one_without_an_au
 
 
 async def test_the_windows_hours_that_were_asked_for_are_the_audits(world: World) -> None:
-    report = await night(world, replace(order(stages=(Stage.AUDIT,)), window_hours=6))
+    report = await night(world, replace(order(stages=(Stage.AUDIT,)), window=window_of(SLOT, 6)))
     assert {audit.audit_window_hours for audit in report.audits} == {6}
     assert {audit.window_end for audit in report.audits} == {SLOT}
 

@@ -8,6 +8,8 @@ import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +21,7 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.control.client import DaemonClient
 from icekeeper.control.server import SOCKET, ControlSocket
+from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import Decision, RunOutcome, Stage
 from icekeeper.core.errors import Cancelled, ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.events import Event, RunEnded, RunStarted
@@ -44,6 +47,8 @@ from tests.unit.serving import TOKEN, serving
 from tests.unit.test_worker import settings_of
 
 TABLE = "cold.a"
+# `now - 24h` of another job.
+ODD = Window(SLOT - DAY + timedelta(minutes=7, milliseconds=250), SLOT + timedelta(minutes=7, milliseconds=250))
 OTHER_VERSION = r"another version of icekeeper.*restart the daemon"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -95,8 +100,8 @@ class Place:
 
 
 @asynccontextmanager
-async def a_place(root: Path, begin_s: float = 10.0) -> AsyncIterator[Place]:
-    settings, world = settings_of(root, TABLE), World()
+async def a_place(root: Path, begin_s: float = 10.0, **blocks: Any) -> AsyncIterator[Place]:
+    settings, world = settings_of(root, TABLE, **blocks), World()
     settings.state_dir.mkdir()
     for policy in settings.policies():
         world.add(policy)
@@ -338,6 +343,28 @@ async def test_a_dry_audit_has_events_for_its_client_only(place: Place) -> None:
     assert [type(event) for event in (heard[0], heard[-1])] == [RunStarted, RunEnded]
     assert place.events == []
     assert not await place.recorded()
+
+
+@pytest.mark.parametrize(
+    ("request_of", "window"),
+    [
+        (partial(RunRequest, SLOT), window_of(SLOT)),
+        (partial(RunRequest, SLOT + timedelta(minutes=20), window_hours=6), Window(SLOT - timedelta(hours=6), SLOT)),
+        (partial(RunRequest, SLOT, window=ODD), ODD),
+    ],
+    ids=["the day before the slot", "hours before its whole hour", "to the millisecond"],
+)
+async def test_an_audit_counts_the_window_that_was_ordered_here_and_through_the_daemon(
+    tmp_path: Path, request_of: Callable[..., RunRequest], window: Window
+) -> None:
+    request = request_of(stages=(Stage.AUDIT,), record=False)
+    audited = [{"name": TABLE, "source": "a", "timestamp": "at"}]
+    async with a_place(tmp_path, tables=audited) as place, socket_of(place) as client:
+        place.world.clock.now = SLOT + DAY
+        run = await (await place.orders.begin(request)).end
+        asked = await client.run(request, lambda _: None, StopRequest())
+    for done in (run, asked):
+        assert [audit.window for audit in done.report.audits] == [window]
 
 
 @pytest.mark.parametrize(("by_operator", "outcome"), [(True, RunOutcome.CANCELLED), (False, RunOutcome.INTERRUPTED)])

@@ -561,8 +561,14 @@ def test_the_other_pages_stand_too() -> None:
         {"stage": "sweep", "table": "t", "decision": "ponder", "reason": None, "note": ""},
     ]
     plan = schemas.Plan.model_validate({"slot": SLOT, "made_at": SLOT, "plans": plans, "errors": {HOSTILE: HOSTILE}})
-    choices: dict[str, Any] = {"stages": ["compact"], "names": [HOSTILE, "a" * 300]}
-    assert "not read" in shown("plan.html", plan=plan, dry_run=False, **choices)
+    choices: dict[str, Any] = {
+        "stages": ["compact"],
+        "names": [HOSTILE, "a" * 300],
+        "commits_wait": f"each commit waits {HOSTILE}",
+    }
+    assert "not read" in (text := shown("plan.html", plan=plan, dry_run=False, **choices))
+    assert text.count("each commit waits") == 1
+    assert "each commit waits" not in shown("plan.html", plan=plan, dry_run=False, **{**choices, "commits_wait": ""})
     assert "Try again" in shown("plan.html", plan=None, dry_run=True, **choices)
     summary = {
         **run().model_dump(), "host": HOSTILE, "outcome": None, "tasks_done": 1, "tasks_skipped": 0, "tasks_held": 0,

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import Decision, Stage
 from icekeeper.core.policy import ExpirePolicy
 from icekeeper.core.reasons import Reason
@@ -551,14 +552,8 @@ def _without_skew(history: Sequence[Snapshot]) -> list[Snapshot]:
 
 
 def test_an_audit_is_always_planned_over_the_window_of_its_slot() -> None:
-    plan = plan_audit(POLICY, SLOT)
+    plan = plan_audit(POLICY, window_of(SLOT))
     assert (plan.stage, plan.decision, plan.reason) == (Stage.AUDIT, Decision.ACT, None)
     assert plan.window is not None
     assert (plan.window.start, plan.window.end) == (WINDOW_START, WINDOW_START + DAY)
     assert str(plan.window) in plan.note
-
-
-def test_an_audit_of_some_hours_is_planned_over_those() -> None:
-    window = plan_audit(POLICY, SLOT + 20 * timedelta(minutes=1), hours=6).window
-    assert window is not None
-    assert (window.start, window.end) == (SLOT - 6 * HOUR, SLOT)

@@ -10,6 +10,7 @@ import pytest
 from icekeeper.core.audit.records import MOST_BAD_FILES, BadFile, FileFault, Finding
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
+from icekeeper.core.offload import OffloadRhythm
 from icekeeper.core.policy import ExpirePolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
@@ -21,6 +22,7 @@ from icekeeper.core.tables.restraints import (
     by_disk,
     by_findings,
     clock_error,
+    commits_wait,
     restrained,
 )
 from icekeeper.core.tables.state import FileGroup
@@ -255,3 +257,28 @@ async def test_a_night_with_nothing_to_do_asks_for_no_disk_and_no_finding(world:
         (TaskOutcome.SKIPPED, Reason.NOTHING_SMALL), (TaskOutcome.SKIPPED, Reason.NOTHING_EXPIRED),
     }  # fmt: skip
     assert not world.called("open_findings")
+
+
+SINGLE = replace(table_policy(), single_writer=True)
+ITS_OFFLOAD = "except the offload: each commit waits for the end of its cycle, 30 min a stage at most."
+
+
+@pytest.mark.parametrize(
+    ("tables", "run", "expected"),
+    [
+        ((SINGLE, SINGLE), RunPolicy(), ITS_OFFLOAD),
+        ((SINGLE, SINGLE), RunPolicy(offload=OffloadRhythm(wait=timedelta(hours=1))), ", 1 h a stage at most."),
+        ((replace(SINGLE, source=None, audit=None), SINGLE), RunPolicy(), ITS_OFFLOAD),
+        ((replace(SINGLE, source=None, audit=None),), RunPolicy(), "write into its tables during a run."),
+        ((SINGLE,), RunPolicy(observe=True), ""),
+        ((table_policy(),), RunPolicy(), ""),
+        ((), RunPolicy(), ""),
+    ],
+    ids=["hadoop", "offload.wait", "one without a source", "no source", "observing", "another catalog", "no table"],
+)
+def test_a_plan_names_what_commits_wait_for_where_the_catalog_takes_one_writer(
+    tables: tuple[TablePolicy, ...], run: RunPolicy, expected: str
+) -> None:
+    text = commits_wait(tables, run)
+    assert text.endswith(expected) if expected else text == ""
+    assert "\n" not in text

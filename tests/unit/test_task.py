@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from icekeeper.core.audit.records import MOST_BAD_FILES, AuditResult, BadFile, FileFault, MissingHour, SourceTtl
+from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
 from icekeeper.core.events import TaskEnded, TaskProgressed
@@ -718,7 +719,7 @@ async def test_an_audit_has_one_row_per_task_and_no_health(world: World, table: 
 
 
 async def test_an_audit_of_some_hours_counts_those(world: World, table: FakeTable) -> None:
-    end = await run_task(Stage.AUDIT, POLICY, world.context(window_hours=6))
+    end = await run_task(Stage.AUDIT, POLICY, world.context(window=window_of(SLOT, 6)))
     assert end.audit is not None
     assert (end.audit.audit_window_hours, end.audit.window_end) == (6, SLOT)
     assert end.audit.ch_row_count == 400  # of 20:00 to 02:00 the day has four hours

@@ -47,7 +47,7 @@ def compare(invocation: Invocation, days: int, tables: tuple[str, ...]) -> None:
         async with session(settings) as services:
 
             async def recount(window: Window, names: tuple[str, ...]) -> Sequence[AuditResult]:
-                request = RunRequest(window.end, (Stage.AUDIT,), names, window.hours, record=False)
+                request = RunRequest(window.end, (Stage.AUDIT,), names, window=window, record=False)
                 order = request.order(settings)
                 if daemon is not None:
                     done = await daemon.run(request, lambda event: None, order.stop)

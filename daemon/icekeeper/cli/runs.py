@@ -275,6 +275,7 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
     from icekeeper.cli.output import console
     from icekeeper.control.client import DaemonClient
     from icekeeper.core.plain import plan_document
+    from icekeeper.core.tables.restraints import commits_wait
     from icekeeper.execution import logging as logs
     from icekeeper.execution.plans import make_plans
     from icekeeper.execution.standalone import session
@@ -293,9 +294,8 @@ def _plan(invocation: Invocation, slot: str | None, stages: tuple[Stage, ...], t
             async with session(settings) as services:
                 plans, errors = await make_plans(order, services.ports)
         document, screen = plan_document(order.slot, plans, errors), console.stdout()
-        one_writer = any(policy.single_writer for policy in order.tables)
-        show = partial(console.show_plans, screen, order.slot, plans, errors, single_writer=one_writer)
-        invocation.answer(document, show)
+        note = commits_wait(order.tables, order.policy)
+        invocation.answer(document, partial(console.show_plans, screen, order.slot, plans, errors, note))
         return FAILED if errors else 0
 
     exit_with(work)

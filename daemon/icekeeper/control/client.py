@@ -188,8 +188,8 @@ class DaemonClient:
 
 
 def _body(request: RunRequest) -> dict[str, Any]:
-    body: dict[str, Any] = to_plain(request)
-    return body
+    # A daemon of before doesn't know every key.
+    return {key: value for key, value in to_plain(request).items() if value is not None}
 
 
 def _event_of(name: str, data: Any) -> Event | None:

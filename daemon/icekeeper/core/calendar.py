@@ -15,7 +15,7 @@ NextFire = Callable[[datetime], datetime | None]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A half-open span of event time, [start, end), on whole hours."""
+    """A half-open span of event time, [start, end), in UTC; one that a run records is on whole hours."""
 
     start: datetime
     end: datetime
@@ -25,7 +25,12 @@ class Window:
         return round((self.end - self.start).total_seconds() / 3600)
 
     def __str__(self) -> str:
-        return f"[{iso_minute(self.start)}, {iso_minute(self.end)})"
+        return f"[{_exact(self.start)}, {_exact(self.end)})"
+
+
+def _exact(instant: datetime) -> str:
+    on_minute = not instant.second and not instant.microsecond
+    return iso_minute(instant) if on_minute else instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def to_utc(instant: datetime) -> datetime:

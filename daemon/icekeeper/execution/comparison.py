@@ -21,7 +21,7 @@ from icekeeper.core.audit.compare import (
     window_in_zone,
 )
 from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.calendar import Window, window_of
+from icekeeper.core.calendar import Window
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.execution.wiring import Services
@@ -50,8 +50,9 @@ async def compare_audits(
             own[row["iceberg_table"]].append(past_audit(row))
     same = {key: _recorded(flow, own[flow.iceberg_table]) for key, flow in flows.items()}
     to_count: dict[Window, list[str]] = defaultdict(list)
+    now = services.ports.clock()
     for key, flow in sorted(flows.items()):
-        if same[key] is None and window_of(flow.window.end, max(flow.window.hours, 1)) == flow.window:
+        if same[key] is None and flow.window.start < flow.window.end <= now:
             to_count[flow.window].append(flow.iceberg_table)
     for window, tables in to_count.items():
         for result in await recount(window, tuple(tables)):
@@ -77,7 +78,7 @@ async def _compared(
 ) -> Comparison:
     night = audit_of_night(flow, own)
     if same is None:
-        text = "the flow's window does not begin and end on whole hours, or its count was not made"
+        text = "the flow's window is not over yet or holds nothing, or its count was not made"
         return Comparison(flow, night, None, Clues(), (Explanation(Cause.UNEXPLAINED, text),))
     clues = Clues() if counts_are_equal(flow, same) else await _clues(services, policy, flow, own, same)
     assert policy.audit is not None  # it is audited

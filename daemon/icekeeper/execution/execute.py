@@ -14,6 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.adapters.waiting import uninterrupted
+from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Stage, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError
 from icekeeper.core.events import Event, RunEnded, Subscriber
@@ -46,7 +47,7 @@ def make_order(
     *,
     stages: tuple[Stage, ...] = tuple(Stage),
     tables: tuple[str, ...] = (),
-    window_hours: int | None = None,
+    window: Window | None = None,
     earlier: EarlierWork | None = None,
 ) -> Order:
     """The order for a slot with the settings frozen into it. ConfigError where a table is unknown or disabled."""
@@ -56,7 +57,7 @@ def make_order(
         trigger=trigger,
         tables=_chosen(settings, tables),
         stages=stages,
-        window_hours=window_hours,
+        window=window,
         settings_hash=settings.digest(),
         policy=settings.run_policy(),
         host=socket.gethostname(),

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
 
 from icekeeper.adapters.ledger.history import LogFilter, levels_from
+from icekeeper.core.calendar import Window
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.http.routes import Input
 from icekeeper.scheduling.orders import RunRequest
@@ -25,14 +26,17 @@ def _valid_cursor(text: str) -> str:
     return text
 
 
-def _valid_slot(slot: datetime) -> datetime:
+def _valid_instant(instant: datetime) -> datetime:
     try:
-        slot = slot.astimezone(UTC)
+        instant = instant.astimezone(UTC)
     except OverflowError as exc:
         raise ValueError("there is no such instant in UTC") from exc
-    if slot.year < _FIRST_YEAR:
+    if instant.year < _FIRST_YEAR:
         raise ValueError(f"it lies before {_FIRST_YEAR}")
-    return slot
+    return instant
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_valid_instant)]
 
 
 class RunsInput(Input):
@@ -94,20 +98,32 @@ class TableInput(Input):
     days: Annotated[int, Field(ge=1, le=2000, description="How far back.")] = 60
 
 
+class WindowAsked(Input):
+    start: Instant
+    end: Instant
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> WindowAsked:
+        if self.start >= self.end:
+            raise ValueError("it ends before it has begun")
+        return self
+
+
 class RunBody(Input):
     """A run to begin: by default all stages on all tables, for now."""
 
     # The name in the OpenAPI document, from which clients are generated.
     model_config = ConfigDict(title="RunAsked")
 
-    slot: Annotated[
-        Annotated[AwareDatetime, AfterValidator(_valid_slot)] | None,
-        Field(description="The slot to answer for; default: now, to the minute."),
-    ] = None
+    slot: Annotated[Instant | None, Field(description="The slot to answer for; default: now, to the minute.")] = None
     stages: Annotated[tuple[Stage, ...], Field(description="Only these; default: all.", max_length=3)] = ()
     tables: Annotated[tuple[str, ...], Field(description="Only these; default: all.", max_length=1000)] = ()
     window_hours: Annotated[
         int | None, Field(ge=1, le=8784, description="Audits so many hours; default: the day before.")
+    ] = None
+    window: Annotated[
+        WindowAsked | None,
+        Field(description="Counts exactly this half-open window, to the microsecond; only with `record: false`."),
     ] = None
     dry_run: Annotated[bool, Field(description="Answers what it would do, and changes nothing.")] = False
     record: Annotated[bool, Field(description="false: counts and records nothing; only for `stages: [audit]`.")] = True
@@ -116,6 +132,8 @@ class RunBody(Input):
     def _records_what_it_changes(self) -> RunBody:
         if not self.record and self.stages != (Stage.AUDIT,):
             raise ValueError("record: false is for stages: [audit] only")
+        if self.window is not None and (self.record or self.window_hours is not None):
+            raise ValueError("window is for record: false only, without window_hours")
         return self
 
     def request(self, now: datetime) -> RunRequest:
@@ -124,5 +142,6 @@ class RunBody(Input):
             stages=self.stages or tuple(Stage),
             tables=self.tables,
             window_hours=self.window_hours,
+            window=None if self.window is None else Window(self.window.start, self.window.end),
             record=self.record,
         )

@@ -15,6 +15,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import Cancelled, IcekeeperError, PermanentError
 from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
@@ -50,14 +51,14 @@ class StopRequest:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a run is asked to do. `tables` in the order in which they are worked on."""
+    """What a run is asked to do. `tables` in the order in which they are worked on; `window`: None is the slot's."""
 
     run_id: UUID
     slot: datetime
     trigger: Trigger
     tables: tuple[TablePolicy, ...]
     stages: tuple[Stage, ...] = tuple(Stage)
-    window_hours: int | None = None
+    window: Window | None = None
     settings_hash: str = ""
     policy: RunPolicy = field(default_factory=RunPolicy)
     host: str = ""
@@ -76,13 +77,13 @@ class Order:
         return TaskContext(
             run_id=self.run_id,
             slot=self.slot,
+            window=self.window or window_of(self.slot),
             trigger=self.trigger,
             ports=ports,
             emit=emit,
             clocks=Clocks(ports.surroundings),
             offload=OffloadGuard(ports, self.policy.offload),
             run_policy=self.policy,
-            window_hours=self.window_hours,
         )
 
 

@@ -162,5 +162,5 @@ def _log_query(request: web.Request) -> LogsInput:
 
 
 def choices(queries: StatusQueries) -> dict[str, Any]:
-    """The stages and tables that the run form offers."""
-    return {"stages": list(Stage), "names": queries.names()}
+    """The stages and tables that the run form offers, and what the commits of a run wait for."""
+    return {"stages": list(Stage), "names": queries.names(), "commits_wait": queries.commits_wait()}

@@ -36,7 +36,6 @@ class WorldTable:
     source: str
     timestamp: str
     layer: Layer
-    source_ttl: timedelta
 
 
 class World:
@@ -51,8 +50,7 @@ class World:
         self.clickhouse_database = name
         self.postgres_database = name
         self.tables = tuple(
-            WorldTable(shape.iceberg, shape.source, shape.timestamp, shape.layer, shape.source_ttl)
-            for shape in spec.shapes
+            WorldTable(shape.iceberg, shape.source, shape.timestamp, shape.layer) for shape in spec.shapes
         )
         self.clickhouse = clickhouse
         self.postgres = postgres
@@ -86,7 +84,6 @@ class World:
                     "source": table.source,
                     "timestamp": table.timestamp,
                     "layer": table.layer,
-                    "source_ttl": f"{table.source_ttl.days}d",
                 }
                 for table in self.tables
             ],

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from icekeeper.adapters.waiting import first_of
+from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import Stage, Trigger
 from icekeeper.core.errors import Cancelled, ConfigError, IcekeeperError, TransientError
 from icekeeper.core.events import Event, RunStarted, Subscriber
@@ -35,13 +36,17 @@ BEGIN_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A run, or a plan, that is ordered. `record` False: an audit that counts and records nothing."""
+    """A run, or a plan, that is ordered. `record` False: an audit that counts and records nothing.
+
+    Its audits count `window`, else the `window_hours` before the slot's whole hour, else the day before the slot.
+    """
 
     slot: datetime
     stages: tuple[Stage, ...] = tuple(Stage)
     tables: tuple[str, ...] = ()
     window_hours: int | None = None
     record: bool = True
+    window: Window | None = None
 
     def order(self, settings: Settings) -> Order:
         """The order with these settings frozen into it. Raises like `make_order`."""
@@ -51,7 +56,7 @@ class RunRequest:
             Trigger.MANUAL,
             stages=self.stages,
             tables=self.tables,
-            window_hours=self.window_hours,
+            window=self.window or window_of(self.slot, self.window_hours),
         )
 
 

@@ -21,6 +21,7 @@ from icekeeper.core.plain import report_document, to_plain
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import PastNight
+from icekeeper.core.tables.restraints import commits_wait
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.settings.export import redacted
@@ -125,6 +126,11 @@ class StatusQueries:
     def names(self) -> list[str]:
         """The enabled tables, in their order."""
         return [policy.name for policy in self._configuration.settings.policies()]
+
+    def commits_wait(self) -> str:
+        """What the commits of a run wait for, for people; empty where they do not wait."""
+        settings = self._configuration.settings
+        return commits_wait(settings.policies(), settings.run_policy())
 
     def _summary(self, policy: TablePolicy) -> schemas.TableSummary:
         name = policy.name

@@ -53,7 +53,7 @@ def written_out(query: str, source: Source, window: Window) -> str:
     """A query with the parameters of `within` as literals, so that anyone can run it again."""
     for name, value in bounds(source, window).items():
         if isinstance(value, datetime):
-            literal = f"toDateTime64('{value:%Y-%m-%d %H:%M:%S}', 6, 'UTC')"
+            literal = f"toDateTime64('{value.replace(tzinfo=None).isoformat(' ')}', 6, 'UTC')"
         else:
             literal = f"toDate('{value}')" if isinstance(value, date) else str(value)
         query = query.replace(f"{{{name}:{_parameter(source)}}}", literal)
@@ -139,7 +139,8 @@ def _parameter(source: Source) -> str:
 
 def _bound(source: Source, instant: datetime) -> datetime | date | int:
     if (per_second := _PER_SECOND.get(source.timestamp_as or "")) is not None:
-        return (instant - datetime.fromtimestamp(0, UTC)) // timedelta(seconds=1) * per_second
+        # Rounded up: of whole numbers those from 1.2 on, and those below 1.2, are the same as from and below 2.
+        return -((datetime.fromtimestamp(0, UTC) - instant) // timedelta(microseconds=1_000_000 // per_second))
     return instant.astimezone(UTC).date() if source.timestamp_as == "date" else instant
 
 

@@ -99,5 +99,5 @@ def _check_still_current(jvm: IcebergJvm, tables: Tables, table: str, snapshot_i
 
 def _within(column: str, window: Window) -> str:
     """A half-open range by literals: on whole days it lines up with days(ts), and metadata alone answers a count."""
-    low, high = (f"TIMESTAMP '{instant:%Y-%m-%d %H:%M:%S}+00:00'" for instant in (window.start, window.end))
+    low, high = (f"TIMESTAMP '{instant.isoformat(' ')}'" for instant in (window.start, window.end))
     return f"{quoted(column)} >= {low} AND {quoted(column)} < {high}"

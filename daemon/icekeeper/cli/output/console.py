@@ -42,10 +42,6 @@ COLOURS: dict[str, str] = {
 }
 
 _PIPED_WIDTH = 160
-_ONE_WRITER = (
-    "This catalog loses commits of two writers at once: nothing else may write meanwhile, but for the offload, whose "
-    "cycles a run waits for."
-)
 
 
 def stderr() -> Console:
@@ -210,12 +206,11 @@ def show_plans(
     slot: datetime,
     plans: Iterable[Plan],
     errors: Mapping[str, str],
-    *,
-    single_writer: bool = False,
+    note: str = "",
 ) -> None:
-    """What each task would do and why; `single_writer`: the catalog takes one writer at a time."""
-    if single_writer:
-        console.print(_ONE_WRITER, style="yellow", soft_wrap=True)
+    """What each task would do and why; `note` is about all of them."""
+    if note:
+        console.print(note, style="yellow", soft_wrap=True)
     table = new_table(f"plan for slot {iso_minute(slot)}", "stage", "table", "decision", "reason")
     table.add_column("what and why", overflow="fold")
     for plan in plans:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from icekeeper.core.calendar import expiry_cutoff, window_of
+from icekeeper.core.calendar import Window, expiry_cutoff
 from icekeeper.core.enums import Decision, Stage
 from icekeeper.core.formats import counted, iso_minute, listed
 from icekeeper.core.policy import CompactPolicy, TablePolicy
@@ -241,9 +241,8 @@ def _ancestors(snapshot_id: int, by_id: dict[int, Snapshot]) -> Iterator[Snapsho
         current = snapshot.parent_id
 
 
-def plan_audit(policy: TablePolicy, slot: datetime, hours: int | None = None) -> Plan:
-    """Counts the slot's window on both sides; never skipped."""
-    window = window_of(slot, hours)
+def plan_audit(policy: TablePolicy, window: Window) -> Plan:
+    """Counts the window on both sides; never skipped."""
     note = f"would count both sides over {window}"
     return Plan(Stage.AUDIT, policy.name, Decision.ACT, note, window=window)
 

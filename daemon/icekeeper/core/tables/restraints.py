@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from icekeeper.core.audit.records import Finding
 from icekeeper.core.enums import Decision
-from icekeeper.core.formats import iso_minute, listed
+from icekeeper.core.formats import duration, iso_minute, listed
 from icekeeper.core.offload import Writing
-from icekeeper.core.policy import ExpirePolicy
+from icekeeper.core.policy import ExpirePolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.state import FileGroup
@@ -120,6 +120,18 @@ def _bad_files(findings: Iterable[Finding]) -> str:
 def by_offload(found: Writing | None) -> Restraint | None:
     """Holds while the offload writes into a table whose catalog takes one writer at a time."""
     return None if found is None else Restraint(Reason.OFFLOAD_RUNNING, f"waits for {found.what}")
+
+
+def commits_wait(policies: Iterable[TablePolicy], policy: RunPolicy) -> str:
+    """What the commits of a run wait for where the catalog takes one writer at a time; empty where they do not wait."""
+    single = [each for each in policies if each.single_writer]
+    if not single or policy.observe:
+        return ""
+    text = "This catalog takes one writer: nothing else may write into its tables during a run"
+    if all(each.source is None for each in single):
+        return f"{text}."
+    longest = duration(policy.offload.wait.total_seconds())
+    return f"{text}, except the offload: each commit waits for the end of its cycle, {longest} a stage at most."
 
 
 OBSERVING = Restraint(Reason.OBSERVING, "mode is observe")

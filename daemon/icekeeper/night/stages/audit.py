@@ -19,7 +19,7 @@ from icekeeper.core.audit.records import (
 )
 from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.verdict import judge, missing_hours
-from icekeeper.core.calendar import Window, window_of
+from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Proof, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError
 from icekeeper.core.policy import AuditPolicy, TablePolicy
@@ -34,20 +34,20 @@ log = structlog.get_logger(__name__)
 
 def plan(policy: TablePolicy, context: TaskContext) -> Plan:
     """Which window would be counted."""
-    return plan_audit(policy, context.slot, context.window_hours)
+    return plan_audit(policy, context.window)
 
 
 def count_next(policy: TablePolicy, context: TaskContext, counts: PrefetchedCounts) -> None:
     """Has ClickHouse count for this table's audit, as soon as it has counted for the audit before it."""
     rules, source = _audited(policy)
-    counts.prefetch(CountRequest(source, _window(context), rules.final), rules.limits.timeout)
+    counts.prefetch(CountRequest(source, context.window, rules.final), rules.limits.timeout)
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> AttemptResult:
     """One attempt: counts, judges, and finds the hours that lack rows."""
     rules, source = _audited(policy)
     ports, deadline = context.ports, Deadline.of(rules.limits, context)
-    window = _window(context)
+    window = context.window
     await require_past(window, context)
     watermark = await _watermark(context, source)
     newest = await _newest(policy, context, watermark, deadline)
@@ -116,7 +116,7 @@ async def _newest(
 
     Like the watermark it only explains a verdict.
     """
-    window = _window(context)
+    window = context.window
     if watermark is None or watermark >= window.end:
         return None
     try:
@@ -189,7 +189,7 @@ def _row(
     watermark: datetime | None = None,
     hours: tuple[MissingHour, ...] = (),
 ) -> AuditResult:
-    window = _window(context)
+    window = context.window
     return AuditResult(
         run_id=context.run_id,
         slot=context.slot,
@@ -232,7 +232,3 @@ def _audited(policy: TablePolicy) -> tuple[AuditPolicy, Source]:
     if policy.audit is None or policy.source is None:
         raise ValueError(f"{policy.name} has no audit")
     return policy.audit, policy.source
-
-
-def _window(context: TaskContext) -> Window:
-    return window_of(context.slot, context.window_hours)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded
 from icekeeper.core.events import Subscriber, TaskProgressed
@@ -36,17 +37,20 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """What every task of a run shares. `until` is when the run's budget ends, for the stages that have one."""
+    """What every task of a run shares.
+
+    `window` is what its audits count; `until` is when the run's budget ends, for the stages that have one.
+    """
 
     run_id: UUID
     slot: datetime
+    window: Window
     trigger: Trigger
     ports: RunPorts
     emit: Subscriber
     clocks: Clocks
     offload: OffloadGuard
     run_policy: RunPolicy = field(default_factory=RunPolicy)
-    window_hours: int | None = None
     until: datetime | None = None
     retries_off: bool = False
 
