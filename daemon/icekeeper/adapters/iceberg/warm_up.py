@@ -1,4 +1,4 @@
-"""Warming up a fresh session: a scratch table is written, compacted, expired and counted as a night would do it.
+"""Warming up a fresh session: a scratch table is written, compacted, expired and audited as a night would do it.
 
 The first rewrite of a JVM takes three times as long as the fifth: classes are loaded and code is compiled as it runs.
 """
@@ -43,7 +43,7 @@ _ROWS = (
 
 
 async def warm_up(engine: SparkEngine, may_continue: Callable[[], bool], rounds: int = ROUNDS) -> bool:
-    """Writes, compacts, expires and counts a few small files, `rounds` times. Raises what `SparkEngine.run` does.
+    """Writes, compacts, expires and audits a few small files, `rounds` times. Raises what `SparkEngine.run` does.
 
     `may_continue` is called between two steps, each of which takes a moment, so that other work gets the session. False
     where it returned False.
@@ -80,6 +80,7 @@ async def warm_up(engine: SparkEngine, may_continue: Callable[[], bool], rounds:
             partial(lakehouse.file_groups, _TABLE, _POLICY),
             compact,
             expire,
+            partial(lakehouse.prove_files, _TABLE, "ts", _WINDOW, STEP_TIMEOUT),
             partial(lakehouse.count, _TABLE, "ts", _WINDOW, STEP_TIMEOUT),
         ]
     try:
