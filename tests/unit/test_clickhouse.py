@@ -9,7 +9,7 @@ import pytest
 from icekeeper.adapters.clickhouse import event_time
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions
 from icekeeper.adapters.clickhouse.exact import Setting, exact_settings
-from icekeeper.core.audit.source import Source, TimestampAs
+from icekeeper.core.audit.source import LONGEST_NAME, Source, TimestampAs
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
@@ -73,3 +73,10 @@ def test_a_window_of_any_bounds_is_written_for_its_column(stored: TimestampAs | 
     source = Source(("trades",), "at", stored)
     window = Window(EPOCH + timedelta(seconds=seconds), EPOCH + timedelta(hours=1))
     assert f"`at` >= {low} AND" in event_time.written_out(event_time.within(source), source, window)
+
+
+def test_a_source_of_many_tables_is_named_by_as_many_as_the_ledger_has_room_for() -> None:
+    assert str(Source(("a", "other.b"), "ts")) == "a, other.b"
+    many = Source(tuple(f"archive.trades_2026_{month:02}" for month in range(1, 13)), "ts")
+    assert str(many) == f"{', '.join(many.tables[:4])} and 8 more"
+    assert len(str(many)) <= LONGEST_NAME

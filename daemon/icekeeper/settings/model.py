@@ -14,9 +14,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from icekeeper.core.calendar import Calendar
 from icekeeper.core.offload import OffloadRhythm
 from icekeeper.core.policy import RunPolicy, TablePolicy
+from icekeeper.settings.all_tables import completed, table_mistakes
 from icekeeper.settings.notify import Notify
 from icekeeper.settings.systems import DEFAULT_PACKAGES, Catalog, ClickHouse, Offload, Postgres, Spark
-from icekeeper.settings.tables import Audit, Block, Compact, Expire, Table, completed, raise_mistakes, table_mistakes
+from icekeeper.settings.tables import Audit, Block, Compact, Expire, Table, raise_mistakes
 from icekeeper.settings.values.addresses import ListenAddress, PageUrl
 from icekeeper.settings.values.schedule import Cron, TimeZone, calendar_of
 from icekeeper.settings.values.units import AbsolutePath, Duration, Size
@@ -124,8 +125,12 @@ class Settings(Block):
         """Completes the tables' blocks, and checks the tables together even if single values are wrong."""
         if not isinstance(data, dict):
             return validate(data)
-        catalog = data.get("catalog")
-        found = table_mistakes(data.get("tables"), catalog.get("name") if isinstance(catalog, dict) else None)
+        catalog, clickhouse = data.get("catalog"), data.get("clickhouse")
+        found = table_mistakes(
+            data.get("tables"),
+            catalog.get("name") if isinstance(catalog, dict) else None,
+            clickhouse.get("database") if isinstance(clickhouse, dict) else None,
+        )
         if "tables" in data:
             data = {**data, "tables": completed(data["tables"], data)}
         try:

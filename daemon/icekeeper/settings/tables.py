@@ -170,13 +170,6 @@ class Source(Block):
     columns: Annotated[dict[Identifier, Identifier], Field(json_schema_extra={"additionalProperties": False})] = {}
     """ClickHouse's names of columns, by Iceberg's, where they differ."""
 
-    @field_validator("tables")
-    @classmethod
-    def _differ(cls, tables: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if tables is not None and (twice := [name for name in tables if tables.count(name) > 1]):
-            raise ValueError(f"{twice[0]} is listed twice: its rows would be counted twice")
-        return tables
-
     @field_validator("table")
     @classmethod
     def _one_of_both(cls, table: str | None, info: Info) -> str | None:
@@ -252,41 +245,3 @@ class Table(Block):
             audit=self.audit.policy() if self.source is not None and self.audit.enabled else None,
             single_writer=single_writer,
         )
-
-
-def completed(tables: Any, blocks: dict[str, Any]) -> Any:
-    """The tables of the file, their compact, expire and audit blocks completed from the common blocks."""
-    if not isinstance(tables, list | tuple):
-        return tables
-    return [_completed(table, blocks) if isinstance(table, dict) else table for table in tables]
-
-
-def _completed(table: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
-    filled = dict(table)
-    for block in STAGE_BLOCKS:
-        common, own = blocks.get(block, {}), table.get(block, {})
-        if isinstance(common, dict) and isinstance(own, dict):
-            filled[block] = {**common, **own}
-    return filled
-
-
-def table_mistakes(tables: Any, catalog: Any) -> list[InitErrorDetails]:
-    """Mistakes across tables: checked on the raw data, because single tables may be invalid."""
-    if not isinstance(tables, list | tuple):
-        return []
-    found: list[InitErrorDetails] = []
-    first: dict[str, int] = {}
-    for index, table in enumerate(tables):
-        name = table.get("name") if isinstance(table, dict) else None
-        if not isinstance(name, str):
-            continue
-        if name in first:
-            twice = PydanticCustomError("listed_twice", "it is listed twice", {"first": first[name]})
-            found.append(InitErrorDetails(type=twice, loc=("tables", index, "name"), input=name))
-        elif isinstance(catalog, str) and name.startswith(f"{catalog}.") and name.count(".") > 1:
-            short = name.removeprefix(f"{catalog}.")
-            found.append(mistake(("tables", index, "name"), name, f"it is named without its catalog: {short}"))
-        first.setdefault(name, index)
-    if tables and all(isinstance(table, dict) and table.get("enabled") is False for table in tables):
-        found.append(mistake(("tables",), tables, "none of them is enabled: there is nothing to do"))
-    return found

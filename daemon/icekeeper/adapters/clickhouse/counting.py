@@ -15,6 +15,7 @@ from icekeeper.adapters.clickhouse.event_time import (
     bounds,
     hour,
     is_day,
+    is_epoch,
     is_of_days,
     misfit,
     newest,
@@ -79,7 +80,7 @@ class ClickHouse:
             if is_day(kind := await self._kind(source, table)):
                 raise self._unfit(table, f"the event time {source.timestamp} is {kind}, which knows no hours")
             query = f"{self._select(f'{hour(source)} AS hour, count()', source, table)} GROUP BY hour"
-            settings = await self._exact(table, final=final)
+            settings = await self._exact(table, await self._engine(table), final=final)
             for row in await self._query(query, source, table, window, left(), settings):
                 hours[datetime.fromtimestamp(row[0], UTC)] += int(row[1])
         return hours
@@ -88,7 +89,7 @@ class ClickHouse:
         # FINAL does not matter: merging keeps a row of every key, and the event time is part of it.
         left, found = _time_left(timeout), []
         for table in source.tables:
-            settings = await self._exact(table, final=None)
+            settings = await self._exact(table, await self._engine(table), final=None)
             query = self._select(newest(source), source, table)
             ((micros,),) = await self._query(query, source, table, window, left(), settings)
             if micros is not None:
@@ -126,10 +127,8 @@ class ClickHouse:
     async def rehearse(self, source: Source, final: bool | None, window: Window) -> None:
         """All checks of a count, and the server's plan of it, without counting rows. Raises like `count`."""
         for name in source.tables:
-            table = await self.describe(name)
-            engine = None if table is None else table.engine
+            engine = await self._engine(name)
             await self._require_whole(source, name, window, engine, counts_final(engine, final))
-            await self._require_unit(source, name)
 
     async def _count(
         self, source: Source, name: str, window: Window, final: bool | None, timeout: timedelta
@@ -144,8 +143,6 @@ class ClickHouse:
         settings = await self._require_whole(source, name, window, table.engine, use_final)
         query = self._select("count()", source, name)
         rows = int((await self._query(query, source, name, window, timeout, settings))[0][0])
-        if not rows:
-            await self._require_unit(source, name)
         readable = written_out(query, source, window) + (" SETTINGS final = 1" if use_final else "")
         return SourceCount(rows, readable, use_final, _ttl(table.definition))
 
@@ -175,13 +172,12 @@ class ClickHouse:
             return []
         return [float(value) for value in rows[0][0]]
 
-    async def _require_unit(self, source: Source, name: str) -> None:
-        """PermanentError `source_type` where epochs are of another unit than the settings say: no row is found then."""
-        is_epoch = source.timestamp_as in ("epoch_s", "epoch_ms", "epoch_us")
-        if is_epoch and (text := wrong_unit(source, await self._sample(source, name))):
-            raise self._unfit(name, text)
+    async def _engine(self, name: str) -> str | None:
+        """The table's engine; None where it is not known."""
+        table = await self.describe(name)
+        return None if table is None else table.engine
 
-    async def _exact(self, source: str, *, final: bool | None, local: bool = True) -> dict[str, str]:
+    async def _exact(self, source: str, engine: str | None, *, final: bool | None) -> dict[str, str]:
         """The settings that keep a count whole, read each time: a profile may have changed. Raises like `count`."""
         # Without one of its own the session's time zone is the server's.
         value = "if(name = 'session_timezone', timezone(), value)"
@@ -189,7 +185,7 @@ class ClickHouse:
         names = [*EXACT_SETTINGS, *DISTRIBUTED_SETTINGS, FINAL]
         rows = await self._client.probe(query, {"names": names}, source)
         seen = (Setting(str(name), str(value), bool(readonly)) for name, value, readonly in rows)
-        return exact_settings(seen, self._client.options, final=final, local=local)
+        return exact_settings(seen, self._client.options, final=final, local=is_local(engine))
 
     async def _require_whole(
         self, source: Source, name: str, window: Window, engine: str | None, final: bool
@@ -200,25 +196,37 @@ class ClickHouse:
         with the window, `source_filtered` where a row policy hides rows from our user. Those of other servers behind a
         Distributed table can't be seen.
         """
-        options = self._client.options
-        settings = await self._exact(name, final=final, local=is_local(engine))
+        settings = await self._exact(name, engine, final=final)
+        await self._require_event_time(source, name, window)
+        if source.where:
+            await self._require_condition(source, name)
+        await self._require_every_row(source, name, window, settings)
+        return settings
+
+    async def _require_event_time(self, source: Source, name: str, window: Window) -> None:
+        """PermanentError `source_type` where the event time is of another type or unit than the settings say.
+
+        No row would be found then, or the wrong ones.
+        """
         kind = await self._kind(source, name)
-        if misfit(source, kind, ()) and (text := misfit(source, kind, await self._sample(source, name))):
-            raise self._unfit(name, text)
+        if (text := misfit(source, kind, ())) or is_epoch(source):
+            sample = await self._sample(source, name)
+            if text := (text and misfit(source, kind, sample)) or wrong_unit(source, sample):
+                raise self._unfit(name, text)
         if is_day(kind) and not is_of_days(window):
             text = f"the event time {source.timestamp} is {kind}, so only whole UTC days can be counted, not {window}"
             raise self._unfit(name, f"{text}: leave --window-hours out, or name a column that has the time")
-        if source.where:
-            await self._require_condition(source, name)
+
+    async def _require_every_row(self, source: Source, name: str, window: Window, settings: Mapping[str, str]) -> None:
+        """PermanentError `source_filtered` where the server's plan of a count hides rows from our user."""
         # Optimised, a plan joins conditions: whose they are is lost.
         explain = f"EXPLAIN actions = 1, optimize = 0 {self._select('count()', source, name)}"
         rows = await self._client.probe(explain, bounds(source, window), name, settings)
         plan = "\n".join(str(row[0]) for row in rows)
         if hidden := _ROW_FILTER.search(plan):
             condition = plan[hidden.end() :].partition("column:")[2].partition("\n")[0].strip()
-            text = f"{name}: a row policy hides rows from user {options.user}: {condition}"
-            raise PermanentError(text, reason=Reason.SOURCE_FILTERED, where=options.where)
-        return settings
+            text = f"{name}: a row policy hides rows from user {self._client.options.user}: {condition}"
+            raise PermanentError(text, reason=Reason.SOURCE_FILTERED, where=self._client.options.where)
 
     async def _kind(self, source: Source, name: str) -> str:
         """The type of the event time."""

@@ -86,6 +86,11 @@ def is_day(kind: str) -> bool:
     return re.match(rf"{_WRAPPED}Date(32)?\b", kind) is not None
 
 
+def is_epoch(source: Source) -> bool:
+    """Whether the event time is said to be a number, whose unit its values show."""
+    return source.timestamp_as in _PER_SECOND
+
+
 def is_of_days(window: Window) -> bool:
     """Whether a window begins and ends at midnight UTC."""
     return all(instant.astimezone(UTC).time() == time() for instant in (window.start, window.end))
@@ -110,7 +115,7 @@ def misfit(source: Source, kind: str, sample: Iterable[float]) -> str | None:
 
 def wrong_unit(source: Source, sample: Iterable[float]) -> str | None:
     """Why epochs are of another unit than the settings say, and what to write; None where they don't show it."""
-    if source.timestamp_as not in _PER_SECOND or not (sample := [value for value in sample if value > _UNSHOWN]):
+    if not is_epoch(source) or not (sample := [value for value in sample if value > _UNSHOWN]):
         return None
     value = median(sample)
     unit = _unit(value)
@@ -160,6 +165,7 @@ def _shown(sample: Iterable[float], fitting: tuple[TimestampAs | None, ...]) -> 
 def _advice(source: Source, *ways: TimestampAs) -> str:
     if not ways:
         return "nanoseconds are read from a view that divides them by 1000, with timestamp_as: epoch_us"
-    tables = f"table: {source}" if len(source.tables) == 1 else f"tables: [{source}]"
+    names = ", ".join(source.tables)
+    tables = f"tables: [{names}]" if source.tables[1:] else f"table: {names}"
     others = f" (or {', '.join(ways[1:])})" if ways[1:] else ""
     return f"write source: {{{tables}, timestamp_as: {ways[0]}}}{others}"

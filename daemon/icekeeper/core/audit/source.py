@@ -9,6 +9,9 @@ from typing import Literal
 # How a column holds the event time that is no DateTime64, DateTime or Date: an epoch in its unit, a day, ISO 8601.
 TimestampAs = Literal["epoch_s", "epoch_ms", "epoch_us", "date", "text"]
 
+# A ledger that was adopted may have no wider column for it.
+LONGEST_NAME = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -26,8 +29,13 @@ class Source:
     columns: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The names of the tables: what an audit's row names as its source."""
-        return ", ".join(self.tables)
+        """The names of the tables: what an audit's row names as its source, in a column of LONGEST_NAME or more."""
+        named = ", ".join(self.tables)
+        shown = len(self.tables)
+        while len(named) > LONGEST_NAME and shown > 1:
+            shown -= 1
+            named = f"{', '.join(self.tables[:shown])} and {len(self.tables) - shown} more"
+        return named
 
     def column(self, name: str) -> str:
         """ClickHouse's name of a column of Iceberg's."""
