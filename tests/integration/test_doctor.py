@@ -168,7 +168,7 @@ async def test_oddities_of_tables_and_sources_come_with_the_statement_that_helps
             {"name": "warm.elsewhere"},
         ]
         document["tables"][0] |= {"timestamp": "event_tim"}
-        document["tables"][1] |= {"source_ttl": "7d"}
+        document["tables"][1] |= {"source_ttl": "7d", "audit": {"key": ["sequence_no"], "compare": ["price"]}}
 
     odd = rebuilt(night, change)
     checks = await ask(odd)
@@ -185,6 +185,7 @@ async def test_oddities_of_tables_and_sources_come_with_the_statement_that_helps
     assert "Set source_ttl: 3d" in advice_for(sources, "drops rows after 3 days, and source_ttl says 7 days")
     assert "compare tables[].source" in advice_for(sources, "no_such_table")
     assert advice_for(sources, "event_tim")
+    assert "audit.key" in advice_for(sources, "ClickHouse has no column sequence_no")
     offload = {check.text: check.advice for check in about(checks, Subject.OFFLOAD)}
     assert advice_for(offload, "no watermark of no_such_table")
     assert advice_for(offload, "the offload of bronze_trades_binance has failed")

@@ -356,7 +356,7 @@ async def test_a_ledger_of_the_first_revision_is_brought_up_to_date_with_its_row
     with pytest.raises(PermanentError, match="icekeeper migrate") as refused:
         await ledger.open()
     assert refused.value.reason is Reason.LEDGER_DOWN
-    assert await ledger.migrate() == ["0002_acks", "0003_hosts", "0004_lookups", "0005_proof"]
+    assert await ledger.migrate() == ["0002_acks", "0003_hosts", "0004_lookups", "0005_proof", "0006_keys"]
     assert await pending(ledger.dsn, ledger.box.postgres.password) == []
     assert await ledger.open() == [(DAY, MISSING, -5)]
 

@@ -27,12 +27,21 @@ from icekeeper.adapters.postgres.offload import PostgresOffload
 from icekeeper.adapters.postgres.pool import Postgres, Target, quoted
 from icekeeper.adapters.records import from_plain
 from icekeeper.core.audit.compare import FlowAudit
-from icekeeper.core.audit.records import AuditResult, BadFile, FileFault, MissingHour
+from icekeeper.core.audit.records import (
+    AuditResult,
+    BadFile,
+    Difference,
+    FileFault,
+    KeyComparison,
+    KeySample,
+    MissingHour,
+)
 from icekeeper.core.audit.source import Source
 from icekeeper.core.enums import AuditStatus, Proof, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.history import ConfigLoad, PastRun
 from icekeeper.core.offload import OffloadState
+from icekeeper.core.plain import to_plain
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.core.tables.state import TableHealth
@@ -41,7 +50,7 @@ from icekeeper.sandbox.servers.process import Janitor, free_ports
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
-REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups", "0005_proof"]
+REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups", "0005_proof", "0006_keys"]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
 
@@ -266,7 +275,7 @@ async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_ro
     with pytest.raises(PermanentError, match="icekeeper migrate") as old:
         await database.history.runs(1)
     assert old.value.reason is Reason.LEDGER_DOWN
-    assert await database.migrate() == ["0003_hosts", "0004_lookups", "0005_proof"]
+    assert await database.migrate() == ["0003_hosts", "0004_lookups", "0005_proof", "0006_keys"]
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
     (run,) = await database.ledger.past_runs(SLOT)
     assert (run.run_id, run.host, run.in_flight, len(run.tasks)) == (night.run_id, "", None, 3)
@@ -424,6 +433,24 @@ async def test_a_report_comes_back_as_it_was_stored(database: Database) -> None:
     assert row["audits"] == [{**asdict(row), **{key: list(asdict(row)[key]) for key in lists}} for row in by_name]
     assert row["logs"] == list(LOGS)
     assert await database.history.run(uuid4(), lines=True) is None
+
+
+async def test_what_was_compared_of_keys_comes_back_as_it_was_stored(database: Database) -> None:
+    lost, changed = KeySample(Difference.MISSING, ("BTC", None), 2), KeySample(Difference.CHANGED, ("ü", "1"), 1)
+    compared = KeyComparison(
+        ("symbol", "n"), ("price",), False, 100, 99, equal=False, sample=(3, 8), missing=2, changed=None, unexplored=7
+    )
+    night = report(audit(key_comparison=replace(compared, samples=(lost, changed))), uncounted())
+    await close_with_lines(database.ledger, night)
+    (run,) = await database.ledger.past_runs(SLOT)
+    assert {row.key_comparison for row in run.audits} == {None, night.audits[0].key_comparison}
+    rows = (await stored(database, night.run_id))["audits"]
+    documents = {row["iceberg_table"]: row["key_comparison"] for row in rows}
+    assert documents == {row.iceberg_table: to_plain(row.key_comparison) for row in night.audits}
+    assert database.sql("SELECT key_comparison->>'missing' FROM maintenance_audit_log ORDER BY 1 NULLS LAST") == [
+        ("2",),
+        (None,),
+    ]
 
 
 async def test_storing_twice_changes_nothing_and_opening_late_reopens_nothing(database: Database) -> None:

@@ -16,8 +16,9 @@ from itertools import groupby
 from typing import TypeVar
 from uuid import UUID
 
+from icekeeper.core.audit.keys import ColumnType, Key, KeyQuery, KeyRows
 from icekeeper.core.audit.proof import FilesProof
-from icekeeper.core.audit.records import BadFile, Finding, LakehouseCount, SourceCount, SourceTtl
+from icekeeper.core.audit.records import BadFile, Finding, Fingerprint, LakehouseCount, SourceCount, SourceTtl
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import Trigger
@@ -43,6 +44,7 @@ from icekeeper.night.ports import BeforeCommit, RunPorts
 from icekeeper.night.stages.context import Clocks, TaskContext
 from icekeeper.night.stages.offload import OffloadGuard
 from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START
+from tests.unit.keyed import KeyedRow, fingerprints, key_rows
 
 RUN_ID = UUID("00000000-0000-4000-8000-00000000beef")
 
@@ -299,6 +301,8 @@ class FakeLakehouse(Scripted):
         super().__init__(clock, calls)
         self.tables: dict[str, FakeTable] = {}
         self.counted_at: list[int | None] = []
+        self.column_kinds: dict[str, ColumnType] = {}
+        self.keyed: dict[str, list[KeyedRow]] = {}
         self.ahead: list[tuple[str, ...]] = []
         self.ahead_error: IcekeeperError | None = None
 
@@ -388,6 +392,29 @@ class FakeLakehouse(Scripted):
             self.counted_at.append(snapshot_id)
             return _within(self._table(table).hours, window)
 
+    async def column_types(self, table: str, columns: Sequence[str]) -> Mapping[str, ColumnType]:
+        async with self._call("column_types", table):
+            return {name: self.column_kinds[name] for name in columns if name in self.column_kinds}
+
+    async def fingerprints(
+        self,
+        table: str,
+        timestamp: str,
+        window: Window,
+        snapshot_id: int,
+        query: KeyQuery,
+        bits: int,
+        timeout: timedelta,
+    ) -> Mapping[int, Fingerprint]:
+        async with self._call("fingerprints", table, timeout):
+            return fingerprints(self.keyed[table], query, bits)
+
+    async def key_rows(
+        self, table: str, timestamp: str, window: Window, snapshot_id: int, query: KeyQuery, timeout: timedelta
+    ) -> Mapping[str, KeyRows]:
+        async with self._call("key_rows", table, timeout):
+            return key_rows(self.keyed[table], query)
+
     def _table(self, table: str) -> FakeTable:
         if table not in self.tables:
             raise PermanentError("no such table", reason=Reason.TABLE_NOT_FOUND, where=table)
@@ -407,13 +434,36 @@ class FakeSource(Scripted):
         self.finals: list[bool] = []
         self.ttls: dict[str, SourceTtl | None] = {}
         self.newest_in_hour = timedelta(minutes=59)
+        self.column_kinds: dict[str, ColumnType] = {}
+        self.keyed: dict[str, list[KeyedRow]] = {}
 
-    async def count(self, source: Source, window: Window, final: bool | None, timeout: timedelta) -> SourceCount:
+    async def count(
+        self, source: Source, window: Window, final: bool | None, timeout: timedelta, key: Key | None = None
+    ) -> SourceCount:
         table = str(source)
         async with self._call("source.count", table, timeout):
             rows = sum(_within(self.hours[table], window).values())
             with_final = table in self.merging if final is None else final
-            return SourceCount(rows, f"SELECT count() FROM {table}", with_final, self.ttls.get(table))
+            found = None
+            if key is not None and table not in self.merging:
+                found = fingerprints(self.keyed[table], KeyQuery(key), 0).get(0, Fingerprint())
+            return SourceCount(rows, f"SELECT count() FROM {table}", with_final, self.ttls.get(table), found)
+
+    async def column_types(self, source: Source, columns: Sequence[str]) -> Mapping[str, ColumnType]:
+        async with self._call("source.column_types", str(source)):
+            return {name: self.column_kinds[name] for name in columns if name in self.column_kinds}
+
+    async def fingerprints(
+        self, source: Source, window: Window, final: bool, query: KeyQuery, bits: int, timeout: timedelta
+    ) -> Mapping[int, Fingerprint]:
+        async with self._call("source.fingerprints", str(source), timeout):
+            return fingerprints(self.keyed[str(source)], query, bits)
+
+    async def key_rows(
+        self, source: Source, window: Window, final: bool, query: KeyQuery, timeout: timedelta
+    ) -> Mapping[str, KeyRows]:
+        async with self._call("source.key_rows", str(source), timeout):
+            return key_rows(self.keyed[str(source)], query)
 
     async def count_by_hour(
         self, source: Source, window: Window, final: bool, timeout: timedelta
@@ -504,6 +554,7 @@ class World:
         self.ports = RunPorts(
             lakehouse=self.lakehouse,
             source=self.source,
+            source_keys=self.source,
             offload=self.offload,
             findings=self.findings,
             surroundings=self.surroundings,

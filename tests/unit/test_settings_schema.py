@@ -46,10 +46,8 @@ def test_its_patterns_fit_its_own_examples_and_defaults() -> None:
         for key, described in block["properties"].items():
             for variant in (described, *described.get("anyOf", ()), described.get("items", {})):
                 if pattern := variant.get("pattern"):
-                    examples = [
-                        *variant.get("examples", ()),
-                        *([described["default"]] if "default" in described else ()),
-                    ]
+                    default = described.get("default")
+                    examples = [*variant.get("examples", ()), *(default if isinstance(default, list) else [default])]
                     assert examples, f"{name}.{key}"
                     for example in examples:
                         checked += 1
@@ -75,7 +73,8 @@ UNSEEN = re.compile(
     r"must not exceed|at least|at most|listed twice|enabled: there is|is there twice|without its catalog|its port|"
     r"no password in it|can't be read|is empty; it|lines; it|larger than|not UTF-8|no file can|the path of a file|"
     r"a dsn of its own|is no \w+: |never fires|time zone|not YAML|can't read|plain text|merge key|type: custom|"
-    r"a_file|[.]nan|Apprise understands|divides a day|: a condition |brackets don't match"
+    r"a_file|[.]nan|Apprise understands|divides a day|: a condition |brackets don't match|"
+    r"compare needs key|both name|has no source"
 )
 
 

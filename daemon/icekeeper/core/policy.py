@@ -65,14 +65,33 @@ class ExpirePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """The key by which an audit tells rows apart, and the columns that it compares besides: Iceberg's names.
+
+    `samples`: how many keys that differ it names. `sample_above` and `drill_rows` are rows of a side: of how many the
+    keys of a merging source are sampled, and how many are read to find the keys that differ.
+    """
+
+    columns: tuple[str, ...]
+    compare: tuple[str, ...] = ()
+    samples: int = 20
+    sample_above: int = 10_000_000
+    drill_rows: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
 class AuditPolicy:
-    """`warning_pct` and `missing_pct` are percentages of ClickHouse's rows; `final` None: by the table's engine."""
+    """`warning_pct` and `missing_pct` are percentages of ClickHouse's rows; `final` None: by the table's engine.
+
+    `keys` None: only numbers of rows are compared.
+    """
 
     limits: StageLimits
     warning_pct: Decimal = Decimal(1)
     missing_pct: Decimal = Decimal(5)
     final: bool | None = None
     proof: Proof = DEFAULT_PROOF
+    keys: KeyPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

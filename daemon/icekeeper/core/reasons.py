@@ -119,6 +119,16 @@ class Reason(StrEnum):
         "The window is older than the source's TTL, so ClickHouse has dropped rows: this day can't be judged any more.",
     )
     SOURCE_EMPTY = "source_empty", "ClickHouse holds no row of the window: was the market closed, or did the feed stop?"
+    KEY_TYPE = (
+        "key_type",
+        "A column of audit.key or audit.compare is missing, or of a type that can't be compared: name others, with "
+        "integers, decimals, texts or instants.",
+    )
+    CONTENT_MISMATCH = (
+        "content_mismatch",
+        "Iceberg holds rows twice, or with other values than ClickHouse: look at the keys that the audit names; "
+        "a cycle of the offload that was written twice doubles its rows.",
+    )
     OFFLOAD_BEHIND = (
         "offload_behind",
         "Rows of the window are still to be offloaded: let the offload catch up, then repeat the audit of this slot.",

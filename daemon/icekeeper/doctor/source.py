@@ -9,6 +9,7 @@ from datetime import timedelta
 from icekeeper.adapters.clickhouse.counting import SourceTable
 from icekeeper.adapters.clickhouse.exact import counts_final
 from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
+from icekeeper.core.audit.keys import why_unfit
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import window_of
 from icekeeper.core.errors import IcekeeperError
@@ -105,7 +106,18 @@ async def _countable(
         grant = f"GRANT SELECT ON system.tables TO {settings.user};"
         text = f"{name} can be counted, but system.tables does not show it, so its engine is not known"
         return [Subject.CLICKHOUSE.failure(text, to_run("an administrator", grant))]
-    return source_checks(name, described, policy)
+    unfit = await _unfit_for_keys(services, policy, source)
+    refused = [Subject.CLICKHOUSE.failure(f"{name}: {text}", Reason.KEY_TYPE.advice) for text in unfit]
+    return [*refused, *source_checks(name, described, policy)]
+
+
+async def _unfit_for_keys(services: Services, policy: TablePolicy, source: Source) -> list[str]:
+    """Why columns of audit.key and audit.compare can't be compared, as far as ClickHouse shows it."""
+    if policy.audit is None or policy.audit.keys is None:
+        return []
+    names = [source.column(name) for name in (*policy.audit.keys.columns, *policy.audit.keys.compare)]
+    types = await services.source.column_types(source, names)
+    return [text for name in names if (text := why_unfit("ClickHouse", name, types.get(name))) is not None]
 
 
 def _final(policy: TablePolicy) -> bool | None:

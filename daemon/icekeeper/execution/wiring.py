@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions
-from icekeeper.adapters.clickhouse.counting import ClickHouse
+from icekeeper.adapters.clickhouse.keyed import KeyedClickHouse
 from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.iceberg.catalog import catalog_conf
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
@@ -27,7 +27,7 @@ from icekeeper.night.ports import Clock, RunPorts, Sleep, Surroundings
 from icekeeper.settings import Settings
 from icekeeper.settings.model import DEFAULT_PACKAGES
 
-Connection = IcebergLakehouse | ClickHouse | Postgres
+Connection = IcebergLakehouse | KeyedClickHouse | Postgres
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Services:
     settings: Settings
     engine: SparkEngine
     lakehouse: IcebergLakehouse
-    source: ClickHouse
+    source: KeyedClickHouse
     postgres: Postgres
     offload_postgres: Postgres
     ledger: PostgresLedger
@@ -85,6 +85,7 @@ def build(
     ports = RunPorts(
         lakehouse=lakehouse,
         source=source,
+        source_keys=source,
         offload=offload,
         findings=findings,
         surroundings=surroundings
@@ -107,9 +108,9 @@ def build(
     )
 
 
-def _clickhouse(settings: Settings) -> ClickHouse:
+def _clickhouse(settings: Settings) -> KeyedClickHouse:
     block = settings.clickhouse
-    return ClickHouse(
+    return KeyedClickHouse(
         ClickHouseOptions(
             url=block.url,
             database=block.database,

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from icekeeper.core.audit.keys import ColumnType, Key, KeyQuery, KeyRows
 from icekeeper.core.audit.proof import FilesProof
-from icekeeper.core.audit.records import Finding, LakehouseCount, SourceCount
+from icekeeper.core.audit.records import Finding, Fingerprint, LakehouseCount, SourceCount
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
 from icekeeper.core.offload import OffloadState
@@ -104,6 +105,26 @@ class Lakehouse(Protocol):
     ) -> Mapping[datetime, int]:
         """Rows of each hour of the window that has any."""
 
+    async def column_types(self, table: str, columns: Sequence[str]) -> Mapping[str, ColumnType]:
+        """The types of those of these columns that the table has; no Spark job."""
+
+    async def fingerprints(
+        self,
+        table: str,
+        timestamp: str,
+        window: Window,
+        snapshot_id: int,
+        query: KeyQuery,
+        bits: int,
+        timeout: timedelta,
+    ) -> Mapping[int, Fingerprint]:
+        """The fingerprints of the window's buckets that hold any row: by the last `bits` bits of their keys' hash."""
+
+    async def key_rows(
+        self, table: str, timestamp: str, window: Window, snapshot_id: int, query: KeyQuery, timeout: timedelta
+    ) -> Mapping[str, KeyRows]:
+        """The window's rows of each key, by its text."""
+
 
 class EngineLog(Protocol):
     """The engine's own log. Both methods return at once."""
@@ -118,8 +139,13 @@ class EngineLog(Protocol):
 class SourceCounter(Protocol):
     """The ClickHouse side."""
 
-    async def count(self, source: Source, window: Window, final: bool | None, timeout: timedelta) -> SourceCount:
-        """Rows of the window; `final` None lets each table's engine decide."""
+    async def count(
+        self, source: Source, window: Window, final: bool | None, timeout: timedelta, key: Key | None = None
+    ) -> SourceCount:
+        """Rows of the window; `final` None lets each table's engine decide.
+
+        With a key the same scan gives their fingerprint, unless one of the tables merges rows.
+        """
 
     async def count_by_hour(
         self, source: Source, window: Window, final: bool, timeout: timedelta
@@ -128,6 +154,23 @@ class SourceCounter(Protocol):
 
     async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         """The event time of the window's newest row; None where the window has none."""
+
+
+class SourceKeys(Protocol):
+    """The keys of ClickHouse's rows."""
+
+    async def column_types(self, source: Source, columns: Sequence[str]) -> Mapping[str, ColumnType]:
+        """The types of those of these columns that the source has."""
+
+    async def fingerprints(
+        self, source: Source, window: Window, final: bool, query: KeyQuery, bits: int, timeout: timedelta
+    ) -> Mapping[int, Fingerprint]:
+        """As of the lakehouse."""
+
+    async def key_rows(
+        self, source: Source, window: Window, final: bool, query: KeyQuery, timeout: timedelta
+    ) -> Mapping[str, KeyRows]:
+        """As of the lakehouse."""
 
 
 class OffloadStatus(Protocol):
@@ -163,6 +206,7 @@ class RunPorts:
 
     lakehouse: Lakehouse
     source: SourceCounter
+    source_keys: SourceKeys
     offload: OffloadStatus
     findings: Findings
     surroundings: Surroundings

@@ -48,6 +48,10 @@ def table_mistakes(tables: Any, catalog: Any, database: Any) -> list[InitErrorDe
             short = name.removeprefix(f"{catalog}.")
             found.append(mistake(("tables", index, "name"), name, f"it is named without its catalog: {short}"))
         first.setdefault(name, index)
+        audit = table.get("audit")
+        if isinstance(audit, dict) and audit.get("key") and table.get("source") is None:
+            sentence = "a key is compared with ClickHouse's rows, and the table has no source"
+            found.append(mistake(("tables", index, "audit", "key"), audit["key"], sentence))
     if tables and all(isinstance(table, dict) and table.get("enabled") is False for table in tables):
         found.append(mistake(("tables",), tables, "none of them is enabled: there is nothing to do"))
     return found

@@ -19,6 +19,7 @@ from icekeeper.core.policy import (
     AuditPolicy,
     CompactPolicy,
     ExpirePolicy,
+    KeyPolicy,
     StageLimits,
     Strategy,
     TablePolicy,
@@ -26,6 +27,7 @@ from icekeeper.core.policy import (
 from icekeeper.settings.values.conditions import Condition
 from icekeeper.settings.values.units import (
     AutoOrBool,
+    Columns,
     Duration,
     Flag,
     Identifier,
@@ -126,6 +128,16 @@ class Audit(_Stage):
     """Count with FINAL: auto does wherever an engine merges rows of one key, also behind views and Merge tables."""
     proof: Literal["manifests", "files", "rows"] = DEFAULT_PROOF.value
     """What Iceberg's count rests on: what manifests claim, files that are whole and hold as many rows, or rows read."""
+    key: Columns = ()
+    """Iceberg's columns that tell rows apart: with them an audit compares which rows are there, not only how many."""
+    compare: Columns = ()
+    """Columns whose values are compared besides, unless ClickHouse merges rows."""
+    sample_keys: Annotated[int, Field(ge=0, le=1000), NoFlag] = 20
+    """So many of the keys that differ are named; 0: none, as they may be private."""
+    sample_above: Annotated[int, Field(ge=1000, le=10**12), NoFlag] = 10_000_000
+    """Where ClickHouse merges rows: of more than this only a part of the keys is compared, another one each night."""
+    drill_rows: Annotated[int, Field(ge=1000, le=10_000_000), NoFlag] = 200_000
+    """So many rows of a side are read to find the keys that differ; what they leave unexplored is said."""
 
     @field_validator("missing_pct")
     @classmethod
@@ -135,9 +147,22 @@ class Audit(_Stage):
             raise contradiction(f"warning_pct ({warning}) must not exceed missing_pct ({missing})", "warning_pct")
         return missing
 
+    @field_validator("compare")
+    @classmethod
+    def _beside_a_key(cls, columns: tuple[str, ...], info: Info) -> tuple[str, ...]:
+        if columns and info.data.get("key") == ():
+            raise contradiction("compare needs key: the columns that tell rows apart", "key")
+        if again := sorted({*info.data.get("key", ())} & {*columns}):
+            raise contradiction(f"compare and key both name {', '.join(again)}: a column of the key is compared", "key")
+        return columns
+
     def policy(self) -> AuditPolicy:
         final = None if self.final == "auto" else self.final
-        return AuditPolicy(self.limits(), self.warning_pct, self.missing_pct, final, Proof(self.proof))
+        keys = KeyPolicy(self.key, self.compare, self.sample_keys, self.sample_above, self.drill_rows)
+        proof = Proof(self.proof)
+        return AuditPolicy(
+            self.limits(), self.warning_pct, self.missing_pct, final, proof, keys if keys.columns else None
+        )
 
 
 def _off(value: object) -> object:

@@ -84,6 +84,33 @@ class BadFile(Document):
     detail: str
 
 
+class KeySample(Document):
+    """A key that differs."""
+
+    difference: str = Field(description="missing, extra, doubled or changed")
+    key: tuple[str | None, ...] = Field(description="Its values, in the order of the key's columns.")
+    rows: int
+
+
+class KeyComparison(Document):
+    """What was compared of the keys of both sides, and how they differ: docs/audit.md."""
+
+    columns: tuple[str, ...]
+    compare: tuple[str, ...] = Field(description="Columns whose values were compared, too.")
+    distinct: bool = Field(description="Whether distinct keys were compared, because ClickHouse merges rows.")
+    clickhouse: int = Field(description="Rows, or distinct keys.")
+    iceberg: int
+    equal: bool
+    sample: tuple[int, int] | None = Field(description="Which part of how many was compared; null: all.")
+    missing: int | None = Field(description="Null where it could not be found out.")
+    extra: int | None
+    doubled: int | None
+    changed: int | None
+    explored: int = Field(description="Rows that were compared key by key.")
+    unexplored: int = Field(description="Rows of parts that differ, too, and were more than audit.drill_rows.")
+    samples: tuple[KeySample, ...]
+
+
 class Acknowledgement(Document):
     """Who closed a finding, and why."""
 
@@ -127,6 +154,7 @@ class Audit(_SnapshotIdText):
     bad_file_rows: int | None = Field(
         default=None, description="Rows of all bad data files, by their manifests; null: no file is bad."
     )
+    key_comparison: KeyComparison | None = Field(default=None, description="Null where no keys were compared.")
     ack: Acknowledgement | None = None
 
 

@@ -26,7 +26,9 @@ from icekeeper.adapters.clickhouse.event_time import (
     wrong_unit,
 )
 from icekeeper.adapters.clickhouse.exact import Setting, counts_final, exact_settings, is_local
+from icekeeper.adapters.clickhouse.keys import fingerprint, fingerprint_of
 from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
+from icekeeper.core.audit.keys import Key
 from icekeeper.core.audit.records import SourceCount, SourceTtl
 from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
@@ -67,10 +69,12 @@ class ClickHouse:
     async def close(self) -> None:
         await self._client.close()
 
-    async def count(self, source: Source, window: Window, final: bool | None, timeout: timedelta) -> SourceCount:
+    async def count(
+        self, source: Source, window: Window, final: bool | None, timeout: timedelta, key: Key | None = None
+    ) -> SourceCount:
         left = _time_left(timeout)
         # One after the other: each has an engine of its own, and settings that keep its count whole.
-        return _together([await self._count(source, table, window, final, left()) for table in source.tables])
+        return _together([await self._count(source, table, window, final, left(), key) for table in source.tables])
 
     async def count_by_hour(
         self, source: Source, window: Window, final: bool, timeout: timedelta
@@ -131,7 +135,7 @@ class ClickHouse:
             await self._require_whole(source, name, window, engine, counts_final(engine, final))
 
     async def _count(
-        self, source: Source, name: str, window: Window, final: bool | None, timeout: timedelta
+        self, source: Source, name: str, window: Window, final: bool | None, timeout: timedelta, key: Key | None
     ) -> SourceCount:
         """The count of one of a source's tables."""
         # Read for every audit: a table may have been swapped for another one.
@@ -141,10 +145,14 @@ class ClickHouse:
             raise PermanentError(text, reason=Reason.SOURCE_TABLE_NOT_FOUND, where=self._client.options.where)
         use_final = counts_final(table.engine, final)
         settings = await self._require_whole(source, name, window, table.engine, use_final)
-        query = self._select("count()", source, name)
-        rows = int((await self._query(query, source, name, window, timeout, settings))[0][0])
+        # Rows that will merge have no fingerprint that lasts, even where they are counted without FINAL.
+        keyed = key if not use_final and not counts_final(table.engine, None) else None
+        query = self._select("count()" if keyed is None else fingerprint_of(keyed), source, name)
+        (row,) = await self._query(query, source, name, window, timeout, settings)
+        rows = int(row[0])
         readable = written_out(query, source, window) + (" SETTINGS final = 1" if use_final else "")
-        return SourceCount(rows, readable, use_final, _ttl(table.definition))
+        found = None if keyed is None else fingerprint(row)
+        return SourceCount(rows, readable, use_final, _ttl(table.definition), found)
 
     async def _query(
         self, query: str, source: Source, name: str, window: Window, timeout: timedelta, settings: Mapping[str, str]
@@ -278,11 +286,13 @@ def _together(counts: Sequence[SourceCount]) -> SourceCount:
     if len(counts) == 1:
         return counts[0]
     ttls = [count.ttl for count in counts if count.ttl is not None]
+    prints = [count.fingerprint for count in counts if count.fingerprint is not None]
     return SourceCount(
         rows=sum(count.rows for count in counts),
         query=f"SELECT {' + '.join(f'({count.query})' for count in counts)}",
         final=any(count.final for count in counts),
         ttl=min(ttls, key=lambda ttl: (ttl.least, ttl.most), default=None),
+        fingerprint=sum(prints[1:], prints[0]) if len(prints) == len(counts) else None,
     )
 
 

@@ -88,6 +88,11 @@ class IcebergJvm:
         schema = self.iceberg.util.SnapshotUtil.schemaFor(table, snapshot_id)
         return schema.caseInsensitiveFindField(column) is not None
 
+    def column_type(self, table: Any, column: str) -> str | None:
+        """The type of one of the table's columns in Iceberg's words; None where it has no such column."""
+        field = table.schema().asStruct().caseInsensitiveField(column)
+        return None if field is None else str(field.type().toString())
+
     def actions(self) -> Any:
         return self.iceberg.spark.actions.SparkActions.get(self._session)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -16,7 +16,6 @@ from uuid import UUID
 import structlog
 from pyspark.sql import SparkSession
 
-from icekeeper.adapters.iceberg import counting
 from icekeeper.adapters.iceberg.commit_gate import CommitGate
 from icekeeper.adapters.iceberg.expiry import expire_snapshots
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
@@ -26,11 +25,13 @@ from icekeeper.adapters.iceberg.planner import planner_options
 from icekeeper.adapters.iceberg.proof.files import prove_files, prove_replaced
 from icekeeper.adapters.iceberg.proof.footers import Footers
 from icekeeper.adapters.iceberg.rewrite import rewriting
+from icekeeper.adapters.iceberg.rows import counting, keys
 from icekeeper.adapters.iceberg.tables import Tables
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.stacks import CallTimedOut
+from icekeeper.core.audit.keys import ColumnType, KeyQuery, KeyRows
 from icekeeper.core.audit.proof import FilesProof
-from icekeeper.core.audit.records import LakehouseCount
+from icekeeper.core.audit.records import Fingerprint, LakehouseCount
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.policy import CompactPolicy, TablePolicy
@@ -207,6 +208,41 @@ class IcebergLakehouse:
             if snapshot_id is None:
                 return {}
             return counting.count_hours(jvm, self._tables, table, timestamp, window, snapshot_id)
+
+        return await self._run(work, timeout, table)
+
+    async def column_types(self, table: str, columns: Iterable[str]) -> Mapping[str, ColumnType]:
+        def work(jvm: IcebergJvm) -> dict[str, ColumnType]:
+            handle = self._tables.handle(jvm, table)
+            words = {column: jvm.column_type(handle, column) for column in columns}
+            return {column: keys.column_type(word) for column, word in words.items() if word is not None}
+
+        return await self._read(work, table)
+
+    async def fingerprints(
+        self,
+        table: str,
+        timestamp: str,
+        window: Window,
+        snapshot_id: int,
+        query: KeyQuery,
+        bits: int,
+        timeout: timedelta,
+    ) -> Mapping[int, Fingerprint]:
+        def work(jvm: IcebergJvm) -> dict[int, Fingerprint]:
+            columns = query.key.iceberg_columns
+            with counting.rows_of(jvm, self._tables, table, timestamp, window, snapshot_id, columns) as rows:
+                return keys.fingerprints(jvm.spark, rows, query, bits)
+
+        return await self._run(work, timeout, table)
+
+    async def key_rows(
+        self, table: str, timestamp: str, window: Window, snapshot_id: int, query: KeyQuery, timeout: timedelta
+    ) -> Mapping[str, KeyRows]:
+        def work(jvm: IcebergJvm) -> dict[str, KeyRows]:
+            columns = query.key.iceberg_columns
+            with counting.rows_of(jvm, self._tables, table, timestamp, window, snapshot_id, columns) as rows:
+                return keys.key_rows(jvm.spark, rows, query)
 
         return await self._run(work, timeout, table)
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from icekeeper.adapters.records import from_plain
-from icekeeper.core.audit.records import AuditResult, BadFile, FileFault
+from icekeeper.core.audit.records import AuditResult, BadFile, Difference, FileFault
 from icekeeper.core.enums import Proof, RunOutcome, Stage
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
@@ -33,6 +33,7 @@ def audit_document(row: Any) -> dict[str, Any]:
         **dict(row),
         "missing_hours": [{**hour, "start": datetime.fromisoformat(hour["start"])} for hour in hours],
         "bad_files": _loaded(row["bad_files"]) or [],
+        "key_comparison": _loaded(row["key_comparison"]),
     }
 
 
@@ -60,7 +61,10 @@ def _result(row: Any) -> StageResult:
 def past_audit(row: Any) -> AuditResult:
     """A row of audits.sql."""
     codes = {"reason": as_reason(row["reason"]), "proof": known(Proof, row["proof"])}
-    return from_plain(AuditResult, {**audit_document(row), **codes, "bad_files": as_bad_files(row["bad_files"])})
+    document = {**audit_document(row), **codes, "bad_files": as_bad_files(row["bad_files"])}
+    if compared := document["key_comparison"]:
+        compared["samples"] = [one for one in compared["samples"] if known(Difference, one["difference"])]
+    return from_plain(AuditResult, document)
 
 
 def as_bad_files(column: str | None) -> list[BadFile]:

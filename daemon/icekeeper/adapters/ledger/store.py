@@ -258,4 +258,5 @@ def _audit_row(audit: AuditResult) -> tuple[Any, ...]:
         audit.proof,
         _json([asdict(file) for file in audit.bad_files]) if audit.bad_files else None,
         audit.bad_file_rows,
+        None if audit.key_comparison is None else _json(asdict(audit.key_comparison)),
     )

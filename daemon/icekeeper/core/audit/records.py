@@ -37,16 +37,35 @@ class SourceTtl:
 
 
 @dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """How many rows, and the two sums of hashes over their keys; over keys and compared values where those are."""
+
+    rows: int = 0
+    keys: tuple[int, ...] = (0, 0)
+    values: tuple[int, ...] = ()
+
+    def __add__(self, other: Fingerprint) -> Fingerprint:
+        """The fingerprint of the rows of both. Sums of hashes wrap at 64 bits."""
+        keys, values = (
+            tuple((one + more) % 2**64 for one, more in zip(ours, theirs, strict=True))
+            for ours, theirs in ((self.keys, other.keys), (self.values, other.values))
+        )
+        return Fingerprint(self.rows + other.rows, keys, values)
+
+
+@dataclass(frozen=True, slots=True)
 class SourceCount:
     """Rows of a window in ClickHouse, and how they were counted.
 
-    `ttl`: the table's own, by its definition; None where it has none, or none that is understood.
+    `ttl`: the table's own, by its definition; None where it has none, or none that is understood. `fingerprint`: of
+    the rows that were counted; None where no key was given, or the source merges rows.
     """
 
     rows: int
     query: str
     final: bool
     ttl: SourceTtl | None = None
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +116,51 @@ class BadFile:
     detail: str = ""
 
 
+class Difference(StrEnum):
+    """What is wrong with a key in Iceberg: rows of it are missing, ClickHouse has no such key, it has more rows than
+    there, or its compared values are others."""
+
+    MISSING = "missing"
+    EXTRA = "extra"
+    DOUBLED = "doubled"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySample:
+    """A key that differs, its values in the order of the key's columns (None: NULL), and in how many rows."""
+
+    difference: Difference
+    key: tuple[str | None, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyComparison:
+    """What was compared of the keys of both sides, and how they differ.
+
+    `columns` and `compare` are Iceberg's names. `clickhouse` and `iceberg` are rows; where the source merges rows
+    (`distinct`) they are distinct keys, and no values are compared. `sample`: only the keys whose hash ends with this
+    number of so many were compared. `missing` to `changed` are what was found among `explored` rows, None where it is
+    not known; `unexplored` rows lie in parts that differ as well, and were more than the budget allows.
+    """
+
+    columns: tuple[str, ...]
+    compare: tuple[str, ...]
+    distinct: bool
+    clickhouse: int
+    iceberg: int
+    equal: bool
+    sample: tuple[int, int] | None = None
+    missing: int | None = 0
+    extra: int | None = 0
+    doubled: int | None = 0
+    changed: int | None = 0
+    explored: int = 0
+    unexplored: int = 0
+    samples: tuple[KeySample, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the two counts mean. `delta` = iceberg - clickhouse; `delta_pct` is rounded, for display only."""
@@ -142,6 +206,7 @@ class AuditResult:
     proof: Proof | None = None
     bad_files: tuple[BadFile, ...] = ()
     bad_file_rows: int | None = None
+    key_comparison: KeyComparison | None = None
 
     @property
     def window(self) -> Window:

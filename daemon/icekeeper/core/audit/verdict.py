@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
-from icekeeper.core.audit.records import MissingHour, SourceTtl, Verdict
+from icekeeper.core.audit.records import Difference, KeyComparison, MissingHour, SourceTtl, Verdict
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus
-from icekeeper.core.formats import iso_second
+from icekeeper.core.formats import iso_second, listed
 from icekeeper.core.policy import AuditPolicy
 from icekeeper.core.reasons import Reason
 
@@ -51,6 +52,70 @@ def judge(
     return Verdict(status, reason, delta, delta_pct, "; ".join(notes))
 
 
+# From the mildest on.
+_SEVERITY = (AuditStatus.OK, AuditStatus.WARNING, AuditStatus.MISSING_DATA, AuditStatus.ERROR)
+# How many keys that differ a note names; the row has more of them.
+_NAMED = 3
+
+
+def judge_keys(verdict: Verdict, keys: KeyComparison, policy: AuditPolicy) -> Verdict:
+    """The verdict of the counts and the one of the keys together: the worse of the two.
+
+    Missing keys are judged by their share of ClickHouse's, like missing rows; where not all could be explored, by the
+    share that was found in the explored part. Doubled rows and changed values are a warning, and so is a difference
+    of which nothing could be found out. Keys that only Iceberg has are noted.
+    """
+    note = f"{verdict.note}; {_key_note(keys)}"
+    if keys.equal:
+        return replace(verdict, note=note)
+    unknown = keys.missing is None or (keys.unexplored and not (keys.missing or keys.extra))
+    differs = bool(unknown or keys.doubled or keys.changed)
+    found = _status(Fraction(missing_keys(keys), keys.clickhouse), policy) if keys.clickhouse else AuditStatus.OK
+    status = max(verdict.status, found, AuditStatus.WARNING if differs else AuditStatus.OK, key=_SEVERITY.index)
+    reason = Reason.CONTENT_MISMATCH if differs and verdict.status is not AuditStatus.ERROR else verdict.reason
+    return replace(verdict, status=status, reason=reason, note=note)
+
+
+def missing_keys(keys: KeyComparison) -> Fraction:
+    """How many keys are missing; where some could not be explored, by what was found among those that were."""
+    at_least = Fraction(max(keys.clickhouse - keys.iceberg, 0))
+    if not keys.missing:
+        return at_least
+    return max(at_least, keys.missing * Fraction(keys.explored + keys.unexplored, keys.explored))
+
+
+def _key_note(keys: KeyComparison) -> str:
+    what = "distinct keys" if keys.distinct else "keys"
+    if keys.sample is not None:
+        what = f"{what} of one {keys.sample[1]}th of all"
+    by = f"by {', '.join(keys.columns)}" + (f" with {', '.join(keys.compare)}" if keys.compare else "")
+    if keys.equal:
+        return f"{what} equal {by}"
+    if keys.missing is None:
+        return f"{what} differ {by}, and which of them could not be found out"
+    found = {each: getattr(keys, each.value) for each in Difference}
+    parts = [f"{rows} {_WORDS[difference]}" for difference, rows in found.items() if rows]
+    note = f"{what} differ {by}: {', '.join(parts) or 'no difference is left when they are read again'}"
+    if keys.unexplored:
+        note = f"{note}, among {keys.explored} rows; {keys.unexplored} rows more were not explored (audit.drill_rows)"
+    for difference in Difference:
+        named = [sample for sample in keys.samples if sample.difference is difference]
+        if named:
+            texts = listed(
+                ("/".join("NULL" if value is None else value for value in sample.key) for sample in named), _NAMED
+            )
+            note = f"{note}; {difference}: {texts}"
+    return note
+
+
+_WORDS = {
+    Difference.MISSING: "missing",
+    Difference.EXTRA: "in Iceberg only",
+    Difference.DOUBLED: "doubled",
+    Difference.CHANGED: "changed",
+}
+
+
 def delta_percent(delta: int, clickhouse: int) -> Decimal | None:
     """100 * delta / clickhouse to four places, None where clickhouse is 0. For reading, not for judging."""
     if clickhouse == 0:
@@ -68,14 +133,17 @@ def _compare(clickhouse: int, iceberg: int, policy: AuditPolicy) -> tuple[AuditS
         if missing == 0:
             return AuditStatus.OK, None, ["equal"]
         return AuditStatus.OK, None, [f"iceberg holds {-missing} rows more"]
-    # A loss of exactly 1 % or 5 % belongs to the milder side: Fraction compares exactly.
-    share = Fraction(100 * missing, clickhouse)
-    note = f"iceberg lacks {missing} of {clickhouse} rows"
-    if share > Fraction(policy.missing_pct):
-        return AuditStatus.MISSING_DATA, None, [note]
-    if share > Fraction(policy.warning_pct):
-        return AuditStatus.WARNING, None, [note]
-    return AuditStatus.OK, None, [note]
+    status = _status(Fraction(missing, clickhouse), policy)
+    return status, None, [f"iceberg lacks {missing} of {clickhouse} rows"]
+
+
+def _status(missing: Fraction, policy: AuditPolicy) -> AuditStatus:
+    """By the share that is missing. Exactly 1 % or 5 % belongs to the milder side: Fraction compares exactly."""
+    if 100 * missing > Fraction(policy.missing_pct):
+        return AuditStatus.MISSING_DATA
+    if 100 * missing > Fraction(policy.warning_pct):
+        return AuditStatus.WARNING
+    return AuditStatus.OK
 
 
 def missing_hours(clickhouse: Mapping[datetime, int], iceberg: Mapping[datetime, int]) -> tuple[MissingHour, ...]:

@@ -18,7 +18,7 @@ from icekeeper.core.audit.records import (
     Verdict,
 )
 from icekeeper.core.audit.source import Source
-from icekeeper.core.audit.verdict import judge, missing_hours
+from icekeeper.core.audit.verdict import judge, judge_keys, missing_hours
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Proof, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError
@@ -26,6 +26,7 @@ from icekeeper.core.policy import AuditPolicy, TablePolicy
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.planning import plan_audit
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext
+from icekeeper.night.stages.keys import KeyAudit
 from icekeeper.night.stages.prefetch import CountRequest, PrefetchedCounts
 from icekeeper.night.stages.restraint import require_past
 
@@ -40,6 +41,8 @@ def plan(policy: TablePolicy, context: TaskContext) -> Plan:
 def count_next(policy: TablePolicy, context: TaskContext, counts: PrefetchedCounts) -> None:
     """Has ClickHouse count for this table's audit, as soon as it has counted for the audit before it."""
     rules, source = _audited(policy)
+    if rules.keys is not None:
+        return  # which text a key has depends on both sides
     counts.prefetch(CountRequest(source, context.window, rules.final), rules.limits.timeout)
 
 
@@ -51,8 +54,12 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     await require_past(window, context)
     watermark = await _watermark(context, source)
     newest = await _newest(policy, context, watermark, deadline)
+    keys = None if rules.keys is None else KeyAudit(policy, rules.keys, source, context, window, deadline)
+    key = None if keys is None else await keys.agree()
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
-    warm = await ports.source.count(source, window, rules.final, deadline.remaining())
+    warm = await ports.source.count(source, window, rules.final, deadline.remaining(), key)
+    if keys is not None:
+        await keys.read_source(warm)
     files = None
     if rules.proof is not Proof.MANIFESTS:
         files = await ports.lakehouse.prove_files(policy.name, policy.timestamp, window, deadline.remaining())
@@ -68,6 +75,8 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
             files.snapshot_id if files else None,
             every_value=rules.proof is Proof.ROWS,
         )
+        if keys is not None:
+            await keys.read_iceberg(iceberg)
     except PermanentError as exc:
         if exc.reason not in FILE_REASONS:
             raise
@@ -84,8 +93,14 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         watermark=watermark,
         newest=newest,
     )
+    compared = None
+    # A source that has dropped rows, or has none, is not compared: all that Iceberg holds would be surplus.
+    if keys is not None and warm.rows and verdict.status is not AuditStatus.ERROR:
+        compared = await keys.compare()
+        verdict = judge_keys(verdict, compared, rules)
     hours: tuple[MissingHour, ...] = ()
-    if verdict.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
+    lacking = iceberg.rows < warm.rows or (compared is not None and compared.missing)
+    if lacking and verdict.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
         hours, verdict = await _drill_down(policy, context, window, warm, iceberg, verdict, deadline)
     proof = _proof(rules, iceberg, files)
     if files is not None and proof is Proof.LENGTHS:
@@ -101,7 +116,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         watermark=watermark,
         hours=hours,
     )
-    return _result(row)
+    return _result(replace(row, key_comparison=compared))
 
 
 def _result(row: AuditResult) -> AttemptResult:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from icekeeper.core.audit.keys import Key
 from icekeeper.core.audit.records import SourceCount
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
@@ -24,6 +25,7 @@ class CountRequest:
     source: Source
     window: Window
     final: bool | None
+    key: Key | None = None
 
 
 @dataclass(slots=True)
@@ -57,13 +59,15 @@ class PrefetchedCounts:
             begun.counting.cancel()
             await asyncio.wait([begun.counting])
 
-    async def count(self, source: Source, window: Window, final: bool | None, timeout: timedelta) -> SourceCount:
+    async def count(
+        self, source: Source, window: Window, final: bool | None, timeout: timedelta, key: Key | None = None
+    ) -> SourceCount:
         """The prefetched count, where it is the same one and fresh; else, or where that failed for now, a new one."""
-        request, since = CountRequest(source, window, final), self._clock()
+        request, since = CountRequest(source, window, final, key), self._clock()
         counted = await self._ahead(request, since)
         if counted is None:
             left = max(timedelta(0), timeout - (self._clock() - since))
-            counted = await self._source.count(source, window, final, left)
+            counted = await self._source.count(source, window, final, left, key)
         if self._next is not None and self._begun is None:
             self._begin(*self._next)
         return counted

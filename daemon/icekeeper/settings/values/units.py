@@ -207,6 +207,8 @@ Text = Annotated[str, _not_blank, WithJsonSchema({"type": "string", "minLength":
 TextMap = dict[str, Annotated[str, BeforeValidator(_as_text), _PLAIN]]
 SettingMap = dict[str, Annotated[str | int | float, BeforeValidator(_setting), _PLAIN]]
 Identifier = Annotated[str, text_by(identifier), pattern(_IDENTIFIER, "silver_trades")]
+_once = such_that(lambda names: len({*names}) == len(names), "a column is named once")
+Columns = Annotated[tuple[Identifier, ...], _once, Field(json_schema_extra={"uniqueItems": True})]
 TableName = Annotated[str, text_by(_table_name), pattern(_TABLE_NAME, "cold.silver_trades")]
 _catalog_name = matching(_CATALOG_NAME, "a catalog's name is made of letters, digits and underscores, like k2")
 CatalogName = Annotated[str, text_by(_catalog_name), pattern(_CATALOG_NAME, "k2")]

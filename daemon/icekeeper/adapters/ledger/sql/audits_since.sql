@@ -7,7 +7,8 @@ SELECT run_id, slot, trigger, run_timestamp::timestamptz AS run_timestamp,
        ch_row_count::bigint AS ch_row_count, iceberg_row_count::bigint AS iceberg_row_count,
        delta::bigint AS delta, delta_pct::numeric AS delta_pct,
        status::text AS status, reason, coalesce(notes, '')::text AS notes,
-       snapshot_id, ch_query, iceberg_query, ch_final, watermark, missing_hours, proof, bad_files, bad_file_rows
+       snapshot_id, ch_query, iceberg_query, ch_final, watermark, missing_hours, proof, bad_files, bad_file_rows,
+       key_comparison
 FROM maintenance_audit_log
 WHERE window_end::timestamptz >= $1::timestamptz
 ORDER BY run_timestamp

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from icekeeper.adapters.iceberg.catalog import quoted
@@ -25,13 +27,10 @@ def count_window(
     jvm: IcebergJvm, tables: Tables, table: str, timestamp: str, window: Window, snapshot_id: int, *, every_value: bool
 ) -> LakehouseCount:
     """`every_value`: every column of every row is read and decoded; else Spark may count by metadata alone."""
-    version = _version(jvm, tables, table, snapshot_id, timestamp)
-    read = f"{tables.name(table)}{version}"
-    selected = f"count(*), {_hash_of_all(jvm, read)}" if every_value else "count(*)"
-    query = f"SELECT {selected} FROM {read} WHERE {_within(timestamp, window)}"
-    rows = int(jvm.spark.sql(query).collect()[0][0])
-    _check_still_current(jvm, tables, table, snapshot_id, version)
-    return LakehouseCount(rows, query, snapshot_id)
+    with rows_of(jvm, tables, table, timestamp, window, snapshot_id) as rows:
+        selected = f"count(*), {_hash_of_all(jvm, rows)}" if every_value else "count(*)"
+        query = f"SELECT {selected} FROM {rows}"
+        return LakehouseCount(int(jvm.spark.sql(query).collect()[0][0]), query, snapshot_id)
 
 
 def naming_files(error: IcekeeperError, spark_log: str) -> IcekeeperError:
@@ -62,38 +61,42 @@ def count_hours(
 ) -> dict[datetime, int]:
     # Seconds, not timestamps: PySpark would turn those into naive datetimes of this host's zone.
     hour = f"unix_seconds(date_trunc('HOUR', CAST({quoted(timestamp)} AS TIMESTAMP)))"
-    version = _version(jvm, tables, table, snapshot_id, timestamp)
-    rows = jvm.spark.sql(
-        f"SELECT {hour} AS hour, count(*) FROM {tables.name(table)}{version} "
-        f"WHERE {_within(timestamp, window)} GROUP BY 1"
-    ).collect()
-    _check_still_current(jvm, tables, table, snapshot_id, version)
-    return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in rows}
+    with rows_of(jvm, tables, table, timestamp, window, snapshot_id) as rows:
+        counted = jvm.spark.sql(f"SELECT {hour} AS hour, count(*) FROM {rows} GROUP BY 1").collect()
+    return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in counted}
 
 
-def _hash_of_all(jvm: IcebergJvm, read: str) -> str:
+def _hash_of_all(jvm: IcebergJvm, rows: str) -> str:
     """An aggregate that needs every value of every column, so that Spark leaves none out."""
-    fields = jvm.spark.sql(f"SELECT * FROM {read} LIMIT 0").schema.fields
+    fields = jvm.spark.sql(f"SELECT * FROM {rows} LIMIT 0").schema.fields
     columns = ((quoted(field.name), field.dataType.simpleString()) for field in fields)
     # Spark hashes no maps and no variants; a text of them needs their values, too.
     hashed = (f"CAST({name} AS STRING)" if _UNHASHED.search(kind) else name for name, kind in columns)
     return f"bit_xor(xxhash64({', '.join(hashed)}))"
 
 
-def _version(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int, column: str) -> str:
-    """The clause that pins a query to a snapshot; empty for the current one, if it has the column under another name.
+@contextmanager
+def rows_of(
+    jvm: IcebergJvm,
+    tables: Tables,
+    table: str,
+    timestamp: str,
+    window: Window,
+    snapshot_id: int,
+    columns: Iterable[str] = (),
+) -> Iterator[str]:
+    """The table, a snapshot and the window's condition, as a query names them after FROM. `columns`: read besides.
 
     Spark reads a snapshot with its schema of then, and Iceberg binds the filter with today's: once a column is
-    renamed, and until something is committed, a pinned query can use neither name.
+    renamed, and until something is committed, a pinned query can use neither name. So the current snapshot is not
+    pinned if it has one of the columns under another name. TransientError where a younger one may have been read then.
     """
     handle = tables.handle(jvm, table)
-    unpinned = snapshot_id == jvm.current_id(handle) and not jvm.knows_column(handle, snapshot_id, column)
-    return "" if unpinned else f" VERSION AS OF {snapshot_id}"
-
-
-def _check_still_current(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int, version: str) -> None:
-    """TransientError where a query that was not pinned may have read a younger snapshot."""
-    if not version and jvm.current_id(tables.handle(jvm, table)) != snapshot_id:
+    known = all(jvm.knows_column(handle, snapshot_id, column) for column in (timestamp, *columns))
+    pinned = known or snapshot_id != jvm.current_id(handle)
+    version = f" VERSION AS OF {snapshot_id}" if pinned else ""
+    yield f"{tables.name(table)}{version} WHERE {_within(timestamp, window)}"
+    if not pinned and jvm.current_id(tables.handle(jvm, table)) != snapshot_id:
         raise TransientError("it was written to while it was counted", reason=Reason.CONFLICT, where=table)
 
 

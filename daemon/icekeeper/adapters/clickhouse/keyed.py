@@ -1,0 +1,66 @@
+"""The keys of a source's rows, as the port `SourceKeys`. Their SQL: keys.py; what differs: core/audit/keys.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from icekeeper.adapters.clickhouse.client import Rows
+from icekeeper.adapters.clickhouse.counting import ClickHouse
+from icekeeper.adapters.clickhouse.exact import is_local
+from icekeeper.adapters.clickhouse.keys import (
+    column_type,
+    columns_of,
+    fingerprint,
+    fingerprints_query,
+    key_rows_query,
+)
+from icekeeper.core.audit.keys import ColumnType, KeyQuery, KeyRows
+from icekeeper.core.audit.records import Fingerprint
+from icekeeper.core.audit.source import Source
+from icekeeper.core.calendar import Window
+
+
+class KeyedClickHouse(ClickHouse):
+    """The ports `SourceCounter` and `SourceKeys`."""
+
+    async def column_types(self, source: Source, columns: Sequence[str]) -> Mapping[str, ColumnType]:
+        found: dict[str, list[ColumnType]] = {}
+        for name in source.tables:
+            rows = await self._client.probe(f"DESCRIBE (SELECT * FROM {self._table(name)})", {}, name)
+            for column, words, *_ in rows:
+                found.setdefault(str(column), []).append(column_type(str(words)))
+        types = ((name, found.get(name, [])) for name in columns)
+        return {name: _common(each) for name, each in types if len(each) == len(source.tables)}
+
+    async def fingerprints(
+        self, source: Source, window: Window, final: bool, query: KeyQuery, bits: int, timeout: timedelta
+    ) -> Mapping[int, Fingerprint]:
+        text = fingerprints_query(query, bits, self._rows_of(source, query))
+        rows = await self._answer(text, source, window, final, timeout)
+        return {int(bucket): fingerprint(row) for bucket, *row in rows}
+
+    async def key_rows(
+        self, source: Source, window: Window, final: bool, query: KeyQuery, timeout: timedelta
+    ) -> Mapping[str, KeyRows]:
+        rows = await self._answer(key_rows_query(query, self._rows_of(source, query)), source, window, final, timeout)
+        return {str(text): KeyRows(int(count), int(values)) for text, count, values in rows}
+
+    def _rows_of(self, source: Source, query: KeyQuery) -> str:
+        """A query of the key's columns in all of the source's tables."""
+        return " UNION ALL ".join(self._select(columns_of(query.key), source, name) for name in source.tables)
+
+    async def _answer(self, text: str, source: Source, window: Window, final: bool, timeout: timedelta) -> Rows:
+        engines = [await self._engine(name) for name in source.tables]
+        # One query reads them all, with the settings of the one that asks for most; final changes nothing in tables that
+        # merge no rows.
+        remote = next((engine for engine in engines if not is_local(engine)), engines[0])
+        settings = await self._exact(source.tables[0], remote, final=final)
+        return await self._query(text, source, source.tables[0], window, timeout, settings)
+
+
+def _common(types: Sequence[ColumnType]) -> ColumnType:
+    """The type of a column of several tables."""
+    words = " or ".join(dict.fromkeys(each.words for each in types))
+    kind = types[0].kind if len({each.kind for each in types}) == 1 else None
+    return ColumnType(words, kind, max(each.scale for each in types))

@@ -1,0 +1,120 @@
+"""ClickHouse SQL of keys and their fingerprints. Runs nothing. The same in Spark: adapters/iceberg/rows/keys.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from icekeeper.adapters.clickhouse.event_time import quoted
+from icekeeper.core.audit.keys import (
+    LENGTH_END,
+    NULL,
+    NUMBER_END,
+    SALTS,
+    Buckets,
+    ColumnType,
+    Key,
+    KeyColumn,
+    KeyQuery,
+    Kind,
+)
+from icekeeper.core.audit.records import Fingerprint
+
+# Types around another one that say nothing about its values.
+_WRAPPED = re.compile(r"^(?:Nullable|LowCardinality)\((.*)\)$|^SimpleAggregateFunction\(\w+, (.*)\)$")
+_INTEGER = re.compile(r"^U?Int\d+$|^Bool$")
+_DECIMAL = re.compile(r"^Decimal\(\d+, (\d+)\)$")
+_INSTANT = re.compile(r"^Date(?:32|Time|Time64)?(?:\(.*\))?$")
+_TEXT = re.compile(r"^String$|^UUID$|^FixedString\(\d+\)$|^Enum(?:8|16)\(.*\)$")
+
+# ClickHouse prefers an alias to a column of that name: these are the name of none.
+_FIRST, _SECOND = "`icekeeper's first hash`", "`icekeeper's second hash`"
+
+
+def column_type(words: str) -> ColumnType:
+    """A column's type as DESCRIBE words it."""
+    inner = words
+    while wrapped := _WRAPPED.match(inner):
+        inner = wrapped[1] or wrapped[2]
+    if decimal := _DECIMAL.match(inner):
+        return ColumnType(words, Kind.NUMBER, int(decimal[1]))
+    kinds = ((_INTEGER, Kind.NUMBER), (_INSTANT, Kind.INSTANT), (_TEXT, Kind.TEXT))
+    return ColumnType(words, next((kind for pattern, kind in kinds if pattern.match(inner)), None))
+
+
+def text_of(columns: Sequence[KeyColumn]) -> str:
+    """An expression: the columns' texts, one after the other."""
+    return f"concat({', '.join(map(_column_text, columns))}, '')"
+
+
+def _column_text(column: KeyColumn) -> str:
+    name = quoted(column.source)
+    if column.kind is Kind.TEXT:
+        text = f"toString({name})"
+        return f"ifNull(concat(toString(length({text})), '{LENGTH_END}', {text}), '{NULL}')"
+    if column.kind is Kind.INSTANT:
+        number = f"toString(toUnixTimestamp64Micro(toDateTime64({name}, 6, 'UTC')))"
+    else:
+        # A Bool is true or false as a text; of any other number adding 0 changes nothing.
+        number = f"toDecimalString({name} + 0, {column.scale})"
+    return f"ifNull(concat({number}, '{NUMBER_END}'), '{NULL}')"
+
+
+def fingerprint_of(key: Key) -> str:
+    """A select list: how many rows, and the sums of their hashes."""
+    return ", ".join(["count()", *(f"sum({hashed})" for hashed in _hashes(key))])
+
+
+def _hashes(key: Key) -> list[str]:
+    """Two hashes of the key, and two of key and compared values where those are."""
+    texts = [text_of(key.columns)]
+    if key.compare:
+        texts.append(text_of((*key.columns, *key.compare)))
+    return [_hash(salt, text) for text in texts for salt in SALTS]
+
+
+def _hash(salt: str, text: str) -> str:
+    return f"xxHash64(concat('{salt}', {text}))"
+
+
+def columns_of(key: Key) -> str:
+    """A select list: the columns that the key's texts are made of."""
+    return ", ".join(dict.fromkeys(quoted(column.source) for column in (*key.columns, *key.compare)))
+
+
+def fingerprints_query(query: KeyQuery, bits: int, rows: str) -> str:
+    """Buckets and their fingerprints; `rows`: a query of the key's columns."""
+    source = f"({rows}){_within(query)}"
+    if not query.distinct:
+        bucket = _bucket(_hashes(query.key)[0], bits)
+        return f"SELECT {bucket}, {fingerprint_of(query.key)} FROM {source} GROUP BY {bucket}"
+    first, second = _hashes(query.key)
+    keys = f"SELECT DISTINCT {first} AS {_FIRST}, {second} AS {_SECOND} FROM {source}"
+    bucket = _bucket(_FIRST, bits)
+    return f"SELECT {bucket}, count(), sum({_FIRST}), sum({_SECOND}) FROM ({keys}) GROUP BY {bucket}"
+
+
+def key_rows_query(query: KeyQuery, rows: str) -> str:
+    """Texts of keys, their rows, and the sums of the hashes over key and compared values."""
+    values = f"sum({_hashes(query.key)[2]})" if query.key.compare else "0"
+    text = text_of(query.key.columns)
+    return f"SELECT {text}, count(), {values} FROM ({rows}){_within(query)} GROUP BY {text}"
+
+
+def fingerprint(row: Sequence[Any]) -> Fingerprint:
+    """A row that `fingerprint_of` selected."""
+    count, first, second, *values = map(int, row)
+    return Fingerprint(count, (first, second), tuple(values))
+
+
+def _within(query: KeyQuery) -> str:
+    return "" if query.within is None else f" WHERE {_bucket_in(_hashes(query.key)[0], query.within)}"
+
+
+def _bucket(hashed: str, bits: int) -> str:
+    return f"bitAnd({hashed}, {2**bits - 1})"
+
+
+def _bucket_in(hashed: str, buckets: Buckets) -> str:
+    return f"{_bucket(hashed, buckets.bits)} IN ({', '.join(map(str, buckets.numbers))})"

@@ -1,0 +1,123 @@
+"""Keys and their fingerprints with Spark at a snapshot; the same text is made in adapters/clickhouse/keys.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.classic.column import Column
+
+from icekeeper.adapters.iceberg.catalog import quoted
+from icekeeper.core.audit.keys import (
+    LENGTH_END,
+    NULL,
+    NUMBER_END,
+    SALTS,
+    Buckets,
+    ColumnType,
+    KeyColumn,
+    KeyQuery,
+    KeyRows,
+    Kind,
+)
+from icekeeper.core.audit.records import Fingerprint
+
+_DECIMAL = re.compile(r"^decimal\(\d+, (\d+)\)$")
+_KINDS = {
+    **dict.fromkeys(("int", "long", "boolean"), Kind.NUMBER),
+    **dict.fromkeys(("timestamp", "timestamptz", "date"), Kind.INSTANT),
+    **dict.fromkeys(("string", "uuid"), Kind.TEXT),
+}
+_64_BITS = 2**64
+
+
+def column_type(words: str) -> ColumnType:
+    """A column's type as Iceberg words it."""
+    if decimal := _DECIMAL.match(words):
+        return ColumnType(words, Kind.NUMBER, int(decimal[1]))
+    return ColumnType(words, _KINDS.get(words))
+
+
+def fingerprints(spark: SparkSession, rows: str, query: KeyQuery, bits: int) -> dict[int, Fingerprint]:
+    """The fingerprints of the buckets that hold any row. `rows`: a FROM clause with its condition.
+
+    Spark's sums of 64 bits overflow, so each half of a hash is summed.
+    """
+    hashes = _hashed(spark, rows, query)
+    names = hashes.columns[1:]
+    if query.distinct:
+        hashes = hashes.select(*names).distinct()
+    halves = [
+        F.expr(f"sum({half})") for name in names for half in (f"{name} & 4294967295", f"shiftrightunsigned({name}, 32)")
+    ]
+    counted = hashes.groupBy(F.expr(f"{names[0]} & {2**bits - 1}L")).agg(F.expr("count(*)"), *halves).collect()
+    found: dict[int, Fingerprint] = {}
+    for bucket, count, *parts in counted:
+        sums = tuple((low + (high << 32)) % _64_BITS for low, high in zip(parts[::2], parts[1::2], strict=True))
+        found[int(bucket)] = Fingerprint(int(count), sums[:2], sums[2:])
+    return found
+
+
+def key_rows(spark: SparkSession, rows: str, query: KeyQuery) -> dict[str, KeyRows]:
+    """The rows of each key, by its text."""
+    values = "0L", "0L"
+    if query.key.compare:
+        values = "sum(hash2 & 4294967295)", "sum(shiftrightunsigned(hash2, 32))"
+    counted = _hashed(spark, rows, query).groupBy("text").agg(F.expr("count(*)"), *map(F.expr, values)).collect()
+    return {text: KeyRows(int(count), (low + (high << 32)) % _64_BITS) for text, count, low, high in counted}
+
+
+def _hashed(spark: SparkSession, rows: str, query: KeyQuery) -> DataFrame:
+    """Of each row the key's text, its two hashes, and two over key and compared values where those are."""
+    key = query.key
+    texts = [text_of(key.columns)]
+    if key.compare:
+        texts.append(text_of((*key.columns, *key.compare)))
+    named = ", ".join(f"{text} AS text{place}" for place, text in enumerate(texts))
+    data = spark.sql(f"SELECT {named} FROM {rows}")
+    columns = [_hash(spark, salt, f"text{place}") for place in range(len(texts)) for salt in SALTS]
+    data = data.select(F.col("text0").alias("text"), *(each.alias(f"hash{n}") for n, each in enumerate(columns)))
+    return data if query.within is None else data.where(_bucket_in("hash0", query.within))
+
+
+def _hash(spark: SparkSession, salt: str, text: str) -> Column:
+    """XXH64 with the seed 0, like ClickHouse's: Spark's own SQL function has 42."""
+    jvm: Any = spark._jvm
+    sql = jvm.org.apache.spark.sql
+    salted: Any = F.concat(F.lit(salt), F.col(text))
+    child = sql.classic.ExpressionUtils.expression(salted._jc)
+    children = jvm.org.apache.spark.api.python.PythonUtils.toSeq([child])
+    hashed = sql.catalyst.expressions.XxHash64(children, 0)
+    return Column(sql.classic.ExpressionUtils.column(hashed))
+
+
+def text_of(columns: Sequence[KeyColumn]) -> str:
+    """An expression: the columns' texts, one after the other."""
+    return f"concat({', '.join(map(_column_text, columns))})"
+
+
+def _column_text(column: KeyColumn) -> str:
+    name = quoted(column.iceberg)
+    if column.kind is Kind.TEXT:
+        text = f"CAST({name} AS STRING)"
+        return f"coalesce(concat(CAST(octet_length({text}) AS STRING), '{LENGTH_END}', {text}), '{NULL}')"
+    if column.kind is Kind.INSTANT:
+        number = f"CAST(unix_micros(CAST({name} AS TIMESTAMP)) AS STRING)"
+    else:
+        number = _digits(f"CAST({name} AS DECIMAL(38, {column.scale}))", column.scale)
+    return f"coalesce(concat({number}, '{NUMBER_END}'), '{NULL}')"
+
+
+def _digits(number: str, scale: int) -> str:
+    """All digits of a decimal. Where spark.sql.ansi.enabled is false, a cast alone writes small ones like 1E-8."""
+    if not scale:
+        return f"CAST({number} AS STRING)"
+    whole, part = f"CAST(floor(abs({number})) AS STRING)", f"CAST(abs({number}) % 1 + 1 AS STRING)"
+    return f"concat(if({number} < 0, '-', ''), {whole}, substring({part}, 2))"
+
+
+def _bucket_in(hashed: str, buckets: Buckets) -> str:
+    return f"({hashed} & {2**buckets.bits - 1}L) IN ({', '.join(f'{number}L' for number in buckets.numbers)})"

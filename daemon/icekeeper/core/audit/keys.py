@@ -1,0 +1,240 @@
+"""Which rows both sides hold: keys, their fingerprints, and what differs. Pure; the hashing is SQL of the adapters.
+
+Both engines make the same text of a key and hash it. A fingerprint adds up the hashes of all rows, modulo 2**64, so
+that their order does not matter and a doubled row changes it (XOR would cancel it).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from itertools import islice, zip_longest
+
+from icekeeper.core.audit.records import Difference, Fingerprint, KeySample
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.reasons import Reason
+
+# What each of the two hashes puts before the text: two hashes of 64 bits that have nothing to do with each other.
+SALTS = ("a", "b")
+# How each column's text begins or ends, so that no two rows have the same text: see `KeyColumn`.
+NULL = "N"
+NUMBER_END = ";"
+LENGTH_END = ":"
+
+
+class Kind(StrEnum):
+    """Kinds of values that both engines can make the same text of."""
+
+    NUMBER = "number"
+    INSTANT = "instant"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnType:
+    """A column's type in its engine's words. `kind` None: no text can be made of it that is the same on both sides.
+
+    `scale`: how many digits a number has after the point.
+    """
+
+    words: str
+    kind: Kind | None
+    scale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyColumn:
+    """A column by its names on both sides.
+
+    Its text: `N` for NULL; of a number all digits up to `scale`, then `;`; of an instant its microseconds since 1970 in
+    UTC, then `;`; of a text its length in bytes, `:`, and itself.
+    """
+
+    iceberg: str
+    source: str
+    kind: Kind
+    scale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The columns that tell rows apart, and those whose values are compared besides."""
+
+    columns: tuple[KeyColumn, ...]
+    compare: tuple[KeyColumn, ...] = ()
+
+    @property
+    def iceberg_columns(self) -> tuple[str, ...]:
+        return tuple(column.iceberg for column in (*self.columns, *self.compare))
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The keys whose first hash ends with one of these numbers, in its last `bits` bits."""
+
+    bits: int
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyQuery:
+    """Which keys are read and how: each row, or (`distinct`) each key once; within some buckets or everywhere."""
+
+    key: Key
+    distinct: bool = False
+    within: Buckets | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRows:
+    """The rows of one key, and the sum of their hashes over key and compared values (0 where none are compared)."""
+
+    rows: int
+    values: int = 0
+
+
+def agreed_key(
+    names: Sequence[str],
+    compare: Sequence[str],
+    source_names: Mapping[str, str],
+    iceberg: Mapping[str, ColumnType],
+    source: Mapping[str, ColumnType],
+) -> Key:
+    """The key as both sides have it; `iceberg` and `source` hold the types of the columns that are there, by name.
+
+    PermanentError `key_type` where a column is missing, or both sides can't make the same text of it.
+    """
+    wrong: list[str] = []
+
+    def agreed(name: str) -> KeyColumn:
+        there = source_names.get(name, name)
+        ours, theirs = iceberg.get(name), source.get(there)
+        unfit = [why_unfit("Iceberg", name, ours), why_unfit("ClickHouse", there, theirs)]
+        wrong.extend(text for text in unfit if text is not None)
+        if ours is None or theirs is None or ours.kind is None or theirs.kind is None:
+            return KeyColumn(name, there, Kind.TEXT)
+        if ours.kind is not theirs.kind:
+            wrong.append(f"{name} is {ours.words} in Iceberg and {theirs.words} in ClickHouse")
+        return KeyColumn(name, there, ours.kind, max(ours.scale, theirs.scale))
+
+    key = Key(tuple(map(agreed, names)), tuple(map(agreed, compare)))
+    if wrong:
+        raise PermanentError("; ".join(wrong), reason=Reason.KEY_TYPE)
+    return key
+
+
+def why_unfit(side: str, name: str, found: ColumnType | None) -> str | None:
+    """Why a column of one side can be in no key; None where it can. `found` None: there is no such column."""
+    if found is None:
+        return f"{side} has no column {name}"
+    if found.kind is None:
+        return f"{name} is {found.words} in {side}, which has no text that is the same on both sides"
+    return None
+
+
+def values_of(columns: Sequence[KeyColumn], text: str) -> tuple[str | None, ...]:
+    """The values in a key's text, instants in ISO 8601."""
+    rest, values = text.encode(), list[str | None]()
+    for column in columns:
+        if rest.startswith(NULL.encode()):
+            values.append(None)
+            rest = rest[len(NULL) :]
+        elif column.kind is Kind.TEXT:
+            length, _, rest = rest.partition(LENGTH_END.encode())
+            values.append(rest[: int(length)].decode(errors="replace"))
+            rest = rest[int(length) :]
+        else:
+            number, _, rest = rest.partition(NUMBER_END.encode())
+            values.append(_readable(column.kind, number.decode()))
+    return tuple(values)
+
+
+def _readable(kind: Kind, number: str) -> str:
+    if kind is Kind.INSTANT:
+        instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(number))
+        return instant.isoformat().replace("+00:00", "Z")
+    return f"{Decimal(number).normalize():f}"
+
+
+# --- what differs
+
+
+# So many rows a bucket on average, where that takes no more buckets than 2**_MOST_BITS for each that is split.
+_BUCKET_ROWS = 8
+_MOST_BITS = 14
+# More buckets than this are not named in a query.
+MOST_BUCKETS = 4096
+
+
+def sampled(slot: datetime, rows: int, most: int) -> Buckets | None:
+    """The part of all keys that a night compares of so many rows, by its day; None: all of them."""
+    bits = max(0, math.ceil(math.log2(rows / most))) if rows else 0
+    return Buckets(bits, (slot.toordinal() % 2**bits,)) if bits else None
+
+
+def finer_bits(within: Buckets | None, rows: int) -> int:
+    """By how many bits to tell the buckets of so many rows apart."""
+    bits, buckets = (within.bits, len(within.numbers)) if within else (0, 1)
+    wanted = math.ceil(math.log2(max(2, rows / _BUCKET_ROWS / buckets)))
+    return bits + min(wanted, _MOST_BITS)
+
+
+def differing_buckets(source: Mapping[int, Fingerprint], iceberg: Mapping[int, Fingerprint]) -> dict[int, int]:
+    """The buckets whose fingerprints differ, each with the rows of the side that has more."""
+    nothing = Fingerprint()
+    both = {bucket: (source.get(bucket), iceberg.get(bucket)) for bucket in sorted({*source, *iceberg})}
+    return {
+        bucket: max((there or nothing).rows, (ours or nothing).rows)
+        for bucket, (there, ours) in both.items()
+        if there != ours
+    }
+
+
+def explorable(buckets: Mapping[int, int], most: int) -> tuple[int, ...]:
+    """As many of the buckets, with their rows, as hold no more rows than that; one at least."""
+    chosen: list[int] = []
+    rows = 0
+    for bucket, size in islice(buckets.items(), MOST_BUCKETS):
+        rows += size
+        if chosen and rows > most:
+            break
+        chosen.append(bucket)
+    return tuple(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class DifferentKey:
+    """A key that differs, by its text, and in how many rows."""
+
+    difference: Difference
+    text: str
+    rows: int
+
+
+def different_keys(source: Mapping[str, KeyRows], iceberg: Mapping[str, KeyRows]) -> list[DifferentKey]:
+    """What differs between the rows of both sides, by their keys."""
+    found: list[DifferentKey] = []
+    nothing = KeyRows(0)
+    for text in sorted({*source, *iceberg}):
+        there, ours = source.get(text, nothing), iceberg.get(text, nothing)
+        more = ours.rows - there.rows
+        if more < 0:
+            found.append(DifferentKey(Difference.MISSING, text, -more))
+        elif more > 0:
+            found.append(DifferentKey(Difference.DOUBLED if there.rows else Difference.EXTRA, text, more))
+        elif ours.values != there.values:
+            found.append(DifferentKey(Difference.CHANGED, text, ours.rows))
+    return found
+
+
+def samples(key: Key, different: Sequence[DifferentKey], most: int) -> tuple[KeySample, ...]:
+    """Up to so many of the keys, of each difference as many as of the others where there are enough."""
+    by_difference = [[each for each in different if each.difference is kind] for kind in Difference]
+    chosen = [each for turn in zip_longest(*by_difference) for each in turn if each is not None][:most]
+    order = list(Difference)
+    chosen.sort(key=lambda each: (order.index(each.difference), each.text))
+    return tuple(KeySample(each.difference, values_of(key.columns, each.text), each.rows) for each in chosen)

@@ -1,0 +1,190 @@
+"""Compares the keys of an audit's window, and finds those that differ. What that means: core/audit/verdict.py.
+
+Equal fingerprints of the whole window end it. Else both sides are read by buckets of the keys' hash, only those that
+differ in smaller ones, until what differs is few enough to be compared key by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import structlog
+
+from icekeeper.core.audit.keys import (
+    MOST_BUCKETS,
+    Buckets,
+    DifferentKey,
+    Key,
+    KeyQuery,
+    KeyRows,
+    agreed_key,
+    different_keys,
+    differing_buckets,
+    explorable,
+    finer_bits,
+    sampled,
+    samples,
+)
+from icekeeper.core.audit.records import Difference, Fingerprint, KeyComparison, LakehouseCount, SourceCount
+from icekeeper.core.audit.source import Source
+from icekeeper.core.calendar import Window
+from icekeeper.core.enums import Stage
+from icekeeper.core.errors import IcekeeperError, PermanentError
+from icekeeper.core.policy import KeyPolicy, TablePolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.night.stages.context import Deadline, TaskContext
+
+log = structlog.get_logger(__name__)
+
+# How often what differs is split into smaller buckets: each time takes a query a side.
+_ROUNDS = 4
+
+
+class KeyAudit:
+    """The keys of one table's window, in this order: agreed, read in ClickHouse, read in Iceberg, compared.
+
+    Raises like the ports.
+    """
+
+    def __init__(
+        self,
+        policy: TablePolicy,
+        rules: KeyPolicy,
+        source: Source,
+        context: TaskContext,
+        window: Window,
+        deadline: Deadline,
+    ) -> None:
+        self._policy = policy
+        self._rules = rules
+        self._source = source
+        self._context = context
+        self._window = window
+        self._deadline = deadline
+        self._query = KeyQuery(Key(()))
+        self._final = False
+        self._snapshot_id: int | None = None
+        self._in_source = self._in_iceberg = Fingerprint()
+
+    async def agree(self) -> Key:
+        """The key as both sides have it; PermanentError `key_type` where they can't agree."""
+        names = {name: self._source.column(name) for name in (*self._rules.columns, *self._rules.compare)}
+        ports = self._context.ports
+        iceberg = await ports.lakehouse.column_types(self._policy.name, tuple(names))
+        source = await ports.source_keys.column_types(self._source, tuple(names.values()))
+        self._query = KeyQuery(agreed_key(self._rules.columns, self._rules.compare, names, iceberg, source))
+        return self._query.key
+
+    async def read_source(self, count: SourceCount) -> None:
+        """ClickHouse's keys: those of the count, or the distinct ones where it merges rows."""
+        self._final = count.final
+        if count.fingerprint is not None:
+            self._in_source = count.fingerprint
+            return
+        # Values and numbers of rows change when rows of one key merge: only the keys stay.
+        part = sampled(self._context.slot, count.rows, self._rules.sample_above)
+        self._query = KeyQuery(replace(self._query.key, compare=()), distinct=True, within=part)
+        self._in_source = self._whole(await self._of_source(self._query, part.bits if part else 0))
+
+    async def read_iceberg(self, count: LakehouseCount) -> None:
+        """Iceberg's keys at the snapshot that was counted.
+
+        PermanentError `count_mismatch` where it holds another number of rows than the count, which may be metadata's.
+        """
+        self._snapshot_id, part = count.snapshot_id, self._query.within
+        self._in_iceberg = self._whole(await self._of_iceberg(self._query, part.bits if part else 0))
+        if not self._query.distinct and self._in_iceberg.rows != count.rows:
+            text = f"its metadata counts {count.rows} rows of the window, and {self._in_iceberg.rows} were read"
+            raise PermanentError(text, reason=Reason.COUNT_MISMATCH, where=self._policy.name)
+
+    async def compare(self) -> KeyComparison:
+        """Both sides' keys, and where they differ the keys that do."""
+        query, part = self._query, self._query.within
+        compared = KeyComparison(
+            columns=tuple(column.iceberg for column in query.key.columns),
+            compare=tuple(column.iceberg for column in query.key.compare),
+            distinct=query.distinct,
+            clickhouse=self._in_source.rows,
+            iceberg=self._in_iceberg.rows,
+            equal=self._in_source == self._in_iceberg,
+            sample=(part.numbers[0], 2**part.bits) if part else None,
+        )
+        if compared.equal:
+            return compared
+        self._context.report(Stage.AUDIT, self._policy.name, "keys differ, comparing them")
+        try:
+            return await self._explored(compared)
+        except IcekeeperError as exc:
+            log.warning("keys_not_explored", stage=Stage.AUDIT, table=self._policy.name, error=str(exc))
+            rows = max(compared.clickhouse, compared.iceberg)
+            return replace(compared, missing=None, extra=None, doubled=None, changed=None, unexplored=rows)
+
+    async def _explored(self, compared: KeyComparison) -> KeyComparison:
+        """The comparison with the keys that differ, as far as the budget goes."""
+        query, explored, unexplored = self._query, max(compared.clickhouse, compared.iceberg), 0
+        if explored > self._rules.drill_rows:
+            bits, sizes = await self._differing(explored)
+            chosen = explorable(sizes, self._rules.drill_rows)
+            explored = sum(sizes[bucket] for bucket in chosen)
+            unexplored = sum(sizes.values()) - explored
+            query = replace(query, within=Buckets(bits, chosen))
+        different = await self._different(query) if explored else []
+        rows = dict.fromkeys(Difference, 0)
+        for key in different:
+            rows[key.difference] += key.rows
+        return replace(
+            compared,
+            missing=rows[Difference.MISSING],
+            extra=rows[Difference.EXTRA],
+            doubled=rows[Difference.DOUBLED],
+            changed=rows[Difference.CHANGED],
+            explored=explored,
+            unexplored=unexplored,
+            samples=samples(query.key, different, self._rules.samples),
+        )
+
+    async def _differing(self, rows: int) -> tuple[int, Mapping[int, int]]:
+        """By how many bits, and with how many rows, buckets differ, so small that they fit the budget if any do."""
+        query, bits, sizes = self._query, 0, dict[int, int]()
+        for _ in range(_ROUNDS):
+            bits = finer_bits(query.within, rows)
+            sizes = differing_buckets(await self._of_source(query, bits), await self._of_iceberg(query, bits))
+            before, rows = rows, sum(sizes.values())
+            # Where nearly all of them differ, smaller ones would, too.
+            if rows <= self._rules.drill_rows or len(sizes) > MOST_BUCKETS or 4 * rows > 3 * before:
+                break
+            query = replace(query, within=Buckets(bits, tuple(sizes)))
+        return bits, sizes
+
+    async def _different(self, query: KeyQuery) -> list[DifferentKey]:
+        there = await self._context.ports.source_keys.key_rows(
+            self._source, self._window, self._final, query, self._deadline.remaining()
+        )
+        ours: Mapping[str, KeyRows] = {}
+        if self._snapshot_id is not None:
+            name, timestamp = self._policy.name, self._policy.timestamp
+            ours = await self._context.ports.lakehouse.key_rows(
+                name, timestamp, self._window, self._snapshot_id, query, self._deadline.remaining()
+            )
+        if query.distinct:
+            there, ours = (dict.fromkeys(keys, KeyRows(1)) for keys in (there, ours))
+        return different_keys(there, ours)
+
+    async def _of_source(self, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
+        return await self._context.ports.source_keys.fingerprints(
+            self._source, self._window, self._final, query, bits, self._deadline.remaining()
+        )
+
+    async def _of_iceberg(self, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
+        if self._snapshot_id is None:
+            return {}
+        name, timestamp = self._policy.name, self._policy.timestamp
+        return await self._context.ports.lakehouse.fingerprints(
+            name, timestamp, self._window, self._snapshot_id, query, bits, self._deadline.remaining()
+        )
+
+    def _whole(self, found: Mapping[int, Fingerprint]) -> Fingerprint:
+        """The fingerprint of all that is compared: everything, or one bucket."""
+        empty = Fingerprint(values=(0, 0) if self._query.key.compare else ())
+        return found.get(self._query.within.numbers[0] if self._query.within else 0, empty)

@@ -1,0 +1,293 @@
+"""Keys: how both sides agree on one, what differs, what that means, and how far an audit goes to find it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from icekeeper.core.audit.keys import (
+    Buckets,
+    ColumnType,
+    Key,
+    KeyColumn,
+    Kind,
+    agreed_key,
+    differing_buckets,
+    explorable,
+    finer_bits,
+    sampled,
+    values_of,
+)
+from icekeeper.core.audit.records import AuditResult, Difference, Fingerprint, KeyComparison, KeySample, Verdict
+from icekeeper.core.audit.verdict import judge_keys, missing_keys
+from icekeeper.core.enums import AuditStatus, Stage
+from icekeeper.core.errors import DeadlineExceeded, PermanentError
+from icekeeper.core.policy import KeyPolicy
+from icekeeper.core.reasons import Reason
+from icekeeper.night.task import Task
+from tests.unit.builders import SLOT, WINDOW_START, audit_policy, table_policy
+from tests.unit.fakes import World, fails
+from tests.unit.keyed import KeyedRow
+
+pytestmark = pytest.mark.usefixtures("logs")
+
+LONG, TEXT, DAYS = ColumnType("long", Kind.NUMBER), ColumnType("string", Kind.TEXT), ColumnType("date", Kind.INSTANT)
+OK, WARNING, MISSING = AuditStatus.OK, AuditStatus.WARNING, AuditStatus.MISSING_DATA
+
+
+# --- agreeing on a key
+
+
+def test_a_key_has_both_sides_names_and_the_larger_scale() -> None:
+    iceberg = {"symbol": TEXT, "price": ColumnType("decimal(38, 8)", Kind.NUMBER, 8)}
+    source = {"sym": ColumnType("String", Kind.TEXT), "price": ColumnType("Decimal(18, 10)", Kind.NUMBER, 10)}
+    key = agreed_key(("symbol",), ("price",), {"symbol": "sym"}, iceberg, source)
+    assert key == Key((KeyColumn("symbol", "sym", Kind.TEXT),), (KeyColumn("price", "price", Kind.NUMBER, 10),))
+
+
+@pytest.mark.parametrize(
+    ("iceberg", "source", "text"),
+    [
+        ({}, {"k": LONG}, "Iceberg has no column k"),
+        ({"k": LONG}, {}, "ClickHouse has no column k"),
+        ({"k": LONG}, {"k": ColumnType("String", Kind.TEXT)}, "k is long in Iceberg and String in ClickHouse"),
+        ({"k": DAYS}, {"k": ColumnType("Int64", Kind.NUMBER)}, "k is date in Iceberg and Int64 in ClickHouse"),
+        (
+            {"k": ColumnType("double", None)},
+            {"k": ColumnType("Float64", None)},
+            "k is double in Iceberg, which has no text that is the same on both sides; "
+            "k is Float64 in ClickHouse, which has no text that is the same on both sides",
+        ),
+    ],
+)
+def test_columns_that_cannot_be_compared_are_refused(
+    iceberg: dict[str, ColumnType], source: dict[str, ColumnType], text: str
+) -> None:
+    with pytest.raises(PermanentError) as raised:
+        agreed_key(("k",), (), {}, iceberg, source)
+    assert (raised.value.reason, raised.value.args[0]) == (Reason.KEY_TYPE, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("3:BTC12;1708128000000000;", ("BTC", "12", "2024-02-17T00:00:00Z")),
+        ("0:-1.50;N", ("", "-1.5", None)),
+        ("NNN", (None, None, None)),
+        ("5:N3:;N0.00;-1;", ("N3:;N", "0", "1969-12-31T23:59:59.999999Z")),
+    ],
+)
+def test_a_keys_text_has_its_values(text: str, values: tuple[str | None, ...]) -> None:
+    columns = [KeyColumn(str(kind), "", kind, 2) for kind in (Kind.TEXT, Kind.NUMBER, Kind.INSTANT)]
+    assert values_of(columns, text) == values
+
+
+# --- buckets
+
+
+def test_a_merging_sources_keys_are_sampled_above_a_size_by_the_day_of_the_slot() -> None:
+    assert sampled(SLOT, 0, 1000) is None
+    assert sampled(SLOT, 1000, 1000) is None
+    parts = [sampled(SLOT + timedelta(days=day), 3001, 1000) for day in range(4)]
+    assert {part and part.bits for part in parts} == {2}
+    assert sorted(part.numbers[0] for part in parts if part) == [0, 1, 2, 3]
+    assert sampled(SLOT, 3001, 1000) == sampled(SLOT + timedelta(hours=9), 3001, 1000)
+
+
+def test_buckets_become_finer_within_bounds() -> None:
+    assert finer_bits(None, 200) == 5
+    assert finer_bits(None, 10**12) == 14
+    assert finer_bits(Buckets(14, (1, 2)), 10_000) == 14 + 10
+    assert finer_bits(Buckets(3, (5,)), 1) == 4
+
+
+def test_buckets_that_differ_are_explored_up_to_a_number_of_rows_but_one_at_least() -> None:
+    same, other = Fingerprint(2, (1, 1)), Fingerprint(3, (1, 1))
+    assert differing_buckets({0: same, 1: same, 2: same}, {0: same, 2: other, 3: other}) == {1: 2, 2: 3, 3: 3}
+    assert explorable({1: 20, 2: 30, 3: 1}, 50) == (1, 2)
+    assert explorable({1: 200, 2: 30}, 50) == (1,)
+    assert explorable({}, 50) == ()
+
+
+# --- what it means
+
+
+def comparison(**fields: Any) -> KeyComparison:
+    given = {"clickhouse": 1000, "iceberg": 1000, "explored": 1000, "equal": False, **fields}
+    return KeyComparison(columns=("symbol",), compare=(), distinct=False, **given)
+
+
+@pytest.mark.parametrize(
+    ("counted", "keys", "status", "reason"),
+    [
+        (OK, {"equal": True}, OK, None),
+        (OK, {"missing": 10}, OK, None),
+        (OK, {"missing": 11}, WARNING, None),
+        (OK, {"missing": 50}, WARNING, None),
+        (OK, {"missing": 51}, MISSING, None),
+        (OK, {"extra": 900}, OK, None),
+        (OK, {"doubled": 1}, WARNING, Reason.CONTENT_MISMATCH),
+        (OK, {"changed": 1}, WARNING, Reason.CONTENT_MISMATCH),
+        (OK, {"missing": 51, "doubled": 51}, MISSING, Reason.CONTENT_MISMATCH),
+        (OK, {"missing": None}, WARNING, Reason.CONTENT_MISMATCH),
+        (MISSING, {"missing": 1}, MISSING, None),
+        (WARNING, {"equal": True}, WARNING, None),
+        # Found among a tenth of what differs: ten times as much is missing.
+        (OK, {"missing": 6, "explored": 100, "unexplored": 900}, MISSING, None),
+        (OK, {"iceberg": 940, "missing": 1, "explored": 1000, "unexplored": 0}, MISSING, None),
+        (OK, {"clickhouse": 0, "extra": 1000}, OK, None),
+        # They agreed when they were read again; or nothing was found of what could be explored.
+        (OK, {}, OK, None),
+        (OK, {"explored": 0, "unexplored": 10}, WARNING, Reason.CONTENT_MISMATCH),
+    ],
+)
+def test_the_verdict_is_the_worse_of_counts_and_keys(
+    counted: AuditStatus, keys: dict[str, Any], status: AuditStatus, reason: Reason | None
+) -> None:
+    verdict = judge_keys(Verdict(counted, None, 0, None, "equal"), comparison(**keys), audit_policy())
+    assert (verdict.status, verdict.reason) == (status, reason)
+    assert verdict.note.startswith("equal; keys ")
+
+
+def test_missing_keys_are_a_fraction_and_at_least_what_the_counts_say() -> None:
+    assert missing_keys(comparison(missing=1, explored=3, unexplored=1)) == Fraction(4, 3)
+    assert missing_keys(comparison(missing=None, iceberg=990)) == 10
+
+
+def test_the_note_names_keys_and_what_was_not_explored() -> None:
+    samples = [KeySample(Difference.MISSING, ("BTC", str(number)), 1) for number in range(5)]
+    samples.append(KeySample(Difference.CHANGED, (None, ""), 1))
+    keys = comparison(missing=5, changed=1, unexplored=70, explored=30, samples=tuple(samples), sample=(3, 8))
+    note = judge_keys(Verdict(OK, None, 0, None, "equal"), keys, audit_policy()).note
+    assert note == (
+        "equal; keys of one 8th of all differ by symbol: 5 missing, 1 changed, among 30 rows; 70 rows more were not "
+        "explored (audit.drill_rows); missing: BTC/0, BTC/1, BTC/2 and 2 more; changed: NULL/"
+    )
+
+
+# --- the audit, on fakes
+
+RULES = KeyPolicy(("id",), ("price",), drill_rows=1000)
+POLICY = table_policy(audit=replace(audit_policy(), keys=RULES))
+SOURCE = "bronze_trades_binance"
+# What the fakes count in a day.
+ROWS = 2400
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.add(POLICY)
+    kinds = {"id": LONG, "price": ColumnType("decimal(38, 8)", Kind.NUMBER, 8)}
+    world.lakehouse.column_kinds = world.source.column_kinds = kinds
+    rows = [(f"{number};", f"{number % 7}.00000000;") for number in range(ROWS)]
+    world.source.keyed[SOURCE], world.lakehouse.keyed[POLICY.name] = rows, random.Random(1).sample(rows, ROWS)
+    return world
+
+
+async def audited(world: World, rows: Sequence[KeyedRow] | None = None, **rules: Any) -> AuditResult:
+    if rows is not None:
+        world.lakehouse.keyed[POLICY.name] = list(rows)
+        world.lakehouse.tables[POLICY.name].hours = {WINDOW_START: len(rows)}
+    policy = table_policy(audit=replace(audit_policy(), keys=replace(RULES, **rules)))
+    audit = (await Task(Stage.AUDIT, policy, world.context()).run()).audit
+    assert audit is not None
+    return audit
+
+
+async def test_equal_fingerprints_take_one_scan_a_side(world: World) -> None:
+    audit = await audited(world)
+    assert (audit.status, audit.reason, audit.notes) == (OK, None, "equal; keys equal by id with price")
+    assert audit.key_comparison is not None
+    assert (audit.key_comparison.clickhouse, audit.key_comparison.iceberg) == (ROWS, ROWS)
+    scans = ("source.count", "source.fingerprints", "source.key_rows", "count", "fingerprints", "key_rows")
+    assert world.methods(*scans) == ["source.count", "count", "fingerprints"]
+
+
+async def test_rows_lost_and_others_doubled_are_found_among_equal_counts(world: World) -> None:
+    rows = world.source.keyed[SOURCE]
+    audit = await audited(world, [*rows[30:], *rows[-30:]])
+    keys = audit.key_comparison
+    assert keys is not None
+    assert (audit.status, audit.reason, audit.delta) == (WARNING, Reason.CONTENT_MISMATCH, 0)
+    assert (keys.missing, keys.extra, keys.doubled, keys.changed, keys.unexplored) == (30, 0, 30, 0, 0)
+    assert {sample.difference for sample in keys.samples} == {Difference.MISSING, Difference.DOUBLED}
+    assert len(keys.samples) == 20
+    # More than drill_rows: buckets come before keys. Less: keys at once.
+    assert len(world.called("source.fingerprints")) == 1
+    assert len(world.called("source.key_rows")) == 1
+
+
+async def test_few_rows_are_compared_key_by_key_at_once(world: World) -> None:
+    audit = await audited(world, [], drill_rows=ROWS)
+    assert audit.status is MISSING
+    assert audit.key_comparison is not None
+    assert audit.key_comparison.missing == ROWS
+    assert not world.called("source.fingerprints")
+
+
+async def test_what_the_budget_leaves_unexplored_is_said_and_judged_by_its_share(world: World) -> None:
+    rows = world.source.keyed[SOURCE]
+    audit = await audited(world, rows[::2], drill_rows=1000)
+    keys = audit.key_comparison
+    assert keys is not None
+    assert audit.status is MISSING
+    assert 2000 < keys.explored + keys.unexplored <= ROWS
+    assert 0 < keys.explored <= 1000
+    assert f"{keys.unexplored} rows more were not explored" in audit.notes
+    assert missing_keys(keys) >= ROWS // 2 - 1
+
+
+async def test_metadata_that_counts_other_rows_than_were_read_is_an_error(world: World) -> None:
+    world.lakehouse.keyed[POLICY.name].pop()
+    audit = await audited(world)
+    assert (audit.status, audit.reason) == (AuditStatus.ERROR, Reason.COUNT_MISMATCH)
+    assert (audit.ch_row_count, audit.iceberg_row_count) == (ROWS, None)
+    assert f"its metadata counts {ROWS} rows of the window, and {ROWS - 1} were read" in audit.notes
+
+
+async def test_a_source_that_merges_is_compared_by_distinct_keys_without_values(world: World) -> None:
+    world.source.merging.add(SOURCE)
+    rows = world.source.keyed[SOURCE]
+    audit = await audited(world, [*rows, *((key, "0.00000000;") for key, _ in rows[:50])])
+    keys = audit.key_comparison
+    assert keys is not None
+    assert (audit.status, keys.equal, keys.distinct, keys.compare) == (OK, True, True, ())
+    assert "distinct keys equal by id" in audit.notes
+
+
+async def test_a_sample_of_a_merging_source_is_judged_by_its_own_share(world: World) -> None:
+    world.source.merging.add(SOURCE)
+    rows = world.source.keyed[SOURCE]
+    keys = (await audited(world, rows[ROWS // 10 :], sample_above=1000, samples=0)).key_comparison
+    assert keys is not None
+    assert keys.sample is not None
+    assert keys.sample[1] == 4
+    assert 0 < (keys.missing or 0) < ROWS // 10
+    assert keys.clickhouse < ROWS // 2
+    assert keys.samples == ()
+
+
+@pytest.mark.parametrize("method", ["key_rows", "fingerprints"])
+async def test_keys_that_could_not_be_found_out_are_a_warning_that_says_so(world: World, method: str) -> None:
+    rows = world.source.keyed[SOURCE]
+    world.source.script(f"source.{method}", SOURCE, fails(DeadlineExceeded("too slow")))
+    audit = await audited(world, [*rows[:-1], rows[0]])
+    assert (audit.status, audit.reason) == (WARNING, Reason.CONTENT_MISMATCH)
+    assert "which of them could not be found out" in audit.notes
+    assert audit.key_comparison is not None
+    assert audit.key_comparison.missing is None
+
+
+async def test_a_key_that_is_not_there_is_an_error(world: World) -> None:
+    del world.source.column_kinds["price"]
+    world.source.column_kinds = {"id": LONG}
+    audit = await audited(world)
+    assert (audit.status, audit.reason) == (AuditStatus.ERROR, Reason.KEY_TYPE)
+    assert "ClickHouse has no column price" in audit.notes
