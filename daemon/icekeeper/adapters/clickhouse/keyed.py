@@ -52,7 +52,7 @@ class KeyedClickHouse(ClickHouse):
 
     async def _answer(self, text: str, source: Source, window: Window, final: bool, timeout: timedelta) -> Rows:
         engines = [await self._engine(name) for name in source.tables]
-        # One query reads them all, with the settings of the one that asks for most; final changes nothing in tables that
+        # One query reads them all, by the settings of the one that asks for most. FINAL changes nothing in tables that
         # merge no rows.
         remote = next((engine for engine in engines if not is_local(engine)), engines[0])
         settings = await self._exact(source.tables[0], remote, final=final)
