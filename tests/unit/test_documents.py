@@ -11,6 +11,7 @@ import yaml
 from icekeeper.core.reasons import Reason
 from icekeeper.http import openapi
 from icekeeper.http.api import ROUTES
+from icekeeper.sandbox.table_shapes import TABLES
 from icekeeper.settings import load
 from icekeeper.settings.messages.warnings import warnings
 from icekeeper.settings.model import Settings
@@ -41,6 +42,14 @@ def test_the_shipped_configuration_is_complete_and_holds_the_defaults() -> None:
             continue
         assert name in document, f"{name} is not explained in config/icekeeper.yaml"
         assert getattr(settings, name) == Settings.model_fields[name].default, name
+
+
+def test_the_shipped_tables_are_those_of_the_platform_and_leave_their_ttl_to_clickhouse() -> None:
+    shipped = yaml.safe_load((ROOT / "config" / "icekeeper.yaml").read_text())
+    assert shipped["tables"] == [
+        {"name": shape.iceberg, "source": shape.source, "timestamp": shape.timestamp, "layer": shape.layer}
+        for shape in TABLES
+    ]
 
 
 def test_the_settings_of_the_migration_page_are_valid(tmp_path: Path) -> None:
