@@ -79,27 +79,29 @@ class Ledger:
         row = replace(
             AUDIT,
             run_id=uuid4(),
-            trigger=Trigger.MANUAL,
             run_timestamp=at,
             iceberg_table=table,
             window_start=window.start,
             window_end=window.end,
             delta=None if missing is None else -missing,
             status=status,
-            **changes,
+            **{"trigger": Trigger.MANUAL, **changes},
         )
         await self.store(row)
         return at
 
-    async def found_bad_files(self, rows: int, window: Window = DAY) -> datetime:
+    async def found_bad_files(
+        self, rows: int, *, file: str = "a", proof: Proof = Proof.FILES, trigger: Trigger = Trigger.MANUAL
+    ) -> datetime:
         """An audit whose files fail the proof, an hour after the one before; when that was."""
         self.hour += 1
         at = SLOT + self.hour * HOUR
-        bad = BadFile("s3://w/t/a.parquet", "day=2026-02-17", "data", FileFault.MISSING, rows, 1000)
+        window = DAY
+        bad = BadFile(f"s3://w/t/{file}.parquet", "day=2026-02-17", "data", FileFault.MISSING, rows, 1000)
         row = replace(
-            AUDIT, run_id=uuid4(), trigger=Trigger.MANUAL, run_timestamp=at, iceberg_table=TABLE,
+            AUDIT, run_id=uuid4(), trigger=trigger, run_timestamp=at, iceberg_table=TABLE,
             window_start=window.start, window_end=window.end, iceberg_row_count=None, delta=None, status=ERROR,
-            reason=Reason.FILE_MISSING, proof=Proof.FILES, bad_files=(bad,), bad_file_rows=rows,
+            reason=Reason.FILE_MISSING, proof=proof, bad_files=(bad,), bad_file_rows=rows,
         )  # fmt: skip
         await self.store(row)
         return at
@@ -201,6 +203,54 @@ async def test_bad_files_are_acknowledged_by_their_own_rows(ledger: Ledger) -> N
     assert await ledger.open() == [(DAY, ERROR, None)]
     await ledger.audited(MISSING, 500, proof=Proof.FILES)
     assert await ledger.open() == []  # the files are whole, and of the rows no more are missing than was acknowledged
+
+
+@pytest.mark.parametrize(
+    ("found_by", "proven_by", "closes"),
+    [
+        (Proof.MANIFESTS, Proof.MANIFESTS, True),  # a count that had to read, and met a file that is gone
+        (Proof.MANIFESTS, Proof.FILES, True),
+        (Proof.FILES, Proof.MANIFESTS, False),
+        (Proof.FILES, Proof.LENGTHS, True),
+        (Proof.FILES, Proof.ROWS, True),
+        (Proof.ROWS, Proof.FILES, False),  # it can't see what reading found
+        (Proof.ROWS, Proof.ROWS, True),
+    ],
+)
+async def test_bad_files_are_open_until_they_are_found_whole_by_the_same_proof_or_a_stronger_one(
+    ledger: Ledger, found_by: Proof, proven_by: Proof, closes: bool
+) -> None:
+    await ledger.found_bad_files(100, proof=found_by)
+    await ledger.audited(OK, 0, proof=proven_by)
+    assert await ledger.open() == ([] if closes else [(DAY, ERROR, None)])
+
+
+async def test_a_run_that_resumes_a_slot_and_can_not_look_leaves_what_is_known_of_bad_files(ledger: Ledger) -> None:
+    await ledger.found_bad_files(100, trigger=Trigger.SCHEDULE)
+    await ledger.audited(ERROR, trigger=Trigger.RESUME, reason=Reason.SOURCE_DOWN, iceberg_row_count=None)
+    (found,) = await ledger.findings.open_findings(TABLE)
+    assert (found.reason, found.bad_file_rows) == (Reason.FILE_MISSING, 100)
+    await ledger.audited(OK, 0, trigger=Trigger.RESUME, proof=Proof.FILES)
+    assert await ledger.open() == []
+
+
+async def test_another_bad_file_opens_a_day_that_was_acknowledged_however_few_its_rows_are(ledger: Ledger) -> None:
+    await ledger.found_bad_files(0)  # a delete file has no rows of its own
+    await ledger.ack()
+    await ledger.found_bad_files(0)
+    assert await ledger.open() == []
+    await ledger.found_bad_files(0, file="b")
+    assert await ledger.open() == [(DAY, ERROR, None)]
+
+
+async def test_bad_files_in_a_row_that_an_older_version_wrote_over_are_no_finding_and_prove_nothing(
+    ledger: Ledger,
+) -> None:
+    await ledger.audited(OK, 0, proof=Proof.FILES, bad_file_rows=100)
+    assert await ledger.open() == []
+    await ledger.found_bad_files(100)
+    await ledger.audited(OK, 0, proof=Proof.FILES, bad_file_rows=100)
+    assert await ledger.open() == [(DAY, ERROR, None)]
 
 
 async def test_a_day_that_is_proven_closes_what_was_found_within_it_and_no_more(ledger: Ledger) -> None:

@@ -268,7 +268,7 @@ async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_ro
         ALTER TABLE maintenance_runs DROP host, DROP in_flight_stage, DROP in_flight_table;
         ALTER TABLE maintenance_tasks DROP engine_log;
         DROP INDEX maintenance_tasks_iceberg_table;
-        ALTER TABLE maintenance_acks DROP bad_file_rows;
+        ALTER TABLE maintenance_acks DROP bad_file_rows, DROP bad_files;
         UPDATE icekeeper_schema_version SET version_num = '0002_acks'
         """
     )

@@ -509,7 +509,10 @@ async def test_a_store_that_is_down_or_refuses_is_no_damage(make_scene: MakeScen
             assert (proof.bad, proof.read) == ((), 0 if known else 4)
 
 
-async def test_files_of_a_snapshot_that_is_expired_meanwhile_are_no_damage(make_scene: MakeScene, box: Sandbox) -> None:
+@pytest.mark.parametrize("how", ["proven", "counted"])
+async def test_files_of_a_snapshot_that_is_expired_meanwhile_are_no_damage(
+    make_scene: MakeScene, box: Sandbox, how: str
+) -> None:
     async with proxied(box.s3.endpoint, http=True) as proxy:
         scene = await make_scene(change=through(proxy))
         paths = [row[0] for row in await scene.night.sql(f"SELECT DISTINCT _file FROM {{c}}.{COINBASE}")]
@@ -534,8 +537,13 @@ async def test_files_of_a_snapshot_that_is_expired_meanwhile_are_no_damage(make_
             return None
 
         proxy.rule = before_the_first_answer
+        lakehouse = scene.night.services.ports.lakehouse
         with pytest.raises(TransientError) as expired:
-            await scene.prove()
+            await (
+                scene.prove()
+                if how == "proven"
+                else lakehouse.count(COINBASE, TIMESTAMP, WINDOW, MINUTE, every_value=True)
+            )
         proxy.rule = None
         assert expired.value.reason is Reason.CONFLICT
         again = await scene.prove()

@@ -133,11 +133,33 @@ CASES = [
         False,
         [
             ("java.io.IOException", "can not read class org.apache.iceberg.shaded.org.apache.parquet.format.Page"),
-            ("java.net.ProtocolException", "Required field 'type' was not found"),
+            ("org.apache.parquet.thrift.TProtocolException", "Required field 'type' was not found"),
         ],
     ),
     (Reason.FILE_CORRUPT, False, [("org.apache.avro.AvroRuntimeException", "java.io.IOException: Invalid sync!")]),
     (Reason.FILE_CORRUPT, False, [("org.apache.hadoop.fs.ChecksumException", "Checksum error: file:/a.parquet at 0")]),
+    # What the network did to a reader says nothing of the file.
+    (
+        Reason.STORAGE_DOWN,
+        True,
+        [("org.apache.avro.AvroRuntimeException", "reading"), ("java.net.SocketException", "Connection reset")],
+    ),
+    (
+        Reason.STORAGE_DOWN,
+        True,
+        [
+            ("org.apache.parquet.io.ParquetDecodingException", "could not read page"),
+            ("software.amazon.awssdk.core.exception.SdkClientException", "Unable to execute HTTP request"),
+        ],
+    ),
+    (
+        Reason.STORAGE_DOWN,
+        True,
+        [
+            ("com.google.protobuf.InvalidProtocolBufferException", "While parsing"),
+            ("javax.net.ssl.SSLException", "closed"),
+        ],
+    ),
     (Reason.UNEXPECTED, False, [("java.lang.NullPointerException", None)]),
 ]  # fmt: skip
 

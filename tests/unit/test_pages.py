@@ -539,7 +539,7 @@ def test_bad_files_are_listed_and_what_was_proven_is_shown() -> None:
     text = plain(run_page(run(outcome="failed", audits=[found])))
     assert "proof: files" in text
     assert "<code>s3://w/a.parquet</code> listed twice, 100 rows by its manifest, 100 in it" in text
-    assert "Bring these files back and audit the day again" in text
+    assert "Rewrite these files and audit the day again" in text
     assert "proof" not in plain(run_page(run(audits=[audit()])))
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from icekeeper.adapters.iceberg.counting import naming_files
 from icekeeper.adapters.iceberg.proof.files import FileAnswer, PlannedFile, weigh
 from icekeeper.adapters.iceberg.proof.footers import Footer, Footers
 from icekeeper.core.audit.proof import FilesProof, judge_files
 from icekeeper.core.audit.records import BadFile, FileFault
 from icekeeper.core.enums import AuditStatus, Proof
+from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
 
 DATA = PlannedFile("s3://w/t/a.parquet", -1, "day=17", "DATA", "PARQUET", 1000, 100, False)
@@ -83,6 +86,39 @@ def test_a_data_file_that_manifests_list_twice_is_bad_and_a_vectors_file_is_not(
     proof, _ = weigh(SNAPSHOT, [DATA, VECTOR, other, DATA], known, [])
 
     assert [(bad.path, bad.fault) for bad in proof.bad] == [(DATA.path, FileFault.LISTED_TWICE)]
+
+
+@pytest.mark.parametrize("change", [{"format": "AVRO"}, {"encrypted": True}])
+def test_a_data_file_that_is_listed_twice_is_bad_though_no_footer_says_its_rows(change: dict[str, Any]) -> None:
+    file = replace(DATA, **change)
+    proof, _ = weigh(SNAPSHOT, [file, file], {}, [])
+    assert [(bad.fault, bad.rows_found) for bad in proof.bad] == [(FileFault.LISTED_TWICE, None)]
+
+
+LOGGED = "26/02/18 02:00:00 ERROR BaseReader: Error reading file(s): s3://w/a b.parquet, s3://w/d.puffin\nat x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "log", "becomes"),
+    [
+        ("IndexOutOfBoundsException: 9", Reason.UNEXPECTED, LOGGED, Reason.FILE_CORRUPT),
+        ("NegativeArraySizeException: -3", Reason.UNEXPECTED, LOGGED, Reason.FILE_CORRUPT),
+        ("ParquetDecodingException: a page", Reason.FILE_CORRUPT, LOGGED, Reason.FILE_CORRUPT),
+        # Spark's readers log the file with any error: most say nothing of what is in it.
+        ("UnsupportedOperationException: Cannot support it", Reason.UNEXPECTED, LOGGED, Reason.UNEXPECTED),
+        ("ClassCastException: a long", Reason.UNEXPECTED, LOGGED, Reason.UNEXPECTED),
+        ("IndexOutOfBoundsException: 9", Reason.UNEXPECTED, "", Reason.UNEXPECTED),
+        ("StorageException: no answer", Reason.STORAGE_DOWN, LOGGED, Reason.STORAGE_DOWN),
+    ],
+)
+def test_an_error_of_a_reader_names_its_files_and_is_their_fault_only_if_their_bytes_explain_it(
+    text: str, reason: Reason, log: str, becomes: Reason
+) -> None:
+    error = naming_files(PermanentError(text, reason=reason, where="cold.t"), log)
+    assert error.reason is becomes
+    assert ("it could not read s3://w/a b.parquet, s3://w/d.puffin" in str(error)) == (
+        log != "" and reason is not Reason.STORAGE_DOWN
+    )
 
 
 BAD = BadFile(DATA.path, "day=17", "data", FileFault.MISSING, 100, 1000)

@@ -190,6 +190,16 @@ async def test_a_rewrite_that_finds_other_rows_than_the_manifests_claimed_says_s
         assert "s3://w/t/a.parquet (holds 92 rows, its manifest claims 100)" in error
 
 
+async def test_a_rewrite_that_loses_rows_says_so_though_the_files_that_it_replaced_can_not_be_read(
+    world: World, table: FakeTable
+) -> None:
+    table.rewrite_loses = 8
+    world.lakehouse.script("prove_replaced", NAME, fails(transient(Reason.STORAGE_DOWN)))
+    end = await compacted(world)
+    assert ended(end) == (TaskOutcome.FAILED, Reason.NOT_VERIFIED)
+    assert "live rows" in (end.result.error or "")
+
+
 async def test_a_rewrite_that_makes_as_many_files_as_before_is_not_verified(world: World, table: FakeTable) -> None:
     table.rewrite_merges = False
     end = await compacted(world)

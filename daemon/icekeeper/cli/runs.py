@@ -29,6 +29,7 @@ from icekeeper.settings import Settings
 # No table has rows of before; and it keeps clear of what datetime can't express.
 _FIRST_YEAR = 1970
 _ONE_DAY = timedelta(days=1)
+_LONGEST_RANGE = timedelta(days=366)
 _DAY = click.DateTime(["%Y-%m-%d"])
 
 EXIT_CODES = {
@@ -147,6 +148,8 @@ def _slots_after(first: datetime | None, last: datetime | None) -> tuple[datetim
         raise click.UsageError(f"--from {begin:%Y-%m-%d} lies behind --to {end:%Y-%m-%d}")
     if end >= midnight:
         raise click.UsageError(f"--to {end:%Y-%m-%d}: that day is not over")
+    if end - begin > _LONGEST_RANGE:
+        raise click.UsageError(f"--from {begin:%Y-%m-%d} to {end:%Y-%m-%d} is more than a year: audit it in parts")
     if begin.year < _FIRST_YEAR:
         raise click.UsageError(f"--from {begin:%Y-%m-%d} lies before {_FIRST_YEAR}")
     return tuple(begin + (number + 1) * _ONE_DAY for number in range((end - begin).days + 1))
@@ -249,19 +252,21 @@ def _run_each(
 
     async def work() -> int:
         ended: list[Executed] = []
-        async with aclosing(run_all()) as runs:
-            async for done in runs:
-                ended.append(done)
-                if not invocation.as_json:
-                    console.show_report(console.stdout(), done.report)
-                if done.not_shipped is not None:
-                    complain(done.not_shipped)
-                    click.echo(f"    the run is kept in {settings.state_dir} until PostgreSQL takes it", err=True)
-                if done.not_recorded is not None or EXIT_CODES[done.report.outcome] == CANCELLED:
-                    break
-        if invocation.as_json:
+        try:
+            async with aclosing(run_all()) as runs:
+                async for done in runs:
+                    ended.append(done)
+                    if not invocation.as_json:
+                        console.show_report(console.stdout(), done.report)
+                    if done.not_shipped is not None:
+                        complain(done.not_shipped)
+                        click.echo(f"    the run is kept in {settings.state_dir} until PostgreSQL takes it", err=True)
+                    if done.not_recorded is not None or EXIT_CODES[done.report.outcome] == CANCELLED:
+                        break
+        finally:  # also where a run could not begin: those before it have ended
             documents = [report_document(done.report) for done in ended]
-            print_json(documents if several else documents[0])
+            if invocation.as_json and documents:
+                print_json(documents if several else documents[0])
         if done.not_recorded is not None:
             complain(done.not_recorded)
             return CANNOT_START

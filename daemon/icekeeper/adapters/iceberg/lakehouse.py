@@ -22,7 +22,7 @@ from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.metadata import files_named
 from icekeeper.adapters.iceberg.misplaced import explained
 from icekeeper.adapters.iceberg.planner import planner_options
-from icekeeper.adapters.iceberg.proof.files import prove_files, prove_replaced
+from icekeeper.adapters.iceberg.proof.files import prove_files, prove_replaced, require_snapshot
 from icekeeper.adapters.iceberg.proof.footers import Footers
 from icekeeper.adapters.iceberg.rewrite import rewriting
 from icekeeper.adapters.iceberg.rows import counting, keys
@@ -35,6 +35,7 @@ from icekeeper.core.audit.records import Fingerprint, LakehouseCount
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.policy import CompactPolicy, TablePolicy
+from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Slice
 from icekeeper.core.tables.planning import may_interest_planner
 from icekeeper.core.tables.state import RUN_ID_PROPERTY, DeletedFiles, FileGroup, TableState
@@ -184,6 +185,8 @@ class IcebergLakehouse:
         try:
             return await self._run(work, timedelta(seconds=max(0.0, deadline - loop.time())), table)
         except IcekeeperError as exc:
+            if exc.reason is Reason.FILE_MISSING:  # its files may be missing rightly
+                await self._read(lambda jvm: require_snapshot(jvm, self._tables, table, at), table)
             raise counting.naming_files(exc, self._engine.log.all_since(mark)) from exc.__cause__
 
     async def prove_files(self, table: str, timestamp: str, window: Window, timeout: timedelta) -> FilesProof:

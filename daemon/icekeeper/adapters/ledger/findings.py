@@ -26,10 +26,10 @@ _IN_ORDER = "ORDER BY iceberg_table, window_start, window_end"
 _ACKNOWLEDGE = f"""
     WITH open AS ({_OPEN}), kept AS (
       INSERT INTO maintenance_acks
-        (iceberg_table, day, window_start, window_end, status, rows_missing, bad_file_rows, run_id, audited_at, note,
-         acked_by, host)
-      SELECT iceberg_table, window_start::date, window_start, window_end, status, rows_missing, bad_file_rows, run_id,
-             audited_at, $3, $4, $5
+        (iceberg_table, day, window_start, window_end, status, rows_missing, bad_file_rows, bad_files, run_id,
+         audited_at, note, acked_by, host)
+      SELECT iceberg_table, window_start::date, window_start, window_end, status, rows_missing, bad_file_rows,
+             bad_files, run_id, audited_at, $3, $4, $5
       FROM open WHERE window_start::date = $2
     )
     SELECT * FROM open WHERE window_start::date = $2 {_IN_ORDER}
@@ -128,7 +128,7 @@ def _finding(row: Any) -> Finding:
         since=row["since"],
         delta=row["delta"],
         reason=as_reason(row["reason"]),
-        bad_files=tuple(as_bad_files(row["bad_files"])),
+        bad_files=as_bad_files(row["bad_files"]),
         bad_file_rows=row["bad_file_rows"],
     )
 

@@ -67,9 +67,12 @@ def past_audit(row: Any) -> AuditResult:
     return from_plain(AuditResult, document)
 
 
-def as_bad_files(column: str | None) -> list[BadFile]:
-    """The files in a column `bad_files`, as far as this version knows what is wrong with them."""
-    return [from_plain(BadFile, one) for one in _loaded(column) or () if known(FileFault, one["fault"])]
+def as_bad_files(column: str | None) -> tuple[BadFile, ...]:
+    """The files in a column `bad_files`; none where this version does not know what is wrong with one of them."""
+    files = _loaded(column) or []
+    if not all(known(FileFault, one["fault"]) for one in files):
+        return ()
+    return tuple(from_plain(BadFile, one) for one in files)
 
 
 def as_reason(value: str | None) -> Reason | None:

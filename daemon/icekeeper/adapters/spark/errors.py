@@ -45,6 +45,18 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
         (r"\(Service: S3, Status Code: 40[13]|InvalidAccessKeyId|SignatureDoesNotMatch", Reason.ACCESS_DENIED, False),
         (r"Unable to load credentials", Reason.ACCESS_DENIED, False),
         (r"NotFoundException|NoSuchKey|FileNotFound", Reason.FILE_MISSING, False),
+        (r"awssdk\.services\.(?:glue|dynamodb)\.", Reason.CATALOG_DOWN, True),
+        (r"awssdk.*(?:Exception|Error)", Reason.STORAGE_DOWN, True),
+        (r"PSQLException|SQLException|SQLTransientConnectionException|SQLNonTransient", Reason.CATALOG_DOWN, True),
+        (r"iceberg\.exceptions\.(?:RESTException|Service\w+Exception)|TTransportException", Reason.CATALOG_DOWN, True),
+        (r"NoRouteToHost|UnknownHostException|java\.net\.Connect|SocketTimeout", Reason.CATALOG_DOWN, True),
+        (r"No space left on device", Reason.DISK_LOW, True),
+        # A reader wraps what the store did to it: only what is none of the above is in the file.
+        (
+            r"java\.net\.Socket|SSLException|Connection reset|ConnectionClosed|Premature end of",
+            Reason.STORAGE_DOWN,
+            True,
+        ),
         # Readers of Parquet, ORC and Avro, their codecs, and Hadoop's checksums beside local files.
         (
             r"ParquetDecodingException|is not a Parquet file|can ?not read class org\.apache\.\S*parquet",
@@ -58,12 +70,6 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
         ),
         (r"AvroRuntimeException|InvalidAvroMagic|Not an? Avro data file|Invalid sync!", _CORRUPT, False),
         (r"ZstdException|ZstdIOException|SnappyError|DataFormatException|ChecksumException", _CORRUPT, False),
-        (r"awssdk\.services\.(?:glue|dynamodb)\.", Reason.CATALOG_DOWN, True),
-        (r"awssdk.*(?:Exception|Error)", Reason.STORAGE_DOWN, True),
-        (r"PSQLException|SQLException|SQLTransientConnectionException|SQLNonTransient", Reason.CATALOG_DOWN, True),
-        (r"iceberg\.exceptions\.(?:RESTException|Service\w+Exception)|TTransportException", Reason.CATALOG_DOWN, True),
-        (r"NoRouteToHost|UnknownHostException|java\.net\.Connect|SocketTimeout", Reason.CATALOG_DOWN, True),
-        (r"No space left on device", Reason.DISK_LOW, True),
         (r"RuntimeIOException|java\.io\.IOException|UncheckedIOException", Reason.STORAGE_DOWN, True),
     )
 )

@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from icekeeper.core.enums import Decision, Stage, TaskOutcome
-from icekeeper.core.errors import DeadlineExceeded, PermanentError, TransientError
+from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
@@ -138,11 +138,22 @@ async def _verify(
         rows_after = await lakehouse.count_at(policy.name, pair.after, deadline.remaining())
         if rows_before != rows_after:
             problems.append(f"snapshot {pair.after} has {rows_after} live rows, its parent {rows_before}")
-    if problems and rewrites:
-        replaced = [await lakehouse.prove_replaced(policy.name, one.id, deadline.remaining()) for one in rewrites]
-        if (text := explained_by_manifests(rewrites, replaced)) is not None:
-            raise PermanentError(text, reason=Reason.COUNT_MISMATCH, where=policy.name)
+    if problems and (text := await _explanation(policy, context, rewrites, deadline)) is not None:
+        raise PermanentError(text, reason=Reason.COUNT_MISMATCH, where=policy.name)
     if problems:
         # Without a snapshot of this run nothing happened, and the next attempt plans anew; a wrong one stays wrong.
         kind = PermanentError if rewrites else TransientError
         raise kind("; ".join(problems), reason=Reason.NOT_VERIFIED, where=policy.name)
+
+
+async def _explanation(
+    policy: TablePolicy, context: TaskContext, rewrites: tuple[Snapshot, ...], deadline: Deadline
+) -> str | None:
+    """What manifests claimed of the replaced files, where that explains the rows; None also where it can't be read."""
+    prove = context.ports.lakehouse.prove_replaced
+    try:
+        replaced = [await prove(policy.name, snapshot.id, deadline.remaining()) for snapshot in rewrites]
+    except IcekeeperError as exc:
+        log.warning("replaced_files_not_read", error=str(exc))
+        return None
+    return explained_by_manifests(rewrites, replaced)

@@ -20,6 +20,7 @@ import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.ThreadFactory;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import org.apache.iceberg.ContentFile;
@@ -27,6 +28,7 @@ import org.apache.iceberg.DeleteFile;
 import org.apache.iceberg.FileFormat;
 import org.apache.iceberg.FileScanTask;
 import org.apache.iceberg.PartitionSpec;
+import org.apache.iceberg.StructLike;
 import org.apache.iceberg.Table;
 import org.apache.iceberg.TableScan;
 import org.apache.iceberg.deletes.PositionDeleteIndex;
@@ -49,6 +51,8 @@ public final class FileProver {
     // Up to here the deletion vectors of a file are read at once, with all that follows them.
     private static final long VECTORS_AT_ONCE = 8 * 1024 * 1024;
     private static final int ATTEMPT_GROWTH = 16;
+    // So many of them are read at a time, for the heap.
+    private static final Semaphore LARGE = new Semaphore(4);
 
     private final Table table;
     private final FileIO io;
@@ -106,7 +110,7 @@ public final class FileProver {
             ContentFile file = (ContentFile) this.files.get(number);
             PartitionSpec spec = (PartitionSpec) this.table.specs().get(Integer.valueOf(file.specId()));
             rows.add(new Object[] {
-                file.location(), Long.valueOf(offset(file)), spec.partitionToPath(file.partition()),
+                file.location(), Long.valueOf(offset(file)), path(spec, file.partition()),
                 file.content().name(), file.format().name(), Long.valueOf(file.fileSizeInBytes()),
                 Long.valueOf(file.recordCount()), Boolean.valueOf(file.keyMetadata() != null)
             });
@@ -114,18 +118,37 @@ public final class FileProver {
         new ObjectMapper().writeValue(new File(output), rows);
     }
 
-    // Reads the files of these numbers (separated by commas); asks the length of the others. Writes a JSON array for
+    // The partition's path, made unique as in planner.py: Iceberg writes a null like the string "null".
+    private static String path(PartitionSpec spec, StructLike partition) {
+        String path = spec.partitionToPath(partition);
+        for (int field = 0; field < spec.fields().size(); field++) {
+            Object value = partition.get(field, Object.class);
+            if (value != null && value.toString().equals("null")) {
+                return path + " (the word)";
+            }
+        }
+        return path;
+    }
+
+    // How many paths the files are at.
+    public int paths() {
+        return this.shared.size();
+    }
+
+    // Of the files at so many paths, from the first on: reads those of these numbers (separated by commas), and asks the
+    // length of the others. Writes a JSON array for
     // each answer that is more than "it is there, with its length": number, fault, rows, bytes, text.
     // A failure that is none of a file's own, such as a store that is down, ends it and is thrown.
-    public void prove(String read, int threads, String output) throws Throwable {
+    public void prove(String read, int first, int most, int threads, String output) throws Throwable {
         final Set numbers = new HashSet();
         String[] named = read.isEmpty() ? new String[0] : read.split(",");
         for (int place = 0; place < named.length; place++) {
             numbers.add(Integer.valueOf(named[place]));
         }
         List work = new ArrayList();
-        for (Iterator paths = this.shared.values().iterator(); paths.hasNext();) {
-            final List sharing = (List) paths.next();
+        List paths = new ArrayList(this.shared.values());
+        for (int place = first; place < Math.min(first + most, paths.size()); place++) {
+            final List sharing = (List) paths.get(place);
             work.add(new Callable() {
                 public Object call() {
                     return FileProver.this.check(sharing, numbers);
@@ -283,9 +306,18 @@ public final class FileProver {
         if (footer <= 0 || footer > Math.min(length - 12, LARGEST_FOOTER)) {
             throw new Fault("unreadable", -1, "its footer would be " + footer + " bytes long");
         }
-        if (footer + 8 > tail.length) {
-            tail = tail(input, length, footer + 8);
+        if (footer + 8 <= tail.length) {
+            return rowsOf(tail, footer);
         }
+        LARGE.acquire();
+        try {
+            return rowsOf(tail(input, length, footer + 8), footer);
+        } finally {
+            LARGE.release();
+        }
+    }
+
+    private static long rowsOf(byte[] tail, int footer) throws Fault {
         FileMetaData metadata;
         try {
             metadata = Util.readFileMetaData(new ByteArrayInputStream(tail, tail.length - 8 - footer, footer));
@@ -306,12 +338,22 @@ public final class FileProver {
     // The rows of an ORC file by its footer. How long that is, only its parts say: more is read where it was too little.
     private static long orcRows(InputFile input, long length) throws Throwable {
         for (long most = Math.max(SMALL_TAIL, length / 1024);; most *= ATTEMPT_GROWTH) {
-            byte[] tail = tail(input, length, Math.min(most, LARGEST_FOOTER));
+            boolean large = most > LARGE_TAIL;
+            if (large) {
+                LARGE.acquire();
+            }
             try {
-                return ReaderImpl.extractFileTail(ByteBuffer.wrap(tail)).getFooter().getNumberOfRows();
-            } catch (Exception error) {
-                if (tail.length == length || most >= LARGEST_FOOTER) {
-                    throw new Fault("unreadable", -1, "its footer can't be parsed: " + error.getMessage());
+                byte[] tail = tail(input, length, Math.min(most, LARGEST_FOOTER));
+                try {
+                    return ReaderImpl.extractFileTail(ByteBuffer.wrap(tail)).getFooter().getNumberOfRows();
+                } catch (Exception error) {
+                    if (tail.length == length || most >= LARGEST_FOOTER) {
+                        throw new Fault("unreadable", -1, "its footer can't be parsed: " + error.getMessage());
+                    }
+                }
+            } finally {
+                if (large) {
+                    LARGE.release();
                 }
             }
         }

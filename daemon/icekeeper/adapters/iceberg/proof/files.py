@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from icekeeper.core.reasons import Reason
 
 # Requests to the store at a time: they wait for it, and hardly for the CPU. S3FileIO has 50 connections.
 THREADS = 32
+# So many paths are checked before what was read of them is kept.
+_BATCH = 20_000
 _PROVER = "icekeeper.FileProver"
 _SOURCE = Path(__file__).with_name("FileProver.java")
 _JAVA = 8  # the class file version that Janino writes best; any newer Java runs it
@@ -80,7 +83,7 @@ def prove_files(
     prover.plan(_scan(jvm, handle, timestamp, window))
     proof = _prove(jvm, prover, footers, snapshot_id)
     if any(file.fault is FileFault.MISSING for file in proof.bad):
-        _require_snapshot(jvm, tables, table, snapshot_id)
+        require_snapshot(jvm, tables, table, snapshot_id)
     return proof
 
 
@@ -88,6 +91,7 @@ def prove_replaced(jvm: IcebergJvm, tables: Tables, footers: Footers, table: str
     """Checks the data files that a snapshot removed. Raises the store's errors."""
     handle = tables.handle(jvm, table)
     prover = _prover(jvm, handle)
+    require_snapshot(jvm, tables, table, snapshot_id)
     prover.addAll(handle.snapshot(snapshot_id).removedDataFiles(handle.io()))
     return _prove(jvm, prover, footers, snapshot_id)
 
@@ -98,7 +102,15 @@ def _prove(jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int) -> 
     # One that would be called bad by what is known is read again.
     unproven = [n for n, file in enumerate(planned) if file.countable and known.get(file.footer) != file.records]
     read = ",".join(map(str, unproven))
-    answers = [FileAnswer(*row) for row in _answer(jvm, lambda path: prover.prove(read, THREADS, path))]
+    answers: list[FileAnswer] = []
+    for first in range(0, prover.paths(), _BATCH):
+        ask = partial(prover.prove, read, first, _BATCH, THREADS)
+        some = [FileAnswer(*row) for row in _answer(jvm, ask)]
+        # What was read is kept even if the next batch fails: a large window is proven by several attempts.
+        footers.keep(
+            {planned[one.number].footer: one.records for one in some if one.records is not None and not one.fault}
+        )
+        answers += some
     proof, counted = weigh(snapshot_id, planned, known, answers)
     footers.keep(counted)
     return proof
@@ -118,18 +130,25 @@ def weigh(
         if answer is not None and answer.fault not in (None, _ENCRYPTED):
             bad.append(_bad(file, FileFault(answer.fault), answer.records, answer.bytes, answer.text))
             continue
-        records = known.get(file.footer) if answer is None or answer.fault is not None else answer.records
+        records = _records(file, known, answer)
         if records is None:
-            by_length[file.format.lower() if file.format not in _FOOTERS else _ENCRYPTED] += 1
-            continue
-        counted[file.footer] = records
-        if records != file.records:
+            by_length[_ENCRYPTED if file.format in _FOOTERS else file.format.lower()] += 1
+        else:
+            counted[file.footer] = records
+        if records is not None and records != file.records:
             bad.append(_bad(file, FileFault.COUNT, records))
         elif file.content == _DATA and file.path in listed:
             bad.append(_bad(file, FileFault.LISTED_TWICE, records))
         listed.add(file.path)
     read = sum(answer.fault is None for answer in found.values())
     return FilesProof(snapshot_id, len(planned), read, dict(by_length), tuple(bad)), counted
+
+
+def _records(file: PlannedFile, known: dict[Footer, int], answer: FileAnswer | None) -> int | None:
+    """The rows in the file: as it was just read, or as its footer is known; None where no footer says."""
+    if answer is not None and answer.fault is None:
+        return answer.records
+    return known.get(file.footer)
 
 
 def _bad(
@@ -199,7 +218,7 @@ def _answer(jvm: IcebergJvm, ask: Callable[[str], Any]) -> list[Any]:
     return rows
 
 
-def _require_snapshot(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int) -> None:
+def require_snapshot(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int) -> None:
     """TransientError where the snapshot was expired meanwhile: then its files may be missing rightly."""
     if tables.handle(jvm, table).snapshot(snapshot_id) is None:
         raise TransientError("its snapshot was expired while it was audited", reason=Reason.CONFLICT, where=table)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,7 +93,8 @@ class Footers:
             log.warning("footers_not_kept", file=str(self.path), error=str(exc))
             # The last byte of SQLite's code says which kind of error it is.
             if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-                self.path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self.path.unlink(missing_ok=True)
         return otherwise
 
     def _connected(self) -> sqlite3.Connection:

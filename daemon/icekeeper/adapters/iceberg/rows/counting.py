@@ -19,7 +19,8 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.secrets import hide_in_text
 
 # Iceberg's BaseReader, before it raises what the reader of the format did.
-_NOT_READ = re.compile(r"Error reading file\(s\): (\S+)")
+_NOT_READ = re.compile(r"Error reading file\(s\): (.+)")
+_OUT_OF_BOUNDS = re.compile(r"\w*(?:OutOfBounds|BufferUnderflow|NegativeArraySize|EOF)Exception\b")
 _UNHASHED = re.compile(r"\b(?:map<|variant\b)")
 
 
@@ -36,11 +37,12 @@ def count_window(
 def naming_files(error: IcekeeperError, spark_log: str) -> IcekeeperError:
     """The error of a count, with the files that Spark's readers failed at by its log.
 
-    Where nothing else explains it, their content does: damaged bytes make readers fail in any way.
+    Readers that run out of their bounds were misled by damaged bytes.
     """
-    files = sorted(set(_NOT_READ.findall(spark_log)))
-    reason = Reason.FILE_CORRUPT if error.reason is Reason.UNEXPECTED else error.reason
-    if not files or reason not in FILE_REASONS:
+    files = sorted({name for names in _NOT_READ.findall(spark_log) for name in names.split(", ")})
+    misled = error.reason is Reason.UNEXPECTED and _OUT_OF_BOUNDS.match(str(error.args[0])) is not None
+    reason = Reason.FILE_CORRUPT if misled else error.reason
+    if not files or reason not in FILE_REASONS | {Reason.UNEXPECTED}:
         return error
     text = hide_in_text(f"{error.args[0]}; it could not read {listed(files)}")
     return PermanentError(text, reason=reason, where=error.where)

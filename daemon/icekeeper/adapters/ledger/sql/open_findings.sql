@@ -9,24 +9,30 @@
 -- * A status that icekeeper does not know, entered by hand, closes the window.
 -- * An `ok` of a longer window on the same UTC day closes it, too. One of several days doesn't: 1 % of a week may be a
 --   whole hour of a day.
--- What they say of its files: bad ones (bad_file_rows is set) are a finding, whatever was counted before, until an audit
--- that proves files counts the window, or a longer one on the same UTC day, and whatever its verdict on the rows is.
--- An acknowledgement closes a window for as many missing rows as were known then, or for as many rows of bad files:
--- finding no more of them opens nothing, finding more does. It ends when the window is proven in between.
+-- What they say of its files: bad ones (an error with bad_file_rows) are a finding, whatever was counted before, until an
+-- audit counts the window, or a longer one on the same UTC day, by the same proof or a stronger one, whatever its verdict
+-- on the rows is.
+-- An acknowledgement closes a window for as many missing rows as were known then, or for the bad files of then and their
+-- rows: finding no more of them opens nothing, finding more does. It ends when the window is proven in between.
 --
 -- The casts give the columns of adopted tables one type: see store_audit.sql.
 WITH verdict AS (
-  SELECT DISTINCT ON (audit.iceberg_table, audit.window_start, audit.window_end, audit.bad_file_rows IS NULL)
+  SELECT DISTINCT ON (audit.iceberg_table, audit.window_start, audit.window_end, kind.of_files)
          audit.iceberg_table::text AS iceberg_table,
          audit.window_start::timestamptz AS window_start, audit.window_end::timestamptz AS window_end,
          audit.status::text AS status, audit.delta::bigint AS delta, audit.reason,
-         audit.bad_file_rows IS NOT NULL AS of_files, audit.bad_file_rows, audit.bad_files,
+         kind.of_files, audit.proof, CASE WHEN kind.of_files THEN audit.bad_files END AS bad_files,
+         CASE WHEN kind.of_files THEN audit.bad_file_rows END AS bad_file_rows,
          CASE WHEN audit.status::text = 'error' THEN 0 ELSE greatest(-audit.delta::bigint, 0) END AS rows_missing,
          audit.run_id, audit.run_timestamp::timestamptz AS audited_at
   FROM maintenance_audit_log AS audit
+  -- An icekeeper of before 0005 may have replaced such an error, and left this column as it was.
+  CROSS JOIN LATERAL (
+    SELECT audit.bad_file_rows IS NOT NULL AND audit.status::text = 'error' AS of_files
+  ) AS kind
   WHERE audit.iceberg_table = ANY($1::text[]) AND audit.run_id IS NOT NULL
     AND audit.reason IS DISTINCT FROM 'source_empty'
-  ORDER BY audit.iceberg_table, audit.window_start, audit.window_end, audit.bad_file_rows IS NULL,
+  ORDER BY audit.iceberg_table, audit.window_start, audit.window_end, kind.of_files,
            audit.status::text = 'error', audit.run_timestamp DESC, audit.run_id DESC
 )
 SELECT verdict.*, coalesce(first.found_at, verdict.audited_at) AS since
@@ -40,7 +46,10 @@ CROSS JOIN LATERAL (
   SELECT coalesce(max(good.run_timestamp)::timestamptz, '-infinity') AS at
   FROM maintenance_audit_log AS good
   WHERE good.iceberg_table = verdict.iceberg_table AND good.run_id IS NOT NULL
-    AND CASE WHEN verdict.of_files THEN good.iceberg_row_count IS NOT NULL AND good.proof <> 'manifests'
+    AND CASE WHEN verdict.of_files
+               THEN good.iceberg_row_count IS NOT NULL AND good.bad_file_rows IS NULL
+                 AND CASE good.proof WHEN 'rows' THEN 2 WHEN 'files' THEN 1 WHEN 'lengths' THEN 1 ELSE 0 END
+                  >= CASE verdict.proof WHEN 'rows' THEN 2 WHEN 'files' THEN 1 ELSE 0 END
              ELSE good.status::text = 'ok' AND good.reason IS DISTINCT FROM 'source_empty' END
     AND good.window_start BETWEEN longest.day_start AND verdict.window_start
     AND good.window_end BETWEEN verdict.window_end AND longest.day_end
@@ -50,6 +59,8 @@ CROSS JOIN LATERAL (
   FROM maintenance_acks AS ack
   WHERE ack.iceberg_table = verdict.iceberg_table AND ack.audited_at > proven.at
     AND ack.bad_file_rows IS NOT NULL = verdict.of_files
+    AND jsonb_path_query_array(coalesce(verdict.bad_files, '[]'), '$[*].path')
+     <@ jsonb_path_query_array(coalesce(ack.bad_files, '[]'), '$[*].path')
     AND ack.window_start BETWEEN longest.day_start AND verdict.window_start
     AND ack.window_end BETWEEN verdict.window_end AND longest.day_end
 ) AS acked
@@ -59,10 +70,10 @@ CROSS JOIN LATERAL (
   FROM maintenance_audit_log AS bad
   WHERE bad.iceberg_table = verdict.iceberg_table AND bad.run_id IS NOT NULL
     AND bad.window_start = verdict.window_start AND bad.window_end = verdict.window_end
-    AND bad.bad_file_rows IS NOT NULL = verdict.of_files
+    AND (bad.bad_file_rows IS NOT NULL AND bad.status::text = 'error') = verdict.of_files
     AND bad.status::text <> 'ok' AND (bad.status::text <> 'error' OR verdict.status = 'error')
     AND bad.run_timestamp > proven.at
-    AND coalesce(bad.bad_file_rows, CASE WHEN bad.status::text = 'error' THEN 0 ELSE greatest(-bad.delta, 0) END)
+    AND CASE WHEN verdict.of_files THEN bad.bad_file_rows WHEN bad.status::text = 'error' THEN 0 ELSE greatest(-bad.delta, 0) END
         > acked.rows
 ) AS first
 WHERE verdict.status IN ('warning', 'missing_data', 'error')

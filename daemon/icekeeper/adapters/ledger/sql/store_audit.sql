@@ -42,5 +42,7 @@ ON CONFLICT {arbiter} DO UPDATE SET
 WHERE CASE
   WHEN (audit.status::text = 'error') = (excluded.status::text = 'error')
     THEN audit.run_timestamp <= excluded.run_timestamp
+      -- What is known of bad files outlives an audit that could not look.
+      AND (excluded.status::text <> 'error' OR excluded.bad_file_rows IS NOT NULL OR audit.bad_file_rows IS NULL)
   ELSE audit.status::text = 'error'
 END

@@ -14,9 +14,11 @@ down_revision = "0004_lookups"
 
 
 _ACKS = """
-    ALTER TABLE maintenance_acks ADD COLUMN IF NOT EXISTS bad_file_rows bigint;
+    ALTER TABLE maintenance_acks
+      ADD COLUMN IF NOT EXISTS bad_file_rows bigint, ADD COLUMN IF NOT EXISTS bad_files jsonb;
     COMMENT ON COLUMN maintenance_acks.bad_file_rows IS
       'rows of the bad files that were acknowledged; NULL where missing rows were';
+    COMMENT ON COLUMN maintenance_acks.bad_files IS 'those files, as in maintenance_audit_log';
 """
 
 
