@@ -126,18 +126,26 @@ class IcebergJvm:
         return location if _UUID.search(location) else f"{location} {metadata.uuid()} {metadata.lastUpdatedMillis()}"
 
     def metadata_json(self, table: Any) -> str:
-        """The table's whole metadata at once: reading it snapshot by snapshot costs a round trip for every field.
+        """The table's whole metadata at once: reading it snapshot by snapshot costs a round trip for every field."""
 
-        Through a file in the session's scratch directory: py4j sends an answer of more than 8 KiB in pieces, of which
-        the second waits 40 ms for the first to be acknowledged (Nagle's algorithm).
+        def write(path: str) -> None:
+            output = self.iceberg.Files.localOutput(path)
+            self.iceberg.TableMetadataParser.overwrite(table.operations().current(), output)
+
+        return self.written_by(write)
+
+    def written_by(self, write: Callable[[str], object]) -> str:
+        """What the JVM writes to the file, in the session's scratch directory, that `write` is called with.
+
+        For long answers: py4j sends one of more than 8 KiB in pieces, of which the second waits 40 ms for the first to
+        be acknowledged (Nagle's algorithm).
         """
-        path = Path(self.lang.System.getProperty("java.io.tmpdir"), f"{threading.get_ident()}.metadata.json")
-        output = self.iceberg.Files.localOutput(str(path))
-        self.iceberg.TableMetadataParser.overwrite(table.operations().current(), output)
+        path = Path(self.lang.System.getProperty("java.io.tmpdir"), f"{threading.get_ident()}.json")
         try:
+            write(str(path))
             return path.read_text(encoding="utf-8")
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     # --- Java itself
 

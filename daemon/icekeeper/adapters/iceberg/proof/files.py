@@ -6,9 +6,8 @@ The work on the files themselves is done in the JVM, by FileProver.java.
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -97,7 +96,7 @@ def prove_replaced(jvm: IcebergJvm, tables: Tables, footers: Footers, table: str
 
 
 def _prove(jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int) -> FilesProof:
-    planned = [PlannedFile(*row) for row in _answer(jvm, prover.describe)]
+    planned = [PlannedFile(*row) for row in json.loads(jvm.written_by(prover.describe))]
     known = footers.records(file.footer for file in planned if file.countable)
     # One that would be called bad by what is known is read again.
     unproven = [n for n, file in enumerate(planned) if file.countable and known.get(file.footer) != file.records]
@@ -105,7 +104,7 @@ def _prove(jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int) -> 
     answers: list[FileAnswer] = []
     for first in range(0, prover.paths(), _BATCH):
         ask = partial(prover.prove, read, first, _BATCH, THREADS)
-        some = [FileAnswer(*row) for row in _answer(jvm, ask)]
+        some = [FileAnswer(*row) for row in json.loads(jvm.written_by(ask))]
         # What was read is kept even if the next batch fails: a large window is proven by several attempts.
         footers.keep(
             {planned[one.number].footer: one.records for one in some if one.records is not None and not one.fault}
@@ -205,17 +204,6 @@ def _compiled(jvm: IcebergJvm) -> Any:
     compiler.setParentClassLoader(jvm.lang.Thread.currentThread().getContextClassLoader())
     compiler.cook(_SOURCE.read_text(encoding="utf-8"))
     return compiler.getClassLoader().loadClass(_PROVER)
-
-
-def _answer(jvm: IcebergJvm, ask: Callable[[str], Any]) -> list[Any]:
-    """What the JVM writes to the file that `ask` is called with: why not through py4j says IcebergJvm.metadata_json."""
-    path = Path(jvm.lang.System.getProperty("java.io.tmpdir"), f"{threading.get_ident()}.files.json")
-    try:
-        ask(str(path))
-        rows: list[Any] = json.loads(path.read_text(encoding="utf-8"))
-    finally:
-        path.unlink(missing_ok=True)
-    return rows
 
 
 def require_snapshot(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int) -> None:
