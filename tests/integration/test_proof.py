@@ -16,6 +16,7 @@ import pytest
 from pyarrow.fs import FileSystem, LocalFileSystem
 from pyiceberg.manifest import DATA_FILE_TYPE, DEFAULT_READ_VERSION, DataFile
 
+from icekeeper.adapters.iceberg.proof import files
 from icekeeper.adapters.iceberg.proof.footers import NAME
 from icekeeper.core.audit.proof import FilesProof
 from icekeeper.core.audit.records import FileFault
@@ -75,30 +76,30 @@ class Scene:
         return (LocalFileSystem(), f"/{path}") if scheme == "file" else (self.night.box.s3.filesystem(), path)
 
     def read(self, uri: str) -> bytes:
-        files, path = self._file(uri)
-        with files.open_input_stream(path) as stream:
+        store, path = self._file(uri)
+        with store.open_input_stream(path) as stream:
             return bytes(stream.read())
 
     def write(self, uri: str, body: bytes) -> None:
-        files, path = self._file(uri)
-        with files.open_output_stream(path) as stream:
+        store, path = self._file(uri)
+        with store.open_output_stream(path) as stream:
             stream.write(body)
 
     def delete(self, uri: str) -> None:
-        files, path = self._file(uri)
-        files.delete_file(path)
+        store, path = self._file(uri)
+        store.delete_file(path)
 
     # --- the table's manifests
 
     def add(self, victim: Victim, make: Callable[[TableWriter, DataFile], DataFile]) -> DataFile:
         """Commits one more file, made from the victim's entry, and gives ClickHouse as many rows as it claims."""
         catalog, shape = self.night.world.catalog, SHAPES[COINBASE]
-        metadata, files = catalog.load(shape)
+        metadata, io_of = catalog.load(shape)
         snapshot = metadata.current_snapshot()
         assert snapshot is not None
-        entries = [e.data_file for m in snapshot.manifests(files) for e in m.fetch_manifest_entry(files)]
+        entries = [e.data_file for m in snapshot.manifests(io_of) for e in m.fetch_manifest_entry(io_of)]
         (entry,) = [entry for entry in entries if entry.file_path == victim.path]
-        head = Head.of(metadata, files)
+        head = Head.of(metadata, io_of)
         with catalog.uploads() as put:
             writer = TableWriter(metadata, put)
             added = make(writer, entry)
@@ -260,8 +261,9 @@ async def test_of_an_encrypted_footer_only_the_length_is_proven_and_the_audit_sa
 
 @pytest.mark.parametrize("catalog", ["jdbc", "hadoop"])
 async def test_many_files_that_are_gone_are_all_found_and_a_restored_one_is_good_again(
-    make_scene: MakeScene, catalog: str
+    make_scene: MakeScene, catalog: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(files, "BATCH", 3)
     scene = await make_scene(catalog)
     first = await scene.victim()
     paths = [row[0] for row in await scene.night.sql(f"SELECT DISTINCT _file FROM {{c}}.{COINBASE}")]

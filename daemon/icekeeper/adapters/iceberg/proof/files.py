@@ -26,7 +26,7 @@ from icekeeper.core.reasons import Reason
 # Requests to the store at a time: they wait for it, and hardly for the CPU. S3FileIO has 50 connections.
 THREADS = 32
 # So many paths are checked before what was read of them is kept.
-_BATCH = 20_000
+BATCH = 20_000
 _PROVER = "icekeeper.FileProver"
 _SOURCE = Path(__file__).with_name("FileProver.java")
 _JAVA = 8  # the class file version that Janino writes best; any newer Java runs it
@@ -102,8 +102,8 @@ def _prove(jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int) -> 
     unproven = [n for n, file in enumerate(planned) if file.countable and known.get(file.footer) != file.records]
     read = ",".join(map(str, unproven))
     answers: list[FileAnswer] = []
-    for first in range(0, prover.paths(), _BATCH):
-        ask = partial(prover.prove, read, first, _BATCH, THREADS)
+    for first in range(0, prover.paths(), BATCH):
+        ask = partial(prover.prove, read, first, BATCH, THREADS)
         some = [FileAnswer(*row) for row in json.loads(jvm.written_by(ask))]
         # What was read is kept even if the next batch fails: a large window is proven by several attempts.
         footers.keep(
