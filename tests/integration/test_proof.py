@@ -20,7 +20,7 @@ from icekeeper.adapters.iceberg.proof import files
 from icekeeper.adapters.iceberg.proof.footers import NAME
 from icekeeper.core.audit.proof import FilesProof
 from icekeeper.core.audit.records import FileFault
-from icekeeper.core.calendar import window_of
+from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, Proof, RunOutcome, Stage
 from icekeeper.core.errors import DeadlineExceeded, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
@@ -382,6 +382,17 @@ async def test_whole_tables_are_proven_and_their_files_are_read_once(make_scene:
         assert sum(second.by_length.values()) == whole.by_length, name
         assert first.proof is (Proof.LENGTHS if whole.by_length else Proof.FILES), name
         assert first.snapshot_id == counted.snapshot_id, name
+
+
+async def test_a_window_is_exact_to_the_microsecond(make_scene: MakeScene) -> None:
+    scene = await make_scene()
+    await scene.night.sql(f"CREATE TABLE {{c}}.cold.m (id BIGINT, s STRING, ts TIMESTAMP) USING iceberg {DAYS} "
+        f"TBLPROPERTIES ({MERGE_ON_READ})")  # fmt: skip
+    await scene.night.sql(INSERT.replace("{t}", "{c}.cold.m"))  # a row a second, 125 to a file
+    lakehouse = scene.night.services.ports.lakehouse
+    for seconds, files_of_it in ((125, 1), (125.000001, 2)):
+        window = Window(WINDOW.start, WINDOW.start + timedelta(seconds=seconds))
+        assert (await lakehouse.prove_files("cold.m", "ts", window, MINUTE)).files == files_of_it
 
 
 @pytest.mark.parametrize(("version", "suffix"), [("2", "-deletes.parquet"), ("3", "-deletes.puffin")])

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -176,8 +176,9 @@ def _scan(jvm: IcebergJvm, handle: Any, column: str, window: Window) -> Any:
     kind = field.type()
     name = str(kind.typeId())
     if name.startswith("TIMESTAMP"):
-        zone = "+00:00" if kind.shouldAdjustToUTC() else ""
-        low, high = (f"{instant:%Y-%m-%dT%H:%M:%S}{zone}" for instant in (window.start, window.end))
+        bounds = (instant.astimezone(UTC) for instant in (window.start, window.end))
+        zone = UTC if kind.shouldAdjustToUTC() else None
+        low, high = (bound.replace(tzinfo=zone).isoformat() for bound in bounds)
     elif name == "DATE":
         low, high = f"{window.start:%Y-%m-%d}", f"{window.end - timedelta(microseconds=1) + timedelta(days=1):%Y-%m-%d}"
     else:  # Spark has to read every file
