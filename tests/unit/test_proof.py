@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from icekeeper.adapters.iceberg.counting import naming_files
 from icekeeper.adapters.iceberg.proof.files import FileAnswer, PlannedFile, weigh
 from icekeeper.adapters.iceberg.proof.footers import Footer, Footers
+from icekeeper.adapters.iceberg.rows.counting import naming_files
 from icekeeper.core.audit.proof import FilesProof, judge_files
 from icekeeper.core.audit.records import BadFile, FileFault
 from icekeeper.core.enums import AuditStatus, Proof
