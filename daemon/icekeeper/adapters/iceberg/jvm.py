@@ -140,7 +140,8 @@ class IcebergJvm:
         For long answers: py4j sends one of more than 8 KiB in pieces, of which the second waits 40 ms for the first to
         be acknowledged (Nagle's algorithm).
         """
-        path = Path(self.lang.System.getProperty("java.io.tmpdir"), f"{threading.get_ident()}.json")
+        # Iceberg writes its metadata to files of such names only.
+        path = Path(self.lang.System.getProperty("java.io.tmpdir"), f"{threading.get_ident()}.metadata.json")
         try:
             write(str(path))
             return path.read_text(encoding="utf-8")
