@@ -62,7 +62,8 @@ async def _play(seeds: range, out: Path | None) -> list[Result]:
 
 def _show(result: Result) -> None:
     plan = result.plan
-    click.echo(f"seed {plan.seed}: {plan.table} by {plan.proof}: {'; '.join(map(', '.join, plan.kinds))}")
+    how = f"{plan.proof} and keys" if plan.keyed else plan.proof
+    click.echo(f"seed {plan.seed}: {plan.table} by {how}: {'; '.join(map(', '.join, plan.kinds))}")
     for day in result.days:
         for wrong in day.wrong:
             click.secho(f"  {wrong}\n  it said: {day.said}", fg="red")

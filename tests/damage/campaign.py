@@ -11,9 +11,9 @@ from typing import Any
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Proof, Stage
 from tests.conftest import COINBASE, GOLD, SILVER, SLOT, MakeNight
-from tests.damage.judge import judge
+from tests.damage.judge import KeyTruth, judge
 from tests.damage.kinds import FILE_KINDS, ROW_KINDS, Planted
-from tests.damage.scene import DAY, LakeFile, Scene, day_of
+from tests.damage.scene import DAY, KEYS, LakeFile, Scene, day_of
 
 TABLES = (COINBASE, SILVER, GOLD)
 # The older day first.
@@ -22,15 +22,18 @@ _NAMES = (*ROW_KINDS, *FILE_KINDS)
 _MOST_A_DAY = 3
 # How often both days are damaged.
 _BOTH_DAYS = 0.3
+# How often a table that has a key is audited by it.
+_KEYED = 0.6
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a seed comes to: a table, a proof, and the kinds of damage in each day."""
+    """What a seed comes to: a table, how it is audited, and the kinds of damage in each day."""
 
     seed: int
     table: str
     proof: Proof
+    keyed: bool
     kinds: tuple[tuple[str, ...], ...]
 
 
@@ -64,7 +67,8 @@ def derive(seed: int) -> Plan:
         days[1] = (chance.choice(_NAMES),)
     chance.shuffle(days)
     proof = chance.choice((Proof.FILES, Proof.FILES, Proof.ROWS, Proof.MANIFESTS))
-    return Plan(seed, TABLES[seed // len(_NAMES) % len(TABLES)], proof, tuple(days))
+    table = TABLES[seed // len(_NAMES) % len(TABLES)]
+    return Plan(seed, table, proof, table in KEYS and chance.random() < _KEYED, tuple(days))
 
 
 async def play(plans: Iterable[Plan], make_night: MakeNight) -> AsyncIterator[Result]:
@@ -75,6 +79,9 @@ async def play(plans: Iterable[Plan], make_night: MakeNight) -> AsyncIterator[Re
 async def _play(plan: Plan, make_night: MakeNight) -> Result:
     def change(document: dict[str, Any]) -> None:
         document["audit"] = {"proof": plan.proof.value, "retries": 0}
+        if plan.keyed:
+            key, compare = KEYS[plan.table]
+            document["tables"][0]["audit"] = {"key": list(key), "compare": list(compare)}
 
     night = await make_night(
         plan.table, change=change, days=2.25, commits_per_day=16, files_per_commit=1, rows_per_file=40, symbols=4,
@@ -83,18 +90,22 @@ async def _play(plan: Plan, make_night: MakeNight) -> Result:
     scene, chance = Scene(night, plan.table), Random(plan.seed)
     windows = [day_of(slot) for slot in SLOTS]
     healthy = [await scene.rows(scene.within(window)) for window in windows]
+    before = [await scene.keyed_rows(window) for window in windows]
     planted = [
         await _plant_rows(scene, window, kinds, chance) for window, kinds in zip(windows, plan.kinds, strict=True)
     ]
-    files = [await scene.files(window) for window in windows]  # before one is hurt: it reads them
+    # Before a file is hurt: they read all.
+    after = [await scene.keyed_rows(window) for window in windows]
+    files = [await scene.files(window) for window in windows]
     for found, kinds, there in zip(planted, plan.kinds, files, strict=True):
         found += _hurt_files(scene, there, kinds, chance)
     days = []
-    for slot, window, rows, found in zip(SLOTS, windows, healthy, planted, strict=True):
+    truths = [KeyTruth.of(*both) if plan.keyed else None for both in zip(before, after, strict=True)]
+    for slot, window, rows, found, truth in zip(SLOTS, windows, healthy, planted, truths, strict=True):
         report = await night.run(Stage.AUDIT, slot=slot)
         (audit,) = report.audits
         clickhouse = night.world.rows_clickhouse(plan.table, window.start, window.end, final=True)
-        wrong = tuple(judge(plan.proof, found, rows, clickhouse, audit))
+        wrong = tuple(judge(plan.proof, found, rows, clickhouse, audit, truth))
         days.append(Day(tuple(found), f"{audit.status} {audit.reason}: {audit.notes}", wrong))
     return Result(plan, tuple(days))
 

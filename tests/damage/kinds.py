@@ -62,6 +62,41 @@ async def _cycles_written_twice(scene: Scene, window: Window, chance: Random) ->
     return Planted("cycles written twice", f"{rows} rows of {twice}", rows)
 
 
+async def _some(scene: Scene, window: Window, chance: Random) -> tuple[list[str], str]:
+    """Numbers of some rows of a day, and the column that holds them; none of a table that numbers no rows."""
+    column = scene.shape.sequence
+    if column is None:
+        return [], ""
+    rows = await scene.sql(f"SELECT DISTINCT {column} FROM {{t}} WHERE {scene.within(window)} ORDER BY 1")
+    numbers = [str(row[0]) for row in rows]
+    return chance.sample(numbers, min(len(numbers), 2 * chance.randint(1, 20))), column
+
+
+async def _rows_swapped(scene: Scene, window: Window, chance: Random) -> Planted:
+    """Some rows lost, and others doubled: the numbers are equal, or nearly so."""
+    numbers, column = await _some(scene, window, chance)
+    if not numbers:
+        return Planted("rows swapped", "there was none to swap")
+    half = len(numbers) // 2
+    lost, doubled = (
+        f"{scene.within(window)} AND {column} IN ({', '.join(some)})"
+        for some in (numbers[:half] or ["-1"], numbers[half:])
+    )
+    fewer, more = await scene.rows(lost), await scene.rows(doubled)
+    await scene.sql(f"DELETE FROM {{t}} WHERE {lost}")
+    await scene.sql(f"INSERT INTO {{t}} SELECT * FROM {{t}} WHERE {doubled}")
+    return Planted("rows swapped", f"{fewer} lost, {more} doubled", more - fewer)
+
+
+async def _prices_changed(scene: Scene, window: Window, chance: Random) -> Planted:
+    numbers, column = await _some(scene, window, chance)
+    if not numbers:
+        return Planted("prices changed", "there was none to change")
+    condition = f"{scene.within(window)} AND {column} IN ({', '.join(numbers)})"
+    await scene.sql(f"UPDATE {{t}} SET price = price + 0.00000001 WHERE {condition}")
+    return Planted("prices changed", f"of {len(numbers)} numbers")
+
+
 def _file_gone(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.delete(file.path)
     return Planted("file gone", file.path, 0, Reason.FILE_MISSING, Proof.FILES, file.path)
@@ -110,6 +145,8 @@ ROW_KINDS: dict[str, Callable[[Scene, Window, Random], Awaitable[Planted]]] = {
     "cycles lost": _cycles_lost,
     "symbol lost": _symbol_lost,
     "cycles written twice": _cycles_written_twice,
+    "rows swapped": _rows_swapped,
+    "prices changed": _prices_changed,
 }
 # A file of a day is hurt.
 FILE_KINDS: dict[str, Callable[[Scene, LakeFile, Random], Planted]] = {

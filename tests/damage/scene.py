@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,9 +14,16 @@ from pyiceberg.manifest import DATA_FILE_TYPE, DEFAULT_READ_VERSION, DataFile
 from icekeeper.core.calendar import Window
 from icekeeper.sandbox.table_shapes import SHAPES, TableShape
 from icekeeper.sandbox.table_writer import Head, TableWriter
-from tests.conftest import Night
+from tests.conftest import COINBASE, SILVER, Night
 
 DAY = timedelta(days=1)
+# What tells rows apart, and values to compare; the sources of these tables merge no rows.
+KEYS = {
+    COINBASE: (("symbol", "sequence_number"), ("price", "quantity")),
+    SILVER: (("message_id",), ("price",)),
+}
+# By key: how often the compared values are there.
+KeyedRows = Mapping[tuple[Any, ...], Counter[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,17 @@ class Scene:
     async def symbols(self, condition: str) -> list[str]:
         rows = await self.sql(f"SELECT DISTINCT {self.symbol} FROM {{t}} WHERE {condition} ORDER BY 1")
         return [row[0] for row in rows]
+
+    async def keyed_rows(self, window: Window) -> KeyedRows:
+        """The rows of a window by key; empty for a table that has none."""
+        if self.table not in KEYS:
+            return {}
+        key, compare = KEYS[self.table]
+        found: dict[tuple[Any, ...], Counter[tuple[Any, ...]]] = {}
+        columns = ", ".join((*key, *compare))
+        for row in await self.sql(f"SELECT {columns} FROM {{t}} WHERE {self.within(window)}"):
+            found.setdefault(tuple(row[: len(key)]), Counter())[tuple(row[len(key) :])] += 1
+        return found
 
     # --- files
 

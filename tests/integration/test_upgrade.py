@@ -149,8 +149,9 @@ def test_the_settings_load_and_mean_what_they_meant(old: Path, tmp_path: Path) -
     assert shown.returncode == 0, shown.stderr
     answers = json.loads((old / "answers.json").read_text())
     now = json.loads(shown.stdout.replace(str(tmp_path), "/run/secrets"))
-    # Since then also stages that are held night after night are notified by default.
-    now["notify"][1]["on"].remove("held")
+    # Since then also stages that are held, and sources that are empty, day after day are notified by default.
+    for occasion in ("held", "source_empty"):
+        now["notify"][1]["on"].remove(occasion)
     assert_still_says(now, answers["config show"], "config show")
 
 
