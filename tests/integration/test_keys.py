@@ -66,7 +66,7 @@ DAMAGE = {
     "lost": Damage(("DELETE FROM {t} WHERE {first}",), WARNING, None, (40, 0, 0, 0), -40),
     "doubled": Damage((_DOUBLED,), WARNING, MISMATCH, (0, 0, 40, 0), 40),
     "another price": Damage(
-        ("UPDATE {t} SET price = price + 0.00000001 WHERE {one}",), WARNING, MISMATCH, (0, 0, 0, 1)
+        ("UPDATE {t} SET price = price + 0.01 WHERE {one}",), WARNING, MISMATCH, (0, 0, 0, 1)
     ),
     "a nulled column": Damage(("UPDATE {t} SET quantity = NULL WHERE {first}",), WARNING, MISMATCH, (0, 0, 0, 40)),
     "swapped values": Damage(
