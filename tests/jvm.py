@@ -27,7 +27,7 @@ from pyspark.sql import SparkSession
 
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.engine import SparkEngine
-from icekeeper.adapters.spark.jars import in_ivy_cache
+from icekeeper.adapters.spark.jars import cached_jars
 from icekeeper.adapters.spark.java import find_java
 from icekeeper.adapters.spark.options import SparkOptions
 from icekeeper.core.enums import Trigger
@@ -50,7 +50,8 @@ _TABLES = ("cold.bronze_trades_coinbase", "cold.gold_ohlcv_1m")
 def settings() -> dict[str, Any]:
     """The block `spark` of the settings for a session of the tests on this host."""
     archive = _archive()
-    if not (archive.is_file() and archive.stat().st_size):  # an empty file: this Java can't make one
+    # An empty file: this Java can't make one.
+    if not (_jars() and archive.is_file() and archive.stat().st_size):
         return {"driver_memory": "1g", "conf": {_OPTIONS: SHORT_LIVED}}
     return _settings(f"-XX:SharedArchiveFile={archive}")
 
@@ -61,9 +62,8 @@ def _settings(java_option: str) -> dict[str, Any]:
 
 
 def _jars() -> list[Path]:
-    """Iceberg's jars in the caches of Spark's resolver, as far as they are there."""
-    names = ["{}_{}-{}.jar".format(*package.split(":")) for package in DEFAULT_PACKAGES]
-    return [path for name in names for path in sorted(Path.home().glob(f".ivy2*/jars/{name}"))[:1]]
+    """Iceberg's jars in the cache of Spark's resolver; none where not all of them are there."""
+    return cached_jars(DEFAULT_PACKAGES, {}) or []
 
 
 def _archive() -> Path:
@@ -121,11 +121,11 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="icekeeper-jvm-") as directory:
         try:
-            if not in_ivy_cache(DEFAULT_PACKAGES, {}):
+            if not _jars():
                 print("Downloading Spark's Iceberg jars (120 MB, once): this usually takes up to 2 minutes", flush=True)
                 asyncio.run(_fetch(Path(directory)))
             archive = _archive()
-            if archive.exists():
+            if archive.exists() or not _jars():
                 return
             print("Archiving Spark's classes for the JVMs of the tests (once): this takes a minute", flush=True)
             _CACHE.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from icekeeper.adapters.spark import jars
 from icekeeper.adapters.spark.jars import maven_path
 from icekeeper.execution.wiring import spark_options
 from icekeeper.settings.model import DEFAULT_PACKAGES, Settings
@@ -60,3 +62,22 @@ def test_the_list_that_the_image_is_built_from_names_these_jars() -> None:
     listed = [line.split("  ", 1) for line in (ROOT / "jars.sha256").read_text().splitlines()]
     assert [path for _, path in listed] == [maven_path(coordinate) for coordinate in DEFAULT_PACKAGES]
     assert all(len(sha256) == 64 for sha256, _ in listed)
+
+
+@pytest.mark.parametrize("account", [True, False])
+def test_spark_has_its_cache_in_the_accounts_home_as_java_sees_it(
+    account: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getpwuid(uid: int) -> SimpleNamespace:
+        if not account:
+            raise KeyError(uid)
+        return SimpleNamespace(pw_dir=str(tmp_path / "account"))
+
+    monkeypatch.setattr("pwd.getpwuid", getpwuid)
+    monkeypatch.setenv("HOME", str(tmp_path / "set"))
+    cache = tmp_path / ("account" if account else "set") / ".ivy2.5.2" / "jars"
+    cache.mkdir(parents=True)
+    assert jars.cached_jars(["a:b:1"], {}) is None
+    (jar := cache / "a_b-1.jar").touch()
+    assert jars.cached_jars(["a:b:1"], {}) == [jar]
+    assert jars.in_ivy_cache([], {})

@@ -136,7 +136,7 @@ class Audit(_Stage):
     """So many of the keys that differ are named; 0: none, as they may be private."""
     sample_above: Annotated[int, Field(ge=1000, le=10**12), NoFlag] = 10_000_000
     """Where ClickHouse merges rows: of more than this only a part of the keys is compared, another one each night."""
-    drill_rows: Annotated[int, Field(ge=1000, le=10_000_000), NoFlag] = 200_000
+    drill_rows: Annotated[int, Field(ge=1000, le=1_000_000), NoFlag] = 200_000
     """So many rows of a side are read to find the keys that differ; what they leave unexplored is said."""
 
     @field_validator("missing_pct")

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from enum import StrEnum
 from itertools import islice, zip_longest
 
@@ -157,15 +156,19 @@ def _readable(kind: Kind, number: str) -> str:
     if kind is Kind.INSTANT:
         instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(number))
         return instant.isoformat().replace("+00:00", "Z")
-    return f"{Decimal(number).normalize():f}"
+    return number.rstrip("0").rstrip(".") if "." in number else number
 
 
 # --- what differs
 
 
-# So many rows a bucket on average, where that takes no more buckets than 2**_MOST_BITS for each that is split.
+# So many rows a bucket on average, where that takes no more buckets than 2**_MOST_BITS for each that is split, and no
+# more than 2**_MOST_BITS_IN_ALL, which both sides send.
 _BUCKET_ROWS = 8
 _MOST_BITS = 14
+_MOST_BITS_IN_ALL = 16
+# So many characters of a value are shown.
+_MOST_SHOWN = 100
 # More buckets than this are not named in a query.
 MOST_BUCKETS = 4096
 
@@ -180,7 +183,8 @@ def finer_bits(within: Buckets | None, rows: int) -> int:
     """By how many bits to tell the buckets of so many rows apart."""
     bits, buckets = (within.bits, len(within.numbers)) if within else (0, 1)
     wanted = math.ceil(math.log2(max(2, rows / _BUCKET_ROWS / buckets)))
-    return bits + min(wanted, _MOST_BITS)
+    most = _MOST_BITS_IN_ALL - math.ceil(math.log2(buckets))
+    return bits + min(wanted, _MOST_BITS, most)
 
 
 def differing_buckets(source: Mapping[int, Fingerprint], iceberg: Mapping[int, Fingerprint]) -> dict[int, int]:
@@ -237,4 +241,11 @@ def samples(key: Key, different: Sequence[DifferentKey], most: int) -> tuple[Key
     chosen = [each for turn in zip_longest(*by_difference) for each in turn if each is not None][:most]
     order = list(Difference)
     chosen.sort(key=lambda each: (order.index(each.difference), each.text))
-    return tuple(KeySample(each.difference, values_of(key.columns, each.text), each.rows) for each in chosen)
+    return tuple(
+        KeySample(each.difference, tuple(map(_shortened, values_of(key.columns, each.text))), each.rows)
+        for each in chosen
+    )
+
+
+def _shortened(value: str | None) -> str | None:
+    return value if value is None or len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."

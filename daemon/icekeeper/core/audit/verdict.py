@@ -62,16 +62,18 @@ def judge_keys(verdict: Verdict, keys: KeyComparison, policy: AuditPolicy) -> Ve
     """The verdict of the counts and the one of the keys together: the worse of the two.
 
     Missing keys are judged by their share of ClickHouse's, like missing rows; where not all could be explored, by the
-    share that was found in the explored part. Doubled rows and changed values are a warning, and so is a difference
-    of which nothing could be found out. Keys that only Iceberg has are noted.
+    share that was found in the explored part. Doubled rows and changed values are a warning, and so is whatever could
+    not be explored: it may hide them. Keys that only Iceberg has are noted.
     """
     note = f"{verdict.note}; {_key_note(keys)}"
     if keys.equal:
         return replace(verdict, note=note)
-    unknown = keys.missing is None or (keys.unexplored and not (keys.missing or keys.extra))
-    differs = bool(unknown or keys.doubled or keys.changed)
+    unknown = keys.missing is None or keys.unexplored > 0
+    differs = bool(keys.doubled or keys.changed)
     found = _status(Fraction(missing_keys(keys), keys.clickhouse), policy) if keys.clickhouse else AuditStatus.OK
-    status = max(verdict.status, found, AuditStatus.WARNING if differs else AuditStatus.OK, key=_SEVERITY.index)
+    status = max(
+        verdict.status, found, AuditStatus.WARNING if differs or unknown else AuditStatus.OK, key=_SEVERITY.index
+    )
     reason = Reason.CONTENT_MISMATCH if differs and verdict.status is not AuditStatus.ERROR else verdict.reason
     return replace(verdict, status=status, reason=reason, note=note)
 

@@ -6,7 +6,8 @@ differ in smaller ones, until what differs is few enough to be compared key by k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -30,7 +31,7 @@ from icekeeper.core.audit.records import Difference, Fingerprint, KeyComparison,
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Stage
-from icekeeper.core.errors import IcekeeperError, PermanentError
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.policy import KeyPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.night.stages.context import Deadline, TaskContext
@@ -122,14 +123,16 @@ class KeyAudit:
 
     async def _explored(self, compared: KeyComparison) -> KeyComparison:
         """The comparison with the keys that differ, as far as the budget goes."""
-        query, explored, unexplored = self._query, max(compared.clickhouse, compared.iceberg), 0
+        query, expected, unexplored = self._query, self._in_source, 0
+        explored = max(compared.clickhouse, compared.iceberg)
         if explored > self._rules.drill_rows:
-            bits, sizes = await self._differing(explored)
+            bits, there, sizes = await self._differing(explored)
             chosen = explorable(sizes, self._rules.drill_rows)
+            expected = self._sum(there, chosen)
             explored = sum(sizes[bucket] for bucket in chosen)
             unexplored = sum(sizes.values()) - explored
             query = replace(query, within=Buckets(bits, chosen))
-        different = await self._different(query) if explored else []
+        different = await self._different(query, expected.rows) if explored else []
         rows = dict.fromkeys(Difference, 0)
         for key in different:
             rows[key.difference] += key.rows
@@ -144,20 +147,29 @@ class KeyAudit:
             samples=samples(query.key, different, self._rules.samples),
         )
 
-    async def _differing(self, rows: int) -> tuple[int, Mapping[int, int]]:
-        """By how many bits, and with how many rows, buckets differ, so small that they fit the budget if any do."""
-        query, bits, sizes = self._query, 0, dict[int, int]()
+    async def _differing(self, rows: int) -> tuple[int, Mapping[int, Fingerprint], Mapping[int, int]]:
+        """By how many bits, and with how many rows, buckets differ, so small that they fit the budget if any do.
+
+        In the middle: all that ClickHouse was last read for.
+        """
+        query, expected, bits = self._query, self._in_source, 0
+        there: Mapping[int, Fingerprint] = {}
+        sizes: dict[int, int] = {}
         for _ in range(_ROUNDS):
             bits = finer_bits(query.within, rows)
-            sizes = differing_buckets(await self._of_source(query, bits), await self._of_iceberg(query, bits))
+            there = await self._of_source(query, bits)
+            if self._sum(there, there) != expected:
+                raise _source_changed(self._source)
+            sizes = differing_buckets(there, await self._of_iceberg(query, bits))
             before, rows = rows, sum(sizes.values())
             # Where nearly all of them differ, smaller ones would, too.
             if rows <= self._rules.drill_rows or len(sizes) > MOST_BUCKETS or 4 * rows > 3 * before:
                 break
-            query = replace(query, within=Buckets(bits, tuple(sizes)))
-        return bits, sizes
+            query, expected = replace(query, within=Buckets(bits, tuple(sizes))), self._sum(there, sizes)
+        return bits, there, sizes
 
-    async def _different(self, query: KeyQuery) -> list[DifferentKey]:
+    async def _different(self, query: KeyQuery, expected: int) -> list[DifferentKey]:
+        """The keys that differ, of so many in ClickHouse (of rows, where it does not merge them)."""
         there = await self._context.ports.source_keys.key_rows(
             self._source, self._window, self._final, query, self._deadline.remaining()
         )
@@ -167,9 +179,12 @@ class KeyAudit:
             ours = await self._context.ports.lakehouse.key_rows(
                 name, timestamp, self._window, self._snapshot_id, query, self._deadline.remaining()
             )
+        if (len(there) if query.distinct else sum(key.rows for key in there.values())) != expected:
+            raise _source_changed(self._source)
         if query.distinct:
             there, ours = (dict.fromkeys(keys, KeyRows(1)) for keys in (there, ours))
-        return different_keys(there, ours)
+        # Sorting many keys takes a while, and the loop has other work.
+        return await asyncio.to_thread(different_keys, there, ours)
 
     async def _of_source(self, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
         return await self._context.ports.source_keys.fingerprints(
@@ -186,5 +201,13 @@ class KeyAudit:
 
     def _whole(self, found: Mapping[int, Fingerprint]) -> Fingerprint:
         """The fingerprint of all that is compared: everything, or one bucket."""
+        return self._sum(found, self._query.within.numbers if self._query.within else (0,))
+
+    def _sum(self, buckets: Mapping[int, Fingerprint], some: Iterable[int]) -> Fingerprint:
         empty = Fingerprint(values=(0, 0) if self._query.key.compare else ())
-        return found.get(self._query.within.numbers[0] if self._query.within else 0, empty)
+        return sum((buckets[number] for number in some if number in buckets), empty)
+
+
+def _source_changed(source: Source) -> TransientError:
+    """Iceberg's snapshot is pinned: rows that came to ClickHouse since would be taken for missing."""
+    return TransientError(f"{source} was written to while its keys were compared", reason=Reason.CONFLICT)
