@@ -17,7 +17,7 @@ from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.audit.records import BadFile, FileFault, Finding
+from icekeeper.core.audit.records import BadFile, FileFault, Finding, KeyComparison
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError
@@ -332,6 +332,21 @@ async def test_an_acknowledged_day_stays_closed_until_more_rows_are_missing(ledg
         ("the feed was down \N{REPLACEMENT CHARACTER}", 500, "ann", "host1", "2026-02-17"),
     ]
     assert await ledger.findings.acks(["cold.other"], 10) == ()
+
+
+async def test_an_acknowledged_day_is_open_again_when_more_of_its_rows_differ_though_the_numbers_agree(
+    ledger: Ledger,
+) -> None:
+    keys = KeyComparison(("id",), ("price",), False, 1000, 1000, equal=False, missing=40, doubled=40, explored=1000)
+    await ledger.audited(WARNING, 0, reason=Reason.CONTENT_MISMATCH, key_comparison=keys)
+    await ledger.ack()
+    assert [ack.rows_missing for ack in await ledger.findings.acks([TABLE], 10)] == [80]
+    await ledger.audited(WARNING, 0, key_comparison=replace(keys, missing=30, doubled=30, changed=20))
+    assert await ledger.open() == []
+    since = await ledger.audited(MISSING, 0, key_comparison=replace(keys, missing=60, doubled=60))
+    assert await ledger.open() == [(DAY, MISSING, 0)]
+    (finding,) = await ledger.findings.open_findings(TABLE)
+    assert finding.since == since
 
 
 async def test_an_acknowledgement_ends_when_the_day_is_proven_in_between(ledger: Ledger) -> None:

@@ -155,7 +155,7 @@ def audited(window: Window) -> str:
 
 def missing_rows(finding: Finding) -> str:
     """The number of missing rows, or of those in bad files; nothing where they could not be counted."""
-    return _rows(finding.status, None if finding.delta is None else -finding.delta, finding.bad_file_rows)
+    return _rows(finding.status, None if finding.delta is None else max(-finding.delta, 0), finding.bad_file_rows)
 
 
 def _rows(status: AuditStatus, missing: int | None, in_bad_files: int | None) -> str:

@@ -12,6 +12,7 @@
 -- What they say of its files: bad ones (an error with bad_file_rows) are a finding, whatever was counted before, until an
 -- audit counts the window, or a longer one on the same UTC day, by the same proof or a stronger one, whatever its verdict
 -- on the rows is.
+-- With a key, rows_missing counts the rows that differ: missing, doubled and changed ones.
 -- An acknowledgement closes a window for as many missing rows as were known then, or for the bad files of then and their
 -- rows: finding no more of them opens nothing, finding more does. It ends when the window is proven in between.
 --
@@ -23,7 +24,10 @@ WITH verdict AS (
          audit.status::text AS status, audit.delta::bigint AS delta, audit.reason,
          kind.of_files, audit.proof, CASE WHEN kind.of_files THEN audit.bad_files END AS bad_files,
          CASE WHEN kind.of_files THEN audit.bad_file_rows END AS bad_file_rows,
-         CASE WHEN audit.status::text = 'error' THEN 0 ELSE greatest(-audit.delta::bigint, 0) END AS rows_missing,
+         CASE WHEN audit.status::text = 'error' THEN 0 ELSE greatest(-audit.delta::bigint, 0,
+             coalesce((audit.key_comparison->>'missing')::bigint, 0)
+             + coalesce((audit.key_comparison->>'doubled')::bigint, 0)
+             + coalesce((audit.key_comparison->>'changed')::bigint, 0)) END AS rows_missing,
          audit.run_id, audit.run_timestamp::timestamptz AS audited_at
   FROM maintenance_audit_log AS audit
   -- An icekeeper of before 0005 may have replaced such an error, and left this column as it was.
@@ -73,7 +77,11 @@ CROSS JOIN LATERAL (
     AND (bad.bad_file_rows IS NOT NULL AND bad.status::text = 'error') = verdict.of_files
     AND bad.status::text <> 'ok' AND (bad.status::text <> 'error' OR verdict.status = 'error')
     AND bad.run_timestamp > proven.at
-    AND CASE WHEN verdict.of_files THEN bad.bad_file_rows WHEN bad.status::text = 'error' THEN 0 ELSE greatest(-bad.delta, 0) END
+    AND CASE WHEN verdict.of_files THEN bad.bad_file_rows WHEN bad.status::text = 'error' THEN 0
+             ELSE greatest(-bad.delta::bigint, 0,
+             coalesce((bad.key_comparison->>'missing')::bigint, 0)
+             + coalesce((bad.key_comparison->>'doubled')::bigint, 0)
+             + coalesce((bad.key_comparison->>'changed')::bigint, 0)) END
         > acked.rows
 ) AS first
 WHERE verdict.status IN ('warning', 'missing_data', 'error')
