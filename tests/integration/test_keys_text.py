@@ -50,8 +50,8 @@ def _plain(value: Decimal) -> str:
     return f"{value.normalize():f}"
 
 
-def _hex(value: str) -> str:
-    return value.encode().hex()
+def _hex(value: str | bytes) -> str:
+    return (value.encode() if isinstance(value, str) else value).hex()
 
 
 def _instants(micros: int) -> st.SearchStrategy[datetime]:
@@ -119,6 +119,8 @@ COLUMNS = {
     "wide": _decimal("Nullable(Decimal(38, 8))", "DECIMAL(38, 8)", 37, 8),
     "other_scale": _decimal("Nullable(Decimal(18, 4))", "DECIMAL(28, 10)", 18, 4),
     "whole": _decimal("Nullable(Decimal(38, 0))", "DECIMAL(38, 0)", 37, 0),
+    "fraction": _decimal("Nullable(Decimal(38, 36))", "DECIMAL(38, 36)", 37, 36),
+    "fuller": _decimal("Nullable(Decimal(76, 8))", "DECIMAL(38, 8)", 37, 8),
     "whole_number": Column(
         "Nullable(UInt64)",
         "DECIMAL(20, 0)",
@@ -147,7 +149,25 @@ COLUMNS = {
     ),
     "text": _text("Nullable(String)"),
     "coded": _text("LowCardinality(Nullable(String))", st.sampled_from(["", "BTC", "ünï", "a:b;c", "N", "\0", "😀"])),
+    # Bytes that are no UTF-8: another one is another text, and shown as a U+FFFD.
+    "bytes": Column(
+        "Nullable(String)",
+        "STRING",
+        st.sampled_from([b"\xff", b"\xfe", b"\xc3;", b"1:\x80", b"abcd\xe2\x82"]),
+        to_clickhouse=lambda value: f"unhex('{_hex(value)}')",
+        to_spark=lambda value: f"CAST(unhex('{_hex(value)}') AS STRING)",
+        text=lambda value: value.decode(errors="replace"),
+    ),
     "fixed": _text("FixedString(3)", st.text("xyz", max_size=3)),
+    # As an offload of the bytes writes it, and of any bytes.
+    "padded": Column(
+        "Nullable(FixedString(4))",
+        "STRING",
+        st.sampled_from([b"", b"xy", b"\0x\0y", b"\x10", b"\xa0\xff"]),
+        to_clickhouse=lambda value: f"unhex('{_hex(value)}')",
+        to_spark=lambda value: f"CAST(unhex('{_hex(value.ljust(4, bytes(1)))}') AS STRING)",
+        text=lambda value: value.decode(errors="replace"),
+    ),
     "uuid": Column(
         "UUID",
         "STRING",
@@ -265,6 +285,11 @@ async def test_both_engines_make_the_same_texts_and_fingerprints(
         ("String", "BINARY", "v is binary in Iceberg"),
         ("String", "BIGINT", "v is long in Iceberg and String in ClickHouse"),
         ("Nullable(DateTime)", "STRING", r"v is string in Iceberg and Nullable\(DateTime\) in ClickHouse"),
+        ("DateTime64(9, 'UTC')", "DATE", r"v is date in Iceberg and DateTime64\(9, 'UTC'\) in ClickHouse"),
+        ("Decimal(18, 9)", "DECIMAL(38, 8)", "30 digits before the point and 9 after it are too many to compare"),
+        ("Decimal(38, 37)", "DECIMAL(38, 37)", "1 digits before the point and 37 after it are too many to compare"),
+        ("Decimal(38, 20)", "BIGINT", "19 digits before the point and 20 after it are too many to compare"),
+        ("FixedString(3)", "BINARY", "v is binary in Iceberg"),
     ],
 )
 async def test_columns_that_cannot_be_compared_are_an_error_that_says_why(
@@ -278,3 +303,31 @@ async def test_columns_that_cannot_be_compared_are_an_error_that_says_why(
     assert raised.value.reason is Reason.KEY_TYPE
     with pytest.raises(IcekeeperError, match="Iceberg has no column gone; ClickHouse has no column gone"):
         await _key(night, source, "gone")
+
+
+async def test_columns_are_known_by_name_also_where_no_row_shows_them_and_only_they_may_be_read(box: Sandbox) -> None:
+    for statement in (
+        "CREATE DATABASE IF NOT EXISTS keys",
+        "CREATE OR REPLACE TABLE keys.named (ts DateTime, secret String, id UInt64 MATERIALIZED 7, text String ALIAS "
+        "concat('a', toString(id)), `the ``price` Decimal(18, 8) DEFAULT 1) ENGINE = MergeTree ORDER BY ts",
+        "CREATE USER OR REPLACE reader IDENTIFIED BY 'reader'",
+        "GRANT SELECT(ts, id, text, `the ``price`) ON keys.named TO reader",
+    ):
+        box.clickhouse.execute(statement)
+    reader = KeyedClickHouse(ClickHouseOptions(box.clickhouse.url, "keys", "reader", "reader"))
+    try:
+        names = ("id", "text", "the `price", "gone")
+        found = await reader.column_types(Source(("named",), "ts"), names)
+        with pytest.raises(IcekeeperError) as denied:
+            await reader.column_types(Source(("named",), "ts"), ("secret",))
+        with pytest.raises(IcekeeperError) as gone:
+            await reader.column_types(Source(("missing",), "ts"), ("id",))
+    finally:
+        await reader.close()
+    assert {name: each.words for name, each in found.items()} == {
+        "id": "UInt64",
+        "text": "String",
+        "the `price": "Decimal(18, 8)",
+    }
+    assert denied.value.reason is Reason.ACCESS_DENIED
+    assert gone.value.reason in (Reason.SOURCE_TABLE_NOT_FOUND, Reason.ACCESS_DENIED)

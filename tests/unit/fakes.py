@@ -411,7 +411,7 @@ class FakeLakehouse(Scripted):
 
     async def key_rows(
         self, table: str, timestamp: str, window: Window, snapshot_id: int, query: KeyQuery, timeout: timedelta
-    ) -> Mapping[str, KeyRows]:
+    ) -> Mapping[bytes, KeyRows]:
         async with self._call("key_rows", table, timeout):
             return key_rows(self.keyed[table], query)
 
@@ -461,7 +461,7 @@ class FakeSource(Scripted):
 
     async def key_rows(
         self, source: Source, window: Window, final: bool, query: KeyQuery, timeout: timedelta
-    ) -> Mapping[str, KeyRows]:
+    ) -> Mapping[bytes, KeyRows]:
         async with self._call("source.key_rows", str(source), timeout):
             return key_rows(self.keyed[str(source)], query)
 

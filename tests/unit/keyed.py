@@ -26,12 +26,12 @@ def fingerprints(rows: Iterable[KeyedRow], query: KeyQuery, bits: int) -> dict[i
     return found
 
 
-def key_rows(rows: Iterable[KeyedRow], query: KeyQuery) -> dict[str, KeyRows]:
-    found: dict[str, KeyRows] = {}
+def key_rows(rows: Iterable[KeyedRow], query: KeyQuery) -> dict[bytes, KeyRows]:
+    found: dict[bytes, KeyRows] = {}
     for key, value in _chosen(rows, query):
-        before = found.get(key, KeyRows(0))
+        before = found.get(key.encode(), KeyRows(0))
         more = _hash("a", key + value) if query.key.compare else 0
-        found[key] = KeyRows(before.rows + 1, (before.values + more) % 2**64)
+        found[key.encode()] = KeyRows(before.rows + 1, (before.values + more) % 2**64)
     return found
 
 

@@ -37,7 +37,7 @@ from tests.unit.keyed import KeyedRow
 
 pytestmark = pytest.mark.usefixtures("logs")
 
-LONG, TEXT, DAYS = ColumnType("long", Kind.NUMBER), ColumnType("string", Kind.TEXT), ColumnType("date", Kind.INSTANT)
+LONG, TEXT, DAYS = ColumnType("long", Kind.NUMBER), ColumnType("string", Kind.TEXT), ColumnType("date", Kind.DAY)
 OK, WARNING, MISSING = AuditStatus.OK, AuditStatus.WARNING, AuditStatus.MISSING_DATA
 
 
@@ -58,6 +58,20 @@ def test_a_key_has_both_sides_names_and_the_larger_scale() -> None:
         ({"k": LONG}, {}, "ClickHouse has no column k"),
         ({"k": LONG}, {"k": ColumnType("String", Kind.TEXT)}, "k is long in Iceberg and String in ClickHouse"),
         ({"k": DAYS}, {"k": ColumnType("Int64", Kind.NUMBER)}, "k is date in Iceberg and Int64 in ClickHouse"),
+        # The hours that the day has lost would differ in every row.
+        ({"k": DAYS}, {"k": ColumnType("DateTime", Kind.INSTANT)}, "k is date in Iceberg and DateTime in ClickHouse"),
+        (
+            {"k": ColumnType("decimal(38, 8)", Kind.NUMBER, 8, 30)},
+            {"k": ColumnType("Decimal(18, 9)", Kind.NUMBER, 9)},
+            "k is decimal(38, 8) in Iceberg and Decimal(18, 9) in ClickHouse: "
+            "30 digits before the point and 9 after it are too many to compare",
+        ),
+        (
+            {"k": ColumnType("decimal(38, 37)", Kind.NUMBER, 37, 1)},
+            {"k": ColumnType("Decimal(38, 37)", Kind.NUMBER, 37)},
+            "k is decimal(38, 37) in Iceberg and Decimal(38, 37) in ClickHouse: "
+            "1 digits before the point and 37 after it are too many to compare",
+        ),
         (
             {"k": ColumnType("double", None)},
             {"k": ColumnType("Float64", None)},
@@ -75,16 +89,38 @@ def test_columns_that_cannot_be_compared_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("text", "values"),
+    ("iceberg", "source", "kind"),
     [
-        ("3:BTC12;1708128000000000;", ("BTC", "12", "2024-02-17T00:00:00Z")),
-        ("0:-1.50;N", ("", "-1.5", None)),
-        ("NNN", (None, None, None)),
-        ("5:N3:;N0.00;-1;", ("N3:;N", "0", "1969-12-31T23:59:59.999999Z")),
-        ("N12345678901234567890123456789012345678.90;N", (None, "12345678901234567890123456789012345678.9", None)),
+        (DAYS, ColumnType("Date", Kind.DAY), Kind.INSTANT),
+        (ColumnType("timestamptz", Kind.INSTANT), ColumnType("Date", Kind.DAY), Kind.INSTANT),
+        (TEXT, ColumnType("FixedString(3)", Kind.PADDED), Kind.PADDED),
+        (
+            ColumnType("decimal(38, 36)", Kind.NUMBER, 36, 2),
+            ColumnType("Decimal(38, 36)", Kind.NUMBER, 36),
+            Kind.NUMBER,
+        ),
+        (ColumnType("decimal(38, 8)", Kind.NUMBER, 8, 30), ColumnType("Decimal(76, 8)", Kind.NUMBER, 8), Kind.NUMBER),
     ],
 )
-def test_a_keys_text_has_its_values(text: str, values: tuple[str | None, ...]) -> None:
+def test_kinds_that_can_be_compared_have_one_text(iceberg: ColumnType, source: ColumnType, kind: Kind) -> None:
+    assert agreed_key(("k",), (), {}, {"k": iceberg}, {"k": source}).columns[0].kind is kind
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        (b"3:BTC12;1708128000000000;", ("BTC", "12", "2024-02-17T00:00:00Z")),
+        (b"0:-1.50;N", ("", "-1.5", None)),
+        (b"NNN", (None, None, None)),
+        (b"5:N3:;N0.00;-1;", ("N3:;N", "0", "1969-12-31T23:59:59.999999Z")),
+        (b"N12345678901234567890123456789012345678.90;N", (None, "12345678901234567890123456789012345678.9", None)),
+        # No UTF-8, or half of a character; a year past 9999.
+        (b"2:\xff;1;N", ("\ufffd;", "1", None)),
+        (b"1:\xc31;N", ("\ufffd", "1", None)),
+        (b"N1;9223372036854775807;", (None, "1", "9223372036854775807")),
+    ],
+)
+def test_a_keys_text_has_its_values(text: bytes, values: tuple[str | None, ...]) -> None:
     columns = [KeyColumn(str(kind), "", kind, 2) for kind in (Kind.TEXT, Kind.NUMBER, Kind.INSTANT)]
     assert values_of(columns, text) == values
 

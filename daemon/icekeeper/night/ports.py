@@ -122,7 +122,7 @@ class Lakehouse(Protocol):
 
     async def key_rows(
         self, table: str, timestamp: str, window: Window, snapshot_id: int, query: KeyQuery, timeout: timedelta
-    ) -> Mapping[str, KeyRows]:
+    ) -> Mapping[bytes, KeyRows]:
         """The window's rows of each key, by its text."""
 
 
@@ -169,7 +169,7 @@ class SourceKeys(Protocol):
 
     async def key_rows(
         self, source: Source, window: Window, final: bool, query: KeyQuery, timeout: timedelta
-    ) -> Mapping[str, KeyRows]:
+    ) -> Mapping[bytes, KeyRows]:
         """As of the lakehouse."""
 
 

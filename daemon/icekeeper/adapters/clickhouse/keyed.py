@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from icekeeper.adapters.clickhouse.client import Rows
 from icekeeper.adapters.clickhouse.counting import ClickHouse
+from icekeeper.adapters.clickhouse.event_time import quoted
 from icekeeper.adapters.clickhouse.exact import is_local
 from icekeeper.adapters.clickhouse.keys import (
     column_type,
@@ -19,19 +20,23 @@ from icekeeper.core.audit.keys import ColumnType, KeyQuery, KeyRows
 from icekeeper.core.audit.records import Fingerprint
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
+from icekeeper.core.errors import PermanentError
+
+# src/Common/ErrorCodes.cpp of ClickHouse.
+_UNKNOWN_IDENTIFIER = 47
 
 
 class KeyedClickHouse(ClickHouse):
     """The ports `SourceCounter` and `SourceKeys`."""
 
     async def column_types(self, source: Source, columns: Sequence[str]) -> Mapping[str, ColumnType]:
-        found: dict[str, list[ColumnType]] = {}
-        for name in source.tables:
-            rows = await self._client.probe(f"DESCRIBE (SELECT * FROM {self._table(name)})", {}, name)
-            for column, words, *_ in rows:
-                found.setdefault(str(column), []).append(column_type(str(words)))
-        types = ((name, found.get(name, [])) for name in columns)
-        return {name: _common(each) for name, each in types if len(each) == len(source.tables)}
+        found: dict[str, ColumnType] = {}
+        for column in columns:
+            types = [await self._column_type(name, column) for name in source.tables]
+            there = [each for each in types if each is not None]
+            if len(there) == len(types):
+                found[column] = _common(there)
+        return found
 
     async def fingerprints(
         self, source: Source, window: Window, final: bool, query: KeyQuery, bits: int, timeout: timedelta
@@ -42,9 +47,22 @@ class KeyedClickHouse(ClickHouse):
 
     async def key_rows(
         self, source: Source, window: Window, final: bool, query: KeyQuery, timeout: timedelta
-    ) -> Mapping[str, KeyRows]:
+    ) -> Mapping[bytes, KeyRows]:
         rows = await self._answer(key_rows_query(query, self._rows_of(source, query)), source, window, final, timeout)
-        return {str(text): KeyRows(int(count), int(values)) for text, count, values in rows}
+        return {bytes.fromhex(text): KeyRows(int(count), int(values)) for text, count, values in rows}
+
+    async def _column_type(self, name: str, column: str) -> ColumnType | None:
+        """The type of one table's column; None where it has none of that name.
+
+        Each is asked for by its name: `*` leaves MATERIALIZED and ALIAS columns out, and needs the right to read all.
+        """
+        try:
+            rows = await self._client.probe(f"DESCRIBE (SELECT {quoted(column)} FROM {self._table(name)})", {}, name)
+        except PermanentError as exc:
+            if getattr(exc.__cause__, "code", None) != _UNKNOWN_IDENTIFIER:
+                raise
+            return None
+        return column_type(str(rows[0][1]))
 
     def _rows_of(self, source: Source, query: KeyQuery) -> str:
         """A query of the key's columns in all of the source's tables."""

@@ -23,10 +23,14 @@ from icekeeper.core.audit.records import Fingerprint
 
 # Types around another one that say nothing about its values.
 _WRAPPED = re.compile(r"^(?:Nullable|LowCardinality)\((.*)\)$|^SimpleAggregateFunction\(\w+, (.*)\)$")
-_INTEGER = re.compile(r"^U?Int\d+$|^Bool$")
 _DECIMAL = re.compile(r"^Decimal\(\d+, (\d+)\)$")
-_INSTANT = re.compile(r"^Date(?:32|Time|Time64)?(?:\(.*\))?$")
-_TEXT = re.compile(r"^String$|^UUID$|^FixedString\(\d+\)$|^Enum(?:8|16)\(.*\)$")
+_KINDS = (
+    (re.compile(r"^U?Int\d+$|^Bool$"), Kind.NUMBER),
+    (re.compile(r"^DateTime(?:64)?(?:\(.*\))?$"), Kind.INSTANT),
+    (re.compile(r"^Date(?:32)?$"), Kind.DAY),
+    (re.compile(r"^String$|^UUID$|^Enum(?:8|16)\(.*\)$"), Kind.TEXT),
+    (re.compile(r"^FixedString\(\d+\)$"), Kind.PADDED),
+)
 
 # ClickHouse prefers an alias to a column of that name: these are the name of none.
 _FIRST, _SECOND = "`icekeeper's first hash`", "`icekeeper's second hash`"
@@ -39,8 +43,7 @@ def column_type(words: str) -> ColumnType:
         inner = wrapped[1] or wrapped[2]
     if decimal := _DECIMAL.match(inner):
         return ColumnType(words, Kind.NUMBER, int(decimal[1]))
-    kinds = ((_INTEGER, Kind.NUMBER), (_INSTANT, Kind.INSTANT), (_TEXT, Kind.TEXT))
-    return ColumnType(words, next((kind for pattern, kind in kinds if pattern.match(inner)), None))
+    return ColumnType(words, next((kind for pattern, kind in _KINDS if pattern.match(inner)), None))
 
 
 def text_of(columns: Sequence[KeyColumn]) -> str:
@@ -50,7 +53,8 @@ def text_of(columns: Sequence[KeyColumn]) -> str:
 
 def _column_text(column: KeyColumn) -> str:
     name = quoted(column.source)
-    if column.kind is Kind.TEXT:
+    if column.kind in (Kind.TEXT, Kind.PADDED):
+        # It cuts the zero bytes that fill a FixedString up.
         text = f"toString({name})"
         return f"ifNull(concat(toString(length({text})), '{LENGTH_END}', {text}), '{NULL}')"
     if column.kind is Kind.INSTANT:
@@ -96,10 +100,10 @@ def fingerprints_query(query: KeyQuery, bits: int, rows: str) -> str:
 
 
 def key_rows_query(query: KeyQuery, rows: str) -> str:
-    """Texts of keys, their rows, and the sums of the hashes over key and compared values."""
+    """Texts of keys in hex digits, their rows, and the sums of the hashes over key and compared values."""
     values = f"sum({_hashes(query.key)[2]})" if query.key.compare else "0"
     text = text_of(query.key.columns)
-    return f"SELECT {text}, count(), {values} FROM ({rows}){_within(query)} GROUP BY {text}"
+    return f"SELECT hex({text}), count(), {values} FROM ({rows}){_within(query)} GROUP BY {text}"
 
 
 def fingerprint(row: Sequence[Any]) -> Fingerprint:

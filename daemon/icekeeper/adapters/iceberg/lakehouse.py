@@ -241,8 +241,8 @@ class IcebergLakehouse:
 
     async def key_rows(
         self, table: str, timestamp: str, window: Window, snapshot_id: int, query: KeyQuery, timeout: timedelta
-    ) -> Mapping[str, KeyRows]:
-        def work(jvm: IcebergJvm) -> dict[str, KeyRows]:
+    ) -> Mapping[bytes, KeyRows]:
+        def work(jvm: IcebergJvm) -> dict[bytes, KeyRows]:
             columns = query.key.iceberg_columns
             with counting.rows_of(jvm, self._tables, table, timestamp, window, snapshot_id, columns) as rows:
                 return keys.key_rows(jvm.spark, rows, query)

@@ -26,23 +26,44 @@ LENGTH_END = ":"
 
 
 class Kind(StrEnum):
-    """Kinds of values that both engines can make the same text of."""
+    """Kinds of values that both engines can make the same text of.
+
+    DAY: an instant at midnight. PADDED: a text of a fixed length, which zero bytes at its end fill up.
+    """
 
     NUMBER = "number"
     INSTANT = "instant"
+    DAY = "day"
     TEXT = "text"
+    PADDED = "padded"
+
+
+# What a column is compared as, by its kinds in Iceberg and in ClickHouse. No instant of ClickHouse's is a day's: it has
+# an hour that the day in Iceberg has lost.
+_COMPARED_AS = {
+    (Kind.NUMBER, Kind.NUMBER): Kind.NUMBER,
+    (Kind.INSTANT, Kind.INSTANT): Kind.INSTANT,
+    (Kind.INSTANT, Kind.DAY): Kind.INSTANT,
+    (Kind.DAY, Kind.DAY): Kind.INSTANT,
+    (Kind.TEXT, Kind.TEXT): Kind.TEXT,
+    (Kind.TEXT, Kind.PADDED): Kind.PADDED,
+}
+# Of Iceberg's decimals, and of those that Spark computes with; of a fraction it takes the digits from a number above 1.
+_MOST_DIGITS = 38
+_MOST_SCALE = 36
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnType:
     """A column's type in its engine's words. `kind` None: no text can be made of it that is the same on both sides.
 
-    `scale`: how many digits a number has after the point.
+    `scale`: how many digits a number has after the point, `whole`: how many at most before it (only of Iceberg's).
     """
 
     words: str
     kind: Kind | None
     scale: int = 0
+    whole: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +71,7 @@ class KeyColumn:
     """A column by its names on both sides.
 
     Its text: `N` for NULL; of a number all digits up to `scale`, then `;`; of an instant its microseconds since 1970 in
-    UTC, then `;`; of a text its length in bytes, `:`, and itself.
+    UTC, then `;`; of a text its length in bytes, `:`, and itself, a padded one without the zero bytes at its end.
     """
 
     iceberg: str
@@ -116,9 +137,13 @@ def agreed_key(
         wrong.extend(text for text in unfit if text is not None)
         if ours is None or theirs is None or ours.kind is None or theirs.kind is None:
             return KeyColumn(name, there, Kind.TEXT)
-        if ours.kind is not theirs.kind:
-            wrong.append(f"{name} is {ours.words} in Iceberg and {theirs.words} in ClickHouse")
-        return KeyColumn(name, there, ours.kind, max(ours.scale, theirs.scale))
+        kind, scale = _COMPARED_AS.get((ours.kind, theirs.kind)), max(ours.scale, theirs.scale)
+        both = f"{name} is {ours.words} in Iceberg and {theirs.words} in ClickHouse"
+        if kind is None:
+            wrong.append(both)
+        elif ours.whole + scale > _MOST_DIGITS or scale > _MOST_SCALE:
+            wrong.append(f"{both}: {ours.whole} digits before the point and {scale} after it are too many to compare")
+        return KeyColumn(name, there, kind or Kind.TEXT, scale)
 
     key = Key(tuple(map(agreed, names)), tuple(map(agreed, compare)))
     if wrong:
@@ -135,20 +160,24 @@ def why_unfit(side: str, name: str, found: ColumnType | None) -> str | None:
     return None
 
 
-def values_of(columns: Sequence[KeyColumn], text: str) -> tuple[str | None, ...]:
-    """The values in a key's text, instants in ISO 8601."""
-    rest, values = text.encode(), list[str | None]()
+def values_of(columns: Sequence[KeyColumn], text: bytes) -> tuple[str | None, ...]:
+    """The values in a key's text as they are shown, instants in ISO 8601; of bytes that are no UTF-8 a U+FFFD."""
+    rest, values = text, list[str | None]()
     for column in columns:
         if rest.startswith(NULL.encode()):
             values.append(None)
             rest = rest[len(NULL) :]
-        elif column.kind is Kind.TEXT:
+        elif column.kind in (Kind.TEXT, Kind.PADDED):
             length, _, rest = rest.partition(LENGTH_END.encode())
             values.append(rest[: int(length)].decode(errors="replace"))
             rest = rest[int(length) :]
         else:
             number, _, rest = rest.partition(NUMBER_END.encode())
-            values.append(_readable(column.kind, number.decode()))
+            try:
+                values.append(_readable(column.kind, number.decode()))
+            except OverflowError:
+                # A year past 9999: its microseconds.
+                values.append(number.decode())
     return tuple(values)
 
 
@@ -215,11 +244,11 @@ class DifferentKey:
     """A key that differs, by its text, and in how many rows."""
 
     difference: Difference
-    text: str
+    text: bytes
     rows: int
 
 
-def different_keys(source: Mapping[str, KeyRows], iceberg: Mapping[str, KeyRows]) -> list[DifferentKey]:
+def different_keys(source: Mapping[bytes, KeyRows], iceberg: Mapping[bytes, KeyRows]) -> list[DifferentKey]:
     """What differs between the rows of both sides, by their keys."""
     found: list[DifferentKey] = []
     nothing = KeyRows(0)

@@ -173,7 +173,7 @@ class KeyAudit:
         there = await self._context.ports.source_keys.key_rows(
             self._source, self._window, self._final, query, self._deadline.remaining()
         )
-        ours: Mapping[str, KeyRows] = {}
+        ours: Mapping[bytes, KeyRows] = {}
         if self._snapshot_id is not None:
             name, timestamp = self._policy.name, self._policy.timestamp
             ours = await self._context.ports.lakehouse.key_rows(

@@ -25,10 +25,13 @@ from icekeeper.core.audit.keys import (
 )
 from icekeeper.core.audit.records import Fingerprint
 
-_DECIMAL = re.compile(r"^decimal\(\d+, (\d+)\)$")
+_DECIMAL = re.compile(r"^decimal\((\d+), (\d+)\)$")
+# How many digits they have.
+_INTEGERS = {"boolean": 1, "int": 10, "long": 19}
 _KINDS = {
-    **dict.fromkeys(("int", "long", "boolean"), Kind.NUMBER),
-    **dict.fromkeys(("timestamp", "timestamptz", "date"), Kind.INSTANT),
+    **dict.fromkeys(_INTEGERS, Kind.NUMBER),
+    **dict.fromkeys(("timestamp", "timestamptz"), Kind.INSTANT),
+    "date": Kind.DAY,
     **dict.fromkeys(("string", "uuid"), Kind.TEXT),
 }
 _64_BITS = 2**64
@@ -37,8 +40,9 @@ _64_BITS = 2**64
 def column_type(words: str) -> ColumnType:
     """A column's type as Iceberg words it."""
     if decimal := _DECIMAL.match(words):
-        return ColumnType(words, Kind.NUMBER, int(decimal[1]))
-    return ColumnType(words, _KINDS.get(words))
+        digits, scale = map(int, decimal.groups())
+        return ColumnType(words, Kind.NUMBER, scale, digits - scale)
+    return ColumnType(words, _KINDS.get(words), whole=_INTEGERS.get(words, 0))
 
 
 def fingerprints(spark: SparkSession, rows: str, query: KeyQuery, bits: int) -> dict[int, Fingerprint]:
@@ -61,13 +65,14 @@ def fingerprints(spark: SparkSession, rows: str, query: KeyQuery, bits: int) -> 
     return found
 
 
-def key_rows(spark: SparkSession, rows: str, query: KeyQuery) -> dict[str, KeyRows]:
-    """The rows of each key, by its text."""
+def key_rows(spark: SparkSession, rows: str, query: KeyQuery) -> dict[bytes, KeyRows]:
+    """The rows of each key, by its text, which may be no UTF-8."""
     values = "0L", "0L"
     if query.key.compare:
         values = "sum(hash2 & 4294967295)", "sum(shiftrightunsigned(hash2, 32))"
-    counted = _hashed(spark, rows, query).groupBy("text").agg(F.expr("count(*)"), *map(F.expr, values)).collect()
-    return {text: KeyRows(int(count), (low + (high << 32)) % _64_BITS) for text, count, low, high in counted}
+    text = F.expr("CAST(text AS BINARY)")
+    counted = _hashed(spark, rows, query).groupBy(text).agg(F.expr("count(*)"), *map(F.expr, values)).collect()
+    return {bytes(key): KeyRows(int(count), (low + (high << 32)) % _64_BITS) for key, count, low, high in counted}
 
 
 def _hashed(spark: SparkSession, rows: str, query: KeyQuery) -> DataFrame:
@@ -101,8 +106,11 @@ def text_of(columns: Sequence[KeyColumn]) -> str:
 
 def _column_text(column: KeyColumn) -> str:
     name = quoted(column.iceberg)
-    if column.kind is Kind.TEXT:
+    if column.kind in (Kind.TEXT, Kind.PADDED):
         text = f"CAST({name} AS STRING)"
+        if column.kind is Kind.PADDED:
+            # By hex digits: functions of texts count characters, and it may be no UTF-8.
+            text = f"CAST(unhex(regexp_replace(hex({text}), '(00)+$', '')) AS STRING)"
         return f"coalesce(concat(CAST(octet_length({text}) AS STRING), '{LENGTH_END}', {text}), '{NULL}')"
     if column.kind is Kind.INSTANT:
         number = f"CAST(unix_micros(CAST({name} AS TIMESTAMP)) AS STRING)"
