@@ -76,7 +76,8 @@ async def test_ten_tables_probe_a_lakehouse_that_is_down_once_a_stage(
     pid, restarts = lab.engine.jvm_pid, lab.engine.failures.total()
     await getattr(lab, part).set(mode)
     with monkeypatch.context() as patch:
-        patch.setattr(iceberg, "METADATA_TIMEOUT", timedelta(seconds=1))
+        if mode is Mode.HANG:  # what refuses does so in time, however busy the machine is
+            patch.setattr(iceberg, "METADATA_TIMEOUT", timedelta(seconds=1))
         patch.setattr(spark, "INTERRUPT_AFTER_S", 0.5)
         done = await ten.execute()
     await lab.calm()
