@@ -120,7 +120,7 @@ def test_an_operator_tries_whom_it_would_tell(tmp_path: Path) -> None:
     port = free_port()
     config = write_config(tmp_path, f"json://127.0.0.1:{port}/{SECRET}", free_port())
     listed = icekeeper("notify", config=config)
-    assert (listed.returncode, listed.stdout) == (0, "receiver: failed, held, partial, recovered\n")
+    assert (listed.returncode, listed.stdout) == (0, "receiver: failed, held, partial, recovered, source_empty\n")
     refused = icekeeper("notify", "--test", config=config)
     assert refused.returncode == 1
     assert "receiver (json): A Connection error" in refused.stdout

@@ -95,7 +95,7 @@ compact = _changing(Stage.COMPACT, "Packs small files into large ones.")
 expire = _changing(Stage.EXPIRE, "Drops old snapshots.")
 
 
-@click.command()
+@click.command(short_help="Compares ClickHouse's and Iceberg's rows of a day, or of several.")
 @click.option(
     "--window-hours", "--audit-window-hours", type=click.IntRange(1, 8760), metavar="H",
     help="Count the H hours before the slot's whole hour, not the UTC day before it.",
