@@ -47,13 +47,15 @@ async def _play(seeds: range, out: Path | None) -> list[Result]:
             )
         )
         try:
-            async with nights(box, engine, directory) as make_night:
-                async for result in play(map(derive, seeds), make_night):
-                    results.append(result)
-                    _show(result)
-                    if out is not None:
-                        with out.open("a") as file:
-                            file.write(result.to_json() + "\n")
+            for plan in map(derive, seeds):
+                # The connections of each night are closed before the next one.
+                async with nights(box, engine, directory) as make_night:
+                    result = await play(plan, make_night)
+                results.append(result)
+                _show(result)
+                if out is not None:
+                    with out.open("a") as file:
+                        file.write(result.to_json() + "\n")
         finally:
             async with asyncio.timeout(timedelta(minutes=1).total_seconds()):
                 await engine.stop()

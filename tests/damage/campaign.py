@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
@@ -71,12 +72,7 @@ def derive(seed: int) -> Plan:
     return Plan(seed, table, proof, table in KEYS and chance.random() < _KEYED, tuple(days))
 
 
-async def play(plans: Iterable[Plan], make_night: MakeNight) -> AsyncIterator[Result]:
-    for plan in plans:
-        yield await _play(plan, make_night)
-
-
-async def _play(plan: Plan, make_night: MakeNight) -> Result:
+async def play(plan: Plan, make_night: MakeNight) -> Result:
     def change(document: dict[str, Any]) -> None:
         document["audit"] = {"proof": plan.proof.value, "retries": 0}
         if plan.keyed:
@@ -97,8 +93,11 @@ async def _play(plan: Plan, make_night: MakeNight) -> Result:
     # Before a file is hurt: they read all.
     after = [await scene.keyed_rows(window) for window in windows]
     files = [await scene.files(window) for window in windows]
+    in_days = Counter(file.path for there in files for file in there)
     for found, kinds, there in zip(planted, plan.kinds, files, strict=True):
-        found += _hurt_files(scene, there, kinds, chance)
+        # One that has rows of both days would damage the other, too.
+        own = [file for file in there if in_days[file.path] == 1]
+        found += _hurt_files(scene, own, kinds, chance)
     days = []
     truths = [KeyTruth.of(*both) if plan.keyed else None for both in zip(before, after, strict=True)]
     for slot, window, rows, found, truth in zip(SLOTS, windows, healthy, planted, truths, strict=True):

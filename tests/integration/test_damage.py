@@ -60,6 +60,6 @@ def test_the_files_that_are_named_are_those_that_are_hurt() -> None:
 
 
 async def test_damaged_days_are_never_called_clean_and_healthy_ones_never_bad(make_night: MakeNight) -> None:
-    results = [result async for result in play(map(derive, (2, 7, 9)), make_night)]
+    results = [await play(derive(seed), make_night) for seed in (2, 7, 9)]
     assert {result.plan.proof for result in results} >= {Proof.FILES, Proof.ROWS}
     assert [result.wrong for result in results] == [(), (), ()]
