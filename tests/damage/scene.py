@@ -110,8 +110,8 @@ class Scene:
 
     # --- manifests
 
-    def append(self, path: str, change: Callable[[DataFile], DataFile]) -> None:
-        """Commits one more entry, made from that of a file that is there."""
+    def append(self, path: str, change: Callable[[DataFile], DataFile]) -> DataFile:
+        """Commits one more entry, made from that of a file that is there; the new one."""
         catalog = self.night.world.catalog
         metadata, files = catalog.load(self.shape)
         snapshot = metadata.current_snapshot()
@@ -120,8 +120,10 @@ class Scene:
         (entry,) = [entry for entry in entries if entry.file_path == path]
         head = Head.of(metadata, files)
         with catalog.uploads() as put:
-            new, _ = TableWriter(metadata, put).append(head, [change(entry)], head.timestamp_ms + 1)
+            added = change(entry)
+            new, _ = TableWriter(metadata, put).append(head, [added], head.timestamp_ms + 1)
         catalog.commit(self.shape, metadata, new)
+        return added
 
 
 def changed(entry: DataFile, **values: Any) -> DataFile:

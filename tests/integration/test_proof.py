@@ -13,8 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from pyarrow.fs import FileSystem, LocalFileSystem
-from pyiceberg.manifest import DATA_FILE_TYPE, DEFAULT_READ_VERSION, DataFile
+from pyiceberg.manifest import DataFile
 
 from icekeeper.adapters.iceberg.proof import files
 from icekeeper.adapters.iceberg.proof.footers import NAME
@@ -26,8 +25,9 @@ from icekeeper.core.errors import DeadlineExceeded, PermanentError, TransientErr
 from icekeeper.core.reasons import Reason
 from icekeeper.sandbox import Sandbox
 from icekeeper.sandbox.table_shapes import SHAPES
-from icekeeper.sandbox.table_writer import Head, TableWriter
-from tests.conftest import COINBASE, SLOT, MakeNight, Night
+from tests.conftest import COINBASE, SLOT, MakeNight
+from tests.damage.scene import LakeFile, changed
+from tests.damage.scene import Scene as DamagedScene
 from tests.integration.faults import Answer, FaultProxy, Mode, Request, proxied
 from tests.integration.odd import equality_deletes
 
@@ -39,27 +39,16 @@ HEALTHY_FILES = 4
 
 
 @dataclass(frozen=True)
-class Victim:
-    """A data file of the audited day."""
-
-    path: str
-    rows: int
-
-
-@dataclass
-class Scene:
+class Scene(DamagedScene):
     """A night over one table of four files a day, whose audits prove files."""
 
-    night: Night
+    table: str = COINBASE
 
-    async def victim(self) -> Victim:
+    async def victim(self) -> LakeFile:
         """One of the day's files."""
-        rows = await self.night.sql(
-            f"SELECT _file, count(*) FROM {{c}}.{COINBASE} WHERE {TIMESTAMP} >= '{WINDOW.start}' "
-            f"AND {TIMESTAMP} < '{WINDOW.end}' GROUP BY 1 ORDER BY 1"
-        )
-        assert len(rows) == HEALTHY_FILES
-        return Victim(*rows[1])
+        files = await self.files(WINDOW)
+        assert len(files) == HEALTHY_FILES
+        return files[1]
 
     async def prove(self, table: str = COINBASE, column: str = TIMESTAMP) -> FilesProof:
         return await self.night.services.ports.lakehouse.prove_files(table, column, WINDOW, MINUTE)
@@ -68,67 +57,24 @@ class Scene:
         """Every footer is read again."""
         (self.night.services.engine.options.state_dir / NAME).unlink(missing_ok=True)
 
-    # --- the store
-
-    def _file(self, uri: str) -> tuple[FileSystem, str]:
-        scheme, _, path = uri.partition(":")
-        path = path.lstrip("/")
-        return (LocalFileSystem(), f"/{path}") if scheme == "file" else (self.night.box.s3.filesystem(), path)
-
-    def read(self, uri: str) -> bytes:
-        store, path = self._file(uri)
-        with store.open_input_stream(path) as stream:
-            return bytes(stream.read())
-
-    def write(self, uri: str, body: bytes) -> None:
-        store, path = self._file(uri)
-        with store.open_output_stream(path) as stream:
-            stream.write(body)
-
-    def delete(self, uri: str) -> None:
-        store, path = self._file(uri)
-        store.delete_file(path)
-
-    # --- the table's manifests
-
-    def add(self, victim: Victim, make: Callable[[TableWriter, DataFile], DataFile]) -> DataFile:
+    def add(self, victim: LakeFile, change: Callable[[DataFile], DataFile]) -> DataFile:
         """Commits one more file, made from the victim's entry, and gives ClickHouse as many rows as it claims."""
-        catalog, shape = self.night.world.catalog, SHAPES[COINBASE]
-        metadata, io_of = catalog.load(shape)
-        snapshot = metadata.current_snapshot()
-        assert snapshot is not None
-        entries = [e.data_file for m in snapshot.manifests(io_of) for e in m.fetch_manifest_entry(io_of)]
-        (entry,) = [entry for entry in entries if entry.file_path == victim.path]
-        head = Head.of(metadata, io_of)
-        with catalog.uploads() as put:
-            writer = TableWriter(metadata, put)
-            added = make(writer, entry)
-            new, _ = writer.append(head, [added], head.timestamp_ms + 1)
-        catalog.commit(shape, metadata, new)
+        added = self.append(victim.path, change)
         self.night.world.late_rows(COINBASE, NOON, rows=added.record_count)
         return added
 
-    def copied(self, victim: Victim, claims: int | None = None, **how: Any) -> Victim:
+    def copied(self, victim: LakeFile, claims: int | None = None, **how: Any) -> LakeFile:
         """A copy of the victim's file, written by pyarrow in a way of its own; its manifest may claim other rows."""
         body = io.BytesIO()
         pq.write_table(pq.read_table(io.BytesIO(self.read(victim.path))), body, **how)
 
-        def make(writer: TableWriter, entry: DataFile) -> DataFile:
+        def copy(entry: DataFile) -> DataFile:
             path = entry.file_path.replace(".parquet", f"-claims-{claims}.parquet")
             self.write(path, body.getvalue())
             changes = {"file_path": path, "file_size_in_bytes": len(body.getvalue())}
             return changed(entry, **changes, record_count=claims or victim.rows, split_offsets=None)
 
-        return Victim(self.add(victim, make).file_path, claims or victim.rows)
-
-
-def changed(entry: DataFile, **values: Any) -> DataFile:
-    """The manifest entry with other values in some of its fields."""
-    fields = [field.name for field in DATA_FILE_TYPE[DEFAULT_READ_VERSION].fields]
-    copy = DataFile(*(entry[place] for place in range(len(fields))))
-    for name, value in values.items():
-        copy[fields.index(name)] = value
-    return copy
+        return LakeFile(self.add(victim, copy).file_path, claims or victim.rows)
 
 
 @pytest.fixture
@@ -244,7 +190,7 @@ async def test_manifests_that_lie_about_rows_are_an_error_that_names_the_file(
         proof = await check_that_it_is_found(scene, Reason.COUNT_MISMATCH, expected)
         (bad,) = [bad for bad in proof.bad if bad.path == liar.path]
         assert (bad.rows, bad.rows_found) == (claims, victim.rows)
-    scene.add(victim, lambda writer, entry: entry)
+    scene.add(victim, lambda entry: entry)
     expected.add((victim.path, FileFault.LISTED_TWICE))
     await check_that_it_is_found(scene, Reason.COUNT_MISMATCH, expected)
 

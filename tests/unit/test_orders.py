@@ -144,10 +144,17 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 @asynccontextmanager
 async def socket_of(place: Place) -> AsyncIterator[DaemonClient]:
-    control = ControlSocket(lambda app: place.api.add_to(app, None))
-    await control.start(place.state_dir)
+    async with served(lambda app: place.api.add_to(app, None), place.state_dir) as client:
+        yield client
+
+
+@asynccontextmanager
+async def served(add: Callable[[web.Application], None], state_dir: Path) -> AsyncIterator[DaemonClient]:
+    """A client of what `add` adds to the application behind a control socket."""
+    control = ControlSocket(add)
+    await control.start(state_dir)
     try:
-        client = await DaemonClient.find(place.state_dir)
+        client = await DaemonClient.find(state_dir)
         assert client is not None
         yield client
     finally:
@@ -540,19 +547,13 @@ async def test_a_daemon_of_version_0_1_is_to_be_restarted(tmp_path: Path) -> Non
         app.router.add_post("/api/v1/runs", begin)
         app.router.add_get("/api/v1/status", status)
 
-    control = ControlSocket(add)
-    await control.start(tmp_path)
-    try:
-        client = await DaemonClient.find(tmp_path)
-        assert client is not None
+    async with served(add, tmp_path) as client:
         with pytest.raises(PermanentError, match=OTHER_VERSION):
             await client.run(RunRequest(SLOT), lambda _: None, StopRequest())
         with pytest.raises(PermanentError, match=OTHER_VERSION):
             await client.status()
         with pytest.raises(PermanentError, match=OTHER_VERSION):
             await client.reload()
-    finally:
-        await control.stop()
 
 
 async def test_an_answer_that_does_not_name_its_run_is_from_another_version(tmp_path: Path) -> None:
@@ -562,12 +563,6 @@ async def test_an_answer_that_does_not_name_its_run_is_from_another_version(tmp_
     def add(app: web.Application) -> None:
         app.router.add_post("/api/v1/runs", begin)
 
-    control = ControlSocket(add)
-    await control.start(tmp_path)
-    try:
-        client = await DaemonClient.find(tmp_path)
-        assert client is not None
+    async with served(add, tmp_path) as client:
         with pytest.raises(PermanentError, match=OTHER_VERSION):
             await client.run(RunRequest(SLOT), lambda _: None, StopRequest())
-    finally:
-        await control.stop()

@@ -81,7 +81,7 @@ class ClickHouse:
     ) -> Mapping[datetime, int]:
         left, hours = _time_left(timeout), Counter[datetime]()
         for table in source.tables:
-            if is_day(kind := await self._kind(source, table)):
+            if is_day(kind := await self._kind(table, source.timestamp)):
                 raise self._unfit(table, f"the event time {source.timestamp} is {kind}, which knows no hours")
             query = f"{self._select(f'{hour(source)} AS hour, count()', source, table)} GROUP BY hour"
             settings = await self._exact(table, await self._engine(table), final=final)
@@ -216,7 +216,7 @@ class ClickHouse:
 
         No row would be found then, or the wrong ones.
         """
-        kind = await self._kind(source, name)
+        kind = await self._kind(name, source.timestamp)
         if (text := misfit(source, kind, ())) or is_epoch(source):
             sample = await self._sample(source, name)
             if text := (text and misfit(source, kind, sample)) or wrong_unit(source, sample):
@@ -236,11 +236,12 @@ class ClickHouse:
             text = f"{name}: a row policy hides rows from user {self._client.options.user}: {condition}"
             raise PermanentError(text, reason=Reason.SOURCE_FILTERED, where=self._client.options.where)
 
-    async def _kind(self, source: Source, name: str) -> str:
-        """The type of the event time."""
-        described = await self._client.probe(
-            f"DESCRIBE (SELECT {quoted(source.timestamp)} FROM {self._table(name)})", {}, name
-        )
+    async def _kind(self, name: str, column: str) -> str:
+        """The type of a column of one of a source's tables.
+
+        It is asked for by its name: `*` leaves MATERIALIZED and ALIAS columns out, and needs the right to read all.
+        """
+        described = await self._client.probe(f"DESCRIBE (SELECT {quoted(column)} FROM {self._table(name)})", {}, name)
         return str(described[0][1])
 
     async def _require_condition(self, source: Source, name: str) -> None:

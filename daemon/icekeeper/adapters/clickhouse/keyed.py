@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from icekeeper.adapters.clickhouse.client import Rows
 from icekeeper.adapters.clickhouse.counting import ClickHouse
-from icekeeper.adapters.clickhouse.event_time import quoted
 from icekeeper.adapters.clickhouse.exact import is_local
 from icekeeper.adapters.clickhouse.keys import (
     column_type,
@@ -52,17 +51,13 @@ class KeyedClickHouse(ClickHouse):
         return {bytes.fromhex(text): KeyRows(int(count), int(values)) for text, count, values in rows}
 
     async def _column_type(self, name: str, column: str) -> ColumnType | None:
-        """The type of one table's column; None where it has none of that name.
-
-        Each is asked for by its name: `*` leaves MATERIALIZED and ALIAS columns out, and needs the right to read all.
-        """
+        """The type of one table's column; None where it has none of that name."""
         try:
-            rows = await self._client.probe(f"DESCRIBE (SELECT {quoted(column)} FROM {self._table(name)})", {}, name)
+            return column_type(await self._kind(name, column))
         except PermanentError as exc:
             if getattr(exc.__cause__, "code", None) != _UNKNOWN_IDENTIFIER:
                 raise
             return None
-        return column_type(str(rows[0][1]))
 
     def _rows_of(self, source: Source, query: KeyQuery) -> str:
         """A query of the key's columns in all of the source's tables."""

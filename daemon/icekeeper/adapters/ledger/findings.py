@@ -52,10 +52,8 @@ _ACKS_OF_RUN = f"""
     WHERE audit.run_id = $1 AND audit.status::text <> 'ok'
       AND (ack.bad_file_rows IS NULL) = (audit.bad_file_rows IS NULL)
       AND (ack.audited_at >= audit.run_timestamp
-           OR coalesce(ack.bad_file_rows, ack.rows_missing) >= coalesce(audit.bad_file_rows, greatest(-audit.delta,
-             coalesce((audit.key_comparison->>'missing')::bigint, 0)
-             + coalesce((audit.key_comparison->>'doubled')::bigint, 0)
-             + coalesce((audit.key_comparison->>'changed')::bigint, 0)), 0))
+           OR coalesce(ack.bad_file_rows, ack.rows_missing)
+              >= coalesce(audit.bad_file_rows, {statement("rows_that_differ")}))
     ORDER BY audit.iceberg_table, ack.acked_at DESC, ack.id DESC
 """
 

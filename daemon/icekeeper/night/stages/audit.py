@@ -19,7 +19,6 @@ from icekeeper.core.audit.records import (
 )
 from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.verdict import judge, judge_keys, missing_hours
-from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Proof, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError
 from icekeeper.core.policy import AuditPolicy, TablePolicy
@@ -54,7 +53,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     await require_past(window, context)
     watermark = await _watermark(context, source)
     newest = await _newest(policy, context, watermark, deadline)
-    keys = None if rules.keys is None else KeyAudit(policy, rules.keys, source, context, window, deadline)
+    keys = None if rules.keys is None else KeyAudit(policy, rules.keys, source, context, deadline)
     key = None if keys is None else await keys.agree()
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
     warm = await ports.source.count(source, window, rules.final, deadline.remaining(), key)
@@ -101,7 +100,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     hours: tuple[MissingHour, ...] = ()
     lacking = iceberg.rows < warm.rows or (compared is not None and compared.missing)
     if lacking and verdict.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
-        hours, verdict = await _drill_down(policy, context, window, warm, iceberg, verdict, deadline)
+        hours, verdict = await _drill_down(policy, context, warm, iceberg, verdict, deadline)
     proof = _proof(rules, iceberg, files)
     if files is not None and proof is Proof.LENGTHS:
         verdict = replace(verdict, note=f"{verdict.note}; {files.note}")
@@ -161,7 +160,6 @@ async def _watermark(context: TaskContext, source: Source) -> datetime | None:
 async def _drill_down(
     policy: TablePolicy,
     context: TaskContext,
-    window: Window,
     warm: SourceCount,
     iceberg: LakehouseCount,
     verdict: Verdict,
@@ -170,7 +168,7 @@ async def _drill_down(
     """The hours that lack rows. Where they can't be counted, the verdict stays."""
     context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by hour")
     _, source = _audited(policy)
-    lakehouse, counter = context.ports.lakehouse, context.ports.source
+    lakehouse, counter, window = context.ports.lakehouse, context.ports.source, context.window
     try:
         in_source = await counter.count_by_hour(source, window, warm.final, deadline.remaining())
         in_iceberg = await lakehouse.count_by_hour(

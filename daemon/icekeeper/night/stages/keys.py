@@ -29,7 +29,6 @@ from icekeeper.core.audit.keys import (
 )
 from icekeeper.core.audit.records import Difference, Fingerprint, KeyComparison, LakehouseCount, SourceCount
 from icekeeper.core.audit.source import Source
-from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Stage
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.policy import KeyPolicy, TablePolicy
@@ -54,14 +53,12 @@ class KeyAudit:
         rules: KeyPolicy,
         source: Source,
         context: TaskContext,
-        window: Window,
         deadline: Deadline,
     ) -> None:
         self._policy = policy
         self._rules = rules
         self._source = source
         self._context = context
-        self._window = window
         self._deadline = deadline
         self._query = KeyQuery(Key(()))
         self._final = False
@@ -171,13 +168,13 @@ class KeyAudit:
     async def _different(self, query: KeyQuery, expected: int) -> list[DifferentKey]:
         """The keys that differ, of so many in ClickHouse (of rows, where it does not merge them)."""
         there = await self._context.ports.source_keys.key_rows(
-            self._source, self._window, self._final, query, self._deadline.remaining()
+            self._source, self._context.window, self._final, query, self._deadline.remaining()
         )
         ours: Mapping[bytes, KeyRows] = {}
         if self._snapshot_id is not None:
             name, timestamp = self._policy.name, self._policy.timestamp
             ours = await self._context.ports.lakehouse.key_rows(
-                name, timestamp, self._window, self._snapshot_id, query, self._deadline.remaining()
+                name, timestamp, self._context.window, self._snapshot_id, query, self._deadline.remaining()
             )
         if (len(there) if query.distinct else sum(key.rows for key in there.values())) != expected:
             raise _source_changed(self._source)
@@ -188,7 +185,7 @@ class KeyAudit:
 
     async def _of_source(self, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
         return await self._context.ports.source_keys.fingerprints(
-            self._source, self._window, self._final, query, bits, self._deadline.remaining()
+            self._source, self._context.window, self._final, query, bits, self._deadline.remaining()
         )
 
     async def _of_iceberg(self, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
@@ -196,7 +193,7 @@ class KeyAudit:
             return {}
         name, timestamp = self._policy.name, self._policy.timestamp
         return await self._context.ports.lakehouse.fingerprints(
-            name, timestamp, self._window, self._snapshot_id, query, bits, self._deadline.remaining()
+            name, timestamp, self._context.window, self._snapshot_id, query, bits, self._deadline.remaining()
         )
 
     def _whole(self, found: Mapping[int, Fingerprint]) -> Fingerprint:

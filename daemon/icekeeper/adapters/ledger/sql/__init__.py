@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+_EXPRESSION = re.compile(r"\{(answered|rows_that_differ)\}")
 
 
 def statement(name: str) -> str:
-    """The text of `name`.sql, with the condition in answered.sql in place of {answered}."""
-    text = _text(name)
-    return text.replace("{answered}", _text("answered")) if "{answered}" in text else text
+    """The text of `name`.sql, with the expressions in answered.sql and rows_that_differ.sql where it names them."""
+    return _EXPRESSION.sub(lambda found: _text(found[1]), _text(name))
 
 
 def _text(name: str) -> str:

@@ -12,31 +12,29 @@
 -- What they say of its files: bad ones (an error with bad_file_rows) are a finding, whatever was counted before, until an
 -- audit counts the window, or a longer one on the same UTC day, by the same proof or a stronger one, whatever its verdict
 -- on the rows is.
--- With a key, rows_missing counts the rows that differ: missing, doubled and changed ones.
 -- An acknowledgement closes a window for as many missing rows as were known then, or for the bad files of then and their
 -- rows: finding no more of them opens nothing, finding more does. It ends when the window is proven in between.
 --
 -- The casts give the columns of adopted tables one type: see store_audit.sql.
-WITH verdict AS (
-  SELECT DISTINCT ON (audit.iceberg_table, audit.window_start, audit.window_end, kind.of_files)
+WITH audits AS NOT MATERIALIZED (
+  SELECT iceberg_table, window_start, window_end, run_id, run_timestamp, status, reason, delta, iceberg_row_count, proof,
+         bad_files, bad_file_rows,
+         -- An icekeeper of before 0005 may have replaced such an error, and left this column as it was.
+         audit.bad_file_rows IS NOT NULL AND audit.status::text = 'error' AS of_files,
+         CASE WHEN audit.status::text = 'error' THEN 0 ELSE {rows_that_differ} END AS rows_missing
+  FROM maintenance_audit_log AS audit
+  WHERE audit.iceberg_table = ANY($1::text[]) AND audit.run_id IS NOT NULL
+), verdict AS (
+  SELECT DISTINCT ON (audit.iceberg_table, audit.window_start, audit.window_end, audit.of_files)
          audit.iceberg_table::text AS iceberg_table,
          audit.window_start::timestamptz AS window_start, audit.window_end::timestamptz AS window_end,
          audit.status::text AS status, audit.delta::bigint AS delta, audit.reason,
-         kind.of_files, audit.proof, CASE WHEN kind.of_files THEN audit.bad_files END AS bad_files,
-         CASE WHEN kind.of_files THEN audit.bad_file_rows END AS bad_file_rows,
-         CASE WHEN audit.status::text = 'error' THEN 0 ELSE greatest(-audit.delta::bigint, 0,
-             coalesce((audit.key_comparison->>'missing')::bigint, 0)
-             + coalesce((audit.key_comparison->>'doubled')::bigint, 0)
-             + coalesce((audit.key_comparison->>'changed')::bigint, 0)) END AS rows_missing,
-         audit.run_id, audit.run_timestamp::timestamptz AS audited_at
-  FROM maintenance_audit_log AS audit
-  -- An icekeeper of before 0005 may have replaced such an error, and left this column as it was.
-  CROSS JOIN LATERAL (
-    SELECT audit.bad_file_rows IS NOT NULL AND audit.status::text = 'error' AS of_files
-  ) AS kind
-  WHERE audit.iceberg_table = ANY($1::text[]) AND audit.run_id IS NOT NULL
-    AND audit.reason IS DISTINCT FROM 'source_empty'
-  ORDER BY audit.iceberg_table, audit.window_start, audit.window_end, kind.of_files,
+         audit.of_files, audit.proof, CASE WHEN audit.of_files THEN audit.bad_files END AS bad_files,
+         CASE WHEN audit.of_files THEN audit.bad_file_rows END AS bad_file_rows,
+         audit.rows_missing, audit.run_id, audit.run_timestamp::timestamptz AS audited_at
+  FROM audits AS audit
+  WHERE audit.reason IS DISTINCT FROM 'source_empty'
+  ORDER BY audit.iceberg_table, audit.window_start, audit.window_end, audit.of_files,
            audit.status::text = 'error', audit.run_timestamp DESC, audit.run_id DESC
 )
 SELECT verdict.*, coalesce(first.found_at, verdict.audited_at) AS since
@@ -48,8 +46,8 @@ CROSS JOIN LATERAL (
 ) AS longest
 CROSS JOIN LATERAL (
   SELECT coalesce(max(good.run_timestamp)::timestamptz, '-infinity') AS at
-  FROM maintenance_audit_log AS good
-  WHERE good.iceberg_table = verdict.iceberg_table AND good.run_id IS NOT NULL
+  FROM audits AS good
+  WHERE good.iceberg_table = verdict.iceberg_table
     AND CASE WHEN verdict.of_files
                THEN good.iceberg_row_count IS NOT NULL AND good.bad_file_rows IS NULL
                  AND CASE good.proof WHEN 'rows' THEN 2 WHEN 'files' THEN 1 WHEN 'lengths' THEN 1 ELSE 0 END
@@ -71,18 +69,13 @@ CROSS JOIN LATERAL (
 -- When it was first found: since the window was last proven, and beyond what was acknowledged.
 CROSS JOIN LATERAL (
   SELECT min(bad.run_timestamp)::timestamptz AS found_at
-  FROM maintenance_audit_log AS bad
-  WHERE bad.iceberg_table = verdict.iceberg_table AND bad.run_id IS NOT NULL
+  FROM audits AS bad
+  WHERE bad.iceberg_table = verdict.iceberg_table
     AND bad.window_start = verdict.window_start AND bad.window_end = verdict.window_end
-    AND (bad.bad_file_rows IS NOT NULL AND bad.status::text = 'error') = verdict.of_files
+    AND bad.of_files = verdict.of_files
     AND bad.status::text <> 'ok' AND (bad.status::text <> 'error' OR verdict.status = 'error')
     AND bad.run_timestamp > proven.at
-    AND CASE WHEN verdict.of_files THEN bad.bad_file_rows WHEN bad.status::text = 'error' THEN 0
-             ELSE greatest(-bad.delta::bigint, 0,
-             coalesce((bad.key_comparison->>'missing')::bigint, 0)
-             + coalesce((bad.key_comparison->>'doubled')::bigint, 0)
-             + coalesce((bad.key_comparison->>'changed')::bigint, 0)) END
-        > acked.rows
+    AND CASE WHEN verdict.of_files THEN bad.bad_file_rows ELSE bad.rows_missing END > acked.rows
 ) AS first
 WHERE verdict.status IN ('warning', 'missing_data', 'error')
   AND verdict.audited_at > proven.at
