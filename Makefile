@@ -1,6 +1,7 @@
 # Everything runs in a virtual environment of its own, made from the pinned and hashed constraints.txt.
 #   make demo    a whole night on a lakehouse of embedded parts
 #   make test    format, lint, types, import rules, sizes, and the tests
+#   make test-long    what plays whole days, campaigns and benchmarks, and what measures how quickly the program answers
 #   make test-packaging   builds the container image and boots a system with the unit (root, Debian)
 #   make test-browser     drives Chromium through the page (Debian; as root it installs it); make screenshots keeps what it saw
 #   make chaos   hurts the program at random: RUNS=200 SEED=1
@@ -19,17 +20,20 @@ RUNS   ?= 20
 SEED   ?= 1
 NIGHTS ?= 200
 
-.PHONY: demo test classes test-full test-packaging test-browser screenshots chaos damage soak bench check lint unit lock jars clean
+.PHONY: demo test classes test-long test-full test-packaging test-browser screenshots chaos damage soak bench check lint unit lock jars clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
 
 # Four workers keep two cores busy: tests of the real program wait for what it does. In the order of tests/conftest.py.
-# What measures how quickly the program answers runs alone, after them.
+PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
 test: $(READY)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line check classes
-	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15 \
-	  -m "not (full or packaging or browser or timing)" $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m "not (full or long or packaging or browser or timing)" $(ARGS)
+
+# What measures how quickly the program answers runs alone, after the others.
+test-long: $(READY) classes
+	$(BIN)/pytest $(PARALLEL) -m "long and not full" $(ARGS)
 	$(BIN)/pytest -m timing tests/process $(ARGS)
 
 # What the JVMs of the tests share.

@@ -14,6 +14,7 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from tests.conftest import tell_session
 
 ROWS = 12 * 430
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,7 @@ def troubled(audit: AuditResult) -> bool:
     return audit.status is not AuditStatus.OK or audit.reason is not None
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("tables", [SHORT, pytest.param(ALL, marks=pytest.mark.full)], ids=["four tables", "all"])
 async def test_a_week_of_the_platform_compacts_every_night_and_loses_nothing(

@@ -49,6 +49,7 @@ def test_the_report_counts_what_went_wrong_and_says_what_nothing_wrong_proves() 
     assert "- seed 2, S3 away: open. S3 never came back." in page([badly], {"2": "S3 never came back."})
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # some minutes where nobody else wants the machine
 def test_nights_that_are_hurt_are_made_good(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"

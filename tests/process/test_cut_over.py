@@ -142,6 +142,7 @@ def others(document: Any) -> list[str]:
     return [check["level"] for check in document["checks"] if check["part"] == Subject.OTHERS.value]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_cut_over_from_the_first_command_to_the_switch_back(platform: Platform) -> None:
     slot, watched, night = SLOT, SLOT + 2 * HOUR + 7 * MINUTE, SLOT + DAY + 7 * MINUTE
