@@ -22,7 +22,7 @@ class KeyTruth:
 
     missing: int
     extra: int
-    doubled: int
+    duplicate: int
     changed: bool
 
     @classmethod
@@ -31,7 +31,7 @@ class KeyTruth:
         return cls(
             missing=sum(max(0, had - has) for had, has in counts.values()),
             extra=sum(has for had, has in counts.values() if not had),
-            doubled=sum(max(0, has - had) for had, has in counts.values() if had),
+            duplicate=sum(max(0, has - had) for had, has in counts.values() if had),
             changed=any(had == has and before[key] != now[key] for key, (had, has) in counts.items() if had),
         )
 
@@ -78,12 +78,12 @@ def _about_rows(iceberg: int, clickhouse: int, audit: AuditResult, keys: KeyTrut
     missing = max(clickhouse - iceberg, 0 if keys is None else keys.missing)
     severity = 0 if 100 * missing <= clickhouse else 1 if 100 * missing <= 5 * clickhouse else 2
     if keys is not None:
-        differs = bool(keys.doubled or keys.changed)
+        differs = bool(keys.duplicate or keys.changed)
         severity = max(severity, differs)
         if (audit.reason is Reason.CONTENT_MISMATCH) != differs:
             yield f"its reason is {audit.reason}, and {keys}"
         found = audit.key_comparison
-        if found is None or KeyTruth(found.missing, found.extra, found.doubled, bool(found.changed)) != keys:  # type: ignore[arg-type]
+        if found is None or KeyTruth(found.missing, found.extra, found.duplicate, bool(found.changed)) != keys:  # type: ignore[arg-type]
             yield f"found {found} instead of {keys}"
     if audit.status is not _STATUS[severity]:
         yield f"called {audit.status}, it is {_STATUS[severity]}"

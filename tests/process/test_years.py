@@ -139,7 +139,7 @@ async def test_the_ledgers_queries_use_their_indexes(served: Alone) -> None:
         ("table_healths", statement("table_healths"), (table, long, 366)),
         ("table_audits", statement("table_audits"), (table, long, 366)),
         ("typical_durations", statement("typical_durations"), (list(TABLES), SLOT - timedelta(days=30))),
-        ("open_findings", statement("open_findings"), (list(TABLES),)),
+        ("open_windows", statement("open_windows"), (list(TABLES),)),
     ]
     connection = await asyncpg.connect(
         served.box.postgres.dsn(served.database), password=served.box.postgres.password, statement_cache_size=0
@@ -160,7 +160,7 @@ async def test_the_ledgers_queries_use_their_indexes(served: Alone) -> None:
     finally:
         await connection.close()
     # Who asks what is open asks for all audits of all tables: there is nothing to leave out.
-    assert set(read_whole) <= {"open_findings"}, read_whole
+    assert set(read_whole) <= {"open_windows"}, read_whole
 
 
 def _nodes(plan: dict[str, Any], depth: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:

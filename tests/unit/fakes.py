@@ -18,7 +18,7 @@ from uuid import UUID
 
 from icekeeper.core.audit.keys import ColumnType, Key, KeyQuery, KeyRows
 from icekeeper.core.audit.proof import FilesProof
-from icekeeper.core.audit.records import BadFile, Finding, Fingerprint, LakehouseCount, SourceCount, SourceTtl
+from icekeeper.core.audit.records import BadFile, Fingerprint, LakehouseCount, OpenWindow, SourceCount, SourceTtl
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import Trigger
@@ -385,10 +385,10 @@ class FakeLakehouse(Scripted):
         async with self._call("count_at", table, timeout):
             return self._table(table).rows_at[snapshot_id]
 
-    async def count_by_hour(
+    async def count_by_minute(
         self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
     ) -> Mapping[datetime, int]:
-        async with self._call("count_by_hour", table, timeout):
+        async with self._call("count_by_minute", table, timeout):
             self.counted_at.append(snapshot_id)
             return _within(self._table(table).hours, window)
 
@@ -413,7 +413,7 @@ class FakeLakehouse(Scripted):
         self, table: str, timestamp: str, window: Window, snapshot_id: int, query: KeyQuery, timeout: timedelta
     ) -> Mapping[bytes, KeyRows]:
         async with self._call("key_rows", table, timeout):
-            return key_rows(self.keyed[table], query)
+            return key_rows(self.keyed[table], query, window)
 
     def _table(self, table: str) -> FakeTable:
         if table not in self.tables:
@@ -463,12 +463,12 @@ class FakeSource(Scripted):
         self, source: Source, window: Window, final: bool, query: KeyQuery, timeout: timedelta
     ) -> Mapping[bytes, KeyRows]:
         async with self._call("source.key_rows", str(source), timeout):
-            return key_rows(self.keyed[str(source)], query)
+            return key_rows(self.keyed[str(source)], query, window)
 
-    async def count_by_hour(
+    async def count_by_minute(
         self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
-        async with self._call("source.count_by_hour", str(source), timeout):
+        async with self._call("source.count_by_minute", str(source), timeout):
             self.finals.append(final)
             return _within(self.hours[str(source)], window)
 
@@ -508,10 +508,10 @@ class FakeFindings(Scripted):
 
     def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
         super().__init__(clock, calls)
-        self.found: dict[str, tuple[Finding, ...]] = {}
+        self.found: dict[str, tuple[OpenWindow, ...]] = {}
 
-    async def open_findings(self, table: str) -> tuple[Finding, ...]:
-        async with self._call("open_findings", table):
+    async def open_windows(self, table: str) -> tuple[OpenWindow, ...]:
+        async with self._call("open_windows", table):
             return self.found.get(table, ())
 
 

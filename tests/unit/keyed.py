@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from icekeeper.core.audit.keys import KeyQuery, KeyRows
 from icekeeper.core.audit.records import Fingerprint
+from icekeeper.core.calendar import Window
 
 # A row's key and its compared value, as texts.
 KeyedRow = tuple[str, str]
@@ -26,12 +27,14 @@ def fingerprints(rows: Iterable[KeyedRow], query: KeyQuery, bits: int) -> dict[i
     return found
 
 
-def key_rows(rows: Iterable[KeyedRow], query: KeyQuery) -> dict[bytes, KeyRows]:
+def key_rows(rows: Iterable[KeyedRow], query: KeyQuery, window: Window) -> dict[bytes, KeyRows]:
+    """All rows are at the window's start."""
     found: dict[bytes, KeyRows] = {}
+    at = int(window.start.timestamp()) * 1_000_000
     for key, value in _chosen(rows, query):
         before = found.get(key.encode(), KeyRows(0))
         more = _hash("a", key + value) if query.key.compare else 0
-        found[key.encode()] = KeyRows(before.rows + 1, (before.values + more) % 2**64)
+        found[key.encode()] = KeyRows(before.rows + 1, (before.values + more) % 2**64, at)
     return found
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from icekeeper.adapters.ledger.findings import Ack
 from icekeeper.cli.output import console, listings
-from icekeeper.core.audit.records import Finding
+from icekeeper.core.audit.records import OpenWindow
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
 from icekeeper.core.plain import to_plain
@@ -91,11 +91,13 @@ def test_a_run_of_the_ledger_shows_who_acknowledged_what_it_found() -> None:
 
 def test_the_newest_findings_are_shown_and_the_others_counted() -> None:
     findings = [
-        Finding("cold.t0", Window(DAY.start - n * timedelta(days=1), DAY.end - n * timedelta(days=1)), status, SLOT, -n)
+        OpenWindow(
+            "cold.t0", Window(DAY.start - n * timedelta(days=1), DAY.end - n * timedelta(days=1)), status, SLOT, -n
+        )
         for n, status in enumerate([AuditStatus.MISSING_DATA, AuditStatus.WARNING, AuditStatus.MISSING_DATA])
     ]
-    bad = Finding("cold.t2", DAY, AuditStatus.ERROR, SLOT, reason=Reason.FILE_MISSING, bad_file_rows=1234)
-    odd = Finding("cold.t1", Window(DAY.start, DAY.start + timedelta(hours=6)), AuditStatus.ERROR, SLOT)
+    bad = OpenWindow("cold.t2", DAY, AuditStatus.ERROR, SLOT, reason=Reason.FILE_MISSING, bad_file_rows=1234)
+    odd = OpenWindow("cold.t1", Window(DAY.start, DAY.start + timedelta(hours=6)), AuditStatus.ERROR, SLOT)
     seen = screen()
     listings.show_findings(seen, [*findings, odd], (), limit=3)
     shown = seen.export_text()

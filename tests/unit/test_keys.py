@@ -24,7 +24,7 @@ from icekeeper.core.audit.keys import (
     sampled,
     values_of,
 )
-from icekeeper.core.audit.records import AuditResult, Difference, Fingerprint, KeyComparison, KeySample, Verdict
+from icekeeper.core.audit.records import AuditResult, FindingKind, Fingerprint, KeyComparison, Verdict
 from icekeeper.core.audit.verdict import judge_keys, missing_keys
 from icekeeper.core.enums import AuditStatus, Stage
 from icekeeper.core.errors import DeadlineExceeded, PermanentError
@@ -170,9 +170,9 @@ def comparison(**fields: Any) -> KeyComparison:
         (OK, {"missing": 50}, WARNING, None),
         (OK, {"missing": 51}, MISSING, None),
         (OK, {"extra": 900}, OK, None),
-        (OK, {"doubled": 1}, WARNING, Reason.CONTENT_MISMATCH),
+        (OK, {"duplicate": 1}, WARNING, Reason.CONTENT_MISMATCH),
         (OK, {"changed": 1}, WARNING, Reason.CONTENT_MISMATCH),
-        (OK, {"missing": 51, "doubled": 51}, MISSING, Reason.CONTENT_MISMATCH),
+        (OK, {"missing": 51, "duplicate": 51}, MISSING, Reason.CONTENT_MISMATCH),
         (OK, {"missing": None}, WARNING, None),
         (MISSING, {"missing": None}, MISSING, None),
         (MISSING, {"missing": 1}, MISSING, None),
@@ -202,14 +202,12 @@ def test_missing_keys_are_a_fraction_and_at_least_what_the_counts_say() -> None:
     assert missing_keys(comparison(missing=None, iceberg=990)) == 10
 
 
-def test_the_note_names_keys_and_what_was_not_explored() -> None:
-    samples = [KeySample(Difference.MISSING, ("BTC", str(number)), 1) for number in range(5)]
-    samples.append(KeySample(Difference.CHANGED, (None, ""), 1))
-    keys = comparison(missing=5, changed=1, unexplored=70, explored=30, samples=tuple(samples), sample=(3, 8))
+def test_the_note_says_what_differs_and_what_was_not_explored() -> None:
+    keys = comparison(missing=5, duplicate=2, changed=1, unexplored=70, explored=30, sample=(3, 8))
     note = judge_keys(Verdict(OK, None, 0, None, "equal"), keys, audit_policy()).note
     assert note == (
-        "equal; keys of one 8th of all differ by symbol: 5 missing, 1 changed, among 30 rows; 70 rows more were not "
-        "explored (audit.drill_rows); missing: BTC/0, BTC/1, BTC/2 and 2 more; changed: NULL/"
+        "equal; keys of one 8th of all differ by symbol: 5 missing, 2 duplicate, 1 changed, among 30 rows; "
+        "70 rows more were not explored (audit.drill_rows)"
     )
 
 
@@ -229,6 +227,7 @@ def world() -> World:
     kinds = {"id": LONG, "price": ColumnType("decimal(38, 8)", Kind.NUMBER, 8)}
     world.lakehouse.column_kinds = world.source.column_kinds = kinds
     rows = [(f"{number};", f"{number % 7}.00000000;") for number in range(ROWS)]
+    world.source.hours[SOURCE] = {WINDOW_START: ROWS}
     world.source.keyed[SOURCE], world.lakehouse.keyed[POLICY.name] = rows, random.Random(1).sample(rows, ROWS)
     return world
 
@@ -258,9 +257,9 @@ async def test_rows_lost_and_others_doubled_are_found_among_equal_counts(world: 
     keys = audit.key_comparison
     assert keys is not None
     assert (audit.status, audit.reason, audit.delta) == (WARNING, Reason.CONTENT_MISMATCH, 0)
-    assert (keys.missing, keys.extra, keys.doubled, keys.changed, keys.unexplored) == (30, 0, 30, 0, 0)
-    assert {sample.difference for sample in keys.samples} == {Difference.MISSING, Difference.DOUBLED}
-    assert len(keys.samples) == 20
+    assert (keys.missing, keys.extra, keys.duplicate, keys.changed, keys.unexplored) == (30, 0, 30, 0, 0)
+    assert {finding.kind for finding in audit.findings} == {FindingKind.MISSING, FindingKind.DUPLICATE}
+    assert sum(len(finding.sample_keys) for finding in audit.findings) == 20
     # More than drill_rows: buckets come before keys. Less: keys at once.
     assert len(world.called("source.fingerprints")) == 1
     assert len(world.called("source.key_rows")) == 1
@@ -307,13 +306,14 @@ async def test_a_source_that_merges_is_compared_by_distinct_keys_without_values(
 async def test_a_sample_of_a_merging_source_is_judged_by_its_own_share(world: World) -> None:
     world.source.merging.add(SOURCE)
     rows = world.source.keyed[SOURCE]
-    keys = (await audited(world, rows[ROWS // 10 :], sample_above=1000, samples=0)).key_comparison
+    audit = await audited(world, rows[ROWS // 10 :], sample_above=1000, samples=0)
+    keys = audit.key_comparison
     assert keys is not None
     assert keys.sample is not None
     assert keys.sample[1] == 4
     assert 0 < (keys.missing or 0) < ROWS // 10
     assert keys.clickhouse < ROWS // 2
-    assert keys.samples == ()
+    assert [finding.sample_keys for finding in audit.findings] == [()]
 
 
 @pytest.mark.parametrize("drill_rows", [1000, 2 * ROWS])

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from icekeeper.core.audit.records import MOST_BAD_FILES, BadFile, FileFault, Finding
+from icekeeper.core.audit.records import MOST_BAD_FILES, BadFile, FileFault, OpenWindow
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.offload import OffloadRhythm
@@ -39,8 +39,8 @@ NAME = "cold.bronze_trades_binance"
 HOLDS = ExpirePolicy(EXPIRE_LIMITS, hold_on=frozenset({AuditStatus.MISSING_DATA}), hold_max=7 * DAY)
 
 
-def finding(status: AuditStatus = AuditStatus.MISSING_DATA, age: timedelta = DAY) -> Finding:
-    return Finding(NAME, Window(WINDOW_START, WINDOW_START + DAY), status, since=SLOT - age, delta=-100)
+def finding(status: AuditStatus = AuditStatus.MISSING_DATA, age: timedelta = DAY) -> OpenWindow:
+    return OpenWindow(NAME, Window(WINDOW_START, WINDOW_START + DAY), status, since=SLOT - age, delta=-100)
 
 
 # --- what the answers mean
@@ -106,7 +106,7 @@ def test_a_disk_with_less_than_the_least_holds() -> None:
     ],
 )
 def test_a_finding_holds_if_the_policy_says_so_and_for_no_longer_than_it_says(
-    found: tuple[Finding, ...], held: bool
+    found: tuple[OpenWindow, ...], held: bool
 ) -> None:
     restraint = by_findings(found, HOLDS, SLOT)
     assert (restraint is not None) == held
@@ -179,11 +179,11 @@ async def test_an_open_finding_holds_the_expiry_only_where_that_is_asked_for(wor
 
 async def test_an_expiry_that_may_be_held_waits_for_a_ledger_that_can_say_and_no_other_task_does(world: World) -> None:
     down = fails(transient(Reason.LEDGER_DOWN))
-    world.findings.script("open_findings", NAME, down, down)
+    world.findings.script("open_windows", NAME, down, down)
     ended = await night(world, table_policy(NAME, expire=HOLDS))
     assert (ended[Stage.COMPACT], ended[Stage.EXPIRE]) == ((DONE, None), (HELD, Reason.LEDGER_DOWN))
     world.lakehouse.tables[NAME].append(SLOT - MINUTE, files=10)
-    world.findings.script("open_findings", NAME, down, down)
+    world.findings.script("open_windows", NAME, down, down)
     ended = await night(world)
     assert (ended[Stage.COMPACT], ended[Stage.EXPIRE]) == ((DONE, None), (DONE, None))
 
@@ -191,7 +191,7 @@ async def test_an_expiry_that_may_be_held_waits_for_a_ledger_that_can_say_and_no
 # --- bad files
 
 
-def bad_files(*partitions: str, age: timedelta = 30 * DAY) -> Finding:
+def bad_files(*partitions: str, age: timedelta = 30 * DAY) -> OpenWindow:
     """An open finding of a bad file in each of these partitions."""
     bad = tuple(BadFile(f"{day}/a.parquet", day, "data", FileFault.MISSING, 100, 1000) for day in partitions)
     found = finding(AuditStatus.ERROR, age)
@@ -226,7 +226,7 @@ def test_bad_files_hold_an_expiry_whatever_the_policy_holds_on_and_for_as_long_a
     ],
 )
 def test_a_compaction_leaves_out_the_partitions_of_bad_files_or_all_where_it_can_not_tell_them(
-    found: tuple[Finding, ...], work: list[FileGroup], left_out: tuple[str, ...] | None
+    found: tuple[OpenWindow, ...], work: list[FileGroup], left_out: tuple[str, ...] | None
 ) -> None:
     held = by_bad_files(found, work)
     if left_out is None:
@@ -256,7 +256,7 @@ async def test_a_night_with_nothing_to_do_asks_for_no_disk_and_no_finding(world:
     assert {ended[Stage.COMPACT], ended[Stage.EXPIRE]} == {
         (TaskOutcome.SKIPPED, Reason.NOTHING_SMALL), (TaskOutcome.SKIPPED, Reason.NOTHING_EXPIRED),
     }  # fmt: skip
-    assert not world.called("open_findings")
+    assert not world.called("open_windows")
 
 
 SINGLE = replace(table_policy(), single_writer=True)

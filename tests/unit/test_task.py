@@ -8,7 +8,15 @@ from decimal import Decimal
 
 import pytest
 
-from icekeeper.core.audit.records import MOST_BAD_FILES, AuditResult, BadFile, FileFault, MissingHour, SourceTtl
+from icekeeper.core.audit.records import (
+    MOST_BAD_FILES,
+    AuditResult,
+    BadFile,
+    FileFault,
+    FindingKind,
+    MissingHour,
+    SourceTtl,
+)
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
@@ -313,7 +321,7 @@ def rewrites(table: FakeTable) -> int:
 async def test_a_big_backlog_is_committed_and_verified_slice_by_slice(world: World, backlog: FakeTable) -> None:
     end = await compacted(world)
     assert ended(end) == (TaskOutcome.DONE, None)
-    assert world.methods() == ["inspect", "file_groups", "open_findings", *["compact", "inspect"] * 3]
+    assert world.methods() == ["inspect", "file_groups", "open_windows", *["compact", "inspect"] * 3]
     assert rewrites(backlog) == 3
     assert end.result.after == health(backlog)
     progress = [event.note for event in world.emitted(TaskProgressed)]
@@ -483,7 +491,7 @@ async def test_an_expiry_drops_exactly_the_snapshots_that_its_plan_names(world: 
     assert [snapshot.id for snapshot in table.history] == [5, 6, 7, 8, 9, 10, 11]
     assert (end.result.before, end.result.after) == (before, health(table))
     assert "40 files deleted" in end.result.note
-    assert world.methods() == ["inspect", "open_findings", "expire", "inspect"]
+    assert world.methods() == ["inspect", "open_windows", "expire", "inspect"]
 
 
 async def test_a_table_without_old_snapshots_is_skipped_after_one_reading(world: World, table: FakeTable) -> None:
@@ -653,7 +661,7 @@ async def test_a_bad_file_is_an_error_without_a_retry_that_keeps_clickhouses_cou
     assert (end.audit.ch_row_count, end.audit.iceberg_row_count, end.audit.delta) == (2_400, None, None)
     assert (end.audit.snapshot_id, end.audit.iceberg_query) == (table.head, None)
     assert "s3://w/t/a.parquet (missing, 100 rows)" in str(end.result.error)
-    assert world.methods("count", "count_by_hour") == []
+    assert world.methods("count", "count_by_minute") == []
 
 
 async def test_files_that_are_proven_by_their_length_only_are_said_beside_the_verdict(
@@ -745,12 +753,18 @@ async def test_whether_final_is_used_is_else_left_to_the_engine(world: World, ta
     assert (await audited(world)).ch_final is True
 
 
-async def test_more_rows_in_iceberg_are_ok_and_not_drilled_into(world: World, table: FakeTable) -> None:
+@pytest.mark.parametrize("merges", [False, True])
+async def test_more_rows_in_iceberg_are_ok_and_found_where_the_source_does_not_merge_rows(
+    world: World, table: FakeTable, merges: bool
+) -> None:
+    if merges:
+        world.source.merging.add(SOURCE)
     table.hours[WINDOW_START] += 700
     row = await audited(world)
     assert (row.status, row.delta) == (AuditStatus.OK, 700)
     assert "700" in row.notes
-    assert world.called("count_by_hour") == []
+    assert [(one.kind, one.rows) for one in row.findings] == ([] if merges else [(FindingKind.DUPLICATE, 700)])
+    assert (world.called("count_by_minute") == []) == merges
 
 
 async def test_a_table_that_has_no_snapshot_yet_holds_no_rows(world: World) -> None:
@@ -853,7 +867,7 @@ async def test_missing_rows_are_drilled_down_to_the_hours_that_lack_them(
     row = await audited(world)
     assert row.status is status
     assert row.missing_hours == (MissingHour(at_three, clickhouse=500, iceberg=500 - lost),)
-    assert f"02-17 03h ({lost})" in row.notes
+    assert f"missing 02-17 03:00-03:15: {lost} rows" in row.notes
     assert any(str(status) in event.note for event in world.emitted(TaskProgressed))
 
 
@@ -867,14 +881,14 @@ async def test_a_drill_down_counts_at_the_snapshot_and_in_the_way_of_the_verdict
     def offload() -> None:
         table.append(world.clock())
 
-    world.source.script("source.count_by_hour", SOURCE, Step(first=offload))
+    world.source.script("source.count_by_minute", SOURCE, Step(first=offload))
     row = await audited(world)
     assert row.snapshot_id == counted
     assert world.lakehouse.counted_at == [counted]
     assert world.source.finals == [True]
 
 
-@pytest.mark.parametrize("side", ["source.count_by_hour", "count_by_hour"])
+@pytest.mark.parametrize("side", ["source.count_by_minute", "count_by_minute"])
 @pytest.mark.parametrize("error", [transient(Reason.SOURCE_DOWN), permanent(Reason.ACCESS_DENIED)])
 async def test_a_drill_down_that_fails_leaves_the_verdict_and_says_so(
     world: World, table: FakeTable, side: str, error: IcekeeperError
@@ -895,7 +909,7 @@ async def test_a_drill_down_that_no_time_is_left_for_leaves_the_verdict(world: W
     world.lakehouse.script("count", NAME, Step(takes=10 * MINUTE))
     row = await audited(world)
     assert (row.status, row.missing_hours) == (AuditStatus.WARNING, ())
-    assert world.called("source.count_by_hour") == []
+    assert world.called("source.count_by_minute") == []
 
 
 @pytest.mark.parametrize("side", ["clickhouse", "iceberg"])
@@ -949,7 +963,7 @@ async def test_a_plan_says_what_each_stage_would_do_and_changes_and_counts_nothi
     assert plans[1].snapshot_ids == (1, 2, 3, 4)
     assert plans[2].window is not None
     assert health(table) == before
-    assert set(world.methods()) == {"inspect", "file_groups", "open_findings"}
+    assert set(world.methods()) == {"inspect", "file_groups", "open_windows"}
 
 
 async def test_a_plan_of_a_table_that_is_not_there_says_so(world: World) -> None:

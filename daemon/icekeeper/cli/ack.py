@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from icekeeper.cli.shared import Invocation, common, exit_with, operator_name, print_json
-from icekeeper.core.audit.records import Finding
+from icekeeper.core.audit.records import OpenWindow
 from icekeeper.core.formats import listed
 from icekeeper.core.plain import to_plain
 from icekeeper.settings import Settings
@@ -78,7 +78,7 @@ async def _close(invocation: Invocation, settings: Settings, table: str, day: da
     async with session(settings) as services:
         findings = services.findings
         closed = await findings.acknowledge(table, day, note, by, socket.gethostname())
-        left = await findings.open_findings(table)
+        left = await findings.open_windows(table)
         before = () if closed else [one for one in await findings.acks([table], 1000) if one.day == day.isoformat()]
     days = sorted({f"{finding.window.start:%Y-%m-%d}" for finding in left}, reverse=True)
     still = listed(days, most=10)
@@ -97,5 +97,5 @@ async def _close(invocation: Invocation, settings: Settings, table: str, day: da
     return 0
 
 
-def _documents(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+def _documents(findings: Iterable[OpenWindow]) -> list[dict[str, Any]]:
     return [{"table": one.table, "day": f"{one.window.start:%Y-%m-%d}", **to_plain(one)} for one in findings]

@@ -6,7 +6,7 @@ Not here: values as the configuration file writes them (10m, 128MiB; settings/va
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -92,3 +92,13 @@ def listed(names: Iterable[str], most: int = 4) -> str:
     names = tuple(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def span(start: datetime, end: datetime) -> str:
+    """A half-open span of time: `02-17 10:15-10:30`, `02-17 23:00-24:00`, `02-17 23:45-02-18 00:15`."""
+    first, last = start.astimezone(UTC), end.astimezone(UTC)
+    if last.date() == first.date():
+        return f"{first:%m-%d %H:%M}-{last:%H:%M}"
+    if last == datetime.combine(first.date() + timedelta(days=1), time(), UTC):
+        return f"{first:%m-%d %H:%M}-24:00"
+    return f"{first:%m-%d %H:%M}-{last:%m-%d %H:%M}"

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from icekeeper.core.audit.keys import ColumnType, Key, KeyQuery, KeyRows
 from icekeeper.core.audit.proof import FilesProof
-from icekeeper.core.audit.records import Finding, Fingerprint, LakehouseCount, SourceCount
+from icekeeper.core.audit.records import Fingerprint, LakehouseCount, OpenWindow, SourceCount
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
 from icekeeper.core.offload import OffloadState
@@ -100,10 +100,10 @@ class Lakehouse(Protocol):
     async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
         """All live rows of a snapshot, with its delete files applied."""
 
-    async def count_by_hour(
+    async def count_by_minute(
         self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
     ) -> Mapping[datetime, int]:
-        """Rows of each hour of the window that has any."""
+        """Rows of each minute of the window that has any."""
 
     async def column_types(self, table: str, columns: Sequence[str]) -> Mapping[str, ColumnType]:
         """The types of those of these columns that the table has; no Spark job."""
@@ -147,10 +147,10 @@ class SourceCounter(Protocol):
         With a key the same scan gives their fingerprint, unless one of the tables merges rows.
         """
 
-    async def count_by_hour(
+    async def count_by_minute(
         self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
-        """Rows of each hour of the window that has any."""
+        """Rows of each minute of the window that has any."""
 
     async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         """The event time of the window's newest row; None where the window has none."""
@@ -186,7 +186,7 @@ class OffloadStatus(Protocol):
 class Findings(Protocol):
     """What audits found that is still open."""
 
-    async def open_findings(self, table: str) -> tuple[Finding, ...]:
+    async def open_windows(self, table: str) -> tuple[OpenWindow, ...]:
         """The table's windows whose last audit was no `ok`, and whose day is not acknowledged; oldest first."""
 
 

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
+from icekeeper.core.audit.records import Explanation
+
 Number = Annotated[float, BeforeValidator(float)]
 
 
@@ -84,12 +86,26 @@ class BadFile(Document):
     detail: str
 
 
-class KeySample(Document):
-    """A key that differs."""
+class Finding(Document):
+    """A part of an audited window in which both sides differ in one way: docs/audit.md."""
 
-    difference: str = Field(description="missing, extra, doubled or changed")
-    key: tuple[str | None, ...] = Field(description="Its values, in the order of the key's columns.")
-    rows: int
+    kind: str = Field(description="missing, extra, duplicate, changed or file")
+    start: datetime
+    end: datetime = Field(description="exclusive")
+    rows: int = Field(description="Of distinct keys where ClickHouse merges rows; of files by their manifests.")
+    clickhouse: int | None = Field(description="All rows of that time; null where they were not counted.")
+    iceberg: int | None
+    explanation: str | None = Field(description="Null where nothing explains it.")
+    evidence: str = Field(description="What the explanation rests on.")
+    sample_keys: tuple[tuple[str | None, ...], ...] = Field(
+        description="Some of the keys, their values in the order of the key's columns."
+    )
+    files: tuple[str, ...]
+
+    @computed_field(description="The explanation's advice.")  # type: ignore[prop-decorator]
+    @property
+    def advice(self) -> str | None:
+        return next((each.advice for each in Explanation if each.value == self.explanation), None)
 
 
 class KeyComparison(Document):
@@ -104,11 +120,10 @@ class KeyComparison(Document):
     sample: tuple[int, int] | None = Field(description="Which part of how many was compared; null: all.")
     missing: int | None = Field(description="Null where it could not be found out.")
     extra: int | None
-    doubled: int | None
+    duplicate: int | None
     changed: int | None
     explored: int = Field(description="Rows that were compared key by key.")
     unexplored: int = Field(description="Rows of parts that differ, too, and were more than audit.drill_rows.")
-    samples: tuple[KeySample, ...]
 
 
 class Acknowledgement(Document):
@@ -155,6 +170,7 @@ class Audit(_SnapshotIdText):
         default=None, description="Rows of all bad data files, by their manifests; null: no file is bad."
     )
     key_comparison: KeyComparison | None = Field(default=None, description="Null where no keys were compared.")
+    findings: tuple[Finding, ...] = Field(default=(), description="The parts of the window in which both sides differ.")
     ack: Acknowledgement | None = None
 
 

@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions, Client, Rows
 from icekeeper.adapters.clickhouse.event_time import (
     bounds,
-    hour,
     is_day,
     is_epoch,
     is_of_days,
+    minute,
     misfit,
     newest,
     quoted,
@@ -76,18 +76,18 @@ class ClickHouse:
         # One after the other: each has an engine of its own, and settings that keep its count whole.
         return _together([await self._count(source, table, window, final, left(), key) for table in source.tables])
 
-    async def count_by_hour(
+    async def count_by_minute(
         self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
-        left, hours = _time_left(timeout), Counter[datetime]()
+        left, minutes = _time_left(timeout), Counter[datetime]()
         for table in source.tables:
             if is_day(kind := await self._kind(table, source.timestamp)):
-                raise self._unfit(table, f"the event time {source.timestamp} is {kind}, which knows no hours")
-            query = f"{self._select(f'{hour(source)} AS hour, count()', source, table)} GROUP BY hour"
+                raise self._unfit(table, f"the event time {source.timestamp} is {kind}, which knows no minutes")
+            query = f"{self._select(f'{minute(source)} AS minute, count()', source, table)} GROUP BY minute"
             settings = await self._exact(table, await self._engine(table), final=final)
             for row in await self._query(query, source, table, window, left(), settings):
-                hours[datetime.fromtimestamp(row[0], UTC)] += int(row[1])
-        return hours
+                minutes[datetime.fromtimestamp(row[0], UTC)] += int(row[1])
+        return minutes
 
     async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         # FINAL does not matter: merging keeps a row of every key, and the event time is part of it.

@@ -60,19 +60,28 @@ def written_out(query: str, source: Source, window: Window) -> str:
     return query
 
 
-def hour(source: Source) -> str:
-    """The start of the hour of a row, in seconds of the epoch."""
+def minute(source: Source) -> str:
+    """The start of the minute of a row, in seconds of the epoch."""
     if (per_second := _PER_SECOND.get(source.timestamp_as or "")) is not None:
-        return f"intDiv(toInt64({_value(source)}), {3600 * per_second}) * 3600"
-    return f"toUnixTimestamp(toStartOfHour(toTimeZone({_value(source)}, 'UTC')))"
+        return f"intDiv(toInt64({_value(source)}), {60 * per_second}) * 60"
+    return f"toUnixTimestamp(toStartOfMinute(toTimeZone({_value(source)}, 'UTC')))"
 
 
 def newest(source: Source) -> str:
     """The newest event time, in microseconds of the epoch; NULL where there is none."""
+    return _micros(source, f"maxOrNull({_value(source)})")
+
+
+def micros(source: Source) -> str:
+    """The event time of a row, in microseconds of the epoch."""
+    return _micros(source, _value(source))
+
+
+def _micros(source: Source, value: str) -> str:
     # As a float a microsecond of our days is exact to a quarter, and no decimal overflows.
     if (per_second := _PER_SECOND.get(source.timestamp_as or "")) is not None:
-        return f"toInt64(toFloat64(maxOrNull({_value(source)})) * {1_000_000 // per_second})"
-    return f"toUnixTimestamp64Micro(toDateTime64(maxOrNull({_value(source)}), 6, 'UTC'))"
+        return f"toInt64(toFloat64({value}) * {1_000_000 // per_second})"
+    return f"toUnixTimestamp64Micro(toDateTime64({value}, 6, 'UTC'))"
 
 
 def unreadable(source: Source) -> str:

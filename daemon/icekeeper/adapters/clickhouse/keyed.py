@@ -7,8 +7,10 @@ from datetime import timedelta
 
 from icekeeper.adapters.clickhouse.client import Rows
 from icekeeper.adapters.clickhouse.counting import ClickHouse
+from icekeeper.adapters.clickhouse.event_time import micros
 from icekeeper.adapters.clickhouse.exact import is_local
 from icekeeper.adapters.clickhouse.keys import (
+    AT,
     column_type,
     columns_of,
     fingerprint,
@@ -47,8 +49,9 @@ class KeyedClickHouse(ClickHouse):
     async def key_rows(
         self, source: Source, window: Window, final: bool, query: KeyQuery, timeout: timedelta
     ) -> Mapping[bytes, KeyRows]:
-        rows = await self._answer(key_rows_query(query, self._rows_of(source, query)), source, window, final, timeout)
-        return {bytes.fromhex(text): KeyRows(int(count), int(values)) for text, count, values in rows}
+        text = key_rows_query(query, self._rows_of(source, query, f"{micros(source)} AS {AT}"))
+        rows = await self._answer(text, source, window, final, timeout)
+        return {bytes.fromhex(text): KeyRows(int(count), int(values), int(at)) for text, count, values, at in rows}
 
     async def _column_type(self, name: str, column: str) -> ColumnType | None:
         """The type of one table's column; None where it has none of that name."""
@@ -59,9 +62,10 @@ class KeyedClickHouse(ClickHouse):
                 raise
             return None
 
-    def _rows_of(self, source: Source, query: KeyQuery) -> str:
-        """A query of the key's columns in all of the source's tables."""
-        return " UNION ALL ".join(self._select(columns_of(query.key), source, name) for name in source.tables)
+    def _rows_of(self, source: Source, query: KeyQuery, *more: str) -> str:
+        """A query of the key's columns, and of more, in all of the source's tables."""
+        selected = ", ".join((columns_of(query.key), *more))
+        return " UNION ALL ".join(self._select(selected, source, name) for name in source.tables)
 
     async def _answer(self, text: str, source: Source, window: Window, final: bool, timeout: timedelta) -> Rows:
         engines = [await self._engine(name) for name in source.tables]

@@ -34,6 +34,7 @@ _KINDS = (
 
 # ClickHouse prefers an alias to a column of that name: these are the name of none.
 _FIRST, _SECOND = "`icekeeper's first hash`", "`icekeeper's second hash`"
+AT = "`icekeeper's event time`"
 
 
 def column_type(words: str) -> ColumnType:
@@ -100,10 +101,13 @@ def fingerprints_query(query: KeyQuery, bits: int, rows: str) -> str:
 
 
 def key_rows_query(query: KeyQuery, rows: str) -> str:
-    """Texts of keys in hex digits, their rows, and the sums of the hashes over key and compared values."""
+    """Texts of keys in hex digits, their rows, the sums of the hashes over key and compared values, the first time.
+
+    `rows`: a query of the key's columns, and of the event time in microseconds as AT.
+    """
     values = f"sum({_hashes(query.key)[2]})" if query.key.compare else "0"
     text = text_of(query.key.columns)
-    return f"SELECT hex({text}), count(), {values} FROM ({rows}){_within(query)} GROUP BY {text}"
+    return f"SELECT hex({text}), count(), {values}, min({AT}) FROM ({rows}){_within(query)} GROUP BY {text}"
 
 
 def fingerprint(row: Sequence[Any]) -> Fingerprint:

@@ -204,13 +204,13 @@ class IcebergLakehouse:
     async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
         return await self._run(lambda jvm: counting.count_all(jvm, self._tables, table, snapshot_id), timeout, table)
 
-    async def count_by_hour(
+    async def count_by_minute(
         self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
     ) -> Mapping[datetime, int]:
         def work(jvm: IcebergJvm) -> dict[datetime, int]:
             if snapshot_id is None:
                 return {}
-            return counting.count_hours(jvm, self._tables, table, timestamp, window, snapshot_id)
+            return counting.count_minutes(jvm, self._tables, table, timestamp, window, snapshot_id)
 
         return await self._run(work, timeout, table)
 
@@ -245,7 +245,7 @@ class IcebergLakehouse:
         def work(jvm: IcebergJvm) -> dict[bytes, KeyRows]:
             columns = query.key.iceberg_columns
             with counting.rows_of(jvm, self._tables, table, timestamp, window, snapshot_id, columns) as rows:
-                return keys.key_rows(jvm.spark, rows, query)
+                return keys.key_rows(jvm.spark, rows, timestamp, query)
 
         return await self._run(work, timeout, table)
 

@@ -1,6 +1,6 @@
 """Open findings: missing rows and bad files, until a later audit shows them gone or the day is acknowledged.
 
-When a finding is open, and what an acknowledgement closes: sql/open_findings.sql. What an open one holds up: the core.
+When a finding is open, and what an acknowledgement closes: sql/open_windows.sql. What an open one holds up: the core.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from icekeeper.adapters.ledger.rows import as_bad_files, as_reason
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.store import accepted
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.audit.records import Finding
+from icekeeper.core.audit.records import OpenWindow
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus
 from icekeeper.core.run_history import FINDINGS
 
-_OPEN = statement("open_findings")
+_OPEN = statement("open_windows")
 _IN_ORDER = "ORDER BY iceberg_table, window_start, window_end"
 _ACKNOWLEDGE = f"""
     WITH open AS ({_OPEN}), kept AS (
@@ -83,15 +83,15 @@ class PostgresFindings:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
-    async def open_findings(self, table: str) -> tuple[Finding, ...]:
+    async def open_windows(self, table: str) -> tuple[OpenWindow, ...]:
         """The table's open findings, oldest first."""
         return await self.all_open((table,))
 
-    async def all_open(self, tables: Iterable[str]) -> tuple[Finding, ...]:
+    async def all_open(self, tables: Iterable[str]) -> tuple[OpenWindow, ...]:
         """The open findings of these tables, table by table, oldest first."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(f"{_OPEN} {_IN_ORDER}", list(tables))
-        return tuple(_finding(row) for row in rows)
+        return tuple(_open_window(row) for row in rows)
 
     async def open_days(self, tables: Iterable[str]) -> Mapping[tuple[str, AuditStatus], int]:
         """On how many UTC days of each table something is found, by its status; what is nought is left out."""
@@ -102,11 +102,11 @@ class PostgresFindings:
         }
         return Counter((table, status) for table, status, _ in days)
 
-    async def acknowledge(self, table: str, day: date, note: str, by: str, host: str) -> tuple[Finding, ...]:
+    async def acknowledge(self, table: str, day: date, note: str, by: str, host: str) -> tuple[OpenWindow, ...]:
         """Closes what is open of the table's windows that begin on this UTC day, and returns it; empty: nothing was."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_ACKNOWLEDGE, [table], day, *accepted((note, by, host)))
-        return tuple(_finding(row) for row in rows)
+        return tuple(_open_window(row) for row in rows)
 
     async def acks(self, tables: Iterable[str], limit: int) -> tuple[Ack, ...]:
         """The newest acknowledgements of these tables, newest first."""
@@ -121,8 +121,8 @@ class PostgresFindings:
         return {row["iceberg_table"]: _ack(row) for row in rows}
 
 
-def _finding(row: Any) -> Finding:
-    return Finding(
+def _open_window(row: Any) -> OpenWindow:
+    return OpenWindow(
         table=row["iceberg_table"],
         window=Window(row["window_start"], row["window_end"]),
         status=AuditStatus(row["status"]),

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from icekeeper.adapters.records import from_plain
-from icekeeper.core.audit.records import AuditResult, BadFile, Difference, FileFault
+from icekeeper.core.audit.records import AuditResult, BadFile, Explanation, FileFault, FindingKind
 from icekeeper.core.enums import Proof, RunOutcome, Stage
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
@@ -34,6 +34,7 @@ def audit_document(row: Any) -> dict[str, Any]:
         "missing_hours": [{**hour, "start": datetime.fromisoformat(hour["start"])} for hour in hours],
         "bad_files": _loaded(row["bad_files"]) or [],
         "key_comparison": _loaded(row["key_comparison"]),
+        "findings": _loaded(row["findings"]) or [],
     }
 
 
@@ -62,8 +63,11 @@ def past_audit(row: Any) -> AuditResult:
     """A row of audits.sql."""
     codes = {"reason": as_reason(row["reason"]), "proof": known(Proof, row["proof"])}
     document = {**audit_document(row), **codes, "bad_files": as_bad_files(row["bad_files"])}
-    if compared := document["key_comparison"]:
-        compared["samples"] = [one for one in compared["samples"] if known(Difference, one["difference"])]
+    document["findings"] = [
+        {**one, "explanation": known(Explanation, one["explanation"])}
+        for one in document["findings"]
+        if known(FindingKind, one["kind"])
+    ]
     return from_plain(AuditResult, document)
 
 

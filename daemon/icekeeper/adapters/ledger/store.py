@@ -259,4 +259,5 @@ def _audit_row(audit: AuditResult) -> tuple[Any, ...]:
         _json([asdict(file) for file in audit.bad_files]) if audit.bad_files else None,
         audit.bad_file_rows,
         None if audit.key_comparison is None else _json(asdict(audit.key_comparison)),
+        _json([asdict(finding) for finding in audit.findings]) if audit.findings else None,
     )

@@ -12,7 +12,7 @@ from rich.text import Text
 from icekeeper.adapters.ledger.findings import Ack
 from icekeeper.adapters.spool.outbox import QuarantinedRecord, Waiting
 from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number_or_blank
-from icekeeper.core.audit.records import Finding
+from icekeeper.core.audit.records import OpenWindow
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, TaskOutcome
 from icekeeper.core.formats import counted, iso_minute, minute, minute_utc, number, second
@@ -93,7 +93,7 @@ def _log_line(line: Mapping[str, Any]) -> str:
     return f"{line.get('timestamp', '')} {line.get('level', ''):<7} {line.get('event', '')} {rest}"
 
 
-def show_findings(console: Console, findings: Sequence[Finding], acks: Iterable[Ack], limit: int) -> None:
+def show_findings(console: Console, findings: Sequence[OpenWindow], acks: Iterable[Ack], limit: int) -> None:
     """The newest `limit` open findings, and what was acknowledged."""
     if not findings:
         console.print("nothing is open: every audited day is proven or acknowledged")
@@ -106,7 +106,7 @@ def show_findings(console: Console, findings: Sequence[Finding], acks: Iterable[
         console.print(_acks_table(acks))
 
 
-def _findings_table(findings: Iterable[Finding]) -> Table:
+def _findings_table(findings: Iterable[OpenWindow]) -> Table:
     table = new_table("open", "table", "day", "status")
     add_numbers(table, "rows missing")
     table.add_column("found", no_wrap=True)
@@ -153,7 +153,7 @@ def audited(window: Window) -> str:
     return f"{minute(window.start)}, {window.hours} h"
 
 
-def missing_rows(finding: Finding) -> str:
+def missing_rows(finding: OpenWindow) -> str:
     """The number of missing rows, or of those in bad files; nothing where they could not be counted."""
     return _rows(finding.status, None if finding.delta is None else max(-finding.delta, 0), finding.bad_file_rows)
 

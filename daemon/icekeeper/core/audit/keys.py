@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import islice, zip_longest
+from itertools import islice
 
-from icekeeper.core.audit.records import Difference, Fingerprint, KeySample
+from icekeeper.core.audit.records import FindingKind, Fingerprint
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
 
@@ -111,10 +111,14 @@ class KeyQuery:
 
 @dataclass(frozen=True, slots=True)
 class KeyRows:
-    """The rows of one key, and the sum of their hashes over key and compared values (0 where none are compared)."""
+    """The rows of one key, and the sum of their hashes over key and compared values (0 where none are compared).
+
+    `at`: the earliest event time of them, in microseconds since 1970.
+    """
 
     rows: int
     values: int = 0
+    at: int = 0
 
 
 def agreed_key(
@@ -241,11 +245,12 @@ def explorable(buckets: Mapping[int, int], most: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DifferentKey:
-    """A key that differs, by its text, and in how many rows."""
+    """A key that differs, by its text, in how many rows, and their event time in microseconds since 1970."""
 
-    difference: Difference
+    kind: FindingKind
     text: bytes
     rows: int
+    at: int = 0
 
 
 def different_keys(source: Mapping[bytes, KeyRows], iceberg: Mapping[bytes, KeyRows]) -> list[DifferentKey]:
@@ -256,24 +261,18 @@ def different_keys(source: Mapping[bytes, KeyRows], iceberg: Mapping[bytes, KeyR
         there, ours = source.get(text, nothing), iceberg.get(text, nothing)
         more = ours.rows - there.rows
         if more < 0:
-            found.append(DifferentKey(Difference.MISSING, text, -more))
+            found.append(DifferentKey(FindingKind.MISSING, text, -more, there.at))
         elif more > 0:
-            found.append(DifferentKey(Difference.DOUBLED if there.rows else Difference.EXTRA, text, more))
+            kind = FindingKind.DUPLICATE if there.rows else FindingKind.EXTRA
+            found.append(DifferentKey(kind, text, more, ours.at))
         elif ours.values != there.values:
-            found.append(DifferentKey(Difference.CHANGED, text, ours.rows))
+            found.append(DifferentKey(FindingKind.CHANGED, text, ours.rows, ours.at))
     return found
 
 
-def samples(key: Key, different: Sequence[DifferentKey], most: int) -> tuple[KeySample, ...]:
-    """Up to so many of the keys, of each difference as many as of the others where there are enough."""
-    by_difference = [[each for each in different if each.difference is kind] for kind in Difference]
-    chosen = [each for turn in zip_longest(*by_difference) for each in turn if each is not None][:most]
-    order = list(Difference)
-    chosen.sort(key=lambda each: (order.index(each.difference), each.text))
-    return tuple(
-        KeySample(each.difference, tuple(map(_shortened, values_of(key.columns, each.text))), each.rows)
-        for each in chosen
-    )
+def shown(key: Key, text: bytes) -> tuple[str | None, ...]:
+    """The values in a key's text as a finding names them: long ones are cut."""
+    return tuple(map(_shortened, values_of(key.columns, text)))
 
 
 def _shortened(value: str | None) -> str | None:

@@ -116,23 +116,71 @@ class BadFile:
     detail: str = ""
 
 
-class Difference(StrEnum):
-    """What is wrong with a key in Iceberg: rows of it are missing, ClickHouse has no such key, it has more rows than
-    there, or its compared values are others."""
+class FindingKind(StrEnum):
+    """What is wrong with rows in Iceberg: they are missing, ClickHouse has no such rows, they are there more often than
+    in ClickHouse, their compared values are others, or their file is bad."""
 
     MISSING = "missing"
     EXTRA = "extra"
-    DOUBLED = "doubled"
+    DUPLICATE = "duplicate"
     CHANGED = "changed"
+    FILE = "file"
+
+
+class Explanation(StrEnum):
+    """Why rows differ, as far as it can be told; `advice` is what to do about it, in one sentence."""
+
+    advice: str
+
+    def __new__(cls, code: str, advice: str) -> Explanation:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.advice = advice
+        return member
+
+    NOT_OFFLOADED = "not_offloaded", "The offload has not come so far yet: audit the day again after its next cycle."
+    CYCLE_LOST = (
+        "cycle_lost",
+        "Iceberg holds no row of whole cycles: offload this time again while ClickHouse still has it.",
+    )
+    BEHIND_WATERMARK = (
+        "behind_watermark",
+        "The offload has passed this time and won't come back to it: rows came late, or a part of a cycle was lost; "
+        "offload them again while ClickHouse still has them.",
+    )
+    WRITTEN_TWICE = (
+        "written_twice",
+        "Whole cycles are there more than once: find the commits of the offload that wrote them, and delete one copy.",
+    )
+    MERGED_IN_SOURCE = (
+        "merged_in_source",
+        "ClickHouse merges rows of this table, and may have merged or deleted these since they were offloaded.",
+    )
+    BAD_FILE = (
+        "bad_file",
+        "Files are not what their manifests say: restore them, or offload their time again while ClickHouse has it.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class KeySample:
-    """A key that differs, its values in the order of the key's columns (None: NULL), and in how many rows."""
+class Finding:
+    """A half-open part of an audited window, and one thing that is wrong with rows of it.
 
-    difference: Difference
-    key: tuple[str | None, ...]
+    `rows`: how many, of distinct keys where the source merges rows, of a bad file by its manifest. `clickhouse` and
+    `iceberg` are all rows of that time, None where they were not counted. `evidence`: what `explanation` rests on.
+    `sample_keys`: some of the keys, their values in the order of the key's columns (None: NULL).
+    """
+
+    kind: FindingKind
+    start: datetime
+    end: datetime
     rows: int
+    clickhouse: int | None = None
+    iceberg: int | None = None
+    explanation: Explanation | None = None
+    evidence: str = ""
+    sample_keys: tuple[tuple[str | None, ...], ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +190,8 @@ class KeyComparison:
     `columns` and `compare` are Iceberg's names. `clickhouse` and `iceberg` are rows; where the source merges rows
     (`distinct`) they are distinct keys, and no values are compared. `sample`: only the keys whose hash ends with this
     number of so many were compared. `missing` to `changed` are what was found among `explored` rows, None where it is
-    not known; `unexplored` rows lie in parts that differ as well, and were more than the budget allows.
+    not known; `unexplored` rows lie in parts that differ as well, and were more than the budget allows. Which keys
+    differ: the audit's findings.
     """
 
     columns: tuple[str, ...]
@@ -154,11 +203,10 @@ class KeyComparison:
     sample: tuple[int, int] | None = None
     missing: int | None = 0
     extra: int | None = 0
-    doubled: int | None = 0
+    duplicate: int | None = 0
     changed: int | None = 0
     explored: int = 0
     unexplored: int = 0
-    samples: tuple[KeySample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +255,7 @@ class AuditResult:
     bad_files: tuple[BadFile, ...] = ()
     bad_file_rows: int | None = None
     key_comparison: KeyComparison | None = None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def window(self) -> Window:
@@ -214,7 +263,7 @@ class AuditResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class OpenWindow:
     """An audited window with missing or uncounted rows, or with bad files, neither repaired nor acknowledged.
 
     `since` is when it was first found, `status` the one of the last audit of that window. `bad_files` and

@@ -8,10 +8,10 @@ from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
-from icekeeper.core.audit.records import Difference, KeyComparison, MissingHour, SourceTtl, Verdict
+from icekeeper.core.audit.records import FindingKind, KeyComparison, MissingHour, SourceTtl, Verdict
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus
-from icekeeper.core.formats import iso_second, listed
+from icekeeper.core.formats import iso_second
 from icekeeper.core.policy import AuditPolicy
 from icekeeper.core.reasons import Reason
 
@@ -54,22 +54,20 @@ def judge(
 
 # From the mildest on.
 _SEVERITY = (AuditStatus.OK, AuditStatus.WARNING, AuditStatus.MISSING_DATA, AuditStatus.ERROR)
-# How many keys that differ a note names; the row has more of them.
-_NAMED = 3
 
 
 def judge_keys(verdict: Verdict, keys: KeyComparison, policy: AuditPolicy) -> Verdict:
     """The verdict of the counts and the one of the keys together: the worse of the two.
 
     Missing keys are judged by their share of ClickHouse's, like missing rows; where not all could be explored, by the
-    share that was found in the explored part. Doubled rows and changed values are a warning, and so is whatever could
+    share that was found in the explored part. Duplicate rows and changed values are a warning, and so is whatever could
     not be explored: it may hide them. Keys that only Iceberg has are noted.
     """
     note = f"{verdict.note}; {_key_note(keys)}"
     if keys.equal:
         return replace(verdict, note=note)
     unknown = keys.missing is None or keys.unexplored > 0
-    differs = bool(keys.doubled or keys.changed)
+    differs = bool(keys.duplicate or keys.changed)
     found = _status(Fraction(missing_keys(keys), keys.clickhouse), policy) if keys.clickhouse else AuditStatus.OK
     status = max(
         verdict.status, found, AuditStatus.WARNING if differs or unknown else AuditStatus.OK, key=_SEVERITY.index
@@ -95,26 +93,19 @@ def _key_note(keys: KeyComparison) -> str:
         return f"{what} equal {by}"
     if keys.missing is None:
         return f"{what} differ {by}, and which of them could not be found out"
-    found = {each: getattr(keys, each.value) for each in Difference}
+    found = {each: getattr(keys, each.value) for each in _WORDS}
     parts = [f"{rows} {_WORDS[difference]}" for difference, rows in found.items() if rows]
     note = f"{what} differ {by}: {', '.join(parts) or 'no difference is left when they are read again'}"
     if keys.unexplored:
         note = f"{note}, among {keys.explored} rows; {keys.unexplored} rows more were not explored (audit.drill_rows)"
-    for difference in Difference:
-        named = [sample for sample in keys.samples if sample.difference is difference]
-        if named:
-            texts = listed(
-                ("/".join("NULL" if value is None else value for value in sample.key) for sample in named), _NAMED
-            )
-            note = f"{note}; {difference}: {texts}"
     return note
 
 
 _WORDS = {
-    Difference.MISSING: "missing",
-    Difference.EXTRA: "in Iceberg only",
-    Difference.DOUBLED: "doubled",
-    Difference.CHANGED: "changed",
+    FindingKind.MISSING: "missing",
+    FindingKind.EXTRA: "in Iceberg only",
+    FindingKind.DUPLICATE: "duplicate",
+    FindingKind.CHANGED: "changed",
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from icekeeper.core.audit.records import Finding
+from icekeeper.core.audit.records import OpenWindow
 from icekeeper.core.enums import Decision
 from icekeeper.core.formats import duration, iso_minute, listed
 from icekeeper.core.offload import Writing
@@ -78,7 +78,7 @@ def by_disk(disks: Iterable[Disk], least: int) -> Restraint | None:
     return None
 
 
-def by_findings(findings: Iterable[Finding], policy: ExpirePolicy, now: datetime) -> Restraint | None:
+def by_findings(findings: Iterable[OpenWindow], policy: ExpirePolicy, now: datetime) -> Restraint | None:
     """Holds an expiry on open findings of the policy's kinds, each until `hold_max` after it was first found.
 
     Bad files hold it for as long as they are open: an older snapshot may be the way back to what they held.
@@ -94,7 +94,7 @@ def by_findings(findings: Iterable[Finding], policy: ExpirePolicy, now: datetime
     return Restraint(Reason.AUDIT_HOLD, f"open: {days}; held until {iso_minute(until)} at the latest")
 
 
-def by_bad_files(findings: Iterable[Finding], groups: Iterable[FileGroup]) -> Restraint | frozenset[str]:
+def by_bad_files(findings: Iterable[OpenWindow], groups: Iterable[FileGroup]) -> Restraint | frozenset[str]:
     """Which partitions a compaction leaves out, because an open finding names bad files in them.
 
     A restraint where it would leave out all of these groups, or can't tell which: what an older partition spec wrote
@@ -112,7 +112,7 @@ def by_bad_files(findings: Iterable[Finding], groups: Iterable[FileGroup]) -> Re
     return frozenset(left_out & {group.partition for group in groups})
 
 
-def _bad_files(findings: Iterable[Finding]) -> str:
+def _bad_files(findings: Iterable[OpenWindow]) -> str:
     days = listed((f"{f.window.start:%Y-%m-%d} ({f.reason or f.status})" for f in findings), most=5)
     return f"open: {days}; held until an audit finds its files whole, or it is acknowledged"
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
+from icekeeper.core.audit.findings import MINUTE, Times, by_hour, findings_note, findings_of_files
+from icekeeper.core.audit.findings import findings as find_parts
 from icekeeper.core.audit.proof import FILE_REASONS, FilesProof, judge_files
 from icekeeper.core.audit.records import (
     MOST_BAD_FILES,
     AuditResult,
+    Finding,
+    KeyComparison,
     LakehouseCount,
     MissingHour,
     SourceCount,
@@ -92,15 +97,20 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         watermark=watermark,
         newest=newest,
     )
-    compared = None
+    compared, found = None, None
     # A source that has dropped rows, or has none, is not compared: all that Iceberg holds would be surplus.
     if keys is not None and warm.rows and verdict.status is not AuditStatus.ERROR:
-        compared = await keys.compare()
+        compared, found = await keys.compare()
         verdict = judge_keys(verdict, compared, rules)
     hours: tuple[MissingHour, ...] = ()
-    lacking = iceberg.rows < warm.rows or (compared is not None and compared.missing)
-    if lacking and verdict.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
-        hours, verdict = await _drill_down(policy, context, warm, iceberg, verdict, deadline)
+    findings: tuple[Finding, ...] = ()
+    if verdict.status is not AuditStatus.ERROR and _differ(warm, iceberg, compared):
+        times, note = await _times(policy, context, warm, iceberg, verdict, deadline)
+        # Looking at many keys takes a while, and the loop has other work.
+        findings = await asyncio.to_thread(find_parts, window, times, found, watermark)
+        if times.step == MINUTE:
+            hours = missing_hours(by_hour(times.clickhouse), by_hour(times.iceberg))
+        verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, note, findings_note(findings)))))
     proof = _proof(rules, iceberg, files)
     if files is not None and proof is Proof.LENGTHS:
         verdict = replace(verdict, note=f"{verdict.note}; {files.note}")
@@ -115,7 +125,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         watermark=watermark,
         hours=hours,
     )
-    return _result(replace(row, key_comparison=compared))
+    return _result(replace(row, key_comparison=compared, findings=findings))
 
 
 def _result(row: AuditResult) -> AttemptResult:
@@ -157,31 +167,36 @@ async def _watermark(context: TaskContext, source: Source) -> datetime | None:
     return None if state is None else state.at
 
 
-async def _drill_down(
+def _differ(warm: SourceCount, iceberg: LakehouseCount, compared: KeyComparison | None) -> bool:
+    """Whether rows differ that a finding can name. Of a source that merges rows Iceberg may rightly hold more."""
+    if not warm.rows:
+        return False
+    more = iceberg.rows > warm.rows and not warm.final
+    return iceberg.rows < warm.rows or more or (compared is not None and not compared.equal)
+
+
+async def _times(
     policy: TablePolicy,
     context: TaskContext,
     warm: SourceCount,
     iceberg: LakehouseCount,
     verdict: Verdict,
     deadline: Deadline,
-) -> tuple[tuple[MissingHour, ...], Verdict]:
-    """The hours that lack rows. Where they can't be counted, the verdict stays."""
-    context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by hour")
+) -> tuple[Times, str]:
+    """Both sides' rows by the minute; where they can't be counted, those of the window, and why."""
+    context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by the minute")
     _, source = _audited(policy)
     lakehouse, counter, window = context.ports.lakehouse, context.ports.source, context.window
     try:
-        in_source = await counter.count_by_hour(source, window, warm.final, deadline.remaining())
-        in_iceberg = await lakehouse.count_by_hour(
+        in_source = await counter.count_by_minute(source, window, warm.final, deadline.remaining())
+        in_iceberg = await lakehouse.count_by_minute(
             policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.remaining()
         )
     except IcekeeperError as exc:
         log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
-        return (), replace(verdict, note=f"{verdict.note}; the hours could not be counted: {exc}")
-    hours = missing_hours(in_source, in_iceberg)
-    if not hours:
-        return hours, replace(verdict, note=f"{verdict.note}; counted again by hour, no hour lacks rows")
-    lacking = ", ".join(f"{hour.start:%m-%d %H}h ({hour.clickhouse - hour.iceberg})" for hour in hours)
-    return hours, replace(verdict, note=f"{verdict.note}; hours that lack rows: {lacking}")
+        counts = {window.start: warm.rows}, {window.start: iceberg.rows}
+        return Times(*counts, warm.final, window.end - window.start), f"the minutes could not be counted: {exc}"
+    return Times(in_source, in_iceberg, warm.final), ""
 
 
 def uncounted(policy: TablePolicy, context: TaskContext, error: IcekeeperError) -> AuditResult:
@@ -230,6 +245,7 @@ def _row(
         proof=proof,
         bad_files=files.bad[:MOST_BAD_FILES] if files else (),
         bad_file_rows=files.bad_rows if files else None,
+        findings=findings_of_files(window, files) if files else (),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import structlog
 
+from icekeeper.core.audit.findings import KeysFound
 from icekeeper.core.audit.keys import (
     MOST_BUCKETS,
     Buckets,
@@ -25,9 +26,8 @@ from icekeeper.core.audit.keys import (
     explorable,
     finer_bits,
     sampled,
-    samples,
 )
-from icekeeper.core.audit.records import Difference, Fingerprint, KeyComparison, LakehouseCount, SourceCount
+from icekeeper.core.audit.records import FindingKind, Fingerprint, KeyComparison, LakehouseCount, SourceCount
 from icekeeper.core.audit.source import Source
 from icekeeper.core.enums import Stage
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
@@ -96,8 +96,8 @@ class KeyAudit:
             text = f"its metadata counts {count.rows} rows of the window, and {self._in_iceberg.rows} were read"
             raise PermanentError(text, reason=Reason.COUNT_MISMATCH, where=self._policy.name)
 
-    async def compare(self) -> KeyComparison:
-        """Both sides' keys, and where they differ the keys that do."""
+    async def compare(self) -> tuple[KeyComparison, KeysFound]:
+        """Both sides' keys, and those that differ."""
         query, part = self._query, self._query.within
         compared = KeyComparison(
             columns=tuple(column.iceberg for column in query.key.columns),
@@ -109,16 +109,17 @@ class KeyAudit:
             sample=(part.numbers[0], 2**part.bits) if part else None,
         )
         if compared.equal:
-            return compared
+            return compared, self._found([])
         self._context.report(Stage.AUDIT, self._policy.name, "keys differ, comparing them")
         try:
             return await self._explored(compared)
         except IcekeeperError as exc:
             log.warning("keys_not_explored", stage=Stage.AUDIT, table=self._policy.name, error=str(exc))
             rows = max(compared.clickhouse, compared.iceberg)
-            return replace(compared, missing=None, extra=None, doubled=None, changed=None, unexplored=rows)
+            unknown = replace(compared, missing=None, extra=None, duplicate=None, changed=None, unexplored=rows)
+            return unknown, self._found([])
 
-    async def _explored(self, compared: KeyComparison) -> KeyComparison:
+    async def _explored(self, compared: KeyComparison) -> tuple[KeyComparison, KeysFound]:
         """The comparison with the keys that differ, as far as the budget goes."""
         query, expected, unexplored = self._query, self._in_source, 0
         explored = max(compared.clickhouse, compared.iceberg)
@@ -130,19 +131,22 @@ class KeyAudit:
             unexplored = sum(sizes.values()) - explored
             query = replace(query, within=Buckets(bits, chosen))
         different = await self._different(query, expected.rows) if explored else []
-        rows = dict.fromkeys(Difference, 0)
+        rows = dict.fromkeys(FindingKind, 0)
         for key in different:
-            rows[key.difference] += key.rows
-        return replace(
+            rows[key.kind] += key.rows
+        explored_keys = replace(
             compared,
-            missing=rows[Difference.MISSING],
-            extra=rows[Difference.EXTRA],
-            doubled=rows[Difference.DOUBLED],
-            changed=rows[Difference.CHANGED],
+            missing=rows[FindingKind.MISSING],
+            extra=rows[FindingKind.EXTRA],
+            duplicate=rows[FindingKind.DUPLICATE],
+            changed=rows[FindingKind.CHANGED],
             explored=explored,
             unexplored=unexplored,
-            samples=samples(query.key, different, self._rules.samples),
         )
+        return explored_keys, self._found(different)
+
+    def _found(self, different: list[DifferentKey]) -> KeysFound:
+        return KeysFound(self._query.key, different, self._rules.samples)
 
     async def _differing(self, rows: int) -> tuple[int, Mapping[int, Fingerprint], Mapping[int, int]]:
         """By how many bits, and with how many rows, buckets differ, so small that they fit the budget if any do.
@@ -179,7 +183,7 @@ class KeyAudit:
         if (len(there) if query.distinct else sum(key.rows for key in there.values())) != expected:
             raise _source_changed(self._source)
         if query.distinct:
-            there, ours = (dict.fromkeys(keys, KeyRows(1)) for keys in (there, ours))
+            there, ours = ({text: KeyRows(1, at=rows.at) for text, rows in keys.items()} for keys in (there, ours))
         # Sorting many keys takes a while, and the loop has other work.
         return await asyncio.to_thread(different_keys, there, ours)
 

@@ -72,11 +72,11 @@ class PrefetchedCounts:
             self._begin(*self._next)
         return counted
 
-    async def count_by_hour(
+    async def count_by_minute(
         self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
         """Not prefetched."""
-        return await self._source.count_by_hour(source, window, final, timeout)
+        return await self._source.count_by_minute(source, window, final, timeout)
 
     async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         """Not prefetched."""

@@ -48,7 +48,7 @@ async def restrain_by_findings(plan: Plan, policy: TablePolicy, context: TaskCon
     if plan.decision is not Decision.ACT:
         return plan
     try:
-        findings = await context.ports.findings.open_findings(policy.name)
+        findings = await context.ports.findings.open_windows(policy.name)
     except IcekeeperError as exc:
         if not policy.expire.hold_on:
             log.warning("findings_not_read", error=str(exc))
@@ -63,7 +63,7 @@ async def partitions_with_bad_files(
 ) -> Restraint | frozenset[str]:
     """What open findings of bad files keep a compaction from rewriting. Where the ledger can't say: nothing."""
     try:
-        return by_bad_files(await context.ports.findings.open_findings(policy.name), groups)
+        return by_bad_files(await context.ports.findings.open_windows(policy.name), groups)
     except IcekeeperError as exc:
         log.warning("findings_not_read", error=str(exc))
         return frozenset()

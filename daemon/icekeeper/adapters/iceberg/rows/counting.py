@@ -1,4 +1,4 @@
-"""Counting rows with Spark SQL at a snapshot: a window, its hours, all rows. Runs in the session's thread."""
+"""Counting rows with Spark SQL at a snapshot: a window, its minutes, all rows. Runs in the session's thread."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def count_all(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int) -> 
     return int(jvm.spark.sql(query).collect()[0][0])
 
 
-def count_hours(
+def count_minutes(
     jvm: IcebergJvm, tables: Tables, table: str, timestamp: str, window: Window, snapshot_id: int
 ) -> dict[datetime, int]:
     # Seconds, not timestamps: PySpark would turn those into naive datetimes of this host's zone.
-    hour = f"unix_seconds(date_trunc('HOUR', CAST({quoted(timestamp)} AS TIMESTAMP)))"
+    minute = f"unix_seconds(date_trunc('MINUTE', CAST({quoted(timestamp)} AS TIMESTAMP)))"
     with rows_of(jvm, tables, table, timestamp, window, snapshot_id) as rows:
-        counted = jvm.spark.sql(f"SELECT {hour} AS hour, count(*) FROM {rows} GROUP BY 1").collect()
+        counted = jvm.spark.sql(f"SELECT {minute} AS minute, count(*) FROM {rows} GROUP BY 1").collect()
     return {datetime.fromtimestamp(row[0], UTC): int(row[1]) for row in counted}
 
 

@@ -51,7 +51,7 @@ def fingerprints(spark: SparkSession, rows: str, query: KeyQuery, bits: int) -> 
     Spark's sums of 64 bits overflow, so each half of a hash is summed.
     """
     hashes = _hashed(spark, rows, query)
-    names = hashes.columns[1:]
+    names = hashes.columns[1:-1]
     if query.distinct:
         hashes = hashes.select(*names).distinct()
     halves = [
@@ -65,26 +65,31 @@ def fingerprints(spark: SparkSession, rows: str, query: KeyQuery, bits: int) -> 
     return found
 
 
-def key_rows(spark: SparkSession, rows: str, query: KeyQuery) -> dict[bytes, KeyRows]:
-    """The rows of each key, by its text, which may be no UTF-8."""
+def key_rows(spark: SparkSession, rows: str, timestamp: str, query: KeyQuery) -> dict[bytes, KeyRows]:
+    """The rows of each key, by its text, which may be no UTF-8. `timestamp`: the column of the event time."""
     values = "0L", "0L"
     if query.key.compare:
         values = "sum(hash2 & 4294967295)", "sum(shiftrightunsigned(hash2, 32))"
-    text = F.expr("CAST(text AS BINARY)")
-    counted = _hashed(spark, rows, query).groupBy(text).agg(F.expr("count(*)"), *map(F.expr, values)).collect()
-    return {bytes(key): KeyRows(int(count), (low + (high << 32)) % _64_BITS) for key, count, low, high in counted}
+    aggregates = ("count(*)", *values, "min(at)")
+    hashed = _hashed(spark, rows, query, f"unix_micros(CAST({quoted(timestamp)} AS TIMESTAMP))")
+    counted = hashed.groupBy(F.expr("CAST(text AS BINARY)")).agg(*map(F.expr, aggregates)).collect()
+    return {
+        bytes(key): KeyRows(int(count), (low + (high << 32)) % _64_BITS, int(at))
+        for key, count, low, high, at in counted
+    }
 
 
-def _hashed(spark: SparkSession, rows: str, query: KeyQuery) -> DataFrame:
-    """Of each row the key's text, its two hashes, and two over key and compared values where those are."""
+def _hashed(spark: SparkSession, rows: str, query: KeyQuery, at: str = "0L") -> DataFrame:
+    """Of each row the key's text, its two hashes, two over key and compared values where those are, and `at`."""
     key = query.key
     texts = [text_of(key.columns)]
     if key.compare:
         texts.append(text_of((*key.columns, *key.compare)))
     named = ", ".join(f"{text} AS text{place}" for place, text in enumerate(texts))
-    data = spark.sql(f"SELECT {named} FROM {rows}")
+    data = spark.sql(f"SELECT {named}, {at} AS at FROM {rows}")
     columns = [_hash(spark, salt, f"text{place}") for place in range(len(texts)) for salt in SALTS]
-    data = data.select(F.col("text0").alias("text"), *(each.alias(f"hash{n}") for n, each in enumerate(columns)))
+    hashes = (each.alias(f"hash{n}") for n, each in enumerate(columns))
+    data = data.select(F.col("text0").alias("text"), *hashes, "at")
     return data if query.within is None else data.where(_bucket_in("hash0", query.within))
 
 

@@ -29,6 +29,7 @@ _NEW_COLUMNS = {
     "proof": ("text", "what the count in Iceberg rests on: manifests, lengths, files or rows"),
     "bad_files": ("jsonb", "files that are not what their manifests say, the first hundred of them"),
     "key_comparison": ("jsonb", "with audit.key: what was compared of the keys, how they differ, some that do"),
+    "findings": ("jsonb", "the parts of the window in which both sides differ, and how: maintenance_findings"),
     "bad_file_rows": ("bigint", "rows of all such data files, by their manifests; NULL where there is no such file"),
 }
 _OLD_COLUMNS = {

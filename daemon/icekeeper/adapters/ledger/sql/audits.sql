@@ -7,7 +7,7 @@ SELECT run_id, slot, trigger, run_timestamp::timestamptz AS run_timestamp,
        delta::bigint AS delta, delta_pct::numeric AS delta_pct,
        status::text AS status, reason, notes::text AS notes,
        snapshot_id, ch_query, iceberg_query, ch_final, watermark, missing_hours, proof, bad_files, bad_file_rows,
-       key_comparison
+       key_comparison, findings
 FROM maintenance_audit_log
 WHERE run_id = $1
 ORDER BY run_timestamp, iceberg_table

@@ -1,5 +1,5 @@
--- How many rows of `audit`'s window are missing; with a key also those that are doubled or changed.
+-- How many rows of `audit`'s window are missing; with a key also duplicate and changed ones.
 greatest(-audit.delta::bigint, 0,
   coalesce((audit.key_comparison->>'missing')::bigint, 0)
-  + coalesce((audit.key_comparison->>'doubled')::bigint, 0)
+  + coalesce((audit.key_comparison->>'duplicate')::bigint, 0)
   + coalesce((audit.key_comparison->>'changed')::bigint, 0))

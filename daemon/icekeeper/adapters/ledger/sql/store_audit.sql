@@ -7,12 +7,12 @@ INSERT INTO maintenance_audit_log AS audit
    audit_window_hours, window_start, window_end,
    ch_row_count, iceberg_row_count, delta, delta_pct, status, reason, notes,
    snapshot_id, ch_query, iceberg_query, ch_final, watermark, missing_hours, proof, bad_files, bad_file_rows,
-   key_comparison)
+   key_comparison, findings)
 VALUES
   ($1, $2, $3, $4::timestamptz, $5::text, $6::text, $7::text,
    $8::bigint, $9::timestamptz, $10::timestamptz,
    $11::bigint, $12::bigint, $13::bigint, $14::numeric, $15, $16, $17::text,
-   $18, $19, $20, $21, $22, $23::jsonb, $24, $25::jsonb, $26, $27::jsonb)
+   $18, $19, $20, $21, $22, $23::jsonb, $24, $25::jsonb, $26, $27::jsonb, $28::jsonb)
 ON CONFLICT {arbiter} DO UPDATE SET
   run_id = excluded.run_id,
   trigger = excluded.trigger,
@@ -38,7 +38,8 @@ ON CONFLICT {arbiter} DO UPDATE SET
   proof = excluded.proof,
   bad_files = excluded.bad_files,
   bad_file_rows = excluded.bad_file_rows,
-  key_comparison = excluded.key_comparison
+  key_comparison = excluded.key_comparison,
+  findings = excluded.findings
 WHERE CASE
   WHEN (audit.status::text = 'error') = (excluded.status::text = 'error')
     THEN audit.run_timestamp <= excluded.run_timestamp
