@@ -17,7 +17,7 @@ from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate, pending
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.audit.records import BadFile, FileFault, KeyComparison, OpenWindow
+from icekeeper.core.audit.records import BadFile, FileFault, Finding, FindingKind, KeyComparison, OpenWindow
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError
@@ -102,6 +102,7 @@ class Ledger:
             AUDIT, run_id=uuid4(), trigger=trigger, run_timestamp=at, iceberg_table=TABLE,
             window_start=window.start, window_end=window.end, iceberg_row_count=None, delta=None, status=ERROR,
             reason=Reason.FILE_MISSING, proof=proof, bad_files=(bad,), bad_file_rows=rows,
+            findings=(Finding(FindingKind.FILE, window.start, window.end, rows, files=(bad.path,)),),
         )  # fmt: skip
         await self.store(row)
         return at
@@ -307,6 +308,58 @@ async def test_days_of_missing_data_are_counted_without_warnings(ledger: Ledger)
     }
     found = await ledger.findings.all_open(["cold.b", TABLE])
     assert [finding.table for finding in found] == ["cold.b", *[TABLE] * 4]
+
+
+# --- what was found there
+
+
+def lacks(rows: int, hour: int = 3, kind: FindingKind = FindingKind.MISSING) -> Finding:
+    return Finding(kind, DAY.start + hour * HOUR, DAY.start + (hour + 1) * HOUR, rows)
+
+
+async def test_findings_are_those_of_the_newest_audit_and_open_until_it_is_ok_or_acknowledged(ledger: Ledger) -> None:
+    async def found(since: datetime = DAY.start, table: str = TABLE) -> list[tuple[bool, list[int]]]:
+        audits = await ledger.findings.found([table], since)
+        return [(audit.open, [finding.rows for finding in audit.findings]) for audit in audits]
+
+    duplicate = lacks(7, 5, FindingKind.DUPLICATE)
+    await ledger.audited(MISSING, 500, findings=(lacks(500),))
+    await ledger.audited(MISSING, 30, findings=(lacks(20), lacks(10, 4), duplicate))
+    await ledger.audited(ERROR)  # what could not count says nothing of them
+    await ledger.audited(OK, 1, within(24, 24), findings=(lacks(1, 27),))
+    await ledger.audited(MISSING, 9, table="cold.b", findings=(lacks(9),))
+    assert await found() == [(False, [1]), (True, [20, 10, 7])]
+    assert await found(DAY.end) == [(False, [1])]
+    rows = {(TABLE, FindingKind.MISSING): 30, (TABLE, FindingKind.DUPLICATE): 7, ("cold.b", FindingKind.MISSING): 9}
+    assert await ledger.findings.open_rows([TABLE, "cold.b", "cold.c"]) == rows
+
+    await ledger.ack()
+    assert await found() == [(False, [1]), (False, [20, 10, 7])]
+    assert await ledger.findings.open_rows([TABLE]) == {}
+    await ledger.audited(OK, 0)
+    assert await found() == [(False, [1])]
+
+
+async def test_bad_files_are_a_finding_beside_that_of_rows(ledger: Ledger) -> None:
+    await ledger.audited(MISSING, 30, findings=(lacks(30),))
+    await ledger.found_bad_files(200)
+    assert await ledger.findings.open_rows([TABLE]) == {
+        (TABLE, FindingKind.MISSING): 30,
+        (TABLE, FindingKind.FILE): 200,
+    }
+    await ledger.audited(MISSING, 30, findings=(lacks(30),), proof=Proof.FILES)
+    assert await ledger.findings.open_rows([TABLE]) == {(TABLE, FindingKind.MISSING): 30}
+
+
+async def test_a_finding_of_a_newer_icekeeper_is_left_out_alone(ledger: Ledger) -> None:
+    await ledger.audited(MISSING, 30, findings=(lacks(30), lacks(4, 5)))
+    newer = """[{"kind": "twisted"}, {"explanation": "moonlight"}]"""
+    ledger.sql(
+        "UPDATE maintenance_audit_log SET findings = jsonb_build_array("
+        "(findings->0) || ($1::jsonb->0), (findings->1) || ($1::jsonb->1))", newer
+    )  # fmt: skip
+    ((found,),) = [audit.findings for audit in await ledger.findings.found([TABLE], DAY.start)]
+    assert (found.rows, found.explanation) == (4, None)
 
 
 # --- acknowledgements

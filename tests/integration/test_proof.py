@@ -18,7 +18,7 @@ from pyiceberg.manifest import DataFile
 from icekeeper.adapters.iceberg.proof import files
 from icekeeper.adapters.iceberg.proof.footers import NAME
 from icekeeper.core.audit.proof import FilesProof
-from icekeeper.core.audit.records import FileFault
+from icekeeper.core.audit.records import FileFault, FindingKind
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, Proof, RunOutcome, Stage
 from icekeeper.core.errors import DeadlineExceeded, PermanentError, TransientError
@@ -203,6 +203,29 @@ async def test_of_an_encrypted_footer_only_the_length_is_proven_and_the_audit_sa
     (audit,) = (await scene.night.run(Stage.AUDIT)).audits
     assert (audit.status, audit.proof, audit.delta) == (AuditStatus.OK, Proof.LENGTHS, 0)
     assert audit.notes == "equal; of 1 of 4 files only the length is proven (1 encrypted)"
+
+
+@pytest.mark.parametrize("catalog", ["jdbc", "hadoop"])
+async def test_the_finding_of_a_file_says_of_what_time_it_is_and_what_clickhouse_still_has_of_it(
+    make_scene: MakeScene, catalog: str
+) -> None:
+    scene = await make_scene(catalog)
+    victim = await scene.victim()
+    table = f"{{c}}.{COINBASE}"
+    bounds = f"SELECT unix_micros(min({TIMESTAMP})), unix_micros(max({TIMESTAMP})), count(*) FROM {table}"
+    ((first, last, rows),) = await scene.night.sql(f"{bounds} WHERE _file = '{victim.path}'")
+    first, last = (datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros) for micros in (first, last))
+    scene.delete(victim.path)
+
+    (audit,) = (await scene.night.run(Stage.AUDIT)).audits
+
+    (bad,), (found,) = audit.bad_files, audit.findings
+    assert (bad.first, bad.last) == (first, last)
+    assert (found.kind, found.rows, found.files) == (FindingKind.FILE, rows, (victim.path,))
+    assert found.start == first.replace(second=0, microsecond=0)
+    assert found.end == last.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    assert found.clickhouse == scene.night.world.rows_clickhouse(COINBASE, found.start, found.end) >= rows
+    assert f"ClickHouse holds {found.clickhouse} rows of that time" in found.evidence
 
 
 @pytest.mark.parametrize("catalog", ["jdbc", "hadoop"])

@@ -82,6 +82,11 @@ def test_every_answer_is_one_that_the_openapi_document_names(served: Alone, tmp_
         ("/api/v1/tables/%C3%BC", 404),
         (f"/api/v1/tables/{TABLES[0]}?days=0", 422),
         ("/api/v1/nights?days=99999999999999999999", 422),
+        ("/api/v1/findings?days=1&open=true", 200),
+        ("/api/v1/findings?table=%ED%A0%80", 200),
+        ("/api/v1/findings?table=%00", 422),
+        ("/api/v1/findings?open=perhaps", 422),
+        ("/api/v1/findings?days=0", 422),
         ("/api/v1/status?x=1", 422),
         ("/api/v1", 404),
         ("//api/v1/status", 404),
@@ -254,7 +259,13 @@ def test_logs_on_the_command_line_are_those_of_the_last_run(served: Alone) -> No
 def test_without_postgresql_the_api_says_so_and_the_daemon_lives(served: Alone) -> None:
     served.box.postgres.stop()
     try:
-        for path in ("/api/v1/runs", f"/api/v1/runs/{uuid4()}", "/api/v1/nights", f"/api/v1/tables/{TABLES[0]}"):
+        for path in (
+            "/api/v1/runs",
+            f"/api/v1/runs/{uuid4()}",
+            "/api/v1/nights",
+            "/api/v1/findings",
+            f"/api/v1/tables/{TABLES[0]}",
+        ):
             status, answer = served.ask("GET", path)
             assert (status, answer["reason"]) == (503, "ledger_down"), answer
             assert answer["advice"]

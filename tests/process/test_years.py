@@ -69,6 +69,7 @@ def test_every_page_and_answer_takes_less_than_a_tenth_of_a_second(served: Alone
         f"/api/v1/runs/{run_id}/logs?limit=1000",
         f"/api/v1/runs/{run_id}/logs?text=WARNING&level=warning",
         "/api/v1/nights?days=400",
+        "/api/v1/findings?days=400",
         "/api/v1/tables",
         f"/api/v1/tables/{table}",
         f"/api/v1/tables/{table}?days=2000",

@@ -19,7 +19,6 @@ from icekeeper.core.audit.findings import (
     findings_of_files,
 )
 from icekeeper.core.audit.keys import DifferentKey, Key, KeyColumn, Kind
-from icekeeper.core.audit.proof import FilesProof
 from icekeeper.core.audit.records import BadFile, Explanation, FileFault, FindingKind
 from icekeeper.core.calendar import Window
 
@@ -236,11 +235,38 @@ def test_so_many_keys_are_named_in_turn(samples: int) -> None:
 # --- files
 
 
-def test_bad_files_are_one_finding_of_the_window() -> None:
-    assert findings_of_files(DAY, FilesProof(1)) == ()
-    bad = tuple(BadFile(f"s3://w/{n}", "", "data", FileFault.MISSING, 10, 100) for n in range(60))
-    (found,) = findings_of_files(DAY, FilesProof(1, bad=bad))
-    assert (found.kind, found.rows, found.evidence) == (FindingKind.FILE, 600, "60 files")
-    assert (found.start, found.end, found.clickhouse) == (DAY.start, DAY.end, None)
-    assert found.files == tuple(file.path for file in bad[:MOST_FINDINGS])
-    assert found.explanation is Explanation.BAD_FILE
+def bad(name: str, first: str | None = None, last: str | None = None, content: str = "data") -> BadFile:
+    times = (None if text is None else at(text) + timedelta(seconds=30) for text in (first, last))
+    return BadFile(f"s3://w/{name}", "", content, FileFault.MISSING, 10, 100, None, None, "", *times)
+
+
+def test_bad_files_of_one_time_are_a_finding_with_what_clickhouse_still_holds_of_it() -> None:
+    assert findings_of_files(DAY, (), WHOLE) == ()
+    files = (
+        bad("b", "10:20", "10:29"),
+        bad("a", "10:15", "10:22"),
+        bad("c", "23:59", "24:05"),
+        bad("d", "-1:0", "0:0"),
+    )
+    found = findings_of_files(DAY, files, WHOLE)
+    assert [(one.start, one.end, one.rows, one.clickhouse, one.evidence) for one in found] == [
+        (DAY.start, at("0:01"), 10, 10, "1 file; ClickHouse holds 10 rows of that time"),
+        (at("10:15"), at("10:30"), 20, 150, "2 files; ClickHouse holds 150 rows of that time"),
+        (at("23:59"), DAY.end, 10, 10, "1 file; ClickHouse holds 10 rows of that time"),
+    ]
+    assert {(one.kind, one.explanation) for one in found} == {(FindingKind.FILE, Explanation.BAD_FILE)}
+    assert [one.files for one in found] == [("s3://w/d",), ("s3://w/a", "s3://w/b"), ("s3://w/c",)]
+
+
+def test_bad_files_whose_time_is_not_known_are_a_finding_of_the_window() -> None:
+    (found,) = findings_of_files(DAY, (bad("a", "10:15", "10:22"), bad("v", content="position_deletes")), None)
+    assert (found.start, found.end, found.rows, found.clickhouse) == (DAY.start, DAY.end, 10, None)
+    assert found.evidence == "2 files"
+
+
+def test_of_many_bad_files_the_last_findings_are_one() -> None:
+    files = [bad(f"{n:03}", f"{n // 10}:{n % 10 * 5}", f"{n // 10}:{n % 10 * 5}") for n in range(120)]
+    found = findings_of_files(DAY, files, WHOLE)
+    assert len(found) == MOST_FINDINGS
+    assert sum(one.rows for one in found) == 1200
+    assert all(len(one.files) <= MOST_FINDINGS for one in found)

@@ -86,9 +86,9 @@ def test_the_readme_names_every_command() -> None:
 def test_schemas_have_the_published_names_from_which_clients_are_generated() -> None:
     schemas = openapi.document(ROUTES)["components"]["schemas"]
     names = (
-        "Acknowledgement Audit AuditPoint BadFile Config Health HealthPoint KeyComparison KeySample LastAudit "
-        "LastNight LogLine LogPage MissingHour Night Nights Ordered Pause Plan PlannedSlice PlannedWindow Problem "
-        "Reloaded Run RunAsked RunPage RunSummary RunUnderWay Stage StageProgress Status Table TablePlan "
-        "TableSummary TableTask Tables Task TaskInHand TaskProgress Trouble WindowAsked"
+        "Acknowledgement Audit AuditPoint AuditedFinding BadFile Config Finding Findings Health HealthPoint "
+        "KeyComparison LastAudit LastNight LogLine LogPage MissingHour Night Nights Ordered Pause Plan PlannedSlice "
+        "PlannedWindow Problem Reloaded Run RunAsked RunPage RunSummary RunUnderWay Stage StageProgress Status Table "
+        "TablePlan TableSummary TableTask Tables Task TaskInHand TaskProgress Trouble WindowAsked"
     )
     assert " ".join(sorted(schemas)) == names

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from icekeeper.core.audit.records import FindingKind
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
 from icekeeper.core.reasons import Reason
@@ -31,7 +32,7 @@ def shown(runs: RunHistory | None = None, **state: Any) -> Metrics:
         lambda: DaemonState(policies=POLICIES, **state), lambda: [policy.name for policy in POLICIES]
     )
     if runs is not None:
-        metrics.add_history(runs, {})
+        metrics.add_history(runs, {}, {})
     return metrics
 
 
@@ -71,7 +72,7 @@ def test_slots_that_wait_are_shown_by_their_oldest() -> None:
 def test_the_ledgers_runs_are_shown_like_runs_of_this_process_except_in_counters() -> None:
     live, seeded = shown(), shown(past_of(REPORT, night=True))
     live.observe(RunEnded(REPORT))
-    live.add_history(past_of(REPORT, night=True), {})
+    live.add_history(past_of(REPORT, night=True), {}, {})
     changed = {name for name, value in samples(live).items() if samples(seeded).get(name) != value}
     assert changed == {'icekeeper_runs_total{outcome="failed"}'}
     assert samples(seeded)["icekeeper_last_run_end_timestamp_seconds"] == REPORT.finished_at.timestamp()
@@ -83,7 +84,7 @@ def test_a_run_of_this_process_is_not_overwritten_by_an_older_one() -> None:
     before = samples(metrics)
     yesterday = replace(SUCCESS, run_id=UUID(int=9), started_at=SLOT - DAY, finished_at=SLOT - DAY + HOUR, audits=())
     older = tuple(replace(task, started_at=SLOT - DAY, after=task.before) for task in REPORT.tasks)
-    metrics.add_history(past_of(replace(yesterday, tasks=older), night=True), {})
+    metrics.add_history(past_of(replace(yesterday, tasks=older), night=True), {}, {})
     after = samples(metrics)
     assert after["icekeeper_last_success_timestamp_seconds"] == (SLOT - DAY + HOUR).timestamp()
     changed = {name for name, value in after.items() if before.get(name) != value}
@@ -110,7 +111,7 @@ def test_a_failure_stays_open_whatever_an_operator_runs_for_an_older_night() -> 
     older = replace(older, started_at=SLOT + HOUR, finished_at=SLOT + 2 * HOUR)
     everything = tuple(policy.name for policy in POLICIES)
     opening = replace(OPENING, run_id=older.run_id, trigger=Trigger.MANUAL, tables=everything)
-    metrics.add_history(past_of(REPORT, night=True), OPEN)
+    metrics.add_history(past_of(REPORT, night=True), OPEN, {})
     metrics.observe(RunStarted(opening))
     metrics.observe(RunEnded(older))
     seen = samples(metrics)
@@ -179,12 +180,12 @@ def test_a_failure_is_open_until_the_ledger_has_it_and_nothing_of_it_is_open() -
 
     metrics = shown()
     metrics.observe(RunEnded(REPORT))
-    metrics.add_history(RunHistory(), {})  # PostgreSQL has not got it yet: that nothing is open there says nothing
+    metrics.add_history(RunHistory(), {}, {})  # PostgreSQL has not got it yet: that nothing is open there says nothing
     assert still_open() == 1
-    metrics.add_history(past_of(REPORT, night=True), OPEN)
+    metrics.add_history(past_of(REPORT, night=True), OPEN, {})
     assert still_open() == 1
     assert samples(metrics)[f'icekeeper_open_findings{{status="missing_data",table="{TABLE}"}}'] == 2
-    metrics.add_history(past_of(REPORT, night=True), {})
+    metrics.add_history(past_of(REPORT, night=True), {}, {})
     assert still_open() == 0
     assert samples(metrics)['icekeeper_last_run_outcome{outcome="failed"}'] == 1
 
@@ -225,11 +226,19 @@ def test_days_of_an_empty_source_are_shown_from_the_ledger_and_go_on_from_there(
     assert seen[f'icekeeper_source_empty_nights{{table="{OTHER}"}}'] == 0
 
 
+def test_rows_of_open_findings_are_shown_by_kind() -> None:
+    metrics = shown()
+    metrics.add_history(past_of(REPORT, night=True), OPEN, {(TABLE, FindingKind.DUPLICATE): 40})
+    seen = samples(metrics)
+    rows = {kind: seen[f'icekeeper_finding_rows{{kind="{kind}",table="{TABLE}"}}'] for kind in FindingKind}
+    assert rows == {**dict.fromkeys(FindingKind, 0), FindingKind.DUPLICATE: 40}
+
+
 def test_a_table_that_is_enabled_no_longer_is_not_shown_any_more() -> None:
     policies = list(POLICIES)
     metrics = daemon_metrics(lambda: DaemonState(policies=tuple(policies)))
     metrics.observe(RunEnded(REPORT))
-    metrics.add_history(past_of(REPORT, night=True), OPEN)
+    metrics.add_history(past_of(REPORT, night=True), OPEN, {})
     assert [name for name in samples(metrics) if TABLE in name]
     policies.pop(0)
     assert not [name for name in samples(metrics) if TABLE in name]

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from icekeeper.core.audit.days import SOURCE_IS_EMPTY
-from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.audit.records import AuditResult, Explanation, Finding, FindingKind, MissingHour
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
 from icekeeper.core.notifications import (
@@ -149,6 +149,18 @@ def test_a_night_that_failed_says_table_window_counts_hours_reason_advice_and_wh
         "  lost\n"
         f"  {Reason.STORAGE_DOWN.advice}"
     )
+
+
+def test_what_was_found_is_told_with_what_explains_it_and_what_to_do() -> None:
+    cycle = timedelta(minutes=15)
+    lost = Finding(
+        FindingKind.MISSING, WINDOW_START, WINDOW_START + cycle, 450, 450, 0, Explanation.CYCLE_LOST, "", (("BTC",),)
+    )
+    late = replace(lost, start=WINDOW_START + HOUR, rows=3, explanation=Explanation.BEHIND_WATERMARK, sample_keys=())
+    bad = run(audits=(replace(audit(), findings=(lost, late, replace(late, rows=2))),))
+    body = failure(bad, [bad], Occasion.FAILED, PAGE).body
+    assert "  found: missing 02-17 00:00-00:15: 450 rows (cycle_lost), such as BTC, missing 02-17 01:00-" in body
+    assert body.count(Explanation.CYCLE_LOST.advice) == body.count(Explanation.BEHIND_WATERMARK.advice) == 1
 
 
 def test_a_side_that_was_not_counted_is_no_zero() -> None:

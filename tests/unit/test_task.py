@@ -662,6 +662,8 @@ async def test_a_bad_file_is_an_error_without_a_retry_that_keeps_clickhouses_cou
     assert (end.audit.snapshot_id, end.audit.iceberg_query) == (table.head, None)
     assert "s3://w/t/a.parquet (missing, 100 rows)" in str(end.result.error)
     assert world.methods("count", "count_by_minute") == []
+    (found,) = end.audit.findings
+    assert (found.kind, found.rows, found.clickhouse) == (FindingKind.FILE, 100, 2_400)
 
 
 async def test_files_that_are_proven_by_their_length_only_are_said_beside_the_verdict(

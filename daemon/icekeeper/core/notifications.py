@@ -10,7 +10,8 @@ from itertools import takewhile
 from uuid import UUID
 
 from icekeeper.core.audit.days import EMPTY_DAYS, SOURCE_IS_EMPTY
-from icekeeper.core.audit.records import AuditResult, MissingHour
+from icekeeper.core.audit.findings import findings_note
+from icekeeper.core.audit.records import AuditResult, Explanation, FindingKind, MissingHour
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
@@ -249,9 +250,16 @@ def _audit(audit: AuditResult) -> str:
     ]
     if audit.missing_hours:
         lines.append(f"  hours that lack rows: {_hours(audit.missing_hours)}")
+    if audit.findings:
+        lines.append(f"  found: {findings_note(audit.findings)}")
     if audit.status is AuditStatus.ERROR and audit.notes:
         lines.append(f"  {_short(audit.notes)}")
+    lines += (f"  {explanation.advice}" for explanation in Explanation if explanation in _explanations(audit))
     return "\n".join([*lines, *_advice(audit.reason)])
+
+
+def _explanations(audit: AuditResult) -> set[Explanation | None]:
+    return {finding.explanation for finding in audit.findings if finding.kind is not FindingKind.FILE}
 
 
 def _task_heading(task: StageResult) -> str:

@@ -117,6 +117,11 @@ class Api:
         """How the slots of the last days were answered."""
         return await self.queries.nights(given.days)
 
+    @_endpoint("GET", "/api/v1/findings", "listFindings", {_OK: run_schemas.Findings}, inputs.FindingsInput)
+    async def _findings(self, given: inputs.FindingsInput) -> Answer:
+        """Where both sides differ, by the newest audits of the last days' windows."""
+        return await self.queries.findings(given.days, given.table, open_only=given.open)
+
     @_endpoint("GET", "/api/v1/tables", "listTables", {_OK: schemas.Tables})
     async def _tables(self, given: NoInput) -> Answer:
         """The tables as last seen."""

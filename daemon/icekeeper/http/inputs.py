@@ -93,6 +93,12 @@ class NightsInput(Input):
     days: Annotated[int, Field(ge=1, le=400, description="How far back.")] = 60
 
 
+class FindingsInput(Input):
+    table: Annotated[str | None, Field(description="Only those of this table.", max_length=300, pattern=_NO_NUL)] = None
+    days: Annotated[int, Field(ge=1, le=2000, description="How far back the windows may end.")] = 60
+    open: Annotated[bool, Field(description="Only what is neither repaired nor acknowledged.")] = False
+
+
 class TableInput(Input):
     name: Annotated[str, Field(max_length=300, pattern=_NO_NUL)]
     days: Annotated[int, Field(ge=1, le=2000, description="How far back.")] = 60

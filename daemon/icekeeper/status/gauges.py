@@ -14,6 +14,7 @@ from icekeeper import __version__
 from icekeeper.adapters.spark.engine import EngineFailure
 from icekeeper.adapters.spool.outbox import Waiting
 from icekeeper.core.audit.days import empty_days
+from icekeeper.core.audit.records import FindingKind
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
@@ -79,6 +80,7 @@ class HistorySummary:
     empty_days: Mapping[str, int]
     failure_open: bool
     open_days: Mapping[tuple[str, AuditStatus], int]
+    open_rows: Mapping[tuple[str, FindingKind], int]
 
     @classmethod
     def of(
@@ -86,6 +88,7 @@ class HistorySummary:
         runs: RunHistory,
         in_ledger: Set[UUID] = frozenset(),
         open_days: Mapping[tuple[str, AuditStatus], int] | None = None,
+        open_rows: Mapping[tuple[str, FindingKind], int] | None = None,
     ) -> HistorySummary:
         open_days = open_days or {}
         return cls(
@@ -98,6 +101,7 @@ class HistorySummary:
             empty_days=empty_days(runs.days),
             failure_open=failure_is_open(runs, in_ledger, {table for table, _ in open_days}),
             open_days=open_days,
+            open_rows=open_rows or {},
         )
 
 
@@ -201,6 +205,12 @@ def _of_findings(history: HistorySummary, tables: Iterable[str]) -> Iterator[Met
         for status in sorted(FINDINGS):
             findings.add_metric([table, status], history.open_days.get((table, status), 0))
     yield findings
+    text = "Rows of open findings: missing, extra, duplicate, changed, or in bad files."
+    rows = GaugeMetricFamily("icekeeper_finding_rows", text, labels=["table", "kind"])
+    for table in tables:
+        for kind in FindingKind:
+            rows.add_metric([table, kind], history.open_rows.get((table, kind), 0))
+    yield rows
 
 
 def _of_tasks(history: HistorySummary, policies: Iterable[TablePolicy]) -> Iterator[Metric]:

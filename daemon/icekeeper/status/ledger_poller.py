@@ -26,7 +26,8 @@ async def read_nights(configuration: Configuration, leadership: Leadership, metr
     await leadership.find_leader()
     past = await PostgresRecent(services.postgres).past(tables)
     # After the past, so that these hold the open findings of every run that is in it.
-    metrics.add_history(past, await services.findings.open_days(tables))
+    findings = services.findings
+    metrics.add_history(past, await findings.open_days(tables), await findings.open_rows(tables))
 
 
 class LedgerPoller:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from icekeeper.core.audit.records import FindingKind
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded
 from icekeeper.core.reasons import Reason
@@ -58,6 +59,7 @@ class Metrics:
         self._runs_known = RunHistory()
         self._in_ledger: frozenset[UUID] = frozenset()
         self._open_days: Mapping[tuple[str, AuditStatus], int] = {}
+        self._open_rows: Mapping[tuple[str, FindingKind], int] = {}
         self.history = HistorySummary.of(self._runs_known)
         self.run_in_progress = Gauge("icekeeper_run_in_progress", "1 while a run is under way.", registry=self.registry)
         self._runs = Counter("icekeeper_runs", "Runs that ended.", ["outcome"], registry=self.registry)
@@ -122,12 +124,17 @@ class Metrics:
         elif isinstance(event, RunEnded):
             self._ended(event.report)
 
-    def add_history(self, runs: RunHistory, open_days: Mapping[tuple[str, AuditStatus], int]) -> None:
-        """Merges the ledger's runs with those of this process; `open_days` must have been read after `runs`."""
+    def add_history(
+        self,
+        runs: RunHistory,
+        open_days: Mapping[tuple[str, AuditStatus], int],
+        open_rows: Mapping[tuple[str, FindingKind], int],
+    ) -> None:
+        """Merges the ledger's runs with those of this process; what is open must have been read after `runs`."""
         self.ledger_read = True
         self._runs_known = self._runs_known.joined(runs)
         self._in_ledger = frozenset(night.run_id for night in runs.nights)
-        self._open_days = open_days
+        self._open_days, self._open_rows = open_days, open_rows
         self._summarise()
 
     def clear_run(self) -> None:
@@ -153,4 +160,4 @@ class Metrics:
         self._summarise()
 
     def _summarise(self) -> None:
-        self.history = HistorySummary.of(self._runs_known, self._in_ledger, self._open_days)
+        self.history = HistorySummary.of(self._runs_known, self._in_ledger, self._open_days, self._open_rows)

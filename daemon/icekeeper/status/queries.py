@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -199,6 +200,29 @@ class StatusQueries:
         async with asyncio.timeout(_OPTIONAL_S):
             rows = await self._configuration.services.history.nights(since, self.names())
         return run_schemas.Nights(items=tuple(run_schemas.Night.model_validate(row) for row in rows))
+
+    async def findings(self, days: int, table: str | None, *, open_only: bool) -> run_schemas.Findings:
+        """What the newest audits of the last days' windows found."""
+        tables = self.names() if table is None else [table]
+        since = self._clock() - timedelta(days=days)
+        found = await self._configuration.services.findings.found(tables, since)
+        return run_schemas.Findings(
+            items=tuple(
+                run_schemas.AuditedFinding(
+                    **asdict(finding),
+                    table=audit.table,
+                    open=audit.open,
+                    run_id=audit.run_id,
+                    audited_at=audit.audited_at,
+                    status=audit.status,
+                    window_start=audit.window.start,
+                    window_end=audit.window.end,
+                )
+                for audit in found
+                for finding in audit.findings
+                if audit.open or not open_only
+            )
+        )
 
     async def table(self, name: str, days: int) -> schemas.Table:
         """A table with its health, audits and tasks of the last days."""

@@ -84,6 +84,8 @@ class BadFile(Document):
     rows_found: int | None
     bytes_found: int | None
     detail: str
+    first: datetime | None = Field(default=None, description="A bound of its event times, by its manifest.")
+    last: datetime | None = None
 
 
 class Finding(Document):
@@ -124,6 +126,24 @@ class KeyComparison(Document):
     changed: int | None
     explored: int = Field(description="Rows that were compared key by key.")
     unexplored: int = Field(description="Rows of parts that differ, too, and were more than audit.drill_rows.")
+
+
+class AuditedFinding(Finding):
+    """A finding of the newest audit of its window."""
+
+    table: str
+    open: bool = Field(description="Neither repaired nor acknowledged, in a window whose verdict is not ok.")
+    run_id: UUID = Field(description="The run that found it.")
+    audited_at: datetime
+    status: str = Field(description="The audit's verdict: ok, warning, missing_data or error.")
+    window_start: datetime = Field(description="Of the audited window.")
+    window_end: datetime = Field(description="exclusive")
+
+
+class Findings(Document):
+    """Findings, those of the newest windows first."""
+
+    items: tuple[AuditedFinding, ...]
 
 
 class Acknowledgement(Document):

@@ -1,4 +1,4 @@
-"""Open findings: missing rows and bad files, until a later audit shows them gone or the day is acknowledged.
+"""Findings, and windows with open ones: until a later audit shows them gone or the day is acknowledged.
 
 When a finding is open, and what an acknowledgement closes: sql/open_windows.sql. What an open one holds up: the core.
 """
@@ -6,22 +6,23 @@ When a finding is open, and what an acknowledgement closes: sql/open_windows.sql
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from icekeeper.adapters.ledger.rows import as_bad_files, as_reason
+from icekeeper.adapters.ledger.rows import as_bad_files, as_findings, as_reason
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.store import accepted
 from icekeeper.adapters.postgres.pool import Postgres
-from icekeeper.core.audit.records import OpenWindow
+from icekeeper.core.audit.records import Finding, FindingKind, OpenWindow
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus
 from icekeeper.core.run_history import FINDINGS
 
 _OPEN = statement("open_windows")
+_FOUND = statement("findings")
 _IN_ORDER = "ORDER BY iceberg_table, window_start, window_end"
 _ACKNOWLEDGE = f"""
     WITH open AS ({_OPEN}), kept AS (
@@ -77,6 +78,22 @@ class Ack:
     bad_file_rows: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AuditFindings:
+    """What the newest audit of a window found there. `open`: neither repaired nor acknowledged.
+
+    The findings of an audit whose verdict is `ok` are never open.
+    """
+
+    table: str
+    run_id: UUID
+    audited_at: datetime
+    status: str
+    window: Window
+    open: bool
+    findings: tuple[Finding, ...]
+
+
 class PostgresFindings:
     """Implements ports.Findings on the ledger's database. Every method raises what `Postgres.connection` does."""
 
@@ -101,6 +118,27 @@ class PostgresFindings:
             if finding.status in FINDINGS
         }
         return Counter((table, status) for table, status, _ in days)
+
+    async def found(self, tables: Iterable[str], since: datetime) -> tuple[AuditFindings, ...]:
+        """The findings of windows of these tables that end after `since`, the newest windows first."""
+        names = accepted(list(tables))
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_FOUND, names, since)
+        still_open = {_place(one) for one in await self.all_open(names)} if rows else set()
+        return tuple(_audit_findings(row, still_open) for row in rows)
+
+    async def open_rows(self, tables: Iterable[str]) -> Mapping[tuple[str, FindingKind], int]:
+        """How many rows the open findings of each table are of, by their kind; what is nought is left out."""
+        names = list(tables)
+        open_windows = await self.all_open(names)
+        if not open_windows:
+            return {}
+        since = min(one.window.start for one in open_windows)
+        rows = Counter[tuple[str, FindingKind]]()
+        for audit in await self.found(names, since):
+            for finding in audit.findings if audit.open else ():
+                rows[audit.table, finding.kind] += finding.rows
+        return rows
 
     async def acknowledge(self, table: str, day: date, note: str, by: str, host: str) -> tuple[OpenWindow, ...]:
         """Closes what is open of the table's windows that begin on this UTC day, and returns it; empty: nothing was."""
@@ -131,6 +169,23 @@ def _open_window(row: Any) -> OpenWindow:
         reason=as_reason(row["reason"]),
         bad_files=as_bad_files(row["bad_files"]),
         bad_file_rows=row["bad_file_rows"],
+    )
+
+
+def _place(found: OpenWindow) -> tuple[str, Window, bool]:
+    return found.table, found.window, found.bad_file_rows is not None
+
+
+def _audit_findings(row: Any, still_open: Set[tuple[str, Window, bool]]) -> AuditFindings:
+    table, window = row["iceberg_table"], Window(row["window_start"], row["window_end"])
+    return AuditFindings(
+        table=table,
+        run_id=row["run_id"],
+        audited_at=row["run_timestamp"],
+        status=row["status"],
+        window=window,
+        open=(table, window, row["of_files"]) in still_open,
+        findings=as_findings(row["findings"]),
     )
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from icekeeper.adapters.records import from_plain
-from icekeeper.core.audit.records import AuditResult, BadFile, Explanation, FileFault, FindingKind
+from icekeeper.core.audit.records import AuditResult, BadFile, Explanation, FileFault, Finding, FindingKind
 from icekeeper.core.enums import Proof, RunOutcome, Stage
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
@@ -63,12 +63,16 @@ def past_audit(row: Any) -> AuditResult:
     """A row of audits.sql."""
     codes = {"reason": as_reason(row["reason"]), "proof": known(Proof, row["proof"])}
     document = {**audit_document(row), **codes, "bad_files": as_bad_files(row["bad_files"])}
-    document["findings"] = [
-        {**one, "explanation": known(Explanation, one["explanation"])}
-        for one in document["findings"]
+    return from_plain(AuditResult, {**document, "findings": as_findings(row["findings"])})
+
+
+def as_findings(column: str | None) -> tuple[Finding, ...]:
+    """The findings in a column `findings`, without those of a kind that this version does not know."""
+    return tuple(
+        from_plain(Finding, {**one, "explanation": known(Explanation, one["explanation"])})
+        for one in _loaded(column) or []
         if known(FindingKind, one["kind"])
-    ]
-    return from_plain(AuditResult, document)
+    )
 
 
 def as_bad_files(column: str | None) -> tuple[BadFile, ...]:

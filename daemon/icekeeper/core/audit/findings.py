@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain, zip_longest
 
 from icekeeper.core.audit.keys import DifferentKey, Key, shown
-from icekeeper.core.audit.proof import FilesProof
-from icekeeper.core.audit.records import Explanation, Finding, FindingKind
+from icekeeper.core.audit.records import BadFile, Explanation, Finding, FindingKind
 from icekeeper.core.calendar import Window
 from icekeeper.core.formats import counted, iso_second, listed, span
 
@@ -97,21 +96,46 @@ def findings(window: Window, times: Times, keys: KeysFound | None, watermark: da
     return tuple(found if keys is None else _with_keys(found, keys))
 
 
-def findings_of_files(window: Window, proof: FilesProof) -> tuple[Finding, ...]:
-    """The finding of a window's bad files, if there are any."""
-    if not proof.bad:
-        return ()
-    return (
-        Finding(
-            FindingKind.FILE,
-            window.start,
-            window.end,
-            proof.bad_rows or 0,
-            explanation=Explanation.BAD_FILE,
-            evidence=counted(len(proof.bad), "file"),
-            files=tuple(file.path for file in proof.bad[:MOST_FINDINGS]),
-        ),
+def findings_of_files(
+    window: Window, bad: Sequence[BadFile], clickhouse: Mapping[datetime, int] | None
+) -> tuple[Finding, ...]:
+    """The findings of a window's bad files, those that share a time as one; `clickhouse`: its rows by the minute."""
+    groups: list[tuple[Window, list[BadFile]]] = []
+    for part, file in sorted(((_span_of(file, window), file) for file in bad), key=lambda one: one[0].start):
+        if groups and (part.start <= groups[-1][0].end or len(groups) == MOST_FINDINGS):
+            before, files = groups[-1]
+            groups[-1] = Window(before.start, max(before.end, part.end)), [*files, file]
+        else:
+            groups.append((part, [file]))
+    return tuple(_finding_of_files(part, files, clickhouse) for part, files in groups)
+
+
+def _span_of(file: BadFile, window: Window) -> Window:
+    """The minutes of the window that the file's rows may be of."""
+    if file.first is None or file.last is None or file.first >= window.end or file.last < window.start:
+        return window
+    start, last = (instant.replace(second=0, microsecond=0) for instant in (file.first, file.last))
+    return Window(max(start, window.start), min(last + MINUTE, window.end))
+
+
+def _finding_of_files(part: Window, files: Sequence[BadFile], clickhouse: Mapping[datetime, int] | None) -> Finding:
+    held = None if clickhouse is None else _within(clickhouse, part)
+    evidence = counted(len(files), "file")
+    return Finding(
+        FindingKind.FILE,
+        part.start,
+        part.end,
+        sum(file.rows for file in files if file.content == "data"),
+        clickhouse=held,
+        explanation=Explanation.BAD_FILE,
+        evidence=evidence if held is None else f"{evidence}; ClickHouse holds {counted(held, 'row')} of that time",
+        files=tuple(file.path for file in files[:MOST_FINDINGS]),
     )
+
+
+def _within(rows: Mapping[datetime, int], part: Window) -> int:
+    start = part.start.replace(second=0, microsecond=0)
+    return sum(count for minute, count in rows.items() if start <= minute < part.end)
 
 
 def by_hour(rows: Mapping[datetime, int]) -> Mapping[datetime, int]:

@@ -102,7 +102,8 @@ class FileFault(StrEnum):
 class BadFile:
     """A file that is not what its manifest says. `content`: data, position_deletes or equality_deletes.
 
-    `rows` and `bytes` are the manifest's, `rows_found` and `bytes_found` the file's, as far as they are known.
+    `rows` and `bytes` are the manifest's, `rows_found` and `bytes_found` the file's, as far as they are known; `first`
+    and `last` bounds of its event times, by the manifest.
     """
 
     path: str
@@ -114,6 +115,8 @@ class BadFile:
     rows_found: int | None = None
     bytes_found: int | None = None
     detail: str = ""
+    first: datetime | None = None
+    last: datetime | None = None
 
 
 class FindingKind(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -69,7 +70,8 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         files = await ports.lakehouse.prove_files(policy.name, policy.timestamp, window, deadline.remaining())
         if (failed := judge_files(files)) is not None:
             row = _row(policy, context, failed, clickhouse=warm, files=files, proof=Proof.FILES, watermark=watermark)
-            return _result(row)
+            held = await _source_minutes(policy, context, warm, deadline)
+            return _result(replace(row, findings=findings_of_files(window, files.bad, held)))
     try:
         iceberg = await ports.lakehouse.count(
             policy.name,
@@ -175,6 +177,18 @@ def _differ(warm: SourceCount, iceberg: LakehouseCount, compared: KeyComparison 
     return iceberg.rows < warm.rows or more or (compared is not None and not compared.equal)
 
 
+async def _source_minutes(
+    policy: TablePolicy, context: TaskContext, warm: SourceCount, deadline: Deadline
+) -> Mapping[datetime, int] | None:
+    """ClickHouse's rows by the minute; None where they can't be counted."""
+    _, source = _audited(policy)
+    try:
+        return await context.ports.source.count_by_minute(source, context.window, warm.final, deadline.remaining())
+    except IcekeeperError as exc:
+        log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
+        return None
+
+
 async def _times(
     policy: TablePolicy,
     context: TaskContext,
@@ -245,7 +259,6 @@ def _row(
         proof=proof,
         bad_files=files.bad[:MOST_BAD_FILES] if files else (),
         bad_file_rows=files.bad_rows if files else None,
-        findings=findings_of_files(window, files) if files else (),
     )
 
 

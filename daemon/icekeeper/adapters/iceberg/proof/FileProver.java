@@ -41,6 +41,7 @@ import org.apache.iceberg.shaded.org.apache.orc.impl.ReaderImpl;
 import org.apache.iceberg.shaded.org.apache.parquet.format.FileMetaData;
 import org.apache.iceberg.shaded.org.apache.parquet.format.RowGroup;
 import org.apache.iceberg.shaded.org.apache.parquet.format.Util;
+import org.apache.iceberg.types.Conversions;
 
 public final class FileProver {
     // What the first read of a file fetches of its end: nearly every footer, in one request.
@@ -57,6 +58,8 @@ public final class FileProver {
     private final Table table;
     private final FileIO io;
     private final List files = new ArrayList();
+    // The column of the event time, null where the bounds of no column matter.
+    private Integer column;
     // The numbers of files at one path, of one length: deletion vectors share a file.
     private final Map shared = new LinkedHashMap();
     private volatile Throwable failure;
@@ -66,8 +69,9 @@ public final class FileProver {
         this.io = table.io();
     }
 
-    // Takes the data and delete files that the scan would read.
-    public void plan(TableScan scan) throws IOException {
+    // Takes the data and delete files that the scan would read; `column`: the id of the one whose bounds are described.
+    public void plan(TableScan scan, int column) throws IOException {
+        this.column = Integer.valueOf(column);
         Set seen = new HashSet();
         CloseableIterable tasks = scan.planFiles();
         try {
@@ -112,10 +116,20 @@ public final class FileProver {
             rows.add(new Object[] {
                 file.location(), Long.valueOf(offset(file)), path(spec, file.partition()),
                 file.content().name(), file.format().name(), Long.valueOf(file.fileSizeInBytes()),
-                Long.valueOf(file.recordCount()), Boolean.valueOf(file.keyMetadata() != null)
+                Long.valueOf(file.recordCount()), Boolean.valueOf(file.keyMetadata() != null),
+                this.bound(file.lowerBounds()), this.bound(file.upperBounds())
             });
         }
         new ObjectMapper().writeValue(new File(output), rows);
+    }
+
+    // A bound of the column by a manifest, as Iceberg counts it; null where it has none.
+    private Number bound(Map bounds) {
+        ByteBuffer bytes = bounds == null || this.column == null ? null : (ByteBuffer) bounds.get(this.column);
+        if (bytes == null || this.table.schema().findField(this.column.intValue()) == null) {
+            return null;
+        }
+        return (Number) Conversions.fromByteBuffer(this.table.schema().findType(this.column.intValue()), bytes);
     }
 
     // The partition's path, made unique as in planner.py: Iceberg writes a null like the string "null".

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,17 @@ _JAVA = 8  # the class file version that Janino writes best; any newer Java runs
 # The formats whose footers hold the number of rows, and deletion vectors' files.
 _FOOTERS = frozenset({"PARQUET", "ORC", "PUFFIN"})
 _ENCRYPTED = "encrypted"
+# What Iceberg counts event times by. Of nanoseconds there is no whole number in a timedelta.
+_UNITS = {"TIMESTAMP": timedelta(microseconds=1), "DATE": timedelta(days=1)}
 _DATA = "DATA"
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file of a scan by its manifest. `offset`: where its deletion vector begins; -1 for a whole file."""
+    """A file of a scan by its manifest. `offset`: where its deletion vector begins; -1 for a whole file.
+
+    `first` and `last`: bounds of its event times, as Iceberg counts them; None where the manifest has none.
+    """
 
     path: str
     offset: int
@@ -48,6 +53,8 @@ class PlannedFile:
     bytes: int
     records: int
     encrypted: bool
+    first: int | None = None
+    last: int | None = None
 
     @property
     def footer(self) -> Footer:
@@ -79,8 +86,9 @@ def prove_files(
     if snapshot_id is None:
         return FilesProof(None)
     prover = _prover(jvm, handle)
-    prover.plan(_scan(jvm, handle, timestamp, window))
-    proof = _prove(jvm, prover, footers, snapshot_id)
+    field = _event_time(handle, timestamp)
+    prover.plan(_scan(jvm, handle, field, window), field.fieldId())
+    proof = _prove(jvm, prover, footers, snapshot_id, str(field.type().typeId()))
     if any(file.fault is FileFault.MISSING for file in proof.bad):
         require_snapshot(jvm, tables, table, snapshot_id)
     return proof
@@ -95,7 +103,8 @@ def prove_replaced(jvm: IcebergJvm, tables: Tables, footers: Footers, table: str
     return _prove(jvm, prover, footers, snapshot_id)
 
 
-def _prove(jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int) -> FilesProof:
+def _prove(jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int, counted_as: str = "") -> FilesProof:
+    """`counted_as`: the type of the event time."""
     planned = [PlannedFile(*row) for row in json.loads(jvm.written_by(prover.describe))]
     known = footers.records(file.footer for file in planned if file.countable)
     # One that would be called bad by what is known is read again.
@@ -110,13 +119,17 @@ def _prove(jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int) -> 
             {planned[one.number].footer: one.records for one in some if one.records is not None and not one.fault}
         )
         answers += some
-    proof, counted = weigh(snapshot_id, planned, known, answers)
+    proof, counted = weigh(snapshot_id, planned, known, answers, counted_as)
     footers.keep(counted)
     return proof
 
 
 def weigh(
-    snapshot_id: int, planned: Sequence[PlannedFile], known: dict[Footer, int], answers: Iterable[FileAnswer]
+    snapshot_id: int,
+    planned: Sequence[PlannedFile],
+    known: dict[Footer, int],
+    answers: Iterable[FileAnswer],
+    counted_as: str = "",
 ) -> tuple[FilesProof, dict[Footer, int]]:
     """What the answers mean, and the rows of the files whose footers are known now. Pure."""
     found = {answer.number: answer for answer in answers}
@@ -127,7 +140,7 @@ def weigh(
     for number, file in enumerate(planned):
         answer = found.get(number)
         if answer is not None and answer.fault not in (None, _ENCRYPTED):
-            bad.append(_bad(file, FileFault(answer.fault), answer.records, answer.bytes, answer.text))
+            bad.append(_bad(file, counted_as, FileFault(answer.fault), answer.records, answer.bytes, answer.text))
             continue
         records = _records(file, known, answer)
         if records is None:
@@ -135,9 +148,9 @@ def weigh(
         else:
             counted[file.footer] = records
         if records is not None and records != file.records:
-            bad.append(_bad(file, FileFault.COUNT, records))
+            bad.append(_bad(file, counted_as, FileFault.COUNT, records))
         elif file.content == _DATA and file.path in listed:
-            bad.append(_bad(file, FileFault.LISTED_TWICE, records))
+            bad.append(_bad(file, counted_as, FileFault.LISTED_TWICE, records))
         listed.add(file.path)
     read = sum(answer.fault is None for answer in found.values())
     return FilesProof(snapshot_id, len(planned), read, dict(by_length), tuple(bad)), counted
@@ -151,7 +164,12 @@ def _records(file: PlannedFile, known: dict[Footer, int], answer: FileAnswer | N
 
 
 def _bad(
-    file: PlannedFile, fault: FileFault, records: int | None, length: int | None = None, text: str | None = None
+    file: PlannedFile,
+    counted_as: str,
+    fault: FileFault,
+    records: int | None,
+    length: int | None = None,
+    text: str | None = None,
 ) -> BadFile:
     return BadFile(
         path=file.path,
@@ -163,17 +181,34 @@ def _bad(
         rows_found=records,
         bytes_found=length,
         detail=text or "",
+        first=_instant(counted_as, file.first),
+        last=_instant(counted_as, file.last),
     )
 
 
-def _scan(jvm: IcebergJvm, handle: Any, column: str, window: Window) -> Any:
-    """The scan that Spark would make of the window at the current snapshot."""
-    expressions = jvm.iceberg.expressions.Expressions
-    scan = handle.newScan().caseSensitive(False)
+def _instant(counted_as: str, value: int | None) -> datetime | None:
+    """A value of an Iceberg column of this type; None where it is not known or lies outside of Python's years."""
+    unit = _UNITS.get(counted_as)
+    if value is None or unit is None:
+        return None
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + value * unit
+    except OverflowError:
+        return None
+
+
+def _event_time(handle: Any, column: str) -> Any:
     field = handle.schema().caseInsensitiveFindField(column)
     if field is None:
         raise PermanentError(f"it has no column {column!r}", reason=Reason.UNEXPECTED, where=str(handle.name()))
-    kind = field.type()
+    return field
+
+
+def _scan(jvm: IcebergJvm, handle: Any, field: Any, window: Window) -> Any:
+    """The scan that Spark would make of the window at the current snapshot, with the bounds of its event times."""
+    expressions = jvm.iceberg.expressions.Expressions
+    column, kind = handle.schema().findColumnName(field.fieldId()), field.type()
+    scan = handle.newScan().includeColumnStats(jvm.java.util.Collections.singleton(column))
     name = str(kind.typeId())
     if name.startswith("TIMESTAMP"):
         bounds = (instant.astimezone(UTC) for instant in (window.start, window.end))
