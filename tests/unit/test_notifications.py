@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from icekeeper.core.audit.days import SOURCE_IS_EMPTY
-from icekeeper.core.audit.records import AuditResult, Explanation, Finding, FindingKind, MissingHour
+from icekeeper.core.audit.records import AuditResult, Explanation, Finding, FindingKind
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
 from icekeeper.core.notifications import (
@@ -52,7 +52,8 @@ def nights(*outcomes: RunOutcome) -> list[PastSlot]:
 
 
 def audit(table: str = "cold.silver_trades", status: AuditStatus = AuditStatus.MISSING_DATA) -> AuditResult:
-    hours = tuple(MissingHour(WINDOW_START + at * HOUR, 6000, 500) for at in (3, 4, 9))
+    start = WINDOW_START + 3 * HOUR
+    lost = Finding(FindingKind.MISSING, start, start + 2 * HOUR, 16_500, explanation=Explanation.BEHIND_WATERMARK)
     return AuditResult(
         run_id=RUN,
         slot=SLOT,
@@ -71,7 +72,7 @@ def audit(table: str = "cold.silver_trades", status: AuditStatus = AuditStatus.M
         status=status,
         reason=Reason.OFFLOAD_BEHIND,
         notes="the offload's watermark lies before the window's end",
-        missing_hours=hours if status is not AuditStatus.ERROR else (),
+        findings=(lost,) if status is AuditStatus.MISSING_DATA else (),
     )
 
 
@@ -142,7 +143,8 @@ def test_a_night_that_failed_says_table_window_counts_hours_reason_advice_and_wh
         "audit cold.silver_trades: missing_data (offload_behind)\n"
         "  [2026-02-17T00:00Z, 2026-02-18T00:00Z): "
         "ClickHouse 144,000 rows, Iceberg 127,500 rows; delta -16,500 (-11.46 %)\n"
-        "  hours that lack rows: 2026-02-17 03:00-05:00 (11,000 rows), 2026-02-17 09:00-10:00 (5,500 rows)\n"
+        "  found: missing 02-17 03:00-05:00: 16500 rows (behind_watermark)\n"
+        f"  {Explanation.BEHIND_WATERMARK.advice}\n"
         f"  {Reason.OFFLOAD_BEHIND.advice}\n"
         "\n"
         "compact cold.a: failed (storage_down) after 2 attempts\n"
@@ -187,9 +189,8 @@ def test_it_stays_short_and_begins_with_the_link_however_much_failed() -> None:
     assert len(body) < LONGEST_BODY + 100
     assert body.startswith(f"{PAGE}/runs/{RUN}\n")
     assert body.endswith("more: see the run")
-    hours = tuple(MissingHour(WINDOW_START + 2 * at * HOUR, 10, 0) for at in range(99))
-    holes = run(audits=(replace(audit(), missing_hours=hours),))
-    assert "and 87 more" in failure(holes, [holes], Occasion.FAILED, PAGE).body
+    holes = run(audits=(replace(audit(), findings=audit().findings * 50),))
+    assert "and 47 more" in failure(holes, [holes], Occasion.FAILED, PAGE).body
 
 
 def test_no_secret_of_an_error_gets_into_it() -> None:

@@ -21,7 +21,7 @@ from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.pages import charts, filters, views
 from icekeeper.pages.form_pages import way_back
 from icekeeper.pages.responses import environment
-from icekeeper.status import run_schemas, schemas
+from icekeeper.status import audit_schemas, run_schemas, schemas
 from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.problems import Facts, problems
 from tests.unit.builders import DAY, HOUR, SLOT
@@ -172,7 +172,7 @@ def test_a_day_shows_what_ran_for_it_last() -> None:
 # --- hours, and what comes first
 
 
-def audit(status: str = "ok", **change: Any) -> run_schemas.Audit:
+def audit(status: str = "ok", **change: Any) -> audit_schemas.Audit:
     start = SLOT.replace(hour=0) - DAY
     given: dict[str, Any] = {
         "run_id": UUID(int=1), "slot": SLOT, "trigger": "schedule",
@@ -181,7 +181,7 @@ def audit(status: str = "ok", **change: Any) -> run_schemas.Audit:
         "delta_pct": -10.0, "status": status, "reason": None, "notes": None, "snapshot_id": 1, "ch_query": "SELECT 1",
         "iceberg_query": None, "ch_final": None, "watermark": None, "missing_hours": (),
     }  # fmt: skip
-    return run_schemas.Audit.model_validate({**given, **change})
+    return audit_schemas.Audit.model_validate({**given, **change})
 
 
 def task(outcome: str = "done", **change: Any) -> run_schemas.Task:

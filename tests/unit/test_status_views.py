@@ -20,7 +20,7 @@ from icekeeper.core.plain import report_document
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.state import TableHealth
 from icekeeper.scheduling.orders import Orders, RunRequest
-from icekeeper.status import run_schemas
+from icekeeper.status import audit_schemas, run_schemas
 from icekeeper.status.live import Live, RunThatEnded
 from icekeeper.status.plan_cache import FRESH, PlanCache
 from icekeeper.status.progress import progress_of
@@ -160,7 +160,7 @@ def test_a_snapshot_id_is_also_given_as_text() -> None:
     assert json.loads(document.model_dump_json())["snapshot_id_text"] == "4611686018427387905"
     empty = run_schemas.Health.model_validate(replace(health, snapshot_id=None))
     assert json.loads(empty.model_dump_json())["snapshot_id_text"] is None
-    for model in (run_schemas.Health, run_schemas.Audit):
+    for model in (run_schemas.Health, audit_schemas.Audit):
         assert "snapshot_id_text" in model.model_json_schema(mode="serialization")["properties"]
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from itertools import takewhile
 from uuid import UUID
 
 from icekeeper.core.audit.days import EMPTY_DAYS, SOURCE_IS_EMPTY
 from icekeeper.core.audit.findings import findings_note
-from icekeeper.core.audit.records import AuditResult, Explanation, FindingKind, MissingHour
+from icekeeper.core.audit.records import AuditResult, Explanation, FindingKind
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
@@ -23,9 +23,7 @@ from icekeeper.core.secrets import hide_in_text
 # What every service shows on a phone; the run's page has the rest.
 LONGEST_BODY = 3000
 _LONGEST_ERROR = 300
-_MOST_HOURS = 12
 _MOST_SLOTS = 10
-_HOUR = timedelta(hours=1)
 _BAD = frozenset({RunOutcome.FAILED, RunOutcome.PARTIAL, RunOutcome.MISSED})
 _WORST_FIRST = (AuditStatus.MISSING_DATA, AuditStatus.ERROR, AuditStatus.WARNING)
 
@@ -248,8 +246,6 @@ def _audit(audit: AuditResult) -> str:
         _audit_heading(audit),
         f"  {window}: ClickHouse {_rows(audit.ch_row_count)}, Iceberg {_rows(audit.iceberg_row_count)}{delta}{percent}",
     ]
-    if audit.missing_hours:
-        lines.append(f"  hours that lack rows: {_hours(audit.missing_hours)}")
     if audit.findings:
         lines.append(f"  found: {findings_note(audit.findings)}")
     if audit.status is AuditStatus.ERROR and audit.notes:
@@ -290,25 +286,6 @@ def _rows(count: int | None) -> str:
 def _short(text: str) -> str:
     line = " ".join(hide_in_text(text).split())
     return line if len(line) <= _LONGEST_ERROR else f"{line[:_LONGEST_ERROR]}..."
-
-
-def _hours(hours: Sequence[MissingHour]) -> str:
-    """Adjoining hours as one span, with the rows that each span lacks."""
-    spans = _spans(hours)
-    shown = [f"{start:%Y-%m-%d %H:%M}-{end:%H:%M} ({rows:,} rows)" for start, end, rows in spans[:_MOST_HOURS]]
-    return ", ".join(shown) + (f" and {len(spans) - _MOST_HOURS} more" if len(spans) > _MOST_HOURS else "")
-
-
-def _spans(hours: Sequence[MissingHour]) -> list[tuple[datetime, datetime, int]]:
-    spans: list[tuple[datetime, datetime, int]] = []
-    for hour in sorted(hours, key=lambda one: one.start):
-        lacking = hour.clickhouse - hour.iceberg
-        if spans and spans[-1][1] == hour.start:
-            start, end, rows = spans.pop()
-            spans.append((start, end + _HOUR, rows + lacking))
-        else:
-            spans.append((hour.start, hour.start + _HOUR, lacking))
-    return spans
 
 
 def _some(lines: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ from icekeeper.http.problems import Handler, problem
 from icekeeper.http.routes import Answer, Answers, Input, NoInput, Route
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.orders import Orders
-from icekeeper.status import run_schemas, schemas
+from icekeeper.status import audit_schemas, run_schemas, schemas
 from icekeeper.status.plan_cache import PlanCache
 from icekeeper.status.queries import NotFoundError, StatusQueries, parse_cursor
 
@@ -117,7 +117,7 @@ class Api:
         """How the slots of the last days were answered."""
         return await self.queries.nights(given.days)
 
-    @_endpoint("GET", "/api/v1/findings", "listFindings", {_OK: run_schemas.Findings}, inputs.FindingsInput)
+    @_endpoint("GET", "/api/v1/findings", "listFindings", {_OK: audit_schemas.Findings}, inputs.FindingsInput)
     async def _findings(self, given: inputs.FindingsInput) -> Answer:
         """Where both sides differ, by the newest audits of the last days' windows."""
         return await self.queries.findings(given.days, given.table, open_only=given.open)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
-from icekeeper.status import run_schemas, schemas
+from icekeeper.status import audit_schemas, run_schemas, schemas
 
 # Outcomes and statuses that come first, in this order.
 _URGENT = ("failed", "missing_data", "error", "held", "warning")
@@ -73,7 +73,7 @@ class Hour:
     missing: int
 
 
-def hours(audit: run_schemas.Audit) -> tuple[Hour, ...]:
+def hours(audit: audit_schemas.Audit) -> tuple[Hour, ...]:
     """Every hour of the window; empty where hours were not counted, or the window is longer than a week."""
     lacking = {hour.start: hour for hour in audit.missing_hours}
     if not lacking or audit.audit_window_hours > 168:
@@ -95,7 +95,7 @@ def urgent_tasks(tasks: Iterable[run_schemas.Task]) -> tuple[run_schemas.Task, .
     return tuple(sorted(tasks, key=lambda task: _urgency(task.outcome)))
 
 
-def urgent_audits(audits: Iterable[run_schemas.Audit]) -> tuple[run_schemas.Audit, ...]:
+def urgent_audits(audits: Iterable[audit_schemas.Audit]) -> tuple[audit_schemas.Audit, ...]:
     """Missing data first, acknowledged findings last."""
     return tuple(sorted(audits, key=lambda audit: len(_URGENT) if audit.ack else _urgency(audit.status)))
 

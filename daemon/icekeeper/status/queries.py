@@ -26,7 +26,7 @@ from icekeeper.core.tables.restraints import commits_wait
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.settings.export import redacted
-from icekeeper.status import log_pages, run_schemas, schemas
+from icekeeper.status import audit_schemas, log_pages, run_schemas, schemas
 from icekeeper.status.gauges import DaemonState
 from icekeeper.status.live import Live, RunThatEnded, Typical
 from icekeeper.status.metrics import Metrics
@@ -201,14 +201,14 @@ class StatusQueries:
             rows = await self._configuration.services.history.nights(since, self.names())
         return run_schemas.Nights(items=tuple(run_schemas.Night.model_validate(row) for row in rows))
 
-    async def findings(self, days: int, table: str | None, *, open_only: bool) -> run_schemas.Findings:
+    async def findings(self, days: int, table: str | None, *, open_only: bool) -> audit_schemas.Findings:
         """What the newest audits of the last days' windows found."""
         tables = self.names() if table is None else [table]
         since = self._clock() - timedelta(days=days)
         found = await self._configuration.services.findings.found(tables, since)
-        return run_schemas.Findings(
+        return audit_schemas.Findings(
             items=tuple(
-                run_schemas.AuditedFinding(
+                audit_schemas.AuditedFinding(
                     **asdict(finding),
                     table=audit.table,
                     open=audit.open,

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from icekeeper.status.run_schemas import Document, Health, LastNight, Number, RunUnderWay
+from icekeeper.status.audit_schemas import Document, Number
+from icekeeper.status.run_schemas import Health, LastNight, RunUnderWay
 
 
 class Pause(Document):
