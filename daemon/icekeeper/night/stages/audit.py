@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
-from icekeeper.core.audit.findings import MINUTE, Times, by_hour, findings_note, findings_of_files
-from icekeeper.core.audit.findings import findings as find_parts
+from icekeeper.core.audit.findings import findings_of_files
 from icekeeper.core.audit.proof import FILE_REASONS, FilesProof, judge_files
 from icekeeper.core.audit.records import (
     MOST_BAD_FILES,
     AuditResult,
-    Finding,
-    KeyComparison,
     LakehouseCount,
-    MissingHour,
     SourceCount,
     SourceTtl,
     Verdict,
 )
 from icekeeper.core.audit.source import Source
-from icekeeper.core.audit.verdict import judge, judge_keys, missing_hours
+from icekeeper.core.audit.verdict import judge, judge_keys
 from icekeeper.core.enums import AuditStatus, Proof, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError
 from icekeeper.core.policy import AuditPolicy, TablePolicy
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.planning import plan_audit
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext
+from icekeeper.night.stages.drill_down import DrillDown, differ, drill_down, source_minutes
 from icekeeper.night.stages.keys import KeyAudit
 from icekeeper.night.stages.prefetch import CountRequest, PrefetchedCounts
 from icekeeper.night.stages.restraint import require_past
@@ -52,7 +47,7 @@ def count_next(policy: TablePolicy, context: TaskContext, counts: PrefetchedCoun
 
 
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> AttemptResult:
-    """One attempt: counts, judges, and finds the hours that lack rows."""
+    """One attempt: counts, judges, and finds where the sides differ."""
     rules, source = _audited(policy)
     ports, deadline = context.ports, Deadline.of(rules.limits, context)
     window = context.window
@@ -63,14 +58,13 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     key = None if keys is None else await keys.agree()
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
     warm = await ports.source.count(source, window, rules.final, deadline.remaining(), key)
-    if keys is not None:
-        await keys.read_source(warm)
+    source_keys = None if keys is None or key is None else await keys.read_source(key, warm)
     files = None
     if rules.proof is not Proof.MANIFESTS:
         files = await ports.lakehouse.prove_files(policy.name, policy.timestamp, window, deadline.remaining())
         if (failed := judge_files(files)) is not None:
             row = _row(policy, context, failed, clickhouse=warm, files=files, proof=Proof.FILES, watermark=watermark)
-            held = await _source_minutes(policy, context, warm, deadline)
+            held = await source_minutes(policy, source, context, warm, deadline)
             return _result(replace(row, findings=findings_of_files(window, files.bad, held)))
     try:
         iceberg = await ports.lakehouse.count(
@@ -81,8 +75,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
             files.snapshot_id if files else None,
             every_value=rules.proof is Proof.ROWS,
         )
-        if keys is not None:
-            await keys.read_iceberg(iceberg)
+        both = None if keys is None or source_keys is None else await keys.read_iceberg(source_keys, iceberg)
     except PermanentError as exc:
         if exc.reason not in FILE_REASONS:
             raise
@@ -101,18 +94,14 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     )
     compared, found = None, None
     # A source that has dropped rows, or has none, is not compared: all that Iceberg holds would be surplus.
-    if keys is not None and warm.rows and verdict.status is not AuditStatus.ERROR:
-        compared, found = await keys.compare()
+    if keys is not None and both is not None and warm.rows and verdict.status is not AuditStatus.ERROR:
+        compared, found = await keys.compare(both)
         verdict = judge_keys(verdict, compared, rules)
-    hours: tuple[MissingHour, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    if verdict.status is not AuditStatus.ERROR and _differ(warm, iceberg, compared):
-        times, note = await _times(policy, context, warm, iceberg, verdict, deadline)
-        # Looking at many keys takes a while, and the loop has other work.
-        findings = await asyncio.to_thread(find_parts, window, times, found, watermark)
-        if times.step == MINUTE:
-            hours = missing_hours(by_hour(times.clickhouse), by_hour(times.iceberg))
-        verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, note, findings_note(findings)))))
+    drilled = DrillDown()
+    if verdict.status is not AuditStatus.ERROR and differ(warm, iceberg, compared):
+        context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by the minute")
+        drilled = await drill_down(policy, source, context, warm, iceberg, found, watermark, deadline)
+        verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, drilled.note))))
     proof = _proof(rules, iceberg, files)
     if files is not None and proof is Proof.LENGTHS:
         verdict = replace(verdict, note=f"{verdict.note}; {files.note}")
@@ -125,9 +114,8 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         files=files,
         proof=proof,
         watermark=watermark,
-        hours=hours,
     )
-    return _result(replace(row, key_comparison=compared, findings=findings))
+    return _result(replace(row, key_comparison=compared, findings=drilled.findings, missing_hours=drilled.hours))
 
 
 def _result(row: AuditResult) -> AttemptResult:
@@ -169,50 +157,6 @@ async def _watermark(context: TaskContext, source: Source) -> datetime | None:
     return None if state is None else state.at
 
 
-def _differ(warm: SourceCount, iceberg: LakehouseCount, compared: KeyComparison | None) -> bool:
-    """Whether rows differ that a finding can name. Of a source that merges rows Iceberg may rightly hold more."""
-    if not warm.rows:
-        return False
-    more = iceberg.rows > warm.rows and not warm.final
-    return iceberg.rows < warm.rows or more or (compared is not None and not compared.equal)
-
-
-async def _source_minutes(
-    policy: TablePolicy, context: TaskContext, warm: SourceCount, deadline: Deadline
-) -> Mapping[datetime, int] | None:
-    """ClickHouse's rows by the minute; None where they can't be counted."""
-    _, source = _audited(policy)
-    try:
-        return await context.ports.source.count_by_minute(source, context.window, warm.final, deadline.remaining())
-    except IcekeeperError as exc:
-        log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
-        return None
-
-
-async def _times(
-    policy: TablePolicy,
-    context: TaskContext,
-    warm: SourceCount,
-    iceberg: LakehouseCount,
-    verdict: Verdict,
-    deadline: Deadline,
-) -> tuple[Times, str]:
-    """Both sides' rows by the minute; where they can't be counted, those of the window, and why."""
-    context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by the minute")
-    _, source = _audited(policy)
-    lakehouse, counter, window = context.ports.lakehouse, context.ports.source, context.window
-    try:
-        in_source = await counter.count_by_minute(source, window, warm.final, deadline.remaining())
-        in_iceberg = await lakehouse.count_by_minute(
-            policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.remaining()
-        )
-    except IcekeeperError as exc:
-        log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
-        counts = {window.start: warm.rows}, {window.start: iceberg.rows}
-        return Times(*counts, warm.final, window.end - window.start), f"the minutes could not be counted: {exc}"
-    return Times(in_source, in_iceberg, warm.final), ""
-
-
 def uncounted(policy: TablePolicy, context: TaskContext, error: IcekeeperError) -> AuditResult:
     """The row of an audit that could not count: no counts, and why."""
     verdict = Verdict(AuditStatus.ERROR, error.reason, None, None, f"{error.reason}: {error}")
@@ -229,7 +173,6 @@ def _row(
     files: FilesProof | None = None,
     proof: Proof | None = None,
     watermark: datetime | None = None,
-    hours: tuple[MissingHour, ...] = (),
 ) -> AuditResult:
     window = context.window
     return AuditResult(
@@ -255,7 +198,6 @@ def _row(
         iceberg_query=iceberg.query if iceberg else None,
         ch_final=clickhouse.final if clickhouse else None,
         watermark=watermark,
-        missing_hours=hours,
         proof=proof,
         bad_files=files.bad[:MOST_BAD_FILES] if files else (),
         bad_file_rows=files.bad_rows if files else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -41,6 +41,28 @@ log = structlog.get_logger(__name__)
 _ROUNDS = 4
 
 
+@dataclass(frozen=True, slots=True)
+class SourceSide:
+    """ClickHouse's keys of a window: how they were read, and their fingerprint."""
+
+    query: KeyQuery
+    final: bool
+    fingerprint: Fingerprint
+
+    def whole(self, found: Mapping[int, Fingerprint]) -> Fingerprint:
+        """The fingerprint of all that is compared: everything, or one bucket."""
+        return _sum(self.query, found, self.query.within.numbers if self.query.within else (0,))
+
+
+@dataclass(frozen=True, slots=True)
+class BothSides:
+    """The keys of a window on both sides: Iceberg's at a snapshot (None: the table has none yet)."""
+
+    source: SourceSide
+    snapshot_id: int | None
+    iceberg: Fingerprint
+
+
 class KeyAudit:
     """The keys of one table's window, in this order: agreed, read in ClickHouse, read in Iceberg, compared.
 
@@ -60,10 +82,6 @@ class KeyAudit:
         self._source = source
         self._context = context
         self._deadline = deadline
-        self._query = KeyQuery(Key(()))
-        self._final = False
-        self._snapshot_id: int | None = None
-        self._in_source = self._in_iceberg = Fingerprint()
 
     async def agree(self) -> Key:
         """The key as both sides have it; PermanentError `key_type` where they can't agree."""
@@ -71,70 +89,71 @@ class KeyAudit:
         ports = self._context.ports
         iceberg = await ports.lakehouse.column_types(self._policy.name, tuple(names))
         source = await ports.source_keys.column_types(self._source, tuple(names.values()))
-        self._query = KeyQuery(agreed_key(self._rules.columns, self._rules.compare, names, iceberg, source))
-        return self._query.key
+        return agreed_key(self._rules.columns, self._rules.compare, names, iceberg, source)
 
-    async def read_source(self, count: SourceCount) -> None:
+    async def read_source(self, key: Key, count: SourceCount) -> SourceSide:
         """ClickHouse's keys: those of the count, or the distinct ones where it merges rows."""
-        self._final = count.final
         if count.fingerprint is not None:
-            self._in_source = count.fingerprint
-            return
+            return SourceSide(KeyQuery(key), count.final, count.fingerprint)
         # Values and numbers of rows change when rows of one key merge: only the keys stay.
         part = sampled(self._context.slot, count.rows, self._rules.sample_above)
-        self._query = KeyQuery(replace(self._query.key, compare=()), distinct=True, within=part)
-        self._in_source = self._whole(await self._of_source(self._query, part.bits if part else 0))
+        side = SourceSide(KeyQuery(replace(key, compare=()), distinct=True, within=part), count.final, Fingerprint())
+        found = await self._of_source(side, side.query, part.bits if part else 0)
+        return replace(side, fingerprint=side.whole(found))
 
-    async def read_iceberg(self, count: LakehouseCount) -> None:
+    async def read_iceberg(self, source: SourceSide, count: LakehouseCount) -> BothSides:
         """Iceberg's keys at the snapshot that was counted.
 
         PermanentError `count_mismatch` where it holds another number of rows than the count, which may be metadata's.
         """
-        self._snapshot_id, part = count.snapshot_id, self._query.within
-        self._in_iceberg = self._whole(await self._of_iceberg(self._query, part.bits if part else 0))
-        if not self._query.distinct and self._in_iceberg.rows != count.rows:
-            text = f"its metadata counts {count.rows} rows of the window, and {self._in_iceberg.rows} were read"
+        query, part = source.query, source.query.within
+        found = source.whole(await self._of_iceberg(count.snapshot_id, query, part.bits if part else 0))
+        if not query.distinct and found.rows != count.rows:
+            text = f"its metadata counts {count.rows} rows of the window, and {found.rows} were read"
             raise PermanentError(text, reason=Reason.COUNT_MISMATCH, where=self._policy.name)
+        return BothSides(source, count.snapshot_id, found)
 
-    async def compare(self) -> tuple[KeyComparison, KeysFound]:
+    async def compare(self, sides: BothSides) -> tuple[KeyComparison, KeysFound]:
         """Both sides' keys, and those that differ."""
-        query, part = self._query, self._query.within
+        query, source, iceberg = sides.source.query, sides.source.fingerprint, sides.iceberg
+        part = query.within
         compared = KeyComparison(
             columns=tuple(column.iceberg for column in query.key.columns),
             compare=tuple(column.iceberg for column in query.key.compare),
             distinct=query.distinct,
-            clickhouse=self._in_source.rows,
-            iceberg=self._in_iceberg.rows,
-            equal=self._in_source == self._in_iceberg,
+            clickhouse=source.rows,
+            iceberg=iceberg.rows,
+            equal=source == iceberg,
             sample=(part.numbers[0], 2**part.bits) if part else None,
         )
+        nothing = KeysFound(query.key, (), self._rules.samples)
         if compared.equal:
-            return compared, self._found([])
+            return compared, nothing
         self._context.report(Stage.AUDIT, self._policy.name, "keys differ, comparing them")
         try:
-            return await self._explored(compared)
+            return await self._explored(sides, compared)
         except IcekeeperError as exc:
             log.warning("keys_not_explored", stage=Stage.AUDIT, table=self._policy.name, error=str(exc))
             rows = max(compared.clickhouse, compared.iceberg)
             unknown = replace(compared, missing=None, extra=None, duplicate=None, changed=None, unexplored=rows)
-            return unknown, self._found([])
+            return unknown, nothing
 
-    async def _explored(self, compared: KeyComparison) -> tuple[KeyComparison, KeysFound]:
+    async def _explored(self, sides: BothSides, compared: KeyComparison) -> tuple[KeyComparison, KeysFound]:
         """The comparison with the keys that differ, as far as the budget goes."""
-        query, expected, unexplored = self._query, self._in_source, 0
+        query, expected, unexplored = sides.source.query, sides.source.fingerprint, 0
         explored = max(compared.clickhouse, compared.iceberg)
         if explored > self._rules.drill_rows:
-            bits, there, sizes = await self._differing(explored)
+            bits, there, sizes = await self._differing(sides, explored)
             chosen = explorable(sizes, self._rules.drill_rows)
-            expected = self._sum(there, chosen)
+            expected = _sum(query, there, chosen)
             explored = sum(sizes[bucket] for bucket in chosen)
             unexplored = sum(sizes.values()) - explored
             query = replace(query, within=Buckets(bits, chosen))
-        different = await self._different(query, expected.rows) if explored else []
+        different = await self._different(sides, query, expected.rows) if explored else []
         rows = dict.fromkeys(FindingKind, 0)
         for key in different:
             rows[key.kind] += key.rows
-        explored_keys = replace(
+        found = replace(
             compared,
             missing=rows[FindingKind.MISSING],
             extra=rows[FindingKind.EXTRA],
@@ -143,42 +162,39 @@ class KeyAudit:
             explored=explored,
             unexplored=unexplored,
         )
-        return explored_keys, self._found(different)
+        return found, KeysFound(query.key, different, self._rules.samples)
 
-    def _found(self, different: list[DifferentKey]) -> KeysFound:
-        return KeysFound(self._query.key, different, self._rules.samples)
-
-    async def _differing(self, rows: int) -> tuple[int, Mapping[int, Fingerprint], Mapping[int, int]]:
+    async def _differing(self, sides: BothSides, rows: int) -> tuple[int, Mapping[int, Fingerprint], Mapping[int, int]]:
         """By how many bits, and with how many rows, buckets differ, so small that they fit the budget if any do.
 
         In the middle: all that ClickHouse was last read for.
         """
-        query, expected, bits = self._query, self._in_source, 0
+        query, expected, bits = sides.source.query, sides.source.fingerprint, 0
         there: Mapping[int, Fingerprint] = {}
         sizes: dict[int, int] = {}
         for _ in range(_ROUNDS):
             bits = finer_bits(query.within, rows)
-            there = await self._of_source(query, bits)
-            if self._sum(there, there) != expected:
+            there = await self._of_source(sides.source, query, bits)
+            if _sum(query, there, there) != expected:
                 raise _source_changed(self._source)
-            sizes = differing_buckets(there, await self._of_iceberg(query, bits))
+            sizes = differing_buckets(there, await self._of_iceberg(sides.snapshot_id, query, bits))
             before, rows = rows, sum(sizes.values())
             # Where nearly all of them differ, smaller ones would, too.
             if rows <= self._rules.drill_rows or len(sizes) > MOST_BUCKETS or 4 * rows > 3 * before:
                 break
-            query, expected = replace(query, within=Buckets(bits, tuple(sizes))), self._sum(there, sizes)
+            query, expected = replace(query, within=Buckets(bits, tuple(sizes))), _sum(query, there, sizes)
         return bits, there, sizes
 
-    async def _different(self, query: KeyQuery, expected: int) -> list[DifferentKey]:
+    async def _different(self, sides: BothSides, query: KeyQuery, expected: int) -> list[DifferentKey]:
         """The keys that differ, of so many in ClickHouse (of rows, where it does not merge them)."""
         there = await self._context.ports.source_keys.key_rows(
-            self._source, self._context.window, self._final, query, self._deadline.remaining()
+            self._source, self._context.window, sides.source.final, query, self._deadline.remaining()
         )
         ours: Mapping[bytes, KeyRows] = {}
-        if self._snapshot_id is not None:
+        if sides.snapshot_id is not None:
             name, timestamp = self._policy.name, self._policy.timestamp
             ours = await self._context.ports.lakehouse.key_rows(
-                name, timestamp, self._context.window, self._snapshot_id, query, self._deadline.remaining()
+                name, timestamp, self._context.window, sides.snapshot_id, query, self._deadline.remaining()
             )
         if (len(there) if query.distinct else sum(key.rows for key in there.values())) != expected:
             raise _source_changed(self._source)
@@ -187,26 +203,23 @@ class KeyAudit:
         # Sorting many keys takes a while, and the loop has other work.
         return await asyncio.to_thread(different_keys, there, ours)
 
-    async def _of_source(self, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
+    async def _of_source(self, side: SourceSide, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
         return await self._context.ports.source_keys.fingerprints(
-            self._source, self._context.window, self._final, query, bits, self._deadline.remaining()
+            self._source, self._context.window, side.final, query, bits, self._deadline.remaining()
         )
 
-    async def _of_iceberg(self, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
-        if self._snapshot_id is None:
+    async def _of_iceberg(self, snapshot_id: int | None, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
+        if snapshot_id is None:
             return {}
         name, timestamp = self._policy.name, self._policy.timestamp
         return await self._context.ports.lakehouse.fingerprints(
-            name, timestamp, self._context.window, self._snapshot_id, query, bits, self._deadline.remaining()
+            name, timestamp, self._context.window, snapshot_id, query, bits, self._deadline.remaining()
         )
 
-    def _whole(self, found: Mapping[int, Fingerprint]) -> Fingerprint:
-        """The fingerprint of all that is compared: everything, or one bucket."""
-        return self._sum(found, self._query.within.numbers if self._query.within else (0,))
 
-    def _sum(self, buckets: Mapping[int, Fingerprint], some: Iterable[int]) -> Fingerprint:
-        empty = Fingerprint(values=(0, 0) if self._query.key.compare else ())
-        return sum((buckets[number] for number in some if number in buckets), empty)
+def _sum(query: KeyQuery, buckets: Mapping[int, Fingerprint], some: Iterable[int]) -> Fingerprint:
+    empty = Fingerprint(values=(0, 0) if query.key.compare else ())
+    return sum((buckets[number] for number in some if number in buckets), empty)
 
 
 def _source_changed(source: Source) -> TransientError:
