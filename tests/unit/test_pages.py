@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icekeeper import pages
+from icekeeper.core.audit.records import Explanation, FindingKind
 from icekeeper.core.enums import AuditStatus, RunOutcome
 from icekeeper.core.run_history import PastNight, RunHistory
 from icekeeper.pages import charts, filters, views
@@ -184,6 +185,13 @@ def audit(status: str = "ok", **change: Any) -> audit_schemas.Audit:
     return audit_schemas.Audit.model_validate({**given, **change})
 
 
+def comparison(*columns: str) -> dict[str, Any]:
+    return {
+        "columns": columns, "compare": (), "distinct": False, "clickhouse": 1440, "iceberg": 1320, "equal": False,
+        "sample": None, "missing": 120, "extra": 0, "duplicate": 0, "changed": 0, "explored": 1440, "unexplored": 0,
+    }  # fmt: skip
+
+
 def task(outcome: str = "done", **change: Any) -> run_schemas.Task:
     given: dict[str, Any] = {
         "stage": "compact", "table": "cold.t", "outcome": outcome, "reason": None, "note": "", "attempts": 1,
@@ -192,18 +200,106 @@ def task(outcome: str = "done", **change: Any) -> run_schemas.Task:
     return run_schemas.Task.model_validate({**given, **change})
 
 
-def test_the_hours_of_a_window_say_which_lack_how_much() -> None:
-    start = SLOT.replace(hour=0) - DAY
-    lacking = {"start": start + 13 * HOUR, "clickhouse": 60, "iceberg": 20}
-    strip = views.hours(audit("missing_data", missing_hours=[lacking]))
-    assert len(strip) == 24
-    assert [(hour.start.hour, hour.missing, hour.clickhouse) for hour in strip if hour.missing] == [(13, 40, 60)]
+YESTERDAY = SLOT.replace(hour=0) - DAY
+MISSING, EXTRA, DUPLICATE, CHANGED, FILE = FindingKind
 
 
-def test_a_window_without_missing_hours_or_of_weeks_has_no_strip() -> None:
+def finding(kind: str, start: str, end: str, rows: int = 1, **change: Any) -> audit_schemas.Finding:
+    """Of the day before the slot, from HH:MM to HH:MM."""
+    at = [YESTERDAY + HOUR * int(text[:2]) + timedelta(minutes=int(text[3:])) for text in (start, end)]
+    given: dict[str, Any] = {
+        "kind": kind, "start": at[0], "end": at[1], "rows": rows, "clickhouse": 100, "iceberg": 90,
+        "explanation": None, "evidence": "", "sample_keys": (), "files": (),
+    }  # fmt: skip
+    return audit_schemas.Finding.model_validate({**given, **change})
+
+
+def lacking(hour: int) -> dict[str, Any]:
+    """An hour that lacks 40 rows of 60, as an older icekeeper knows it."""
+    return {"start": YESTERDAY + hour * HOUR, "clickhouse": 60, "iceberg": 20}
+
+
+def test_the_hours_of_a_window_say_what_was_found_in_them() -> None:
+    found = [
+        finding(MISSING, "13:00", "15:00"),
+        finding(MISSING, "20:59", "21:00"),
+        finding(CHANGED, "14:03", "14:04"),
+        finding("melted", "23:45", "24:00"),
+        finding(FILE, "00:00", "24:00"),
+    ]
+    strip = views.hours(audit("missing_data", findings=found))
+    assert [hour.start.hour for hour in strip] == list(range(24))
+    assert {hour.start.hour: hour.found for hour in strip if hour.found} == {
+        13: {"missing": "13:00-15:00"},
+        14: {"missing": "13:00-15:00", "changed": "14:03-14:04"},
+        20: {"missing": "20:59-21:00"},
+        23: {"melted": "23:45-24:00"},
+    }
+
+
+def test_many_times_of_a_kind_are_named_in_their_order_and_some_only_counted() -> None:
+    found = [finding(MISSING, f"{hour:02}:00", f"{hour:02}:01") for hour in reversed(range(9))]
+    assert views.times(audit(findings=found)) == {
+        "missing": "00:00-00:01, 01:00-01:01, 02:00-02:01, 03:00-03:01, 04:00-04:01, 05:00-05:01 and 3 more"
+    }
+
+
+def test_of_an_icekeeper_without_findings_the_hours_that_lack_rows_are_shown() -> None:
+    old = audit("missing_data", missing_hours=[lacking(13)])
+    assert [(hour.start.hour, hour.found) for hour in views.hours(old) if hour.found] == [
+        (13, {"missing": "13:00-14:00"})
+    ]
+    ((one,),) = [group.findings for group in views.groups(old)]
+    assert (one.kind, one.rows, one.clickhouse, one.iceberg) == ("missing", 40, 60, 20)
+    # Findings say more than hours.
+    assert [
+        group.kind
+        for group in views.groups(audit(missing_hours=[lacking(13)], findings=[finding(EXTRA, "01:00", "01:01")]))
+    ] == ["extra"]
+
+
+def test_a_window_in_which_no_row_differs_or_of_weeks_has_no_strip() -> None:
     assert views.hours(audit()) == ()
-    lacking = {"start": SLOT, "clickhouse": 60, "iceberg": 20}
-    assert views.hours(audit("missing_data", missing_hours=[lacking], audit_window_hours=169)) == ()
+    assert views.hours(audit(findings=[finding(FILE, "00:00", "24:00")])) == ()
+    found = [finding(MISSING, "13:00", "15:00")]
+    week = audit(findings=found, window_end=YESTERDAY + 7 * DAY)
+    assert len(views.hours(week)) == 168
+    assert views.times(week) == {"missing": "02-17 13:00-15:00"}
+    more = audit(findings=found, window_end=YESTERDAY + 7 * DAY + HOUR)
+    assert views.hours(more) == ()
+    assert [group.rows for group in views.groups(more)] == [1]
+
+
+def test_a_window_that_is_not_on_whole_hours_has_all_hours_that_it_touches() -> None:
+    start, end = YESTERDAY + HOUR / 2, YESTERDAY + HOUR + timedelta(seconds=1)
+    found = [finding(MISSING, "00:30", "01:01").model_copy(update={"end": end})]
+    strip = views.hours(audit(findings=found, window_start=start, window_end=end))
+    assert [(hour.start.hour, list(hour.found)) for hour in strip] == [(0, ["missing"]), (1, ["missing"])]
+
+
+def test_findings_are_grouped_by_what_they_are_and_what_explains_them() -> None:
+    lost = Explanation.CYCLE_LOST
+    found = [
+        finding(MISSING, "13:00", "15:00", 100, explanation=lost, evidence="none of 100 rows"),
+        finding(MISSING, "20:00", "21:00", 7),
+        finding(MISSING, "22:00", "22:15", 10, explanation=lost, evidence="none of 10 rows"),
+        finding(EXTRA, "20:00", "21:00", 3, explanation="melted", evidence="the sun"),
+    ]
+    shown = [
+        (one.kind, one.explanation, one.advice, one.rows, one.evidence) for one in views.groups(audit(findings=found))
+    ]
+    assert shown == [
+        ("missing", "cycle_lost", lost.advice, 110, ""),
+        ("missing", None, None, 7, ""),
+        ("extra", "melted", None, 3, "the sun"),
+    ]
+
+
+def test_a_key_has_the_names_of_its_columns_as_far_as_they_are_known() -> None:
+    assert views.key(audit(), ("BTC", None)) == "BTC, NULL"
+    named = audit(key_comparison=comparison("symbol", "number"))
+    assert views.key(named, ("BTC", "17")) == "symbol=BTC, number=17"
+    assert views.key(named, ("BTC", None, "x")) == "symbol=BTC, number=NULL, x"
 
 
 def test_what_an_operator_must_see_comes_first_and_the_rest_keeps_its_order() -> None:
@@ -402,10 +498,9 @@ def home(state: schemas.Status, tables: tuple[schemas.TableSummary, ...] = (), *
 
 
 def run_page(one: run_schemas.Run, lines: tuple[run_schemas.LogLine, ...] = (), **values: Any) -> str:
-    hours = {audit.iceberg_table: views.hours(audit) for audit in one.audits}
     logs = run_schemas.LogPage(items=lines, next=None)
     query = {"level": None, "text": None}
-    given: dict[str, Any] = {"progress": None, "logs": logs, "query": query, "hours": hours, "views": views}
+    given: dict[str, Any] = {"progress": None, "logs": logs, "query": query, "views": views}
     return shown("run.html", run=one, **{**given, **values})
 
 
@@ -500,7 +595,14 @@ def test_hostile_and_unknown_words_of_a_newer_version_are_only_words() -> None:
     odd = audit(
         "doubtful", iceberg_table=HOSTILE, reason="too_cold", advice=HOSTILE, notes=HOSTILE, ch_query=HOSTILE,
         iceberg_query=HOSTILE, ch_row_count=None, iceberg_row_count=None, delta=None, delta_pct=None,
-        ack={"by": HOSTILE, "host": HOSTILE, "at": SLOT, "note": HOSTILE},
+        ack={"by": HOSTILE, "host": HOSTILE, "at": SLOT, "note": HOSTILE}, key_comparison=comparison(HOSTILE),
+        findings=[
+            finding(
+                HOSTILE, "01:00", "01:01", explanation=HOSTILE, evidence=HOSTILE, sample_keys=[(HOSTILE, HOSTILE)],
+                files=[HOSTILE],
+            ),
+            finding(HOSTILE, "02:00", "02:01", explanation=HOSTILE, sample_keys=[()]),
+        ],
     )  # fmt: skip
     line = run_schemas.LogLine(
         line_no=1, timestamp=HOSTILE, level=HOSTILE, event=HOSTILE, fields={"note": HOSTILE, HOSTILE: [1]}
@@ -519,15 +621,95 @@ def test_a_run_that_has_only_begun_says_so() -> None:
 
 
 def test_missing_data_says_what_to_do_and_can_be_audited_again() -> None:
-    lacking = [{"start": SLOT.replace(hour=5) - DAY, "clickhouse": 60, "iceberg": 20}]
-    found = run(outcome="failed", audits=[audit("missing_data", missing_hours=lacking)])
+    found = run(outcome="failed", audits=[audit("missing_data", missing_hours=[lacking(5)])])
     text = run_page(found)
-    assert "1 hour lacks rows: 05:00 (40 of 60)" in plain(text)
+    assert "missing 05:00-06:00</span>" in text
+    assert "05:00-06:00</strong> 40 of ClickHouse’s 60 rows, Iceberg has 20" in words_of(text)
     assert "icekeeper ack cold.t 2026-02-17 --note WHY" in text
     assert '<input type="hidden" name="slot" value="2026-02-18T02:00:00Z">' in text
     assert "Audit this day again" not in run_page(found, signed_in=False)
     ack = {"by": "ada", "host": "k2", "at": SLOT, "note": "known"}
     assert "icekeeper ack" not in run_page(run(audits=[audit("missing_data", ack=ack)]))
+
+
+def words_of(text: str) -> str:
+    """With one ordinary blank between words, wherever the lines of a template end."""
+    return " ".join(plain(text).split())
+
+
+EVERY_KIND = (
+    finding(
+        MISSING, "13:00", "15:00", 120, clickhouse=120, iceberg=0, explanation=Explanation.CYCLE_LOST,
+        evidence="Iceberg holds none of 120 rows", sample_keys=[("BTC", "17"), ("ETH", None)],
+    ),
+    finding(EXTRA, "13:30", "13:31", 1, clickhouse=0, iceberg=1),
+    finding(DUPLICATE, "06:00", "06:15", 1500, clickhouse=1500, iceberg=3000),
+    finding(CHANGED, "20:10", "20:12", 2),
+    finding(FILE, "00:00", "24:00", 1, clickhouse=None, iceberg=None, files=["s3://w/a.parquet"]),
+    finding("melted", "23:00", "24:00", 5, explanation="too_warm", evidence="the sun"),
+)  # fmt: skip
+
+
+def test_findings_open_down_to_their_keys_and_files() -> None:
+    one = audit("missing_data", findings=EVERY_KIND, key_comparison=comparison("symbol", "number"))
+    text = words_of(run_page(run(audits=[one])))
+    for expected in (
+        "<strong>missing</strong>: 120 rows, cycle lost</summary>",
+        f"{Explanation.CYCLE_LOST.advice} Evidence: Iceberg holds none of 120 rows.",
+        "13:00-15:00</strong> 120 of ClickHouse’s 120 rows, Iceberg has 0",
+        "<code>symbol=BTC, number=17</code>",
+        "<code>symbol=ETH, number=NULL</code>",
+        "<strong>extra</strong>: 1 row</summary>",
+        "13:30-13:31</strong> 1 of Iceberg’s 1 row, ClickHouse has 0",
+        "06:00-06:15</strong> 1 500 of Iceberg’s 3 000 rows, ClickHouse has 1 500",
+        "<strong>changed</strong>: 2 rows</summary>",
+        "00:00-24:00</strong> 1 row<details",
+        "<code>s3://w/a.parquet</code>",
+        "<strong>melted</strong>: 5 rows, too warm</summary>",
+        "Evidence: the sun.",
+    ):
+        assert expected in text, expected
+
+
+def test_a_strip_tells_kinds_by_marks_and_says_the_same_in_words() -> None:
+    text = run_page(run(audits=[audit("missing_data", findings=EVERY_KIND)]))
+    strip = text[text.index("<figure>") : text.index("</figure>")]
+    caption, hours = strip.split("</figcaption>")
+    assert re.findall(r'class="mark (\w+)"', caption) == ["missing", "extra", "duplicate", "changed", "melted"]
+    assert "missing 13:00-15:00</span>" in caption
+    assert hours.startswith('\n  <ol class="strip" aria-hidden="true">')
+    of_hour = [re.findall(r'class="mark (\w+)"', hour) for hour in hours.split("<li ")[1:]]
+    assert len(of_hour) == 24
+    assert of_hour[13:15] == [["missing", "extra"], ["missing"]]
+    assert of_hour.count(["none"]) == 24 - 5
+    assert 'title="2026-02-17 13:00: missing 13:00-15:00; extra 13:30-13:31"' in hours
+    assert 'title="2026-02-17 12:00: nothing found"' in hours
+    named = set(re.findall(r"[.]mark[.](\w+)::before", STYLE))
+    assert named == {"none", *FindingKind}
+    assert len(set(re.findall(r'[.]mark(?:[.]\w+)?::before { content: "(.*?)"', STYLE))) == len(named) + 1
+
+
+def test_what_was_found_is_quiet_where_the_verdict_is_ok_and_absent_where_nothing_was() -> None:
+    quiet = run_page(run(audits=[audit(findings=EVERY_KIND[1:2])]))
+    assert "<strong>extra</strong>: 1 row</summary>" in quiet
+    assert '<div class="found quiet">' in quiet
+    assert "<figure>" not in quiet
+    assert 'class="found' not in run_page(run(audits=[audit()]))
+    month = audit("missing_data", findings=EVERY_KIND, window_end=YESTERDAY + 30 * DAY)
+    assert "<figure>" not in (text := run_page(run(audits=[month])))
+    assert "02-17 13:00-15:00</strong>" in text
+
+
+def test_every_fold_has_a_name_of_its_own_that_stays_when_other_audits_end() -> None:
+    def names(*audits: audit_schemas.Audit) -> list[str | None]:
+        tasks = [task("failed", table=one.iceberg_table, engine_log="x") for one in audits]
+        outline = Outline(run_page(run(audits=audits, tasks=tasks)))
+        return [attributes["id"] for tag, attributes in outline.elements if tag == "details"]
+
+    first = audit("warning", findings=EVERY_KIND)
+    before, after = names(first), names(first, audit("missing_data", iceberg_table="cold.u", findings=EVERY_KIND))
+    assert len(set(after)) == len(after) == 2 * len(before)
+    assert set(before) <= set(after)
 
 
 def test_bad_files_are_listed_and_what_was_proven_is_shown() -> None:
@@ -540,6 +722,10 @@ def test_bad_files_are_listed_and_what_was_proven_is_shown() -> None:
     assert "proof: files" in text
     assert "<code>s3://w/a.parquet</code> listed twice, 100 rows by its manifest, 100 in it" in text
     assert "Rewrite these files and audit the day again" in text
+    assert "<summary>Bad files</summary>" in text
+    both = plain(run_page(run(audits=[found.model_copy(update={"findings": EVERY_KIND})])))
+    assert both.count("<code>s3://w/a.parquet</code>") == 1
+    assert "listed twice, 100 rows by its manifest" in both
     assert "proof" not in plain(run_page(run(audits=[audit()])))
 
 
@@ -625,7 +811,7 @@ PAIRS = [
     *((ink, paper) for ink in ("ink", "accent") for paper in ("warn-paper", "bad-paper", "none-paper")),
     *((word, "panel") for word in ("good", "warn", "bad")),
     ("quiet", "none-paper"),
-    *(("panel", colour) for colour in ("good", "warn", "bad", "quiet", "busy", "accent")),
+    *(("panel", colour) for colour in ("good", "warn", "bad", "quiet", "busy", "accent", "other")),
 ]
 
 

@@ -104,7 +104,6 @@ class ReadPages:
             progress=progress,
             logs=logs,
             query=query,
-            hours={audit.iceberg_table: views.hours(audit) for audit in run.audits},
             views=views,
         )
 

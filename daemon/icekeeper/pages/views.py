@@ -1,17 +1,23 @@
-"""Data derived for the templates: the calendar, the hours of a window, urgent entries first. Pure."""
+"""Data derived for the templates: the calendar, what an audit found by hour and kind, urgent entries first. Pure."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+from icekeeper.core.audit.records import FindingKind
+from icekeeper.core.formats import listed, span
 from icekeeper.status import audit_schemas, run_schemas, schemas
 
 # Outcomes and statuses that come first, in this order.
 _URGENT = ("failed", "missing_data", "error", "held", "warning")
+_HOUR = timedelta(hours=1)
+# How many findings of a kind are named by their times in one sentence.
+_MOST_TIMES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +70,111 @@ def _supersedes(night: run_schemas.Night, other: run_schemas.Night) -> bool:
     return stopped == (False, True) or (stopped[0] == stopped[1] and night.started_at > other.started_at)
 
 
+# --- what an audit found
+
+
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """An hour of an audited window; `missing` is the number of ClickHouse's rows that Iceberg lacks."""
+    """An hour of an audited window, and for each kind of finding in it the times of those findings."""
 
     start: datetime
-    clickhouse: int
-    missing: int
+    found: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The findings of one kind that the same explains, in the order of time."""
+
+    kind: str
+    explanation: str | None
+    advice: str | None
+    findings: tuple[audit_schemas.Finding, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(finding.rows for finding in self.findings)
+
+    @property
+    def evidence(self) -> str:
+        """What all of them rest on; empty where that differs."""
+        first, *others = {finding.evidence for finding in self.findings}
+        return "" if others else first
 
 
 def hours(audit: audit_schemas.Audit) -> tuple[Hour, ...]:
-    """Every hour of the window; empty where hours were not counted, or the window is longer than a week."""
-    lacking = {hour.start: hour for hour in audit.missing_hours}
-    if not lacking or audit.audit_window_hours > 168:
+    """Every hour of the window; empty where rows differ in none of them, or the window is longer than a week."""
+    found = _of_rows(audit)
+    if not found or audit.window_end - audit.window_start > timedelta(days=7):
         return ()
-    starts = [audit.window_start + timedelta(hours=each) for each in range(audit.audit_window_hours)]
+    first = audit.window_start.replace(minute=0, second=0, microsecond=0)
+    starts = [first + each * _HOUR for each in range(math.ceil((audit.window_end - first) / _HOUR))]
     return tuple(
-        Hour(start, lacking[start].clickhouse, lacking[start].clickhouse - lacking[start].iceberg)
-        if start in lacking
-        else Hour(start, 0, 0)
+        Hour(start, _times(audit, [each for each in found if each.start < start + _HOUR and each.end > start]))
         for start in starts
     )
+
+
+def times(audit: audit_schemas.Audit) -> Mapping[str, str]:
+    """When rows differ, by the kind of the findings."""
+    return _times(audit, _of_rows(audit))
+
+
+def groups(audit: audit_schemas.Audit) -> tuple[Group, ...]:
+    """An audit's findings by kind and explanation, in the order in which the audit has them."""
+    found: dict[tuple[str, str | None], list[audit_schemas.Finding]] = {}
+    for finding in _findings(audit):
+        found.setdefault((finding.kind, finding.explanation), []).append(finding)
+    return tuple(Group(*key, of_key[0].advice, tuple(of_key)) for key, of_key in found.items())
+
+
+def when(audit: audit_schemas.Audit, finding: audit_schemas.Finding) -> str:
+    """The time of a finding, without its day where the window has only one."""
+    text = span(finding.start, finding.end)
+    if audit.window_end - audit.window_start > timedelta(days=1):
+        return text
+    return text.removeprefix(f"{audit.window_start.astimezone(UTC):%m-%d} ")
+
+
+def key(audit: audit_schemas.Audit, values: Sequence[str | None]) -> str:
+    """A key with the names of its columns: `symbol=BTC, sequence_number=17`."""
+    names = audit.key_comparison.columns if audit.key_comparison else ()
+    texts = ["NULL" if value is None else value for value in values]
+    named = [f"{name}={text}" for name, text in zip(names, texts, strict=False)]
+    return ", ".join((*named, *texts[len(named) :]))
+
+
+def _findings(audit: audit_schemas.Audit) -> tuple[audit_schemas.Finding, ...]:
+    """The audit's findings; of an icekeeper that had none yet, the hours that lack rows."""
+    return audit.findings or tuple(
+        audit_schemas.Finding(
+            kind=FindingKind.MISSING,
+            start=hour.start,
+            end=hour.start + _HOUR,
+            rows=hour.clickhouse - hour.iceberg,
+            clickhouse=hour.clickhouse,
+            iceberg=hour.iceberg,
+            explanation=None,
+            evidence="",
+            sample_keys=(),
+            files=(),
+        )
+        for hour in audit.missing_hours
+    )
+
+
+def _of_rows(audit: audit_schemas.Audit) -> list[audit_schemas.Finding]:
+    """Without the findings of files, which are of the whole window."""
+    return [finding for finding in _findings(audit) if finding.kind != FindingKind.FILE]
+
+
+def _times(audit: audit_schemas.Audit, found: Iterable[audit_schemas.Finding]) -> Mapping[str, str]:
+    by_kind: dict[str, list[audit_schemas.Finding]] = {}
+    for finding in found:
+        by_kind.setdefault(finding.kind, []).append(finding)
+    return {
+        kind: listed((when(audit, each) for each in sorted(of_kind, key=lambda each: each.start)), most=_MOST_TIMES)
+        for kind, of_kind in by_kind.items()
+    }
 
 
 # --- urgent entries first

@@ -48,7 +48,7 @@ function show(fresh) {
 
 // Open details stay open, and the focus stays where it is.
 function swap(element, now) {
-  for (const open of element.querySelectorAll("details[open]")) now.querySelector(`details[id="${open.id}"]`)?.setAttribute("open", "");
+  for (const open of element.querySelectorAll("details[open]")) now.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
   const place = [...element.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
   element.className = now.className;
   element.replaceChildren(...now.childNodes);
