@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.conftest import BINANCE, COINBASE, GOLD
 
 pytestmark = pytest.mark.browser
 
-Picture = Callable[[Page, str], None]
+Picture = Callable[..., None]
 # The browser logs this for every response that is no success.
 FORBIDDEN = "the server responded with a status of 403"
 
@@ -40,6 +41,16 @@ def last_run(page: Page) -> str:
     """The path of the newest run."""
     page.goto("/runs")
     return str(page.locator("tbody th a").first.get_attribute("href"))
+
+
+def failed_night(page: Page) -> str:
+    """The path of the run that found the damage."""
+    page.goto("/")
+    return str(page.get_by_role("link", name="The night of 2026-02-18 failed.").get_attribute("href"))
+
+
+def unfold(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
 
 
 def test_only_the_token_lets_in_and_an_order_can_be_cancelled(open_page: Open) -> None:
@@ -100,7 +111,9 @@ def test_a_night_is_seen_from_start_to_end_without_a_reload(open_page: Open, pic
         expect(page).to_have_title("✗ Something is wrong · icekeeper")
 
 
-def test_the_missing_hours_are_two_clicks_away(open_page: Open, picture: Picture) -> None:
+def test_what_is_wrong_with_a_day_is_two_clicks_away_and_its_keys_are_two_more(
+    open_page: Open, picture: Picture
+) -> None:
     with open_page(color_scheme="light") as page:
         page.goto("/")
         expect(page.locator("#live")).to_have_text("live")
@@ -114,17 +127,40 @@ def test_the_missing_hours_are_two_clicks_away(open_page: Open, picture: Picture
         first = page.locator("[data-live=audits] tbody tr").first
         expect(first.locator("th")).to_have_text(COINBASE)
         expect(first).to_contain_text("missing data")
-        expect(first.locator("figcaption")).to_contain_text("2 hours lack rows: 13:00 (60 of 60), 14:00 (60 of 60)")
+        expect(first.locator("figcaption")).to_contain_text("missing 13:00-15:00, 20:05-20:27")
+        expect(first.locator("figcaption")).to_contain_text("changed 20:10-20:12")
         expect(first.locator(".strip li")).to_have_count(24)
-        assert first.locator(".strip li.lacks").evaluate_all("lacking => lacking.map(e => e.title.slice(0, 16))") == [
-            "2026-02-17 13:00",
-            "2026-02-17 14:00",
+        marked: dict[str, list[str]] = first.locator(".strip li:not(:has(.none))").evaluate_all(
+            "hours => Object.fromEntries(hours.map(e => [e.title.slice(0, 16), "
+            "[...e.querySelectorAll('.mark')].map(mark => mark.classList[1])]))"
+        )
+        assert marked == {
+            "2026-02-17 06:00": ["duplicate"],
+            "2026-02-17 09:00": ["extra"],
+            "2026-02-17 13:00": ["missing"],
+            "2026-02-17 14:00": ["missing"],
+            "2026-02-17 20:00": ["missing", "changed"],
+        }
+        found = first.locator(".found > details")
+        assert [text.strip() for text in found.locator("> summary").all_inner_texts()] == [
+            "missing: 120 rows, cycle lost",
+            "missing: 22 rows, behind watermark",
+            "extra: 7 rows",
+            "duplicate: 15 rows, written twice",
+            "changed: 2 rows",
         ]
         expect(first).to_contain_text(f"icekeeper ack {COINBASE} 2026-02-17")
         first.get_by_text("Count again").click()
         expect(first.locator("details pre").first).to_contain_text("SELECT")
         first.get_by_text("Count again").click()
         picture(page, "run-light")
+        late = found.nth(1)
+        late.locator("summary").first.click()
+        expect(late).to_contain_text("20:05-20:27 22 of ClickHouse’s 44 rows, Iceberg has 22")
+        expect(late).to_contain_text("Evidence: the offload's watermark is")
+        late.get_by_text("Some of the keys").click()
+        expect(late.locator("code").first).to_have_text(re.compile(r"symbol=\w+-USD, sequence_number=\d+"))
+        picture(page, "findings", of=first)
         first.get_by_role("link", name=COINBASE).click()
         found = page.get_by_role("row").filter(has_text="2026-02-17 00:00").filter(has_text="missing data")
         expect(found).to_contain_text("−120")
@@ -212,13 +248,15 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page: Open) 
 
 def test_where_the_keyboard_is_and_what_is_unfolded_outlives_an_update(open_page: Open) -> None:
     with open_page() as page:
-        page.goto(last_run(page))
+        page.goto(failed_night(page))
         page.locator("summary").first.click()
+        page.locator("details details summary").first.click()
         page.evaluate("document.querySelector('[data-live=audits] thead').remove()")  # so that there is an update
         page.evaluate("soon()")
         expect(page.locator("[data-live=audits] thead")).to_have_count(1)
-        assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
-        assert page.locator("details").first.evaluate("e => e.open")
+        assert page.evaluate("document.activeElement.textContent") == "Some of the keys"
+        assert page.locator("details[open]").count() == 2
+        assert page.locator("details details").first.evaluate("e => e.open")
 
 
 def test_without_javascript_everything_is_there_and_orders_are_taken(open_page: Open) -> None:
@@ -252,9 +290,10 @@ def test_without_javascript_everything_is_there_and_orders_are_taken(open_page: 
 def test_every_page_fits_and_is_named_through_and_through(open_page: Open, scheme: str, width: str) -> None:
     narrow = {"viewport": NARROW} if width == "narrow" else {}
     with open_page(signed_in=True, color_scheme=scheme, **narrow) as page:
-        run = last_run(page)
-        for path in ("/", "/runs", run, "/tables", f"/tables/{COINBASE}?days=2000", "/plan", "/settings", "/sign-in"):
+        runs = last_run(page), failed_night(page)
+        for path in ("/", "/runs", *runs, "/tables", f"/tables/{COINBASE}?days=2000", "/plan", "/settings", "/sign-in"):
             page.goto(path)
+            unfold(page)
             all_right(page)
 
 
@@ -271,8 +310,9 @@ def test_an_accessibility_audit_finds_nothing(open_page: Open, scheme: str) -> N
     from axe_playwright_python.sync_playwright import Axe
 
     with open_page(signed_in=True, color_scheme=scheme) as page:
-        run = last_run(page)
-        for path in ("/", "/runs", run, "/tables", f"/tables/{COINBASE}", "/plan", "/settings", "/sign-in"):
+        runs = last_run(page), failed_night(page)
+        for path in ("/", "/runs", *runs, "/tables", f"/tables/{COINBASE}", "/plan", "/settings", "/sign-in"):
             page.goto(path)
+            unfold(page)
             found = Axe().run(page)
             assert found.violations_count == 0, f"{path}: {found.generate_report()}"
