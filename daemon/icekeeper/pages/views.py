@@ -102,8 +102,8 @@ class Group:
 
 
 def hours(audit: audit_schemas.Audit) -> tuple[Hour, ...]:
-    """Every hour of the window; empty where rows differ in none of them, or the window is longer than a week."""
-    found = _of_rows(audit)
+    """Every hour of the window; empty where nothing was found, or the window is longer than a week."""
+    found = _findings(audit)
     if not found or audit.window_end - audit.window_start > timedelta(days=7):
         return ()
     first = audit.window_start.replace(minute=0, second=0, microsecond=0)
@@ -115,8 +115,8 @@ def hours(audit: audit_schemas.Audit) -> tuple[Hour, ...]:
 
 
 def times(audit: audit_schemas.Audit) -> Mapping[str, str]:
-    """When rows differ, by the kind of the findings."""
-    return _times(audit, _of_rows(audit))
+    """When something was found, by its kind."""
+    return _times(audit, _findings(audit))
 
 
 def groups(audit: audit_schemas.Audit) -> tuple[Group, ...]:
@@ -160,11 +160,6 @@ def _findings(audit: audit_schemas.Audit) -> tuple[audit_schemas.Finding, ...]:
         )
         for hour in audit.missing_hours
     )
-
-
-def _of_rows(audit: audit_schemas.Audit) -> list[audit_schemas.Finding]:
-    """Without the findings of files, which are of the whole window."""
-    return [finding for finding in _findings(audit) if finding.kind != FindingKind.FILE]
 
 
 def _times(audit: audit_schemas.Audit, found: Iterable[audit_schemas.Finding]) -> Mapping[str, str]:
