@@ -149,18 +149,18 @@ def test_what_is_wrong_with_a_day_is_two_clicks_away_and_its_keys_are_two_more(
             "duplicate: 15 rows, written twice",
             "changed: 2 rows",
         ]
+        picture(page, "run-light")
         expect(first).to_contain_text(f"icekeeper ack {COINBASE} 2026-02-17")
         first.get_by_text("Count again").click()
         expect(first.locator("details pre").first).to_contain_text("SELECT")
         first.get_by_text("Count again").click()
-        picture(page, "run-light")
         late = found.nth(1)
         late.locator("summary").first.click()
         expect(late).to_contain_text("20:05-20:27 22 of ClickHouse’s 44 rows, Iceberg has 22")
         expect(late).to_contain_text("Evidence: the offload's watermark is")
         late.get_by_text("Some of the keys").click()
         expect(late.locator("code").first).to_have_text(re.compile(r"symbol=\w+-USD, sequence_number=\d+"))
-        picture(page, "findings", of=first)
+        picture(page, "findings", of=page.locator("[data-live=audits]"))
         first.get_by_role("link", name=COINBASE).click()
         found = page.get_by_role("row").filter(has_text="2026-02-17 00:00").filter(has_text="missing data")
         expect(found).to_contain_text("−120")
@@ -271,6 +271,10 @@ def test_without_javascript_everything_is_there_and_orders_are_taken(open_page: 
             answer = page.goto(path)
             assert answer is not None
             assert answer.ok
+        page.goto(failed_night(page))
+        page.locator(".found summary").first.click()
+        page.locator(".found details details summary").first.click()
+        expect(page.locator(".found code").first).to_be_visible()
         sign_in(page)
         page.get_by_role("link", name="Choose stages and tables").click()
         page.get_by_role("checkbox", name="expire").check()

@@ -722,6 +722,9 @@ def test_bad_files_are_listed_and_what_was_proven_is_shown() -> None:
     assert "<code>s3://w/a.parquet</code> listed twice, 100 rows by its manifest, 100 in it" in text
     assert "Rewrite these files and audit the day again" in text
     assert "<summary>Bad files</summary>" in text
+    # Its list says more than the paths in a finding.
+    found = found.model_copy(update={"findings": EVERY_KIND})
+    assert run_page(run(audits=[found])).count("<code>s3://w/a.parquet</code>") == 1
     assert "proof" not in plain(run_page(run(audits=[audit()])))
 
 
