@@ -153,7 +153,10 @@ def findings_note(found: Sequence[Finding]) -> str:
 
 
 def _in_words(finding: Finding) -> str:
-    what = f"{finding.kind} {span(finding.start, finding.end)}: {counted(finding.rows, 'row')}"
+    rows = counted(finding.rows, "row")
+    if finding.kind is FindingKind.MISSING and finding.clickhouse:
+        rows = f"{finding.rows} of {counted(finding.clickhouse, 'row')}"
+    what = f"{finding.kind} {span(finding.start, finding.end)}: {rows}"
     why = f" ({finding.explanation})" if finding.explanation else ""
     keys = ["/".join("NULL" if value is None else value for value in key) for key in finding.sample_keys[:1]]
     return f"{what}{why}{', such as ' if keys else ''}{''.join(keys)}"
