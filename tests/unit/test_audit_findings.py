@@ -196,7 +196,7 @@ def test_keys_tell_what_counts_cannot_and_are_named_in_their_finding() -> None:
         (CHANGED, at("23:59"), at("24:00"), 1, ((None,),)),
     ]
     assert findings_note(found) == (
-        "extra 02-17 12:00-12:01: 4 rows, such as d, missing 02-17 03:00-03:01: 2 rows, such as a, "
+        "extra 02-17 12:00-12:01: 4 rows, such as d, missing 02-17 03:00-03:01: 2 of 10 rows, such as a, "
         "duplicate 02-17 03:00-03:01: 2 rows, such as c and 1 more"
     )
 

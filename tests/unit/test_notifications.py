@@ -161,7 +161,7 @@ def test_what_was_found_is_told_with_what_explains_it_and_what_to_do() -> None:
     late = replace(lost, start=WINDOW_START + HOUR, rows=3, explanation=Explanation.BEHIND_WATERMARK, sample_keys=())
     bad = run(audits=(replace(audit(), findings=(lost, late, replace(late, rows=2))),))
     body = failure(bad, [bad], Occasion.FAILED, PAGE).body
-    assert "  found: missing 02-17 00:00-00:15: 450 rows (cycle_lost), such as BTC, missing 02-17 01:00-" in body
+    assert "  found: missing 02-17 00:00-00:15: 450 of 450 rows (cycle_lost), such as BTC, missing 02-17 01:00-" in body
     assert body.count(Explanation.CYCLE_LOST.advice) == body.count(Explanation.BEHIND_WATERMARK.advice) == 1
 
 

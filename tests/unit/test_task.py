@@ -869,7 +869,7 @@ async def test_missing_rows_are_drilled_down_to_the_hours_that_lack_them(
     row = await audited(world)
     assert row.status is status
     assert row.missing_hours == (MissingHour(at_three, clickhouse=500, iceberg=500 - lost),)
-    assert f"missing 02-17 03:00-03:15: {lost} rows" in row.notes
+    assert f"missing 02-17 03:00-03:15: {lost} of 500 rows" in row.notes
     assert any(str(status) in event.note for event in world.emitted(TaskProgressed))
 
 
