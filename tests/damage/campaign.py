@@ -12,9 +12,10 @@ from typing import Any
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Proof, Stage
 from tests.conftest import COINBASE, GOLD, SILVER, SLOT, MakeNight
-from tests.damage.judge import KeyTruth, judge
+from tests.damage.judge import judge
 from tests.damage.kinds import FILE_KINDS, ROW_KINDS, Planted
 from tests.damage.scene import DAY, KEYS, LakeFile, Scene, day_of
+from tests.damage.truth import Truth
 
 TABLES = (COINBASE, SILVER, GOLD)
 # The older day first.
@@ -23,7 +24,7 @@ _NAMES = (*ROW_KINDS, *FILE_KINDS)
 _MOST_A_DAY = 3
 # How often both days are damaged.
 _BOTH_DAYS = 0.3
-# How often a table that has a key is audited by it.
+# How often a table is audited by its key.
 _KEYED = 0.6
 
 
@@ -69,7 +70,7 @@ def derive(seed: int) -> Plan:
     chance.shuffle(days)
     proof = chance.choice((Proof.FILES, Proof.FILES, Proof.ROWS, Proof.MANIFESTS))
     table = TABLES[seed // len(_NAMES) % len(TABLES)]
-    return Plan(seed, table, proof, table in KEYS and chance.random() < _KEYED, tuple(days))
+    return Plan(seed, table, proof, chance.random() < _KEYED, tuple(days))
 
 
 async def play(plan: Plan, make_night: MakeNight) -> Result:
@@ -80,18 +81,18 @@ async def play(plan: Plan, make_night: MakeNight) -> Result:
             document["tables"][0]["audit"] = {"key": list(key), "compare": list(compare)}
 
     night = await make_night(
-        plan.table, change=change, days=2.25, commits_per_day=16, files_per_commit=1, rows_per_file=40, symbols=4,
+        plan.table, change=change, days=2.25, commits_per_day=16, files_per_commit=1, rows_per_file=40, symbols=12,
         old_snapshots=0,
     )  # fmt: skip
     scene, chance = Scene(night, plan.table), Random(plan.seed)
     windows = [day_of(slot) for slot in SLOTS]
-    healthy = [await scene.rows(scene.within(window)) for window in windows]
-    before = [await scene.keyed_rows(window) for window in windows]
     planted = [
         await _plant_rows(scene, window, kinds, chance) for window, kinds in zip(windows, plan.kinds, strict=True)
     ]
     # Before a file is hurt: they read all.
-    after = [await scene.keyed_rows(window) for window in windows]
+    truths = [
+        Truth.of(scene.in_source(window), await scene.in_iceberg(window), merges=scene.merges) for window in windows
+    ]
     files = [await scene.files(window) for window in windows]
     in_days = Counter(file.path for there in files for file in there)
     for found, kinds, there in zip(planted, plan.kinds, files, strict=True):
@@ -99,12 +100,10 @@ async def play(plan: Plan, make_night: MakeNight) -> Result:
         own = [file for file in there if in_days[file.path] == 1]
         found += _hurt_files(scene, own, kinds, chance)
     days = []
-    truths = [KeyTruth.of(*both) if plan.keyed else None for both in zip(before, after, strict=True)]
-    for slot, window, rows, found, truth in zip(SLOTS, windows, healthy, planted, truths, strict=True):
+    for slot, found, truth in zip(SLOTS, planted, truths, strict=True):
         report = await night.run(Stage.AUDIT, slot=slot)
         (audit,) = report.audits
-        clickhouse = night.world.rows_clickhouse(plan.table, window.start, window.end, final=True)
-        wrong = tuple(judge(plan.proof, found, rows, clickhouse, audit, truth))
+        wrong = tuple(judge(plan.proof, found, audit, truth, keyed=plan.keyed))
         days.append(Day(tuple(found), f"{audit.status} {audit.reason}: {audit.notes}", wrong))
     return Result(plan, tuple(days))
 

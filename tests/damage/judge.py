@@ -1,64 +1,35 @@
-"""What an audit of a damaged day may not say. Pure; what is planted: kinds.py."""
+"""What an audit of a damaged day may not say. Pure; what is planted: kinds.py, how rows differ: truth.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from icekeeper.core.audit.records import AuditResult
+from icekeeper.core.audit.records import AuditResult, Explanation, Finding, FindingKind
 from icekeeper.core.enums import AuditStatus, Proof
 from icekeeper.core.reasons import Reason
 from tests.damage.kinds import Planted
-from tests.damage.scene import KeyedRows
+from tests.damage.truth import CHANGED, DUPLICATE, EXTRA, MISSING, Differing, Truth
 
 _LADDER = (Proof.MANIFESTS, Proof.FILES, Proof.ROWS)
 _STATUS = (AuditStatus.OK, AuditStatus.WARNING, AuditStatus.MISSING_DATA)
-
-
-@dataclass(frozen=True)
-class KeyTruth:
-    """How the rows of a day differ from those that it had: counted here, without icekeeper's help."""
-
-    missing: int
-    extra: int
-    duplicate: int
-    changed: bool
-
-    @classmethod
-    def of(cls, before: KeyedRows, now: KeyedRows) -> KeyTruth:
-        counts = {key: (_rows(before, key), _rows(now, key)) for key in {*before, *now}}
-        return cls(
-            missing=sum(max(0, had - has) for had, has in counts.values()),
-            extra=sum(has for had, has in counts.values() if not had),
-            duplicate=sum(max(0, has - had) for had, has in counts.values() if had),
-            changed=any(had == has and before[key] != now[key] for key, (had, has) in counts.items() if had),
-        )
-
-
-def _rows(rows: KeyedRows, key: tuple[Any, ...]) -> int:
-    return sum(rows[key].values()) if key in rows else 0
+# So many keys findings name, of those that differ: `audit.sample_keys`, where nothing is set.
+_SAMPLES = 20
 
 
 def judge(
-    proof: Proof,
-    planted: Sequence[Planted],
-    healthy: int,
-    clickhouse: int,
-    audit: AuditResult,
-    keys: KeyTruth | None = None,
+    proof: Proof, planted: Sequence[Planted], audit: AuditResult, truth: Truth, *, keyed: bool = False
 ) -> Iterator[str]:
     """What is wrong with an audit by this proof; nothing is demanded of it where a bad file is beyond its proof.
 
-    `healthy`: Iceberg's rows before anything was planted. `clickhouse`: those of the source. `keys`: of an audit that
-    compares them.
+    `truth`: of the rows, as they were before a file was hurt. `keyed`: keys were compared.
     """
     bad = [each for each in planted if each.reason is not None]
     seen = [each for each in bad if _LADDER.index(each.seen_by) <= _LADDER.index(proof)]
     if seen:
         yield from _about_files(seen, audit)
     elif not bad:
-        yield from _about_rows(healthy + sum(each.rows for each in planted), clickhouse, audit, keys)
+        yield from _about_rows(audit, truth, keyed)
+        yield from _about_findings(audit, truth, keyed)
         if not planted and (audit.reason, audit.proof) != (None, proof):
             yield f"nothing is wrong with the day, and it is called {audit.status} {audit.reason} by {audit.proof}"
 
@@ -70,20 +41,62 @@ def _about_files(seen: Sequence[Planted], audit: AuditResult) -> Iterator[str]:
     named, planted = {file.path for file in audit.bad_files}, {each.path for each in seen if each.path is not None}
     if planted and named != planted:
         yield f"names {sorted(named)} instead of {sorted(planted)}"
+    found = [(one.kind, one.explanation, {*one.files}) for one in audit.findings]
+    if planted and found != [(FindingKind.FILE, Explanation.BAD_FILE, planted)]:
+        yield f"found {found} instead of {sorted(planted)}"
 
 
-def _about_rows(iceberg: int, clickhouse: int, audit: AuditResult, keys: KeyTruth | None) -> Iterator[str]:
+def _about_rows(audit: AuditResult, truth: Truth, keyed: bool) -> Iterator[str]:
+    clickhouse, iceberg = truth.clickhouse, truth.iceberg
     if (audit.ch_row_count, audit.iceberg_row_count) != (clickhouse, iceberg):
         yield f"counted {audit.ch_row_count} and {audit.iceberg_row_count}, there are {clickhouse} and {iceberg}"
-    missing = max(clickhouse - iceberg, 0 if keys is None else keys.missing)
+    missing = max(clickhouse - iceberg, truth.rows(MISSING) if keyed else 0)
     severity = 0 if 100 * missing <= clickhouse else 1 if 100 * missing <= 5 * clickhouse else 2
-    if keys is not None:
-        differs = bool(keys.duplicate or keys.changed)
+    if keyed:
+        differs = bool(truth.rows(DUPLICATE) or truth.rows(CHANGED))
         severity = max(severity, differs)
         if (audit.reason is Reason.CONTENT_MISMATCH) != differs:
-            yield f"its reason is {audit.reason}, and {keys}"
-        found = audit.key_comparison
-        if found is None or KeyTruth(found.missing, found.extra, found.duplicate, bool(found.changed)) != keys:  # type: ignore[arg-type]
-            yield f"found {found} instead of {keys}"
+            yield f"its reason is {audit.reason}, and {truth.by_key}"
+        found, expected = audit.key_comparison, [truth.rows(kind) for kind in (MISSING, EXTRA, DUPLICATE, CHANGED)]
+        if found is None or [found.missing, found.extra, found.duplicate, found.changed] != expected:
+            yield f"found {found} instead of {expected}"
     if audit.status is not _STATUS[severity]:
         yield f"called {audit.status}, it is {_STATUS[severity]}"
+
+
+# --- findings
+
+
+def expected_findings(truth: Truth, *, keyed: bool) -> Sequence[Differing]:
+    """The rows that findings have to name: those of keys, or of minutes where the numbers of the window differ."""
+    if keyed and (truth.by_key or not truth.merges):
+        return truth.by_key
+    fewer, more = truth.iceberg < truth.clickhouse, truth.iceberg > truth.clickhouse and not truth.merges
+    return truth.by_minute if fewer or more else ()
+
+
+def _about_findings(audit: AuditResult, truth: Truth, keyed: bool) -> Iterator[str]:
+    expected = expected_findings(truth, keyed=keyed)
+    for kind in (MISSING, EXTRA, DUPLICATE, CHANGED):
+        rows = [each for each in expected if each.kind is kind]
+        # Numbers alone don't tell doubled rows from others.
+        kinds = {kind} if keyed else {EXTRA, DUPLICATE} if kind is EXTRA else {kind} - {DUPLICATE}
+        found = [one for one in audit.findings if one.kind in kinds]
+        for one in found:
+            yield from _about_finding(one, rows, keyed)
+        lost = [each for each in rows if not any(one.start <= each.at < one.end for one in found)]
+        if lost:
+            yield f"no finding of kind {kind} holds {lost}"
+        if sum(one.rows for one in found) != sum(each.rows for each in rows):
+            yield f"the findings of kind {kind} have {[one.rows for one in found]} rows instead of {rows}"
+    named = sum(len(one.sample_keys) for one in audit.findings)
+    if named != (min(_SAMPLES, len(expected)) if keyed else 0):
+        yield f"findings name {named} keys of {len(expected)}"
+
+
+def _about_finding(found: Finding, rows: Sequence[Differing], keyed: bool) -> Iterator[str]:
+    within = [each for each in rows if found.start <= each.at < found.end]
+    if not within or found.rows != sum(each.rows for each in within):
+        yield f"{found} instead of {within}"
+    if keyed and not {*found.sample_keys} <= {each.key for each in within}:
+        yield f"{found} names keys that are none of {within}"

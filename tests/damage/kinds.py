@@ -12,7 +12,7 @@ from icekeeper.core.enums import Proof
 from icekeeper.core.reasons import Reason
 from tests.damage.scene import LakeFile, Scene, changed
 
-MINUTE = timedelta(minutes=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 _CYCLE = 15  # minutes
 _CYCLES_A_DAY = 96
 # How each Parquet file begins, and what stands behind its footer.
@@ -21,11 +21,10 @@ _HEAD, _TAIL = 4, 8
 
 @dataclass(frozen=True)
 class Planted:
-    """Damage in a day. `reason` None: no file is bad, Iceberg has so many `rows` more (or fewer, below 0)."""
+    """Damage in a day. `reason` None: no file is bad, rows are others."""
 
     kind: str
     text: str
-    rows: int = 0
     reason: Reason | None = None
     seen_by: Proof = Proof.MANIFESTS
     path: str | None = None
@@ -42,7 +41,7 @@ async def _cycles_lost(scene: Scene, window: Window, chance: Random) -> Planted:
     condition = scene.within(lost := _cycles(window, chance))
     rows = await scene.rows(condition)
     await scene.sql(f"DELETE FROM {{t}} WHERE {condition}")
-    return Planted("cycles lost", f"{rows} rows of {lost}", -rows)
+    return Planted("cycles lost", f"{rows} rows of {lost}")
 
 
 async def _symbol_lost(scene: Scene, window: Window, chance: Random) -> Planted:
@@ -52,14 +51,14 @@ async def _symbol_lost(scene: Scene, window: Window, chance: Random) -> Planted:
     condition = f"{scene.within(window)} AND {scene.symbol} = '{(symbol := chance.choice(symbols))}'"
     rows = await scene.rows(condition)
     await scene.sql(f"DELETE FROM {{t}} WHERE {condition}")
-    return Planted("symbol lost", f"{rows} rows of {symbol}", -rows)
+    return Planted("symbol lost", f"{rows} rows of {symbol}")
 
 
 async def _cycles_written_twice(scene: Scene, window: Window, chance: Random) -> Planted:
     condition = scene.within(twice := _cycles(window, chance))
     rows = await scene.rows(condition)
     await scene.sql(f"INSERT INTO {{t}} SELECT * FROM {{t}} WHERE {condition}")
-    return Planted("cycles written twice", f"{rows} rows of {twice}", rows)
+    return Planted("cycles written twice", f"{rows} rows of {twice}")
 
 
 async def _some(scene: Scene, window: Window, chance: Random) -> tuple[list[str], str]:
@@ -85,7 +84,7 @@ async def _rows_swapped(scene: Scene, window: Window, chance: Random) -> Planted
     fewer, more = await scene.rows(lost), await scene.rows(doubled)
     await scene.sql(f"DELETE FROM {{t}} WHERE {lost}")
     await scene.sql(f"INSERT INTO {{t}} SELECT * FROM {{t}} WHERE {doubled}")
-    return Planted("rows swapped", f"{fewer} lost, {more} doubled", more - fewer)
+    return Planted("rows swapped", f"{fewer} lost, {more} doubled")
 
 
 async def _prices_changed(scene: Scene, window: Window, chance: Random) -> Planted:
@@ -97,32 +96,68 @@ async def _prices_changed(scene: Scene, window: Window, chance: Random) -> Plant
     return Planted("prices changed", f"of {len(numbers)} numbers")
 
 
+async def _column_nulled(scene: Scene, window: Window, chance: Random) -> Planted:
+    numbers, column = await _some(scene, window, chance)
+    if not numbers:
+        return Planted("column nulled", "there was none to null")
+    condition = f"{scene.within(window)} AND {column} IN ({', '.join(numbers)})"
+    await scene.sql(f"UPDATE {{t}} SET quantity = NULL WHERE {condition}")
+    return Planted("column nulled", f"of {len(numbers)} numbers")
+
+
+async def _rows_late(scene: Scene, window: Window, chance: Random) -> Planted:
+    """They come to ClickHouse when the offload has passed their time."""
+    hour = window.start + timedelta(hours=chance.randrange(24))
+    rows = scene.night.world.late_rows(scene.table, hour, rows=chance.randint(1, 60))
+    return Planted("rows late", f"{rows} rows of {hour}")
+
+
+async def _times_slipped(scene: Scene, window: Window, chance: Random) -> Planted:
+    """Of some cycles the event times were read in another time zone; they stay in the day."""
+    slipped = _cycles(window, chance)
+    slipped = Window(slipped.start, min(slipped.end, window.end - HOUR))
+    condition, time = scene.within(slipped), scene.shape.timestamp
+    rows = await scene.rows(condition)
+    await scene.sql(f"UPDATE {{t}} SET {time} = {time} + INTERVAL 1 HOUR WHERE {condition}")
+    return Planted("times slipped", f"{rows} rows of {slipped}")
+
+
+async def _neighbours_rows(scene: Scene, window: Window, chance: Random) -> Planted:
+    """Rows of the day before are there once more, some hours later, in this day."""
+    hours, time = chance.randint(1, 2), scene.shape.timestamp
+    condition = scene.within(Window(window.start - hours * HOUR, window.start))
+    rows = await scene.rows(condition)
+    columns = [f"{name} + INTERVAL {hours} HOURS" if name == time else name for name in scene.shape.offloaded_columns]
+    await scene.sql(f"INSERT INTO {{t}} SELECT {', '.join(columns)} FROM {{t}} WHERE {condition}")
+    return Planted("rows of the day before", f"{rows} rows of its last {hours} h")
+
+
 def _file_gone(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.delete(file.path)
-    return Planted("file gone", file.path, 0, Reason.FILE_MISSING, Proof.FILES, file.path)
+    return Planted("file gone", file.path, Reason.FILE_MISSING, Proof.FILES, file.path)
 
 
 def _file_cut(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     body = scene.read(file.path)
     scene.write(file.path, body[: (left := chance.randrange(len(body)))])
-    return Planted("file cut", f"{left} bytes of {file.path}", 0, Reason.FILE_CORRUPT, Proof.FILES, file.path)
+    return Planted("file cut", f"{left} bytes of {file.path}", Reason.FILE_CORRUPT, Proof.FILES, file.path)
 
 
 def _file_longer(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.write(file.path, scene.read(file.path) + chance.randbytes(more := chance.randint(1, 2000)))
-    return Planted("file longer", f"{more} bytes behind {file.path}", 0, Reason.FILE_CORRUPT, Proof.FILES, file.path)
+    return Planted("file longer", f"{more} bytes behind {file.path}", Reason.FILE_CORRUPT, Proof.FILES, file.path)
 
 
 def _footer_overwritten(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.write(file.path, scene.read(file.path)[:-_TAIL] + chance.randbytes(_TAIL))
-    return Planted("footer overwritten", file.path, 0, Reason.FILE_CORRUPT, Proof.FILES, file.path)
+    return Planted("footer overwritten", file.path, Reason.FILE_CORRUPT, Proof.FILES, file.path)
 
 
 def _pages_overwritten(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     body = scene.read(file.path)
     footer = len(body) - _TAIL - int.from_bytes(body[-_TAIL:-4], "little")
     scene.write(file.path, body[:_HEAD] + bytes(footer - _HEAD) + body[footer:])
-    return Planted("pages overwritten", file.path, 0, Reason.FILE_CORRUPT, Proof.ROWS)
+    return Planted("pages overwritten", file.path, Reason.FILE_CORRUPT, Proof.ROWS)
 
 
 def _manifest_lies(scene: Scene, file: LakeFile, chance: Random) -> Planted:
@@ -132,21 +167,25 @@ def _manifest_lies(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.write(copy, scene.read(file.path))
     scene.append(file.path, lambda entry: changed(entry, file_path=copy, record_count=claims))
     text = f"{claims} rows claimed for {file.rows} in {copy}"
-    return Planted("manifest lies", text, 0, Reason.COUNT_MISMATCH, Proof.FILES, copy)
+    return Planted("manifest lies", text, Reason.COUNT_MISMATCH, Proof.FILES, copy)
 
 
 def _file_listed_twice(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.append(file.path, lambda entry: entry)
-    return Planted("file listed twice", file.path, 0, Reason.COUNT_MISMATCH, Proof.FILES, file.path)
+    return Planted("file listed twice", file.path, Reason.COUNT_MISMATCH, Proof.FILES, file.path)
 
 
-# Rows of a day are lost or doubled.
+# Rows of a day are lost, doubled or others than in ClickHouse.
 ROW_KINDS: dict[str, Callable[[Scene, Window, Random], Awaitable[Planted]]] = {
     "cycles lost": _cycles_lost,
     "symbol lost": _symbol_lost,
     "cycles written twice": _cycles_written_twice,
     "rows swapped": _rows_swapped,
     "prices changed": _prices_changed,
+    "column nulled": _column_nulled,
+    "rows late": _rows_late,
+    "times slipped": _times_slipped,
+    "rows of the day before": _neighbours_rows,
 }
 # A file of a day is hurt.
 FILE_KINDS: dict[str, Callable[[Scene, LakeFile, Random], Planted]] = {

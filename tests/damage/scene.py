@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from pyarrow.fs import FileSystem, LocalFileSystem
 from pyiceberg.manifest import DATA_FILE_TYPE, DEFAULT_READ_VERSION, DataFile
+from pyiceberg.types import DecimalType
 
 from icekeeper.core.calendar import Window
 from icekeeper.sandbox.table_shapes import SHAPES, TableShape
 from icekeeper.sandbox.table_writer import Head, TableWriter
-from tests.conftest import COINBASE, SILVER, Night
+from icekeeper.sandbox.world_spec import to_micros
+from tests.conftest import COINBASE, GOLD, SILVER, Night
+from tests.damage.truth import KeyedRows, Row
 
 DAY = timedelta(days=1)
-# What tells rows apart, and values to compare; the sources of these tables merge no rows.
-KEYS = {
-    COINBASE: (("symbol", "sequence_number"), ("price", "quantity")),
-    SILVER: (("message_id",), ("price",)),
+# What tells rows apart, and values to compare. The source of gold merges rows: of its values nothing can be told.
+KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    COINBASE: (("symbol", "sequence_number"), ("price", "quantity", "exchange_timestamp")),
+    SILVER: (("message_id",), ("price", "quantity", "timestamp")),
+    GOLD: (("exchange", "canonical_symbol", "window_start"), ()),
 }
-# By key: how often the compared values are there.
-KeyedRows = Mapping[tuple[Any, ...], Counter[tuple[Any, ...]]]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -71,15 +76,58 @@ class Scene:
         rows = await self.sql(f"SELECT DISTINCT {self.symbol} FROM {{t}} WHERE {condition} ORDER BY 1")
         return [row[0] for row in rows]
 
-    async def keyed_rows(self, window: Window) -> KeyedRows:
-        """The rows of a window by key; empty for a table that has none."""
-        if self.table not in KEYS:
-            return {}
+    async def in_iceberg(self, window: Window) -> KeyedRows:
+        """The rows of a window in Iceberg, by key."""
+        texts = ", ".join(f"CAST({name} AS STRING)" for name in self._compared)
+        at = f"unix_micros({self.shape.timestamp})"
+        return self._keyed(await self.sql(f"SELECT {at}, {texts} FROM {{t}} WHERE {self.within(window)}"))
+
+    @property
+    def merges(self) -> bool:
+        """Whether ClickHouse merges rows of the table."""
+        return self.shape.engine != "MergeTree"
+
+    def in_source(self, window: Window) -> KeyedRows:
+        """The rows of a window in ClickHouse, by key; as if they were merged."""
+        texts, time = ", ".join(f"toString({name})" for name in self._compared), self.shape.timestamp
+        bounds = {"low": to_micros(window.start), "high": to_micros(window.end)}
+        at = f"toUnixTimestamp64Micro(toDateTime64({time}, 6, 'UTC'))"
+        answer = self.clickhouse(
+            f"SELECT {at} AS at, {texts} FROM {{t}} {'FINAL' if self.merges else ''} "
+            "WHERE at >= {low:Int64} AND at < {high:Int64} FORMAT JSONCompactEachRow",
+            bounds,
+        )
+        return self._keyed(map(json.loads, answer.splitlines()))
+
+    def clickhouse(self, statement: str, parameters: Mapping[str, object] | None = None) -> bytes:
+        """Runs a statement in ClickHouse, which merges no rows that it inserts; `{t}` in it is the source."""
+        world = self.night.world
+        return world.clickhouse.execute(
+            statement.replace("{t}", self.shape.source),
+            database=world.clickhouse_database,
+            parameters=parameters or {},
+            settings={"optimize_on_insert": 0, "output_format_json_quote_64bit_integers": 0},
+        )
+
+    @property
+    def _compared(self) -> tuple[str, ...]:
+        """The columns of key and compared values, without the event time."""
         key, compare = KEYS[self.table]
-        found: dict[tuple[Any, ...], Counter[tuple[Any, ...]]] = {}
-        columns = ", ".join((*key, *compare))
-        for row in await self.sql(f"SELECT {columns} FROM {{t}} WHERE {self.within(window)}"):
-            found.setdefault(tuple(row[: len(key)]), Counter())[tuple(row[len(key) :])] += 1
+        return tuple(name for name in (*key, *compare) if name != self.shape.timestamp)
+
+    def _keyed(self, rows: Iterable[Any]) -> KeyedRows:
+        """Rows, each of its event time in microseconds and texts, by key."""
+        key, compare = KEYS[self.table]
+        decimals = {field.name for field in self.shape.schema.fields if isinstance(field.field_type, DecimalType)}
+        found: dict[tuple[str | None, ...], list[Row]] = defaultdict(list)
+        for micros, *texts in rows:
+            at = _EPOCH + timedelta(microseconds=int(micros))
+            values = dict(zip(self._compared, texts, strict=True))
+            values[self.shape.timestamp] = at.isoformat().replace("+00:00", "Z")
+            numbers = {name: Decimal(values[name]) for name in decimals & values.keys() if values[name] is not None}
+            compared = {**values, **numbers}
+            row = Row(at, tuple(compared[name] for name in compare))
+            found[tuple(values[name] for name in key)].append(row)
         return found
 
     # --- files

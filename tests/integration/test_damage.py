@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from icekeeper.core.audit.records import BadFile, FileFault
+from icekeeper.core.audit.records import BadFile, Explanation, FileFault, Finding, FindingKind, KeyComparison
 from icekeeper.core.enums import AuditStatus, Proof
 from icekeeper.core.reasons import Reason
 from tests.conftest import MakeNight
 from tests.damage.campaign import derive, play
 from tests.damage.judge import judge
-from tests.damage.kinds import FILE_KINDS, ROW_KINDS, Planted
+from tests.damage.kinds import FILE_KINDS, MINUTE, ROW_KINDS, Planted
+from tests.damage.truth import Row, Truth
 from tests.unit.reports import AUDIT
 
+DAY = datetime(2026, 2, 17, tzinfo=UTC)
 KINDS = (*ROW_KINDS, *FILE_KINDS)
-GONE = Planted("file gone", "", 0, Reason.FILE_MISSING, Proof.FILES, "s3://b/x.parquet")
-LOST = Planted("cycles lost", "", -100)
+GONE = Planted("file gone", "", Reason.FILE_MISSING, Proof.FILES, "s3://b/x.parquet")
+LOST = Planted("cycles lost", "")
 HEALTHY = replace(
     AUDIT, ch_row_count=1000, iceberg_row_count=1000, status=AuditStatus.OK, reason=None, proof=Proof.FILES
 )
@@ -29,34 +32,81 @@ def test_a_seed_is_a_plan_and_the_kinds_come_in_turn() -> None:
     assert {kind for seed in range(len(KINDS)) for kinds in derive(seed).kinds for kind in kinds} == set(KINDS)
 
 
+def rows(*spans: tuple[int, int], price: int = 1) -> dict[tuple[str | None, ...], list[Row]]:
+    """A row for each number of these half-open spans, each in a minute of its own."""
+    numbers = [number for first, end in spans for number in range(first, end)]
+    return {(str(number),): [Row(DAY + number * MINUTE, (price,))] for number in numbers}
+
+
+WHOLE = rows((0, 1000))
+SAME = Truth.of(WHOLE, WHOLE, merges=False)
+FEWER = Truth.of(WHOLE, rows((0, 500), (600, 1000)), merges=False)
+CHANGED = Truth.of(WHOLE, WHOLE | rows((5, 7), price=2), merges=False)
+HOLE = Finding(FindingKind.MISSING, DAY + 500 * MINUTE, DAY + 600 * MINUTE, 100)
+LACKS = {"iceberg_row_count": 900, "status": AuditStatus.MISSING_DATA}
+OTHER = Finding(FindingKind.CHANGED, DAY + 5 * MINUTE, DAY + 7 * MINUTE, 2, sample_keys=(("5",), ("6",)))
+DIFFER = {
+    "status": AuditStatus.WARNING,
+    "reason": Reason.CONTENT_MISMATCH,
+    "key_comparison": KeyComparison(("id",), ("price",), False, 1000, 1000, equal=False, changed=2),
+}
+
+
 @pytest.mark.parametrize(
-    ("proof", "planted", "changes", "wrong"),
+    ("proof", "planted", "truth", "changes", "wrong"),
     [
-        (Proof.FILES, (), {}, []),
-        (Proof.FILES, (), {"reason": Reason.OFFLOAD_BEHIND}, ["nothing is wrong with the day"]),
-        (Proof.FILES, (), {"proof": Proof.MANIFESTS}, ["nothing is wrong with the day"]),
-        (Proof.FILES, (), {"iceberg_row_count": 999}, ["counted 1000 and 999"]),
-        (Proof.FILES, (LOST,), {"iceberg_row_count": 900}, ["called ok, it is missing_data"]),
-        (Proof.FILES, (LOST,), {"iceberg_row_count": 900, "status": AuditStatus.MISSING_DATA}, []),
-        (Proof.MANIFESTS, (GONE,), {}, []),
-        (Proof.FILES, (GONE,), {}, ["called ok None", "names []"]),
-        (Proof.ROWS, (GONE,), {"status": AuditStatus.ERROR, "reason": Reason.FILE_MISSING}, ["names []"]),
+        (Proof.FILES, (), SAME, {}, []),
+        (Proof.FILES, (), SAME, {"reason": Reason.OFFLOAD_BEHIND}, ["nothing is wrong with the day"]),
+        (Proof.FILES, (), SAME, {"proof": Proof.MANIFESTS}, ["nothing is wrong with the day"]),
+        (Proof.FILES, (), SAME, {"iceberg_row_count": 999}, ["counted 1000 and 999"]),
+        (Proof.FILES, (), SAME, {"findings": (HOLE,)}, ["instead of []", "have [100] rows"]),
+        (Proof.FILES, (LOST,), FEWER, LACKS | {"findings": (HOLE,)}, []),
+        (Proof.FILES, (LOST,), FEWER, LACKS | {"findings": (HOLE,), "status": AuditStatus.OK}, ["called ok, it is m"]),
+        (Proof.FILES, (LOST,), FEWER, LACKS, ["no finding of kind missing holds", "have [] rows"]),
+        (Proof.FILES, (LOST,), FEWER, LACKS | {"findings": (replace(HOLE, rows=99),)}, ["instead of [", "have [99]"]),
+        (
+            Proof.FILES,
+            (LOST,),
+            FEWER,
+            LACKS | {"findings": (replace(HOLE, end=DAY + 590 * MINUTE),)},
+            ["instead of [", "no finding of kind missing holds"],
+        ),
+        (Proof.FILES, (LOST,), CHANGED, DIFFER | {"findings": (OTHER,)}, []),
+        (Proof.FILES, (LOST,), CHANGED, DIFFER, ["no finding", "have [] rows", "name 0 keys of 2"]),
+        (
+            Proof.FILES,
+            (LOST,),
+            CHANGED,
+            DIFFER | {"findings": (replace(OTHER, sample_keys=(("5",), ("7",))),)},
+            ["names keys that are none of"],
+        ),
+        (Proof.MANIFESTS, (GONE,), SAME, {}, []),
+        (Proof.FILES, (GONE,), SAME, {}, ["called ok None", "names []", "found []"]),
+        (
+            Proof.ROWS,
+            (GONE,),
+            SAME,
+            {"status": AuditStatus.ERROR, "reason": Reason.FILE_MISSING},
+            ["names []", "found []"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_audit_that_is_fooled_or_cries_wolf_is_found(
-    proof: Proof, planted: tuple[Planted, ...], changes: dict[str, Any], wrong: list[str]
+    proof: Proof, planted: tuple[Planted, ...], truth: Truth, changes: dict[str, Any], wrong: list[str]
 ) -> None:
-    found = list(judge(proof, planted, 1000, 1000, replace(HEALTHY, **{"proof": proof, **changes})))
-    assert len(found) == len(wrong)
+    audit = replace(HEALTHY, **{"proof": proof, **changes})
+    found = list(judge(proof, planted, audit, truth, keyed=audit.key_comparison is not None))
+    assert len(found) == len(wrong), found
     assert all(text in each for text, each in zip(wrong, found, strict=True)), found
 
 
 def test_the_files_that_are_named_are_those_that_are_hurt() -> None:
     bad = BadFile("s3://b/x.parquet", "", "data", FileFault.MISSING, 10, 1000)
-    named = replace(HEALTHY, status=AuditStatus.ERROR, reason=Reason.FILE_MISSING, bad_files=(bad,))
-    assert list(judge(Proof.FILES, [GONE], 1000, 1000, named)) == []
+    file = Finding(FindingKind.FILE, DAY, DAY + 1440 * MINUTE, 10, explanation=Explanation.BAD_FILE, files=(bad.path,))
+    named = replace(HEALTHY, status=AuditStatus.ERROR, reason=Reason.FILE_MISSING, bad_files=(bad,), findings=(file,))
+    assert list(judge(Proof.FILES, [GONE], named, SAME)) == []
     other = replace(named, bad_files=(replace(bad, path="s3://b/y.parquet"),))
-    assert len(list(judge(Proof.FILES, [GONE], 1000, 1000, other))) == 1
+    assert len(list(judge(Proof.FILES, [GONE], other, SAME))) == 1
 
 
 async def test_damaged_days_are_never_called_clean_and_healthy_ones_never_bad(make_night: MakeNight) -> None:

@@ -45,11 +45,15 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class KeysFound:
-    """The keys that differ, and how many of them findings name."""
+    """The keys that differ, and how many of them findings name.
+
+    `complete`: all rows of both sides were compared, so that numbers of rows tell no more.
+    """
 
     key: Key
     different: Sequence[DifferentKey]
     samples: int
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,11 @@ def findings(window: Window, times: Times, keys: KeysFound | None, watermark: da
     by_key = {kind: _by(times.step, begin, _minutes_of(kind, keys)) for kind in FindingKind}
     more = Counter(times.iceberg)
     more.subtract(times.clickhouse)
-    by_count = {FindingKind.MISSING: -more}
-    if not times.merges:
+    by_count: dict[FindingKind, Counter[datetime]] = {}
+    # With keys a row whose time is another is one that has changed, and none that is missing there and surplus here.
+    if keys is None or not keys.complete:
+        by_count[FindingKind.MISSING] = -more
+    if by_count and not times.merges:
         by_count[FindingKind.EXTRA] = +more - by_key[FindingKind.DUPLICATE]
     found = [
         _explained(kind, part, times.merges, keys is not None, watermark, window)

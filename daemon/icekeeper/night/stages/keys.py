@@ -162,7 +162,7 @@ class KeyAudit:
             explored=explored,
             unexplored=unexplored,
         )
-        return found, KeysFound(query.key, different, self._rules.samples)
+        return found, KeysFound(query.key, different, self._rules.samples, complete=not (unexplored or query.distinct))
 
     async def _differing(self, sides: BothSides, rows: int) -> tuple[int, Mapping[int, Fingerprint], Mapping[int, int]]:
         """By how many bits, and with how many rows, buckets differ, so small that they fit the budget if any do.
