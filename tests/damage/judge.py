@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from icekeeper.core.audit.records import AuditResult, Explanation, Finding, FindingKind
 from icekeeper.core.enums import AuditStatus, Proof
 from icekeeper.core.reasons import Reason
 from tests.damage.kinds import Planted
+from tests.damage.scene import LakeFile
 from tests.damage.truth import CHANGED, DUPLICATE, EXTRA, MISSING, Differing, Truth
 
 _LADDER = (Proof.MANIFESTS, Proof.FILES, Proof.ROWS)
@@ -38,12 +39,26 @@ def _about_files(seen: Sequence[Planted], audit: AuditResult) -> Iterator[str]:
     reasons = {each.reason for each in seen}
     if audit.status is not AuditStatus.ERROR or audit.reason not in reasons:
         yield f"called {audit.status} {audit.reason} instead of an error with one of {sorted(map(str, reasons))}"
-    named, planted = {file.path for file in audit.bad_files}, {each.path for each in seen if each.path is not None}
-    if planted and named != planted:
+    named = {file.path for file in audit.bad_files}
+    planted = {each.file.path: each.file for each in seen if each.file is not None}
+    if planted and named != planted.keys():
         yield f"names {sorted(named)} instead of {sorted(planted)}"
-    found = [(one.kind, one.explanation, {*one.files}) for one in audit.findings]
-    if planted and found != [(FindingKind.FILE, Explanation.BAD_FILE, planted)]:
-        yield f"found {found} instead of {sorted(planted)}"
+    wrong = [one for one in audit.findings if (one.kind, one.explanation) != (FindingKind.FILE, Explanation.BAD_FILE)]
+    if wrong or not audit.findings:
+        yield f"found {audit.findings} of bad files"
+    if planted and sorted(path for one in audit.findings for path in one.files) != sorted(planted):
+        yield f"findings name {[one.files for one in audit.findings]} instead of {sorted(planted)}"
+    elif planted:
+        yield from _about_times(audit, planted)
+
+
+def _about_times(audit: AuditResult, planted: Mapping[str, LakeFile]) -> Iterator[str]:
+    for one in audit.findings:
+        files = [planted[path] for path in one.files]
+        if one.rows != sum(file.rows for file in files):
+            yield f"{one} has not the rows of {files}"
+        if not all(one.start <= file.first <= file.last < one.end for file in files):
+            yield f"{one} does not hold the times of {files}"
 
 
 def _about_rows(audit: AuditResult, truth: Truth, keyed: bool) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
 
@@ -15,19 +15,29 @@ from tests.damage.scene import LakeFile, Scene, changed
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 _CYCLE = 15  # minutes
 _CYCLES_A_DAY = 96
+# The smallest difference: of 38 digits Spark's sum would have one less after the point.
+ANOTHER_PRICE = "CAST(price AS DECIMAL(36, 8)) + 0.00000001"
 # How each Parquet file begins, and what stands behind its footer.
 _HEAD, _TAIL = 4, 8
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Damage in a day. `reason` None: no file is bad, rows are others."""
+    """Damage in a day. `reason` None: no file is bad, rows are others.
+
+    `file`: the file that is named, with as many rows as its manifest claims; None where not every audit can name it.
+    """
 
     kind: str
     text: str
     reason: Reason | None = None
     seen_by: Proof = Proof.MANIFESTS
-    path: str | None = None
+    file: LakeFile | None = None
+
+    @classmethod
+    def by_files(cls, kind: str, text: str, reason: Reason, file: LakeFile) -> Planted:
+        """Damage that the proof `files` sees, and whose file it names."""
+        return cls(kind, text, reason, Proof.FILES, file)
 
 
 def _cycles(window: Window, chance: Random) -> Window:
@@ -92,7 +102,7 @@ async def _prices_changed(scene: Scene, window: Window, chance: Random) -> Plant
     if not numbers:
         return Planted("prices changed", "there was none to change")
     condition = f"{scene.within(window)} AND {column} IN ({', '.join(numbers)})"
-    await scene.sql(f"UPDATE {{t}} SET price = price + 0.00000001 WHERE {condition}")
+    await scene.sql(f"UPDATE {{t}} SET price = {ANOTHER_PRICE} WHERE {condition}")
     return Planted("prices changed", f"of {len(numbers)} numbers")
 
 
@@ -123,9 +133,11 @@ async def _times_slipped(scene: Scene, window: Window, chance: Random) -> Plante
 
 
 async def _neighbours_rows(scene: Scene, window: Window, chance: Random) -> Planted:
-    """Rows of the day before are there once more, some hours later, in this day."""
+    """Rows of a symbol of the day before are there once more, some hours later, in this day."""
     hours, time = chance.randint(1, 2), scene.shape.timestamp
-    condition = scene.within(Window(window.start - hours * HOUR, window.start))
+    last = scene.within(Window(window.start - hours * HOUR, window.start))
+    symbols = await scene.symbols(last)
+    condition = f"{last} AND {scene.symbol} IN ('{chance.choice(symbols or [''])}')"
     rows = await scene.rows(condition)
     columns = [f"{name} + INTERVAL {hours} HOURS" if name == time else name for name in scene.shape.offloaded_columns]
     await scene.sql(f"INSERT INTO {{t}} SELECT {', '.join(columns)} FROM {{t}} WHERE {condition}")
@@ -134,23 +146,23 @@ async def _neighbours_rows(scene: Scene, window: Window, chance: Random) -> Plan
 
 def _file_gone(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.delete(file.path)
-    return Planted("file gone", file.path, Reason.FILE_MISSING, Proof.FILES, file.path)
+    return Planted.by_files("file gone", file.path, Reason.FILE_MISSING, file)
 
 
 def _file_cut(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     body = scene.read(file.path)
     scene.write(file.path, body[: (left := chance.randrange(len(body)))])
-    return Planted("file cut", f"{left} bytes of {file.path}", Reason.FILE_CORRUPT, Proof.FILES, file.path)
+    return Planted.by_files("file cut", f"{left} bytes of {file.path}", Reason.FILE_CORRUPT, file)
 
 
 def _file_longer(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.write(file.path, scene.read(file.path) + chance.randbytes(more := chance.randint(1, 2000)))
-    return Planted("file longer", f"{more} bytes behind {file.path}", Reason.FILE_CORRUPT, Proof.FILES, file.path)
+    return Planted.by_files("file longer", f"{more} bytes behind {file.path}", Reason.FILE_CORRUPT, file)
 
 
 def _footer_overwritten(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.write(file.path, scene.read(file.path)[:-_TAIL] + chance.randbytes(_TAIL))
-    return Planted("footer overwritten", file.path, Reason.FILE_CORRUPT, Proof.FILES, file.path)
+    return Planted.by_files("footer overwritten", file.path, Reason.FILE_CORRUPT, file)
 
 
 def _pages_overwritten(scene: Scene, file: LakeFile, chance: Random) -> Planted:
@@ -167,12 +179,12 @@ def _manifest_lies(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.write(copy, scene.read(file.path))
     scene.append(file.path, lambda entry: changed(entry, file_path=copy, record_count=claims))
     text = f"{claims} rows claimed for {file.rows} in {copy}"
-    return Planted("manifest lies", text, Reason.COUNT_MISMATCH, Proof.FILES, copy)
+    return Planted.by_files("manifest lies", text, Reason.COUNT_MISMATCH, replace(file, path=copy, rows=claims))
 
 
 def _file_listed_twice(scene: Scene, file: LakeFile, chance: Random) -> Planted:
     scene.append(file.path, lambda entry: entry)
-    return Planted("file listed twice", file.path, Reason.COUNT_MISMATCH, Proof.FILES, file.path)
+    return Planted.by_files("file listed twice", file.path, Reason.COUNT_MISMATCH, file)
 
 
 # Rows of a day are lost, doubled or others than in ClickHouse.

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +17,7 @@ from pyiceberg.types import DecimalType
 from icekeeper.core.calendar import Window
 from icekeeper.sandbox.table_shapes import SHAPES, TableShape
 from icekeeper.sandbox.table_writer import Head, TableWriter
-from icekeeper.sandbox.world_spec import to_micros
+from icekeeper.sandbox.world_spec import from_micros, to_micros
 from tests.conftest import COINBASE, GOLD, SILVER, Night
 from tests.damage.truth import KeyedRows, Row
 
@@ -28,15 +28,16 @@ KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     SILVER: (("message_id",), ("price", "quantity", "timestamp")),
     GOLD: (("exchange", "canonical_symbol", "window_start"), ()),
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class LakeFile:
-    """A data file and its live rows."""
+    """A data file, all of its rows, and of those of a window the first and last event time."""
 
     path: str
     rows: int
+    first: datetime
+    last: datetime
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Scene:
         decimals = {field.name for field in self.shape.schema.fields if isinstance(field.field_type, DecimalType)}
         found: dict[tuple[str | None, ...], list[Row]] = defaultdict(list)
         for micros, *texts in rows:
-            at = _EPOCH + timedelta(microseconds=int(micros))
+            at = from_micros(int(micros))
             values = dict(zip(self._compared, texts, strict=True))
             values[self.shape.timestamp] = at.isoformat().replace("+00:00", "Z")
             numbers = {name: Decimal(values[name]) for name in decimals & values.keys() if values[name] is not None}
@@ -134,8 +135,12 @@ class Scene:
 
     async def files(self, window: Window) -> list[LakeFile]:
         """The data files that hold rows of a window, by path."""
-        rows = await self.sql(f"SELECT _file, count(*) FROM {{t}} WHERE {self.within(window)} GROUP BY 1 ORDER BY 1")
-        return [LakeFile(*row) for row in rows]
+        at = f"CASE WHEN {self.within(window)} THEN unix_micros({self.shape.timestamp}) END"
+        found = await self.sql(
+            f"SELECT _file, count(*), min({at}), max({at}) AS last FROM {{t}} GROUP BY 1 "
+            "HAVING last IS NOT NULL ORDER BY 1"
+        )
+        return [LakeFile(path, rows, from_micros(first), from_micros(last)) for path, rows, first, last in found]
 
     def read(self, path: str) -> bytes:
         files, name = self._opened(path)

@@ -15,12 +15,14 @@ from tests.conftest import MakeNight
 from tests.damage.campaign import derive, play
 from tests.damage.judge import judge
 from tests.damage.kinds import FILE_KINDS, MINUTE, ROW_KINDS, Planted
+from tests.damage.scene import LakeFile
 from tests.damage.truth import Row, Truth
 from tests.unit.reports import AUDIT
 
 DAY = datetime(2026, 2, 17, tzinfo=UTC)
 KINDS = (*ROW_KINDS, *FILE_KINDS)
-GONE = Planted("file gone", "", Reason.FILE_MISSING, Proof.FILES, "s3://b/x.parquet")
+HURT = LakeFile("s3://b/x.parquet", 10, DAY + MINUTE, DAY + 5 * MINUTE)
+GONE = Planted.by_files("file gone", "", Reason.FILE_MISSING, HURT)
 LOST = Planted("cycles lost", "")
 HEALTHY = replace(
     AUDIT, ch_row_count=1000, iceberg_row_count=1000, status=AuditStatus.OK, reason=None, proof=Proof.FILES
@@ -81,13 +83,13 @@ DIFFER = {
             ["names keys that are none of"],
         ),
         (Proof.MANIFESTS, (GONE,), SAME, {}, []),
-        (Proof.FILES, (GONE,), SAME, {}, ["called ok None", "names []", "found []"]),
+        (Proof.FILES, (GONE,), SAME, {}, ["called ok None", "names []", "found ()", "findings name []"]),
         (
             Proof.ROWS,
             (GONE,),
             SAME,
             {"status": AuditStatus.ERROR, "reason": Reason.FILE_MISSING},
-            ["names []", "found []"],
+            ["names []", "found ()", "findings name []"],
         ),
     ],
 )
@@ -100,13 +102,20 @@ def test_an_audit_that_is_fooled_or_cries_wolf_is_found(
     assert all(text in each for text, each in zip(wrong, found, strict=True)), found
 
 
-def test_the_files_that_are_named_are_those_that_are_hurt() -> None:
-    bad = BadFile("s3://b/x.parquet", "", "data", FileFault.MISSING, 10, 1000)
-    file = Finding(FindingKind.FILE, DAY, DAY + 1440 * MINUTE, 10, explanation=Explanation.BAD_FILE, files=(bad.path,))
+def test_the_files_that_are_named_are_those_that_are_hurt_with_their_rows_and_times() -> None:
+    bad = BadFile(HURT.path, "", "data", FileFault.MISSING, 10, 1000)
+    file = Finding(FindingKind.FILE, DAY, DAY + 6 * MINUTE, 10, explanation=Explanation.BAD_FILE, files=(bad.path,))
     named = replace(HEALTHY, status=AuditStatus.ERROR, reason=Reason.FILE_MISSING, bad_files=(bad,), findings=(file,))
     assert list(judge(Proof.FILES, [GONE], named, SAME)) == []
-    other = replace(named, bad_files=(replace(bad, path="s3://b/y.parquet"),))
-    assert len(list(judge(Proof.FILES, [GONE], other, SAME))) == 1
+    for changes, wrong in (
+        ({"bad_files": (replace(bad, path="s3://b/y.parquet"),)}, "names ['s3://b/y.parquet'] instead of"),
+        ({"findings": (replace(file, files=()),)}, "findings name [()] instead of"),
+        ({"findings": (replace(file, rows=9),)}, "has not the rows of"),
+        ({"findings": (replace(file, end=HURT.last),)}, "does not hold the times of"),
+        ({"findings": (file, HOLE)}, "of bad files"),
+    ):
+        found = list(judge(Proof.FILES, [GONE], replace(named, **changes), SAME))
+        assert wrong in found[0], found
 
 
 async def test_damaged_days_are_never_called_clean_and_healthy_ones_never_bad(make_night: MakeNight) -> None:

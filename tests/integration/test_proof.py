@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -74,7 +74,7 @@ class Scene(DamagedScene):
             changes = {"file_path": path, "file_size_in_bytes": len(body.getvalue())}
             return changed(entry, **changes, record_count=claims or victim.rows, split_offsets=None)
 
-        return LakeFile(self.add(victim, copy).file_path, claims or victim.rows)
+        return replace(victim, path=self.add(victim, copy).file_path, rows=claims or victim.rows)
 
 
 @pytest.fixture

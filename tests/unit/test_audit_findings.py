@@ -14,6 +14,7 @@ from icekeeper.core.audit.findings import (
     MOST_FINDINGS,
     KeysFound,
     Times,
+    finding_of_unreadable,
     findings,
     findings_note,
     findings_of_files,
@@ -212,6 +213,17 @@ def test_a_doubled_cycle_is_no_surplus_besides() -> None:
     assert found.end - found.start == CYCLE
 
 
+def test_a_row_at_another_time_has_changed_and_is_none_that_is_missing_and_surplus() -> None:
+    """Where all keys were compared; where they were not, numbers of rows tell more than they do."""
+    slipped = without(without(WHOLE, "3:00", "3:15"), "4:00", "4:15", 2)
+    different = [DifferentKey(CHANGED, b"1:%d" % n, 10, _micros("4:00") + n * 60_000_000) for n in range(15)]
+    times = Times(WHOLE, {minute: n for minute, n in slipped.items() if n}, merges=False)
+    (found,) = findings(DAY, times, KeysFound(KEY, different, 20, complete=True), None)
+    assert (found.kind, found.start, found.end, found.rows) == (CHANGED, at("4:00"), at("4:15"), 150)
+    kinds = [one.kind for one in findings(DAY, times, KeysFound(KEY, different, 20), None)]
+    assert kinds == [MISSING, EXTRA, CHANGED]
+
+
 def test_where_only_a_part_of_the_keys_was_read_counts_tell_the_rest() -> None:
     times = Times(WHOLE, without(WHOLE, "3:00", "5:00"), merges=False)
     some = [DifferentKey(MISSING, b"1:x", 1, _micros("4:00")), DifferentKey(MISSING, b"1:y", 1, _micros("9:00"))]
@@ -270,3 +282,12 @@ def test_of_many_bad_files_the_last_findings_are_one() -> None:
     assert len(found) == MOST_FINDINGS
     assert sum(one.rows for one in found) == 1200
     assert all(len(one.files) <= MOST_FINDINGS for one in found)
+
+
+def test_files_that_can_not_be_read_are_a_finding_of_the_window_whether_they_are_known_or_not() -> None:
+    found = finding_of_unreadable(DAY, ("s3://w/a",), WHOLE)
+    assert (found.kind, found.start, found.end, found.rows) == (FindingKind.FILE, DAY.start, DAY.end, 0)
+    assert (found.files, found.clickhouse, found.explanation) == (("s3://w/a",), 14400, Explanation.BAD_FILE)
+    assert found.evidence == "1 file; ClickHouse holds 14400 rows of that time"
+    unknown = finding_of_unreadable(DAY, (), None)
+    assert (unknown.files, unknown.evidence) == ((), "files that are not known")

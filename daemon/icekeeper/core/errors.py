@@ -42,6 +42,14 @@ class PermanentError(IcekeeperError):
     """A retry changes nothing: a missing table, refused credentials, a failed verification."""
 
 
+class UnreadableFiles(PermanentError):
+    """Rows can't be read; `files` are those at which that has failed."""
+
+    def __init__(self, message: str, files: tuple[str, ...], *, reason: Reason, where: str | None = None) -> None:
+        super().__init__(message, reason=reason, where=where)
+        self.files = files
+
+
 class DeadlineExceeded(TransientError):
     """The timeout of a task passed and its work was stopped."""
 

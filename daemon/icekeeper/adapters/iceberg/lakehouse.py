@@ -181,13 +181,7 @@ class IcebergLakehouse:
         def work(jvm: IcebergJvm) -> LakehouseCount:
             return counting.count_window(jvm, self._tables, table, timestamp, window, at, every_value=every_value)
 
-        mark = self._engine.log.mark()
-        try:
-            return await self._run(work, timedelta(seconds=max(0.0, deadline - loop.time())), table)
-        except IcekeeperError as exc:
-            if exc.reason is Reason.FILE_MISSING:  # its files may be missing rightly
-                await self._read(lambda jvm: require_snapshot(jvm, self._tables, table, at), table)
-            raise counting.naming_files(exc, self._engine.log.all_since(mark)) from exc.__cause__
+        return await self._read_rows(work, timedelta(seconds=max(0.0, deadline - loop.time())), table, at)
 
     async def prove_files(self, table: str, timestamp: str, window: Window, timeout: timedelta) -> FilesProof:
         def work(jvm: IcebergJvm) -> FilesProof:
@@ -237,7 +231,7 @@ class IcebergLakehouse:
             with counting.rows_of(jvm, self._tables, table, timestamp, window, snapshot_id, columns) as rows:
                 return keys.fingerprints(jvm.spark, rows, query, bits)
 
-        return await self._run(work, timeout, table)
+        return await self._read_rows(work, timeout, table, snapshot_id)
 
     async def key_rows(
         self, table: str, timestamp: str, window: Window, snapshot_id: int, query: KeyQuery, timeout: timedelta
@@ -247,7 +241,7 @@ class IcebergLakehouse:
             with counting.rows_of(jvm, self._tables, table, timestamp, window, snapshot_id, columns) as rows:
                 return keys.key_rows(jvm.spark, rows, timestamp, query)
 
-        return await self._run(work, timeout, table)
+        return await self._read_rows(work, timeout, table, snapshot_id)
 
     # --- the session
 
@@ -289,6 +283,16 @@ class IcebergLakehouse:
                 raise
             text = f"reading its metadata was {exc.args[0]}"
             raise TransientError(text, reason=exc.blocked_on, where=table) from exc
+
+    async def _read_rows(self, work: Callable[[IcebergJvm], T], timeout: timedelta, table: str, snapshot_id: int) -> T:
+        """Work that reads rows of a snapshot; its error names the files that can't be read."""
+        mark = self._engine.log.mark()
+        try:
+            return await self._run(work, timeout, table)
+        except IcekeeperError as exc:
+            if exc.reason is Reason.FILE_MISSING:  # its files may be missing rightly
+                await self._read(lambda jvm: require_snapshot(jvm, self._tables, table, snapshot_id), table)
+            raise counting.naming_files(exc, self._engine.log.all_since(mark)) from exc.__cause__
 
     async def _run(
         self, work: Callable[[IcebergJvm], T], timeout: timedelta, where: str | None = None, *, jobs: bool = True

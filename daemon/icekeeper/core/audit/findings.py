@@ -114,7 +114,20 @@ def findings_of_files(
             groups[-1] = Window(before.start, max(before.end, part.end)), [*files, file]
         else:
             groups.append((part, [file]))
-    return tuple(_finding_of_files(part, files, clickhouse) for part, files in groups)
+    return tuple(
+        _finding_of_files(
+            part,
+            tuple(file.path for file in files),
+            sum(file.rows for file in files if file.content == "data"),
+            clickhouse,
+        )
+        for part, files in groups
+    )
+
+
+def finding_of_unreadable(window: Window, files: tuple[str, ...], clickhouse: Mapping[datetime, int] | None) -> Finding:
+    """The finding of files whose rows can't be read, as far as they are known: how many rows these are is not."""
+    return _finding_of_files(window, files, 0, clickhouse)
 
 
 def _span_of(file: BadFile, window: Window) -> Window:
@@ -125,18 +138,20 @@ def _span_of(file: BadFile, window: Window) -> Window:
     return Window(max(start, window.start), min(last + MINUTE, window.end))
 
 
-def _finding_of_files(part: Window, files: Sequence[BadFile], clickhouse: Mapping[datetime, int] | None) -> Finding:
+def _finding_of_files(
+    part: Window, files: tuple[str, ...], rows: int, clickhouse: Mapping[datetime, int] | None
+) -> Finding:
     held = None if clickhouse is None else _within(clickhouse, part)
-    evidence = counted(len(files), "file")
+    evidence = counted(len(files), "file") if files else "files that are not known"
     return Finding(
         FindingKind.FILE,
         part.start,
         part.end,
-        sum(file.rows for file in files if file.content == "data"),
+        rows,
         clickhouse=held,
         explanation=Explanation.BAD_FILE,
         evidence=evidence if held is None else f"{evidence}; ClickHouse holds {counted(held, 'row')} of that time",
-        files=tuple(file.path for file in files[:MOST_FINDINGS]),
+        files=files[:MOST_FINDINGS],
     )
 
 

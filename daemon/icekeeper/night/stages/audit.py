@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from icekeeper.core.audit.findings import findings_of_files
+from icekeeper.core.audit.findings import finding_of_unreadable, findings_of_files
 from icekeeper.core.audit.proof import FILE_REASONS, FilesProof, judge_files
 from icekeeper.core.audit.records import (
     MOST_BAD_FILES,
@@ -20,7 +20,7 @@ from icekeeper.core.audit.records import (
 from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.verdict import judge, judge_keys
 from icekeeper.core.enums import AuditStatus, Proof, Stage, TaskOutcome
-from icekeeper.core.errors import IcekeeperError, PermanentError
+from icekeeper.core.errors import IcekeeperError, PermanentError, UnreadableFiles
 from icekeeper.core.policy import AuditPolicy, TablePolicy
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.planning import plan_audit
@@ -81,7 +81,10 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
             raise
         unread = Verdict(AuditStatus.ERROR, exc.reason, None, None, str(exc))
         row = _row(policy, context, unread, clickhouse=warm, files=files, proof=rules.proof, watermark=watermark)
-        return _result(replace(row, bad_file_rows=0))  # which files, only the error says
+        held = await source_minutes(policy, source, context, warm, deadline)
+        names = exc.files if isinstance(exc, UnreadableFiles) else ()
+        # The rows of these files, and their partitions, are not known.
+        return _result(replace(row, bad_file_rows=0, findings=(finding_of_unreadable(window, names, held),)))
     verdict = judge(
         clickhouse=warm.rows,
         iceberg=iceberg.rows,

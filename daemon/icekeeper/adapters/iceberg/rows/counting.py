@@ -13,7 +13,7 @@ from icekeeper.adapters.iceberg.tables import Tables
 from icekeeper.core.audit.proof import FILE_REASONS
 from icekeeper.core.audit.records import LakehouseCount
 from icekeeper.core.calendar import Window
-from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.errors import IcekeeperError, TransientError, UnreadableFiles
 from icekeeper.core.formats import listed
 from icekeeper.core.reasons import Reason
 from icekeeper.core.secrets import hide_in_text
@@ -35,7 +35,7 @@ def count_window(
 
 
 def naming_files(error: IcekeeperError, spark_log: str) -> IcekeeperError:
-    """The error of a count, with the files that Spark's readers failed at by its log.
+    """The error of reading rows, with the files that Spark's readers failed at by its log.
 
     Readers that run out of their bounds were misled by damaged bytes.
     """
@@ -45,7 +45,7 @@ def naming_files(error: IcekeeperError, spark_log: str) -> IcekeeperError:
     if not files or reason not in FILE_REASONS | {Reason.UNEXPECTED}:
         return error
     text = hide_in_text(f"{error.args[0]}; it could not read {listed(files)}")
-    return PermanentError(text, reason=reason, where=error.where)
+    return UnreadableFiles(text, tuple(map(hide_in_text, files)), reason=reason, where=error.where)
 
 
 def count_of_nothing(tables: Tables, table: str, timestamp: str, window: Window) -> LakehouseCount:
