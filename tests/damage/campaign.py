@@ -58,7 +58,7 @@ class Result:
         return tuple(wrong for day in self.days for wrong in day.wrong)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self), default=str)
 
 
 def derive(seed: int) -> Plan:

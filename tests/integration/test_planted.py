@@ -122,7 +122,7 @@ PLANTS: dict[str, Plant] = ROW_KINDS | {
 @dataclass(frozen=True)
 class Case:
     """A table and what is planted in its day, the lowest proof that sees it (`keyed`: only a key does), and what its
-    audit says: status, reason, and the findings' kinds and explanations."""
+    audit says: status, reason, and the findings' kinds and explanations. `source`: one of SOURCES."""
 
     table: str
     planted: tuple[str, ...]
@@ -131,6 +131,7 @@ class Case:
     found: tuple[tuple[str, Explanation | None], ...] = ()
     keyed: bool = False
     proof: Proof = Proof.MANIFESTS
+    source: str | None = None
 
 
 HOLE, LATE = (MISSING, Explanation.CYCLE_LOST), (MISSING, Explanation.BEHIND_WATERMARK)
@@ -185,11 +186,52 @@ CASES = [
     Case(SILVER, ("manifest lies", "file gone"), ERROR, GONE, (FILE,), proof=Proof.FILES),
     Case(COINBASE, ("pages overwritten",), ERROR, CORRUPT, (FILE,), proof=Proof.ROWS),
     Case(GOLD, ("pages overwritten", "cycles lost"), ERROR, CORRUPT, (FILE,), proof=Proof.ROWS),
+    # The columns of a key are read: by whatever proof that fails.
+    Case(COINBASE, ("manifest lies",), ERROR, LIES, (FILE,), keyed=True),
+    Case(SILVER, ("file gone",), ERROR, GONE, (FILE,), keyed=True),
+    Case(GOLD, ("pages overwritten",), ERROR, CORRUPT, (FILE,), keyed=True),
+    # Sources that hold the same rows in another way.
+    Case(COINBASE, (), OK, source="cancelled"),
+    Case(COINBASE, ("cycles lost",), LOST, None, (HOLE,), source="cancelled"),
+    Case(COINBASE, (), OK, keyed=True, source="merged"),
+    Case(COINBASE, ("cycles lost",), LOST, None, (HOLE,), keyed=True, source="merged"),
+    Case(COINBASE, (), OK, source="epochs"),
+    Case(COINBASE, ("cycles lost",), LOST, None, (HOLE,), source="epochs"),
 ]  # fmt: skip
 
 
+# The rows of bronze: with versions that were cancelled, twice until they are merged, and with numbers for times.
+SOURCES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "cancelled": (
+        (
+            "CREATE TABLE cancelled ENGINE = VersionedCollapsingMergeTree(sign, version) ORDER BY sequence_number AS "
+            "SELECT *, 1::Int8 AS sign, 1::UInt8 AS version FROM healthy_{t}",
+            "INSERT INTO cancelled SELECT * REPLACE(-1 AS sign) FROM cancelled WHERE sequence_number % 9 = 0",
+            "INSERT INTO cancelled SELECT *, 1, 2 FROM healthy_{t} WHERE sequence_number % 9 = 0",
+        ),
+        {"table": "cancelled"},
+    ),
+    "merged": (
+        (
+            "CREATE TABLE twice ENGINE = ReplacingMergeTree ORDER BY (symbol, sequence_number) AS "
+            "SELECT * FROM healthy_{t}",
+            "INSERT INTO twice SELECT * FROM healthy_{t} WHERE sequence_number % 9 = 0",
+            "CREATE TABLE merged AS twice ENGINE = Merge(currentDatabase(), '^twice$')",
+        ),
+        {"table": "merged"},
+    ),
+    "epochs": (
+        (
+            "CREATE TABLE epochs ENGINE = MergeTree ORDER BY at AS SELECT * EXCEPT exchange_timestamp, "
+            "toUnixTimestamp64Milli(exchange_timestamp) AS at FROM healthy_{t}",
+        ),
+        {"table": "epochs", "timestamp": "at", "timestamp_as": "epoch_ms"},
+    ),
+}
+
+
 def _name(case: Case) -> str:
-    table = case.table.removeprefix("cold.").partition("_")[0]
+    table = case.source or case.table.removeprefix("cold.").partition("_")[0]
     how = f"{case.proof} and keys" if case.keyed else case.proof
     return f"{table}: {', '.join(case.planted) or 'nothing'}, by {how}"
 
@@ -202,6 +244,8 @@ def _settings(night: Night, directory: Path, case: Case) -> Settings:
         document["audit"] = {"proof": case.proof.value, "retries": 0}
         for table in document["tables"]:
             key, compare = KEYS[table["name"]]
+            if case.source and table["name"] == case.table:
+                table["source"] = SOURCES[case.source][1]
             if case.keyed:
                 table["audit"] = {"key": list(key), "compare": list(compare)}
 
@@ -222,6 +266,8 @@ async def world(box: Sandbox, engine: SparkEngine, tmp_path_factory: pytest.Temp
             source = scene.shape.source
             scene.clickhouse(f"CREATE TABLE healthy_{source} AS {source}")
             scene.clickhouse(f"INSERT INTO healthy_{source} SELECT * FROM {source}")
+        for statement in (each for statements, _ in SOURCES.values() for each in statements):
+            Scene(night, COINBASE).clickhouse(statement)
         yield night
 
 
@@ -275,6 +321,11 @@ async def test_planted_damage_is_found_where_it_is_and_nowhere_else(world: Night
     if case.reason is Reason.SOURCE_EXPIRED:
         assert (audit.ch_row_count, audit.iceberg_row_count) == (truth.clickhouse, truth.iceberg)
         return
-    if case.planted and not hurt and case.found:
+    if case.found and not hurt:
         assert expected_findings(truth, keyed=case.keyed)
+    if hurt:
+        paths = {one.file.path for one in planted if one.file is not None} or bodies.keys()
+        named = {path for one in audit.findings for path in one.files}
+        # The number of all keys that were read tells no file.
+        assert named == (set() if case.keyed and case.reason is LIES else paths)
     assert [*judge(case.proof, planted, audit, truth, keyed=case.keyed)] == []
