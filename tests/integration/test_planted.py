@@ -190,6 +190,7 @@ CASES = [
     Case(COINBASE, ("manifest lies",), ERROR, LIES, (FILE,), keyed=True),
     Case(SILVER, ("file gone",), ERROR, GONE, (FILE,), keyed=True),
     Case(GOLD, ("pages overwritten",), ERROR, CORRUPT, (FILE,), keyed=True),
+    Case(COINBASE, ("footer overwritten",), ERROR, CORRUPT, (FILE,), keyed=True),
     # Sources that hold the same rows in another way.
     Case(COINBASE, (), OK, source="cancelled"),
     Case(COINBASE, ("cycles lost",), LOST, None, (HOLE,), source="cancelled"),

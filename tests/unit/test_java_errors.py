@@ -136,6 +136,14 @@ CASES = [
             ("org.apache.parquet.thrift.TProtocolException", "Required field 'type' was not found"),
         ],
     ),
+    *(
+        (Reason.FILE_CORRUPT, False, [(SPARK, "Job aborted"), ("java.lang.RuntimeException", message)])
+        for message in (
+            "footer is too large: 3246154361to be read",
+            "corrupted file: the footer index is not within the file: 12",
+            "s3://w/a.parquet is not a Parquet file. Expected magic number at tail, but found [80, 1, 2, 3]",
+        )
+    ),
     (Reason.FILE_CORRUPT, False, [("org.apache.avro.AvroRuntimeException", "java.io.IOException: Invalid sync!")]),
     (Reason.FILE_CORRUPT, False, [("org.apache.hadoop.fs.ChecksumException", "Checksum error: file:/a.parquet at 0")]),
     # What the network did to a reader says nothing of the file.

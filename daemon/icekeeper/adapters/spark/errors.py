@@ -68,6 +68,7 @@ _RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
             _CORRUPT,
             False,
         ),
+        (r"footer is too large|footer index is not within the file", _CORRUPT, False),
         (r"AvroRuntimeException|InvalidAvroMagic|Not an? Avro data file|Invalid sync!", _CORRUPT, False),
         (r"ZstdException|ZstdIOException|SnappyError|DataFormatException|ChecksumException", _CORRUPT, False),
         (r"RuntimeIOException|java\.io\.IOException|UncheckedIOException", Reason.STORAGE_DOWN, True),
