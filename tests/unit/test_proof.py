@@ -15,7 +15,7 @@ from icekeeper.adapters.iceberg.rows.counting import naming_files
 from icekeeper.core.audit.proof import FilesProof, judge_files
 from icekeeper.core.audit.records import BadFile, FileFault
 from icekeeper.core.enums import AuditStatus, Proof
-from icekeeper.core.errors import PermanentError
+from icekeeper.core.errors import PermanentError, UnreadableFiles
 from icekeeper.core.reasons import Reason
 
 DATA = PlannedFile("s3://w/t/a.parquet", -1, "day=17", "DATA", "PARQUET", 1000, 100, False)
@@ -119,6 +119,34 @@ def test_an_error_of_a_reader_names_its_files_and_is_their_fault_only_if_their_b
     assert ("it could not read s3://w/a b.parquet, s3://w/d.puffin" in str(error)) == (
         log != "" and reason is not Reason.STORAGE_DOWN
     )
+
+
+_DAMAGED = (
+    "26/02/18 02:00:00 ERROR BaseReader: Error reading file(s): s3://w/a.parquet\n"
+    "java.lang.RuntimeException: s3://w/a.parquet is not a Parquet file\n"
+    "\tat org.apache.spark.InterruptibleIterator.hasNext(InterruptibleIterator.scala:37)\n"
+    "Caused by: java.io.IOException: expected magic number\n\t... 12 more\n"
+)
+_STOPPED = "26/02/18 02:00:01 ERROR BaseReader: Error reading file(s): s3://w/b.parquet\n"
+
+
+@pytest.mark.parametrize(
+    "exception",
+    [
+        "software.amazon.awssdk.core.exception.AbortedException: Thread was interrupted (SDK Attempt Count: 1)",
+        "java.util.concurrent.CancellationException",
+        "java.lang.IllegalStateException: closed\n\tat a.B.c(B.java:1)\nCaused by: java.io.InterruptedIOException: t",
+        "java.nio.channels.ClosedByInterruptException",
+        "org.apache.spark.TaskKilledException",
+    ],
+)
+def test_a_file_whose_reader_was_stopped_because_another_failed_is_not_named(exception: str) -> None:
+    stopped = f"{_STOPPED}{exception}\n\tat org.apache.iceberg.x.Y.z(Y.java:1)\n"
+    for log in (_DAMAGED + stopped, stopped + _DAMAGED):
+        error = naming_files(PermanentError("RuntimeException: not Parquet", reason=Reason.FILE_CORRUPT), log)
+        assert isinstance(error, UnreadableFiles)
+        assert error.files == ("s3://w/a.parquet",)
+        assert str(error).endswith("it could not read s3://w/a.parquet")
 
 
 BAD = BadFile(DATA.path, "day=17", "data", FileFault.MISSING, 100, 1000)

@@ -18,8 +18,10 @@ from icekeeper.core.formats import listed
 from icekeeper.core.reasons import Reason
 from icekeeper.core.secrets import hide_in_text
 
-# Iceberg's BaseReader, before it raises what the reader of the format did.
-_NOT_READ = re.compile(r"Error reading file\(s\): (.+)")
+# Iceberg's BaseReader, before it raises what the reader of the format did; below it the exception and its causes.
+_NOT_READ = re.compile(r"Error reading file\(s\): (.+)((?:\n(?:\s.*|Caused by: .*|[\w.$]+(?:Exception|Error)\b.*))*)")
+# Where a reader fails, Spark stops the others: that says nothing of their files.
+_STOPPED = re.compile(r"^(?:Caused by: )?[\w.$]*(?:Interrupt|Abort|Cancellation|TaskKilled)", re.MULTILINE)
 _OUT_OF_BOUNDS = re.compile(r"\w*(?:OutOfBounds|BufferUnderflow|NegativeArraySize|EOF)Exception\b")
 _UNHASHED = re.compile(r"\b(?:map<|variant\b)")
 
@@ -39,7 +41,8 @@ def naming_files(error: IcekeeperError, spark_log: str) -> IcekeeperError:
 
     Readers that run out of their bounds were misled by damaged bytes.
     """
-    files = sorted({name for names in _NOT_READ.findall(spark_log) for name in names.split(", ")})
+    failed = (names for names, trace in _NOT_READ.findall(spark_log) if not _STOPPED.search(trace))
+    files = sorted({name for names in failed for name in names.split(", ")})
     misled = error.reason is Reason.UNEXPECTED and _OUT_OF_BOUNDS.match(str(error.args[0])) is not None
     reason = Reason.FILE_CORRUPT if misled else error.reason
     if not files or reason not in FILE_REASONS | {Reason.UNEXPECTED}:
