@@ -319,7 +319,7 @@ def lacks(rows: int, hour: int = 3, kind: FindingKind = FindingKind.MISSING) -> 
 
 async def test_findings_are_those_of_the_newest_audit_and_open_until_it_is_ok_or_acknowledged(ledger: Ledger) -> None:
     async def found(since: datetime = DAY.start, table: str = TABLE) -> list[tuple[bool, list[int]]]:
-        audits = await ledger.findings.found([table], since)
+        audits = await ledger.findings.found([table], since, 100)
         return [(audit.open, [finding.rows for finding in audit.findings]) for audit in audits]
 
     duplicate = lacks(7, 5, FindingKind.DUPLICATE)
@@ -333,11 +333,25 @@ async def test_findings_are_those_of_the_newest_audit_and_open_until_it_is_ok_or
     rows = {(TABLE, FindingKind.MISSING): 30, (TABLE, FindingKind.DUPLICATE): 7, ("cold.b", FindingKind.MISSING): 9}
     assert await ledger.findings.open_rows([TABLE, "cold.b", "cold.c"]) == rows
 
+    await ledger.audited(OK, 0, reason=Reason.SOURCE_EMPTY)  # its TTL may have taken them
+    assert await found() == [(False, [1]), (True, [20, 10, 7])]
+    assert await ledger.findings.open_rows([TABLE, "cold.b", "cold.c"]) == rows
+
     await ledger.ack()
     assert await found() == [(False, [1]), (False, [20, 10, 7])]
     assert await ledger.findings.open_rows([TABLE]) == {}
     await ledger.audited(OK, 0)
     assert await found() == [(False, [1])]
+
+
+async def test_rows_that_a_surplus_hides_open_a_day_again_when_there_are_more_of_them(ledger: Ledger) -> None:
+    await ledger.audited(MISSING, -500, findings=(lacks(600),))
+    assert await ledger.open() == [(DAY, MISSING, 500)]
+    await ledger.ack()
+    await ledger.audited(MISSING, -500, findings=(lacks(600),))
+    assert await ledger.open() == []
+    await ledger.audited(MISSING, -500, findings=(lacks(601),))
+    assert await ledger.open() == [(DAY, MISSING, 500)]
 
 
 async def test_bad_files_are_a_finding_beside_that_of_rows(ledger: Ledger) -> None:
@@ -358,7 +372,7 @@ async def test_a_finding_of_a_newer_icekeeper_is_left_out_alone(ledger: Ledger) 
         "UPDATE maintenance_audit_log SET findings = jsonb_build_array("
         "(findings->0) || ($1::jsonb->0), (findings->1) || ($1::jsonb->1))", newer
     )  # fmt: skip
-    ((found,),) = [audit.findings for audit in await ledger.findings.found([TABLE], DAY.start)]
+    ((found,),) = [audit.findings for audit in await ledger.findings.found([TABLE], DAY.start, 100)]
     assert (found.rows, found.explanation) == (4, None)
 
 

@@ -310,6 +310,16 @@ async def test_tables_of_a_newer_icekeeper_are_left_alone(database: Database) ->
             await ask(database.dsn, PASSWORD)
 
 
+@pytest.mark.parametrize("kind", ["TABLE maintenance_findings (id int)", "VIEW maintenance_findings AS SELECT 1 AS id"])
+async def test_another_relation_where_the_view_is_to_be_is_named_and_nothing_is_changed(
+    empty: Database, kind: str
+) -> None:
+    empty.sql(f"CREATE {kind}")
+    with pytest.raises(PermanentError, match="maintenance_findings is there, and icekeeper keeps a view of that name"):
+        await empty.migrate()
+    assert empty.sql("SELECT to_regclass('maintenance_runs')") == [(None,)]
+
+
 async def test_after_a_way_back_to_0_1_its_migrations_are_made_again(database: Database) -> None:
     """As docs/upgrade.md has it: the columns stay, the revision is that of 0.1."""
     database.sql("UPDATE icekeeper_schema_version SET version_num = '0004_lookups'")

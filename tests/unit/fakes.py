@@ -447,7 +447,8 @@ class FakeSource(Scripted):
             found = None
             if key is not None and table not in self.merging:
                 found = fingerprints(self.keyed[table], KeyQuery(key), 0).get(0, Fingerprint())
-            return SourceCount(rows, f"SELECT count() FROM {table}", with_final, self.ttls.get(table), found)
+            merges = table in self.merging
+            return SourceCount(rows, f"SELECT count() FROM {table}", with_final, self.ttls.get(table), found, merges)
 
     async def column_types(self, source: Source, columns: Sequence[str]) -> Mapping[str, ColumnType]:
         async with self._call("source.column_types", str(source)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -11,16 +12,14 @@ import pytest
 from icekeeper.core.audit.findings import (
     CYCLE,
     MINUTE,
-    MOST_FINDINGS,
     KeysFound,
     Times,
-    finding_of_unreadable,
     findings,
     findings_note,
-    findings_of_files,
 )
 from icekeeper.core.audit.keys import DifferentKey, Key, KeyColumn, Kind
-from icekeeper.core.audit.records import BadFile, Explanation, FileFault, FindingKind
+from icekeeper.core.audit.proof import finding_of_unreadable, findings_of_files
+from icekeeper.core.audit.records import MOST_FINDINGS, BadFile, Explanation, FileFault, FindingKind
 from icekeeper.core.calendar import Window
 
 START = datetime(2026, 2, 17, tzinfo=UTC)
@@ -89,9 +88,21 @@ CASES = {
     "a hole and an offload behind": (
         WHOLE,
         without(without(WHOLE, "22:30", "24:00"), "3:00", "4:00"),
-        "22:30",
+        "22:29",
         [Found(MISSING, "3:00", "4:00", 600, LOST), Found(MISSING, "22:30", "24:00", 900, AHEAD)],
     ),
+    "a hole up to where the offload is": (
+        WHOLE,
+        without(WHOLE, "22:15", "24:00"),
+        "22:29",
+        [Found(MISSING, "22:15", "22:30", 150, LOST), Found(MISSING, "22:30", "24:00", 900, AHEAD)],
+    ),
+    "a candle of a symbol at the watermark": (DAILY, {START: 3}, "0:00", [Found(MISSING, "0:00", "0:15", 2, BEHIND)]),
+    "the only candle, at the watermark": (DAILY, {}, "0:00", [Found(MISSING, "0:00", "0:15", 5, LOST)]),
+    "candles behind the watermark": (
+        {START: 5, at("23:00"): 5}, {START: 5}, "0:00", [Found(MISSING, "23:00", "23:15", 5, AHEAD)],
+    ),
+    "one row twice": ({at("3:00"): 1}, {at("3:00"): 2}, None, [Found(EXTRA, "3:00", "3:15", 1)]),
     "cycles written twice": (WHOLE, without(WHOLE, "10:15", "10:45", 2), None, [
         Found(DUPLICATE, "10:15", "10:45", 300, TWICE),
     ]),
@@ -196,7 +207,8 @@ def test_keys_tell_what_counts_cannot_and_are_named_in_their_finding() -> None:
         (DUPLICATE, at("3:00"), at("3:01"), 2, (("c",),)),
         (CHANGED, at("23:59"), at("24:00"), 1, ((None,),)),
     ]
-    assert findings_note(found) == (
+    assert findings_note(found) == "extra 02-17 12:00-12:01: 4 rows, such as d and 3 more"
+    assert findings_note(found, most=3) == (
         "extra 02-17 12:00-12:01: 4 rows, such as d, missing 02-17 03:00-03:01: 2 of 10 rows, such as a, "
         "duplicate 02-17 03:00-03:01: 2 rows, such as c and 1 more"
     )
@@ -221,7 +233,7 @@ def test_a_row_at_another_time_has_changed_and_is_none_that_is_missing_and_surpl
     (found,) = findings(DAY, times, KeysFound(KEY, different, 20, complete=True), None)
     assert (found.kind, found.start, found.end, found.rows) == (CHANGED, at("4:00"), at("4:15"), 150)
     kinds = [one.kind for one in findings(DAY, times, KeysFound(KEY, different, 20), None)]
-    assert kinds == [MISSING, EXTRA, CHANGED]
+    assert kinds == [MISSING, DUPLICATE, CHANGED]
 
 
 def test_where_only_a_part_of_the_keys_was_read_counts_tell_the_rest() -> None:
@@ -242,6 +254,30 @@ def test_so_many_keys_are_named_in_turn(samples: int) -> None:
     found = findings(DAY, Times(WHOLE, WHOLE, merges=False), KeysFound(KEY, different, samples), None)
     named = [len(one.sample_keys) for one in found]
     assert named == {0: [0] * 5, 1: [1, 0, 0, 0, 0], 3: [1, 1, 1, 0, 0]}.get(samples, [1, 2, 3, 4, 5])
+
+
+def test_rows_of_one_cycle_that_are_twice_or_foreign_are_no_cycle_written_twice() -> None:
+    """Of a hundred rows fifty are there twice, and fifty others are its own: the numbers look like two copies."""
+    start = at("3:00")
+    times = Times({start: 100}, {start: 200}, merges=False)
+    different = [DifferentKey(DUPLICATE, b"1:c", 50, _micros("3:00")), DifferentKey(EXTRA, b"1:e", 50, _micros("3:00"))]
+    found = findings(DAY, times, KeysFound(KEY, different, 20, complete=True), None)
+    assert {(one.kind, one.rows, one.explanation) for one in found} == {(DUPLICATE, 50, None), (EXTRA, 50, None)}
+
+
+def test_of_sampled_keys_that_is_said() -> None:
+    times = Times(WHOLE, WHOLE, merges=True)
+    keys = KeysFound(KEY, [DifferentKey(MISSING, b"1:x", 1, _micros("3:00"))], 20, one_in=16)
+    (found,) = findings(DAY, times, keys, at("23:59"))
+    assert found.evidence == "the offload's watermark is 2026-02-17T23:59:00Z; one 16th of the keys was compared"
+
+
+def test_a_year_is_looked_at_in_steps_that_it_has_not_too_many_of() -> None:
+    window = Window(START, START + timedelta(days=365))
+    rows_of_year = {START + timedelta(hours=3 * n): 2 for n in range(8 * 365)}
+    lost = START + timedelta(days=100)
+    (found,) = findings(window, Times(rows_of_year, rows_of_year | {lost: 1}, merges=False), None, None)
+    assert (found.start, found.end, found.rows) == (lost, lost + CYCLE, 1)
 
 
 # --- files
@@ -271,9 +307,24 @@ def test_bad_files_of_one_time_are_a_finding_with_what_clickhouse_still_holds_of
 
 
 def test_bad_files_whose_time_is_not_known_are_a_finding_of_the_window() -> None:
-    (found,) = findings_of_files(DAY, (bad("a", "10:15", "10:22"), bad("v", content="position_deletes")), None)
-    assert (found.start, found.end, found.rows, found.clickhouse) == (DAY.start, DAY.end, 10, None)
-    assert found.evidence == "2 files"
+    known, unknown = findings_of_files(DAY, (bad("v", content="position_deletes"), bad("a", "10:15", "10:22")), None)
+    assert (known.start, known.end, known.rows, known.files) == (at("10:15"), at("10:23"), 10, ("s3://w/a",))
+    assert (unknown.start, unknown.end, unknown.rows, unknown.clickhouse) == (DAY.start, DAY.end, 0, None)
+    assert unknown.evidence == "1 file"
+
+
+def test_bounds_at_the_end_of_time_are_cut_to_the_window() -> None:
+    file = replace(bad("a"), first=START + timedelta(hours=3), last=datetime.max.replace(tzinfo=UTC))
+    (found,) = findings_of_files(DAY, (file,), WHOLE)
+    assert (found.start, found.end) == (at("3:00"), DAY.end)
+    early = replace(file, first=datetime.min.replace(tzinfo=UTC))
+    (found,) = findings_of_files(DAY, (early,), WHOLE)
+    assert (found.start, found.end, found.clickhouse) == (DAY.start, DAY.end, 14_400)
+
+
+def test_of_more_files_than_are_named_that_is_said() -> None:
+    (found,) = findings_of_files(DAY, [bad(f"{n}", "3:00", "3:05") for n in range(60)], None)
+    assert (found.rows, len(found.files), found.evidence) == (600, 50, "60 files, 50 of them named")
 
 
 def test_of_many_bad_files_the_last_findings_are_one() -> None:

@@ -32,7 +32,7 @@ from icekeeper.core.policy import KeyPolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.night.task import Task
 from tests.unit.builders import SLOT, WINDOW_START, audit_policy, table_policy
-from tests.unit.fakes import Step, World, fails
+from tests.unit.fakes import Step, World, fails, permanent
 from tests.unit.keyed import KeyedRow
 
 pytestmark = pytest.mark.usefixtures("logs")
@@ -326,6 +326,12 @@ async def test_rows_that_come_to_the_source_meanwhile_are_not_taken_for_missing(
     assert (audit.status, audit.reason) == (WARNING, None)
     assert audit.key_comparison is not None
     assert audit.key_comparison.missing is None
+
+
+async def test_a_file_in_which_keys_cannot_be_read_is_an_error(world: World) -> None:
+    world.lakehouse.script("key_rows", POLICY.name, fails(permanent(Reason.FILE_CORRUPT)))
+    audit = await audited(world, world.source.keyed[SOURCE][1:])
+    assert (audit.status, audit.reason, audit.bad_file_rows) == (AuditStatus.ERROR, Reason.FILE_CORRUPT, 0)
 
 
 @pytest.mark.parametrize("method", ["key_rows", "fingerprints"])

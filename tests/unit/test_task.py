@@ -890,6 +890,45 @@ async def test_a_drill_down_counts_at_the_snapshot_and_in_the_way_of_the_verdict
     assert world.source.finals == [True]
 
 
+async def test_rows_that_are_missing_by_the_minute_are_judged_whatever_more_there_is_elsewhere(
+    world: World, table: FakeTable
+) -> None:
+    table.hours[WINDOW_START] = 0
+    table.hours[WINDOW_START + HOUR] += 900
+    row = await audited(world)
+    assert (row.status, row.delta) == (AuditStatus.WARNING, 800)
+    assert "iceberg holds 800 rows more; by the minute it lacks 100 of 2400 rows; " in row.notes
+    assert [(one.kind, one.rows) for one in row.findings] == [(FindingKind.MISSING, 100), (FindingKind.DUPLICATE, 900)]
+    assert row.missing_hours == (MissingHour(WINDOW_START, 100, 0),)
+
+
+async def test_rows_that_come_to_clickhouse_since_it_was_counted_are_none_that_are_missing(
+    world: World, table: FakeTable
+) -> None:
+    table.hours[WINDOW_START] += 1
+
+    def late() -> None:
+        world.source.hours[SOURCE][WINDOW_START + HOUR] += 500
+
+    world.source.script("source.count_by_minute", SOURCE, Step(first=late))
+    row = await audited(world)
+    assert (row.status, row.delta) == (AuditStatus.OK, 1)
+    assert "written to since it was counted" in row.notes
+    assert [(one.kind, one.rows, one.end - one.start) for one in row.findings] == [(FindingKind.EXTRA, 1, DAY)]
+
+
+async def test_a_file_that_the_drill_down_cannot_read_is_an_error_as_if_it_had_been_counted(
+    world: World, table: FakeTable
+) -> None:
+    table.hours[WINDOW_START] = 0
+    world.lakehouse.script("count_by_minute", NAME, fails(permanent(Reason.FILE_CORRUPT)))
+    end = await run_task(Stage.AUDIT, POLICY, world.context())
+    assert end.audit is not None
+    assert (end.audit.status, end.audit.reason, end.audit.bad_file_rows) == (AuditStatus.ERROR, Reason.FILE_CORRUPT, 0)
+    assert (end.audit.ch_row_count, end.audit.iceberg_row_count) == (2_400, None)
+    assert [one.kind for one in end.audit.findings] == [FindingKind.FILE]
+
+
 @pytest.mark.parametrize("side", ["source.count_by_minute", "count_by_minute"])
 @pytest.mark.parametrize("error", [transient(Reason.SOURCE_DOWN), permanent(Reason.ACCESS_DENIED)])
 async def test_a_drill_down_that_fails_leaves_the_verdict_and_says_so(

@@ -24,6 +24,7 @@ from icekeeper.core.secrets import hide_in_text
 LONGEST_BODY = 3000
 _LONGEST_ERROR = 300
 _MOST_SLOTS = 10
+_MOST_FINDINGS = 3
 _BAD = frozenset({RunOutcome.FAILED, RunOutcome.PARTIAL, RunOutcome.MISSED})
 _WORST_FIRST = (AuditStatus.MISSING_DATA, AuditStatus.ERROR, AuditStatus.WARNING)
 
@@ -247,7 +248,7 @@ def _audit(audit: AuditResult) -> str:
         f"  {window}: ClickHouse {_rows(audit.ch_row_count)}, Iceberg {_rows(audit.iceberg_row_count)}{delta}{percent}",
     ]
     if audit.findings:
-        lines.append(f"  found: {findings_note(audit.findings)}")
+        lines.append(f"  found: {findings_note(audit.findings, _MOST_FINDINGS)}")
     if audit.status is AuditStatus.ERROR and audit.notes:
         lines.append(f"  {_short(audit.notes)}")
     lines += (f"  {explanation.advice}" for explanation in Explanation if explanation in _explanations(audit))

@@ -120,7 +120,7 @@ class Api:
     @_endpoint("GET", "/api/v1/findings", "listFindings", {_OK: audit_schemas.Findings}, inputs.FindingsInput)
     async def _findings(self, given: inputs.FindingsInput) -> Answer:
         """Where both sides differ, by the newest audits of the last days' windows."""
-        return await self.queries.findings(given.days, given.table, open_only=given.open)
+        return await self.queries.findings(given.days, given.table, given.limit, open_only=given.open)
 
     @_endpoint("GET", "/api/v1/tables", "listTables", {_OK: schemas.Tables})
     async def _tables(self, given: NoInput) -> Answer:

@@ -96,6 +96,9 @@ class NightsInput(Input):
 class FindingsInput(Input):
     table: Annotated[str | None, Field(description="Only those of this table.", max_length=300, pattern=_NO_NUL)] = None
     days: Annotated[int, Field(ge=1, le=2000, description="How far back the windows may end.")] = 60
+    limit: Annotated[int, Field(ge=1, le=1000, description="Of how many audits at most, the newest windows first.")] = (
+        200
+    )
     open: Annotated[bool, Field(description="Only what is neither repaired nor acknowledged.")] = False
 
 

@@ -201,11 +201,11 @@ class StatusQueries:
             rows = await self._configuration.services.history.nights(since, self.names())
         return run_schemas.Nights(items=tuple(run_schemas.Night.model_validate(row) for row in rows))
 
-    async def findings(self, days: int, table: str | None, *, open_only: bool) -> audit_schemas.Findings:
-        """What the newest audits of the last days' windows found."""
+    async def findings(self, days: int, table: str | None, limit: int, *, open_only: bool) -> audit_schemas.Findings:
+        """What the newest audits of the last days' windows found; of so many audits at most."""
         tables = self.names() if table is None else [table]
         since = self._clock() - timedelta(days=days)
-        found = await self._configuration.services.findings.found(tables, since)
+        found = await self._configuration.services.findings.found(tables, since, limit)
         return audit_schemas.Findings(
             items=tuple(
                 audit_schemas.AuditedFinding(

@@ -146,13 +146,14 @@ class ClickHouse:
         use_final = counts_final(table.engine, final)
         settings = await self._require_whole(source, name, window, table.engine, use_final)
         # Rows that will merge have no fingerprint that lasts, even where they are counted without FINAL.
-        keyed = key if not use_final and not counts_final(table.engine, None) else None
+        merges = counts_final(table.engine, None)
+        keyed = key if not use_final and not merges else None
         query = self._select("count()" if keyed is None else fingerprint_of(keyed), source, name)
         (row,) = await self._query(query, source, name, window, timeout, settings)
         rows = int(row[0])
         readable = written_out(query, source, window) + (" SETTINGS final = 1" if use_final else "")
         found = None if keyed is None else fingerprint(row)
-        return SourceCount(rows, readable, use_final, _ttl(table.definition), found)
+        return SourceCount(rows, readable, use_final, _ttl(table.definition), found, merges)
 
     async def _query(
         self, query: str, source: Source, name: str, window: Window, timeout: timedelta, settings: Mapping[str, str]
@@ -292,6 +293,7 @@ def _together(counts: Sequence[SourceCount]) -> SourceCount:
         rows=sum(count.rows for count in counts),
         query=f"SELECT {' + '.join(f'({count.query})' for count in counts)}",
         final=any(count.final for count in counts),
+        merges=any(count.merges for count in counts),
         ttl=min(ttls, key=lambda ttl: (ttl.least, ttl.most), default=None),
         fingerprint=sum(prints[1:], prints[0]) if len(prints) == len(counts) else None,
     )

@@ -61,10 +61,9 @@ def written_out(query: str, source: Source, window: Window) -> str:
 
 
 def minute(source: Source) -> str:
-    """The start of the minute of a row, in seconds of the epoch."""
-    if (per_second := _PER_SECOND.get(source.timestamp_as or "")) is not None:
-        return f"intDiv(toInt64({_value(source)}), {60 * per_second}) * 60"
-    return f"toUnixTimestamp(toStartOfMinute(toTimeZone({_value(source)}, 'UTC')))"
+    """The start of the minute of a row, in seconds of the epoch, before it, too."""
+    at = micros(source)
+    return f"(intDiv({at}, 60000000) - ({at} % 60000000 < 0)) * 60"
 
 
 def newest(source: Source) -> str:

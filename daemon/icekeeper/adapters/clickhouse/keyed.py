@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -51,7 +52,7 @@ class KeyedClickHouse(ClickHouse):
     ) -> Mapping[bytes, KeyRows]:
         text = key_rows_query(query, self._rows_of(source, query, f"{micros(source)} AS {AT}"))
         rows = await self._answer(text, source, window, final, timeout)
-        return {bytes.fromhex(text): KeyRows(int(count), int(values), int(at)) for text, count, values, at in rows}
+        return await asyncio.to_thread(_key_rows, rows)  # many rows take a while, and the loop has other work
 
     async def _column_type(self, name: str, column: str) -> ColumnType | None:
         """The type of one table's column; None where it has none of that name."""
@@ -74,6 +75,10 @@ class KeyedClickHouse(ClickHouse):
         remote = next((engine for engine in engines if not is_local(engine)), engines[0])
         settings = await self._exact(source.tables[0], remote, final=final)
         return await self._query(text, source, source.tables[0], window, timeout, settings)
+
+
+def _key_rows(rows: Rows) -> dict[bytes, KeyRows]:
+    return {bytes.fromhex(text): KeyRows(int(count), int(values), int(at)) for text, count, values, at in rows}
 
 
 def _common(types: Sequence[ColumnType]) -> ColumnType:

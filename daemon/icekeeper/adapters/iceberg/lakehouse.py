@@ -201,12 +201,13 @@ class IcebergLakehouse:
     async def count_by_minute(
         self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
     ) -> Mapping[datetime, int]:
+        if snapshot_id is None:
+            return {}
+
         def work(jvm: IcebergJvm) -> dict[datetime, int]:
-            if snapshot_id is None:
-                return {}
             return counting.count_minutes(jvm, self._tables, table, timestamp, window, snapshot_id)
 
-        return await self._run(work, timeout, table)
+        return await self._read_rows(work, timeout, table, snapshot_id)
 
     async def column_types(self, table: str, columns: Iterable[str]) -> Mapping[str, ColumnType]:
         def work(jvm: IcebergJvm) -> dict[str, ColumnType]:

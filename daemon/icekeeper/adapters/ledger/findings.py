@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from icekeeper.adapters.ledger.rows import as_bad_files, as_findings, as_reason
+from icekeeper.adapters.ledger.rows import as_bad_files, as_findings, as_reason, known
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.store import accepted
 from icekeeper.adapters.postgres.pool import Postgres
@@ -23,6 +23,7 @@ from icekeeper.core.run_history import FINDINGS
 
 _OPEN = statement("open_windows")
 _FOUND = statement("findings")
+_OPEN_ROWS = statement("open_rows")
 _IN_ORDER = "ORDER BY iceberg_table, window_start, window_end"
 _ACKNOWLEDGE = f"""
     WITH open AS ({_OPEN}), kept AS (
@@ -119,26 +120,20 @@ class PostgresFindings:
         }
         return Counter((table, status) for table, status, _ in days)
 
-    async def found(self, tables: Iterable[str], since: datetime) -> tuple[AuditFindings, ...]:
-        """The findings of windows of these tables that end after `since`, the newest windows first."""
+    async def found(self, tables: Iterable[str], since: datetime, limit: int) -> tuple[AuditFindings, ...]:
+        """The findings of so many audits of windows that end after `since`, the newest windows first."""
         names = accepted(list(tables))
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(_FOUND, names, since)
+            rows = await connection.fetch(_FOUND, names, since, limit)
         still_open = {_place(one) for one in await self.all_open(names)} if rows else set()
         return tuple(_audit_findings(row, still_open) for row in rows)
 
     async def open_rows(self, tables: Iterable[str]) -> Mapping[tuple[str, FindingKind], int]:
         """How many rows the open findings of each table are of, by their kind; what is nought is left out."""
-        names = list(tables)
-        open_windows = await self.all_open(names)
-        if not open_windows:
-            return {}
-        since = min(one.window.start for one in open_windows)
-        rows = Counter[tuple[str, FindingKind]]()
-        for audit in await self.found(names, since):
-            for finding in audit.findings if audit.open else ():
-                rows[audit.table, finding.kind] += finding.rows
-        return rows
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_OPEN_ROWS, list(tables))
+        kinds = ((row, known(FindingKind, row["kind"])) for row in rows)
+        return {(row["iceberg_table"], kind): row["rows"] for row, kind in kinds if kind and row["rows"]}
 
     async def acknowledge(self, table: str, day: date, note: str, by: str, host: str) -> tuple[OpenWindow, ...]:
         """Closes what is open of the table's windows that begin on this UTC day, and returns it; empty: nothing was."""

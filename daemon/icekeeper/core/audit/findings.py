@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain, zip_longest
 
 from icekeeper.core.audit.keys import DifferentKey, Key, shown
-from icekeeper.core.audit.records import BadFile, Explanation, Finding, FindingKind
+from icekeeper.core.audit.records import MOST_FINDINGS, Explanation, Finding, FindingKind
 from icekeeper.core.calendar import Window
 from icekeeper.core.formats import counted, iso_second, listed, span
 
@@ -20,9 +20,10 @@ CYCLE = timedelta(minutes=15)
 HOUR = timedelta(hours=1)
 # Findings of a kind are told apart by these steps, by the first that makes no more of them than this.
 _STEPS = (MINUTE, CYCLE, HOUR, timedelta(days=1))
-MOST_FINDINGS = 50
-# How many a note names.
-_NAMED = 3
+# A window is told apart by no more steps than this.
+_MOST_STEPS = 50_000
+# Of fewer rows Iceberg may hold a multiple by chance.
+_ENOUGH = 10
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -47,25 +48,26 @@ class Times:
 class KeysFound:
     """The keys that differ, and how many of them findings name.
 
-    `complete`: all rows of both sides were compared, so that numbers of rows tell no more.
+    `complete`: all rows of both sides were compared, so that numbers of rows tell no more. `one_in`: only one part of
+    so many of the keys was compared.
     """
 
     key: Key
     different: Sequence[DifferentKey]
     samples: int
     complete: bool = False
+    one_in: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Neighbouring times that differ in the same way; `whole_cycles`: they hold all rows of each of their cycles."""
+    """Neighbouring times that differ in the same way."""
 
     start: datetime
     end: datetime
     rows: int
     clickhouse: int
     iceberg: int
-    whole_cycles: bool = False
 
     @property
     def copies(self) -> int:
@@ -81,6 +83,17 @@ class _Part:
         )
         return _Part(self.start, other.end, rows, clickhouse, iceberg)
 
+    def cycles(self, occupied: Sequence[datetime]) -> Window | None:
+        """Its cycles, where these hold no other row than its own; None where they do. `occupied`: times with rows."""
+        start = _EPOCH + (self.start - _EPOCH) // CYCLE * CYCLE
+        end = _EPOCH - (_EPOCH - self.end) // CYCLE * CYCLE
+        others = (
+            bisect_left(occupied, self.start)
+            - bisect_left(occupied, start)
+            + (bisect_left(occupied, end) - bisect_left(occupied, self.end))
+        )
+        return None if others else Window(start, end)
+
 
 def findings(window: Window, times: Times, keys: KeysFound | None, watermark: datetime | None) -> tuple[Finding, ...]:
     """The findings of a window, by kind and time. `watermark`: how far the offload has come, None where unknown."""
@@ -94,70 +107,22 @@ def findings(window: Window, times: Times, keys: KeysFound | None, watermark: da
         by_count[FindingKind.MISSING] = -more
     if by_count and not times.merges:
         by_count[FindingKind.EXTRA] = +more - by_key[FindingKind.DUPLICATE]
-    found = [
-        _explained(kind, part, times.merges, keys is not None, watermark, window)
-        for kind in FindingKind
-        # Of each time the larger amount.
-        for part in _parts(kind, by_count.get(kind, Counter()) | by_key[kind], times, begin, window.end)
-    ]
+    offloaded = None if watermark is None else _offloaded_until(watermark)
+    found: list[Finding] = []
+    for kind in FindingKind:
+        # Where some keys were not compared: of each time the larger number, by counts or by keys.
+        amounts = by_count.get(kind, Counter()) | by_key[kind]
+        if not amounts:
+            continue
+        parts = _parts(kind, amounts, times, begin, window.end, offloaded)
+        occupied = sorted({*times.clickhouse, *times.iceberg, *amounts})
+        found += (_explained(kind, part, part.cycles(occupied), times, keys, watermark, window) for part in parts)
     return tuple(found if keys is None else _with_keys(found, keys))
 
 
-def findings_of_files(
-    window: Window, bad: Sequence[BadFile], clickhouse: Mapping[datetime, int] | None
-) -> tuple[Finding, ...]:
-    """The findings of a window's bad files, those that share a time as one; `clickhouse`: its rows by the minute."""
-    groups: list[tuple[Window, list[BadFile]]] = []
-    for part, file in sorted(((_span_of(file, window), file) for file in bad), key=lambda one: one[0].start):
-        if groups and (part.start <= groups[-1][0].end or len(groups) == MOST_FINDINGS):
-            before, files = groups[-1]
-            groups[-1] = Window(before.start, max(before.end, part.end)), [*files, file]
-        else:
-            groups.append((part, [file]))
-    return tuple(
-        _finding_of_files(
-            part,
-            tuple(file.path for file in files),
-            sum(file.rows for file in files if file.content == "data"),
-            clickhouse,
-        )
-        for part, files in groups
-    )
-
-
-def finding_of_unreadable(window: Window, files: tuple[str, ...], clickhouse: Mapping[datetime, int] | None) -> Finding:
-    """The finding of files whose rows can't be read, as far as they are known: how many rows these are is not."""
-    return _finding_of_files(window, files, 0, clickhouse)
-
-
-def _span_of(file: BadFile, window: Window) -> Window:
-    """The minutes of the window that the file's rows may be of."""
-    if file.first is None or file.last is None or file.first >= window.end or file.last < window.start:
-        return window
-    start, last = (instant.replace(second=0, microsecond=0) for instant in (file.first, file.last))
-    return Window(max(start, window.start), min(last + MINUTE, window.end))
-
-
-def _finding_of_files(
-    part: Window, files: tuple[str, ...], rows: int, clickhouse: Mapping[datetime, int] | None
-) -> Finding:
-    held = None if clickhouse is None else _within(clickhouse, part)
-    evidence = counted(len(files), "file") if files else "files that are not known"
-    return Finding(
-        FindingKind.FILE,
-        part.start,
-        part.end,
-        rows,
-        clickhouse=held,
-        explanation=Explanation.BAD_FILE,
-        evidence=evidence if held is None else f"{evidence}; ClickHouse holds {counted(held, 'row')} of that time",
-        files=files[:MOST_FINDINGS],
-    )
-
-
-def _within(rows: Mapping[datetime, int], part: Window) -> int:
-    start = part.start.replace(second=0, microsecond=0)
-    return sum(count for minute, count in rows.items() if start <= minute < part.end)
+def missing_rows(found: Iterable[Finding]) -> int:
+    """How many rows are missing at least, whatever Iceberg holds more elsewhere."""
+    return sum(finding.rows for finding in found if finding.kind is FindingKind.MISSING)
 
 
 def by_hour(rows: Mapping[datetime, int]) -> Mapping[datetime, int]:
@@ -168,15 +133,15 @@ def by_hour(rows: Mapping[datetime, int]) -> Mapping[datetime, int]:
     return hours
 
 
-def findings_note(found: Sequence[Finding]) -> str:
-    """What was found in a clause: the largest findings, each with one of its keys; empty where nothing was."""
+def findings_note(found: Sequence[Finding], most: int = 1) -> str:
+    """What was found in a clause: so many of the largest, each with one of its keys; empty where nothing was."""
     largest = sorted(found, key=lambda finding: -finding.rows)
-    return listed(map(_in_words, largest), most=_NAMED)
+    return listed(map(_in_words, largest), most=most)
 
 
 def _in_words(finding: Finding) -> str:
     rows = counted(finding.rows, "row")
-    if finding.kind is FindingKind.MISSING and finding.clickhouse:
+    if finding.kind is FindingKind.MISSING and finding.clickhouse and finding.clickhouse >= finding.rows:
         rows = f"{finding.rows} of {counted(finding.clickhouse, 'row')}"
     what = f"{finding.kind} {span(finding.start, finding.end)}: {rows}"
     why = f" ({finding.explanation})" if finding.explanation else ""
@@ -204,69 +169,103 @@ def _by(step: timedelta, start: datetime, rows: Mapping[datetime, int]) -> Count
 
 
 def _parts(
-    kind: FindingKind, amounts: Mapping[datetime, int], times: Times, start: datetime, end: datetime
+    kind: FindingKind,
+    amounts: Mapping[datetime, int],
+    times: Times,
+    start: datetime,
+    end: datetime,
+    offloaded: datetime | None,
 ) -> list[_Part]:
     """The parts of a window in which so many rows differ, in order; no more than MOST_FINDINGS."""
     parts: list[_Part] = []
-    for step in (*(step for step in _STEPS if step >= times.step), end - start):
-        parts = _joined(kind, _by(step, start, amounts), times.by(step, start))
+    steps = [step for step in _STEPS if step >= times.step and (end - start) / step <= _MOST_STEPS]
+    for step in (*steps, end - start):
+        parts = _joined(kind, _by(step, start, amounts), times.by(step, start), offloaded)
         if len(parts) <= MOST_FINDINGS:
             break
-    occupied = sorted({*times.clickhouse, *times.iceberg, *amounts})
-    return [_widened(part, occupied) for part in parts]
-
-
-def _joined(kind: FindingKind, amounts: Mapping[datetime, int], times: Times) -> list[_Part]:
-    """Neighbours that differ in the same way as one part; a time without any row is nobody's neighbour."""
-    parts: list[_Part] = []
-    last: int | None = None
-    for at in sorted({*amounts, *times.clickhouse, *times.iceberg}):
-        rows = amounts.get(at, 0)
-        part = _Part(at, at + times.step, rows, times.clickhouse.get(at, 0), times.iceberg.get(at, 0))
-        # Of what is missing: whether any row is there; of what is more: how often each row is there.
-        way = None if not rows else min(part.iceberg, 1) if kind is FindingKind.MISSING else part.copies
-        if way is not None:
-            parts.append(parts.pop().followed_by(part) if way == last else part)
-        last = way
     return parts
 
 
-def _widened(part: _Part, occupied: Sequence[datetime]) -> _Part:
-    """Up to the ends of its cycles, where these hold no other row than the part's."""
-    start = _EPOCH + (part.start - _EPOCH) // CYCLE * CYCLE
-    end = _EPOCH - (_EPOCH - part.end) // CYCLE * CYCLE
-    alone = bisect_left(occupied, part.start) == bisect_left(occupied, start) and (
-        bisect_left(occupied, part.end) == bisect_left(occupied, end)
-    )
-    return replace(part, start=start, end=end, whole_cycles=True) if alone else part
+def _joined(
+    kind: FindingKind, amounts: Mapping[datetime, int], times: Times, offloaded: datetime | None
+) -> list[_Part]:
+    """Neighbours that differ in the same way as one part; a time without any row separates none."""
+    parts: list[_Part] = []
+    before: object = None
+    for at in sorted({*amounts, *times.clickhouse, *times.iceberg}):
+        rows = amounts.get(at, 0)
+        part = _Part(at, at + times.step, rows, times.clickhouse.get(at, 0), times.iceberg.get(at, 0))
+        way = _way(kind, part, offloaded) if rows else None
+        if way is not None:
+            parts.append(parts.pop().followed_by(part) if way == before else part)
+        before = way
+    return parts
+
+
+def _way(kind: FindingKind, part: _Part, offloaded: datetime | None) -> tuple[bool, int]:
+    """Of what is missing: whether it was to be offloaded, and whether any row is there; else how often each row is."""
+    if kind is FindingKind.MISSING:
+        return offloaded is not None and part.start >= offloaded, min(part.iceberg, 1)
+    return False, part.copies
 
 
 # --- what explains them
 
 
+def _offloaded_until(watermark: datetime) -> datetime:
+    """The first minute that the offload has not come to, or is in the middle of.
+
+    A watermark on the whole minute is a candle's: the offload goes on behind that minute.
+    """
+    minute = watermark.replace(second=0, microsecond=0)
+    return minute + MINUTE if minute == watermark else minute
+
+
 def _explained(
-    kind: FindingKind, part: _Part, merges: bool, keyed: bool, watermark: datetime | None, window: Window
+    kind: FindingKind,
+    part: _Part,
+    cycles: Window | None,
+    times: Times,
+    keys: KeysFound | None,
+    watermark: datetime | None,
+    window: Window,
 ) -> Finding:
     explanation, evidence = None, ""
     if kind is FindingKind.MISSING:
-        explanation, evidence = _why_missing(part, watermark)
-    elif part.whole_cycles and part.copies and not merges and (kind is FindingKind.DUPLICATE or not keyed):
+        explanation, evidence = _why_missing(part, cycles, watermark)
+    elif kind is FindingKind.EXTRA and times.merges:
+        explanation, evidence = Explanation.MERGED_IN_SOURCE, "ClickHouse merges rows of this table"
+    elif cycles is not None and not times.merges and _are_copies(kind, part, keys):
         kind, explanation = FindingKind.DUPLICATE, Explanation.WRITTEN_TWICE
         evidence = f"Iceberg holds {part.copies} times ClickHouse's {counted(part.clickhouse, 'row')}"
-    elif kind is FindingKind.EXTRA and merges:
-        explanation, evidence = Explanation.MERGED_IN_SOURCE, "ClickHouse was counted with FINAL"
-    start, end = max(part.start, window.start), min(part.end, window.end)
+    if keys is not None and keys.one_in > 1:
+        sampled = f"one {keys.one_in}th of the keys was compared"
+        evidence = f"{evidence}; {sampled}" if evidence else sampled
+    part_of = cycles or Window(part.start, part.end)
+    start, end = max(part_of.start, window.start), min(part_of.end, window.end)
     return Finding(kind, start, end, part.rows, part.clickhouse, part.iceberg, explanation, evidence)
 
 
-def _why_missing(part: _Part, watermark: datetime | None) -> tuple[Explanation | None, str]:
-    if watermark is not None and watermark.replace(second=0, microsecond=0) <= part.start:
-        return Explanation.NOT_OFFLOADED, f"the offload's watermark is {iso_second(watermark)}"
-    if part.whole_cycles and not part.iceberg:
+def _are_copies(kind: FindingKind, part: _Part, keys: KeysFound | None) -> bool:
+    """Whether rows are there more often, and no others: by their keys, else by enough rows that it is no chance."""
+    if part.rows != (part.copies - 1) * part.clickhouse:
+        return False
+    if kind is FindingKind.DUPLICATE:
+        return True
+    complete = keys is not None and keys.complete
+    return kind is FindingKind.EXTRA and not complete and part.clickhouse >= _ENOUGH
+
+
+def _why_missing(part: _Part, cycles: Window | None, watermark: datetime | None) -> tuple[Explanation | None, str]:
+    offloaded = None if watermark is None else _offloaded_until(watermark)
+    evidence = "" if watermark is None else f"the offload's watermark is {iso_second(watermark)}"
+    if offloaded is not None and offloaded <= part.start:
+        return Explanation.NOT_OFFLOADED, evidence
+    if offloaded is not None and offloaded < part.end:
+        return None, evidence
+    if cycles is not None and not part.iceberg:
         return Explanation.CYCLE_LOST, f"Iceberg holds none of {counted(part.clickhouse, 'row')}"
-    if watermark is not None:
-        return Explanation.BEHIND_WATERMARK, f"the offload's watermark is {iso_second(watermark)}"
-    return None, ""
+    return (None, "") if watermark is None else (Explanation.BEHIND_WATERMARK, evidence)
 
 
 def _with_keys(found: Sequence[Finding], keys: KeysFound) -> Iterable[Finding]:

@@ -253,8 +253,12 @@ class DifferentKey:
     at: int = 0
 
 
-def different_keys(source: Mapping[bytes, KeyRows], iceberg: Mapping[bytes, KeyRows]) -> list[DifferentKey]:
-    """What differs between the rows of both sides, by their keys."""
+def different_keys(
+    source: Mapping[bytes, KeyRows], iceberg: Mapping[bytes, KeyRows], *, distinct: bool = False
+) -> list[DifferentKey]:
+    """What differs between the rows of both sides, by their keys; `distinct`: between their keys alone."""
+    if distinct:
+        source, iceberg = ({text: KeyRows(1, at=key.at) for text, key in side.items()} for side in (source, iceberg))
     found: list[DifferentKey] = []
     nothing = KeyRows(0)
     for text in sorted({*source, *iceberg}):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from icekeeper.core.audit.records import BadFile, FileFault, Verdict
+from icekeeper.core.audit.records import MOST_FINDINGS, BadFile, Explanation, FileFault, Finding, FindingKind, Verdict
+from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Proof
 from icekeeper.core.formats import counted, listed, number
 from icekeeper.core.reasons import Reason
 
 # How many bad files a note names; the others are counted.
 _NAMED = 3
+_MINUTE, _MICROSECOND = timedelta(minutes=1), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +96,72 @@ def _wrong(file: BadFile) -> str:
     if file.rows_found is None:
         return f"{what}{file.detail}"
     return f"{what}holds {counted(file.rows_found, 'row')}, its manifest claims {file.rows}"
+
+
+# --- findings
+
+
+def findings_of_files(
+    window: Window, bad: Sequence[BadFile], clickhouse: Mapping[datetime, int] | None
+) -> tuple[Finding, ...]:
+    """The findings of a window's bad files, those that share a time as one; `clickhouse`: its rows by the minute."""
+    groups: list[tuple[Window, list[BadFile]]] = []
+    spans = [(_span_of(file, window), file) for file in bad]
+    known = [(part, file) for part, file in spans if part is not None]
+    for part, file in sorted(known, key=lambda one: one[0].start):
+        if groups and (part.start <= groups[-1][0].end or len(groups) == MOST_FINDINGS):
+            before, files = groups[-1]
+            groups[-1] = Window(before.start, max(before.end, part.end)), [*files, file]
+        else:
+            groups.append((part, [file]))
+    if others := [file for part, file in spans if part is None]:
+        groups.append((window, others))
+    return tuple(
+        _finding_of_files(
+            part,
+            tuple(file.path for file in files),
+            sum(file.rows for file in files if file.content == "data"),
+            clickhouse,
+        )
+        for part, files in groups
+    )
+
+
+def finding_of_unreadable(window: Window, files: tuple[str, ...], clickhouse: Mapping[datetime, int] | None) -> Finding:
+    """The finding of files whose rows can't be read, as far as they are known: how many rows these are is not."""
+    return _finding_of_files(window, files, 0, clickhouse)
+
+
+def _span_of(file: BadFile, window: Window) -> Window | None:
+    """The minutes of the window that the file's rows may be of; None where its manifest does not say."""
+    if file.first is None or file.last is None or file.first >= window.end or file.last < window.start:
+        return None
+    start, last = (
+        min(max(instant, window.start), window.end - _MICROSECOND).replace(second=0, microsecond=0)
+        for instant in (file.first, file.last)
+    )
+    return Window(max(start, window.start), min(last + _MINUTE, window.end))
+
+
+def _finding_of_files(
+    part: Window, files: tuple[str, ...], rows: int, clickhouse: Mapping[datetime, int] | None
+) -> Finding:
+    held = None if clickhouse is None else _within(clickhouse, part)
+    evidence = counted(len(files), "file") if files else "files that are not known"
+    if len(files) > MOST_FINDINGS:
+        evidence = f"{evidence}, {MOST_FINDINGS} of them named"
+    return Finding(
+        FindingKind.FILE,
+        part.start,
+        part.end,
+        rows,
+        clickhouse=held,
+        explanation=Explanation.BAD_FILE,
+        evidence=evidence if held is None else f"{evidence}; ClickHouse holds {counted(held, 'row')} of that time",
+        files=files[:MOST_FINDINGS],
+    )
+
+
+def _within(rows: Mapping[datetime, int], part: Window) -> int:
+    start = part.start.replace(second=0, microsecond=0)
+    return sum(count for minute, count in rows.items() if start <= minute < part.end)

@@ -13,8 +13,9 @@ from icekeeper.core.enums import AuditStatus, Proof, Trigger
 from icekeeper.core.formats import duration
 from icekeeper.core.reasons import Reason
 
-# How many bad files an audit keeps.
+# How many bad files an audit keeps, and how many findings of each kind.
 MOST_BAD_FILES = 100
+MOST_FINDINGS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,9 @@ class Fingerprint:
 class SourceCount:
     """Rows of a window in ClickHouse, and how they were counted.
 
-    `ttl`: the table's own, by its definition; None where it has none, or none that is understood. `fingerprint`: of
-    the rows that were counted; None where no key was given, or the source merges rows.
+    `final`: whether FINAL was applied; `merges`: whether a table of the source may merge rows, whatever the settings
+    say. `ttl`: the table's own, by its definition; None where it has none, or none that is understood. `fingerprint`:
+    of the rows that were counted; None where no key was given, or the source merges rows.
     """
 
     rows: int
@@ -66,6 +68,7 @@ class SourceCount:
     final: bool
     ttl: SourceTtl | None = None
     fingerprint: Fingerprint | None = None
+    merges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +156,13 @@ class Explanation(StrEnum):
     )
     WRITTEN_TWICE = (
         "written_twice",
-        "Whole cycles are there more than once: find the commits of the offload that wrote them, and delete one copy.",
+        "Whole cycles are there more than once: find the commits of the offload that wrote them, see that they hold "
+        "the same rows, and delete one copy.",
     )
     MERGED_IN_SOURCE = (
         "merged_in_source",
-        "ClickHouse merges rows of this table, and may have merged or deleted these since they were offloaded.",
+        "ClickHouse merges rows of this table, and may have merged or deleted these since they were offloaded; many of "
+        "them may be rows that it never held.",
     )
     BAD_FILE = (
         "bad_file",

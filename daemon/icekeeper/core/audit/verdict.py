@@ -76,6 +76,14 @@ def judge_keys(verdict: Verdict, keys: KeyComparison, policy: AuditPolicy) -> Ve
     return replace(verdict, status=status, reason=reason, note=note)
 
 
+def judge_missing(verdict: Verdict, missing: int, clickhouse: int, policy: AuditPolicy) -> Verdict:
+    """The worse of the verdict and that of rows that are missing by the minute: a surplus elsewhere hides none."""
+    found = _status(Fraction(missing, clickhouse), policy)
+    if _SEVERITY.index(found) <= _SEVERITY.index(verdict.status):
+        return verdict
+    return replace(verdict, status=found, note=f"{verdict.note}; by the minute it lacks {missing} of {clickhouse} rows")
+
+
 def missing_keys(keys: KeyComparison) -> Fraction:
     """How many keys are missing; where some could not be explored, by what was found among those that were."""
     at_least = Fraction(max(keys.clickhouse - keys.iceberg, 0))

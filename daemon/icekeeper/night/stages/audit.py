@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 
-from icekeeper.core.audit.findings import finding_of_unreadable, findings_of_files
-from icekeeper.core.audit.proof import FILE_REASONS, FilesProof, judge_files
+from icekeeper.core.audit.findings import findings_note, missing_rows
+from icekeeper.core.audit.proof import (
+    FILE_REASONS,
+    FilesProof,
+    finding_of_unreadable,
+    findings_of_files,
+    judge_files,
+)
 from icekeeper.core.audit.records import (
     MOST_BAD_FILES,
     AuditResult,
@@ -18,7 +24,7 @@ from icekeeper.core.audit.records import (
     Verdict,
 )
 from icekeeper.core.audit.source import Source
-from icekeeper.core.audit.verdict import judge, judge_keys
+from icekeeper.core.audit.verdict import judge, judge_keys, judge_missing
 from icekeeper.core.enums import AuditStatus, Proof, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError, UnreadableFiles
 from icekeeper.core.policy import AuditPolicy, TablePolicy
@@ -26,7 +32,7 @@ from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.planning import plan_audit
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext
 from icekeeper.night.stages.drill_down import DrillDown, differ, drill_down, source_minutes
-from icekeeper.night.stages.keys import KeyAudit
+from icekeeper.night.stages.keys import KeyAudit, SourceSide
 from icekeeper.night.stages.prefetch import CountRequest, PrefetchedCounts
 from icekeeper.night.stages.restraint import require_past
 
@@ -66,16 +72,9 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
             row = _row(policy, context, failed, clickhouse=warm, files=files, proof=Proof.FILES, watermark=watermark)
             held = await source_minutes(policy, source, context, warm, deadline)
             return _result(replace(row, findings=findings_of_files(window, files.bad, held)))
+    sides = _Sides(policy, context, deadline, warm, files, watermark, newest)
     try:
-        iceberg = await ports.lakehouse.count(
-            policy.name,
-            policy.timestamp,
-            window,
-            deadline.remaining(),
-            files.snapshot_id if files else None,
-            every_value=rules.proof is Proof.ROWS,
-        )
-        both = None if keys is None or source_keys is None else await keys.read_iceberg(source_keys, iceberg)
+        return _result(await _compared(sides, keys, source_keys))
     except PermanentError as exc:
         if exc.reason not in FILE_REASONS:
             raise
@@ -85,15 +84,43 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         names = exc.files if isinstance(exc, UnreadableFiles) else ()
         # The rows of these files, and their partitions, are not known.
         return _result(replace(row, bad_file_rows=0, findings=(finding_of_unreadable(window, names, held),)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """What is known before Iceberg's rows are counted."""
+
+    policy: TablePolicy
+    context: TaskContext
+    deadline: Deadline
+    warm: SourceCount
+    files: FilesProof | None
+    watermark: datetime | None
+    newest: datetime | None
+
+
+async def _compared(sides: _Sides, keys: KeyAudit | None, source_keys: SourceSide | None) -> AuditResult:
+    """Iceberg's side, and what the difference means. PermanentError where files can't be read."""
+    policy, context, warm, files = sides.policy, sides.context, sides.warm, sides.files
+    rules, source = _audited(policy)
+    iceberg = await context.ports.lakehouse.count(
+        policy.name,
+        policy.timestamp,
+        context.window,
+        sides.deadline.remaining(),
+        files.snapshot_id if files else None,
+        every_value=rules.proof is Proof.ROWS,
+    )
+    both = None if keys is None or source_keys is None else await keys.read_iceberg(source_keys, iceberg)
     verdict = judge(
         clickhouse=warm.rows,
         iceberg=iceberg.rows,
-        window=window,
-        now=ports.clock(),
+        window=context.window,
+        now=context.ports.clock(),
         policy=rules,
         source_ttl=source_ttl(policy, warm),
-        watermark=watermark,
-        newest=newest,
+        watermark=sides.watermark,
+        newest=sides.newest,
     )
     compared, found = None, None
     # A source that has dropped rows, or has none, is not compared: all that Iceberg holds would be surplus.
@@ -103,22 +130,24 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     drilled = DrillDown()
     if verdict.status is not AuditStatus.ERROR and differ(warm, iceberg, compared):
         context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by the minute")
-        drilled = await drill_down(policy, source, context, warm, iceberg, found, watermark, deadline)
-        verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, drilled.note))))
+        drilled = await drill_down(policy, source, context, warm, iceberg, found, sides.watermark, sides.deadline)
+        if found is None:
+            verdict = judge_missing(verdict, missing_rows(drilled.findings), warm.rows, rules)
     proof = _proof(rules, iceberg, files)
-    if files is not None and proof is Proof.LENGTHS:
-        verdict = replace(verdict, note=f"{verdict.note}; {files.note}")
+    unproven = files.note if files is not None and proof is Proof.LENGTHS else ""
+    notes = (verdict.note, findings_note(drilled.findings), drilled.note, unproven)
     row = _row(
         policy,
         context,
-        verdict,
+        replace(verdict, note="; ".join(filter(None, notes))),
         clickhouse=warm,
         iceberg=iceberg,
         files=files,
         proof=proof,
-        watermark=watermark,
+        watermark=sides.watermark,
     )
-    return _result(replace(row, key_comparison=compared, findings=drilled.findings, missing_hours=drilled.hours))
+    hours = drilled.hours if verdict.status is not AuditStatus.OK else ()
+    return replace(row, key_comparison=compared, findings=drilled.findings, missing_hours=hours)
 
 
 def _result(row: AuditResult) -> AttemptResult:

@@ -9,13 +9,16 @@ from datetime import datetime
 
 import structlog
 
-from icekeeper.core.audit.findings import MINUTE, KeysFound, Times, by_hour, findings, findings_note
+from icekeeper.core.audit.findings import KeysFound, Times, by_hour, findings
+from icekeeper.core.audit.proof import FILE_REASONS
 from icekeeper.core.audit.records import Finding, KeyComparison, LakehouseCount, MissingHour, SourceCount
 from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.verdict import missing_hours
+from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Stage
-from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import Reason
 from icekeeper.night.stages.context import Deadline, TaskContext
 
 log = structlog.get_logger(__name__)
@@ -23,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DrillDown:
-    """What was found, and a note on it."""
+    """What was found, the hours that lack rows, and why no more is known."""
 
     findings: tuple[Finding, ...] = ()
     hours: tuple[MissingHour, ...] = ()
@@ -34,7 +37,7 @@ def differ(warm: SourceCount, iceberg: LakehouseCount, compared: KeyComparison |
     """Whether rows differ that a finding can name. Of a source that merges rows Iceberg may rightly hold more."""
     if not warm.rows:
         return False
-    more = iceberg.rows > warm.rows and not warm.final
+    more = iceberg.rows > warm.rows and not warm.merges
     return iceberg.rows < warm.rows or more or (compared is not None and not compared.equal)
 
 
@@ -48,23 +51,47 @@ async def drill_down(
     watermark: datetime | None,
     deadline: Deadline,
 ) -> DrillDown:
-    """The findings of the window, by the minute; where minutes can't be counted, of the window as a whole."""
-    window, note = context.window, ""
+    """The findings of the window, by the minute; where minutes can't be counted, of the window as a whole.
+
+    PermanentError where files can't be read.
+    """
+    window = context.window
+    in_source, in_iceberg = {window.start: warm.rows}, {window.start: iceberg.rows}
+    whole = Times(in_source, in_iceberg, warm.merges, window.end - window.start)
     try:
-        in_source = await context.ports.source.count_by_minute(source, window, warm.final, deadline.remaining())
-        in_iceberg = await context.ports.lakehouse.count_by_minute(
-            policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.remaining()
-        )
-        times = Times(in_source, in_iceberg, warm.final)
+        minutes = await _minutes(policy, source, context, warm, iceberg, deadline)
     except IcekeeperError as exc:
+        if exc.reason in FILE_REASONS:
+            raise
         log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
-        note = f"the minutes could not be counted: {exc}"
-        in_source, in_iceberg = {window.start: warm.rows}, {window.start: iceberg.rows}
-        times = Times(in_source, in_iceberg, warm.final, window.end - window.start)
-    # Looking at many keys takes a while, and the loop has other work.
-    found = await asyncio.to_thread(findings, window, times, keys, watermark)
-    hours = missing_hours(by_hour(in_source), by_hour(in_iceberg)) if times.step == MINUTE else ()
-    return DrillDown(found, hours, "; ".join(filter(None, (note, findings_note(found)))))
+        found = await asyncio.to_thread(findings, window, whole, keys, watermark)
+        return DrillDown(found, note=f"the minutes could not be counted: {exc}")
+    # Looking at many minutes and keys takes a while, and the loop has other work.
+    return await asyncio.to_thread(_drilled, window, minutes, keys, watermark)
+
+
+async def _minutes(
+    policy: TablePolicy,
+    source: Source,
+    context: TaskContext,
+    warm: SourceCount,
+    iceberg: LakehouseCount,
+    deadline: Deadline,
+) -> Times:
+    """Both sides by the minute. TransientError `conflict` where ClickHouse holds other rows now than were judged."""
+    window = context.window
+    in_source = await context.ports.source.count_by_minute(source, window, warm.final, deadline.remaining())
+    if sum(in_source.values()) != warm.rows:
+        raise TransientError(f"{source} was written to since it was counted", reason=Reason.CONFLICT)
+    in_iceberg = await context.ports.lakehouse.count_by_minute(
+        policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.remaining()
+    )
+    return Times(in_source, in_iceberg, warm.merges)
+
+
+def _drilled(window: Window, times: Times, keys: KeysFound | None, watermark: datetime | None) -> DrillDown:
+    found = findings(window, times, keys, watermark)
+    return DrillDown(found, missing_hours(by_hour(times.clickhouse), by_hour(times.iceberg)))
 
 
 async def source_minutes(

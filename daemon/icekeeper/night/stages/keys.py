@@ -27,6 +27,7 @@ from icekeeper.core.audit.keys import (
     finer_bits,
     sampled,
 )
+from icekeeper.core.audit.proof import FILE_REASONS
 from icekeeper.core.audit.records import FindingKind, Fingerprint, KeyComparison, LakehouseCount, SourceCount
 from icekeeper.core.audit.source import Source
 from icekeeper.core.enums import Stage
@@ -114,7 +115,7 @@ class KeyAudit:
         return BothSides(source, count.snapshot_id, found)
 
     async def compare(self, sides: BothSides) -> tuple[KeyComparison, KeysFound]:
-        """Both sides' keys, and those that differ."""
+        """Both sides' keys, and those that differ. PermanentError where files can't be read, whatever else is known."""
         query, source, iceberg = sides.source.query, sides.source.fingerprint, sides.iceberg
         part = query.within
         compared = KeyComparison(
@@ -133,6 +134,8 @@ class KeyAudit:
         try:
             return await self._explored(sides, compared)
         except IcekeeperError as exc:
+            if exc.reason in FILE_REASONS:
+                raise
             log.warning("keys_not_explored", stage=Stage.AUDIT, table=self._policy.name, error=str(exc))
             rows = max(compared.clickhouse, compared.iceberg)
             unknown = replace(compared, missing=None, extra=None, duplicate=None, changed=None, unexplored=rows)
@@ -162,7 +165,13 @@ class KeyAudit:
             explored=explored,
             unexplored=unexplored,
         )
-        return found, KeysFound(query.key, different, self._rules.samples, complete=not (unexplored or query.distinct))
+        return found, KeysFound(
+            query.key,
+            different,
+            self._rules.samples,
+            complete=not (unexplored or query.distinct),
+            one_in=compared.sample[1] if compared.sample else 1,
+        )
 
     async def _differing(self, sides: BothSides, rows: int) -> tuple[int, Mapping[int, Fingerprint], Mapping[int, int]]:
         """By how many bits, and with how many rows, buckets differ, so small that they fit the budget if any do.
@@ -198,10 +207,8 @@ class KeyAudit:
             )
         if (len(there) if query.distinct else sum(key.rows for key in there.values())) != expected:
             raise _source_changed(self._source)
-        if query.distinct:
-            there, ours = ({text: KeyRows(1, at=rows.at) for text, rows in keys.items()} for keys in (there, ours))
         # Sorting many keys takes a while, and the loop has other work.
-        return await asyncio.to_thread(different_keys, there, ours)
+        return await asyncio.to_thread(different_keys, there, ours, distinct=query.distinct)
 
     async def _of_source(self, side: SourceSide, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
         return await self._context.ports.source_keys.fingerprints(

@@ -129,7 +129,8 @@ public final class FileProver {
         if (bytes == null || this.table.schema().findField(this.column.intValue()) == null) {
             return null;
         }
-        return (Number) Conversions.fromByteBuffer(this.table.schema().findType(this.column.intValue()), bytes);
+        Object value = Conversions.fromByteBuffer(this.table.schema().findType(this.column.intValue()), bytes);
+        return value instanceof Number ? (Number) value : null;
     }
 
     // The partition's path, made unique as in planner.py: Iceberg writes a null like the string "null".

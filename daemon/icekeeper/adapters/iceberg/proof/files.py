@@ -33,8 +33,9 @@ _JAVA = 8  # the class file version that Janino writes best; any newer Java runs
 # The formats whose footers hold the number of rows, and deletion vectors' files.
 _FOOTERS = frozenset({"PARQUET", "ORC", "PUFFIN"})
 _ENCRYPTED = "encrypted"
+_MICROSECOND = timedelta(microseconds=1)
 # What Iceberg counts event times by. Of nanoseconds there is no whole number in a timedelta.
-_UNITS = {"TIMESTAMP": timedelta(microseconds=1), "DATE": timedelta(days=1)}
+_UNITS = {"TIMESTAMP": _MICROSECOND, "DATE": timedelta(days=1)}
 _DATA = "DATA"
 
 
@@ -182,17 +183,20 @@ def _bad(
         bytes_found=length,
         detail=text or "",
         first=_instant(counted_as, file.first),
-        last=_instant(counted_as, file.last),
+        last=_instant(counted_as, file.last, last=True),
     )
 
 
-def _instant(counted_as: str, value: int | None) -> datetime | None:
-    """A value of an Iceberg column of this type; None where it is not known or lies outside of Python's years."""
+def _instant(counted_as: str, value: float | None, *, last: bool = False) -> datetime | None:
+    """A value of an Iceberg column of this type, of a date its first or last microsecond.
+
+    None where it is not known or lies outside of Python's years.
+    """
     unit = _UNITS.get(counted_as)
     if value is None or unit is None:
         return None
     try:
-        return datetime(1970, 1, 1, tzinfo=UTC) + value * unit
+        return datetime(1970, 1, 1, tzinfo=UTC) + value * unit + (unit - _MICROSECOND if last else timedelta(0))
     except OverflowError:
         return None
 

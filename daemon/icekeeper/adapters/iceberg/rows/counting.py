@@ -13,7 +13,7 @@ from icekeeper.adapters.iceberg.tables import Tables
 from icekeeper.core.audit.proof import FILE_REASONS
 from icekeeper.core.audit.records import LakehouseCount
 from icekeeper.core.calendar import Window
-from icekeeper.core.errors import IcekeeperError, TransientError, UnreadableFiles
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError, UnreadableFiles
 from icekeeper.core.formats import listed
 from icekeeper.core.reasons import Reason
 from icekeeper.core.secrets import hide_in_text
@@ -64,6 +64,10 @@ def count_all(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int) -> 
 def count_minutes(
     jvm: IcebergJvm, tables: Tables, table: str, timestamp: str, window: Window, snapshot_id: int
 ) -> dict[datetime, int]:
+    """PermanentError where the event time is a date."""
+    if jvm.column_type(tables.handle(jvm, table), timestamp) == "date":
+        text = f"the event time {timestamp} is a date in Iceberg, which knows no minutes"
+        raise PermanentError(text, reason=Reason.SOURCE_TYPE, where=table)
     # Seconds, not timestamps: PySpark would turn those into naive datetimes of this host's zone.
     minute = f"unix_seconds(date_trunc('MINUTE', CAST({quoted(timestamp)} AS TIMESTAMP)))"
     with rows_of(jvm, tables, table, timestamp, window, snapshot_id) as rows:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_EXPRESSION = re.compile(r"\{(answered|rows_that_differ)\}")
+_PART = re.compile(r"\{(answered|rows_that_differ|open_windows)\}")
 
 
 def statement(name: str) -> str:
-    """The text of `name`.sql, with the expressions in answered.sql and rows_that_differ.sql where it names them."""
-    return _EXPRESSION.sub(lambda found: _text(found[1]), _text(name))
+    """The text of `name`.sql, with those of other files where it names them in braces."""
+    return _PART.sub(lambda found: statement(found[1]), _text(name))
 
 
 def _text(name: str) -> str:
