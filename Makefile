@@ -9,6 +9,7 @@
 #   make soak    many nights in one process, and a chart of their memory: NIGHTS=200 OUT=soak.md
 #   make bench   icekeeper and its rivals side by side, at most an hour; writes docs/performance.md. A taste of it:
 #                make bench ARGS="--parts compact --shapes 960 --stores s3 --rounds 1 --out taste.md"
+#                ARGS="--parts audit" audits a day of 50 million rows in each way, --rows=200000 a smaller one
 #                ARGS="--keep samples.jsonl" keeps the samples; the same again goes on where that has ended
 #   make test-full   all of these, with the big worlds: hours
 PYTHON ?= python3

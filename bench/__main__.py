@@ -32,10 +32,13 @@ class Several(click.ParamType[tuple[str, ...]]):
 
 
 @click.command(help="Plays icekeeper and its rivals side by side, and writes what came of it as a page with plots.")
-@click.option("--parts", type=Several(plan.PARTS), default=",".join(plan.PARTS), help="What is measured.")
+@click.option(
+    "--parts", type=Several((*plan.PARTS, plan.AUDIT)), default=",".join(plan.PARTS), help="What is measured."
+)
 @click.option("--stores", type=Several(STORES), default=",".join(STORES), help="On which stores.")
 @click.option("--shapes", type=Several(plan.SHAPES), default=",".join(plan.SHAPES), help="Which worlds are compacted.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Instead of each part's own number.")
+@click.option("--rows", type=click.IntRange(min=1000), default=plan.AUDIT_ROWS, help="Of the day that is audited.")
 @click.option("--minutes", type=float, default=plan.BUDGET_S / 60, help="Rounds are left out where this would not do.")
 @click.option(
     "--keep",
@@ -49,6 +52,7 @@ def main(
     stores: tuple[record.Store, ...],
     shapes: tuple[str, ...],
     rounds: int | None,
+    rows: int,
     minutes: float,
     keep: Path | None,
     source: Path | None,
@@ -58,7 +62,7 @@ def main(
     if source is None:
         from bench import campaign  # a page from samples needs no engine
 
-        planned = plan.contests(parts, stores, shapes, rounds)
+        planned = plan.contests(parts, stores, shapes, rounds, rows)
         machine, measured = asyncio.run(campaign.play(planned, minutes * 60, console, keep))
     else:
         machines, measured = record.read(source)

@@ -56,6 +56,16 @@ def memory(sample: Sample) -> float:
     return sample.python_peak_mib + sample.jvm_peak_mib
 
 
+def clickhouse_cpu(sample: Sample) -> float:
+    """Of an audit."""
+    return 0.0 if sample.sides is None else sample.sides.clickhouse_cpu_s
+
+
+def queries(sample: Sample) -> float:
+    """Of an audit, on the side that had more of them."""
+    return 0.0 if sample.sides is None else max(sample.sides.spark_queries, sample.sides.clickhouse_statements)
+
+
 def spread(values: Iterable[float]) -> Spread | None:
     """None where nothing was measured."""
     known = sorted(values)

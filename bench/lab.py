@@ -14,7 +14,9 @@ import structlog
 import yaml
 from pyspark.sql import SparkSession
 
+from bench.audits import AUDITS, Audits, AuditTurn
 from bench.bases import Bases
+from bench.plan import AUDIT
 from bench.record import AUTO, COLD, ICEKEEPER, Case, Store
 from bench.rivals import Rival
 from bench.rivals.call import Call
@@ -49,13 +51,20 @@ class Lab:
     """The warehouses, the session and the rivals. `prepare` gives what one rival does once."""
 
     def __init__(
-        self, box: Sandbox, proxy: StoreProxy, engine: SparkEngine, services: Mapping[str, Services], bases: Bases
+        self,
+        box: Sandbox,
+        proxy: StoreProxy,
+        engine: SparkEngine,
+        services: Mapping[str, Services],
+        bases: Bases,
+        audits: Audits,
     ) -> None:
         self.engine = engine
         self.services = services
         self._box = box
         self._proxy = proxy
         self._bases = bases
+        self._audits = audits
         # Whether the session has seen enough work to be like any that has been up for long.
         self._settled = True
         self._zamboni = Zamboni()
@@ -107,7 +116,12 @@ class Lab:
                 services[warehouse.name] = build(settings[store], engine)
                 stack.push_async_callback(services[warehouse.name].close)
                 stack.callback(warehouse.close)
-            lab = cls(box, proxy, engine, services, Bases(box.root / "bodies", warehouses, world, Call(engine)))
+            bases = Bases(box.root / "bodies", warehouses, world, Call(engine))
+            queries = stack.enter_context(StoreProxy(box.clickhouse.port))
+            audited = build(_through(settings["s3"], queries), engine)
+            stack.push_async_callback(audited.close)
+            audits = Audits(audited, box.clickhouse, queries, proxy, warehouses["s3"])
+            lab = cls(box, proxy, engine, services, bases, audits)
             stack.callback(lab._zamboni.close)
             yield lab
 
@@ -131,10 +145,14 @@ class Lab:
 
     def can(self, case: Case, rival: str) -> bool:
         """Whether a rival is installed and takes part in that."""
+        if case.part == AUDIT:
+            return rival in AUDITS
         return rival in self.rivals and case.part in self.rivals[rival].parts
 
-    async def prepare(self, case: Case, rival: str, x: float = 0) -> Run:
+    async def prepare(self, case: Case, rival: str, x: float = 0) -> Run | AuditTurn:
         """Fresh tables for one run of one rival; the counters stand at zero when it returns. Not to be timed."""
+        if case.part == AUDIT:
+            return await self._audits.prepare(case, rival)
         chosen = self.rivals[rival]
         if case.part in _RENEWED:
             await self._renew(case, rival)
@@ -185,6 +203,11 @@ def _world(box: Sandbox, warehouse: Warehouse) -> World:
 def _catalogs(settings: Iterable[Settings]) -> dict[str, str]:
     """The settings of all warehouses' catalogs, for one session."""
     return {key: value for each in settings for key, value in spark_options(each).session_conf.items()}
+
+
+def _through(settings: Settings, queries: StoreProxy) -> Settings:
+    """The settings with a proxy before ClickHouse."""
+    return settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"url": queries.url})})
 
 
 def _settings(world: World, warehouse: Warehouse, state_dir: Path, spark: Mapping[str, Any]) -> Settings:

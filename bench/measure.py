@@ -13,7 +13,7 @@ from typing import Protocol
 
 from bench.meter import Meter, give_back
 from bench.plan import Contest
-from bench.record import Case, Output, Sample
+from bench.record import Case, Output, Sample, Sides
 
 # What a turn may take before it counts as failed; the slowest, binpack of 3,800 files at 10 ms a request, takes 80 s.
 TURN_TIMEOUT = timedelta(minutes=8)
@@ -39,6 +39,9 @@ class Turn(Protocol):
     def tables(self) -> int: ...
     @property
     def note(self) -> str: ...
+    @property
+    def sides(self) -> Sides | None:
+        """Of an audit, once it is over."""
 
     async def act(self) -> None: ...
 
@@ -129,5 +132,6 @@ async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, pids:
         input_files=turn.input_files,
         tables=turn.tables,
         output=await turn.output(),
+        sides=turn.sides,
         note=turn.note,  # read after the output, whose check may add to it
     )

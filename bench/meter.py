@@ -56,6 +56,10 @@ class Meter:
     def cpu_s(self) -> float:
         return sum(each.cpu_s for each in self._watched.values())
 
+    def cpu_of(self, pid: int) -> float:
+        """The CPU seconds of one of the processes."""
+        return self._watched[pid].cpu_s
+
     def __enter__(self) -> Meter:
         self._look()
         self._thread.start()

@@ -9,20 +9,44 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.record import AUTO, CALL, COLD, FLOOR, ICEKEEPER, PLATFORM, ZAMBONI, Case, Store
+from bench.record import (
+    AUTO,
+    CALL,
+    CHANGED,
+    COLD,
+    COMPARED,
+    FILES,
+    FLOOR,
+    ICEKEEPER,
+    KEY,
+    KNOWN,
+    LOST,
+    MANIFESTS,
+    PLATFORM,
+    READ_KEY,
+    READ_TIME,
+    ROWS,
+    ZAMBONI,
+    Case,
+    Store,
+)
 
 BUDGET_S = 60 * 60
 # Servers and the first session, before anything is played.
 START_S = 90
 PARTS = ("compact", "expire", "idle", "curves", "start", "night")
+# Played only where it is named: it takes a part of an hour alone.
+AUDIT = "audit"
 SHAPES = ("960", "3800", "big")
 # Rounds where the command line says nothing. The platform's way takes minutes a table: one round of it.
 ROUNDS = {"960": 5, "3800": 2, "big": 2}
 
 # Curves: places along the x axis.
-FILES = (100, 500, 1500, 4000)
+FILES_A_TABLE = (100, 500, 1500, 4000)
 SNAPSHOTS = (10, 100, 300, 700)
 TABLES = (1, 10, 100)
+# The rows of the audited day.
+AUDIT_ROWS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +95,18 @@ _COMPACT_S: dict[tuple[str, Store], float] = {
 _EXPIRE_S: dict[Store, float] = {"local": 20, "s3": 25, "s3+10ms": 40}
 _IDLE_S: dict[Store, float] = {"local": 80, "s3": 170, "s3+10ms": 90}
 _NIGHT_S: dict[Store, float] = {"local": 310, "s3": 690, "s3+10ms": 760}
+# Of a row of the audited day, by all rivals.
+_AUDIT_S = 1e-5
+# The rows of a day that is audited before anything is measured.
+_WARM_UP_ROWS = 200_000
 
 
 def contests(
-    parts: Sequence[str], stores: Sequence[Store], shapes: Sequence[str], rounds: int | None = None
+    parts: Sequence[str],
+    stores: Sequence[Store],
+    shapes: Sequence[str],
+    rounds: int | None = None,
+    audit_rows: int = AUDIT_ROWS,
 ) -> tuple[Contest, ...]:
     """In the order in which they are played: what takes longest comes last, and is what an hour that is up costs.
 
@@ -85,10 +117,11 @@ def contests(
         for part, made in (
             ("compact", _compact(stores, shapes, rounds)),
             ("expire", _expire(stores, rounds)),
-            ("idle", _idle(stores)),
+            ("idle", _idle(stores, rounds)),
             ("curves", _curves(rounds)),
             ("start", _start(rounds)),
             ("night", _night(stores)),
+            (AUDIT, _audit(rounds, audit_rows)),
         )
         if part in parts
         for each in made
@@ -107,10 +140,10 @@ def _expire(stores: Sequence[Store], rounds: int | None) -> Iterator[Contest]:
         yield Contest(Case("expire", "960", store), (ICEKEEPER, CALL), rounds or ROUNDS["960"], _EXPIRE_S[store])
 
 
-def _idle(stores: Sequence[Store]) -> Iterator[Contest]:
+def _idle(stores: Sequence[Store], rounds: int | None) -> Iterator[Contest]:
     for store in stores:
-        yield Contest(Case("idle", "960", store), (ICEKEEPER, CALL, PLATFORM), 1, _IDLE_S[store])
-        yield Contest(Case("idle", "960 without audit", store), (ICEKEEPER,), ROUNDS["960"], 1)
+        yield Contest(Case("idle", "960", store), (ICEKEEPER, CALL, PLATFORM), rounds or 1, _IDLE_S[store])
+        yield Contest(Case("idle", "960 without audit", store), (ICEKEEPER,), rounds or ROUNDS["960"], 1)
 
 
 def _night(stores: Sequence[Store]) -> Iterator[Contest]:
@@ -118,9 +151,14 @@ def _night(stores: Sequence[Store]) -> Iterator[Contest]:
         yield Contest(Case("night", "960", store), (ICEKEEPER, AUTO, ZAMBONI, PLATFORM), 1, _NIGHT_S[store])
 
 
+def _audit(rounds: int | None, rows: int) -> Iterator[Contest]:
+    ways = (READ_TIME, READ_KEY, MANIFESTS, FILES, KNOWN, ROWS, KEY, COMPARED, LOST, CHANGED)
+    yield Contest(Case(AUDIT, str(rows), "s3"), ways, rounds or 1, 20 + rows * _AUDIT_S)
+
+
 def _curves(rounds: int | None) -> Iterator[Contest]:
     for part, shape, places, seconds in (
-        ("files", "960", FILES, 0.03),
+        ("files", "960", FILES_A_TABLE, 0.03),
         ("snapshots", "960", SNAPSHOTS, 0.05),
         ("tables", "12", TABLES, 0.5),
     ):
@@ -140,9 +178,14 @@ def warm_ups(planned: Sequence[Contest]) -> tuple[Contest, ...]:
     One for local disk and one for S3; a delay changes no code's way.
     """
     # The platform's way starts cold each time, as it does.
-    rivals = tuple(dict.fromkeys(name for each in planned for name in each.rivals if name != PLATFORM))
-    stores: list[Store] = list(dict.fromkeys("local" if each.case.store == "local" else "s3" for each in planned))
-    return tuple(Contest(Case("compact", "960", store), rivals, 2, _COMPACT_S["960", store]) for store in stores)
+    audits = [each for each in planned if each.case.part == AUDIT]
+    others = [each for each in planned if each not in audits]
+    rivals = tuple(dict.fromkeys(name for each in others for name in each.rivals if name != PLATFORM))
+    stores: list[Store] = list(dict.fromkeys("local" if each.case.store == "local" else "s3" for each in others))
+    return (
+        *(Contest(Case("compact", "960", store), rivals, 2, _COMPACT_S["960", store]) for store in stores),
+        *(Contest(Case(AUDIT, str(_WARM_UP_ROWS), "s3"), each.rivals, 2, 20) for each in audits),
+    )
 
 
 def remaining(

@@ -144,16 +144,17 @@ PLOTS: tuple[Plot, ...] = (
 
 
 def draw(samples: Samples, folder: Path) -> list[Path]:
-    """Writes what there is to draw; the same samples give the same bytes. Needs matplotlib."""
+    """Writes what there is to draw; the same samples give the same bytes. Needs matplotlib where that is anything."""
+    wanted = [plot for plot in PLOTS if plot.wanted(samples)]
+    if not wanted:
+        return []
     from matplotlib import rc_context  # only who draws needs it
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     style = {"svg.hashsalt": "icekeeper", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
-    for plot in PLOTS:
-        if not plot.wanted(samples):
-            continue
+    for plot in wanted:
         with rc_context(style):
             figure = Figure(figsize=(7, 3.4), layout="constrained")
             axes = figure.subplots()

@@ -19,13 +19,26 @@ ZAMBONI = "zamboni"
 PLATFORM = "platform"
 FLOOR = "floor"
 
+# Those of the part `audit`: icekeeper in all of its ways, and reading without it.
+READ_TIME = "reading the event time"
+READ_KEY = "reading event time and key"
+MANIFESTS = "manifests"
+FILES = "files, all new"
+KNOWN = "files, all known"
+ROWS = "rows"
+KEY = "key"
+COMPARED = "key and compare"
+LOST = "key, one row lost"
+CHANGED = "key and compare, one price changed"
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """What every rival of a round is given.
 
     `part` is compact, expire, idle, night, or a curve: files, snapshots, tables; session and first are the start of a
-    session and its first compaction. `shape` is 960, 3800 or big; of an idle night also `960 without audit`.
+    session and its first compaction. `shape` is 960, 3800 or big; of an idle night also `960 without audit`, of an
+    audit its number of rows.
     """
 
     part: str
@@ -42,6 +55,21 @@ class Output:
     rows: int
     row_groups: int
     columns_with_bounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What an audit took of Spark's JVM and of ClickHouse's server. `clickhouse_bytes`: read, uncompressed.
+
+    `clickhouse_statements`: all that were sent, also those that ask for types and settings; `spark_queries`: SQL.
+    """
+
+    jvm_cpu_s: float
+    clickhouse_cpu_s: float
+    clickhouse_peak_mib: float
+    clickhouse_bytes: int
+    clickhouse_statements: int
+    spark_queries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +91,7 @@ class Sample:
     input_files: int = 0
     tables: int = 1  # how many tables `seconds` covers
     output: Output | None = None
+    sides: Sides | None = None
     failed: bool = False
     note: str = ""
 
@@ -99,9 +128,11 @@ def from_json(line: str) -> Sample | Machine:
         return Machine(**(document | {"left_out": tuple(document["left_out"])}))
     if kind != "Sample":
         raise ValueError(f"no record of the benchmark: {line[:80]}")
-    output = document.pop("output")
+    output, sides = document.pop("output"), document.pop("sides", None)
     return Sample(
-        **(document | {"case": Case(**document["case"]), "output": None if output is None else Output(**output)})
+        **(document | {"case": Case(**document["case"])}),
+        output=None if output is None else Output(**output),
+        sides=None if sides is None else Sides(**sides),
     )
 
 

@@ -6,11 +6,10 @@ have to say about the numbers is in notes.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench import compare
-from bench.compare import Samples, Spread
+from bench import compare, formats, report_audits
+from bench.compare import Samples
 from bench.plots import PLOTS
 from bench.record import AUTO, ICEKEEPER, STORES, Case, Machine, Sample
 from bench.targets import Judgement, Verdict, judge
@@ -68,6 +67,7 @@ def page(machine: Machine, samples: Samples, *, images: str = "images") -> str:
         _targets(samples),
         _how(machine),
         *(_part(part, title, samples) for part, title in _TITLES.items() if samples.cases(part)),
+        report_audits.section(samples),
         _memory(samples),
         _curves(samples, images),
         _quality(samples),
@@ -94,11 +94,11 @@ def _targets(samples: Samples) -> str:
         target = each.target
         who = f"{target.ours} against {target.theirs}" if target.theirs else target.ours
         cells = rows.setdefault((target.what, each.case.shape, who, target.limit), {})
-        cells[each.case.store] = f"{_number(each.measured, target.unit)} {_verdict(each)}".strip()
+        cells[each.case.store] = f"{formats.number(each.measured, target.unit)} {_verdict(each)}".strip()
     lines = [(*row, *(cells.get(store, "") for store in STORES)) for row, cells in rows.items()]
     verdicts = [each.verdict for each in judgements]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict)
-    table = _table(("what", "world", "who", "target", *STORES), lines, numbers_from=3)
+    table = formats.table(("what", "world", "who", "target", *STORES), lines, numbers_from=3)
     return f"## Targets\n\n{table}\n{counts[0].upper()}{counts[1:]}.\n"
 
 
@@ -150,16 +150,16 @@ def _rivals_of(case: Case, samples: Samples) -> str:
             (
                 rival,
                 f"{len(taken)}",
-                _seconds(compare.spread(map(compare.seconds_a_table, taken))),
-                _ratio(
+                formats.seconds(compare.spread(map(compare.seconds_a_table, taken))),
+                formats.ratio(
                     compare.ratios(compare.seconds_a_table, taken, samples.of(case, ours)) if rival != ours else None
                 ),
-                _median(taken, lambda each: each.cpu_s / each.tables, "{:.1f}"),
-                _median(taken, lambda each: each.python_peak_mib, "{:.0f}"),
-                _median(taken, lambda each: each.jvm_peak_mib, "{:.0f}"),
-                "" if case.store == "local" else _requests(taken),
-                "" if case.store == "local" else _median(taken, compare.requests_a_file, "{:.2f}"),
-                "" if case.store == "local" else _traffic(taken),
+                formats.median(taken, lambda each: each.cpu_s / each.tables, "{:.1f}"),
+                formats.median(taken, lambda each: each.python_peak_mib, "{:.0f}"),
+                formats.median(taken, lambda each: each.jvm_peak_mib, "{:.0f}"),
+                "" if case.store == "local" else formats.requests(taken),
+                "" if case.store == "local" else formats.median(taken, compare.requests_a_file, "{:.2f}"),
+                "" if case.store == "local" else formats.traffic(taken),
             )
         )
     seconds = ("rounds", "s (spread)", f"to {ours}", "CPU s")
@@ -168,7 +168,7 @@ def _rivals_of(case: Case, samples: Samples) -> str:
         f"{each.rival}: {each.note}" for each in samples.all if each.case == case and each.note and not each.failed
     )
     listed_notes = "".join(f"- {note}\n" for note in notes)
-    return _table(header, rows, numbers_from=1) + (f"\n{listed_notes}" if listed_notes else "")
+    return formats.table(header, rows, numbers_from=1) + (f"\n{listed_notes}" if listed_notes else "")
 
 
 def _ours(case: Case, samples: Samples) -> str:
@@ -179,7 +179,7 @@ def _ours(case: Case, samples: Samples) -> str:
 def _memory(samples: Samples) -> str:
     peaks: dict[str, list[Sample]] = {}
     for sample in samples.all:
-        if not sample.failed:
+        if not sample.failed and sample.sides is None:  # those of audits are in a table of their own
             peaks.setdefault(sample.rival, []).append(sample)
     if not peaks:
         return ""
@@ -189,7 +189,7 @@ def _memory(samples: Samples) -> str:
         python, jvm = max(each.python_peak_mib for each in taken), max(each.jvm_peak_mib for each in taken)
         where = f"{most.case.part}, {most.case.shape}, {most.case.store}"
         rows.append((rival, f"{python:.0f}", f"{jvm:.0f}", f"{compare.memory(most):.0f}", where))
-    return f"## Memory\n\n{_MEMORY}\n" + _table(
+    return f"## Memory\n\n{_MEMORY}\n" + formats.table(
         ("rival", "Python", "JVM", "together", "where"), rows, numbers_from=1, numbers_to=4
     )
 
@@ -216,7 +216,7 @@ def _quality(samples: Samples) -> str:
                 )
                 rows.append((case.shape, case.store, rival, *counts))
     header = ("world", "store", "rival", "files", "bytes", "rows", "row groups", "columns with bounds")
-    return "## What was written\n\n" + _table(header, rows, numbers_from=3) if rows else ""
+    return "## What was written\n\n" + formats.table(header, rows, numbers_from=3) if rows else ""
 
 
 def _failures(samples: Samples) -> str:
@@ -225,57 +225,3 @@ def _failures(samples: Samples) -> str:
         for each in samples.failures()
     ]
     return "## Turns that failed\n\n" + "\n".join(lines) if lines else ""
-
-
-# --- how values are written
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int, numbers_to: int = 99) -> str:
-    rule = ["---:" if numbers_from <= number < numbers_to else "---" for number in range(len(header))]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *rows))
-
-
-def _digits(value: float) -> str:
-    """Three digits that count, no more: the fourth is noise."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _seconds(spread: Spread | None) -> str:
-    if spread is None:
-        return ""
-    digits = (lambda value: f"{value:.3f}") if spread.median < 1 else _digits
-    return _with_range(spread, digits(spread.median), digits(spread.low), digits(spread.high))
-
-
-def _number(spread: Spread | None, unit: str) -> str:
-    if spread is None:
-        return ""
-    unit = "x" if unit == "x" else f" {unit}"
-    return _with_range(spread, _digits(spread.median) + unit, _digits(spread.low), _digits(spread.high))
-
-
-def _ratio(spread: Spread | None) -> str:
-    return "" if spread is None else f"{_digits(spread.median)}x"
-
-
-def _with_range(spread: Spread, median: str, low: str, high: str) -> str:
-    return median if spread.rounds == 1 else f"{median} ({low} to {high})"
-
-
-def _median(taken: Iterable[Sample], quantity: compare.Quantity, form: str) -> str:
-    spread = compare.spread(map(quantity, taken))
-    return "" if spread is None else form.format(spread.median)
-
-
-def _requests(taken: Sequence[Sample]) -> str:
-    """The middle round's by kind, the most frequent first."""
-    kinds = {kind for each in taken for kind in each.requests}
-    medians = {kind: compare.spread(float(each.requests.get(kind, 0)) for each in taken) for kind in kinds}
-    counts = sorted(((spread.median, kind) for kind, spread in medians.items() if spread), reverse=True)
-    return ", ".join(f"{count:.0f} {kind}" for count, kind in counts if count)
-
-
-def _traffic(taken: Sequence[Sample]) -> str:
-    read = compare.spread(each.bytes_read / 2**20 for each in taken)
-    written = compare.spread(each.bytes_written / 2**20 for each in taken)
-    return f"{read.median:.1f}, {written.median:.1f}" if read and written else ""

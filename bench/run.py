@@ -54,6 +54,7 @@ class Run:
     def __init__(self, case: Case, rival: Rival, job: Job, proxy: StoreProxy) -> None:
         self.input_files = job.input_files * len(job.tables)
         self.tables = len(job.tables)
+        self.sides = None
         self.note = rival.note if len(job.stages) == len(Stage) else ""
         self._case = case
         self._rival = rival

@@ -8,8 +8,22 @@ from enum import StrEnum
 
 from bench import compare
 from bench.compare import Quantity, Samples, Spread
-from bench.plan import SHAPES
-from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, PLATFORM, STORES, ZAMBONI, Case, Sample
+from bench.plan import AUDIT, AUDIT_ROWS, SHAPES
+from bench.record import (
+    AUTO,
+    CALL,
+    FLOOR,
+    ICEKEEPER,
+    KEY,
+    LOST,
+    PLATFORM,
+    READ_KEY,
+    READ_TIME,
+    STORES,
+    ZAMBONI,
+    Case,
+    Sample,
+)
 
 # As a case's part and shape: every turn on its store.
 ALL = "all"
@@ -79,6 +93,7 @@ def _milliseconds_a_table(sample: Sample) -> float:
 
 
 _COMPACTIONS = tuple(Case("compact", shape, store) for shape in SHAPES for store in STORES)
+_AUDIT = (Case(AUDIT, str(AUDIT_ROWS), "s3"),)
 # The one that has targets of its own.
 _SLOWED = (Case("compact", "960", "s3+10ms"),)
 _OTHERS = tuple(case for case in _COMPACTIONS if case not in _SLOWED)
@@ -100,6 +115,11 @@ TARGETS = (
         strict=True,
     ),
     Target("expiry of 96 snapshots, 960 files", _everywhere("expire"), ICEKEEPER, CALL, at_least=10),
+    *(
+        Target("CPU of ClickHouse for a fingerprint", _AUDIT, KEY, read, at_most=1.3, quantity=compare.clickhouse_cpu)
+        for read in (READ_TIME, READ_KEY)
+    ),
+    Target("an audit down to one lost row", _AUDIT, LOST, at_most=12, quantity=compare.queries, unit="queries a side"),
     Target("compaction", _SLOWED, AUTO, ZAMBONI, at_least=2.5),
     Target("compaction", _SLOWED, AUTO, CALL, at_least=3),
     Target("compaction", _SLOWED, AUTO, FLOOR, at_most=2.5),

@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bench import record
+from bench.audits import AUDITS, AuditTurn
 from bench.lab import Lab
-from bench.record import Case, Output
+from bench.plan import AUDIT
+from bench.record import Case, Output, Sides
 from bench.run import Run
 from bench.store import Traffic
 from icekeeper.adapters.spark.engine import SparkEngine
@@ -25,7 +28,7 @@ async def lab(engine: SparkEngine) -> AsyncIterator[Lab]:
         yield running
 
 
-async def done(run: Run) -> tuple[Output | None, Traffic]:
+async def done(run: Run | AuditTurn) -> tuple[Output | None, Traffic]:
     """Lets a rival do its job, and puts everything back."""
     try:
         await run.act()
@@ -74,6 +77,25 @@ async def test_a_night_with_nothing_to_do_writes_nothing(lab: Lab) -> None:
     _, traffic = await done(await lab.prepare(Case("idle", "12", "s3"), "icekeeper"))
     assert traffic.requests["GET"] > 0
     assert traffic.requests["PUT"] + traffic.requests["POST"] + traffic.requests["DELETE"] == 0
+
+
+async def test_audits_of_a_day_measure_both_sides_and_find_the_row_that_is_missing(lab: Lab) -> None:
+    found: dict[str, tuple[Sides, Traffic]] = {}
+    for way in sorted(AUDITS):
+        run = await lab.prepare(Case(AUDIT, "20000", "s3"), way)
+        _, traffic = await done(run)
+        assert run.sides is not None
+        found[way] = run.sides, traffic
+
+    files = 20
+    assert found[record.FILES][1].requests["GET"] - found[record.KNOWN][1].requests["GET"] == files
+    assert found[record.KNOWN][1].requests["HEAD"] - found[record.MANIFESTS][1].requests["HEAD"] == files
+    assert found[record.ROWS][1].bytes_read > found[record.KEY][1].bytes_read > found[record.KNOWN][1].bytes_read
+    read = {way: sides.clickhouse_bytes for way, (sides, _) in found.items()}
+    assert read[record.COMPARED] > read[record.KEY] > read[record.MANIFESTS]
+    queries = {way: (sides.spark_queries, sides.clickhouse_statements) for way, (sides, _) in found.items()}
+    assert (queries[record.READ_KEY], queries[record.KEY][0]) == ((1, 0), 2)
+    assert queries[record.LOST][0] <= 12
 
 
 async def test_a_session_that_is_to_be_started_is_not_there_before(lab: Lab) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -133,6 +133,44 @@ async def test_planted_damage_is_found_and_named(night: Night, damage: Damage) -
         missing = [each for each in audit.findings if each.kind is FindingKind.MISSING]
         assert {int(key[0] or "") for each in missing for key in each.sample_keys} <= {*numbers[:40]}
         assert "missing 02-17 " in audit.notes
+
+
+class Counted:
+    """A port, and how often rows were read through it: each time is one query."""
+
+    READS = ("count", "count_by_minute", "newest", "fingerprints", "key_rows")
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        self.queries: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.READS:
+            self.queries.append(name)
+        return getattr(self._port, name)
+
+
+async def test_one_lost_row_is_found_by_at_most_twelve_queries_a_side(make_night: MakeNight) -> None:
+    def change(document: dict[str, Any]) -> None:
+        _keyed(document)
+        document["tables"][0]["audit"]["drill_rows"] = 1000
+
+    night = await make_night(BINANCE, change=change, rows_per_file=100, commits_per_day=8, old_snapshots=0)
+    ports = night.services.ports
+    lakehouse, source = Counted(ports.lakehouse), Counted(ports.source)
+    ports = replace(ports, lakehouse=lakehouse, source=source, source_keys=source)
+    night.services = replace(night.services, ports=ports)
+    name = f"{night.catalog}.{BINANCE}"
+    day = DAY.format("exchange_timestamp")
+    ((lost,),) = await night.sql(f"SELECT max(sequence_number) FROM {name} WHERE {day}")
+    await night.sql(f"DELETE FROM {name} WHERE {day} AND sequence_number = {lost}")
+    audit, keys = await audited(night, BINANCE)
+
+    assert (audit.delta, keys.missing, keys.unexplored) == (-1, 1, 0)
+    assert keys.clickhouse > 1000, "more than are read at once"
+    assert [key[0] for finding in audit.findings for key in finding.sample_keys] == [str(lost)]
+    assert len(lakehouse.queries) <= 12
+    assert len(source.queries) <= 12
 
 
 async def test_a_source_that_merges_is_compared_by_distinct_keys(night: Night) -> None:

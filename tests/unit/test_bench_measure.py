@@ -13,7 +13,7 @@ import pytest
 from bench import measure, record
 from bench.meter import Meter
 from bench.plan import Contest
-from bench.record import AUTO, CALL, ZAMBONI, Case, Machine, Output, Sample
+from bench.record import AUTO, CALL, ZAMBONI, Case, Machine, Output, Sample, Sides
 from tests.unit.samples import MACHINE, OUTPUT, case, sample
 
 # Takes 64 MiB, and half a second of CPU time.
@@ -40,6 +40,7 @@ class FakeTurn:
     input_files: int = 960
     tables: int = 1
     note: str = ""
+    sides: Sides | None = None
 
     async def act(self) -> None:
         self.host.happened.append(self.rival)

@@ -1,7 +1,7 @@
 """Which rows both sides hold: keys, their fingerprints, and what differs. Pure; the hashing is SQL of the adapters.
 
-Both engines make the same text of a key and hash it. A fingerprint adds up the hashes of all rows, modulo 2**64, so
-that their order does not matter and a doubled row changes it (XOR would cancel it).
+Both engines give a row's values the same hash, and a key the same text. A fingerprint adds up the hashes of all rows,
+modulo 2**64, so that their order does not matter and a doubled row changes it (XOR would cancel it).
 """
 
 from __future__ import annotations
@@ -17,8 +17,20 @@ from icekeeper.core.audit.records import FindingKind, Fingerprint
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
 
-# What each of the two hashes puts before the text: two hashes of 64 bits that have nothing to do with each other.
-SALTS = ("a", "b")
+
+@dataclass(frozen=True, slots=True)
+class Salt:
+    """What tells one of a row's two hashes from the other: it is put before texts, and XORed with numbers."""
+
+    text: str
+    number: int
+
+
+SALTS = (Salt("a", 0x1F83D9ABFB41BD6B), Salt("b", 0x5BE0CD19137E2179))
+# Numbers nearer to 0 than this, counted in their last digit, are hashed as integers of 64 bits, others by their text.
+HASHED_DIGITS = 18
+# What is hashed instead of NULL: none of those integers.
+NULL_NUMBER = 2**62
 # How each column's text begins or ends, so that no two rows have the same text: see `KeyColumn`.
 NULL = "N"
 NUMBER_END = ";"
@@ -72,6 +84,9 @@ class KeyColumn:
 
     Its text: `N` for NULL; of a number all digits up to `scale`, then `;`; of an instant its microseconds since 1970 in
     UTC, then `;`; of a text its length in bytes, `:`, and itself, a padded one without the zero bytes at its end.
+
+    Its hash is that of an integer of 64 bits: of a number of at most HASHED_DIGITS digits these digits, of an instant
+    its microseconds; of other numbers and of texts the hash of the text without the marks above.
     """
 
     iceberg: str

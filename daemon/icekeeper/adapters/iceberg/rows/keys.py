@@ -6,14 +6,16 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.classic.column import Column
+from pyspark.sql.classic.column import Column as ClassicColumn
 
 from icekeeper.adapters.iceberg.catalog import quoted
 from icekeeper.core.audit.keys import (
+    HASHED_DIGITS,
     LENGTH_END,
     NULL,
+    NULL_NUMBER,
     NUMBER_END,
     SALTS,
     Buckets,
@@ -22,6 +24,7 @@ from icekeeper.core.audit.keys import (
     KeyQuery,
     KeyRows,
     Kind,
+    Salt,
 )
 from icekeeper.core.audit.records import Fingerprint
 
@@ -35,6 +38,8 @@ _KINDS = {
     **dict.fromkeys(("string", "uuid"), Kind.TEXT),
 }
 _64_BITS = 2**64
+# Names that no column of a table has.
+_TEXT, _AT = "icekeeper's text", "icekeeper's event time"
 
 
 def column_type(words: str) -> ColumnType:
@@ -71,7 +76,7 @@ def key_rows(spark: SparkSession, rows: str, timestamp: str, query: KeyQuery) ->
     if query.key.compare:
         values = "sum(hash2 & 4294967295)", "sum(shiftrightunsigned(hash2, 32))"
     aggregates = ("count(*)", *values, "min(at)")
-    hashed = _hashed(spark, rows, query, f"unix_micros(CAST({quoted(timestamp)} AS TIMESTAMP))")
+    hashed = _hashed(spark, rows, query, _micros(quoted(timestamp)))
     counted = hashed.groupBy(F.expr("CAST(text AS BINARY)")).agg(*map(F.expr, aggregates)).collect()
     return {
         bytes(key): KeyRows(int(count), (low + (high << 32)) % _64_BITS, int(at))
@@ -82,26 +87,61 @@ def key_rows(spark: SparkSession, rows: str, timestamp: str, query: KeyQuery) ->
 def _hashed(spark: SparkSession, rows: str, query: KeyQuery, at: str = "0L") -> DataFrame:
     """Of each row the key's text, its two hashes, two over key and compared values where those are, and `at`."""
     key = query.key
-    texts = [text_of(key.columns)]
-    if key.compare:
-        texts.append(text_of((*key.columns, *key.compare)))
-    named = ", ".join(f"{text} AS text{place}" for place, text in enumerate(texts))
-    data = spark.sql(f"SELECT {named}, {at} AS at FROM {rows}")
-    columns = [_hash(spark, salt, f"text{place}") for place in range(len(texts)) for salt in SALTS]
+    names = ", ".join(dict.fromkeys(map(quoted, key.iceberg_columns)))
+    data = spark.sql(f"SELECT {names}, {text_of(key.columns)} AS `{_TEXT}`, {at} AS `{_AT}` FROM {rows}")
+    every = [key.columns, (*key.columns, *key.compare)] if key.compare else [key.columns]
+    columns = [_hash(spark, columns, salt) for columns in every for salt in SALTS]
     hashes = (each.alias(f"hash{n}") for n, each in enumerate(columns))
-    data = data.select(F.col("text0").alias("text"), *hashes, "at")
+    data = data.select(F.col(_TEXT).alias("text"), *hashes, F.col(_AT).alias("at"))
     return data if query.within is None else data.where(_bucket_in("hash0", query.within))
 
 
-def _hash(spark: SparkSession, salt: str, text: str) -> Column:
+def _hash(spark: SparkSession, columns: Sequence[KeyColumn], salt: Salt) -> Column:
+    """The columns' numbers, one hashed into the other."""
+    first, *others = (_number(spark, column, salt) for column in columns)
+    hashed = _xxhash64(spark, first)
+    for number in others:
+        hashed = _xxhash64(spark, hashed.bitwiseXOR(number))
+    return hashed
+
+
+def _number(spark: SparkSession, column: KeyColumn, salt: Salt) -> Column:
+    """A BIGINT that stands for a value: itself where it is a number of so many bits, else the hash of its text."""
+    name = quoted(column.iceberg)
+    match column.kind:
+        case Kind.TEXT | Kind.PADDED:
+            number = _hashed_text(spark, _text(column), salt)
+        case Kind.INSTANT:
+            number = F.expr(f"{_micros(name)} ^ {salt.number}L")
+        case _:
+            number = _hashed_text(spark, _decimal(column), salt)
+            if column.scale <= HASHED_DIGITS:
+                value = f"CAST({name} AS DECIMAL(38, {column.scale}))"
+                limit = 10 ** (HASHED_DIGITS - column.scale)
+                integer = _last_digits(spark, F.expr(value)).bitwiseXOR(F.lit(salt.number))
+                number = F.when(F.expr(f"{value} > -{limit} AND {value} < {limit}"), integer).otherwise(number)
+    null = F.lit(NULL_NUMBER ^ salt.number)
+    return F.when(F.expr(f"{name} IS NULL"), null).otherwise(number)
+
+
+def _hashed_text(spark: SparkSession, text: str, salt: Salt) -> Column:
+    return _xxhash64(spark, F.concat(F.lit(salt.text), F.expr(text)))
+
+
+def _xxhash64(spark: SparkSession, value: Any) -> Column:
     """XXH64 with the seed 0, like ClickHouse's: Spark's own SQL function has 42."""
     jvm: Any = spark._jvm
     sql = jvm.org.apache.spark.sql
-    salted: Any = F.concat(F.lit(salt), F.col(text))
-    child = sql.classic.ExpressionUtils.expression(salted._jc)
-    children = jvm.org.apache.spark.api.python.PythonUtils.toSeq([child])
-    hashed = sql.catalyst.expressions.XxHash64(children, 0)
-    return Column(sql.classic.ExpressionUtils.column(hashed))
+    children = jvm.org.apache.spark.api.python.PythonUtils.toSeq([sql.classic.ExpressionUtils.expression(value._jc)])
+    return ClassicColumn(sql.classic.ExpressionUtils.column(sql.catalyst.expressions.XxHash64(children, 0)))
+
+
+def _last_digits(spark: SparkSession, decimal: Any) -> Column:
+    """A decimal counted in its last digit, which Spark's SQL has no function for."""
+    jvm: Any = spark._jvm
+    sql = jvm.org.apache.spark.sql
+    value = sql.classic.ExpressionUtils.expression(decimal._jc)
+    return ClassicColumn(sql.classic.ExpressionUtils.column(sql.catalyst.expressions.UnscaledValue(value)))
 
 
 def text_of(columns: Sequence[KeyColumn]) -> str:
@@ -110,18 +150,29 @@ def text_of(columns: Sequence[KeyColumn]) -> str:
 
 
 def _column_text(column: KeyColumn) -> str:
-    name = quoted(column.iceberg)
     if column.kind in (Kind.TEXT, Kind.PADDED):
-        text = f"CAST({name} AS STRING)"
-        if column.kind is Kind.PADDED:
-            # By hex digits: functions of texts count characters, and it may be no UTF-8.
-            text = f"CAST(unhex(regexp_replace(hex({text}), '(00)+$', '')) AS STRING)"
+        text = _text(column)
         return f"coalesce(concat(CAST(octet_length({text}) AS STRING), '{LENGTH_END}', {text}), '{NULL}')"
-    if column.kind is Kind.INSTANT:
-        number = f"CAST(unix_micros(CAST({name} AS TIMESTAMP)) AS STRING)"
-    else:
-        number = _digits(f"CAST({name} AS DECIMAL(38, {column.scale}))", column.scale)
+    number = f"CAST({_micros(quoted(column.iceberg))} AS STRING)"
+    if column.kind is not Kind.INSTANT:
+        number = _decimal(column)
     return f"coalesce(concat({number}, '{NUMBER_END}'), '{NULL}')"
+
+
+def _text(column: KeyColumn) -> str:
+    text = f"CAST({quoted(column.iceberg)} AS STRING)"
+    if column.kind is Kind.TEXT:
+        return text
+    # By hex digits: functions of texts count characters, and it may be no UTF-8.
+    return f"CAST(unhex(regexp_replace(hex({text}), '(00)+$', '')) AS STRING)"
+
+
+def _micros(instant: str) -> str:
+    return f"unix_micros(CAST({instant} AS TIMESTAMP))"
+
+
+def _decimal(column: KeyColumn) -> str:
+    return _digits(f"CAST({quoted(column.iceberg)} AS DECIMAL(38, {column.scale}))", column.scale)
 
 
 def _digits(number: str, scale: int) -> str:
