@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.record import Case, Machine, Output, Sample, Store
+from bench.record import Case, Machine, Output, Sample, Sides, Store
 
 MACHINE = Machine(
     measured_at="2026-02-18 02:00 UTC",
@@ -17,6 +17,15 @@ MACHINE = Machine(
     left_out=("compact, 3800, s3: 1 of 2 rounds",),
 )
 OUTPUT = Output(files=1, bytes=14_000_000, rows=96_000, row_groups=1, columns_with_bounds=12)
+
+SIDES = Sides(
+    jvm_cpu_s=20.0,
+    clickhouse_cpu_s=3.5,
+    clickhouse_peak_mib=400.0,
+    clickhouse_bytes=1000 * 2**20,
+    clickhouse_statements=8,
+    spark_queries=2,
+)
 
 
 def case(part: str = "compact", shape: str = "960", store: Store = "s3") -> Case:

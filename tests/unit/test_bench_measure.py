@@ -13,8 +13,8 @@ import pytest
 from bench import measure, record
 from bench.meter import Meter
 from bench.plan import Contest
-from bench.record import AUTO, CALL, ZAMBONI, Case, Machine, Output, Sample, Sides
-from tests.unit.samples import MACHINE, OUTPUT, case, sample
+from bench.record import AUTO, CALL, KEY, ZAMBONI, Case, Machine, Output, Sample, Sides
+from tests.unit.samples import MACHINE, OUTPUT, SIDES, case, sample
 
 # Takes 64 MiB, and half a second of CPU time.
 _BUSY = """
@@ -165,6 +165,7 @@ def test_cpu_time_used_before_a_turn_is_not_the_turns() -> None:
     [
         sample(case(), AUTO, 1.5, 2, x=100, requests={"GET": 1}, output=OUTPUT, note="as it is"),
         sample(case(), CALL, 0, failed=True),
+        sample(case("audit", "1000"), KEY, 1, sides=SIDES),
         MACHINE,
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,9 +10,10 @@ import pytest
 
 from bench import plots, report
 from bench.compare import Samples
-from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, ZAMBONI
-from tests.unit.samples import MACHINE, OUTPUT, case, rounds, sample
+from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, KEY, LOST, READ_KEY, ZAMBONI
+from tests.unit.samples import MACHINE, OUTPUT, SIDES, case, rounds, sample
 
+DAY = case("audit", "50000000")
 SLOW = case(store="s3+10ms")
 SAMPLES = Samples(
     [
@@ -20,6 +22,9 @@ SAMPLES = Samples(
         *rounds(SLOW, ZAMBONI, 10, 10, 12, requests={"GET": 2880}, input_files=960),
         *rounds(SLOW, FLOOR, 2, 2, 2),
         sample(case(), CALL, 0, 1, failed=True, note="RuntimeError: the session is gone"),
+        sample(DAY, READ_KEY, 2, cpu_s=3, sides=replace(SIDES, clickhouse_cpu_s=2.0)),
+        sample(DAY, KEY, 12, cpu_s=21.5, bytes_read=300 * 2**20, requests={"GET": 200, "HEAD": 100}, sides=SIDES),
+        sample(DAY, LOST, 0, failed=True, note="RivalFailed: the audit was ok"),
         *[each for x in (100, 1500) for each in rounds(case("files"), ICEKEEPER, x / 100, x / 50, x=x)],
     ]
 )
@@ -45,6 +50,16 @@ def test_a_turn_that_failed_is_reported_with_its_reason() -> None:
     page = report.page(MACHINE, SAMPLES)
     assert "- call, compact `960` on s3, round 1: RuntimeError: the session is gone" in page
     assert "| call | failed |" in page
+
+
+def test_audits_of_a_day_have_what_each_side_took() -> None:
+    lines = report.page(MACHINE, SAMPLES).splitlines()
+    assert "## The audit of a day of 50,000,000 rows, on s3" in lines
+    key = "| key | 1 | 12.0 | 1.5 | 20.0 | 3.50 | 300 | 1,000 | 0 | 0 | 400 | 2 | 8 | 200 GET, 100 HEAD |"
+    assert key in lines
+    target = "| CPU of ClickHouse for a fingerprint | 50000000 | key against reading event time and key | <= 1.3x |  | "
+    assert f"{target}1.75x **missed by 26%** |  |" in lines
+    assert not [line for line in lines if line.startswith(f"| {KEY} | 0 ")], "audits are none of the rivals' memory"
 
 
 def test_the_page_says_on_what_it_was_measured() -> None:
