@@ -328,6 +328,29 @@ async def test_rows_that_come_to_the_source_meanwhile_are_not_taken_for_missing(
     assert audit.key_comparison.missing is None
 
 
+@pytest.mark.parametrize(("queries", "scans"), [(3, 1), (4, 2), (6, 4)])
+async def test_looking_for_keys_takes_no_more_queries_than_the_budget(world: World, queries: int, scans: int) -> None:
+    """Half of the rows differ: each round of smaller buckets leaves more rows than may be read."""
+    many = [(f"{number};", "1;") for number in range(40_000)]
+    world.source.keyed[SOURCE] = many
+    world.source.hours[SOURCE] = {WINDOW_START: len(many)}
+    audit = await audited(world, many[::2] + many[::2], drill_queries=queries, drill_rows=1000)
+    assert audit.key_comparison is not None
+    assert audit.key_comparison.unexplored > 0
+    assert "were not explored (audit.drill_rows)" in audit.notes
+    assert len(world.called("source.fingerprints")) <= scans
+    assert len(world.called("source.key_rows")) == len(world.called("source.count_by_minute")) == 1
+
+
+async def test_looking_for_keys_ends_in_time(world: World) -> None:
+    rows = world.source.keyed[SOURCE]
+    world.source.script("source.fingerprints", SOURCE, Step(takes=timedelta(minutes=6)))
+    audit = await audited(world, [*rows[:-1], rows[0]])
+    assert "which of them could not be found out" in audit.notes
+    assert "the minutes could not be counted" in audit.notes
+    assert audit.status is WARNING
+
+
 async def test_a_file_in_which_keys_cannot_be_read_is_an_error(world: World) -> None:
     world.lakehouse.script("key_rows", POLICY.name, fails(permanent(Reason.FILE_CORRUPT)))
     audit = await audited(world, world.source.keyed[SOURCE][1:])

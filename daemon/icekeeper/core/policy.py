@@ -69,7 +69,8 @@ class KeyPolicy:
     """The key by which an audit tells rows apart, and the columns that it compares besides: Iceberg's names.
 
     `samples`: how many keys that differ it names. `sample_above` and `drill_rows` are rows of a side: of how many the
-    keys of a merging source are sampled, and how many are read to find the keys that differ.
+    keys of a merging source are sampled, and how many are read to find the keys that differ; `drill_queries` a side are
+    made for that, with the one that counts by the minute.
     """
 
     columns: tuple[str, ...]
@@ -77,13 +78,14 @@ class KeyPolicy:
     samples: int = 20
     sample_above: int = 10_000_000
     drill_rows: int = 200_000
+    drill_queries: int = 6
 
 
 @dataclass(frozen=True, slots=True)
 class AuditPolicy:
     """`warning_pct` and `missing_pct` are percentages of ClickHouse's rows; `final` None: by the table's engine.
 
-    `keys` None: only numbers of rows are compared.
+    `keys` None: only numbers of rows are compared. `drill_timeout`: for finding out where both sides differ.
     """
 
     limits: StageLimits
@@ -92,6 +94,7 @@ class AuditPolicy:
     final: bool | None = None
     proof: Proof = DEFAULT_PROOF
     keys: KeyPolicy | None = None
+    drill_timeout: timedelta = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)

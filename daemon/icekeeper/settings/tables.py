@@ -138,6 +138,10 @@ class Audit(_Stage):
     """Where ClickHouse merges rows: of more than this only a part of the keys is compared, another one each night."""
     drill_rows: Annotated[int, Field(ge=1000, le=1_000_000), NoFlag] = 200_000
     """So many rows of a side are read to find the keys that differ; what they leave unexplored is said."""
+    drill_queries: Annotated[int, Field(ge=3, le=12), NoFlag] = 6
+    """So many queries a side find when, and in which keys, both sides differ."""
+    drill_timeout: Duration = timedelta(minutes=5)
+    """How long that may take, within timeout; what is not found out by then is said."""
 
     @field_validator("missing_pct")
     @classmethod
@@ -158,10 +162,17 @@ class Audit(_Stage):
 
     def policy(self) -> AuditPolicy:
         final = None if self.final == "auto" else self.final
-        keys = KeyPolicy(self.key, self.compare, self.sample_keys, self.sample_above, self.drill_rows)
-        proof = Proof(self.proof)
+        keys = KeyPolicy(
+            self.key, self.compare, self.sample_keys, self.sample_above, self.drill_rows, self.drill_queries
+        )
         return AuditPolicy(
-            self.limits(), self.warning_pct, self.missing_pct, final, proof, keys if keys.columns else None
+            self.limits(),
+            self.warning_pct,
+            self.missing_pct,
+            final,
+            Proof(self.proof),
+            keys if keys.columns else None,
+            self.drill_timeout,
         )
 
 

@@ -122,15 +122,16 @@ async def _compared(sides: _Sides, keys: KeyAudit | None, source_keys: SourceSid
         watermark=sides.watermark,
         newest=sides.newest,
     )
+    drill = sides.deadline.within(rules.drill_timeout)
     compared, found = None, None
     # A source that has dropped rows, or has none, is not compared: all that Iceberg holds would be surplus.
     if keys is not None and both is not None and warm.rows and verdict.status is not AuditStatus.ERROR:
-        compared, found = await keys.compare(both)
+        compared, found = await keys.compare(both, drill)
         verdict = judge_keys(verdict, compared, rules)
     drilled = DrillDown()
     if verdict.status is not AuditStatus.ERROR and differ(warm, iceberg, compared):
         context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by the minute")
-        drilled = await drill_down(policy, source, context, warm, iceberg, found, sides.watermark, sides.deadline)
+        drilled = await drill_down(policy, source, context, warm, iceberg, found, sides.watermark, drill)
         if found is None:
             verdict = judge_missing(verdict, missing_rows(drilled.findings), warm.rows, rules)
     proof = _proof(rules, iceberg, files)

@@ -131,6 +131,10 @@ class Deadline:
         at = context.ports.clock() + limits.timeout
         return cls(at if context.until is None else min(at, context.until), context.ports.clock)
 
+    def within(self, timeout: timedelta) -> Deadline:
+        """One for a part of the work that begins now and may take so long."""
+        return Deadline(min(self.at, self.clock() + timeout), self.clock)
+
     def remaining(self) -> timedelta:
         """The time that remains; DeadlineExceeded where none does."""
         left = self.at - self.clock()

@@ -38,8 +38,8 @@ from icekeeper.night.stages.context import Deadline, TaskContext
 
 log = structlog.get_logger(__name__)
 
-# How often what differs is split into smaller buckets: each time takes a query a side.
-_ROUNDS = 4
+# Of the queries that find what differs one reads keys, and one counts by the minute; the others tell buckets apart.
+_OTHER_QUERIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class KeyAudit:
         # Values and numbers of rows change when rows of one key merge: only the keys stay.
         part = sampled(self._context.slot, count.rows, self._rules.sample_above)
         side = SourceSide(KeyQuery(replace(key, compare=()), distinct=True, within=part), count.final, Fingerprint())
-        found = await self._of_source(side, side.query, part.bits if part else 0)
+        found = await self._of_source(side, side.query, part.bits if part else 0, self._deadline)
         return replace(side, fingerprint=side.whole(found))
 
     async def read_iceberg(self, source: SourceSide, count: LakehouseCount) -> BothSides:
@@ -108,13 +108,13 @@ class KeyAudit:
         PermanentError `count_mismatch` where it holds another number of rows than the count, which may be metadata's.
         """
         query, part = source.query, source.query.within
-        found = source.whole(await self._of_iceberg(count.snapshot_id, query, part.bits if part else 0))
+        found = source.whole(await self._of_iceberg(count.snapshot_id, query, part.bits if part else 0, self._deadline))
         if not query.distinct and found.rows != count.rows:
             text = f"its metadata counts {count.rows} rows of the window, and {found.rows} were read"
             raise PermanentError(text, reason=Reason.COUNT_MISMATCH, where=self._policy.name)
         return BothSides(source, count.snapshot_id, found)
 
-    async def compare(self, sides: BothSides) -> tuple[KeyComparison, KeysFound]:
+    async def compare(self, sides: BothSides, drill: Deadline) -> tuple[KeyComparison, KeysFound]:
         """Both sides' keys, and those that differ. PermanentError where files can't be read, whatever else is known."""
         query, source, iceberg = sides.source.query, sides.source.fingerprint, sides.iceberg
         part = query.within
@@ -132,7 +132,7 @@ class KeyAudit:
             return compared, nothing
         self._context.report(Stage.AUDIT, self._policy.name, "keys differ, comparing them")
         try:
-            return await self._explored(sides, compared)
+            return await self._explored(sides, compared, drill)
         except IcekeeperError as exc:
             if exc.reason in FILE_REASONS:
                 raise
@@ -141,18 +141,20 @@ class KeyAudit:
             unknown = replace(compared, missing=None, extra=None, duplicate=None, changed=None, unexplored=rows)
             return unknown, nothing
 
-    async def _explored(self, sides: BothSides, compared: KeyComparison) -> tuple[KeyComparison, KeysFound]:
+    async def _explored(
+        self, sides: BothSides, compared: KeyComparison, drill: Deadline
+    ) -> tuple[KeyComparison, KeysFound]:
         """The comparison with the keys that differ, as far as the budget goes."""
         query, expected, unexplored = sides.source.query, sides.source.fingerprint, 0
         explored = max(compared.clickhouse, compared.iceberg)
         if explored > self._rules.drill_rows:
-            bits, there, sizes = await self._differing(sides, explored)
+            bits, there, sizes = await self._differing(sides, explored, drill)
             chosen = explorable(sizes, self._rules.drill_rows)
             expected = _sum(query, there, chosen)
             explored = sum(sizes[bucket] for bucket in chosen)
             unexplored = sum(sizes.values()) - explored
             query = replace(query, within=Buckets(bits, chosen))
-        different = await self._different(sides, query, expected.rows) if explored else []
+        different = await self._different(sides, query, expected.rows, drill) if explored else []
         rows = dict.fromkeys(FindingKind, 0)
         for key in different:
             rows[key.kind] += key.rows
@@ -173,7 +175,9 @@ class KeyAudit:
             one_in=compared.sample[1] if compared.sample else 1,
         )
 
-    async def _differing(self, sides: BothSides, rows: int) -> tuple[int, Mapping[int, Fingerprint], Mapping[int, int]]:
+    async def _differing(
+        self, sides: BothSides, rows: int, drill: Deadline
+    ) -> tuple[int, Mapping[int, Fingerprint], Mapping[int, int]]:
         """By how many bits, and with how many rows, buckets differ, so small that they fit the budget if any do.
 
         In the middle: all that ClickHouse was last read for.
@@ -181,12 +185,12 @@ class KeyAudit:
         query, expected, bits = sides.source.query, sides.source.fingerprint, 0
         there: Mapping[int, Fingerprint] = {}
         sizes: dict[int, int] = {}
-        for _ in range(_ROUNDS):
+        for _ in range(self._rules.drill_queries - _OTHER_QUERIES):
             bits = finer_bits(query.within, rows)
-            there = await self._of_source(sides.source, query, bits)
+            there = await self._of_source(sides.source, query, bits, drill)
             if _sum(query, there, there) != expected:
                 raise _source_changed(self._source)
-            sizes = differing_buckets(there, await self._of_iceberg(sides.snapshot_id, query, bits))
+            sizes = differing_buckets(there, await self._of_iceberg(sides.snapshot_id, query, bits, drill))
             before, rows = rows, sum(sizes.values())
             # Where nearly all of them differ, smaller ones would, too.
             if rows <= self._rules.drill_rows or len(sizes) > MOST_BUCKETS or 4 * rows > 3 * before:
@@ -194,33 +198,37 @@ class KeyAudit:
             query, expected = replace(query, within=Buckets(bits, tuple(sizes))), _sum(query, there, sizes)
         return bits, there, sizes
 
-    async def _different(self, sides: BothSides, query: KeyQuery, expected: int) -> list[DifferentKey]:
+    async def _different(self, sides: BothSides, query: KeyQuery, expected: int, drill: Deadline) -> list[DifferentKey]:
         """The keys that differ, of so many in ClickHouse (of rows, where it does not merge them)."""
         there = await self._context.ports.source_keys.key_rows(
-            self._source, self._context.window, sides.source.final, query, self._deadline.remaining()
+            self._source, self._context.window, sides.source.final, query, drill.remaining()
         )
         ours: Mapping[bytes, KeyRows] = {}
         if sides.snapshot_id is not None:
             name, timestamp = self._policy.name, self._policy.timestamp
             ours = await self._context.ports.lakehouse.key_rows(
-                name, timestamp, self._context.window, sides.snapshot_id, query, self._deadline.remaining()
+                name, timestamp, self._context.window, sides.snapshot_id, query, drill.remaining()
             )
         if (len(there) if query.distinct else sum(key.rows for key in there.values())) != expected:
             raise _source_changed(self._source)
         # Sorting many keys takes a while, and the loop has other work.
         return await asyncio.to_thread(different_keys, there, ours, distinct=query.distinct)
 
-    async def _of_source(self, side: SourceSide, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
+    async def _of_source(
+        self, side: SourceSide, query: KeyQuery, bits: int, deadline: Deadline
+    ) -> Mapping[int, Fingerprint]:
         return await self._context.ports.source_keys.fingerprints(
-            self._source, self._context.window, side.final, query, bits, self._deadline.remaining()
+            self._source, self._context.window, side.final, query, bits, deadline.remaining()
         )
 
-    async def _of_iceberg(self, snapshot_id: int | None, query: KeyQuery, bits: int) -> Mapping[int, Fingerprint]:
+    async def _of_iceberg(
+        self, snapshot_id: int | None, query: KeyQuery, bits: int, deadline: Deadline
+    ) -> Mapping[int, Fingerprint]:
         if snapshot_id is None:
             return {}
         name, timestamp = self._policy.name, self._policy.timestamp
         return await self._context.ports.lakehouse.fingerprints(
-            name, timestamp, self._context.window, snapshot_id, query, bits, self._deadline.remaining()
+            name, timestamp, self._context.window, snapshot_id, query, bits, deadline.remaining()
         )
 
 
