@@ -149,6 +149,7 @@ CASES = [
     Case(COINBASE, ("one row lost",), OK, found=(LATE,)),
     Case(COINBASE, ("rows late",), OK, found=(LATE,)),
     Case(COINBASE, ("cycles written twice",), OK, found=(TWICE,)),
+    Case(COINBASE, ("cycles written twice", "cycles lost"), LOST, found=(TWICE, HOLE)),
     Case(COINBASE, ("rows of the day before",), OK, found=(MORE,)),
     Case(COINBASE, ("slipped out of the day",), LOST, found=(HOLE,)),
     Case(COINBASE, ("offload behind",), LOST, BEHIND, (AHEAD,)),
