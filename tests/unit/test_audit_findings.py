@@ -165,6 +165,29 @@ def test_a_long_window_of_which_each_day_differs_is_one_finding() -> None:
     assert (found.start, found.end, found.rows) == (window.start, window.end, 100)
 
 
+def test_where_the_offload_is_in_the_middle_of_the_window_parts_end_there_whatever_their_step_is() -> None:
+    held = {minute: n - (minute.minute % 2) for minute, n in without(WHOLE, "21:36", "24:00").items() if n}
+    watermark = at("21:36") + timedelta(seconds=30)
+    found = findings(DAY, Times(WHOLE, held, merges=False), None, watermark, at("23:59"))
+    assert [(one.start, one.end, one.rows, one.explanation) for one in found] == [
+        (DAY.start, at("21:36"), 648, BEHIND),
+        (at("21:36"), DAY.end, 1440, AHEAD),
+    ]
+
+
+def test_behind_a_watermark_that_is_the_newest_row_nothing_is_still_to_be_offloaded() -> None:
+    """The source has no row of the day's last minutes."""
+    there = rows(("0:00", "23:55"))
+    newest = at("23:54") + timedelta(seconds=48)
+    for held, expected in (
+        (without(there, "22:00", "24:00"), [(at("22:00"), DAY.end, 1150, LOST)]),
+        ({minute: n - (minute.minute % 2) for minute, n in there.items()}, [(DAY.start, DAY.end, 717, BEHIND)]),
+    ):
+        times = Times(there, {minute: n for minute, n in held.items() if n}, merges=False)
+        found = findings(DAY, times, None, newest, newest)
+        assert [(one.start, one.end, one.rows, one.explanation) for one in found] == expected
+
+
 def test_findings_stay_within_a_window_that_is_not_on_whole_minutes() -> None:
     window = Window(START + timedelta(minutes=3, seconds=7), START + timedelta(minutes=20, seconds=30))
     (found,) = findings(window, Times({at("0:03"): 3, at("0:20"): 2}, {}, merges=False), None, None)

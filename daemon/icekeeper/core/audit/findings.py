@@ -38,9 +38,9 @@ class Times:
     merges: bool
     step: timedelta = MINUTE
 
-    def by(self, step: timedelta, start: datetime) -> Times:
-        """The same by longer steps, which are counted from `start`."""
-        clickhouse, iceberg = (_by(step, start, side) for side in (self.clickhouse, self.iceberg))
+    def by(self, step: timedelta, start: datetime, cut: datetime | None) -> Times:
+        """The same by longer steps, which are counted from `start`; none goes across `cut`."""
+        clickhouse, iceberg = (_by(step, start, side, cut) for side in (self.clickhouse, self.iceberg))
         return replace(self, clickhouse=clickhouse, iceberg=iceberg, step=step)
 
 
@@ -95,8 +95,42 @@ class _Part:
         return None if others else Window(start, end)
 
 
-def findings(window: Window, times: Times, keys: KeysFound | None, watermark: datetime | None) -> tuple[Finding, ...]:
-    """The findings of a window, by kind and time. `watermark`: how far the offload has come, None where unknown."""
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """How far the offload has come; `until`: the first minute that it has not come to, or is in the middle of."""
+
+    watermark: datetime | None
+    until: datetime | None
+
+    @classmethod
+    def of(cls, watermark: datetime | None, newest: datetime | None, window: Window) -> _Reach:
+        if watermark is None:
+            return cls(None, None)
+        if newest is not None and newest <= watermark:
+            # Of the source's rows none is behind the newest one.
+            return cls(watermark, window.end)
+        minute = watermark.replace(second=0, microsecond=0)
+        # A watermark on the whole minute is a candle's: the offload goes on behind that minute.
+        return cls(watermark, minute + MINUTE if minute == watermark else minute)
+
+    def end_of(self, at: datetime, start: datetime, step: timedelta) -> datetime:
+        """The end of the step that holds `at`, or the instant at which it is cut."""
+        end = start + ((at - start) // step + 1) * step
+        return self.until if step > MINUTE and self.until is not None and at < self.until < end else end
+
+
+def findings(
+    window: Window,
+    times: Times,
+    keys: KeysFound | None,
+    watermark: datetime | None,
+    newest: datetime | None = None,
+) -> tuple[Finding, ...]:
+    """The findings of a window, by kind and time.
+
+    `watermark`: how far the offload has come, `newest`: the event time of the source's newest row of the window; None
+    where they are not known.
+    """
     begin = window.start.replace(minute=0, second=0, microsecond=0)
     by_key = {kind: _by(times.step, begin, _minutes_of(kind, keys)) for kind in FindingKind}
     more = Counter(times.iceberg)
@@ -107,16 +141,16 @@ def findings(window: Window, times: Times, keys: KeysFound | None, watermark: da
         by_count[FindingKind.MISSING] = -more
     if by_count and not times.merges:
         by_count[FindingKind.EXTRA] = +more - by_key[FindingKind.DUPLICATE]
-    offloaded = None if watermark is None else _offloaded_until(watermark)
+    reach = _Reach.of(watermark, newest, window)
     found: list[Finding] = []
     for kind in FindingKind:
         # Where some keys were not compared: of each time the larger number, by counts or by keys.
         amounts = by_count.get(kind, Counter()) | by_key[kind]
         if not amounts:
             continue
-        parts = _parts(kind, amounts, times, begin, window.end, offloaded)
+        parts = _parts(kind, amounts, times, begin, window.end, reach)
         occupied = sorted({*times.clickhouse, *times.iceberg, *amounts})
-        found += (_explained(kind, part, part.cycles(occupied), times, keys, watermark, window) for part in parts)
+        found += (_explained(kind, part, part.cycles(occupied), times, keys, reach, window) for part in parts)
     return tuple(found if keys is None else _with_keys(found, keys))
 
 
@@ -161,10 +195,13 @@ def _minutes_of(kind: FindingKind, keys: KeysFound | None) -> Counter[datetime]:
     return found
 
 
-def _by(step: timedelta, start: datetime, rows: Mapping[datetime, int]) -> Counter[datetime]:
+def _by(
+    step: timedelta, start: datetime, rows: Mapping[datetime, int], cut: datetime | None = None
+) -> Counter[datetime]:
     longer = Counter[datetime]()
     for at, count in rows.items():
-        longer[start + (at - start) // step * step] += count
+        place = start + (at - start) // step * step
+        longer[max(place, cut) if cut is not None and at >= cut else place] += count
     return longer
 
 
@@ -174,28 +211,31 @@ def _parts(
     times: Times,
     start: datetime,
     end: datetime,
-    offloaded: datetime | None,
+    reach: _Reach,
 ) -> list[_Part]:
     """The parts of a window in which so many rows differ, in order; no more than MOST_FINDINGS."""
     parts: list[_Part] = []
+    cut = reach.until if times.step == MINUTE else None
     steps = [step for step in _STEPS if step >= times.step and (end - start) / step <= _MOST_STEPS]
     for step in (*steps, end - start):
-        parts = _joined(kind, _by(step, start, amounts), times.by(step, start), offloaded)
+        parts = _joined(kind, _by(step, start, amounts, cut), times.by(step, start, cut), start, reach)
         if len(parts) <= MOST_FINDINGS:
             break
     return parts
 
 
 def _joined(
-    kind: FindingKind, amounts: Mapping[datetime, int], times: Times, offloaded: datetime | None
+    kind: FindingKind, amounts: Mapping[datetime, int], times: Times, start: datetime, reach: _Reach
 ) -> list[_Part]:
     """Neighbours that differ in the same way as one part; a time without any row separates none."""
     parts: list[_Part] = []
     before: object = None
     for at in sorted({*amounts, *times.clickhouse, *times.iceberg}):
         rows = amounts.get(at, 0)
-        part = _Part(at, at + times.step, rows, times.clickhouse.get(at, 0), times.iceberg.get(at, 0))
-        way = _way(kind, part, offloaded) if rows else None
+        part = _Part(
+            at, reach.end_of(at, start, times.step), rows, times.clickhouse.get(at, 0), times.iceberg.get(at, 0)
+        )
+        way = _way(kind, part, reach.until) if rows else None
         if way is not None:
             parts.append(parts.pop().followed_by(part) if way == before else part)
         before = way
@@ -212,27 +252,18 @@ def _way(kind: FindingKind, part: _Part, offloaded: datetime | None) -> tuple[bo
 # --- what explains them
 
 
-def _offloaded_until(watermark: datetime) -> datetime:
-    """The first minute that the offload has not come to, or is in the middle of.
-
-    A watermark on the whole minute is a candle's: the offload goes on behind that minute.
-    """
-    minute = watermark.replace(second=0, microsecond=0)
-    return minute + MINUTE if minute == watermark else minute
-
-
 def _explained(
     kind: FindingKind,
     part: _Part,
     cycles: Window | None,
     times: Times,
     keys: KeysFound | None,
-    watermark: datetime | None,
+    reach: _Reach,
     window: Window,
 ) -> Finding:
     explanation, evidence = None, ""
     if kind is FindingKind.MISSING:
-        explanation, evidence = _why_missing(part, cycles, watermark)
+        explanation, evidence = _why_missing(part, cycles, reach)
     elif kind is FindingKind.EXTRA and times.merges:
         explanation, evidence = Explanation.MERGED_IN_SOURCE, "ClickHouse merges rows of this table"
     elif cycles is not None and not times.merges and _are_copies(kind, part, keys):
@@ -256,16 +287,15 @@ def _are_copies(kind: FindingKind, part: _Part, keys: KeysFound | None) -> bool:
     return kind is FindingKind.EXTRA and not complete and part.clickhouse >= _ENOUGH
 
 
-def _why_missing(part: _Part, cycles: Window | None, watermark: datetime | None) -> tuple[Explanation | None, str]:
-    offloaded = None if watermark is None else _offloaded_until(watermark)
-    evidence = "" if watermark is None else f"the offload's watermark is {iso_second(watermark)}"
-    if offloaded is not None and offloaded <= part.start:
+def _why_missing(part: _Part, cycles: Window | None, reach: _Reach) -> tuple[Explanation | None, str]:
+    evidence = "" if reach.watermark is None else f"the offload's watermark is {iso_second(reach.watermark)}"
+    if reach.until is not None and reach.until <= part.start:
         return Explanation.NOT_OFFLOADED, evidence
-    if offloaded is not None and offloaded < part.end:
+    if reach.until is not None and reach.until < part.end:
         return None, evidence
     if cycles is not None and not part.iceberg:
         return Explanation.CYCLE_LOST, f"Iceberg holds none of {counted(part.clickhouse, 'row')}"
-    return (None, "") if watermark is None else (Explanation.BEHIND_WATERMARK, evidence)
+    return (None, "") if reach.watermark is None else (Explanation.BEHIND_WATERMARK, evidence)
 
 
 def _with_keys(found: Sequence[Finding], keys: KeysFound) -> Iterable[Finding]:

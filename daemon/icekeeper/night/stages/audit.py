@@ -131,7 +131,7 @@ async def _compared(sides: _Sides, keys: KeyAudit | None, source_keys: SourceSid
     drilled = DrillDown()
     if verdict.status is not AuditStatus.ERROR and differ(warm, iceberg, compared):
         context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by the minute")
-        drilled = await drill_down(policy, source, context, warm, iceberg, found, sides.watermark, drill)
+        drilled = await drill_down(policy, source, context, warm, iceberg, found, sides.watermark, sides.newest, drill)
         if found is None:
             verdict = judge_missing(verdict, missing_rows(drilled.findings), warm.rows, rules)
     proof = _proof(rules, iceberg, files)

@@ -49,6 +49,7 @@ async def drill_down(
     iceberg: LakehouseCount,
     keys: KeysFound | None,
     watermark: datetime | None,
+    newest: datetime | None,
     deadline: Deadline,
 ) -> DrillDown:
     """The findings of the window, by the minute; where minutes can't be counted, of the window as a whole.
@@ -64,10 +65,10 @@ async def drill_down(
         if exc.reason in FILE_REASONS:
             raise
         log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
-        found = await asyncio.to_thread(findings, window, whole, keys, watermark)
+        found = await asyncio.to_thread(findings, window, whole, keys, watermark, newest)
         return DrillDown(found, note=f"the minutes could not be counted: {exc}")
     # Looking at many minutes and keys takes a while, and the loop has other work.
-    return await asyncio.to_thread(_drilled, window, minutes, keys, watermark)
+    return await asyncio.to_thread(_drilled, window, minutes, keys, watermark, newest)
 
 
 async def _minutes(
@@ -89,8 +90,10 @@ async def _minutes(
     return Times(in_source, in_iceberg, warm.merges)
 
 
-def _drilled(window: Window, times: Times, keys: KeysFound | None, watermark: datetime | None) -> DrillDown:
-    found = findings(window, times, keys, watermark)
+def _drilled(
+    window: Window, times: Times, keys: KeysFound | None, watermark: datetime | None, newest: datetime | None
+) -> DrillDown:
+    found = findings(window, times, keys, watermark, newest)
     return DrillDown(found, missing_hours(by_hour(times.clickhouse), by_hour(times.iceberg)))
 
 
