@@ -116,6 +116,20 @@ _READS = {READ_TIME: (_TIME,), READ_KEY: (_TIME, *_COLUMNS)}
 AUDITS = frozenset((*_WAYS, *_READS))
 
 
+class Counted:
+    """A port, and how often rows were read through it: each time is one query of one table."""
+
+    _READS = ("count", "count_by_minute", "newest", "fingerprints", "key_rows")
+
+    def __init__(self, port: object) -> None:
+        self._port = port
+        self.queries = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.queries += name in self._READS
+        return getattr(self._port, name)
+
+
 class Audits:
     """Makes the tables, and gives an audit of one of them as a turn. `queries`: the proxy before ClickHouse."""
 
@@ -213,6 +227,7 @@ class AuditTurn:
 
     def __init__(self, audits: Audits, table: str) -> None:
         self.sides: Sides | None = None
+        self.clickhouse_queries = 1
         self._audits = audits
         self._table = table
         audits.store.reset()
@@ -230,6 +245,7 @@ class AuditTurn:
             clickhouse_cpu_s=meter.cpu_of(clickhouse),
             clickhouse_peak_mib=meter.python_peak_mib,  # the sandbox's is a program in Python
             clickhouse_bytes=await self._bytes() - read,
+            clickhouse_queries=self.clickhouse_queries,
             clickhouse_statements=sum(self._audits.queries.read().requests.values()),
             spark_queries=await self._next_execution() - spark - 1,
         )
@@ -295,7 +311,9 @@ class Audit(AuditTurn):
             settings_hash=services.settings.digest(),
             policy=services.settings.run_policy(),
         )
-        report = await run_night(order, services.ports, _ignore)
+        source: Any = Counted(services.source)
+        report = await run_night(order, replace(services.ports, source=source, source_keys=source), _ignore)
+        self.clickhouse_queries = source.queries
         if not report.audits:
             raise RivalFailed(f"there was no audit: {[task.error for task in report.tasks]}")
         self._require(report.audits[0])

@@ -63,7 +63,7 @@ def clickhouse_cpu(sample: Sample) -> float:
 
 def queries(sample: Sample) -> float:
     """Of an audit, on the side that had more of them."""
-    return 0.0 if sample.sides is None else max(sample.sides.spark_queries, sample.sides.clickhouse_statements)
+    return 0.0 if sample.sides is None else max(sample.sides.spark_queries, sample.sides.clickhouse_queries)
 
 
 def spread(values: Iterable[float]) -> Spread | None:

@@ -184,7 +184,7 @@ def warm_ups(planned: Sequence[Contest]) -> tuple[Contest, ...]:
     stores: list[Store] = list(dict.fromkeys("local" if each.case.store == "local" else "s3" for each in others))
     return (
         *(Contest(Case("compact", "960", store), rivals, 2, _COMPACT_S["960", store]) for store in stores),
-        *(Contest(Case(AUDIT, str(_WARM_UP_ROWS), "s3"), each.rivals, 2, 20) for each in audits),
+        *(Contest(Case(AUDIT, str(_WARM_UP_ROWS), "s3"), each.rivals, 1, 20) for each in audits),
     )
 
 

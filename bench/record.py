@@ -61,13 +61,15 @@ class Output:
 class Sides:
     """What an audit took of Spark's JVM and of ClickHouse's server. `clickhouse_bytes`: read, uncompressed.
 
-    `clickhouse_statements`: all that were sent, also those that ask for types and settings; `spark_queries`: SQL.
+    `clickhouse_queries` read rows of the source; `clickhouse_statements`: all that were sent, also those that ask for
+    types and settings. `spark_queries`: of Spark SQL.
     """
 
     jvm_cpu_s: float
     clickhouse_cpu_s: float
     clickhouse_peak_mib: float
     clickhouse_bytes: int
+    clickhouse_queries: int
     clickhouse_statements: int
     spark_queries: int
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.audits import Counted
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.audit.records import AuditResult, FindingKind, KeyComparison
 from icekeeper.core.enums import AuditStatus, Stage
@@ -135,21 +136,6 @@ async def test_planted_damage_is_found_and_named(night: Night, damage: Damage) -
         assert "missing 02-17 " in audit.notes
 
 
-class Counted:
-    """A port, and how often rows were read through it: each time is one query."""
-
-    READS = ("count", "count_by_minute", "newest", "fingerprints", "key_rows")
-
-    def __init__(self, port: Any) -> None:
-        self._port = port
-        self.queries: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self.READS:
-            self.queries.append(name)
-        return getattr(self._port, name)
-
-
 async def test_one_lost_row_is_found_by_at_most_twelve_queries_a_side(make_night: MakeNight) -> None:
     def change(document: dict[str, Any]) -> None:
         _keyed(document)
@@ -157,7 +143,8 @@ async def test_one_lost_row_is_found_by_at_most_twelve_queries_a_side(make_night
 
     night = await make_night(BINANCE, change=change, rows_per_file=100, commits_per_day=8, old_snapshots=0)
     ports = night.services.ports
-    lakehouse, source = Counted(ports.lakehouse), Counted(ports.source)
+    lakehouse: Any = Counted(ports.lakehouse)
+    source: Any = Counted(ports.source)
     ports = replace(ports, lakehouse=lakehouse, source=source, source_keys=source)
     night.services = replace(night.services, ports=ports)
     name = f"{night.catalog}.{BINANCE}"
@@ -169,8 +156,8 @@ async def test_one_lost_row_is_found_by_at_most_twelve_queries_a_side(make_night
     assert (audit.delta, keys.missing, keys.unexplored) == (-1, 1, 0)
     assert keys.clickhouse > 1000, "more than are read at once"
     assert [key[0] for finding in audit.findings for key in finding.sample_keys] == [str(lost)]
-    assert len(lakehouse.queries) <= 12
-    assert len(source.queries) <= 12
+    assert lakehouse.queries <= 12
+    assert source.queries <= 12
 
 
 async def test_a_source_that_merges_is_compared_by_distinct_keys(night: Night) -> None:

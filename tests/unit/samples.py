@@ -23,6 +23,7 @@ SIDES = Sides(
     clickhouse_cpu_s=3.5,
     clickhouse_peak_mib=400.0,
     clickhouse_bytes=1000 * 2**20,
+    clickhouse_queries=1,
     clickhouse_statements=8,
     spark_queries=2,
 )
