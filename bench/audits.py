@@ -227,7 +227,7 @@ class AuditTurn:
 
     def __init__(self, audits: Audits, table: str) -> None:
         self.sides: Sides | None = None
-        self.clickhouse_queries = 1
+        self.spark_queries = self.clickhouse_queries = 1
         self._audits = audits
         self._table = table
         audits.store.reset()
@@ -237,7 +237,7 @@ class AuditTurn:
         clickhouse, jvm = self._audits.clickhouse.pid, self._audits.services.engine.jvm_pid
         assert clickhouse is not None
         assert jvm is not None
-        read, spark = await self._bytes(), await self._next_execution()
+        read = await self._bytes()
         with Meter((clickhouse, jvm)) as meter:
             await self._act()
         self.sides = Sides(
@@ -247,7 +247,7 @@ class AuditTurn:
             clickhouse_bytes=await self._bytes() - read,
             clickhouse_queries=self.clickhouse_queries,
             clickhouse_statements=sum(self._audits.queries.read().requests.values()),
-            spark_queries=await self._next_execution() - spark - 1,
+            spark_queries=self.spark_queries,
         )
 
     async def traffic(self) -> Traffic:
@@ -265,14 +265,6 @@ class AuditTurn:
     async def _bytes(self) -> int:
         """What ClickHouse has read so far, uncompressed."""
         return int(await self._audits.select("SELECT sum(value) FROM system.events WHERE event = 'SelectedBytes'"))
-
-    async def _next_execution(self) -> int:
-        """A number of Spark SQL's: each query takes the next one, and so does this."""
-
-        def taken(spark: Any) -> int:
-            return int(spark._jvm.org.apache.spark.sql.execution.SQLExecution.nextExecutionId())
-
-        return await self._audits.services.engine.run(taken, timeout=_LIMIT)
 
 
 class Reading(AuditTurn):
@@ -312,8 +304,10 @@ class Audit(AuditTurn):
             policy=services.settings.run_policy(),
         )
         source: Any = Counted(services.source)
-        report = await run_night(order, replace(services.ports, source=source, source_keys=source), _ignore)
-        self.clickhouse_queries = source.queries
+        lakehouse: Any = Counted(services.lakehouse)
+        ports = replace(services.ports, source=source, source_keys=source, lakehouse=lakehouse)
+        report = await run_night(order, ports, _ignore)
+        self.spark_queries, self.clickhouse_queries = lakehouse.queries, source.queries
         if not report.audits:
             raise RivalFailed(f"there was no audit: {[task.error for task in report.tasks]}")
         self._require(report.audits[0])

@@ -61,8 +61,8 @@ class Output:
 class Sides:
     """What an audit took of Spark's JVM and of ClickHouse's server. `clickhouse_bytes`: read, uncompressed.
 
-    `clickhouse_queries` read rows of the source; `clickhouse_statements`: all that were sent, also those that ask for
-    types and settings. `spark_queries`: of Spark SQL.
+    `spark_queries` and `clickhouse_queries` count or read rows; `clickhouse_statements`: all that were sent, also those
+    that ask for types and settings.
     """
 
     jvm_cpu_s: float

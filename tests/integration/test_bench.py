@@ -90,7 +90,9 @@ async def test_audits_of_a_day_measure_both_sides_and_find_the_row_that_is_missi
     files = 20
     assert found[record.FILES][1].requests["GET"] - found[record.KNOWN][1].requests["GET"] == files
     assert found[record.KNOWN][1].requests["HEAD"] - found[record.MANIFESTS][1].requests["HEAD"] == files
-    assert found[record.ROWS][1].bytes_read > found[record.KEY][1].bytes_read > found[record.KNOWN][1].bytes_read
+    # Of files so small all columns come with one read.
+    whole = found[record.ROWS][1].bytes_read, found[record.KEY][1].bytes_read
+    assert min(whole) > found[record.KNOWN][1].bytes_read
     read = {way: sides.clickhouse_bytes for way, (sides, _) in found.items()}
     assert read[record.COMPARED] > read[record.KEY] > read[record.MANIFESTS]
     queries = {way: (sides.spark_queries, sides.clickhouse_queries) for way, (sides, _) in found.items()}
