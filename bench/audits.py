@@ -188,6 +188,7 @@ class Audits:
         table = f"audit_{rows}"
         if table in self._made:
             return table
+        await asyncio.to_thread(self._warehouse.pyiceberg)  # which makes the catalog
         source = _source(rows)
         words = {"symbols": _SYMBOLS, "midnight": _midnight(), "day": _DAY_US, "rows": rows}
         await self.select(_DDL.format(table=source))
