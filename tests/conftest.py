@@ -49,7 +49,8 @@ COINBASE = "cold.bronze_trades_coinbase"
 
 # Files that take a minute and more, the longest first: begun last, one of them would keep one worker busy alone.
 LONG = (
-    "integration/test_odd_tables.py", "integration/test_reasons_probe.py", "process/test_serve.py",
+    "integration/test_odd_tables.py", "integration/test_planted.py", "integration/test_reasons_probe.py",
+    "process/test_serve.py",
     "process/test_restart.py", "process/test_replicas.py", "process/test_troubleshooting.py", "process/test_chaos.py",
     "process/test_commands.py", "integration/test_week.py", "integration/test_night.py",
     "integration/test_expiry_files.py", "process/test_control.py", "integration/test_sandbox.py",
