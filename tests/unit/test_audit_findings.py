@@ -207,6 +207,15 @@ def test_without_minutes_a_finding_is_of_the_whole_window() -> None:
         assert {(one.start, one.end) for one in found} == {(DAY.start, DAY.end)}
 
 
+def test_without_minutes_nothing_is_explained_where_the_offload_is_in_the_middle_of_the_window() -> None:
+    times = Times({START: 100}, {START: 70}, merges=False, step=DAY.end - DAY.start)
+    for watermark in ("18:00", "18:07"):
+        (found,) = findings(DAY, times, None, at(watermark))
+        assert (found.start, found.end, found.rows, found.explanation) == (DAY.start, DAY.end, 30, None)
+    (found,) = findings(DAY, times, None, DAY.end)
+    assert (found.start, found.end, found.explanation) == (DAY.start, DAY.end, BEHIND)
+
+
 # --- with keys
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 
 from icekeeper.core.audit.keys import DifferentKey, Key, shown
 from icekeeper.core.audit.records import MOST_FINDINGS, Explanation, Finding, FindingKind
@@ -76,12 +76,13 @@ class _Part:
         return self.iceberg // self.clickhouse if more else 0
 
     def followed_by(self, other: _Part) -> _Part:
-        rows, clickhouse, iceberg = (
+        return _Part(
+            self.start,
+            other.end,
             self.rows + other.rows,
             self.clickhouse + other.clickhouse,
             self.iceberg + other.iceberg,
         )
-        return _Part(self.start, other.end, rows, clickhouse, iceberg)
 
     def cycles(self, occupied: Sequence[datetime]) -> Window | None:
         """Its cycles, where these hold no other row than its own; None where they do. `occupied`: times with rows."""
@@ -112,11 +113,6 @@ class _Reach:
         minute = watermark.replace(second=0, microsecond=0)
         # A watermark on the whole minute is a candle's: the offload goes on behind that minute.
         return cls(watermark, minute + MINUTE if minute == watermark else minute)
-
-    def end_of(self, at: datetime, start: datetime, step: timedelta) -> datetime:
-        """The end of the step that holds `at`, or the instant at which it is cut."""
-        end = start + ((at - start) // step + 1) * step
-        return self.until if step > MINUTE and self.until is not None and at < self.until < end else end
 
 
 def findings(
@@ -161,10 +157,7 @@ def missing_rows(found: Iterable[Finding]) -> int:
 
 def by_hour(rows: Mapping[datetime, int]) -> Mapping[datetime, int]:
     """Rows of minutes as rows of hours."""
-    hours = Counter[datetime]()
-    for minute, count in rows.items():
-        hours[minute.replace(minute=0)] += count
-    return hours
+    return _by(HOUR, _EPOCH, rows)
 
 
 def findings_note(found: Sequence[Finding], most: int = 1) -> str:
@@ -215,27 +208,32 @@ def _parts(
 ) -> list[_Part]:
     """The parts of a window in which so many rows differ, in order; no more than MOST_FINDINGS."""
     parts: list[_Part] = []
+    # Rows of longer steps can't be told apart at the watermark.
     cut = reach.until if times.step == MINUTE else None
     steps = [step for step in _STEPS if step >= times.step and (end - start) / step <= _MOST_STEPS]
     for step in (*steps, end - start):
-        parts = _joined(kind, _by(step, start, amounts, cut), times.by(step, start, cut), start, reach)
+        parts = _joined(kind, _by(step, start, amounts, cut), times.by(step, start, cut), start, cut)
         if len(parts) <= MOST_FINDINGS:
             break
     return parts
 
 
 def _joined(
-    kind: FindingKind, amounts: Mapping[datetime, int], times: Times, start: datetime, reach: _Reach
+    kind: FindingKind, amounts: Mapping[datetime, int], times: Times, start: datetime, cut: datetime | None
 ) -> list[_Part]:
-    """Neighbours that differ in the same way as one part; a time without any row separates none."""
+    """Neighbours that differ in the same way as one part; a time without any row separates none.
+
+    `cut`: where the offload has come to, which no part goes across.
+    """
     parts: list[_Part] = []
     before: object = None
     for at in sorted({*amounts, *times.clickhouse, *times.iceberg}):
         rows = amounts.get(at, 0)
-        part = _Part(
-            at, reach.end_of(at, start, times.step), rows, times.clickhouse.get(at, 0), times.iceberg.get(at, 0)
-        )
-        way = _way(kind, part, reach.until) if rows else None
+        end = start + ((at - start) // times.step + 1) * times.step
+        if cut is not None and at < cut < end:
+            end = cut
+        part = _Part(at, end, rows, times.clickhouse.get(at, 0), times.iceberg.get(at, 0))
+        way = _way(kind, part, cut) if rows else None
         if way is not None:
             parts.append(parts.pop().followed_by(part) if way == before else part)
         before = way
@@ -313,7 +311,7 @@ def _with_keys(found: Sequence[Finding], keys: KeysFound) -> Iterable[Finding]:
     candidates = [[(place, key) for key in some(finding)] for place, finding in enumerate(found)]
     in_turn = (each for each in chain.from_iterable(zip_longest(*candidates)) if each is not None)
     named: list[list[tuple[str | None, ...]]] = [[] for _ in found]
-    for place, key in list(in_turn)[: keys.samples]:
+    for place, key in islice(in_turn, keys.samples):
         named[place].append(shown(keys.key, key.text))
     for finding, texts in zip(found, named, strict=True):
         yield replace(finding, sample_keys=tuple(texts))
