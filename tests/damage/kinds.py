@@ -97,22 +97,21 @@ async def _rows_swapped(scene: Scene, window: Window, chance: Random) -> Planted
     return Planted("rows swapped", f"{fewer} lost, {more} doubled")
 
 
-async def _prices_changed(scene: Scene, window: Window, chance: Random) -> Planted:
+async def _some_updated(scene: Scene, window: Window, chance: Random, kind: str, change: str) -> Planted:
     numbers, column = await _some(scene, window, chance)
     if not numbers:
-        return Planted("prices changed", "there was none to change")
+        return Planted(kind, "there was none to change")
     condition = f"{scene.within(window)} AND {column} IN ({', '.join(numbers)})"
-    await scene.sql(f"UPDATE {{t}} SET price = {ANOTHER_PRICE} WHERE {condition}")
-    return Planted("prices changed", f"of {len(numbers)} numbers")
+    await scene.sql(f"UPDATE {{t}} SET {change} WHERE {condition}")
+    return Planted(kind, f"of {len(numbers)} numbers")
+
+
+async def _prices_changed(scene: Scene, window: Window, chance: Random) -> Planted:
+    return await _some_updated(scene, window, chance, "prices changed", f"price = {ANOTHER_PRICE}")
 
 
 async def _column_nulled(scene: Scene, window: Window, chance: Random) -> Planted:
-    numbers, column = await _some(scene, window, chance)
-    if not numbers:
-        return Planted("column nulled", "there was none to null")
-    condition = f"{scene.within(window)} AND {column} IN ({', '.join(numbers)})"
-    await scene.sql(f"UPDATE {{t}} SET quantity = NULL WHERE {condition}")
-    return Planted("column nulled", f"of {len(numbers)} numbers")
+    return await _some_updated(scene, window, chance, "column nulled", "quantity = NULL")
 
 
 async def _rows_late(scene: Scene, window: Window, chance: Random) -> Planted:

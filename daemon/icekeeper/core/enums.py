@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
+
+
+class Advised(StrEnum):
+    """An enumeration whose members have `advice`, one sentence on what to do."""
+
+    advice: str
+
+    def __new__(cls, code: str, advice: str) -> Self:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.advice = advice
+        return member
 
 
 class Stage(StrEnum):

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from icekeeper.core.enums import Advised
 
 
-class Reason(StrEnum):
-    """The same code in the ledger, the metrics, the log and the page; `advice` is one sentence."""
-
-    advice: str
-
-    def __new__(cls, code: str, advice: str) -> Reason:
-        member = str.__new__(cls, code)
-        member._value_ = code
-        member.advice = advice
-        return member
+class Reason(Advised):
+    """The same code in the ledger, the metrics, the log and the page."""
 
     NOTHING_SMALL = "nothing_small", "Nothing to do: every data file already has its size."
     TOO_FEW_FILES = (

@@ -76,11 +76,16 @@ def micros(source: Source) -> str:
     return _micros(source, _value(source))
 
 
+def instant_micros(instant: str) -> str:
+    """A date or an instant, in microseconds of the epoch."""
+    return f"toUnixTimestamp64Micro(toDateTime64({instant}, 6, 'UTC'))"
+
+
 def _micros(source: Source, value: str) -> str:
     # As a float a microsecond of our days is exact to a quarter, and no decimal overflows.
     if (per_second := _PER_SECOND.get(source.timestamp_as or "")) is not None:
         return f"toInt64(toFloat64({value}) * {1_000_000 // per_second})"
-    return f"toUnixTimestamp64Micro(toDateTime64({value}, 6, 'UTC'))"
+    return instant_micros(value)
 
 
 def unreadable(source: Source) -> str:

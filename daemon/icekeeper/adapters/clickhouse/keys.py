@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from icekeeper.adapters.clickhouse.event_time import quoted
+from icekeeper.adapters.clickhouse.event_time import instant_micros, quoted
 from icekeeper.core.audit.keys import (
     HASHED_DIGITS,
     LENGTH_END,
@@ -61,7 +61,7 @@ def _column_text(column: KeyColumn) -> str:
         # It cuts the zero bytes that fill a FixedString up.
         text = f"toString({name})"
         return f"ifNull(concat(toString(length({text})), '{LENGTH_END}', {text}), '{NULL}')"
-    number = f"toString({_micros(name)})" if column.kind is Kind.INSTANT else _decimal(name, column.scale)
+    number = f"toString({instant_micros(name)})" if column.kind is Kind.INSTANT else _decimal(name, column.scale)
     return f"ifNull(concat({number}, '{NUMBER_END}'), '{NULL}')"
 
 
@@ -93,7 +93,7 @@ def _number(column: KeyColumn, salt: Salt) -> str:
         case Kind.TEXT | Kind.PADDED:
             number = _hashed_text(f"toString({value})", salt)
         case Kind.INSTANT:
-            number = f"bitXor({_micros(value)}, {salt.number})"
+            number = f"bitXor({instant_micros(value)}, {salt.number})"
         case _:
             number = _hashed_text(_decimal(value, column.scale), salt)
             if column.scale <= HASHED_DIGITS:
@@ -114,10 +114,6 @@ def _integer(number: str, scale: int) -> tuple[str, str]:
     if not scale:
         return fits, f"toInt64({fitting})"
     return fits, f"toInt64(reinterpret(toDecimal128({fitting}, {scale}), 'Int128'))"
-
-
-def _micros(instant: str) -> str:
-    return f"toUnixTimestamp64Micro(toDateTime64({instant}, 6, 'UTC'))"
 
 
 def _decimal(number: str, scale: int) -> str:

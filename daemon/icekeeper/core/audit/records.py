@@ -9,7 +9,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import AuditStatus, Proof, Trigger
+from icekeeper.core.enums import Advised, AuditStatus, Proof, Trigger
 from icekeeper.core.formats import duration
 from icekeeper.core.reasons import Reason
 
@@ -133,16 +133,8 @@ class FindingKind(StrEnum):
     FILE = "file"
 
 
-class Explanation(StrEnum):
-    """Why rows differ, as far as it can be told; `advice` is what to do about it, in one sentence."""
-
-    advice: str
-
-    def __new__(cls, code: str, advice: str) -> Explanation:
-        member = str.__new__(cls, code)
-        member._value_ = code
-        member.advice = advice
-        return member
+class Explanation(Advised):
+    """Why rows differ, as far as it can be told."""
 
     NOT_OFFLOADED = "not_offloaded", "The offload has not come so far yet: audit the day again after its next cycle."
     CYCLE_LOST = (

@@ -42,6 +42,7 @@ import org.apache.iceberg.shaded.org.apache.parquet.format.FileMetaData;
 import org.apache.iceberg.shaded.org.apache.parquet.format.RowGroup;
 import org.apache.iceberg.shaded.org.apache.parquet.format.Util;
 import org.apache.iceberg.types.Conversions;
+import org.apache.iceberg.types.Type;
 
 public final class FileProver {
     // What the first read of a file fetches of its end: nearly every footer, in one request.
@@ -58,8 +59,9 @@ public final class FileProver {
     private final Table table;
     private final FileIO io;
     private final List files = new ArrayList();
-    // The column of the event time, null where the bounds of no column matter.
+    // The column of the event time and its type, null where the bounds of no column matter.
     private Integer column;
+    private Type columnType;
     // The numbers of files at one path, of one length: deletion vectors share a file.
     private final Map shared = new LinkedHashMap();
     private volatile Throwable failure;
@@ -72,6 +74,7 @@ public final class FileProver {
     // Takes the data and delete files that the scan would read; `column`: the id of the one whose bounds are described.
     public void plan(TableScan scan, int column) throws IOException {
         this.column = Integer.valueOf(column);
+        this.columnType = this.table.schema().findType(column);
         Set seen = new HashSet();
         CloseableIterable tasks = scan.planFiles();
         try {
@@ -126,10 +129,7 @@ public final class FileProver {
     // A bound of the column by a manifest, as Iceberg counts it; null where it has none.
     private Number bound(Map bounds) {
         ByteBuffer bytes = bounds == null || this.column == null ? null : (ByteBuffer) bounds.get(this.column);
-        if (bytes == null || this.table.schema().findField(this.column.intValue()) == null) {
-            return null;
-        }
-        Object value = Conversions.fromByteBuffer(this.table.schema().findType(this.column.intValue()), bytes);
+        Object value = bytes == null ? null : Conversions.fromByteBuffer(this.columnType, bytes);
         return value instanceof Number ? (Number) value : null;
     }
 
