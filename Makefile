@@ -1,9 +1,10 @@
 # Everything runs in a virtual environment of its own, made from the pinned and hashed constraints.txt.
 #   make demo    a whole night on a lakehouse of embedded parts
 #   make test    format, lint, types, import rules, sizes, and the tests
-#   make test-long    what plays whole days, campaigns and benchmarks, and what measures how quickly the program answers
+#   make test-long    whole days, campaigns, benchmarks and the rest of large tables of cases, and how quickly the program answers
 #   make test-packaging   builds the container image and boots a system with the unit (root, Debian)
 #   make test-browser     drives Chromium through the page (Debian; as root it installs it); make screenshots keeps what it saw
+#   make test-platforms   nights on platforms that are not the ten tables, by docs/own-platform.md (MariaDB, nginx: Debian, as root)
 #   make chaos   hurts the program at random: RUNS=200 SEED=1
 #   make damage  damages tables at random, and judges what audits say of it: RUNS=100 SEED=1
 #   make soak    many nights in one process, and a chart of their memory: NIGHTS=200 OUT=soak.md
@@ -21,7 +22,7 @@ RUNS   ?= 20
 SEED   ?= 1
 NIGHTS ?= 200
 
-.PHONY: demo test classes test-long test-full test-packaging test-browser screenshots chaos damage soak bench check lint unit lock jars clean
+.PHONY: demo test classes test-long test-full test-packaging test-browser test-platforms screenshots chaos damage soak bench check lint unit lock jars clean
 
 demo: $(READY)
 	$(BIN)/icekeeper demo $(ARGS)
@@ -30,7 +31,7 @@ demo: $(READY)
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
 test: $(READY)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line check classes
-	$(BIN)/pytest $(PARALLEL) -m "not (full or long or packaging or browser or timing)" $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m "not (full or long or packaging or browser or platforms or timing)" $(ARGS)
 
 # What measures how quickly the program answers runs alone, after the others.
 test-long: $(READY) classes
@@ -46,6 +47,10 @@ test-packaging: $(READY)
 
 test-browser: $(READY)
 	$(BIN)/pytest -m browser tests/browser $(ARGS)
+
+# Each test is a night of one configuration: the next goes to whichever worker is free.
+test-platforms: $(READY)
+	$(BIN)/pytest --numprocesses 3 --dist worksteal --durations=9 -m platforms tests/platforms $(ARGS)
 
 # The pictures of docs/page.md, taken by the same test.
 screenshots: $(READY)
@@ -77,23 +82,23 @@ unit: $(READY)
 	$(BIN)/pytest tests/unit
 
 # Pins the newest versions that fit pyproject.toml, for every supported Python, with their hashes; then the same
-# versions again for the container image (what it runs, and what it is built with), and for the benchmark as far as its
+# versions again for the container image (what it runs, with the embedded ledger, and what it is built with), and for the benchmark as far as its
 # rivals allow.
 PIN := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-annotate --quiet
 lock: $(READY)
 	$(PIN) --all-extras --upgrade -o constraints.txt pyproject.toml
-	$(PIN) --upgrade -c constraints.txt -o constraints-runtime.txt pyproject.toml
+	$(PIN) --extra embedded --upgrade -c constraints.txt -o constraints-runtime.txt pyproject.toml
 	$(PIN) --upgrade -c constraints.txt -o constraints-build.txt --group build
 	cp constraints.txt constraints-bench.txt
 	$(PIN) --extra sandbox --group bench -o constraints-bench.txt pyproject.toml
 
-# Writes the hashes of the jars that DEFAULT_PACKAGES names: read the difference before you commit it.
+# Writes the hashes of the jars that IMAGE_PACKAGES names: read the difference before you commit it.
 MAVEN ?= $(shell sed -n "s/^ARG MAVEN=//p" Dockerfile)
 jars: $(READY)
 	mkdir -p .cache
-	$(BIN)/python -c 'from icekeeper.adapters.spark.jars import maven_path; from icekeeper.settings.model import DEFAULT_PACKAGES; \
-	  print(*map(maven_path, DEFAULT_PACKAGES), sep="\n")' > .cache/jars.txt
+	$(BIN)/python -c 'from icekeeper.adapters.spark.jars import maven_path; from icekeeper.core.catalogs.packages import IMAGE_PACKAGES; \
+	  print(*map(maven_path, IMAGE_PACKAGES), sep="\n")' > .cache/jars.txt
 	cd .cache && xargs -I{} curl --fail --silent --show-error --location --create-dirs -o jars/{} $(MAVEN)/{} < jars.txt
 	cd .cache/jars && xargs sha256sum < ../jars.txt > ../../jars.sha256
 

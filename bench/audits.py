@@ -38,7 +38,8 @@ from icekeeper.core.enums import AuditStatus, Proof, Stage, Trigger
 from icekeeper.core.events import Event
 from icekeeper.core.policy import KeyPolicy, TablePolicy
 from icekeeper.execution.wiring import Services
-from icekeeper.night.run import Order, run_night
+from icekeeper.night.order import Order
+from icekeeper.night.run import run_night
 from icekeeper.sandbox.servers.clickhouse import ClickHouse
 from icekeeper.sandbox.table_shapes import NAMESPACE
 
@@ -169,8 +170,9 @@ class Audits:
 
     async def select(self, query: str) -> bytes:
         """A query of ClickHouse, past the proxy."""
-        database = self.services.settings.clickhouse.database
-        return await asyncio.to_thread(self.clickhouse.execute, query, database=database)
+        block = self.services.settings.clickhouse
+        assert block is not None  # the tables are audited
+        return await asyncio.to_thread(self.clickhouse.execute, query, database=block.database)
 
     def _policy(self, table: str, rows: int, way: _Way) -> TablePolicy:
         pattern = self.services.settings.policies()[0]

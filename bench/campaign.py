@@ -22,7 +22,7 @@ from bench.measure import Turn
 from bench.meter import MIB
 from bench.plan import Contest
 from bench.record import FLOOR, PLATFORM, ZAMBONI, Case, Machine, Sample
-from icekeeper.settings.model import DEFAULT_PACKAGES
+from icekeeper.core.catalogs.packages import IMAGE_PACKAGES
 
 
 class _Host:
@@ -138,7 +138,7 @@ def _machine(lab: Lab, load: float) -> Machine:
 
 def _versions() -> dict[str, str]:
     """What can make a difference to speed, by name."""
-    iceberg = next(each.rpartition(":")[2] for each in DEFAULT_PACKAGES if "iceberg-spark-runtime" in each)
+    iceberg = next(each.rpartition(":")[2] for each in IMAGE_PACKAGES if "iceberg-spark-runtime" in each)
     known = {"Python": platform.python_version(), "Iceberg": iceberg}
     for name in ("pyspark", "pyarrow", "pyiceberg", "iceberg-zamboni", "duckdb"):
         with contextlib.suppress(PackageNotFoundError):

@@ -105,6 +105,7 @@ class Lab:
                 for store, warehouse in warehouses.items()
             }
             first = settings["local"]
+            assert first.postgres is not None
             await migrate(first.postgres.dsn, box.postgres.password)
             configure("info", "json", first.state_dir, console_level="error")
             stack.callback(structlog.reset_defaults)
@@ -207,6 +208,7 @@ def _catalogs(settings: Iterable[Settings]) -> dict[str, str]:
 
 def _through(settings: Settings, queries: StoreProxy) -> Settings:
     """The settings with a proxy before ClickHouse."""
+    assert settings.clickhouse is not None  # the tables are audited
     return settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"url": queries.url})})
 
 

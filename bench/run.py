@@ -11,7 +11,7 @@ from bench.bases import Tables
 from bench.record import Case, Output
 from bench.rivals import Job, Rival, RivalFailed
 from bench.store import StoreProxy, Traffic
-from icekeeper.core.enums import Stage
+from icekeeper.core.enums import NIGHT, Stage
 
 # How many tables a night with nothing to do has.
 _IDLE_TABLES = 10
@@ -28,7 +28,7 @@ WITHOUT_AUDIT = "without audit"
 
 def job_of(case: Case, tables: Tables, most_tables: int | None, x: float) -> Job:
     """Fresh copies of a case's tables, and what is to be done with them."""
-    stages = _STAGES.get(case.part, tuple(Stage))
+    stages = _STAGES.get(case.part, NIGHT)
     if case.shape.endswith(WITHOUT_AUDIT):
         stages = (Stage.COMPACT, Stage.EXPIRE)
     bases = tables.bases

@@ -24,7 +24,8 @@ from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.options import SparkOptions
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import Stage, TaskOutcome, Trigger
+from icekeeper.core.catalogs.packages import IMAGE_PACKAGES
+from icekeeper.core.enums import NIGHT, Stage, TaskOutcome, Trigger
 from icekeeper.core.events import Event
 from icekeeper.core.runs import RunReport
 from icekeeper.core.tables.state import TableState
@@ -32,10 +33,9 @@ from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.logging import configure
 from icekeeper.execution.standalone import run_standalone
 from icekeeper.execution.wiring import Services, build, spark_options
-from icekeeper.night.run import StopRequest
+from icekeeper.night.order import StopRequest
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.settings import Settings, load
-from icekeeper.settings.model import DEFAULT_PACKAGES
 from tests import jvm
 
 TESTS = Path(__file__).parent
@@ -91,8 +91,8 @@ class Night:
     async def run(self, *stages: Stage, **options: Any) -> RunReport:
         """Like `execute`, where PostgreSQL has to have the run; its report."""
         done = await self.execute(*stages, **options)
-        assert done.not_recorded is None
-        assert done.not_shipped is None
+        assert done.not_recorded is None, done.not_recorded
+        assert done.not_shipped is None, done.not_shipped
         return done.report
 
     async def execute(
@@ -103,15 +103,19 @@ class Night:
         trigger: Trigger = Trigger.MANUAL,
         slot: datetime | None = None,
         window: Window | None = None,
+        snapshots: Mapping[str, int] | None = None,
+        findings: tuple[str, ...] = (),
     ) -> Executed:
         """Runs the stages (all, if none is named) on the tables (all, if none is named)."""
         order = make_order(
             self.settings,
             slot or self.world.spec.now,
             trigger,
-            stages=stages or tuple(Stage),
+            stages=stages or NIGHT,
             tables=tables,
             window=window,
+            snapshots=snapshots,
+            findings=findings,
         )
         order = replace(order, stop=self.stop)
         return await run_standalone(self.services, order, self.events.append, record=record)
@@ -154,7 +158,7 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Spar
             master="local[2]",
             driver_memory="1g",
             state_dir=state_dir,
-            packages=SPARK.get("packages", DEFAULT_PACKAGES),
+            packages=SPARK.get("packages", IMAGE_PACKAGES),
             conf=SPARK["conf"],
         )
     )
@@ -198,7 +202,7 @@ async def nights(box: Sandbox, engine: SparkEngine, directory: Path) -> AsyncIte
         services = build(
             settings, engine, clock=clock or world_clock(world.spec.now), sleep=no_waiting, surroundings=host
         )
-        if migrated:
+        if migrated and settings.postgres is not None:
             await migrate(settings.postgres.dsn, world.postgres.password)
         made.append(Night(on or box, world, config, settings, services, settings.catalog.name))
         return made[-1]

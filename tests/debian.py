@@ -33,7 +33,7 @@ def program(package: str, *names: str) -> Path:
         if os.environ.get("CI"):
             pytest.fail(text)
         pytest.skip(text)
-    return next(path for name in names if (path := tree / "usr" / "bin" / name).exists())
+    return next(path for name in names for place in ("bin", "sbin") if (path := tree / "usr" / place / name).exists())
 
 
 def unpacked(package: str) -> Path:
@@ -52,7 +52,7 @@ def unpacked(package: str) -> Path:
                 raise RuntimeError(done.stderr[-2000:])
             (archive,) = fresh.glob("*.deb")
             subprocess.run(["dpkg-deb", "-x", archive, fresh / "tree"], check=True, capture_output=True)
-            for binary in (fresh / "tree" / "usr" / "bin").iterdir():
+            for binary in (fresh / "tree" / "usr").glob("bin/*"):
                 _look_here(binary)
             (fresh / "tree").rename(tree)
             shutil.rmtree(fresh)

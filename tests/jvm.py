@@ -30,6 +30,7 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.jars import cached_jars
 from icekeeper.adapters.spark.java import find_java
 from icekeeper.adapters.spark.options import SparkOptions
+from icekeeper.core.catalogs.packages import IMAGE_PACKAGES
 from icekeeper.core.enums import Trigger
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.execution.execute import make_order
@@ -37,7 +38,6 @@ from icekeeper.execution.standalone import run_standalone
 from icekeeper.execution.wiring import build, spark_options
 from icekeeper.sandbox import Sandbox, WorldSpec
 from icekeeper.settings import load
-from icekeeper.settings.model import DEFAULT_PACKAGES
 
 # A JVM that lives for a minute never gets back what optimising its code costs.
 SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -63,7 +63,7 @@ def _settings(java_option: str) -> dict[str, Any]:
 
 def _jars() -> list[Path]:
     """Iceberg's jars in the cache of Spark's resolver; none where not all of them are there."""
-    return cached_jars(DEFAULT_PACKAGES, {}) or []
+    return cached_jars(IMAGE_PACKAGES, {}) or []
 
 
 def _archive() -> Path:
@@ -77,7 +77,7 @@ def _archive() -> Path:
 
 async def _fetch(directory: Path) -> None:
     """Starts a session that has to resolve the jars."""
-    options = SparkOptions(master="local[2]", driver_memory="1g", state_dir=directory, packages=DEFAULT_PACKAGES)
+    options = SparkOptions(master="local[2]", driver_memory="1g", state_dir=directory, packages=IMAGE_PACKAGES)
     engine = SparkEngine(options)
     try:
         await engine.start()
@@ -98,7 +98,7 @@ async def _archive_classes(directory: Path, archive: Path) -> None:
         document["spark"] |= _settings(f"-XX:ArchiveClassesAtExit={archive}")
         config.write_text(yaml.safe_dump(document))
         settings = load(config)
-        await migrate(settings.postgres.dsn, world.postgres.password)
+        await migrate(world.postgres.dsn(world.postgres_database), world.postgres.password)
         engine = SparkEngine(spark_options(settings))
         services = build(settings, engine)
         try:

@@ -16,7 +16,8 @@ from icekeeper.core.policy import Strategy, TablePolicy
 from icekeeper.core.runs import RunReport
 from icekeeper.execution.standalone import run_standalone
 from icekeeper.execution.wiring import Services
-from icekeeper.night.run import Order, run_night
+from icekeeper.night.order import Order
+from icekeeper.night.run import run_night
 from icekeeper.sandbox.table_shapes import NAMESPACE
 
 

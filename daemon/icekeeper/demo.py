@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import tempfile
 import time
@@ -21,7 +22,7 @@ from icekeeper.adapters.spark.jars import in_ivy_cache
 from icekeeper.cli.output import console
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.calendar import window_of
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, Trigger
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, Trigger
 from icekeeper.core.formats import iso_minute
 from icekeeper.core.runs import RunReport
 from icekeeper.execution import logging as logs
@@ -55,10 +56,15 @@ class _Demo:
 def run_demo(*, keep: bool, root: Path | None) -> int:
     """Runs the demo; 0 if the night was a success and the loss was found to the hour, 1 otherwise."""
     screen = console.stdout()
-    if root is not None:
-        return _in_directory(screen, root, keep)
-    with tempfile.TemporaryDirectory(prefix="icekeeper-demo-") as directory:
-        return _in_directory(screen, Path(directory), keep)
+    directory = root or Path(tempfile.mkdtemp(prefix="icekeeper-demo-"))
+    try:
+        return _in_directory(screen, directory, keep)
+    finally:
+        if keep or root is not None:
+            screen.print(f"its files stay in {directory}", soft_wrap=True)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+            screen.print("everything is stopped and removed")
 
 
 def _in_directory(screen: Console, root: Path, keep: bool) -> int:
@@ -94,6 +100,7 @@ async def _play(screen: Console, root: Path, keep: bool, began: float) -> int:
             with _step(screen, "start the warm Spark session"):
                 await engine.start()
             with _step(screen, "create icekeeper's tables in PostgreSQL"):
+                assert settings.postgres is not None  # a world's settings name its server
                 await migrate(settings.postgres.dsn, settings.postgres.secret())
             services = build(settings, engine)
             try:
@@ -109,8 +116,6 @@ async def _play(screen: Console, root: Path, keep: bool, began: float) -> int:
             await _stay(demo)
     finally:
         await asyncio.to_thread(box.stop, remove=not keep)
-    if not keep:
-        screen.print("everything is stopped and removed")
     return code
 
 
@@ -122,7 +127,7 @@ async def _nights(demo: _Demo, settings: Settings) -> int:
     console.show_plans(screen, demo.slot, plans, errors)
 
     screen.print(Rule("the night: compact, expire, audit", align="left"))
-    night = await _night(demo, settings, tuple(Stage))
+    night = await _night(demo, settings, NIGHT)
     screen.print(Rule("the night again: nothing is left to do", align="left"))
     again = await _night(demo, settings, (Stage.COMPACT, Stage.EXPIRE))
 
@@ -177,7 +182,6 @@ async def _stay(demo: _Demo) -> None:
         f"icekeeper serve --config {config}",
         f"psql '{box.postgres.dsn(world.postgres_database)}'    (passwords are in {config})",
         f"S3 {box.s3.endpoint}   ClickHouse {box.clickhouse.url}",
-        f"Afterwards its files stay in {demo.root}",
     ):
         screen.print(f"  {line}", soft_wrap=True, markup=False)
     stop = asyncio.Event()

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import psutil
 
-from icekeeper.core.enums import Stage
+from icekeeper.core.enums import NIGHT, Stage
 from icekeeper.sandbox.offload import Offload
 from icekeeper.sandbox.world_spec import OFFLOAD_LAG, from_micros, to_micros
 from tests.chaos.judge import Violation, Wrong
@@ -37,7 +37,7 @@ TAKE_OVER_S = 30.0
 _NOBODY_WAITS = timedelta(minutes=3)
 # By then a slot that has come has been heard of: a step back at the slot's very instant may come before its timer.
 _FIRED = timedelta(seconds=2)
-ALL_STAGES = frozenset(Stage)
+ALL_STAGES = frozenset(NIGHT)
 _BROKEN = (Mode.REFUSE, Mode.RESET, Mode.HANG)
 
 
@@ -343,7 +343,7 @@ def _send(processes: list[psutil.Process], number: signal.Signals) -> None:
 
 
 def _stages(settings: dict[str, Any], **values: Any) -> None:
-    for stage in Stage:
+    for stage in NIGHT:
         settings.setdefault(stage.value, {}).update(values)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from icekeeper.core.enums import Stage
+from icekeeper.core.enums import NIGHT, Stage
 from icekeeper.sandbox import WorldSpec
 from tests.chaos.faults import FAULTS, Calm, Fault, Offloaded, PostgresStopped
 from tests.chaos.scene import Moment
@@ -51,11 +51,11 @@ class Plan:
     @property
     def may_fail(self) -> frozenset[Stage]:
         """The stages whose tasks may have failed in the end. Of two faults together nobody can say."""
-        return frozenset(Stage) if len(self.strikes) > 1 else self.strikes[0].fault.may_fail
+        return frozenset(NIGHT) if len(self.strikes) > 1 else self.strikes[0].fault.may_fail
 
     def change(self, settings: dict[str, Any]) -> None:
         """Retries without a long wait, and what the faults want. More of them: a deadline passes on a busy machine."""
-        for stage in Stage:
+        for stage in NIGHT:
             settings[stage.value] = {"retry_delay": "1s", "retries": 3, "timeout": "2m"}
         for strike in self.strikes:
             strike.fault.change(settings)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from random import Random
 from typing import Any
 
+from icekeeper.core.audit.certificates import CertifiedDay
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Proof, Stage
 from tests.conftest import COINBASE, GOLD, SILVER, SLOT, MakeNight
-from tests.damage.judge import judge
+from tests.damage.judge import judge, judge_certificate, judge_revocation
 from tests.damage.kinds import FILE_KINDS, ROW_KINDS, Planted
 from tests.damage.scene import DAY, KEYS, LakeFile, Scene, day_of
 from tests.damage.truth import Truth
@@ -24,6 +26,8 @@ _NAMES = (*ROW_KINDS, *FILE_KINDS)
 _MOST_A_DAY = 3
 # How often both days are damaged.
 _BOTH_DAYS = 0.3
+# What hurts a day that is certified already: of a file that is known its footer is not read again.
+LATER = (*ROW_KINDS, "file gone", "file cut", "file longer")
 # How often a table is audited by its key.
 _KEYED = 0.6
 
@@ -41,11 +45,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Day:
-    """A day, what was planted in it, what its audit said, and what is wrong with that."""
+    """A day, what was planted in it, what its audit said, and what is wrong with that.
+
+    `later`: what was planted after it was certified.
+    """
 
     planted: tuple[Planted, ...]
     said: str
     wrong: tuple[str, ...]
+    certified: str | None = None
+    later: tuple[Planted, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,9 +112,34 @@ async def play(plan: Plan, make_night: MakeNight) -> Result:
     for slot, found, truth in zip(SLOTS, planted, truths, strict=True):
         report = await night.run(Stage.AUDIT, slot=slot)
         (audit,) = report.audits
-        wrong = tuple(judge(plan.proof, found, audit, truth, keyed=plan.keyed))
-        days.append(Day(tuple(found), f"{audit.status} {audit.reason}: {audit.notes}", wrong))
+        wrong = [*judge(plan.proof, found, audit, truth, keyed=plan.keyed)]
+        certified = await _certified(scene, slot)
+        wrong += judge_certificate(plan.proof, found, certified, truth, keyed=plan.keyed)
+        said = f"{audit.status} {audit.reason}: {audit.notes}"
+        by = None if certified.certificate is None else certified.certificate.by.value
+        days.append(Day(tuple(found), said, tuple(wrong), by))
+    # Both days are audited before one is damaged again: some damage reaches into its neighbour. Beside a bad file the
+    # table can't be read any more.
+    place = next((place for place, day in enumerate(days) if day.certified), None)
+    if place is not None and not any(each.reason for found in planted for each in found):
+        days[place] = await _damaged_later(scene, plan, SLOTS[place], days[place], chance)
     return Result(plan, tuple(days))
+
+
+async def _certified(scene: Scene, slot: datetime) -> CertifiedDay:
+    return await scene.night.services.certificates.day(scene.table, day_of(slot).start.date())
+
+
+async def _damaged_later(scene: Scene, plan: Plan, slot: datetime, day: Day, chance: Random) -> Day:
+    """A certified day is damaged in one more way, and audited again."""
+    window, kinds = day_of(slot), (chance.choice(LATER),)
+    planted = await _plant_rows(scene, window, kinds, chance)
+    truth = Truth.of(scene.in_source(window), await scene.in_iceberg(window), merges=scene.merges)
+    planted += _hurt_files(scene, await scene.files(window), kinds, chance)
+    await scene.night.run(Stage.AUDIT, slot=slot)
+    certified = await _certified(scene, slot)
+    wrong = tuple(judge_revocation(plan.proof, planted, certified, truth, keyed=plan.keyed))
+    return replace(day, wrong=(*day.wrong, *wrong), later=tuple(planted))
 
 
 async def _plant_rows(scene: Scene, window: Window, kinds: Iterable[str], chance: Random) -> list[Planted]:

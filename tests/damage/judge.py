@@ -1,10 +1,12 @@
-"""What an audit of a damaged day may not say. Pure; what is planted: kinds.py, how rows differ: truth.py."""
+"""What an audit of a damaged day may not say, nor its certificate. Pure; what is planted: kinds.py, how rows differ:
+truth.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from icekeeper.core.audit.records import AuditResult, Explanation, Finding, FindingKind
+from icekeeper.core.audit.certificates import CertifiedBy, CertifiedDay, Uncertified
+from icekeeper.core.audit.records import AuditResult, Explanation, FileFault, Finding, FindingKind
 from icekeeper.core.enums import AuditStatus, Proof
 from icekeeper.core.reasons import Reason
 from tests.damage.kinds import Planted
@@ -35,6 +37,35 @@ def judge(
             yield f"nothing is wrong with the day, and it is called {audit.status} {audit.reason} by {audit.proof}"
 
 
+def judge_certificate(
+    proof: Proof, planted: Sequence[Planted], day: CertifiedDay, truth: Truth, *, keyed: bool
+) -> Iterator[str]:
+    """What is wrong with a day's certificate, or with its having none, after its first audit; as `judge`."""
+    bad = [each for each in planted if each.reason is not None]
+    seen = any(_LADDER.index(each.seen_by) <= _LADDER.index(proof) for each in bad)
+    if bad and not seen:
+        return
+    expected: CertifiedBy | None = None
+    if not seen and proof is not Proof.MANIFESTS:
+        if keyed:
+            expected = None if truth.by_key else CertifiedBy.KEYS
+        elif not truth.merges and truth.clickhouse == truth.iceberg:
+            expected = CertifiedBy.COUNTS
+    by = day.certificate.by if day.certificate is not None and day.certified else None
+    if by is not expected:
+        yield f"certified by {by} instead of {expected} ({day.uncertified})"
+
+
+def judge_revocation(
+    proof: Proof, planted: Sequence[Planted], day: CertifiedDay, truth: Truth, *, keyed: bool
+) -> Iterator[str]:
+    """What is wrong with the certificate of a day that was damaged after it was given, and audited again."""
+    seen = any(each.reason is not None and _LADDER.index(each.seen_by) <= _LADDER.index(proof) for each in planted)
+    lost = any(each.kind in (MISSING, CHANGED) for each in expected_findings(truth, keyed=keyed))
+    if (day.uncertified is Uncertified.REVOKED) != (seen or lost):
+        yield f"its certificate is {day.uncertified or 'in force'}, and {[each.kind for each in planted]} came after it"
+
+
 def _about_files(seen: Sequence[Planted], audit: AuditResult) -> Iterator[str]:
     reasons = {each.reason for each in seen}
     if audit.status is not AuditStatus.ERROR or audit.reason not in reasons:
@@ -43,7 +74,13 @@ def _about_files(seen: Sequence[Planted], audit: AuditResult) -> Iterator[str]:
     planted = {each.file.path: each.file for each in seen if each.file is not None}
     if planted and named != planted.keys():
         yield f"names {sorted(named)} instead of {sorted(planted)}"
-    wrong = [one for one in audit.findings if (one.kind, one.explanation) != (FindingKind.FILE, Explanation.BAD_FILE)]
+    twice = {file.path for file in audit.bad_files if file.fault is FileFault.LISTED_TWICE}
+    wrong = [
+        one
+        for one in audit.findings
+        if one.explanation is not Explanation.BAD_FILE
+        or one.kind is not (FindingKind.DUPLICATE if set(one.files) & twice else FindingKind.FILE)
+    ]
     if wrong or not audit.findings:
         yield f"found {audit.findings} of bad files"
     if planted and sorted(path for one in audit.findings for path in one.files) != sorted(planted):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import urlsplit
 
@@ -32,19 +32,26 @@ class Request:
     method: str
     target: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a rule answers in the server's place; `late`: the server does what it was asked for, unheard."""
+    """What a rule answers in the server's place; `late`: the server does what it was asked for, unheard.
+
+    `raw`: instead of all the rest, these bytes, after which the connection ends.
+    """
 
     status: int
     body: bytes = b""
     media_type: str = "application/json"
     late: bool = False
     headers: tuple[str, ...] = ()
+    raw: bytes = b""
 
     def encoded(self) -> bytes:
+        if self.raw:
+            return self.raw
         head = f"HTTP/1.1 {self.status} Made up\r\nContent-Type: {self.media_type}\r\nContent-Length: {len(self.body)}"
         more = "".join(f"\r\n{header}" for header in self.headers)
         return f"{head}{more}\r\nConnection: close\r\n\r\n".encode() + self.body
@@ -183,7 +190,9 @@ class _Link:
             head = await self._reader.readuntil(b"\r\n\r\n")
             await self._held_up()
             first, *lines = head.decode("latin-1").split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            headers = {
+                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
+            }
             if headers.get("expect") == "100-continue":
                 # Answered here, so that the body can be seen before the server does.
                 await self._send(self._writer, b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -191,7 +200,7 @@ class _Link:
             body = await self._body(headers)
             method, target, _ = first.split(" ", 2)
             rule = self._proxy.rule
-            answer = None if rule is None else await rule(Request(method, target, body))
+            answer = None if rule is None else await rule(Request(method, target, body, headers))
             if answer is not None and not answer.late:
                 await self._answer(answer)
                 return

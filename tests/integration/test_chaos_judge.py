@@ -18,6 +18,8 @@ from icekeeper.sandbox.world_spec import OFFLOAD_LAG
 from tests.chaos.judge import Before, Violation, Wrong, judge_ledger, judge_tables
 from tests.conftest import COINBASE, GOLD, Night, nights
 
+pytestmark = pytest.mark.long
+
 NOTHING: frozenset[Stage] = frozenset()
 SQL = "UPDATE maintenance_{} SET {} WHERE {}"
 

@@ -14,9 +14,10 @@ import pytest
 from icekeeper.core.enums import Stage
 from icekeeper.core.errors import DeadlineExceeded, TransientError
 from icekeeper.core.reasons import Reason
-from icekeeper.core.tables.planning import expired_snapshots, plan_compaction
+from icekeeper.core.tables.expiry import expired_snapshots
+from icekeeper.core.tables.planning import plan_compaction
 from icekeeper.core.tables.state import TableState
-from icekeeper.night.ports import BeforeCommit
+from icekeeper.night.lakehouse import BeforeCommit
 from icekeeper.sandbox import Offload
 from tests.conftest import COINBASE, SLOT, MakeNight, Night
 

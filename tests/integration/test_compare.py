@@ -71,6 +71,7 @@ async def counts(night: Night, row: Row) -> tuple[int, int]:
     return raw.rows, (await lakehouse.count(row.table, policy.timestamp, row.window, MINUTE)).rows
 
 
+@pytest.mark.long
 async def test_each_difference_between_the_flow_and_icekeeper_is_explained(make_night: MakeNight) -> None:
     night = await make_night(BINANCE, COINBASE, GOLD, now=SLOT + 4 * HOUR, days=2, commits_per_day=24)
     clickhouse, database = night.world.clickhouse, night.world.clickhouse_database

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
+from icekeeper.core.audit.certificates import CertifiedDay, Uncertified
 from icekeeper.core.audit.records import BadFile, Explanation, FileFault, Finding, FindingKind, KeyComparison
 from icekeeper.core.enums import AuditStatus, Proof
 from icekeeper.core.reasons import Reason
 from tests.conftest import MakeNight
 from tests.damage.campaign import derive, play
-from tests.damage.judge import judge
+from tests.damage.judge import judge, judge_certificate, judge_revocation
 from tests.damage.kinds import FILE_KINDS, MINUTE, ROW_KINDS, Planted
 from tests.damage.scene import LakeFile
 from tests.damage.truth import Row, Truth
-from tests.unit.reports import AUDIT
+from tests.unit.reports import AUDIT, TABLE
+from tests.unit.test_certificates import CERTIFICATE, REVOKED
 
 DAY = datetime(2026, 2, 17, tzinfo=UTC)
 KINDS = (*ROW_KINDS, *FILE_KINDS)
@@ -127,6 +129,53 @@ def test_the_files_that_are_named_are_those_that_are_hurt_with_their_rows_and_ti
         assert wrong in found[0], found
 
 
+GIVEN = CertifiedDay(TABLE, DAY.date(), CERTIFICATE)
+NOT_GIVEN = CertifiedDay(TABLE, DAY.date(), None, Uncertified.MISSING_ROWS)
+TAKEN = CertifiedDay(TABLE, DAY.date(), REVOKED, Uncertified.REVOKED)
+MERGED = Truth.of(WHOLE, WHOLE, merges=True)
+
+
+@pytest.mark.parametrize(
+    ("proof", "planted", "truth", "day", "wrong"),
+    [
+        (Proof.FILES, (), SAME, GIVEN, ""),
+        (Proof.FILES, (), SAME, NOT_GIVEN, "certified by None instead of counts"),
+        (Proof.MANIFESTS, (), SAME, GIVEN, "certified by counts instead of None"),
+        (Proof.FILES, (), MERGED, NOT_GIVEN, ""),
+        (Proof.FILES, (), MERGED, GIVEN, "certified by counts instead of None"),
+        (Proof.FILES, (LOST,), FEWER, NOT_GIVEN, ""),
+        (Proof.FILES, (LOST,), FEWER, GIVEN, "certified by counts instead of None"),
+        (Proof.FILES, (GONE,), SAME, GIVEN, "certified by counts instead of None"),
+        (Proof.FILES, (GONE,), SAME, TAKEN, ""),
+    ],
+)
+def test_a_certificate_on_a_damaged_day_is_found_and_one_that_a_healthy_day_lacks(
+    proof: Proof, planted: tuple[Planted, ...], truth: Truth, day: CertifiedDay, wrong: str
+) -> None:
+    found = list(judge_certificate(proof, planted, day, truth, keyed=False))
+    assert bool(found) == bool(wrong)
+    assert wrong in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("planted", "truth", "day", "wrong"),
+    [
+        (LOST, FEWER, TAKEN, ""),
+        (LOST, FEWER, GIVEN, "its certificate is in force"),
+        (GONE, SAME, TAKEN, ""),
+        (GONE, SAME, GIVEN, "its certificate is in force"),
+        (Planted("there was none to change", ""), SAME, TAKEN, "its certificate is revoked"),
+    ],
+)
+def test_a_certificate_that_outlives_damage_is_found(
+    planted: Planted, truth: Truth, day: CertifiedDay, wrong: str
+) -> None:
+    found = list(judge_revocation(Proof.FILES, [planted], day, truth, keyed=False))
+    assert bool(found) == bool(wrong)
+    assert wrong in "".join(found)
+
+
+@pytest.mark.long
 async def test_damaged_days_are_never_called_clean_and_healthy_ones_never_bad(make_night: MakeNight) -> None:
     results = [await play(derive(seed), make_night) for seed in (8, 19, 39)]
     assert {result.plan.proof for result in results} >= {Proof.FILES, Proof.ROWS}

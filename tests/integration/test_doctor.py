@@ -280,7 +280,7 @@ async def test_a_pgbouncer_in_the_way_is_found_whatever_it_pools_by(
         "refusing": bouncer("transaction"),
         "one backend": bouncer("transaction", ignoring, "default_pool_size = 1"),
     }.items():
-        behind = rebuilt(night, setting("postgres.dsn", night.settings.postgres.dsn.replace(direct, str(port))))
+        behind = rebuilt(night, setting("postgres.dsn", night.services.postgres.dsn.replace(direct, str(port))))
         seen[name] = await examine_ledger(behind.services)
         await behind.services.close()
     seen["directly"] = await examine_ledger(night.services)

@@ -53,6 +53,15 @@ async def test_work_past_its_deadline_is_cancelled_and_the_session_lives_on(own_
     assert own_engine.jvm_pid == pid
 
 
+async def test_an_engine_that_was_never_started_ends_no_other_ones_session(
+    own_engine: SparkEngine, tmp_path: Path
+) -> None:
+    pid = own_engine.jvm_pid
+    await SparkEngine(SparkOptions("local[1]", "1g", tmp_path)).stop()
+    assert await own_engine.run(answer, timeout=MINUTE) == 42
+    assert own_engine.jvm_pid == pid
+
+
 async def test_the_jvms_output_about_work_that_fails_is_in_its_log(own_engine: SparkEngine) -> None:
     def fail(spark: SparkSession) -> None:
         spark.sql("SELECT raise_error('a-word-of-this-test') FROM range(9)").collect()

@@ -10,9 +10,11 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,15 @@ from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg import expiry as iceberg_expiry
 from icekeeper.adapters.iceberg.catalog import catalog_conf
+from icekeeper.adapters.iceberg.deleting import files as deleting
+from icekeeper.adapters.iceberg.deleting.files import expire_and_delete
+from icekeeper.adapters.iceberg.deleting.kept import KeptPaths
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
-from icekeeper.core.tables.planning import expired_snapshots
+from icekeeper.core.tables.expiry import expired_snapshots
 from icekeeper.core.tables.state import DeletedFiles
 from tests.integration.odd import MINUTE
 
@@ -255,7 +260,7 @@ async def test_either_way_the_same_files_are_gone_and_nothing_else_is(
     assert len(gone["driver"]) >= len(ids), "each snapshot has a list of its own"
 
 
-async def test_a_commit_that_lands_meanwhile_keeps_its_files(lake: Lake, way: str) -> None:
+async def test_a_commit_that_lands_meanwhile_keeps_its_files(lake: Lake, way: str, tmp_path: Path) -> None:
     await lake.make((*APPENDS, COMPACT))
     before, ids = lake.store(), await lake.named(1)
 
@@ -263,7 +268,9 @@ async def test_a_commit_that_lands_meanwhile_keeps_its_files(lake: Lake, way: st
         jvm, name = IcebergJvm(spark), f"{lake.catalog}.{TABLE}"
         handle = jvm.load(name)
         History(jvm, jvm.load(name), made=100).append()
-        return iceberg_expiry.expire_snapshots(jvm, TABLE, handle, ids, 1, 20)
+        expiry = partial(iceberg_expiry.expire_snapshots, jvm, TABLE, handle, ids, 1, 20)
+        kept, until = KeptPaths(tmp_path), time.time() + 60
+        return expire_and_delete(jvm, TABLE, handle, ids, expiry, kept, until, lake.engine.log)
 
     deleted = await lake.engine.run(expire, timeout=MINUTE)
     assert lake.store() == lake.referred_to()
@@ -304,25 +311,30 @@ async def test_spark_takes_over_where_the_driver_would_have_too_much_to_hold(
         lake.put_back(copy)
 
 
-async def test_killed_before_the_files_are_deleted_it_leaves_unreferenced_files_and_deletes_no_other(
-    lake: Lake, way: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before_what", ["delete_files", "_keep"], ids=["deleting", "noting their paths"])
+async def test_killed_before_the_files_are_deleted_it_leaves_them_to_the_next_expiry_and_deletes_no_other(
+    lake: Lake, way: str, before_what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await lake.make((*APPENDS, COMPACT))
     before, ids = lake.store(), await lake.named(1)
 
-    def kill(jvm: IcebergJvm, table: Any, paths: Any) -> int:
+    def kill(jvm: IcebergJvm, *_: Any) -> int:
         assert lake.engine.jvm_pid is not None
         os.kill(lake.engine.jvm_pid, signal.SIGKILL)
         while True:  # until the JVM is gone
-            table.location()
+            jvm.lang.System.nanoTime()
 
-    monkeypatch.setattr(iceberg_expiry, "delete_files", kill)
-    with pytest.raises(TransientError) as caught:
-        await lake.expire(ids, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(deleting, before_what, kill)
+        with pytest.raises(TransientError) as caught:
+            await lake.expire(ids, 1)
     assert caught.value.reason is Reason.ENGINE_DOWN
     assert lake.store() == before
     assert lake.referred_to() < before
     assert await lake.named(1) == ()
+    deleted = await lake.expire((), 1)
+    assert lake.store() == lake.referred_to()
+    assert (deleted.files, deleted.left) == (len(before - lake.store()), 0)
 
 
 def _always(jvm: IcebergJvm) -> Any:

@@ -25,9 +25,10 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans
-from icekeeper.night.run import Order
+from icekeeper.night.order import Order
 from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, GOLD, SLOT, MakeNight, Night, outcomes
+from tests.integration.installations import MAKE_SOLE, SOLE, sole
 from tests.unit.reports import AUDIT, REPORT
 
 OK, WARNING, MISSING, ERROR = AuditStatus.OK, AuditStatus.WARNING, AuditStatus.MISSING_DATA, AuditStatus.ERROR
@@ -57,7 +58,7 @@ class Ledger:
 
     @property
     def findings(self) -> PostgresFindings:
-        return PostgresFindings(self.postgres)
+        return PostgresFindings(self.postgres, sole(self.postgres))
 
     def sql(self, text: str, *args: object) -> list[tuple[Any, ...]]:
         return self.box.postgres.execute(self.name, text, *args)
@@ -109,7 +110,7 @@ class Ledger:
 
     async def store(self, row: Any) -> None:
         report: RunReport = replace(REPORT, run_id=row.run_id, trigger=row.trigger, tasks=(), audits=(row,))
-        await PostgresLedger(self.postgres).close_run(report)
+        await PostgresLedger(self.postgres, sole(self.postgres)).close_run(report)
 
     async def open(self, table: str = TABLE) -> list[tuple[Window, AuditStatus, int | None]]:
         found = await self.findings.open_windows(table)
@@ -134,6 +135,7 @@ async def empty(box: Sandbox) -> AsyncIterator[Ledger]:
 @pytest.fixture
 async def ledger(empty: Ledger) -> Ledger:
     await empty.migrate()
+    empty.sql(MAKE_SOLE)
     return empty
 
 
@@ -462,7 +464,7 @@ async def test_the_audits_of_a_run_know_who_acknowledged_them(ledger: Ledger) ->
     await ledger.audited(WARNING, 100)
     await ledger.ack(note="the rest is lost")  # of what a later audit found
     acks = await ledger.findings.acks_of_run(run)
-    assert {table: ack.note for table, ack in acks.items()} == {TABLE: "the rest is lost"}
+    assert {place: ack.note for place, ack in acks.items()} == {(TABLE, AUDIT.window): "the rest is lost"}
     worse = uuid4()
     later = SLOT + 100 * HOUR
     await ledger.store(
@@ -524,7 +526,7 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_index(ledger: Led
     )
     ledger.sql("ANALYZE maintenance_audit_log")
     async with ledger.postgres.connection() as connection:
-        lines = await connection.fetch(f"EXPLAIN (ANALYZE) {statement('open_windows')}", ["cold.t3"])
+        lines = await connection.fetch(f"EXPLAIN (ANALYZE) {statement('open_windows')}", ["cold.t3"], SOLE)
     explained = "\n".join(line[0] for line in lines)
     assert "maintenance_audit_log_windows" in explained
     assert "Seq Scan on maintenance_audit_log" not in explained, explained
@@ -543,7 +545,7 @@ async def test_an_open_day_holds_expiry_until_it_is_acknowledged_or_held_long_en
         document["expire"] = {"hold_on": ["missing_data"], "hold_max": "7d", "older_than": "1h"}
 
     night = await make_night(COINBASE, GOLD, change=hold)
-    findings = PostgresFindings(night.services.postgres)
+    findings = night.services.findings
     for hour in (3, 4, 5):
         night.world.lose_hour(COINBASE, DAY.start, hour)
     await night.run(Stage.AUDIT)

@@ -93,7 +93,14 @@ DAMAGE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+# Of each kind of damage `make test` plants one.
+OFTEN = ("nothing", "lost and doubled", "another price")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [pytest.param(one, id=name, marks=() if name in OFTEN else pytest.mark.long) for name, one in DAMAGE.items()],
+)
 async def test_planted_damage_is_found_and_named(night: Night, damage: Damage) -> None:
     name = f"{night.catalog}.{BINANCE}"
     await night.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
@@ -182,6 +189,7 @@ async def test_a_source_that_merges_is_compared_by_distinct_keys(night: Night) -
     assert sum(finding.rows for finding in audit.findings) == lost
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("generation", ["current", "older"])
 async def test_healthy_tables_agree_in_every_column(make_night: MakeNight, generation: str) -> None:
     def change(document: dict[str, Any]) -> None:
@@ -225,3 +233,14 @@ async def test_what_the_settings_leave_out_is_said(make_night: MakeNight, limits
     assert audit.status is MISSING
     assert keys.missing == audit.ch_row_count == sum(finding.rows for finding in audit.findings)
     assert {finding.sample_keys for finding in audit.findings} == {()}
+
+
+async def test_final_on_a_source_that_merges_no_rows_takes_nothing_from_what_is_compared(make_night: MakeNight) -> None:
+    def change(document: dict[str, Any]) -> None:
+        _keyed(document)
+        document["tables"][0]["audit"]["final"] = True
+
+    night = await make_night(BINANCE, change=change, old_snapshots=0)
+    audit, keys = await audited(night, BINANCE)
+    assert (audit.ch_final, audit.ch_merges, keys.equal) == (True, False, True)
+    assert (keys.distinct, len(keys.compare)) == (False, 3)

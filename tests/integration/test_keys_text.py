@@ -234,6 +234,7 @@ async def _key(night: Night, source: KeyedClickHouse, *names: str, compare: tupl
     return agreed_key(names, compare, {}, iceberg, await source.column_types(SOURCE, every))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(2))
 async def test_both_engines_make_the_same_texts_and_fingerprints(
     box: Sandbox, source: KeyedClickHouse, make_night: MakeNight, number: int

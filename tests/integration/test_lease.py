@@ -8,11 +8,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from structlog.testing import capture_logs
@@ -292,3 +292,31 @@ def test_a_vanished_host_frees_the_lease_after_its_leader_has_given_up() -> None
     seen = json.loads(done.stdout.splitlines()[-1])  # after its log
     assert seen["given_up_s"] < 12.0
     assert 15.0 < seen["taken_over_s"] < 28.0
+
+
+async def test_a_leader_of_before_there_were_installations_leads_beside_none(hosts: Hosts) -> None:
+    def of(number: int) -> Callable[[], Awaitable[UUID]]:
+        async def installation() -> UUID:
+            return UUID(int=number)
+
+        return installation
+
+    before, new, beside = (
+        hosts.lease("before"),
+        hosts.lease("new", installation=of(1)),
+        hosts.lease("b", installation=of(2)),
+    )
+    assert await before.try_acquire()
+    assert not await new.try_acquire()
+    assert (holder := await new.holder()) is not None
+    assert holder.host == "before"
+    await before.release()
+    assert await new.try_acquire()
+    assert await beside.try_acquire()
+    assert not await before.try_acquire()
+    assert (holder := await beside.holder()) is not None
+    assert holder.host == "b"
+    await new.release()
+    assert not await before.try_acquire()
+    await beside.release()
+    assert await before.try_acquire()

@@ -14,6 +14,7 @@ from icekeeper.adapters.ledger.history import LogFilter, PostgresHistory, levels
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.sandbox import Sandbox
+from tests.integration.installations import MAKE_SOLE, sole
 
 RUN_ID = UUID(int=7)
 LINES: list[dict[str, Any]] = [
@@ -39,6 +40,7 @@ async def history(box: Sandbox) -> AsyncIterator[PostgresHistory]:
     name = f"lines{uuid4().hex[:8]}"
     box.postgres.create_database(name)
     await migrate(box.postgres.dsn(name), box.postgres.password)
+    box.postgres.execute(name, MAKE_SOLE)
     at = datetime(2026, 2, 18, 2, tzinfo=UTC)
     columns = "run_id, slot, trigger, started_at, settings_hash"
     statement = f"INSERT INTO maintenance_runs ({columns}) VALUES ($1, $2, 'manual', $2, '')"
@@ -47,7 +49,7 @@ async def history(box: Sandbox) -> AsyncIterator[PostgresHistory]:
         statement = "INSERT INTO maintenance_logs VALUES ($1, $2, $3)"
         box.postgres.execute(name, statement, str(RUN_ID), number, json.dumps(line))
     postgres = Postgres(box.postgres.dsn(name), box.postgres.password)
-    yield PostgresHistory(postgres)
+    yield PostgresHistory(postgres, sole(postgres))
     await postgres.close()
 
 

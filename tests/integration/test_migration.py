@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from icekeeper.adapters.host import Host, wall_clock
@@ -22,6 +23,8 @@ from icekeeper.settings import load
 from tests.conftest import BINANCE, GOLD, SLOT, MakeNight, Night, no_waiting, outcomes, tell_session, world_clock
 from tests.integration.test_compare import DAY, HOUR, Row, compared, counts, flow_writes
 from tests.integration.test_permissions import PASSWORD, postgres_role
+
+pytestmark = pytest.mark.long
 
 # The audit table as the workflow server's flow made it, and a row as it writes them.
 FLOW_TABLE = """
@@ -46,7 +49,7 @@ async def test_beside_the_flow_in_its_place_and_back(make_night: MakeNight) -> N
     for row in rows:
         raw, there = await counts(night, row)
         flow_writes(night, row, raw + row.clickhouse, there + row.iceberg)
-    await migrate(night.settings.postgres.dsn, night.world.postgres.password)
+    await migrate(night.world.postgres.dsn(night.world.postgres_database), night.world.postgres.password)
     files, before = night.store(), {table: await night.state(table) for table in (BINANCE, GOLD)}
 
     watched = await night.run(trigger=Trigger.SCHEDULE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans
@@ -38,7 +38,7 @@ async def test_a_night_over_ten_tables_leaves_them_compact_expired_and_proven(ma
     report = await night.run()
 
     assert report.outcome is RunOutcome.SUCCESS, [t.error for t in report.tasks if t.error]
-    assert [task.stage for task in report.tasks] == [s for s in Stage for _ in tables]
+    assert [task.stage for task in report.tasks] == [s for s in NIGHT for _ in tables]
     for table in tables:
         state = await night.state(table)
         assert night.world.rows_iceberg(table) == rows[table]
@@ -130,7 +130,7 @@ async def test_a_plan_and_a_dry_audit_change_nothing_anywhere(make_night: MakeNi
     audit = await night.run(Stage.AUDIT, record=False)
 
     assert not errors
-    assert {(plan.stage, plan.decision.value) for plan in plans} == {(stage, "act") for stage in Stage}
+    assert {(plan.stage, plan.decision.value) for plan in plans} == {(stage, "act") for stage in NIGHT}
     assert {row.status for row in audit.audits} == {AuditStatus.OK}
     assert await everything() == before
 

@@ -16,7 +16,7 @@ from icekeeper.adapters.iceberg.metadata import parse_metadata
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
-from icekeeper.core.tables.planning import expired_snapshots
+from icekeeper.core.tables.expiry import expired_snapshots
 from icekeeper.execution.execute import make_order
 from icekeeper.execution.plans import make_plans
 from tests.conftest import COINBASE, SLOT, MakeNight, Night

@@ -65,7 +65,7 @@ async def test_an_offload_that_begins_between_two_slices_makes_the_second_wait(m
     (task,) = (await run_night(order, ports, events.append)).tasks
 
     assert (task.outcome, task.attempts) == (TaskOutcome.DONE, 1), task.error
-    assert task.note.endswith("of 3 partitions into 3, in 3 slices")
+    assert "of 3 partitions into 3, in 3 slices;" in task.note
     first, second, _ = watched.began
     assert first == SLOT + 7 * MINUTE
     ((status, updated),) = night.ledger("SELECT status, updated_at FROM offload_watermarks")

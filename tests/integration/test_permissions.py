@@ -26,6 +26,8 @@ from icekeeper.sandbox import Sandbox
 from tests.conftest import BINANCE, COINBASE, MakeNight, Night
 from tests.integration.clickhouse_users import restart_as_made, restart_with_users
 
+pytestmark = pytest.mark.long
+
 PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"
 SMALL: dict[str, Any] = {"commits_per_day": 24, "files_per_commit": 1, "days": 1.5}
 PASSWORD = "choose one"

@@ -301,7 +301,10 @@ async def undone(scene: Scene) -> AsyncIterator[None]:
         watermarked(scene, watermark)
 
 
-@pytest.mark.parametrize("case", CASES, ids=_name)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=_name(case), marks=() if case.table == COINBASE else pytest.mark.long) for case in CASES],
+)
 async def test_planted_damage_is_found_where_it_is_and_nowhere_else(world: Night, tmp_path: Path, case: Case) -> None:
     night = replace(world, settings=_settings(world, tmp_path, case))
     scene, chance = Scene(night, case.table), Random(7)

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -44,14 +45,28 @@ from icekeeper.core.history import ConfigLoad, PastRun
 from icekeeper.core.offload import OffloadState
 from icekeeper.core.plain import to_plain
 from icekeeper.core.reasons import Reason
-from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.core.runs import OlderDays, RunOpening, RunReport, StageResult
 from icekeeper.core.tables.state import TableHealth
 from icekeeper.sandbox.servers.postgres import Postgres as Server
 from icekeeper.sandbox.servers.process import Janitor, free_ports
+from tests.integration.installations import sole
 
 SLOT = datetime(2026, 2, 18, 2, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
-REVISIONS = ["0001_ledger", "0002_acks", "0003_hosts", "0004_lookups", "0005_proof", "0006_keys", "0007_findings"]
+REVISIONS = [
+    "0001_ledger",
+    "0002_acks",
+    "0003_hosts",
+    "0004_lookups",
+    "0005_proof",
+    "0006_keys",
+    "0007_findings",
+    "0008_certificates",
+    "0009_repairs",
+    "0010_windows",
+    "0011_installations",
+    "0012_overlaps",
+]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
 
@@ -82,8 +97,8 @@ class Database:
         self.schema = schema
         self.dsn = f"{server.dsn(DATABASE)}?search_path={schema}"
         self.postgres = Postgres(self.dsn, PASSWORD)
-        self.ledger = PostgresLedger(self.postgres)
-        self.history = PostgresHistory(self.postgres)
+        self.ledger = PostgresLedger(self.postgres, sole(self.postgres))
+        self.history = PostgresHistory(self.postgres, sole(self.postgres))
 
     def sql(self, text: str, *args: object) -> list[tuple[Any, ...]]:
         return self.server.execute(DATABASE, f"SET search_path = {self.schema}; SET timezone = 'UTC'; {text}", *args)
@@ -276,7 +291,18 @@ async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_ro
     with pytest.raises(PermanentError, match="icekeeper migrate") as old:
         await database.history.runs(1)
     assert old.value.reason is Reason.LEDGER_DOWN
-    assert await database.migrate() == ["0003_hosts", "0004_lookups", "0005_proof", "0006_keys", "0007_findings"]
+    assert await database.migrate() == [
+        "0003_hosts",
+        "0004_lookups",
+        "0005_proof",
+        "0006_keys",
+        "0007_findings",
+        "0008_certificates",
+        "0009_repairs",
+        "0010_windows",
+        "0011_installations",
+        "0012_overlaps",
+    ]
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
     (run,) = await database.ledger.past_runs(SLOT)
     assert (run.run_id, run.host, run.in_flight, len(run.tasks)) == (night.run_id, "", None, 3)
@@ -297,7 +323,7 @@ async def test_two_that_migrate_at_once_do_not_collide(empty: Database) -> None:
 
 async def test_the_tables_come_to_where_the_search_path_leads(empty: Database) -> None:
     await empty.migrate()
-    assert len(empty.tables()) == 7
+    assert len(empty.tables()) == 10
     assert empty.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
     with pytest.raises(PermanentError, match=r"has been selected to create in.*search_path"):
         await migrate(f"{empty.dsn}_nowhere", PASSWORD)
@@ -310,19 +336,38 @@ async def test_tables_of_a_newer_icekeeper_are_left_alone(database: Database) ->
             await ask(database.dsn, PASSWORD)
 
 
-@pytest.mark.parametrize("kind", ["TABLE maintenance_findings (id int)", "VIEW maintenance_findings AS SELECT 1 AS id"])
-async def test_another_relation_where_the_view_is_to_be_is_named_and_nothing_is_changed(
-    empty: Database, kind: str
+@pytest.mark.parametrize("view", ["maintenance_findings", "maintenance_certificates"])
+@pytest.mark.parametrize("kind", ["TABLE {} (id int)", "VIEW {} AS SELECT 1 AS id"])
+async def test_another_relation_where_a_view_is_to_be_is_named_and_nothing_is_changed(
+    empty: Database, kind: str, view: str
 ) -> None:
-    empty.sql(f"CREATE {kind}")
-    with pytest.raises(PermanentError, match="maintenance_findings is there, and icekeeper keeps a view of that name"):
+    empty.sql(f"CREATE {kind.format(view)}")
+    with pytest.raises(PermanentError, match=f"{view} is there, and icekeeper keeps a view of that name"):
         await empty.migrate()
     assert empty.sql("SELECT to_regclass('maintenance_runs')") == [(None,)]
 
 
+COLUMNS_OF_0_1 = """
+    run_id, slot, trigger, run_timestamp, iceberg_table, ch_source, layer, audit_window_hours, window_start, window_end,
+    status
+"""
+SLOT_OF_0_1 = "(slot, iceberg_table) WHERE trigger IN ('schedule', 'catch_up', 'resume')"
+
+
 async def test_after_a_way_back_to_0_1_its_migrations_are_made_again(database: Database) -> None:
-    """As docs/upgrade.md has it: the columns stay, the revision is that of 0.1."""
-    database.sql("UPDATE icekeeper_schema_version SET version_num = '0004_lookups'")
+    """As docs/upgrade.md has it: the columns stay; the revision and the indexes are those of 0.1."""
+    own = audit()
+    older = audit(window_start=own.window_start - DAY, window_end=own.window_end - DAY, worse=False)
+    await database.ledger.close_run(report(own, older))
+    assert database.rows()["audit_log"] == 2
+    back = (Path(__file__).parents[2] / "docs/upgrade.md").read_text().partition("## Back to 0.1")[2]
+    database.sql(back.partition("```sql")[2].partition("```")[0])
+    assert database.rows()["audit_log"] == 1
+    for arbiter in ("(run_id, iceberg_table) WHERE run_id IS NOT NULL", SLOT_OF_0_1):
+        database.sql(
+            f"INSERT INTO maintenance_audit_log ({COLUMNS_OF_0_1}) SELECT {COLUMNS_OF_0_1} FROM maintenance_audit_log "
+            f"ON CONFLICT {arbiter} DO UPDATE SET notes = 'of 0.1'"
+        )
     since = [revision for revision in REVISIONS if revision > "0004_lookups"]
     assert await pending(database.dsn, PASSWORD) == since
     assert await database.migrate() == since
@@ -381,7 +426,7 @@ async def test_findings_of_an_adopted_audit_log_without_an_id_are_read_and_ackno
     await empty.migrate()
     night = report(audit())
     await empty.ledger.close_run(night)
-    findings = PostgresFindings(empty.postgres)
+    findings = PostgresFindings(empty.postgres, sole(empty.postgres))
     (found,) = await findings.open_windows("cold.silver_trades")
     assert (found.status, found.delta) == (AuditStatus.MISSING_DATA, -500_000_000)
     assert await findings.acknowledge("cold.silver_trades", found.window.start.date(), "known", "ann", "h") == (found,)
@@ -428,8 +473,9 @@ async def test_an_audit_log_that_would_refuse_our_rows_is_not_adopted(
 
 
 async def test_a_report_comes_back_as_it_was_stored(database: Database) -> None:
-    night = report(audit(), uncounted())
-    await database.ledger.open_run(opening(night))
+    older_days = OlderDays(3, 1, 2, Reason.BUDGET)
+    night = replace(report(audit(began_at=SLOT), uncounted()), older_days=older_days)
+    await database.ledger.open_run(replace(opening(night), host="ice1", actor="ann@example"))
     (under_way,) = await database.history.runs(10)
     assert (under_way["outcome"], under_way["finished_at"], under_way["tables"]) == (None, None, ["cold.a"])
 
@@ -438,6 +484,8 @@ async def test_a_report_comes_back_as_it_was_stored(database: Database) -> None:
     row = await stored(database, night.run_id)
     facts = ("run_id", "slot", "trigger", "outcome", "started_at", "finished_at", "duration_s", "settings_hash")
     assert {key: row[key] for key in facts} == {key: getattr(night, key) for key in facts}
+    assert (row["host"], row["actor"], under_way["actor"]) == ("ice1", "ann@example", "ann@example")
+    assert row["older_days"] == asdict(older_days)
     assert row["tasks"] == [asdict(task) for task in night.tasks]
     by_name = sorted(night.audits, key=lambda row: row.iceberg_table)
     lists = ("missing_hours", "bad_files", "findings")
@@ -672,29 +720,29 @@ async def test_a_role_with_the_printed_grants_keeps_the_ledger_and_can_do_no_mor
         await grants(empty.postgres, role)
     await empty.migrate()
     postgres = Postgres(dsn, "p")
-    with pytest.raises(PermanentError, match="permission denied for table maintenance_runs"):
-        await PostgresHistory(postgres).runs(1)
+    with pytest.raises(PermanentError, match="permission denied for table maintenance_installations"):
+        await PostgresHistory(postgres, sole(postgres)).runs(1)
     for grant in await grants(empty.postgres, role):
         empty.sql(grant)
     night = report(audit())
     for _ in range(2):
-        await PostgresLedger(postgres).open_run(opening(night))
-        await close_with_lines(PostgresLedger(postgres), night)
-    assert len((await PostgresHistory(postgres).run(night.run_id) or {})["audits"]) == 1
+        await PostgresLedger(postgres, sole(postgres)).open_run(opening(night))
+        await close_with_lines(PostgresLedger(postgres, sole(postgres)), night)
+    assert len((await PostgresHistory(postgres, sole(postgres)).run(night.run_id) or {})["audits"]) == 1
     assert await pending(dsn, "p") == []
     with pytest.raises(PermanentError, match="permission denied"):
         async with postgres.connection() as connection:
             await connection.execute("DELETE FROM maintenance_runs")
     assert await missing_grants(postgres, TO_TIDY) == []
-    assert await PostgresLedger(postgres).delete_lines(SLOT + DAY, 1) == len(LOGS)
+    assert await PostgresLedger(postgres, sole(postgres)).delete_lines(SLOT + DAY, 1) == len(LOGS)
     empty.sql(f'REVOKE DELETE ON maintenance_logs FROM "{role}"')
     with pytest.raises(PermanentError) as denied:
-        await PostgresLedger(postgres).delete_lines(SLOT + DAY, 1)
+        await PostgresLedger(postgres, sole(postgres)).delete_lines(SLOT + DAY, 1)
     assert denied.value.reason is Reason.ACCESS_DENIED
     assert await missing_grants(postgres) == [], "the ledger is kept all the same"
     (grant,) = await missing_grants(postgres, TO_TIDY)
     empty.sql(grant)
-    assert await PostgresLedger(postgres).delete_lines(SLOT + DAY, 1) == 0
+    assert await PostgresLedger(postgres, sole(postgres)).delete_lines(SLOT + DAY, 1) == 0
     await postgres.close()
 
 
@@ -911,6 +959,12 @@ async def test_a_source_is_known_to_the_offload_with_and_without_its_database(em
     together = await offload.state(Source(("a", "other.a"), "ts"))
     assert together is not None
     assert together.status == "running", "one of them is being written"
+
+    # Without clickhouse.database each row of that name may be the source's: whichever is written, it is.
+    anywhere = PostgresOffload(empty.postgres, database=None)
+    states = [await anywhere.state_of(name) for name in ("a", "b", "k2.b", "c", "d", "_")]
+    known = [None if state is None or state.at is None else (state.at.hour, state.status) for state in states]
+    assert known == [(1, "running"), (2, ""), (2, ""), (4, "success"), None, None]
 
 
 @pytest.mark.parametrize("instant", ["timestamptz", "timestamp"])

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.manifest import DataFile
 
-from icekeeper.adapters.iceberg.proof import files
+from icekeeper.adapters.iceberg.proof import reading
 from icekeeper.adapters.iceberg.proof.footers import NAME
 from icekeeper.core.audit.proof import FilesProof
 from icekeeper.core.audit.records import FileFault, FindingKind
@@ -145,7 +145,7 @@ async def check_that_it_is_found(scene: Scene, reason: Reason, expected: set[tup
     return proof
 
 
-@pytest.mark.parametrize("catalog", ["jdbc", "hadoop"])
+@pytest.mark.parametrize("catalog", ["jdbc", pytest.param("hadoop", marks=pytest.mark.long)])
 async def test_damage_in_the_store_that_manifests_hide_is_an_error_that_names_the_file(
     make_scene: MakeScene, catalog: str
 ) -> None:
@@ -232,7 +232,7 @@ async def test_the_finding_of_a_file_says_of_what_time_it_is_and_what_clickhouse
 async def test_many_files_that_are_gone_are_all_found_and_a_restored_one_is_good_again(
     make_scene: MakeScene, catalog: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "BATCH", 3)
+    monkeypatch.setattr(reading, "BATCH", 3)
     scene = await make_scene(catalog)
     first = await scene.victim()
     paths = [row[0] for row in await scene.night.sql(f"SELECT DISTINCT _file FROM {{c}}.{COINBASE}")]
@@ -322,6 +322,7 @@ WHOLE = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("catalog", ["jdbc", "hadoop"])
 async def test_whole_tables_are_proven_and_their_files_are_read_once(make_scene: MakeScene, catalog: str) -> None:
     scene = await make_scene(catalog)

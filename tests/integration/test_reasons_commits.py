@@ -12,6 +12,7 @@ import pytest
 
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.cli.runs import EXIT_CODES
+from icekeeper.core.audit.records import FindingKind
 from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables import planning
@@ -191,6 +192,37 @@ async def test_a_commit_whose_answer_is_lost_on_the_way_from_postgresql_is_done_
         after = await night.state(COINBASE)
         assert len(after.history) == (len(before.history) + 1 if stage is COMPACT else 3)
         assert lab.world.rows_iceberg(COINBASE) == rows
+        # Its manifests and files are there: a commit that is sent again may clean up after the one that landed.
+        assert await night.sql(f"SELECT count(price) FROM {{c}}.{COINBASE}") == [(rows,)]
+
+
+async def test_a_repair_whose_answer_is_lost_on_the_way_from_postgresql_is_done_once(lab: Lab) -> None:
+    def keyed(document: dict[str, Any]) -> None:
+        document["tables"][0]["audit"] = {"key": ["symbol", "sequence_number"]}
+
+    def delete() -> None:
+        table = lab.world.pyiceberg_catalog().load_table(COINBASE)
+        noon = SLOT.replace(hour=0) - timedelta(hours=3)
+        table.delete(f"exchange_timestamp >= '{noon.isoformat()}'"
+                     f" and exchange_timestamp < '{(noon + timedelta(hours=1)).isoformat()}'")  # fmt: skip
+
+    async with lab.night(keyed) as night:
+        rows = lab.world.rows_iceberg(COINBASE)
+        await asyncio.to_thread(delete)
+        lost = rows - lab.world.rows_iceberg(COINBASE)
+        assert lost
+        (audit,) = (await night.run(AUDIT)).audits
+        missing = [one.id for one in audit.findings if one.kind is FindingKind.MISSING]
+        before = await night.state(COINBASE)
+        lab.catalog.cut_after = [b"UPDATE iceberg_tables"]
+        (task, again) = (await night.run(Stage.REPAIR, AUDIT, window=audit.window, findings=tuple(missing[:1]))).tasks
+        assert not lab.catalog.cut_after
+        assert (task.outcome, again.outcome) == (DONE, DONE), (task.error, again.error)
+        assert len((await night.state(COINBASE)).history) == len(before.history) + 1
+        assert lab.world.rows_iceberg(COINBASE) == rows
+        assert night.ledger("SELECT state FROM maintenance_repairs WHERE finding_id = $1", missing[0]) == [
+            ("repaired",)
+        ]
 
 
 # --- files

@@ -11,17 +11,17 @@ from uuid import uuid4
 import pytest
 
 from icekeeper.adapters.clickhouse import client as clickhouse
-from icekeeper.adapters.iceberg import lakehouse as iceberg
+from icekeeper.adapters.iceberg import calls as iceberg
 from icekeeper.adapters.spark import engine as spark
 from icekeeper.adapters.spark.engine import SparkEngine
-from icekeeper.core.enums import RunOutcome, Stage
+from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome
 from icekeeper.core.events import Event, TaskEnded
 from icekeeper.core.reasons import Reason
 from icekeeper.execution.log_files import run_log_path
 from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, Night
 from tests.integration.evidence import FAILED, HELD, Scenario, collected_in, play
-from tests.integration.faults import Answer, Mode, Request
+from tests.integration.faults import Answer, Mode, Request, Rule
 from tests.integration.lab import WRONG, Lab, laboratory, later
 
 COMPACT, EXPIRE, AUDIT = Stage.COMPACT, Stage.EXPIRE, Stage.AUDIT
@@ -94,6 +94,36 @@ async def a_wrong_password_stands_in_the_catalogs_url(lab: Lab) -> AsyncIterator
         fresh(document)
         document["catalog"]["uri"] += f"?user=icekeeper&password={WRONG}"
         del document["catalog"]["properties"]["jdbc.password"], document["catalog"]["properties"]["jdbc.user"]
+
+    async with lab.night(change) as night:
+        yield night
+
+
+@scenario(Reason.JAR_MISSING, COMPACT, FAILED, "write spark.packages: [com.mysql:mysql-connector-j:9.5.0]")
+async def a_driver_is_not_among_the_packages(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        fresh(document)
+        document["catalog"]["uri"] = "jdbc:mysql://127.0.0.1:1/catalog"
+
+    async with lab.night(change) as night:
+        yield night
+
+
+@scenario(Reason.JAR_MISSING, COMPACT, FAILED, "org.apache.iceberg:iceberg-gcp-bundle:1.12.0]")
+async def a_clouds_client_is_not_among_the_packages(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        fresh(document)
+        document["catalog"]["properties"]["io-impl"] = "org.apache.iceberg.gcp.gcs.GCSFileIO"
+
+    async with lab.night(change) as night:
+        yield night
+
+
+@scenario(Reason.JAR_MISSING, COMPACT, FAILED, "name the package that has it in spark.packages")
+async def a_class_is_not_among_the_packages(lab: Lab) -> AsyncIterator[Night]:
+    def change(document: dict[str, Any]) -> None:
+        fresh(document)
+        document["catalog"]["properties"]["io-impl"] = "com.acme.iceberg.FileIO"
 
     async with lab.night(change) as night:
         yield night
@@ -183,6 +213,7 @@ async def a_source_hangs(lab: Lab) -> AsyncIterator[Night]:
         await lab.source.set(Mode.HANG)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clickhouse, "PROBE_TIMEOUT", timedelta(seconds=0.5))
+            patch.setattr(clickhouse, "WAKE_TIMEOUT", timedelta(seconds=0.5))
             yield night
 
 
@@ -202,6 +233,35 @@ async def a_source_grants_no_memory(lab: Lab) -> AsyncIterator[Night]:
 
     async with lab.night(change) as night:
         yield night
+
+
+def counts_answered(*answers: Answer) -> Rule:
+    """The first counts are answered so, the others pass."""
+    left = list(answers)
+
+    async def rule(request: Request) -> Answer | None:
+        return left.pop(0) if left and b"SELECT count()" in request.body else None
+
+    return rule
+
+
+@scenario(Reason.SOURCE_FAULT, AUDIT, FAILED, "All connection tries failed")
+async def a_source_does_not_reach_its_shards(lab: Lab) -> AsyncIterator[Night]:
+    text = b"Code: 279. DB::Exception: All connection tries failed. (ALL_CONNECTION_TRIES_FAILED)"
+    async with lab.night() as night:
+        lab.source.rule = counts_answered(Answer(500, text, headers=("X-ClickHouse-Exception-Code: 279",)))
+        yield night
+
+
+async def test_a_source_that_a_proxy_does_not_reach_is_counted_by_the_third_attempt(lab: Lab) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["audit"]["retries"] = 2
+
+    async with lab.night(change) as night:
+        lab.source.rule = counts_answered(Answer(502, b"<html>Bad Gateway</html>"), Answer(524))
+        (task,) = (await night.run(AUDIT)).tasks
+        await lab.calm()
+        assert (task.outcome, task.attempts) == (TaskOutcome.DONE, 3)
 
 
 # --- PostgreSQL

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from icekeeper.adapters.clickhouse import client as clickhouse
-from icekeeper.adapters.iceberg import lakehouse as iceberg
+from icekeeper.adapters.iceberg import calls as iceberg
 from icekeeper.adapters.spark import engine as spark
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
@@ -100,6 +100,7 @@ async def test_ten_audits_probe_a_source_that_is_down_once(
     lab: Lab, ten: Night, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
     monkeypatch.setattr(clickhouse, "PROBE_TIMEOUT", timedelta(seconds=0.5))
+    monkeypatch.setattr(clickhouse, "WAKE_TIMEOUT", timedelta(seconds=0.5))
     await lab.source.set(mode)
     report = (await ten.execute(AUDIT)).report
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from icekeeper.adapters.iceberg import lakehouse as iceberg
+from icekeeper.adapters.iceberg import calls as iceberg
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.spark import engine as spark
 from icekeeper.adapters.spark.engine import EngineFailure, SparkEngine
@@ -63,6 +63,7 @@ async def test_a_task_whose_jvm_is_killed_is_done_by_its_second_attempt_on_a_new
         assert (await night.state(COINBASE)).health.records == rows
 
 
+@pytest.mark.long
 async def test_credentials_that_expire_cost_the_session_and_not_the_task(lab: Lab) -> None:
     def retried(document: dict[str, Any]) -> None:
         document["compact"]["retries"] = 1

@@ -18,7 +18,9 @@ from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core import enums
 from icekeeper.core.audit.days import DAYS_KEPT, empty_days
+from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
@@ -35,6 +37,7 @@ from icekeeper.core.run_history import (
 )
 from icekeeper.core.runs import RunReport
 from icekeeper.sandbox import Sandbox
+from tests.integration.installations import MAKE_SOLE, SOLE, sole
 from tests.unit.builders import DAY, HOUR
 from tests.unit.reports import OPENING, REPORT, TABLE
 
@@ -51,6 +54,7 @@ async def postgres(box: Sandbox) -> AsyncIterator[Postgres]:
     name = f"lastseen{next(_numbers)}"
     box.postgres.create_database(name)
     await migrate(box.postgres.dsn(name), box.postgres.password)
+    box.postgres.execute(name, MAKE_SOLE)
     postgres = Postgres(box.postgres.dsn(name), box.postgres.password)
     yield postgres
     await postgres.close()
@@ -81,6 +85,12 @@ def later(report: RunReport, days: int, number: int, **changes: Any) -> RunRepor
     )
 
 
+def older(audit: AuditResult, days: int, *, worse: bool) -> AuditResult:
+    """The audit of an earlier day that a run makes besides."""
+    by = days * DAY
+    return replace(audit, window_start=audit.window_start - by, window_end=audit.window_end - by, worse=worse)
+
+
 def delayed(report: RunReport, hours: int) -> RunReport:
     """The report of the same slot as it would be, begun so much later."""
     by = hours * HOUR
@@ -93,19 +103,27 @@ def delayed(report: RunReport, hours: int) -> RunReport:
 
 
 async def test_the_ledger_knows_what_who_saw_the_nights_knows(postgres: Postgres) -> None:
+    looked_back = replace(REPORT, audits=(*REPORT.audits, older(REPORT.audits[0], 2, worse=False)))
+    worse = replace(REPORT, audits=(replace(REPORT.audits[0], status=AuditStatus.OK), *looked_back.audits[1:]))
+    worse = replace(worse, audits=(worse.audits[0], replace(worse.audits[1], worse=True)))
     reports = (
         later(REPORT, 0, 3, outcome=RunOutcome.SUCCESS),
-        later(REPORT, 1, 4),
-        later(REPORT, 2, 5, outcome=RunOutcome.PARTIAL),
+        later(looked_back, 1, 4),
+        later(worse, 2, 5, outcome=RunOutcome.PARTIAL),
     )
     seen = RunHistory()
     for report in reports:
-        await PostgresLedger(postgres).close_run(report)
+        await PostgresLedger(postgres, sole(postgres)).close_run(report)
         seen = past_of(report, night=True).joined(seen)
 
-    known = await PostgresRecent(postgres).past([TABLE])
+    known = await PostgresRecent(postgres, sole(postgres)).past([TABLE])
 
     assert known.nights == seen.nights
+    assert [(set(night.found), set(night.older)) for night in known.nights] == [
+        (set(), {TABLE}),
+        ({TABLE}, set()),
+        ({TABLE}, set()),
+    ]
     assert (known.success, known.audits, known.days) == (seen.success, seen.audits, seen.days)
     assert {name: past.health for name, past in known.healths.items()} == {TABLE: REPORT.tasks[1].after}
     assert set(known.tasks) == set(seen.tasks)
@@ -117,7 +135,7 @@ async def test_the_ledger_knows_what_who_saw_the_nights_knows(postgres: Postgres
 async def test_an_operators_run_answers_for_a_night_if_it_went_through_all_stages_and_tables(
     postgres: Postgres,
 ) -> None:
-    ledger, last_seen = PostgresLedger(postgres), PostgresRecent(postgres)
+    ledger, last_seen = PostgresLedger(postgres, sole(postgres)), PostgresRecent(postgres, sole(postgres))
     manual = replace(SUCCESS, trigger=Trigger.MANUAL, audits=())
     audited = replace(manual, run_id=UUID(int=4))
     await ledger.close_run(manual, opening=replace(OPENING, run_id=manual.run_id, trigger=Trigger.MANUAL))
@@ -134,9 +152,9 @@ async def test_an_operators_run_answers_for_a_night_if_it_went_through_all_stage
 async def test_who_sees_an_operators_run_and_the_ledger_agree_on_whether_it_answers_for_a_night(
     postgres: Postgres,
 ) -> None:
-    ledger, history = PostgresLedger(postgres), PostgresHistory(postgres)
+    ledger, history = PostgresLedger(postgres, sole(postgres)), PostgresHistory(postgres, sole(postgres))
     audit = replace(REPORT.audits[0], trigger=Trigger.MANUAL)
-    manual = replace(SUCCESS, trigger=Trigger.MANUAL, audits=(audit,))
+    manual = replace(SUCCESS, trigger=Trigger.MANUAL, audits=(audit, older(audit, 1, worse=True)))
     of_hours = replace(manual, audits=(replace(audit, window_start=audit.window_end - 6 * HOUR),))
     runs = (
         REPORT,
@@ -154,7 +172,7 @@ async def test_who_sees_an_operators_run_and_the_ledger_agree_on_whether_it_answ
         await ledger.close_run(run, opening=opening)
         seen = past_of(run, night=is_night(run, opening.stages, opening.tables, [TABLE])).joined(seen)
 
-    known = await PostgresRecent(postgres).past([TABLE])
+    known = await PostgresRecent(postgres, sole(postgres)).past([TABLE])
 
     assert [night.run_id.int for night in known.nights] == [REPORT.run_id.int, 15, 14]
     assert (known.nights, known.success, set(known.tasks)) == (seen.nights, seen.success, set(seen.tasks))
@@ -178,9 +196,9 @@ async def test_the_days_of_an_empty_source_are_known_after_a_restart(postgres: P
     by_hand = later(replace(REPORT, trigger=Trigger.MANUAL, audits=(again,)), DAYS_KEPT, 50)
     seen = RunHistory()
     for report in (*nights, by_hand):
-        await PostgresLedger(postgres).close_run(report)
+        await PostgresLedger(postgres, sole(postgres)).close_run(report)
         seen = past_of(report, night=report.trigger is not Trigger.MANUAL).joined(seen)
-    known = await PostgresRecent(postgres).past([TABLE])
+    known = await PostgresRecent(postgres, sole(postgres)).past([TABLE])
     assert (known.days, known.audits) == (seen.days, seen.audits)
     assert empty_days(known.days) == {TABLE: DAYS_KEPT}
     assert [audit.iceberg for _, audit in sorted(known.days.items())][-2:] == [7, REPORT.audits[0].iceberg_row_count]
@@ -222,9 +240,9 @@ async def test_nights_on_which_a_stage_was_held_are_known_after_a_restart(
 ) -> None:
     seen = RunHistory()
     for report in runs:
-        await PostgresLedger(postgres).close_run(report)
+        await PostgresLedger(postgres, sole(postgres)).close_run(report)
         seen = past_of(report, night=report.trigger is not Trigger.MANUAL).joined(seen)
-    known = await PostgresRecent(postgres).past([TABLE])
+    known = await PostgresRecent(postgres, sole(postgres)).past([TABLE])
     assert (set(known.tasks), known.not_held) == (set(seen.tasks), seen.not_held)
     expected = {(Stage.COMPACT, TABLE): Hold(held, Reason.OFFLOAD_RUNNING)} if held else {}
     assert holds(known) == holds(seen) == expected
@@ -236,7 +254,7 @@ async def read_within(seconds: float, postgres: Postgres) -> RunHistory:
     while not took or min(took) >= seconds:
         assert len(took) < 300, took
         began = time.monotonic()
-        known = await PostgresRecent(postgres).past(TABLES)
+        known = await PostgresRecent(postgres, sole(postgres)).past(TABLES)
         took.append(time.monotonic() - began)
     return known
 
@@ -250,7 +268,7 @@ async def test_an_hourly_schedule_is_as_long_a_past_as_any_other(postgres: Postg
 
 
 async def test_a_failure_is_open_by_what_the_runs_of_its_slot_found(postgres: Postgres) -> None:
-    ledger = PostgresLedger(postgres)
+    ledger = PostgresLedger(postgres, sole(postgres))
     error = replace(REPORT.audits[0], iceberg_table="cold.other", status=AuditStatus.ERROR, ch_row_count=None)
     await ledger.close_run(replace(REPORT, outcome=RunOutcome.INTERRUPTED, audits=(*REPORT.audits, error)))
     counted = replace(
@@ -265,7 +283,7 @@ async def test_a_failure_is_open_by_what_the_runs_of_its_slot_found(postgres: Po
         audits=(counted,),
     )
     await ledger.close_run(resumed)
-    known = await PostgresRecent(postgres).past([TABLE, "cold.other"])
+    known = await PostgresRecent(postgres, sole(postgres)).past([TABLE, "cold.other"])
     ids = {night.run_id for night in known.nights}
     assert known.nights[0].run_id == resumed.run_id
     assert failure_is_open(known, ids, {TABLE})
@@ -273,7 +291,7 @@ async def test_a_failure_is_open_by_what_the_runs_of_its_slot_found(postgres: Po
 
 
 async def test_what_is_none_of_this_versions_words_costs_no_more_than_itself(postgres: Postgres) -> None:
-    await PostgresLedger(postgres).close_run(REPORT)
+    await PostgresLedger(postgres, sole(postgres)).close_run(REPORT)
     async with postgres.connection() as connection:
         await connection.execute(
             """
@@ -284,7 +302,7 @@ async def test_what_is_none_of_this_versions_words_costs_no_more_than_itself(pos
             UPDATE maintenance_audit_log SET status = 'gap';
             """
         )
-    known = await PostgresRecent(postgres).past([TABLE])
+    known = await PostgresRecent(postgres, sole(postgres)).past([TABLE])
     assert [night.outcome for night in known.nights] == [RunOutcome.FAILED]
     assert [(task.stage, task.reason) for task in known.tasks if task.reason] == [(Stage.EXPIRE, "unexpected")]
     assert len(known.tasks) == 2
@@ -294,7 +312,7 @@ async def test_what_is_none_of_this_versions_words_costs_no_more_than_itself(pos
 async def test_five_years_of_ten_tables_are_looked_up_by_their_indexes_in_a_moment(postgres: Postgres) -> None:
     async with postgres.connection() as connection:
         await connection.execute(_FIVE_YEARS)
-        stages = [stage.value for stage in Stage]
+        stages = [stage.value for stage in enums.NIGHT]
         for name, values in (
             ("last_nights", (stages, TABLES, MOST_NIGHTS, None)),
             ("last_nights", (stages, TABLES, 1, "success")),
@@ -304,13 +322,13 @@ async def test_five_years_of_ten_tables_are_looked_up_by_their_indexes_in_a_mome
             ("last_healths", (TABLES,)),
             ("last_audits", (TABLES, DAYS_KEPT)),
         ):
-            lines = await connection.fetch(f"EXPLAIN (ANALYZE) {statement(name)}", *values)
+            lines = await connection.fetch(f"EXPLAIN (ANALYZE) {statement(name)}", *values, SOLE)
             explained = "\n".join(line[0] for line in lines)
             assert "Index Scan" in explained, explained
             assert "Seq Scan" not in explained, explained
     known = await read_within(QUICK_S, postgres)
     assert len(known.nights) == MOST_NIGHTS
-    assert len(known.tasks) == len(TABLES) * len(Stage) * TASKS_KEPT.days
+    assert len(known.tasks) == len(TABLES) * len(enums.NIGHT) * TASKS_KEPT.days
     assert known.nights[0].found == {"cold.t7"}
     assert known.last_success == datetime(2026, 2, 13, 2, 10, tzinfo=UTC)
     assert set(known.healths) == set(known.audits) == set(TABLES)

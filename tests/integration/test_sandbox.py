@@ -25,6 +25,8 @@ from icekeeper.sandbox import Offload, OffloadClock, Sandbox, SandboxError, Worl
 from icekeeper.sandbox.table_shapes import Generation
 from tests.conftest import MakeNight
 
+pytestmark = pytest.mark.long
+
 BINANCE, COINBASE, SILVER = "cold.bronze_trades_binance", "cold.bronze_trades_coinbase", "cold.silver_trades"
 GOLD, HOURLY, DAILY = "cold.gold_ohlcv_1m", "cold.gold_ohlcv_1h", "cold.gold_ohlcv_1d"
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -49,6 +49,7 @@ async def nights(make_night: MakeNight, engine: SparkEngine, many: int) -> list[
     return seen
 
 
+@pytest.mark.long
 async def test_a_few_nights_leave_memory_where_it_was(make_night: MakeNight, engine: SparkEngine) -> None:
     seen = await nights(make_night, engine, FEW)
     settled = seen[FEW // 2]

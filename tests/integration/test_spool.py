@@ -34,6 +34,7 @@ from icekeeper.sandbox.servers.postgres import Postgres as Server
 from icekeeper.sandbox.servers.process import Janitor
 from tests.disks import small_disk
 from tests.integration import spool_writer
+from tests.integration.installations import sole
 from tests.integration.spool_writer import night_of
 from tests.integration.test_postgres import DATABASE, LOGS, PASSWORD, SLOT, Database, audit, opening, report, task
 
@@ -130,7 +131,8 @@ async def test_a_configuration_load_arrives_once(database: Database, spool: Spoo
     await spool.record_load(load)
     assert await shipper(spool, database.ledger).ship() == Shipped(records=1)
     await database.ledger.record_load(load)
-    assert database.sql("SELECT * FROM maintenance_config_loads") == [
+    columns = "load_id, loaded_at, host, loaded_by, settings_hash, changes, problems"
+    assert database.sql(f"SELECT {columns} FROM maintenance_config_loads") == [
         (str(load.load_id), SLOT, "host-1", "sighup", "9f86d081", ["a: 1 -> 2", "b\N{REPLACEMENT CHARACTER}"], ["3: ?"])
     ]
 
@@ -182,7 +184,7 @@ class Interrupted(PostgresLedger):
     """A ledger whose server stops after so many runs, just before the next one is written."""
 
     def __init__(self, database: Database, after: int) -> None:
-        super().__init__(database.postgres)
+        super().__init__(database.postgres, sole(database.postgres))
         self._server = database.server
         self._left = after
 
@@ -197,7 +199,7 @@ async def test_a_role_that_is_locked_out_keeps_its_records_until_it_is_let_in(da
     for night in nights(2):
         await spool.close_run(night)
     outsider = Postgres(database.dsn, "wrong")
-    done = await shipper(spool, PostgresLedger(outsider)).ship()
+    done = await shipper(spool, PostgresLedger(outsider, sole(outsider))).ship()
     await outsider.close()
     assert isinstance(done.error, PermanentError)
     assert (done.records, done.quarantined, done.error.reason) == (0, 0, Reason.ACCESS_DENIED)

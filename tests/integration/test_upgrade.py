@@ -155,6 +155,7 @@ def test_the_settings_load_and_mean_what_they_meant(old: Path, tmp_path: Path) -
     assert_still_says(now, answers["config show"], "config show")
 
 
+@pytest.mark.long
 async def test_what_waited_goes_on_and_nothing_is_lost_or_done_twice(installed: Installation) -> None:
     await asyncio.to_thread(installed.ask, "migrate")
     assert await pending(installed.dsn, PASSWORD) == []
@@ -234,6 +235,16 @@ async def _check_the_ledger(connection: Any, installed: Installation) -> None:
     assert await connection.fetchval("SELECT count(*) FROM maintenance_audit_log WHERE run_id IS NULL") == 1
     loads = await connection.fetch("SELECT loaded_by FROM maintenance_config_loads ORDER BY loaded_at")
     assert [load["loaded_by"] for load in loads] == ["boot", "sighup", "http", "boot"], "the last is this version's own"
+
+    # All of it is of the one installation, also what waited in the spool.
+    (mine,) = await connection.fetch("SELECT installation_id, name FROM maintenance_installations")
+    kept = json.loads((installed.state_dir / "installation.json").read_text())
+    assert kept == {"id": str(mine["installation_id"]), "name": mine["name"]}
+    for table in ("runs", "audit_log", "acks", "evidence"):
+        others = (
+            f"SELECT count(*) FROM maintenance_{table} WHERE installation_id IS DISTINCT FROM $1 AND run_id IS NOT NULL"
+        )
+        assert await connection.fetchval(others, mine["installation_id"]) == 0, table
 
     # The finding of the run that waited is open beside those that were.
     now = await asyncio.to_thread(installed.ask, "ack")

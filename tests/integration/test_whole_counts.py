@@ -57,6 +57,10 @@ class Engine:
         finally:
             await client.close()
 
+    def change(self, profile: str) -> None:
+        """Another profile, for clients that are connected, too."""
+        restart_with_users(self._server, self._directory, profile=profile)
+
     def close(self) -> None:
         self._server.stop()
         self._janitor.dismiss()
@@ -108,6 +112,17 @@ async def test_what_a_profile_would_cut_off_is_counted_or_an_error(
         with pytest.raises(IcekeeperError, match=refusal) as raised:
             await count(source)
         assert raised.value.reason is Reason.SOURCE_LIMITED
+
+
+async def test_a_profile_that_changes_under_a_connection_leaves_no_setting_out(clickhouse: Engine) -> None:
+    async with clickhouse.source(READONLY + BREAK) as source:
+        with pytest.raises(IcekeeperError, match="fixes read_overflow_mode = 'break'"):
+            await count(source)
+        clickhouse.change("<readonly>2</readonly>" + BREAK)  # as doctor advises
+        with pytest.raises(IcekeeperError, match="TOO_MANY_ROWS"):
+            await count(source)
+        clickhouse.change("")
+        assert (await count(source)).rows == ROWS
 
 
 async def test_a_row_policy_is_an_error_also_behind_a_view_and_a_merge_table(clickhouse: Engine) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from icekeeper.adapters.postgres.embedded import programs
 from icekeeper.sandbox import Sandbox, WorldSpec
-from icekeeper.sandbox.servers.postgres import _binaries
 from tests.conftest import GOLD, SLOT
 from tests.packaging import debian
 
@@ -39,7 +39,7 @@ def test_the_script_for_an_empty_postgres_makes_the_catalogs_role_and_database(b
     user = world.postgres.dsn("postgres").partition("://")[2].partition("@")[0].partition(":")[0]
     server = {"PGHOST": host, "PGPORT": port, "PGPASSWORD": world.postgres.password}
     image = {"POSTGRES_USER": user, "POSTGRES_DB": world.postgres_database}
-    environment = {**server, **image, "PATH": f"{_binaries()}:{os.environ['PATH']}"}
+    environment = {**server, **image, "PATH": f"{programs.directory()}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", script], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
 

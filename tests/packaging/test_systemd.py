@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from icekeeper.core.enums import Stage
+from icekeeper.core.enums import NIGHT
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from tests.conftest import COINBASE, GOLD, SHORT_LIVED
 from tests.packaging.installed import blocks, commands, machine
@@ -366,7 +366,7 @@ def test_a_night_is_worked_within_the_sandbox(service: Installed) -> None:
 
     wait_for("the night's record", ended, 300)
     assert _runs(service.world) == [("success", "schedule", night)]
-    assert _tasks(service.world) == {(stage, table, "done") for stage in Stage for table in (COINBASE, GOLD)}
+    assert _tasks(service.world) == {(stage, table, "done") for stage in NIGHT for table in (COINBASE, GOLD)}
     assert len(seen) > 1  # systemctl status has told how far it was
     assert service.machine.property("NRestarts") == "0"
     assert service.systemctl("stop") == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,8 +54,11 @@ class Alone:
 
 
 @contextmanager
-def alone(box: Sandbox, place: Path, *, nights: int = 0, lines: int = 20, **blocks: Any) -> Iterator[Alone]:
-    """The ledger knows `nights`, that of SLOT the last of them; `blocks` take the place of those of the settings."""
+def alone(
+    box: Sandbox, place: Path, *, nights: int = 0, lines: int = 20, http: Mapping[str, Any] | None = None, **blocks: Any
+) -> Iterator[Alone]:
+    """The ledger knows `nights`, that of SLOT the last of them; `blocks` take the place of those of the settings, the
+    keys of `http` come to that block."""
     database = f"alone_{uuid4().hex[:8]}"
     box.postgres.create_database(database)
     (port, unused) = free_ports(2)
@@ -71,7 +74,7 @@ def alone(box: Sandbox, place: Path, *, nights: int = 0, lines: int = 20, **bloc
         # What fails is not tried again: there is nothing to wait for.
         **{stage: {"retries": 0} for stage in ("compact", "expire", "audit")},
         "run": {"max_clock_skew": "3650d"},
-        "http": {"listen": f"127.0.0.1:{port}", "token": TOKEN},
+        "http": {"listen": f"127.0.0.1:{port}", "token": TOKEN, **(http or {})},
         "state_dir": str(place / "state"),
         **blocks,
     }

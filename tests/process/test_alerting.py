@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from icekeeper.sandbox import Sandbox, WorldSpec
@@ -23,6 +24,7 @@ def edit(config: Path, **blocks: Any) -> None:
     config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **blocks}))
 
 
+@pytest.mark.long
 def test_a_night_that_lacks_rows_is_alerted_until_it_is_acknowledged_and_known_after_a_restart(
     box: Sandbox, tmp_path: Path
 ) -> None:

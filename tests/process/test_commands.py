@@ -201,7 +201,10 @@ def test_a_heap_is_judged_by_the_memory_of_this_machine_unless_it_is_another_tha
 ) -> None:
     config = changed(place, tmp_path, spark={"driver_memory": "9999g"})
     assert "warning: spark.driver_memory (9999g) does not fit" in icekeeper("config", "check", config=config).stderr
-    assert icekeeper("config", "check", "--no-secrets", config=config).stderr == ""
+    said = icekeeper("config", "check", "--no-secrets", config=config).stderr
+    assert [
+        line for line in said.splitlines() if not line.startswith("note: an audit of every table is ok while")
+    ] == []
 
 
 def test_a_good_configuration_is_shown_without_its_secrets(place: Place) -> None:

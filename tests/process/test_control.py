@@ -16,7 +16,9 @@ import psutil
 import pytest
 import yaml
 
+from icekeeper.core.tables.state import MISMATCH_TAG
 from icekeeper.sandbox import Sandbox, World, WorldSpec
+from icekeeper.sandbox.table_shapes import SHAPES
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
 from tests.process.program import children, document, fetch, icekeeper, metrics, running, wait_for
 
@@ -90,6 +92,26 @@ def test_a_dry_audit_counts_in_the_daemon_and_records_nothing(served: Served) ->
     assert served.runs() == before
 
 
+def test_a_runs_audits_are_counted_again_in_the_daemon_at_their_snapshots(served: Served) -> None:
+    run = document(icekeeper("audit", "--slot", DAY, "--json", config=served.config))
+    before = served.runs()
+
+    done = icekeeper("audit", "--again", run["run_id"][:13], "--json", config=served.config)
+
+    assert done.returncode == 0, done.stderr
+    found = {one["iceberg_table"]: one for one in document(done)}
+    assert {one["past"] for one in found.values()} == {"same"}
+    for audit in run["audits"]:
+        counts = [audit["iceberg_row_count"]] * 2
+        assert (found[audit["iceberg_table"]]["iceberg"], counts[0] > 0) == (counts, True)
+    assert served.runs() == before
+    assert len(served.jvms()) == 1
+
+    refused = icekeeper("audit", "--again", run["run_id"], "--from", "2026-02-10", config=served.config)
+    assert refused.returncode == 2
+    assert "--again has the run's own slot and window" in refused.stderr
+
+
 def test_the_flows_windows_are_counted_in_the_daemon_and_compared(served: Served) -> None:
     counted = icekeeper(
         "audit", "--slot", SLOT_TEXT, "--window-hours", "12", "--dry-run", "--json", config=served.config
@@ -129,6 +151,25 @@ def test_the_flows_windows_are_counted_in_the_daemon_and_compared(served: Served
     assert "unexplained: ClickHouse holds 7 rows less than the flow counted" in " ".join(done.stdout.split())
     assert "1 audit: 0 agree, 0 explained, 1 not" in done.stdout
     assert icekeeper("compare", "--table", "cold.nowhere", config=served.config).returncode == 2
+
+
+def test_a_rewrite_that_was_found_wrong_is_accepted_by_the_daemon(served: Served) -> None:
+    accept = ("ack", COINBASE, "--rewrite", "--note", "looked at both", "--by", "ann")
+    none = icekeeper(*accept, config=served.config)
+    assert (none.returncode, none.stdout) == (2, "")
+    assert "no rewrite of" in none.stderr
+
+    table = served.world.pyiceberg_catalog().load_table(SHAPES[COINBASE].identifier)
+    table.manage_snapshots().create_tag(table.snapshots()[-2].snapshot_id, f"{MISMATCH_TAG}a-run").commit()
+    plan = icekeeper("plan", "--slot", DAY, "--table", COINBASE, "--json", config=served.config)
+    assert {each["reason"] for each in document(plan)["plans"] if each["decision"] == "hold"} <= {"rewrite_mismatch"}
+
+    done = icekeeper(*accept, "--json", config=served.config)
+    assert done.returncode == 0, done.stderr
+    assert document(done)["tags"] == [f"{MISMATCH_TAG}a-run"]
+    (line,) = [line for line in served.events() if line["event"] == "rewrite_accepted" and line["tags"]]
+    assert (line["by"], line["note"], line["table"]) == ("ann", "looked at both", COINBASE)
+    assert len(served.jvms()) == 1
 
 
 def test_a_slot_in_the_daemons_future_is_refused(served: Served) -> None:

@@ -73,6 +73,7 @@ def test_a_dry_audit_of_days_finds_it_before_the_first_night_and_records_nothing
     assert document(icekeeper("history", "--json", config=damaged.config)) == []
 
 
+@pytest.mark.long
 def test_a_night_exits_1_and_the_table_is_held_until_the_file_is_back(damaged: Damaged) -> None:
     night = icekeeper("run", "--slot", THE_SLOT, "--json", config=damaged.config)
     assert night.returncode == 1, night.stderr

@@ -56,6 +56,7 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@pytest.mark.long
 def test_a_night_in_a_container_with_an_older_spark_runs_on_its_own(
     foreign: Path, box: Sandbox, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.conftest import SLOT
@@ -76,6 +77,7 @@ def write_config(directory: Path, url: str, http_port: int) -> Path:
     return config
 
 
+@pytest.mark.long
 def test_a_failed_night_is_notified_once_though_the_target_was_down_at_first(tmp_path: Path) -> None:
     port, http_port, log = free_port(), free_port(), tmp_path / "stderr"
     config, base = (

@@ -1,4 +1,4 @@
-"""The operator's hand from the command line: pause, unpause, ack. No night runs here."""
+"""The operator's hand from the command line: pause, unpause, ack, certified. No night runs here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,8 +19,10 @@ from icekeeper.core.enums import AuditStatus, Trigger
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.scheduling import pause
 from tests.conftest import COINBASE, GOLD, SLOT, write_settings
+from tests.integration.installations import sole
 from tests.process.program import document, icekeeper
 from tests.unit.reports import AUDIT, REPORT
+from tests.unit.test_certificates import COUNTED
 
 THE_17TH = datetime(2026, 2, 17, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -33,7 +36,11 @@ def world(box: Sandbox) -> World:
 @pytest.fixture
 def config(world: World, tmp_path: Path) -> Path:
     (tmp_path / "state").mkdir()  # as the daemon's start leaves it
-    return write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state")
+
+    def change(document: dict[str, Any]) -> None:
+        document["installation"] = "sole"
+
+    return write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state", change)
 
 
 async def find(world: World, table: str, *days: datetime) -> UUID:
@@ -53,7 +60,7 @@ async def find(world: World, table: str, *days: datetime) -> UUID:
             delta=-1234,
         )
         night = replace(REPORT, run_id=run_id, trigger=Trigger.MANUAL, tasks=(), audits=(row,))
-        await PostgresLedger(postgres).close_run(night)
+        await PostgresLedger(postgres, sole(postgres)).close_run(night)
     await postgres.close()
     return run_id
 
@@ -181,6 +188,22 @@ async def test_a_day_is_acknowledged_and_who_when_and_why_are_kept(world: World,
     assert "It has no open day" in none.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--rewrite",),
+        (COINBASE, "--rewrite"),
+        (COINBASE, "--rewrite", "--note", " "),
+        (COINBASE, "2026-02-17", "--rewrite", "--note", "x"),
+        (COINBASE, "--list", "--rewrite"),
+    ],
+)
+def test_a_rewrite_is_accepted_with_a_table_and_a_note_and_no_day(config: Path, words: tuple[str, ...]) -> None:
+    done = icekeeper("ack", *words, config=config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "to accept a rewrite: icekeeper ack TABLE --rewrite --note TEXT" in " ".join(done.stderr.split())
+
+
 async def test_a_disabled_table_is_left_alone_and_its_findings_can_be_closed_all_the_same(
     world: World, config: Path
 ) -> None:
@@ -253,3 +276,34 @@ def test_the_grants_for_a_role_are_printed_as_statements_that_its_owner_can_run(
         world.postgres.execute(database, statement)
     assert icekeeper("history", config=as_keeper).returncode == 0
     assert icekeeper("migrate", "--grants", " ", config=config).returncode == 2
+
+
+# --- certified
+
+
+async def test_days_are_certified_or_not_by_the_exit_code_and_listed(world: World, config: Path) -> None:
+    assert icekeeper("migrate", config=config).returncode == 0
+    day, run_id = THE_17TH - 40 * DAY, uuid4()
+    postgres = Postgres(world.postgres.dsn(world.postgres_database), world.postgres.password)
+    row = replace(
+        COUNTED, run_id=run_id, trigger=Trigger.MANUAL, iceberg_table=COINBASE, run_timestamp=day + DAY,
+        window_start=day, window_end=day + DAY, watermark=day + DAY,
+    )  # fmt: skip
+    night = replace(REPORT, run_id=run_id, trigger=Trigger.MANUAL, tasks=(), audits=(row,))
+    await PostgresLedger(postgres, sole(postgres)).close_run(night)
+    await postgres.close()
+
+    one = icekeeper("certified", COINBASE, f"{day:%F}", config=config)
+    assert (one.returncode, one.stdout.count("\n")) == (0, 1), one.stderr
+    assert f"{COINBASE} {day:%F}: certified by counts since" in one.stdout
+    for options, why in ((("--by", "keys"), "counts_only"), (("--run", str(uuid4())), "not_confirmed")):
+        done = icekeeper("certified", COINBASE, f"{day:%F}", *options, config=config)
+        assert (done.returncode, f"not certified, {why}: " in done.stdout) == (1, True), done
+    none = document(icekeeper("certified", GOLD, f"{day:%F}", "--json", config=config))
+    assert (none["certified"], none["uncertified"], none["certificate"]) == (False, "not_audited", None)
+    listed = document(icekeeper("certified", COINBASE, "--days", "400", "--json", config=config))["items"]
+    found = next(item for item in listed if item["day"] == f"{day:%F}")
+    assert (found["certified"], found["audited_by"], found["confirmed"]) == (True, str(run_id), "counts")
+    assert "by counts" in icekeeper("certified", "--days", "400", config=config).stdout
+    assert icekeeper("certified", "cold.nowhere", config=config).returncode == 2
+    assert icekeeper("certified", COINBASE, "--run", str(run_id), config=config).returncode == 2

@@ -107,6 +107,7 @@ def test_a_machine_without_java_exits_1_and_says_which_to_install(place: Place) 
     assert row == ("error", "engine_down", None, None)
 
 
+@pytest.mark.long
 async def test_a_ledger_that_is_lost_in_the_middle_is_reported_after_the_report_and_the_run_is_kept(
     place: Place,
 ) -> None:

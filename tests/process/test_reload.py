@@ -194,3 +194,32 @@ def test_every_change_takes_effect_and_is_reported_and_what_can_not_be_is_refuse
         wait_for("the same port elsewhere", lambda: fetch(f"http://127.0.0.2:{port}/livez"))
         os.kill(daemon.pid, signal.SIGTERM)
         assert daemon.wait(60) == 0
+
+
+@pytest.mark.long
+def test_what_is_rotated_in_a_secret_file_is_taken_up_without_a_reload(world: World, tmp_path: Path) -> None:
+    (token := tmp_path / "token").write_text("first")
+
+    def change(document: dict[str, Any]) -> None:
+        document["spark"]["home"] = "/nowhere"  # no JVM has a part in this
+        document["http"]["token_file"] = str(token)
+
+    config, log = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state", change), tmp_path / "stderr"
+    base = "http://" + yaml.safe_load(config.read_text())["http"]["listen"]
+    assert icekeeper("migrate", config=config).returncode == 0
+    with running("serve", config=config, log=log, at=SLOT + timedelta(hours=1)) as daemon:
+        wait_for("/livez", lambda: fetch(f"{base}/livez"))
+        assert [post(f"{base}/-/reload", text)[0] for text in ("first", "second")] == [200, 401]
+        token.write_text("")  # half of a rotation
+        wait_for("the empty file", lambda: metrics(base).get("icekeeper_config_last_reload_successful") == 0, 60)
+        assert post(f"{base}/-/reload", "first")[0] == 422, "the token in force is the old one"
+        (tmp_path / "new").write_text("second")
+        (tmp_path / "new").replace(token)
+        wait_for("the new token", lambda: post(f"{base}/-/reload", "second")[0] == 200, 60)
+        assert post(f"{base}/-/reload", "first")[0] == 401
+        assert metrics(base)["icekeeper_config_last_reload_successful"] == 1
+        assert [
+            line["by"] for line in lines(log, "reload_failed") + lines(log, "reloaded") if line["by"] == "rotation"
+        ] == ["rotation"] * 2
+        os.kill(daemon.pid, signal.SIGTERM)
+        assert daemon.wait(60) == 0

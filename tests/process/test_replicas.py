@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from icekeeper.adapters.postgres.lease import Lease
@@ -23,6 +24,7 @@ from tests.process.program import fetch, icekeeper, metrics, running, wait_for
 TAKEN_OVER_S = 30.0
 
 
+@pytest.mark.long
 def test_a_leader_that_is_killed_in_a_compaction_is_followed_by_its_standby_which_ends_the_night(
     box: Sandbox, tmp_path: Path
 ) -> None:
@@ -82,6 +84,7 @@ def test_a_leader_that_is_killed_in_a_compaction_is_followed_by_its_standby_whic
     assert {table: world.rows_iceberg(table) for table in tables} == rows
 
 
+@pytest.mark.long
 def test_a_slot_that_comes_while_none_of_the_very_first_daemons_leads_is_done_by_the_next_leader(
     box: Sandbox, tmp_path: Path
 ) -> None:

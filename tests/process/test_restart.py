@@ -60,6 +60,7 @@ def gone(family: list[psutil.Process]) -> bool:
     return not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_down_for_days_and_stopped_twice(world: World, tmp_path: Path) -> None:
     config, state = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state"), tmp_path / "state"
     base = "http://" + yaml.safe_load(config.read_text())["http"]["listen"]
@@ -135,6 +136,7 @@ def test_a_stop_does_not_wait_for_a_session_that_never_comes_up(world: World, tm
     assert not lines(log, "step_overran")
 
 
+@pytest.mark.long
 def test_postgresql_that_is_away_when_the_daemon_starts_holds_up_no_night(
     world: World, box: Sandbox, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_sigterm_in_the_middle_of_a_night_records_it_as_interrupted(world: World
     assert world.rows_iceberg(COINBASE) > 0
 
 
+@pytest.mark.long
 def test_a_slot_that_comes_due_in_a_pause_waits_and_begins_when_that_is_over(world: World, tmp_path: Path) -> None:
     config, log = write_settings(world, tmp_path / "icekeeper.yaml", tmp_path / "state"), tmp_path / "stderr"
     base = "http://" + yaml.safe_load(config.read_text())["http"]["listen"]
@@ -128,6 +129,7 @@ def test_a_slot_that_comes_due_in_a_pause_waits_and_begins_when_that_is_over(wor
     assert "moving the warehouse" in next(line["message"] for line in logged if line["event"] == "slot_paused")
 
 
+@pytest.mark.long
 def test_a_slot_that_waited_too_long_is_recorded_as_missed_and_open_findings_are_shown(
     world: World, tmp_path: Path
 ) -> None:
@@ -139,9 +141,10 @@ def test_a_slot_that_waited_too_long_is_recorded_as_missed_and_open_findings_are
         world.postgres_database,
         """
         INSERT INTO maintenance_audit_log (run_id, run_timestamp, iceberg_table, ch_source, layer, audit_window_hours,
-          window_start, window_end, delta, status)
-        VALUES (gen_random_uuid(), '2026-02-17 02:05Z', $1, 'x', 'bronze', 24, '2026-02-16 00:00Z', '2026-02-17 00:00Z',
-          -100, 'missing_data')
+          window_start, window_end, delta, status, installation_id)
+        SELECT gen_random_uuid(), '2026-02-17 02:05Z', $1, 'x', 'bronze', 24, '2026-02-16 00:00Z', '2026-02-17 00:00Z',
+          -100, 'missing_data', installation_id
+        FROM maintenance_installations
         """,
         COINBASE,
     )

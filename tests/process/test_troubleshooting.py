@@ -20,6 +20,7 @@ import pytest
 import yaml
 from pyiceberg.table.update import update_table_metadata
 
+from icekeeper.core.catalogs.packages import IMAGE_PACKAGES
 from icekeeper.execution.lock import run_lock
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.sandbox.catalogs import empty_table
@@ -300,6 +301,13 @@ def _(attempt: Attempt) -> None:
     attempt.settings["catalog"]["name"] = "lake"
 
 
+@trouble("A jar is not among the packages", full=True)
+def _(attempt: Attempt) -> None:
+    with_packages(attempt)
+    attempt.settings["spark"]["packages"] = [*IMAGE_PACKAGES]
+    attempt.settings["catalog"]["uri"] = "jdbc:mysql://127.0.0.1:3306/k2"
+
+
 @trouble("Nothing is changed")
 def _(attempt: Attempt) -> None:
     attempt.settings["mode"] = "observe"
@@ -408,6 +416,7 @@ def _parameters() -> list[Any]:
     return [pytest.param(heading, marks=marks[heading], id=heading) for heading in TROUBLES]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("heading", _parameters())
 def test_the_page_shows_what_the_program_says(heading: str, place: Place, tmp_path: Path) -> None:

@@ -10,15 +10,25 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from typing import TypeVar
 from uuid import UUID
 
+from icekeeper.core.audit.certificates import CertifiedBy
+from icekeeper.core.audit.evidence import evidence
 from icekeeper.core.audit.keys import ColumnType, Key, KeyQuery, KeyRows
 from icekeeper.core.audit.proof import FilesProof
-from icekeeper.core.audit.records import BadFile, Fingerprint, LakehouseCount, OpenWindow, SourceCount, SourceTtl
+from icekeeper.core.audit.records import (
+    AuditResult,
+    BadFile,
+    Fingerprint,
+    LakehouseCount,
+    OpenWindow,
+    SourceCount,
+    SourceTtl,
+)
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import Trigger
@@ -27,10 +37,13 @@ from icekeeper.core.events import Event
 from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import CompactPolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.content import Content
 from icekeeper.core.tables.plan import Slice
-from icekeeper.core.tables.planning import MAIN, small_file_limit
+from icekeeper.core.tables.planning import small_file_limit
 from icekeeper.core.tables.restraints import Disk
+from icekeeper.core.tables.rewrites import ColumnChange, PartitionChange, Rewritten
 from icekeeper.core.tables.state import (
+    MAIN,
     RUN_ID_PROPERTY,
     DeletedFiles,
     FileGroup,
@@ -40,7 +53,8 @@ from icekeeper.core.tables.state import (
     TableHealth,
     TableState,
 )
-from icekeeper.night.ports import BeforeCommit, RunPorts
+from icekeeper.night.lakehouse import BeforeCommit
+from icekeeper.night.ports import RunPorts
 from icekeeper.night.stages.context import Clocks, TaskContext
 from icekeeper.night.stages.offload import OffloadGuard
 from tests.unit.builders import DAY, HOUR, MIB, SLOT, WINDOW_START
@@ -177,6 +191,7 @@ class FakeTable:
     refs: dict[str, Ref] = field(default_factory=dict)
     hours: dict[datetime, int] = field(default_factory=dict)
     rows_at: dict[int, int] = field(default_factory=dict)
+    files_at: dict[int, list[DataFile]] = field(default_factory=dict)
     gc_enabled: bool = True
     delete_files: int = 0
     # What a proof of its files finds.
@@ -186,6 +201,13 @@ class FakeTable:
     rewrite_loses: int = 0
     rewrite_merges: bool = True
     deleted_rows: int = 0
+    # What the manifests of its rewrites say, and in which partitions they change which column.
+    columns: tuple[ColumnChange, ...] = ()
+    partitions: tuple[str, ...] = ("day=2026-02-17",)
+    changed: dict[str, str] = field(default_factory=dict)
+    with_deletes: int = 0
+    unread: bool = False
+    properties: dict[str, str] = field(default_factory=dict)
     _ids: int = 0
 
     @property
@@ -226,6 +248,7 @@ class FakeTable:
         summary = {key: str(number) for key, number in numbers.items() if number} | dict(properties or {})
         self.history.append(Snapshot(self._ids, self.head, at, operation, summary))
         self.refs[MAIN] = Ref(MAIN, "branch", self._ids)
+        self.files_at[self._ids] = list(self.files)
         self.rows_at[self._ids] = sum(file.rows for file in self.files) - self.deleted_rows
         return self._ids
 
@@ -303,7 +326,11 @@ class FakeLakehouse(Scripted):
         self.counted_at: list[int | None] = []
         self.column_kinds: dict[str, ColumnType] = {}
         self.keyed: dict[str, list[KeyedRow]] = {}
+        self.compared: list[tuple[str, tuple[str, ...]]] = []
         self.ahead: list[tuple[str, ...]] = []
+        self.kept: dict[str, int] = {}
+        self.keeps_paths = False
+        self.switches: dict[str, str] = {}
         self.ahead_error: IcekeeperError | None = None
 
     async def prefetch(self, policies: Sequence[TablePolicy]) -> None:
@@ -353,7 +380,17 @@ class FakeLakehouse(Scripted):
         async with self._call("expire", table, timeout) as acts:
             if before_commit is not None:
                 await before_commit()
-            return DeletedFiles(self._table(table).expire(snapshot_ids, self.clock()) if acts else 0)
+            files = self._table(table).expire(snapshot_ids, self.clock()) if acts else 0
+            if self.keeps_paths:
+                self.kept[table] = self.kept.get(table, 0) + files
+                files = 0
+        return DeletedFiles(files + self.kept.pop(table, 0))
+
+    def kept_files(self, table: str, table_id: str) -> int:
+        return self.kept.get(table, 0)
+
+    async def delete_switch(self, table: str) -> str:
+        return self.switches.get(table, "")
 
     async def count(
         self,
@@ -372,14 +409,81 @@ class FakeLakehouse(Scripted):
             counted = "count(*), every value" if every_value else "count(*)"
             return LakehouseCount(rows, f"SELECT {counted} FROM {table} VERSION AS OF {pinned}", pinned)
 
-    async def prove_files(self, table: str, timestamp: str, window: Window, timeout: timedelta) -> FilesProof:
+    async def prove_files(
+        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+    ) -> FilesProof:
         async with self._call("prove_files", table, timeout):
             found = self._table(table)
-            return FilesProof(found.head, len(found.files), 0, found.by_length, found.bad_files)
+            at = found.head if snapshot_id is None else snapshot_id
+            day = f"day={window.start:%Y-%m-%d}"
+            of_day = [file for file in found.files_at.get(at or 0, ()) if file.partition == day]
+            return FilesProof(at, len(found.files), 0, found.by_length, found.bad_files, str(of_day))
 
     async def prove_replaced(self, table: str, snapshot_id: int, timeout: timedelta) -> FilesProof:
         async with self._call("prove_replaced", table, timeout):
             return FilesProof(snapshot_id, bad=self._table(table).bad_files)
+
+    async def rewritten(self, table: str, snapshot_id: int, timeout: timedelta) -> Rewritten:
+        async with self._call("rewritten", table, timeout):
+            found = self._table(table)
+            snapshot = next(one for one in found.history if one.id == snapshot_id)
+            went, came = (snapshot.count(f"{which}-records") for which in ("deleted", "added"))
+            sizes = (snapshot.count("deleted-data-files"), 1000, snapshot.count("added-data-files"), 1000)
+            parts = tuple(PartitionChange(name, *sizes) for name in found.partitions)
+            changed = Rewritten(snapshot_id, snapshot.parent_id, went, came, sizes[0], sizes[2], partitions=parts)
+            if found.unread:
+                return replace(changed, files_went=0, files_came=0)
+            return replace(changed, columns=found.columns, with_deletes=found.with_deletes)
+
+    async def content(
+        self, table: str, snapshot_id: int, partitions: Sequence[str], by_column: bool, timeout: timedelta
+    ) -> Content:
+        async with self._call("content", table, timeout):
+            self.compared.append((table, tuple(partitions)))
+            found = self._table(table)
+            wrong = frozenset(partitions or found.partitions) & found.changed.keys()
+            columns = {found.changed[part]: Fingerprint(9, (1, 1)) for part in wrong} if by_column else {}
+            after = Fingerprint(9, (1, 1)) if wrong else Fingerprint(9)
+            return Content(Fingerprint(9), after, {name: Fingerprint(9) for name in columns}, columns)
+
+    async def tag(
+        self,
+        table: str,
+        name: str,
+        snapshot_id: int,
+        until: datetime,
+        timeout: timedelta,
+        before_commit: BeforeCommit | None = None,
+    ) -> None:
+        async with self._call("tag", table, timeout):
+            found = self._table(table)
+            commits = {snapshot.id: snapshot.committed_at for snapshot in found.history}
+            found.refs.setdefault(name, Ref(name, "tag", snapshot_id, max_ref_age=until - commits[snapshot_id]))
+
+    async def untag(
+        self, table: str, prefix: str, timeout: timedelta, before_commit: BeforeCommit | None = None
+    ) -> tuple[str, ...]:
+        async with self._call("untag", table, timeout):
+            found = self._table(table)
+            names = tuple(name for name in found.refs if name.startswith(prefix))
+            for name in names:
+                del found.refs[name]
+            return names
+
+    async def set_properties(
+        self,
+        table: str,
+        properties: Mapping[str, str | None],
+        timeout: timedelta,
+        before_commit: BeforeCommit | None = None,
+    ) -> bool:
+        async with self._call("set_properties", table, timeout):
+            found = self._table(table)
+            before = dict(found.properties)
+            found.properties.update({name: value for name, value in properties.items() if value is not None})
+            for name in [name for name, value in properties.items() if value is None]:
+                found.properties.pop(name, None)
+            return found.properties != before
 
     async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
         async with self._call("count_at", table, timeout):
@@ -510,10 +614,31 @@ class FakeFindings(Scripted):
     def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
         super().__init__(clock, calls)
         self.found: dict[str, tuple[OpenWindow, ...]] = {}
+        self.audited: dict[tuple[str, Window], AuditResult | None] = {}
+        self.certified: dict[str, dict[date, CertifiedBy]] = {}
 
     async def open_windows(self, table: str) -> tuple[OpenWindow, ...]:
         async with self._call("open_windows", table):
             return self.found.get(table, ())
+
+    async def last_audits(self, table: str, days: Window, but_of: datetime) -> Mapping[Window, AuditResult | None]:
+        async with self._call("last_audits", table):
+            return {
+                day: audit
+                for (name, day), audit in self.audited.items()
+                if name == table and days.start <= day.start < days.end and (audit is None or audit.slot != but_of)
+            }
+
+    async def certified_days(
+        self, table: str, first: date, last: date, audits: Sequence[AuditResult]
+    ) -> Mapping[date, CertifiedBy]:
+        async with self._call("certified_days", table):
+            certified = dict(self.certified.get(table, {}))
+            for one in (one for audit in audits for one in evidence(audit)):
+                certified.pop(one.day, None)
+                if one.certifies is not None:
+                    certified[one.day] = one.certifies
+            return {day: by for day, by in certified.items() if first <= day <= last}
 
 
 class FakeSurroundings:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from icekeeper.core.audit.records import AuditResult, MissingHour
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.core.tables.state import TableHealth
@@ -59,7 +59,7 @@ REPORT = RunReport(
     ),
     audits=(AUDIT,),
 )
-OPENING = RunOpening(REPORT.run_id, SLOT, Trigger.SCHEDULE, SLOT, "0123456789abcdef", tuple(Stage), (TABLE,))
+OPENING = RunOpening(REPORT.run_id, SLOT, Trigger.SCHEDULE, SLOT, "0123456789abcdef", NIGHT, (TABLE,))
 
 
 def samples(metrics: Metrics) -> dict[str, float]:

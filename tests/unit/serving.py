@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.http import HttpServer
-from icekeeper.http.access import Access
+from icekeeper.http.access import Access, Rules
+from icekeeper.http.identity import TrustedProxies, actor
 
 TOKEN = "open-sesame"
 SECRET = SecretStr("hunter2")
@@ -29,11 +30,16 @@ class Place:
     token: str | None = TOKEN
     listens_at: str = "127.0.0.1"
     url: str | None = None
+    read_token: str | None = None
+    proxies: TrustedProxies = field(default_factory=TrustedProxies)
     now: float = 1000.0
     # Lets go who waits at /slow.
     go: asyncio.Event = field(default_factory=asyncio.Event)
     base: str = ""
     access: Access | None = None
+
+    def rules(self) -> Rules:
+        return Rules(self.token, self.read_token, self.listens_at, self.url, self.proxies)
 
     @property
     def port(self) -> int:
@@ -42,11 +48,11 @@ class Place:
 
 @asynccontextmanager
 async def serving(
-    add_routes: Callable[[web.Application], None] | None = None, **options: Any
+    add_routes: Callable[[web.Application], None] | None = None, access: Access | None = None, **options: Any
 ) -> AsyncIterator[tuple[Place, aiohttp.ClientSession]]:
     """The server and a client that keeps no cookies; `options` are those of a HttpServer."""
     place = Place()
-    access = Access(lambda: place.token, lambda: place.listens_at, lambda: place.url, lambda: place.now)
+    access = access or Access(place.rules, lambda: place.now)
     place.access = access
 
     def add(app: web.Application) -> None:
@@ -75,7 +81,7 @@ async def _ready() -> Mapping[str, Any]:
 
 def _add_routes(app: web.Application, place: Place, access: Access) -> None:
     async def look(request: web.Request) -> web.Response:
-        return web.json_response({"signed_in": access.signed_in(request)})
+        return web.json_response({"signed_in": access.signed_in(request), "path": request.path, "actor": actor()})
 
     async def change(request: web.Request) -> web.Response:
         if (refusal := access.refusal(request)) is not None:
@@ -107,7 +113,13 @@ def _add_routes(app: web.Application, place: Place, access: Access) -> None:
         await response.write(b"half")
         raise RuntimeError("in the middle")
 
+    async def away(request: web.Request) -> web.Response:
+        raise web.HTTPSeeOther("/look")
+
     app.router.add_get("/look", look)
+    app.router.add_get("/api/look", look)
+    app.router.add_get("/names/{name}", look)
+    app.router.add_get("/away", away)
     app.router.add_post("/change", change)
     app.router.add_post("/sign-in", sign_in)
     app.router.add_post("/sign-out", sign_out)

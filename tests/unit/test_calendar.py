@@ -361,3 +361,20 @@ def test_the_cron_line_gives_the_slots() -> None:
     assert calendar.next_slot(datetime(2026, 2, 18, 1, tzinfo=UTC)) == datetime(2026, 2, 19, 1, tzinfo=UTC)
     weekly = Schedule(cron="0 2 * * sun", timezone="UTC").calendar()
     assert weekly.next_slot(SLOT) == datetime(2026, 2, 22, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("cron", "until", "days"),
+    [
+        ("0 2 * * *", "2026-02-18T02:00", ["2026-02-14", "2026-02-15", "2026-02-16", "2026-02-17"]),
+        ("0 2 * * *", "2026-02-18T01:59", ["2026-02-14", "2026-02-15", "2026-02-16"]),
+        # Of Friday and Saturday: their nights are Saturday's and Sunday's.
+        ("0 2 * * mon-fri", "2026-02-18T12:00", ["2026-02-15", "2026-02-16", "2026-02-17"]),
+        ("*/5 * * * *", "2026-02-16T00:04", ["2026-02-14", "2026-02-15"]),
+        ("0 2 1 * *", "2026-02-18T12:00", []),
+    ],
+)
+def test_the_days_that_nights_should_have_audited(cron: str, until: str, days: list[str]) -> None:
+    calendar = Schedule(cron=cron).calendar()
+    found = calendar.audited_days(date(2026, 2, 14), datetime.fromisoformat(f"{until}+00:00"))
+    assert [str(day) for day in found] == days

@@ -21,6 +21,10 @@ from icekeeper.core.reasons import Reason
         ("http://clickhouse", "http://clickhouse:8123"),
         ("https://clickhouse", "https://clickhouse:8443"),
         ("https://clickhouse:9443", "https://clickhouse:9443"),
+        ("https://proxy.example.com/clickhouse/", "https://proxy.example.com:443/clickhouse/"),
+        ("http://proxy/clickhouse", "http://proxy:80/clickhouse/"),
+        ("http://proxy:8080/a/b", "http://proxy:8080/a/b/"),
+        ("https://clickhouse/", "https://clickhouse:8443"),
     ],
 )
 def test_errors_name_the_port_that_is_used(url: str, address: str) -> None:
@@ -46,11 +50,26 @@ def test_a_fixed_setting_stands_against_a_count_only_where_it_could_cost_rows(
     name: str, value: str, final: bool | None, local: bool, refused: bool
 ) -> None:
     options, seen = ClickHouseOptions("http://clickhouse", "k2"), [Setting(name, value, fixed=True)]
+    if name != "final":
+        seen.append(Setting("final", str(int(final or False)), fixed=True))
     if not refused:
         assert exact_settings(seen, options, final=final, local=local) == {}
         return
     with pytest.raises(PermanentError, match=f"fixes {name} = '{value}'") as raised:
         exact_settings(seen, options, final=final, local=local)
+    assert raised.value.reason is Reason.SOURCE_LIMITED
+
+
+@pytest.mark.parametrize(("final", "refused"), [(True, True), (False, False), (None, False)])
+def test_a_server_that_can_not_merge_while_it_counts_is_refused_where_rows_merge(
+    final: bool | None, refused: bool
+) -> None:
+    options, seen = ClickHouseOptions("http://clickhouse", "k2"), [Setting("limit", "0", fixed=False)]
+    if not refused:
+        assert exact_settings(seen, options, final=final, local=True) == {"limit": "0"}
+        return
+    with pytest.raises(PermanentError, match="too old to merge rows") as raised:
+        exact_settings(seen, options, final=final, local=True)
     assert raised.value.reason is Reason.SOURCE_LIMITED
 
 

@@ -183,7 +183,8 @@ def test_the_night_beside_a_row_of_the_flow_is_the_one_that_shares_most_of_its_w
     again = replace(that_night, run_timestamp=that_night.run_timestamp + HOUR)
     after = own(3, 3, window=Window(midnight, midnight + DAY))
     theirs = flow(1, 1)
-    assert audit_of_night(theirs, [before, that_night, again, after]) is again
+    looked_back = replace(again, run_timestamp=again.run_timestamp + DAY, worse=False)
+    assert audit_of_night(theirs, [before, that_night, again, after, looked_back]) is again
     assert audit_of_night(theirs, [before]) is None
     assert audit_of_night(theirs, []) is None
 

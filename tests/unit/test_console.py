@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from rich.console import Console
 
 from icekeeper.adapters.ledger.findings import Ack
-from icekeeper.cli.output import console, listings
+from icekeeper.cli.output import certificates, console, listings
+from icekeeper.core.audit.certificates import CertifiedDay, Uncertified
 from icekeeper.core.audit.records import OpenWindow
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, Stage, TaskOutcome
@@ -17,6 +18,7 @@ from icekeeper.core.plain import to_plain
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
 from tests.unit.reports import AUDIT, REPORT, SLOT
+from tests.unit.test_certificates import CERTIFICATE, REVOKED
 
 TABLES = [f"cold.t{n}" for n in range(10)]
 DAY = Window(datetime(2026, 2, 17, tzinfo=UTC), datetime(2026, 2, 18, tzinfo=UTC))
@@ -87,6 +89,42 @@ def test_a_run_of_the_ledger_shows_who_acknowledged_what_it_found() -> None:
     shown = seen.export_text()
     assert "acknowledged 2026-02-18 02:00 by ann: the feed was down" in shown
     assert "tasks" not in shown
+
+
+def test_a_run_of_the_ledger_shows_which_days_are_certified() -> None:
+    run = {"run_id": REPORT.run_id, "slot": SLOT, "trigger": "schedule", "outcome": "success", "tasks": [], "logs": []}
+    seen = screen()
+    listings.show_run(seen, {**run, "audits": [{**to_plain(AUDIT), "certified": "keys"}]})
+    assert "certified by keys" in seen.export_text()
+
+
+def test_a_day_is_certified_or_why_not_and_what_to_do_in_one_line() -> None:
+    day = CERTIFICATE.day
+    certified = CertifiedDay(CERTIFICATE.table, day, CERTIFICATE)
+    line = f"{certified.table} 2026-02-17: certified by counts since 2026-02-18 00:00 UTC, proof files, "
+    assert certificates.in_words(certified) == f"{line}rows in ClickHouse 1 000, in Iceberg 1 000"
+    missing = CertifiedDay(CERTIFICATE.table, day, None, Uncertified.MISSING_ROWS)
+    advice = Uncertified.MISSING_ROWS.advice
+    assert certificates.in_words(missing) == f"{missing.table} 2026-02-17: not certified, missing_rows: {advice}"
+    revoked = CertifiedDay(CERTIFICATE.table, day, REVOKED, Uncertified.REVOKED)
+    said = f"not certified, revoked 2026-02-19 00:00 UTC by run {REVOKED.revoked_by} (changed_rows): "
+    assert said in certificates.in_words(revoked)
+
+
+def test_days_in_a_row_that_are_alike_are_one_line() -> None:
+    days = [
+        CertifiedDay("cold.t", CERTIFICATE.day - number * timedelta(days=1), CERTIFICATE, why)
+        for number, why in enumerate([*[None] * 5, Uncertified.REVOKED, Uncertified.REVOKED])
+    ]
+    seen = screen()
+    certificates.show_days(seen, days)
+    shown = " ".join(seen.export_text().split())
+    assert "cold.t 2026-02-13 to 2026-02-17 5 by counts" in shown
+    assert "cold.t 2026-02-11 to 2026-02-12 2 no: revoked" in shown
+    assert shown.count(Uncertified.REVOKED.advice) == 1
+    seen = screen()
+    certificates.show_days(seen, [])
+    assert "no day was audited" in seen.export_text()
 
 
 def test_the_newest_findings_are_shown_and_the_others_counted() -> None:

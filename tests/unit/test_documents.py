@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from icekeeper.core.audit.certificates import Uncertified
 from icekeeper.core.reasons import Reason
 from icekeeper.http import openapi
 from icekeeper.http.api import ROUTES
@@ -86,9 +87,42 @@ def test_the_readme_names_every_command() -> None:
 def test_schemas_have_the_published_names_from_which_clients_are_generated() -> None:
     schemas = openapi.document(ROUTES)["components"]["schemas"]
     names = (
-        "Acknowledgement Audit AuditPoint AuditedFinding BadFile Config Finding Findings Health HealthPoint "
-        "KeyComparison LastAudit LastNight LogLine LogPage MissingHour Night Nights Ordered Pause Plan PlannedSlice "
-        "PlannedWindow Problem Reloaded Run RunAsked RunPage RunSummary RunUnderWay Stage StageProgress Status Table "
-        "TablePlan TableSummary TableTask Tables Task TaskInHand TaskProgress Trouble WindowAsked"
+        "Accepted Acknowledgement Audit AuditPoint AuditedDay AuditedDays AuditedFinding BadFile Certificate "
+        "Certificates CertifiedBy CertifiedDay Config Finding Findings Health HealthPoint KeyComparison LastAudit "
+        "LastNight LogLine LogPage MissingHour Night Nights OlderDays Ordered Pause Plan PlannedRepair PlannedSlice "
+        "PlannedWindow Problem Reloaded RewriteAccepted Run RunAsked RunOutcome RunPage RunSummary RunUnderWay Stage "
+        "StageProgress Status Table TablePlan TableSummary TableTask Tables Task TaskInHand TaskProgress Trigger "
+        "Trouble WindowAsked"
     )
     assert " ".join(sorted(schemas)) == names
+
+
+def test_why_a_day_is_not_certified_stands_in_the_page_of_audits_with_its_advice() -> None:
+    page = (ROOT / "docs" / "audit.md").read_text()
+    for why in Uncertified:
+        assert f"| `{why}` | {why.advice} |" in page
+
+
+def test_the_configurations_of_the_page_on_other_platforms_are_good_and_nothing_about_them_is_doubtful(
+    tmp_path: Path,
+) -> None:
+    """Those that no night of `make test-platforms` tries, too."""
+    page = (ROOT / "docs" / "own-platform.md").read_text()
+    files = [text for text in re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M) if "catalog:" in text]
+    types = []
+    for number, text in enumerate(files):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        settings = load(path, secrets=False)
+        assert warnings(settings, memory=None) == []
+        types.append(settings.catalog.type)
+    assert set(types) == {"rest", "jdbc", "glue", "hive", "hadoop"}
+    assert len(files) >= 11
+
+
+def test_the_six_lines_of_the_readme_are_a_whole_configuration(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    assert text.count("\n") == 6
+    path = tmp_path / "icekeeper.yaml"
+    path.write_text(text)
+    assert warnings(load(path), memory=None) == []

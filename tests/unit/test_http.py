@@ -204,7 +204,9 @@ async def test_a_name_that_was_made_to_point_here_opens_no_page(served: Served, 
     # What machines fetch, by whatever name they know this host.
     for path in ("/metrics", "/livez", "/readyz"):
         assert await status_of(client, "GET", path, {"Host": host}) == 200
-    place.listens_at = "0.0.0.0"  # whoever may connect is a matter of the network then
+    place.listens_at = "0.0.0.0"
+    assert await status_of(client, "GET", "/look", {"Host": host}) == (200 if known else 421)
+    place.url = None  # by which name others know this host is not known then
     assert await status_of(client, "GET", "/look", {"Host": host}) == 200
 
 

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.full
 
 def test_what_a_command_imports_can_be_imported_first() -> None:
     texts = {}
-    for path in sorted(CLI.glob("*.py")):
+    for path in sorted(CLI.rglob("*.py")):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and path.stem != "demo":
                 own = [ast.unparse(node) for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]

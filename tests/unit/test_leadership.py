@@ -56,16 +56,16 @@ class Work:
 
 
 def replicas(wanted: bool) -> Any:
-    return SimpleNamespace(replicas=wanted, postgres="a server")
+    return SimpleNamespace(replicas=wanted, postgres="a server", installation=None)
 
 
 @asynccontextmanager
 async def leading(
     monkeypatch: pytest.MonkeyPatch, leases: list[ScriptedLease | None], work: Work
 ) -> AsyncIterator[Leadership]:
-    monkeypatch.setattr(leadership, "lease_of", lambda settings: leases.pop(0) if leases else None)
+    monkeypatch.setattr(leadership, "lease_of", lambda services: leases.pop(0) if leases else None)
     monkeypatch.setattr(leadership, "_RETRY_S", 0.02)
-    configuration: Any = SimpleNamespace(settings=None)
+    configuration: Any = SimpleNamespace(settings=None, services=None)
     subject = Leadership(configuration)
     running = asyncio.create_task(subject.run(work))
     try:

@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from icekeeper.core.audit.certificates import CertifiedTable
 from icekeeper.core.audit.records import FindingKind
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import RunHistory, past_of
 from icekeeper.core.runs import RunReport
+from icekeeper.core.tables.rewrites import ProvenBy
 from icekeeper.scheduling.pause import Pause
 from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.metrics import Metrics
@@ -32,7 +34,7 @@ def shown(runs: RunHistory | None = None, **state: Any) -> Metrics:
         lambda: DaemonState(policies=POLICIES, **state), lambda: [policy.name for policy in POLICIES]
     )
     if runs is not None:
-        metrics.add_history(runs, {}, {})
+        metrics.add_history(runs, {}, {}, {})
     return metrics
 
 
@@ -44,7 +46,7 @@ def test_every_enabled_table_has_its_series_before_anything_is_known() -> None:
         assert seen[f'icekeeper_table_consecutive_held_nights{{table="{table}"}}'] == 0
         for status in ("missing_data", "error"):
             assert seen[f'icekeeper_open_findings{{status="{status}",table="{table}"}}'] == 0
-        for stage in Stage:
+        for stage in NIGHT:
             series = f'icekeeper_last_task_info{{outcome="",reason="",stage="{stage}",table="{table}"}}'
             assert seen.get(series) == (None if (stage, policy.audit) == (Stage.AUDIT, None) else 1)
             series = f'icekeeper_task_held_nights{{stage="{stage}",table="{table}"}}'
@@ -72,7 +74,7 @@ def test_slots_that_wait_are_shown_by_their_oldest() -> None:
 def test_the_ledgers_runs_are_shown_like_runs_of_this_process_except_in_counters() -> None:
     live, seeded = shown(), shown(past_of(REPORT, night=True))
     live.observe(RunEnded(REPORT))
-    live.add_history(past_of(REPORT, night=True), {}, {})
+    live.add_history(past_of(REPORT, night=True), {}, {}, {})
     changed = {name for name, value in samples(live).items() if samples(seeded).get(name) != value}
     assert changed == {'icekeeper_runs_total{outcome="failed"}'}
     assert samples(seeded)["icekeeper_last_run_end_timestamp_seconds"] == REPORT.finished_at.timestamp()
@@ -84,7 +86,7 @@ def test_a_run_of_this_process_is_not_overwritten_by_an_older_one() -> None:
     before = samples(metrics)
     yesterday = replace(SUCCESS, run_id=UUID(int=9), started_at=SLOT - DAY, finished_at=SLOT - DAY + HOUR, audits=())
     older = tuple(replace(task, started_at=SLOT - DAY, after=task.before) for task in REPORT.tasks)
-    metrics.add_history(past_of(replace(yesterday, tasks=older), night=True), {}, {})
+    metrics.add_history(past_of(replace(yesterday, tasks=older), night=True), {}, {}, {})
     after = samples(metrics)
     assert after["icekeeper_last_success_timestamp_seconds"] == (SLOT - DAY + HOUR).timestamp()
     changed = {name for name, value in after.items() if before.get(name) != value}
@@ -111,7 +113,7 @@ def test_a_failure_stays_open_whatever_an_operator_runs_for_an_older_night() -> 
     older = replace(older, started_at=SLOT + HOUR, finished_at=SLOT + 2 * HOUR)
     everything = tuple(policy.name for policy in POLICIES)
     opening = replace(OPENING, run_id=older.run_id, trigger=Trigger.MANUAL, tables=everything)
-    metrics.add_history(past_of(REPORT, night=True), OPEN, {})
+    metrics.add_history(past_of(REPORT, night=True), OPEN, {}, {})
     metrics.observe(RunStarted(opening))
     metrics.observe(RunEnded(older))
     seen = samples(metrics)
@@ -180,12 +182,14 @@ def test_a_failure_is_open_until_the_ledger_has_it_and_nothing_of_it_is_open() -
 
     metrics = shown()
     metrics.observe(RunEnded(REPORT))
-    metrics.add_history(RunHistory(), {}, {})  # PostgreSQL has not got it yet: that nothing is open there says nothing
+    metrics.add_history(
+        RunHistory(), {}, {}, {}
+    )  # PostgreSQL has not got it yet: that nothing is open there says nothing
     assert still_open() == 1
-    metrics.add_history(past_of(REPORT, night=True), OPEN, {})
+    metrics.add_history(past_of(REPORT, night=True), OPEN, {}, {})
     assert still_open() == 1
     assert samples(metrics)[f'icekeeper_open_findings{{status="missing_data",table="{TABLE}"}}'] == 2
-    metrics.add_history(past_of(REPORT, night=True), {}, {})
+    metrics.add_history(past_of(REPORT, night=True), {}, {}, {})
     assert still_open() == 0
     assert samples(metrics)['icekeeper_last_run_outcome{outcome="failed"}'] == 1
 
@@ -228,17 +232,27 @@ def test_days_of_an_empty_source_are_shown_from_the_ledger_and_go_on_from_there(
 
 def test_rows_of_open_findings_are_shown_by_kind() -> None:
     metrics = shown()
-    metrics.add_history(past_of(REPORT, night=True), OPEN, {(TABLE, FindingKind.DUPLICATE): 40})
+    metrics.add_history(past_of(REPORT, night=True), OPEN, {(TABLE, FindingKind.DUPLICATE): 40}, {})
     seen = samples(metrics)
     rows = {kind: seen[f'icekeeper_finding_rows{{kind="{kind}",table="{TABLE}"}}'] for kind in FindingKind}
     assert rows == {**dict.fromkeys(FindingKind, 0), FindingKind.DUPLICATE: 40}
+
+
+def test_how_far_a_table_is_certified_is_shown_and_when_a_day_that_is_not_expires() -> None:
+    metrics = shown()
+    certified = {TABLE: CertifiedTable(until=REPORT.slot, expires=REPORT.slot + DAY)}
+    metrics.add_history(past_of(REPORT, night=True), OPEN, {}, certified)
+    seen = samples(metrics)
+    names = ("icekeeper_certified_until_timestamp_seconds", "icekeeper_uncertified_expires_timestamp_seconds")
+    times = [[seen[f'{name}{{table="{table}"}}'] for name in names] for table in (TABLE, OTHER)]
+    assert times == [[REPORT.slot.timestamp(), (REPORT.slot + DAY).timestamp()], [0, 0]]
 
 
 def test_a_table_that_is_enabled_no_longer_is_not_shown_any_more() -> None:
     policies = list(POLICIES)
     metrics = daemon_metrics(lambda: DaemonState(policies=tuple(policies)))
     metrics.observe(RunEnded(REPORT))
-    metrics.add_history(past_of(REPORT, night=True), OPEN, {})
+    metrics.add_history(past_of(REPORT, night=True), OPEN, {}, {})
     assert [name for name in samples(metrics) if TABLE in name]
     policies.pop(0)
     assert not [name for name in samples(metrics) if TABLE in name]
@@ -264,6 +278,17 @@ def test_every_series_without_a_table_is_there_from_the_first_scrape() -> None:
     assert seen["icekeeper_next_run_timestamp_seconds"] == SLOT.timestamp()
     assert seen['icekeeper_engine_restarts_total{why="out_of_memory"}'] == 0
     assert any(name.startswith("icekeeper_build_info{") for name in seen)
+
+
+def test_rewrites_are_counted_by_how_they_were_proven() -> None:
+    metrics = daemon_metrics(DaemonState)
+    for how in ProvenBy:
+        assert samples(metrics)[f'icekeeper_rewrites_proven_total{{how="{how}"}}'] == 0
+    metrics.observe(TaskEnded(REPORT.tasks[0], proofs=(ProvenBy.METRICS, ProvenBy.METRICS, ProvenBy.CONTENT)))
+    seen = samples(metrics)
+    assert seen['icekeeper_rewrites_proven_total{how="metrics"}'] == 2
+    assert seen['icekeeper_rewrites_proven_total{how="content"}'] == 1
+    assert seen['icekeeper_rewrites_proven_total{how="unproven"}'] == 0
 
 
 def test_the_gauges_are_what_the_last_report_says_and_the_counters_count() -> None:

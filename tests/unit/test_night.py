@@ -10,7 +10,7 @@ import pytest
 from structlog.typing import EventDict
 
 from icekeeper.core.calendar import window_of
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded, TaskStarted
 from icekeeper.core.history import PastRun
@@ -18,7 +18,8 @@ from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import EarlierWork, earlier_work
 from icekeeper.core.runs import RunReport, StageResult
-from icekeeper.night.run import Order, run_night
+from icekeeper.night.order import Order
+from icekeeper.night.run import run_night
 from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, FakeTable, Step, World, does_nothing, fails, permanent, transient
 
@@ -32,7 +33,7 @@ SILVER, KRAKEN, GOLD, BINANCE = NAMES
 DONE, SKIPPED, HELD, FAILED = TaskOutcome.DONE, TaskOutcome.SKIPPED, TaskOutcome.HELD, TaskOutcome.FAILED
 
 
-def order(*policies: TablePolicy, stages: tuple[Stage, ...] = tuple(Stage), budget: timedelta = 4 * HOUR) -> Order:
+def order(*policies: TablePolicy, stages: tuple[Stage, ...] = NIGHT, budget: timedelta = 4 * HOUR) -> Order:
     return Order(
         run_id=RUN_ID,
         slot=SLOT,
@@ -81,7 +82,7 @@ def source_of(table: str) -> str:
 
 async def test_a_night_goes_stage_by_stage_and_table_by_table(world: World) -> None:
     report = await night(world)
-    assert [(task.stage, task.table) for task in report.tasks] == [(stage, name) for stage in Stage for name in NAMES]
+    assert [(task.stage, task.table) for task in report.tasks] == [(stage, name) for stage in NIGHT for name in NAMES]
     assert {task.outcome for task in report.tasks} == {DONE}
     work = [(call.method, call.table) for call in world.calls if call.method in ("compact", "expire", "count")]
     assert work == [(method, name) for method in ("compact", "expire", "count") for name in NAMES]
@@ -114,7 +115,7 @@ async def test_the_other_tables_are_prefetched_together_once_the_first_has_had_i
 async def test_nothing_is_prefetched_where_the_first_met_a_system_that_is_down_or_the_slot_is_run_again(
     world: World,
 ) -> None:
-    await night(world, replace(order(), earlier=EarlierWork(counted=frozenset({SILVER}))))
+    await night(world, replace(order(), earlier=EarlierWork(counted=frozenset({(SILVER, window_of(SLOT))}))))
     world.lakehouse.script("inspect", SILVER, *[fails(transient(Reason.STORAGE_DOWN))] * 9)
     await night(world)
     assert world.lakehouse.ahead == []
@@ -176,7 +177,7 @@ async def test_subscribers_are_notified_of_the_run_and_of_each_task_with_its_pla
     assert isinstance(world.events[0], RunStarted)
     opening = world.events[0].opening
     assert (opening.run_id, opening.slot, opening.started_at) == (RUN_ID, SLOT, SLOT)
-    assert (opening.stages, opening.tables) == (tuple(Stage), NAMES)
+    assert (opening.stages, opening.tables) == (NIGHT, NAMES)
     assert world.events[-1] == RunEnded(report)
     starts = world.emitted(TaskStarted)
     assert [(start.position, start.of) for start in starts] == [(number, 12) for number in range(1, 13)]
@@ -214,7 +215,7 @@ async def test_a_table_that_is_missing_costs_the_others_nothing(world: World) ->
     del world.lakehouse.tables[KRAKEN]
     report = await night(world)
     assert report.outcome is RunOutcome.FAILED
-    for stage in Stage:
+    for stage in NIGHT:
         assert outcomes(report, stage)[1] == (FAILED, Reason.TABLE_NOT_FOUND)
         assert [task.outcome for task in of_stage(report, stage) if task.table != KRAKEN] == [DONE] * 3
 
@@ -292,7 +293,7 @@ async def test_a_part_that_is_down_is_met_with_retries_then_probed_once_and_then
     world.lakehouse.down = transient(reason, "connection refused")
     report = await night(world)
     assert report.outcome is RunOutcome.FAILED
-    for stage in Stage:
+    for stage in NIGHT:
         assert outcomes(report, stage) == [(FAILED, reason)] * 4
     assert attempts(report, Stage.COMPACT) == [2, 1, 0, 0]
     # What the stage before found down is only probed.

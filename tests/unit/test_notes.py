@@ -16,7 +16,8 @@ from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import ExpirePolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.execution.plans import make_plans
-from icekeeper.night.run import Order, run_night
+from icekeeper.night.order import Order
+from icekeeper.night.run import run_night
 from tests.unit.builders import EXPIRE_LIMITS, SLOT, table_policy
 from tests.unit.fakes import RUN_ID, FakeTable, Step, World, does_nothing, fails, lands_but_fails, permanent, transient
 
@@ -30,6 +31,7 @@ MINUTE = timedelta(minutes=1)
 DONE, SKIPPED, HELD, FAILED = TaskOutcome.DONE, TaskOutcome.SKIPPED, TaskOutcome.HELD, TaskOutcome.FAILED
 COMPACT, EXPIRE, AUDIT = Stage.COMPACT, Stage.EXPIRE, Stage.AUDIT
 FILES = "20 files (1.0 MiB) of 1 partition into 1"
+REWROTE = f"rewrote {FILES}; proven by metrics"
 SNAPSHOTS = "4 of 11 snapshots, committed before 2026-02-11T02:00Z"
 LEFT_OVER = "the offload's status, running since 2026-02-18T01:45Z, is left over from a cycle without rows"
 TWO_DAYS = "40 files (2.0 MiB) of 2 partitions into 2, in 2 slices"
@@ -38,6 +40,7 @@ WAITED = "waited 30 min for the offload's cycle, running for 40 s; it would"
 FULL = "/state has 1 MiB free, run.min_free_disk is 1024 MiB"
 AHEAD = "this host's clock is 600 s ahead of ClickHouse, 600 s ahead of PostgreSQL"
 LANDED = "it landed though its attempt was lost: remove_orphan_files frees what was left"
+SWITCH = "s3.delete-enabled is false and there are no delete tags"
 ORDERS = re.compile(r"(^|; )(rewrite|expire|count|wait)\b|nobody|somebody")
 
 Arrange = Callable[[World, FakeTable], None]
@@ -100,6 +103,25 @@ def gc_is_off(world: World, table: FakeTable) -> None:
     table.gc_enabled = False
 
 
+def kept_files(world: World, table: FakeTable) -> None:
+    world.lakehouse.kept[NAME] = 7
+
+
+def deletes_nothing(world: World, table: FakeTable) -> None:
+    world.lakehouse.switches[NAME] = "s3.delete-enabled"
+
+
+def keeps_all(world: World, table: FakeTable) -> None:
+    kept_files(world, table)
+    deletes_nothing(world, table)
+
+
+def lost_with_kept_files(world: World, table: FakeTable) -> None:
+    kept_files(world, table)
+    world.lakehouse.keeps_paths = True
+    world.lakehouse.script("expire", NAME, LOST)
+
+
 def budget(minutes: int) -> RunPolicy:
     return RunPolicy(max_duration=minutes * MINUTE)
 
@@ -110,9 +132,9 @@ KEEPS_ALL = replace(POLICY, expire=ExpirePolicy(EXPIRE_LIMITS, retain_last=50))
 REFUSED, LOST = fails(permanent(Reason.ACCESS_DENIED)), lands_but_fails(transient(Reason.ENGINE_DOWN))
 LATE = fails(DeadlineExceeded("late"), 3 * MINUTE)
 CASES = [
-    Case("of small files", COMPACT, DONE, f"rewrote {FILES}"),
+    Case("of small files", COMPACT, DONE, REWROTE),
     Case("of packed files", COMPACT, SKIPPED, "0 small of 10 files", compacted),
-    Case("in slices", COMPACT, DONE, f"rewrote {TWO_DAYS}", two_partitions(Step()), SMALL_SLICES),
+    Case("in slices", COMPACT, DONE, f"rewrote {TWO_DAYS}; proven by metrics", two_partitions(Step()), SMALL_SLICES),
     Case("that failed", COMPACT, FAILED, f"would rewrite {FILES}", scripted("compact", REFUSED)),
     Case(
         "that failed halfway",
@@ -122,8 +144,8 @@ CASES = [
         two_partitions(REFUSED),
         SMALL_SLICES,
     ),
-    Case("that went on after a failure", COMPACT, DONE, f"rewrote {FILES}", scripted("compact", does_nothing())),
-    Case("whose answer was lost", COMPACT, DONE, f"rewrote {FILES}", scripted("compact", LOST)),
+    Case("that went on after a failure", COMPACT, DONE, REWROTE, scripted("compact", does_nothing())),
+    Case("whose answer was lost", COMPACT, DONE, REWROTE, scripted("compact", LOST)),
     Case(
         "that only observes", COMPACT, HELD, f"mode is observe; it would rewrite {FILES}", run=RunPolicy(observe=True)
     ),
@@ -136,13 +158,13 @@ CASES = [
         scripted("compact", LATE),
         run=budget(3),
     ),
-    Case("with one writer", COMPACT, DONE, f"rewrote {FILES}", policy=ONE_WRITER),
+    Case("with one writer", COMPACT, DONE, REWROTE, policy=ONE_WRITER),
     Case("beside the offload", COMPACT, HELD, f"{WAITED} rewrite {FILES}", offload_runs, ONE_WRITER),
     Case(
         "beside a status that is left over",
         COMPACT,
         DONE,
-        f"rewrote {FILES}; {LEFT_OVER}",
+        f"{REWROTE}; {LEFT_OVER}",
         status_left_over,
         ONE_WRITER,
     ),
@@ -150,7 +172,39 @@ CASES = [
     Case("of no old snapshots", EXPIRE, SKIPPED, "none of 11 snapshots can go", policy=KEEPS_ALL),
     Case("that failed", EXPIRE, FAILED, f"would expire {SNAPSHOTS}", scripted("expire", REFUSED)),
     Case("whose answer was lost", EXPIRE, DONE, f"expired {SNAPSHOTS}; {LANDED}", scripted("expire", LOST)),
+    Case(
+        "whose answer was lost and whose files are kept",
+        EXPIRE,
+        DONE,
+        f"tried again to delete 47 files of earlier expiries; 47 files deleted; before that expired {SNAPSHOTS}; "
+        "7 files of earlier expiries tried again: it landed though its attempt was lost",
+        lost_with_kept_files,
+    ),
     Case("with wrong clocks", EXPIRE, HELD, f"{AHEAD}; it would expire {SNAPSHOTS}", clocks_differ),
+    Case(
+        "of files that could not be deleted before",
+        EXPIRE,
+        DONE,
+        "tried again to delete 7 files of earlier expiries; 7 files deleted",
+        kept_files,
+        KEEPS_ALL,
+    ),
+    Case(
+        "with files of before",
+        EXPIRE,
+        DONE,
+        f"expired {SNAPSHOTS}; 7 files of earlier expiries tried again; 47 files deleted",
+        kept_files,
+    ),
+    Case("of a store that keeps all", EXPIRE, HELD, f"{SWITCH}; it would expire {SNAPSHOTS}", deletes_nothing),
+    Case(
+        "of files of before in a store that keeps all",
+        EXPIRE,
+        HELD,
+        f"{SWITCH}; it would try again to delete 7 files of earlier expiries",
+        keeps_all,
+        KEEPS_ALL,
+    ),
     Case("without gc", EXPIRE, HELD, "4 snapshots are due, but gc.enabled is false", gc_is_off),
     Case("beside the offload", EXPIRE, HELD, f"{WAITED} expire {SNAPSHOTS}", offload_runs, ONE_WRITER),
     Case(

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.audit.days import PastAudit, past_days
 from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import PastTask, RunHistory
@@ -108,7 +108,7 @@ class World:
         tasks: tuple[StageResult, ...] = (),
         audits: tuple[AuditResult, ...] = (),
     ) -> RunReport:
-        opening = RunOpening(uuid4(), slot, trigger, slot, "hash", tuple(Stage), ("cold.a",), "ice1")
+        opening = RunOpening(uuid4(), slot, trigger, slot, "hash", NIGHT, ("cold.a",), "ice1")
         await self.spool.open_run(opening)
         report = RunReport(opening.run_id, slot, trigger, outcome, slot, self.now, "hash", tasks, audits)
         await self.spool.close_run(report)

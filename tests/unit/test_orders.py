@@ -16,6 +16,8 @@ from typing import Any, cast
 
 import pytest
 from aiohttp import web
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.spool import Spool
@@ -30,11 +32,12 @@ from icekeeper.core.reasons import Reason
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld, run_lock
 from icekeeper.execution.wiring import Services, build, spark_options
-from icekeeper.http.access import Access
+from icekeeper.http.access import Access, Rules
 from icekeeper.http.api import Api
 from icekeeper.http.events import EventStream
+from icekeeper.http.identity import TrustedProxies
 from icekeeper.http.problems import problem
-from icekeeper.night.run import StopRequest
+from icekeeper.night.order import StopRequest
 from icekeeper.scheduling.orders import Orders, RunRequest
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.worker import Worker
@@ -264,11 +267,27 @@ async def test_a_run_that_takes_long_to_begin_is_accepted_and_no_error_is_answer
         assert str(started.opening.run_id) == document["run_id"]
 
 
+@pytest.mark.parametrize(("networks", "actor"), [(("127.0.0.0/8",), "ann@example.com"), ((), None)])
+async def test_whom_a_trusted_proxy_names_is_in_every_log_line_of_what_was_ordered(
+    place: Place, networks: tuple[str, ...], actor: str | None
+) -> None:
+    access = Access(lambda: Rules(TOKEN, proxies=TrustedProxies(networks, "X-Forwarded-User")), lambda: 0.0)
+    headers = {**BEARER, "X-Forwarded-User": "ann@example.com"}
+    with capture_logs(processors=[merge_contextvars]) as logged:
+        async with serving(lambda app: place.api.add_to(app, access), access=access) as (_, client):
+            body = {"stages": ["compact"]}
+            async with client.post("/api/v1/runs?events=true", json=body, headers=headers) as answer:
+                assert "run_settled" in await answer.text()
+    lines = {line["event"]: line for line in logged}
+    for event in ("run_ordered", "task_done", "run_ended"):
+        assert lines[event].get("actor") == actor
+
+
 async def test_a_run_is_answered_by_its_events_however_long_it_takes_and_never_without_the_token(
     place: Place,
 ) -> None:
     let = place.hold()
-    access = Access(lambda: TOKEN, lambda: "127.0.0.1", lambda: None, lambda: 0.0)
+    access = Access(lambda: Rules(TOKEN), lambda: 0.0)
     async with serving(lambda app: place.api.add_to(app, access), longest_s=0.2) as (_, client):
         async with client.post("/api/v1/runs?events=true", json={}) as answer:
             assert answer.status == 401

@@ -19,7 +19,7 @@ from icekeeper import pages
 from icekeeper.core.audit.records import Explanation, FindingKind
 from icekeeper.core.enums import AuditStatus, RunOutcome
 from icekeeper.core.run_history import PastNight, RunHistory
-from icekeeper.pages import charts, filters, views
+from icekeeper.pages import audited_days, charts, filters, views
 from icekeeper.pages.form_pages import way_back
 from icekeeper.pages.responses import environment
 from icekeeper.status import audit_schemas, run_schemas, schemas
@@ -35,6 +35,15 @@ RUN = UUID("00000000-0000-4000-8000-000000000001")
 def plain(text: str) -> str:
     """With ordinary blanks and signs."""
     return text.replace("\N{NARROW NO-BREAK SPACE}", " ").replace("−", "-")
+
+
+def test_every_link_of_the_templates_begins_with_the_path_of_the_page() -> None:
+    folder = Path(pages.__file__).parent / "templates"
+    for template in folder.glob("*.html"):
+        links = re.findall(r'(?:href|action|src)="([^"]*)"', template.read_text())
+        bad = [link for link in links if not link.startswith(("{{ root() }}/", "{{ root() }}{{", "#", "?"))]
+        assert not bad, template.name
+    assert not re.search(r"[\"'`]/(?!/)", (folder.parent / "static" / "live.js").read_text())
 
 
 # --- values
@@ -456,7 +465,7 @@ def shown(template: str, *, signed_in: bool = True, **values: Any) -> str:
     text = (
         environment()
         .get_template(template)
-        .render(path="/", now=SLOT, changes_allowed=True, signed_in=signed_in, **values)
+        .render(path="/", now=SLOT, changes_allowed=True, sign_in_possible=True, signed_in=signed_in, **values)
     )
     outline = Outline(text)
     assert "<script>alert" not in text
@@ -619,13 +628,23 @@ def test_a_run_that_has_only_begun_says_so() -> None:
     assert "No lines." in text
 
 
+def test_an_audit_whose_day_is_certified_has_a_mark_and_a_table_the_newest_such_day() -> None:
+    assert "certified by keys" in run_page(run(audits=[audit("ok", certified="keys")]))
+    assert "certified" not in run_page(run(audits=[audit("ok")]))
+    text = table_page(table(newest_certified_day=date(2026, 2, 17)))
+    assert "<dt>Newest certified day</dt><dd>2026-02-17</dd>" in text
+    assert "ertified" not in table_page(table())
+
+
 def test_missing_data_says_what_to_do_and_can_be_audited_again() -> None:
     found = run(outcome="failed", audits=[audit("missing_data", missing_hours=[lacking(5)])])
     text = run_page(found)
     assert "missing 05:00-06:00</span>" in text
     assert "05:00-06:00</strong> 40 of ClickHouse’s 60 rows, Iceberg has 20" in words_of(text)
     assert "icekeeper ack cold.t 2026-02-17 --note WHY" in text
-    assert '<input type="hidden" name="slot" value="2026-02-18T02:00:00Z">' in text
+    # The day of the row, which may be older than the run's own.
+    assert '<input type="hidden" name="slot" value="2026-02-18T00:00:00Z">' in text
+    assert '<input type="hidden" name="window_hours" value="24">' in text
     assert "Audit this day again" not in run_page(found, signed_in=False)
     ack = {"by": "ada", "host": "k2", "at": SLOT, "note": "known"}
     assert "icekeeper ack" not in run_page(run(audits=[audit("missing_data", ack=ack)]))
@@ -740,6 +759,69 @@ def test_tables_with_and_without_a_past_have_their_page() -> None:
     assert text.count('role="img"') == 6
 
 
+def audited_day(day: date, table: str = "cold.t", **changes: Any) -> audit_schemas.AuditedDay:
+    given = {
+        "run_id": RUN, "status": "ok", "reason": None, "ch_row_count": 1000, "iceberg_row_count": 1000,
+        "proof": "files", "certified_by": None, "revoked_reason": None,
+    }  # fmt: skip
+    return audit_schemas.AuditedDay.model_validate({**given, "table": table, "day": day, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "word", "text"),
+    [
+        ({"certified_by": "keys"}, "certified", "Tue 17 Feb 2026: certified by keys, 1,000 rows"),
+        (
+            {"revoked_reason": "missing_rows"},
+            "warning",
+            "Tue 17 Feb 2026: warning, its certificate was revoked (missing_rows), ClickHouse 1,000 rows, Iceberg "
+            "1,000",
+        ),
+        ({}, "ok", "Tue 17 Feb 2026: ok, ClickHouse 1,000 rows, Iceberg 1,000"),
+        (
+            {"status": "missing_data", "iceberg_row_count": 900},
+            "missing_data",
+            "Tue 17 Feb 2026: missing data, ClickHouse 1,000 rows, Iceberg 900",
+        ),
+        (
+            {"status": "error", "reason": "file_missing", "iceberg_row_count": None},
+            "error",
+            "Tue 17 Feb 2026: error (file_missing)",
+        ),
+        (
+            {"status": "error", "reason": "source_expired", "ch_row_count": 3},
+            "expired",
+            "Tue 17 Feb 2026: expired, ClickHouse 3 rows, Iceberg 1,000",
+        ),
+    ],
+)
+def test_a_day_of_the_calendar_says_what_it_is_worth(changes: dict[str, Any], word: str, text: str) -> None:
+    day = date(2026, 2, 17)
+    cell = audited_days.Cell(day, audited_day(day, **changes))
+    assert (cell.word, cell.text.replace("\u202f", ",")) == (word, text)
+    assert word in audited_days.WORDS
+
+
+def test_the_calendar_of_days_has_a_cell_for_each_day_of_each_table() -> None:
+    last = date(2026, 3, 2)
+    rows = audited_days.day_rows(
+        [audited_day(last), audited_day(last, HOSTILE, certified_by="counts")], ["cold.t", HOSTILE], last, 40
+    )
+    assert [(row.table, len(row.cells), row.cells[-1].word, row.cells[0].word) for row in rows] == [
+        ("cold.t", 40, "ok", "none"), (HOSTILE, 40, "certified", "none"),
+    ]  # fmt: skip
+    assert [(month.name, month.days) for month in audited_days.months(rows[0].cells)] == [
+        ("Jan", 10),
+        ("Feb", 28),
+        ("", 2),
+    ]
+    text = shown("tables.html", tables=(), rows=rows, days_known=True, days=audited_days)
+    assert text.count(f'href="/runs/{RUN}"') == 2
+    assert "certified by counts" in text
+    unknown = shown("tables.html", tables=(), rows=rows, days_known=False, days=audited_days)
+    assert "audited days are not known" in unknown
+
+
 def test_the_other_pages_stand_too() -> None:
     plans = [
         {"stage": "compact", "table": HOSTILE, "decision": "skip", "reason": "nothing_small", "note": HOSTILE},
@@ -760,9 +842,17 @@ def test_the_other_pages_stand_too() -> None:
         "tasks_failed": 1, "audits_ok": 0, "audits_warning": 1, "audits_missing_data": 1, "audits_error": 0,
     }  # fmt: skip
     page = run_schemas.RunPage.model_validate({"items": [summary], "next": "x&y"})
-    query = {"outcome": None, "trigger": "manual", "table": HOSTILE, "after": "x"}
-    runs: dict[str, Any] = {"outcomes": ["failed"], "triggers": ["manual"], "names": ["cold.t"]}
+    query = {"outcome": None, "trigger": "manual", "table": HOSTILE, "after": "x", "installation": None}
+    runs: dict[str, Any] = {
+        "outcomes": ["failed"],
+        "triggers": ["manual"],
+        "names": ["cold.t"],
+        "installations": ["k2"],
+    }
     assert "1 missing data" in shown("runs.html", page=page, query=query, **runs)
+    assert "Installation" not in shown("runs.html", page=page, query=query, **runs)
+    both = {**runs, "installations": ["k2", HOSTILE]}
+    assert "Installation" in shown("runs.html", page=page, query={**query, "installation": "all"}, **both)
     empty = run_schemas.RunPage(items=(), next=None)
     assert "No runs yet." in shown("runs.html", page=empty, query=dict.fromkeys(query), **runs)
     config = schemas.Config(settings_hash="0123", settings={"tables": [{"name": HOSTILE}], "catalog": {"secret": "*"}})
@@ -770,7 +860,7 @@ def test_the_other_pages_stand_too() -> None:
     assert 'role="alert"' in shown("sign_in.html", wrong=True, back="/plan")
     assert 'role="alert"' not in shown("sign_in.html", wrong=False, back="/")
     shown("error.html", title=HOSTILE, text=HOSTILE, advice=HOSTILE)
-    shown("tables.html", tables=())
+    shown("tables.html", tables=(), rows=(), days_known=True, days=audited_days)
     for load in (
         {"problems": [HOSTILE], "changes": ()},
         {"problems": (), "changes": [HOSTILE]},
@@ -783,7 +873,9 @@ def test_nothing_can_be_changed_without_a_token_and_the_page_says_why() -> None:
     text = (
         environment()
         .get_template("sign_in.html")
-        .render(path="/", now=SLOT, changes_allowed=False, signed_in=False, wrong=False, back="/")
+        .render(
+            path="/", now=SLOT, changes_allowed=False, sign_in_possible=False, signed_in=False, wrong=False, back="/"
+        )
     )
     assert "http.token" in text
     assert "Sign in</a>" not in text

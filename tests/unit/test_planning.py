@@ -17,19 +17,20 @@ from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import Decision, Stage
 from icekeeper.core.policy import ExpirePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.expiry import expired_snapshots, plan_expiry
 from icekeeper.core.tables.plan import Plan, Rewrite, Slice
 from icekeeper.core.tables.planning import (
+    COPY_MIN_SIZE,
     SLICE_MAX_BYTES,
     SLICE_MAX_FILES,
     SPREAD_MAX_SIZE,
     SPREAD_MIN_FILES,
-    expired_snapshots,
     large_file_limit,
     may_interest_planner,
     plan_audit,
     plan_compaction,
-    plan_expiry,
     small_file_limit,
+    taken_groups,
 )
 from icekeeper.core.tables.state import FileGroup, Ref, SmallFiles, Snapshot, TableState
 from tests.unit.builders import (
@@ -127,7 +128,7 @@ def slices(groups: Sequence[FileGroup]) -> tuple[Slice, ...]:
 
 def test_a_small_backlog_is_one_slice_over_the_whole_table() -> None:
     parts = slices(groups_of(("day=2026-02-17", 2_880, 40 * MIB), ("day=2026-02-16", 10, MIB)))
-    assert parts == (Slice((), files=2_890, bytes=41 * MIB, output_files=2),)
+    assert parts == (Slice((), files=2_890, bytes=41 * MIB, output_files=2, planned_at=1),)
 
 
 def test_the_note_of_a_plan_says_how_much_is_rewritten_into_how_many_files() -> None:
@@ -182,6 +183,30 @@ def test_a_group_that_a_rewrite_would_leave_as_it_is_stays_alone_and_the_others_
     assert (plan.decision, plan.reason) == (Decision.SKIP, Reason.TOO_FEW_FILES)
     parts = slices([pointless, *groups_of(("new", 2 * SLICE_MAX_FILES, MIB))])
     assert [(part.partitions, part.max_files) for part in parts] == [(("new",), SLICE_MAX_FILES)] * 2
+
+
+def test_a_rewrite_takes_all_groups_of_a_partition_and_with_files_of_an_older_spec_all_of_the_table() -> None:
+    pointless = [FileGroup(partition, 5, MIB, 5, gains=False) for partition in ("a", "b")]
+    worth = FileGroup("a", 5, MIB, 1)
+    assert taken_groups([*pointless, worth]) == [pointless[0], worth]
+    older = [*pointless, FileGroup("", 5, MIB, 1, older_spec=True)]
+    assert taken_groups(older) == older
+    assert taken_groups(pointless) == []
+
+
+def test_a_plan_knows_the_snapshot_that_each_of_its_slices_is_of() -> None:
+    seen = replace(table(100, 100), health=health(100, 100, snapshot_id=7))
+    days = [FileGroup(f"day={day}", SLICE_MAX_FILES, MIB, 1) for day in range(3)]
+    assert [part.planned_at for part in plan_compaction(POLICY, seen, days).slices] == [7, 7, 7]
+
+
+def test_of_many_partitions_that_are_left_out_a_note_names_some() -> None:
+    left_out = {f"day={day:04}": f"a rewrite would change {day}.parquet" for day in range(1_000)}
+    groups = groups_of(("z", 10, MIB), *((day, 10, MIB) for day in left_out))
+    note = plan_compaction(POLICY, table(100, 100), groups, left_out=left_out).note
+    assert "; not day=0000, where a rewrite would change 0.parquet;" in note
+    assert note.endswith("; and not 997 partitions more")
+    assert len(note) < 400
 
 
 def test_however_small_the_pieces_they_have_two_files_at_least() -> None:
@@ -251,8 +276,8 @@ def test_no_two_neighbouring_slices_would_have_fitted_into_one(groups: list[File
 AUTO = replace(POLICY, compact=replace(POLICY.compact, strategy="auto"))
 
 
-def auto(groups: Sequence[FileGroup], max_writers: int | None = None) -> list[tuple[Rewrite, tuple[str, ...]]]:
-    policy = replace(AUTO, compact=replace(AUTO.compact, max_writers=max_writers))
+def auto(groups: Sequence[FileGroup], **more: int | None) -> list[tuple[Rewrite, tuple[str, ...]]]:
+    policy = replace(AUTO, compact=replace(AUTO.compact, **more))  # type: ignore[arg-type]
     return [(part.how, part.partitions) for part in plan_compaction(policy, table(100, 100), groups).slices]
 
 
@@ -273,19 +298,41 @@ def test_many_small_files_that_become_one_are_read_by_many_tasks() -> None:
     [
         FileGroup("a", 3_800, 300 * MIB, 3),
         FileGroup("a", SPREAD_MIN_FILES - 1, MIB, 1),
-        FileGroup("a", 20, 20 * SPREAD_MAX_SIZE + 1, 1),
         FileGroup("a", 960, 15 * MIB, 1, older_spec=True),
     ],
-    ids=["several outputs", "few files", "large files", "an older spec"],
+    ids=["several outputs", "few files", "an older spec"],
 )
 def test_else_a_file_is_read_after_the_other(group: FileGroup) -> None:
     assert [how for how, _ in auto([group])] == [Rewrite.BINPACK]
 
 
-def test_partitions_of_both_kinds_are_named_in_slices_of_their_own() -> None:
-    small, several = FileGroup("a", 960, 15 * MIB, 1), FileGroup("b", 60, 390 * MIB, 4)
+LARGE = FileGroup("b", 60, 390 * MIB, 4)
+
+
+@pytest.mark.parametrize(
+    ("group", "copy_max", "how"),
+    [
+        (FileGroup("a", 20, 20 * SPREAD_MAX_SIZE + 1, 1), None, Rewrite.COPY),
+        (LARGE, None, Rewrite.COPY),
+        (LARGE, LARGE.bytes, Rewrite.COPY),
+        (LARGE, LARGE.bytes - 1, Rewrite.BINPACK),
+        (LARGE, 0, Rewrite.BINPACK),
+        (FileGroup("a", 6, 6 * COPY_MIN_SIZE, 1), None, Rewrite.COPY),
+        (FileGroup("a", 6, 6 * COPY_MIN_SIZE - 1, 1), None, Rewrite.BINPACK),
+        (replace(LARGE, older_spec=True), None, Rewrite.BINPACK),
+    ],
+    ids=["large files", "several outputs", "as much as may be", "more than that", "none may be", "just large enough",
+         "a little smaller", "an older spec"],
+)  # fmt: skip
+def test_row_groups_of_large_files_are_copied(group: FileGroup, copy_max: int | None, how: Rewrite) -> None:
+    assert [way for way, _ in auto([group], copy_max=copy_max)] == [how]
+
+
+def test_partitions_of_every_kind_are_named_in_slices_of_their_own() -> None:
+    small = FileGroup("a", 960, 15 * MIB, 1)
     mixed = [FileGroup("c", 960, 15 * MIB, 1), FileGroup("c", 60, 390 * MIB, 4)]
-    assert auto([small, several, *mixed]) == [(Rewrite.SPREAD, ("a",)), (Rewrite.BINPACK, ("b", "c"))]
+    ways = [(Rewrite.SPREAD, ("a",)), (Rewrite.COPY, ("b",)), (Rewrite.BINPACK, ("c",))]
+    assert auto([small, LARGE, *mixed]) == ways
 
 
 def test_files_of_an_older_spec_keep_the_partitions_of_a_table_from_being_distinguished() -> None:
@@ -294,7 +341,7 @@ def test_files_of_an_older_spec_keep_the_partitions_of_a_table_from_being_distin
 
 
 def test_no_slice_writes_more_files_at_once_than_memory_is_for() -> None:
-    days = [FileGroup(day, 60, 390 * MIB, 3) for day in "abcd"]
+    days = [FileGroup(day, 300, 390 * MIB, 3) for day in "abcd"]
     assert auto(days, max_writers=8) == [(Rewrite.BINPACK, ("a", "b")), (Rewrite.BINPACK, ("c", "d"))]
     policy = replace(POLICY, compact=replace(POLICY.compact, max_writers=8))
     parts = plan_compaction(policy, table(100, 100), [FileGroup("", 300, 2_560 * MIB, 20)]).slices

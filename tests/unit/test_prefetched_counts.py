@@ -13,7 +13,8 @@ from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import RunOutcome, Stage, Trigger
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
 from icekeeper.core.reasons import Reason
-from icekeeper.night.run import Order, run_night
+from icekeeper.night.order import Order
+from icekeeper.night.run import run_night
 from icekeeper.night.stages.prefetch import FRESH, CountRequest, PrefetchedCounts
 from tests.unit.builders import SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, FakeSource, ManualClock, Step, World, fails, permanent, transient

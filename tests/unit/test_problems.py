@@ -29,9 +29,11 @@ def ended(outcome: RunOutcome, *, failure_open: bool = True, **findings: int) ->
     return replace(HistorySummary.of(RunHistory(nights=(night,)), open_days=days), failure_open=failure_open)
 
 
-def held(nights: int, stage: Stage = Stage.COMPACT, table: str = "cold.a") -> Facts:
+def held(
+    nights: int, stage: Stage = Stage.COMPACT, table: str = "cold.a", reason: Reason = Reason.OFFLOAD_RUNNING
+) -> Facts:
     """A stage was held for a table on the last nights."""
-    hold = Hold(nights, Reason.OFFLOAD_RUNNING)
+    hold = Hold(nights, reason)
     return replace(WELL, history=replace(WELL.history, holds={(stage, table): hold}))
 
 
@@ -79,6 +81,7 @@ def test_where_nothing_is_wrong_there_is_no_problem() -> None:
         (with_component("configuration", "the last reload failed"), "error", "The last reload was refused"),
         (with_state(spool=Waiting(5, 2, SLOT)), "error", "PostgreSQL refused 2 records."),
         (with_state(unrecorded_runs=1), "error", "The disk could not take the record of 1 run"),
+        (with_state(undeleted_files={"cold.a": 2}), "warning", "cold.a: 2 files of expired snapshots could not be"),
         (with_state(spool_corrupt_files=1), "warning", "A damaged spool was set aside."),
         (with_state(pause=Pause("ada", "k2", SLOT, None, "")), "warning", "The nights are paused without end by ada"),
     ],
@@ -116,6 +119,11 @@ def test_a_stage_that_is_held_is_a_problem_after_the_third_night_and_links_to_it
     (problem,) = problems(held(3), NOW)
     assert (problem.link, problem.advice) == ("/tables/cold.a", Reason.OFFLOAD_RUNNING.advice)
     assert problems(held(3, table="cold.disabled"), NOW) == ()
+
+
+def test_a_table_that_a_wrong_rewrite_holds_is_a_problem_at_once() -> None:
+    (problem,) = problems(held(1, reason=Reason.REWRITE_MISMATCH), NOW)
+    assert (problem.severity, problem.text) == ("error", "cold.a: compact held last night (rewrite_mismatch).")
 
 
 def test_a_slot_is_late_after_an_hour_unless_a_run_is_under_way() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from icekeeper.adapters.iceberg.proof.files import FileAnswer, PlannedFile, weigh
+from icekeeper.adapters.iceberg.proof.files import weigh
 from icekeeper.adapters.iceberg.proof.footers import Footer, Footers
+from icekeeper.adapters.iceberg.proof.reading import FileAnswer, PlannedFile
 from icekeeper.adapters.iceberg.rows.counting import naming_files
 from icekeeper.core.audit.proof import FilesProof, judge_files
 from icekeeper.core.audit.records import BadFile, FileFault
@@ -42,6 +43,8 @@ def answered(
         (DATA, None, answered(fault="missing"), FileFault.MISSING),
         (DATA, 100, answered(fault="length", length=500), FileFault.LENGTH),
         (DATA, None, answered(fault="unreadable"), FileFault.UNREADABLE),
+        (DATA, None, answered(fault="schema_mismatch", records=100), FileFault.SCHEMA),
+        (replace(DATA, misfit="the required column v holds 1 null"), 100, None, FileFault.SCHEMA),
         (VECTOR, None, answered(records=7), None),
         (VECTOR, 7, None, None),
         (VECTOR, None, answered(fault="count"), FileFault.COUNT),
@@ -172,6 +175,11 @@ FAULTS = {
         Reason.COUNT_MISMATCH,
         "a.parquet (listed twice, 100 rows)",
     ),
+    FileFault.SCHEMA: (
+        replace(BAD, fault=FileFault.SCHEMA, detail="the required column v holds 1 null", rows_found=100),
+        Reason.SCHEMA_MISMATCH,
+        "a.parquet (the required column v holds 1 null)",
+    ),
 }
 
 
@@ -183,7 +191,8 @@ def test_each_fault_makes_the_audit_an_error_that_names_the_file(fault: FileFaul
     assert verdict is not None
     assert (verdict.status, verdict.reason, verdict.delta, verdict.delta_pct) == (AuditStatus.ERROR, reason, None, None)
     assert named in verdict.note
-    assert f"1 of 4 files of the window are not what their manifests say, with {bad.rows} rows" in verdict.note
+    what = "do not fit the table's schema" if fault is FileFault.SCHEMA else "are not what their manifests say"
+    assert f"1 of 4 files of the window {what}, with {bad.rows} rows" in verdict.note
 
 
 def test_of_several_faults_the_worst_is_the_reason_and_the_first_files_are_named() -> None:

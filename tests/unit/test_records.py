@@ -138,7 +138,7 @@ def test_a_report_as_a_document_has_the_promised_names() -> None:
     document = json.loads(json.dumps(report_document(REPORT)))
     assert list(document) == [
         "run_id", "slot", "trigger", "outcome", "started_at", "finished_at", "duration_s", "settings_hash", "tasks",
-        "audits",
+        "audits", "older_days",
     ]  # fmt: skip
     assert (document["slot"], document["duration_s"]) == ("2026-02-18T02:00:00Z", 240.0)
     first = document["tasks"][0]

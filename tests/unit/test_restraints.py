@@ -20,15 +20,18 @@ from icekeeper.core.tables.restraints import (
     by_bad_files,
     by_clock,
     by_disk,
+    by_files,
     by_findings,
+    by_mismatch,
     clock_error,
     commits_wait,
     restrained,
 )
-from icekeeper.core.tables.state import FileGroup
+from icekeeper.core.tables.state import MISMATCH_TAG, FileGroup, Ref
 from icekeeper.execution.plans import make_plans
-from icekeeper.night.run import Order, run_night
-from tests.unit.builders import DAY, EXPIRE_LIMITS, HOUR, MIB, SLOT, WINDOW_START, table_policy
+from icekeeper.night.order import Order
+from icekeeper.night.run import run_night
+from tests.unit.builders import DAY, EXPIRE_LIMITS, HOUR, MIB, SLOT, WINDOW_START, snapshot, state, table_policy
 from tests.unit.fakes import RUN_ID, World, fails, transient
 
 pytestmark = pytest.mark.usefixtures("logs")
@@ -37,6 +40,8 @@ MINUTE = timedelta(minutes=1)
 LIMIT = 5 * MINUTE
 NAME = "cold.bronze_trades_binance"
 HOLDS = ExpirePolicy(EXPIRE_LIMITS, hold_on=frozenset({AuditStatus.MISSING_DATA}), hold_max=7 * DAY)
+
+HOLDS_ON_NOTHING = replace(HOLDS, hold_on=frozenset())
 
 
 def finding(status: AuditStatus = AuditStatus.MISSING_DATA, age: timedelta = DAY) -> OpenWindow:
@@ -174,7 +179,8 @@ async def test_a_disk_that_does_not_answer_fails_the_task_and_the_plan_of_its_ta
 async def test_an_open_finding_holds_the_expiry_only_where_that_is_asked_for(world: World) -> None:
     world.findings.found[NAME] = (finding(),)
     assert (await night(world, table_policy(NAME, expire=HOLDS)))[Stage.EXPIRE] == (HELD, Reason.AUDIT_HOLD)
-    assert (await night(world))[Stage.EXPIRE] == (DONE, None)
+    assert (await night(world))[Stage.EXPIRE] == (HELD, Reason.AUDIT_HOLD), "it is the default"
+    assert (await night(world, table_policy(NAME, expire=HOLDS_ON_NOTHING)))[Stage.EXPIRE] == (DONE, None)
 
 
 async def test_an_expiry_that_may_be_held_waits_for_a_ledger_that_can_say_and_no_other_task_does(world: World) -> None:
@@ -184,7 +190,7 @@ async def test_an_expiry_that_may_be_held_waits_for_a_ledger_that_can_say_and_no
     assert (ended[Stage.COMPACT], ended[Stage.EXPIRE]) == ((DONE, None), (HELD, Reason.LEDGER_DOWN))
     world.lakehouse.tables[NAME].append(SLOT - MINUTE, files=10)
     world.findings.script("open_windows", NAME, down, down)
-    ended = await night(world)
+    ended = await night(world, table_policy(NAME, expire=HOLDS_ON_NOTHING))
     assert (ended[Stage.COMPACT], ended[Stage.EXPIRE]) == ((DONE, None), (DONE, None))
 
 
@@ -202,11 +208,55 @@ def groups(*partitions: str, older_spec: bool = False) -> list[FileGroup]:
     return [FileGroup(partition, 10, 10 * MIB, 1, older_spec) for partition in partitions]
 
 
-def test_bad_files_hold_an_expiry_whatever_the_policy_holds_on_and_for_as_long_as_they_are_open() -> None:
-    restraint = by_findings([bad_files("day=17")], table_policy(NAME).expire, SLOT)
+MISFITS = tuple(f"{number}.parquet (the required column v holds 1 null)" for number in range(4))
+
+
+def unfit(*partitions: str) -> list[FileGroup]:
+    return [replace(group, unfit=MISFITS) for group in groups(*partitions)]
+
+
+def test_bad_files_hold_an_expiry_by_default_and_for_no_longer_than_the_policy_says() -> None:
+    restraint = by_findings([bad_files("day=17", age=DAY)], table_policy(NAME).expire, SLOT)
     assert restraint is not None
     assert restraint.reason is Reason.AUDIT_HOLD
-    assert restraint.note.startswith("open: 2026-02-17 (file_missing); held until an audit finds its files whole")
+    assert restraint.note == "open: 2026-02-17 (file_missing); held until 2026-02-24T02:00Z at the latest"
+    assert by_findings([bad_files("day=17", age=7 * DAY)], table_policy(NAME).expire, SLOT) is None
+
+
+@pytest.mark.parametrize("hold_on", [(), (AuditStatus.MISSING_DATA,), (AuditStatus.MISSING_DATA, Reason.FILE_MISSING)])
+def test_bad_files_hold_an_expiry_whatever_the_policy_holds_on(hold_on: tuple[AuditStatus | Reason, ...]) -> None:
+    policy = replace(HOLDS, hold_on=frozenset(hold_on))
+    assert by_findings([bad_files("day=17", age=DAY)], policy, SLOT) is not None
+    assert by_findings([replace(bad_files("day=17", age=DAY), reason=None)], policy, SLOT) is not None
+
+
+# --- a rewrite that was found wrong
+
+
+@pytest.mark.parametrize(
+    ("ref", "held"),
+    [
+        (Ref(MISMATCH_TAG + "r", "tag", 1, max_ref_age=9 * DAY), True),
+        (Ref(MISMATCH_TAG + "r", "tag", 1, max_ref_age=7 * DAY), False),
+        (Ref(MISMATCH_TAG + "r", "tag", 1), True),
+        (Ref("before-the-migration", "tag", 1), False),
+    ],
+)
+def test_a_tag_of_before_a_wrong_rewrite_holds_the_table_until_its_own_age_ends_it(ref: Ref, held: bool) -> None:
+    found = state([snapshot(1, age=8 * DAY), snapshot(2, age=DAY)], [ref])
+    restraint = by_mismatch(found, SLOT)
+    assert (restraint is not None) == held
+    if restraint is not None and ref.max_ref_age:
+        assert restraint.reason is Reason.REWRITE_MISMATCH
+        assert restraint.note.endswith("keeps snapshot 1 of before; held until 2026-02-19T02:00Z at the latest")
+
+
+async def test_a_wrong_rewrite_holds_the_compaction_and_the_expiry_of_its_table_and_not_its_audit(world: World) -> None:
+    table = world.lakehouse.tables[NAME]
+    table.refs["tag"] = Ref(MISMATCH_TAG + "r", "tag", table.history[-1].id, max_ref_age=7 * DAY)
+    held = (HELD, Reason.REWRITE_MISMATCH)
+    assert await night(world) == {Stage.COMPACT: held, Stage.EXPIRE: held, Stage.AUDIT: (DONE, None)}
+    assert not world.methods("compact", "expire", "tag", "open_windows")
 
 
 @pytest.mark.parametrize(
@@ -236,11 +286,46 @@ def test_a_compaction_leaves_out_the_partitions_of_bad_files_or_all_where_it_can
         assert held == frozenset(left_out)
 
 
+@pytest.mark.parametrize(
+    ("work", "left_out"),
+    [
+        (groups("day=16", "day=17"), ()),
+        ([*groups("day=16"), *unfit("day=17")], ("day=17",)),
+        ([*unfit("day=17"), *groups("day=17"), *groups("day=16")], ("day=17",)),
+        (unfit("day=16", "day=17"), None),
+        (unfit(""), None),
+        ([*groups("day=16", older_spec=True), *unfit("day=17")], None),
+    ],
+)
+def test_a_compaction_leaves_out_the_partitions_of_files_that_do_not_fit_the_schema(
+    work: list[FileGroup], left_out: tuple[str, ...] | None
+) -> None:
+    held = by_files(work)
+    if isinstance(held, Restraint):
+        assert left_out is None
+        assert held.reason is Reason.SCHEMA_MISMATCH
+        assert MISFITS[0] in held.note
+    else:
+        assert tuple(held) == left_out
+        assert all("3.parquet" not in why and why.endswith("and 1 more") for why in held.values())
+
+
+def test_files_that_are_listed_twice_hold_their_partition_for_a_reason_of_their_own() -> None:
+    (group,) = [replace(each, twice=("a.parquet",)) for each in groups("day=17")]
+    held = by_files([group])
+    assert held == Restraint(Reason.COUNT_MISMATCH, "files are listed twice: a.parquet")
+    assert by_files([group, *groups("day=16")]) == {"day=17": "files are listed twice: a.parquet"}
+    both = by_files([replace(group, unfit=MISFITS[:1])])
+    assert isinstance(both, Restraint)
+    assert both.reason is Reason.SCHEMA_MISMATCH
+    assert both.note.endswith(f"{MISFITS[0]} and files are listed twice: a.parquet")
+
+
 async def test_bad_files_hold_the_compaction_of_their_partitions_and_the_expiry_of_their_table(world: World) -> None:
     table = world.lakehouse.tables[NAME]
     table.append(SLOT - HOUR, files=10, partition="day=2026-02-16")
     table.append(SLOT - HOUR, files=10, partition="day=2026-02-17")
-    world.findings.found[NAME] = (bad_files("day=2026-02-17"),)
+    world.findings.found[NAME] = (bad_files("day=2026-02-17", age=DAY),)
     ended = await night(world)
     assert (ended[Stage.COMPACT], ended[Stage.EXPIRE]) == ((DONE, None), (HELD, Reason.AUDIT_HOLD))
     small = [file.partition for file in table.files if file.size < MIB]

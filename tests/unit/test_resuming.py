@@ -114,7 +114,20 @@ def test_a_dead_run_keeps_what_it_had_done_and_names_what_it_was_at() -> None:
 
 def test_an_audit_that_counted_stands_and_one_that_could_not_is_owed() -> None:
     found = earlier_work([past(audits=(counted(A, AuditStatus.MISSING_DATA), counted(B, AuditStatus.ERROR)))])
-    assert found.counted == {A}
+    assert found.counted == {(A, counted(A).window)}
+
+
+def test_audits_fold_and_are_owed_by_their_table_and_window() -> None:
+    """An older day that was audited again stands beside the night's own, and decides only where it has become worse."""
+    own, older = counted(A), replace(counted(A, AuditStatus.MISSING_DATA), worse=False)
+    older = replace(older, window_start=older.window_start - DAY, window_end=older.window_end - DAY)
+    found = earlier_work([past(audits=(own, older))])
+    assert found.audits == (own, older)
+    assert found.counted == {(A, own.window), (A, older.window)}
+    done = [result(Stage.AUDIT, A)]
+    assert found.fold(done, ()) is RunOutcome.SUCCESS
+    assert found.fold(done, [replace(older, worse=True)]) is RunOutcome.FAILED
+    assert found.fold(done, [replace(own, status=AuditStatus.MISSING_DATA)]) is RunOutcome.FAILED
 
 
 def test_a_task_is_deadly_after_two_deaths_and_another_one_after_one_is_not() -> None:

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from icekeeper.adapters.spool.spool import Spool
-from icekeeper.core.enums import RunOutcome, Stage, Trigger
+from icekeeper.core.enums import NIGHT, RunOutcome, Trigger
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunOpening, RunReport
@@ -115,7 +115,7 @@ async def test_a_standby_deletes_its_files_and_nothing_in_the_ledger(host: Host)
 
 async def test_files_go_that_are_old_and_that_the_ledger_has(host: Host) -> None:
     waiting = uuid4()
-    opening = RunOpening(waiting, SLOT, Trigger.SCHEDULE, SLOT, "hash", tuple(Stage), (), "here")
+    opening = RunOpening(waiting, SLOT, Trigger.SCHEDULE, SLOT, "hash", NIGHT, (), "here")
     await host.spool.open_run(opening)
     closed = RunReport(waiting, SLOT, Trigger.SCHEDULE, RunOutcome.SUCCESS, SLOT, SLOT, "hash", (), ())
     await host.spool.close_run(closed)

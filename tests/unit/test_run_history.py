@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
     MOST_NIGHTS,
@@ -92,9 +92,9 @@ def together(*pasts: RunHistory) -> RunHistory:
     ("trigger", "stages", "tables", "answers"),
     [
         (Trigger.SCHEDULE, (), (), True),  # a slot that was closed without a run says no stages
-        (Trigger.RESUME, tuple(Stage), (A,), True),
-        (Trigger.MANUAL, tuple(Stage), (A, B), True),
-        (Trigger.MANUAL, tuple(Stage), (A,), False),
+        (Trigger.RESUME, NIGHT, (A,), True),
+        (Trigger.MANUAL, NIGHT, (A, B), True),
+        (Trigger.MANUAL, NIGHT, (A,), False),
         (Trigger.MANUAL, (Stage.AUDIT,), (A, B), False),
     ],
 )
@@ -109,8 +109,8 @@ def test_an_operators_run_answers_for_a_night_if_it_goes_through_all_of_it(
 def test_an_operators_run_that_was_stopped_answers_for_no_night(outcome: RunOutcome) -> None:
     report = RunReport(UUID(int=1), SLOT, Trigger.MANUAL, outcome, SLOT, SLOT, "", (), ())
     stopped = outcome in (RunOutcome.CANCELLED, RunOutcome.INTERRUPTED)
-    assert is_night(report, tuple(Stage), (A,), (A,)) is not stopped
-    assert is_night(replace(report, trigger=Trigger.CATCH_UP), tuple(Stage), (A,), (A,))
+    assert is_night(report, NIGHT, (A,), (A,)) is not stopped
+    assert is_night(replace(report, trigger=Trigger.CATCH_UP), NIGHT, (A,), (A,))
 
 
 def test_a_run_that_answers_for_no_night_tells_of_its_tables_all_the_same() -> None:
@@ -147,8 +147,8 @@ def test_an_operators_window_is_no_days_audit() -> None:
     hours = replace(AUDIT, window_start=AUDIT.window_end - 6 * HOUR)
     report = RunReport(UUID(int=1), SLOT, Trigger.MANUAL, SUCCESS, SLOT, SLOT, "", (), (hours,))
     assert past_of(report, night=False).audits == {}
-    assert not is_night(report, tuple(Stage), (A,), (A,))
-    assert is_night(replace(report, trigger=Trigger.SCHEDULE), tuple(Stage), (A,), (A,))
+    assert not is_night(report, NIGHT, (A,), (A,))
+    assert is_night(replace(report, trigger=Trigger.SCHEDULE), NIGHT, (A,), (A,))
 
 
 def test_the_last_night_is_that_of_the_newest_day_whatever_ran_later_for_an_older_one() -> None:

@@ -15,9 +15,10 @@ import yaml
 from icekeeper.core.audit.source import Source
 from icekeeper.core.enums import Proof
 from icekeeper.core.errors import ConfigError
-from icekeeper.core.policy import DEFAULT_PROOF
+from icekeeper.core.policy import DEFAULT_HOLD_ON, DEFAULT_PROOF
 from icekeeper.settings import Settings, find_config, load, state_dir_of
 from icekeeper.settings.export import redacted
+from icekeeper.settings.messages.warnings import warnings
 from icekeeper.settings.model import Schedule
 
 GOOD = """\
@@ -61,6 +62,8 @@ def test_only_what_has_no_default_must_be_given(file: Path) -> None:
     assert policy.source_ttl == timedelta(days=7)
     assert policy.compact.target_file_size == 134_217_728
     assert policy.compact.limits.timeout == timedelta(minutes=10)
+    assert policy.compact.prove_pct == Decimal(10)
+    assert policy.expire.hold_on == frozenset(DEFAULT_HOLD_ON)
     assert policy.expire.limits.timeout == timedelta(minutes=5)
     assert policy.expire.limits.retry_delay == timedelta(minutes=1)
     assert (policy.expire.older_than, policy.expire.retain_last) == (timedelta(days=7), 3)
@@ -69,6 +72,23 @@ def test_only_what_has_no_default_must_be_given(file: Path) -> None:
     assert policy.audit.final is None
     assert policy.audit.proof is DEFAULT_PROOF
     assert settings.catalog.spark_properties()["s3.path-style-access"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("written", "share", "shown"),
+    [
+        ("10 %", "10", "10 %"),
+        ("2.5%", "2.5", "2.5 %"),
+        ("7", "7", "7 %"),
+        ("100 %", "100", "100 %"),
+        ("off", "0", "off"),
+        ("0 %", "0", "off"),
+    ],
+)
+def test_a_share_of_the_time_is_written_in_percent_or_off(file: Path, written: str, share: str, shown: str) -> None:
+    settings = read(file, GOOD + f"compact: {{prove: {written}}}\n")
+    assert settings.policies()[0].compact.prove_pct == Decimal(share)
+    assert settings.compact.model_dump(mode="json")["prove"] == shown
 
 
 def test_a_tables_blocks_hold_only_what_differs(file: Path) -> None:
@@ -119,9 +139,19 @@ def test_the_environment_wins_over_the_file(file: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("ICEKEEPER_POSTGRES__PASSWORD", "from the environment")
     monkeypatch.setenv("ICEKEEPER_COMPACT__RETRIES", "7")
     settings = read(file, GOOD + "compact: {retries: 2}\n")
+    assert settings.postgres is not None
     assert settings.postgres.password is not None
     assert settings.postgres.password.get_secret_value() == "from the environment"
     assert settings.policies()[0].compact.limits.retries == 7
+
+
+def test_a_surplus_that_a_table_does_not_judge_is_shown_so(file: Path) -> None:
+    text = GOOD.replace("source_ttl: 7d}", "source_ttl: 7d, audit: {surplus_pct: off}}") + "audit: {surplus_pct: 0.1}\n"
+    settings = read(file, text)
+    again = read(file, yaml.safe_dump(redacted(settings)))
+    assert again.policies() == settings.policies()
+    assert [policy.audit and policy.audit.surplus_pct for policy in again.policies()] == [None]
+    assert redacted(read(file, GOOD))["audit"]["surplus_pct"] == "off"
 
 
 def test_secrets_come_from_files_beside_the_configuration_and_are_never_shown(file: Path) -> None:
@@ -130,6 +160,7 @@ def test_secrets_come_from_files_beside_the_configuration_and_are_never_shown(fi
     text = GOOD.replace('icekeeper@pg/icekeeper"}', 'icekeeper@pg/icekeeper", password_file: pg}')
     text = text.replace("s3.path-style-access: true", "s3.secret-access-key_file: s3, jdbc.password: inline")
     settings = read(file, text)
+    assert settings.postgres is not None
     assert settings.postgres.password is not None
     assert settings.postgres.password.get_secret_value() == "pg secret"
     assert settings.catalog.spark_properties()["s3.secret-access-key"] == "s3 secret"
@@ -146,10 +177,31 @@ def test_the_digest_tells_settings_apart_and_the_same_ones_not(file: Path) -> No
 def test_what_has_no_default_is_asked_for_all_at_once(file: Path) -> None:
     assert mistakes(file, "mode: observe\n").splitlines() == [
         f"{file}: catalog is missing: the Iceberg catalog that holds the tables",
-        f"{file}: clickhouse is missing: the ClickHouse that the tables are offloaded from: the audit counts there",
-        f"{file}: postgres is missing: the PostgreSQL database of the ledger: runs, tasks, audits, logs",
         f"{file}: tables is missing: the tables, in the order in which a night works on them",
     ]
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        "[{name: cold.a}]",
+        "[{name: cold.a, source: ~}]",
+        "[{name: cold.a, source: a, audit: off}]",
+        "[{name: cold.a, source: a, audit: {enabled: false}}]",
+        "[{name: cold.a, source: a, audit: {enabled: 'off'}}]",
+        "[{name: cold.a, source: a, enabled: false}, {name: cold.b}]",
+        "[{name: cold.a, source: a}]\naudit: {enabled: false}",
+    ],
+)
+def test_clickhouse_is_asked_for_only_where_a_table_is_audited(tables: str, file: Path) -> None:
+    begin = GOOD[: GOOD.index("clickhouse:")] + GOOD[GOOD.index("postgres:") : GOOD.index("tables:")]
+    settings = read(file, f"{begin}tables: {tables}\n")
+    assert settings.clickhouse is None
+    assert not settings.asks_clickhouse
+    assert warnings(settings, memory=None) == []
+    assert "clickhouse is missing: the rows of cold.z (" in mistakes(
+        file, f"{begin}tables: [{{name: cold.z, source: z}}]"
+    )
 
 
 def test_a_mistake_of_a_common_block_is_reported_once_and_not_for_every_table(file: Path) -> None:
@@ -188,12 +240,18 @@ def test_a_file_that_is_not_there_and_none_to_be_found(tmp_path: Path, monkeypat
     assert find_config(None, {}) == Path("config/icekeeper.yaml")
 
 
+def clickhouse_password(file: Path) -> str:
+    block = load(file).clickhouse
+    assert block is not None
+    return block.password.get_secret_value()
+
+
 def test_a_secret_files_path_may_come_from_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (file.parent / "ch").write_text("from a file")
     monkeypatch.setenv("ICEKEEPER_CLICKHOUSE__PASSWORD_FILE", str(file.parent / "ch"))
-    assert load(file).clickhouse.password.get_secret_value() == "from a file"
+    assert clickhouse_password(file) == "from a file"
     monkeypatch.setenv("ICEKEEPER_CLICKHOUSE__PASSWORD", "straight")
-    assert load(file).clickhouse.password.get_secret_value() == "straight"
+    assert clickhouse_password(file) == "straight"
 
 
 @pytest.mark.parametrize(
@@ -236,11 +294,18 @@ def test_text_that_looks_like_a_number_reaches_spark_and_the_catalog_as_it_was_w
         "http: {listen: '[::1]:0'}",
         "offload: {dsn: 'postgresql://me@a:5432,b:5433/i?sslmode=require', password: x}",
         "offload: {dsn: 'postgres:///i?host=/run/postgresql', table: public.marks}",
+        "offload: {dsn: 'postgresql://postgres:@/db'}",
+        "offload: {dsn: 'postgresql://me:@a:5432,b:5433/i?password='}",
+        "audit: {surplus_pct: off}",
+        "audit: {surplus_pct: 0.1}",
+        "audit: {surplus_pct: 0.00001}",
         "spark: {master: 'local[*]', driver_memory: 1100m, packages: null, home: null}",
         "spark: {master: 'spark://a:7077,b:7077', jars: [relative.jar, hdfs://x/y.jar]}",
         "spark: {master: 'k8s://https://k8s:6443'}",
         "schedule: {cron: '*/30 1-5/2 last JAN,feb Mon-FRI', timezone: America/St_Johns}",
         "expire: {hold_on: [missing_data, error], hold_max: 1d12h, older_than: 1h}",
+        "expire: {writer_state: [loader.position.*, a.state per a.job + a.operator], writer_state_max: 90d}",
+        "expire: {writer_state: []}",
         "run: {max_clock_skew: 1s, min_free_disk: 10 GiB}",
         "audit: {warning_pct: 0, missing_pct: 0, final: true}",
         "audit: {warning_pct: 5, missing_pct: 5.0, enabled: false}",
@@ -310,6 +375,7 @@ def test_without_the_secrets_their_files_are_not_read_and_all_else_is_judged(fil
     text = text.replace('icekeeper@pg/icekeeper"}', 'icekeeper@pg/icekeeper", password_file: nowhere}')
     file.write_text(text)
     settings = load(file, secrets=False)
+    assert settings.postgres is not None
     assert settings.postgres.password is not None
     assert "jdbc.password_file" not in settings.catalog.properties
     file.write_text(text + "http: {token: x, token_file: nowhere}\nmode: on-holiday\n")

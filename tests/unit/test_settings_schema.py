@@ -24,7 +24,7 @@ def blocks() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_it_describes_every_block_and_every_key() -> None:
     document = schema()
-    assert set(document["required"]) == {"catalog", "clickhouse", "postgres", "tables"}
+    assert set(document["required"]) == {"catalog", "tables"}
     assert set(document["properties"]) == set(Settings.model_fields)
     for name, block in blocks():
         assert block["additionalProperties"] is False, name

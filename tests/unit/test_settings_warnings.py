@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from icekeeper.settings import load
+from icekeeper.settings.messages.notes import notes
 from icekeeper.settings.messages.warnings import warnings
 
 SHIPPED = Path(__file__).parents[2] / "config" / "icekeeper.yaml"
@@ -43,13 +44,51 @@ def test_the_shipped_configuration_gives_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("", [("of every table", "1 %")]),
+        ("audit: {warning_pct: 0.25}", [("of every table", "0.25 %")]),
+        ("audit: {warning_pct: 0}", []),
+        ("audit: {enabled: false}", []),
+        (
+            "tables: [{name: cold.a, source: a}, {name: cold.b, source: b, audit: {warning_pct: 2.5}}, {name: cold.c}]",
+            [("of cold.a", "1 %"), ("of cold.b", "2.5 %")],
+        ),
+    ],
+)
+def test_what_share_of_rows_an_ok_may_lack_is_said(file: Path, text: str, shares: list[tuple[str, str]]) -> None:
+    warned(file, text)
+    told = notes(load(file))
+    assert [(whose in note, share in note) for note, (whose, share) in zip(told, shares, strict=True)] == [
+        (True, True) for _ in shares
+    ]
+
+
+def test_a_configuration_of_0_1_that_others_reach_is_told_what_the_next_version_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = Path(__file__).parents[1] / "upgrade" / "0.1.0" / "icekeeper.yaml"
+    about = [text for text in warnings(load(old, secrets=False), memory=None) if text.startswith("http.listen")]
+    assert about == []
+    monkeypatch.setenv("ICEKEEPER_HTTP__LISTEN", "0.0.0.0:9420")  # as the image does
+    (about_it,) = [text for text in warnings(load(old, secrets=False), memory=None) if text.startswith("http.listen")]
+    assert "0.3 will refuse that" in about_it
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
         "tables: [{name: cold.a}]",
+        "http: {listen: '127.0.0.5:9420'}",
+        "http: {listen: '[::1]:9420', url: 'https://example.com/keeper'}",
+        "http: {listen: 'localhost:9420', token: x}",
+        "http: {listen: '0.0.0.0:9420', read_token: x}",
         "expire: {hold_on: [missing_data]}",
         "expire: {hold_on: [missing_data, warning, error], hold_max: 7d}",
         "expire: {older_than: 2d, retain_last: 100}",
+        "expire: {older_than: 60d}",
+        "expire: {writer_state: [], writer_state_max: 1d}",
         "schedule: {cron: '30 0 * * *'}",
         "schedule: {cron: '0 3 * * *', timezone: Europe/Berlin}",
         "schedule: {cron: '0 22 * * *', timezone: America/New_York}",
@@ -143,6 +182,11 @@ HEAP = (
             "set it to 2d or more",
         ),
         (
+            "audit: {lookback: 6d}",
+            "audit.lookback (6d) of every table reaches back further than source_ttl (7d) keeps rows: the oldest of "
+            "these days are never audited again; lower it",
+        ),
+        (
             "expire: {hold_on: [warning]}",
             "expire.hold_on of every table holds where few rows are missing (warning) and not where many are; "
             "add missing_data",
@@ -168,9 +212,22 @@ HEAP = (
             "expire.older_than (7d): that age never acts; lower expire.retain_last",
         ),
         (
+            "expire: {writer_state_max: 7d}",
+            "expire.writer_state_max (7d) of every table keeps nothing for writers that expire.older_than (7d) would "
+            "not keep; raise it, or say expire.writer_state: []",
+        ),
+        (
             "compact: {min_input_files: 500}",
             "compact.min_input_files (500) of every table leaves partitions alone that hold fewer small files than "
             "that, for good; 5 is the default",
+        ),
+        *(
+            (
+                f"http: {{listen: '{listen}', token: x}}",
+                f"http.listen ({listen}) can be reached from other hosts, and reading needs no token: configuration, "
+                "logs and names are seen there; icekeeper 0.3 will refuse that, set http.read_token_file",
+            )
+            for listen in ("0.0.0.0:9420", "[::]:9420", "10.0.0.5:9420", "icekeeper.example.com:9420")
         ),
         (
             "audit: {warning_pct: 5}",
@@ -265,10 +322,29 @@ def test_clickhouses_own_timeout_of_a_count_replaces_ours(file: Path) -> None:
 
 
 def test_a_warning_about_many_tables_comes_once_with_their_names(file: Path) -> None:
-    tables = ", ".join(f"{{name: cold.t{number}, source: t, audit: {{warning_pct: 5}}}}" for number in range(5))
+    tables = ", ".join(f"{{name: cold.t{number}, source: t{number}, audit: {{warning_pct: 5}}}}" for number in range(5))
     (warning,) = warned(file, f"tables: [{tables}, {{name: cold.z}}]")
     assert warning.startswith(
         "audit.warning_pct and audit.missing_pct of cold.t0, cold.t1, cold.t2 and 2 more are both 5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        ("{name: a.t, source: t}, {name: b.t, source: t}", "a.t, b.t"),
+        ("{name: a.t, source: t}, {name: b.t, source: {tables: [u, t]}}, {name: c.t, source: t}", "a.t, b.t, c.t"),
+        ("{name: a.t, source: {table: t, where: x = 1}}, {name: b.t, source: {table: t, where: x = 1}}", "a.t, b.t"),
+        ("{name: a.t, source: {table: t, where: x = 1}}, {name: b.t, source: {table: t, where: x = 2}}", None),
+        ("{name: a.t, source: t}, {name: b.t, source: t, audit: off}", None),
+        ("{name: a.t, source: t}, {name: b.t, source: t, enabled: false}", None),
+        ("{name: a.t, source: t}, {name: b.t, source: other.t}", None),
+    ],
+)
+def test_a_source_of_several_tables_is_doubted(file: Path, tables: str, named: str | None) -> None:
+    found = warned(file, f"tables: [{tables}]")
+    assert [line.partition(":")[0] for line in found] == (
+        [] if named is None else [f"tables[].source t is that of {named}"]
     )
 
 

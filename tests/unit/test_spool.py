@@ -27,7 +27,7 @@ from icekeeper.adapters.spool.outbox import Waiting
 from icekeeper.adapters.spool.spool import OpenSlot, Spool
 from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import PermanentError, TransientError
-from icekeeper.core.events import RunStarted, TaskStarted
+from icekeeper.core.events import OlderDayAudited, RunStarted, TaskEnded, TaskStarted
 from icekeeper.core.history import ConfigLoad, PastRun
 from icekeeper.core.runs import RunOpening, RunReport
 from icekeeper.execution.recording import Recording
@@ -118,6 +118,32 @@ async def test_a_run_whose_process_died_is_closed_by_the_next_one_and_its_task_i
     assert await later.slot_runs(SLOT) == (replace(died, outcome=RunOutcome.INTERRUPTED),)
     assert died.in_flight == (Stage.AUDIT, "cold.a")
     assert await later.open_slots() == (OpenSlot(SLOT, Trigger.SCHEDULE),)  # it is still owed
+    await later.close()
+
+
+async def test_older_days_that_a_run_has_audited_come_after_its_tasks_and_outlive_its_death(
+    spool: Spool, tmp_path: Path
+) -> None:
+    begun, own = opening(), replace(EXAMPLE, worse=None)
+    older = [
+        replace(EXAMPLE, worse=False, window_start=EXAMPLE.window_start - back * DAY, notes=str(back))
+        for back in (3, 2, 1)
+    ]
+    async with Recording(spool) as recording:
+        recording.observe(RunStarted(begun, ()))
+        recording.observe(TaskEnded(result(TaskOutcome.DONE, Stage.AUDIT), own))
+        for audit in (*older, older[-1]):
+            recording.observe(OlderDayAudited(audit))
+    await spool.close()
+    later = await reopened(tmp_path)
+    (died,) = await later.unfinished()
+    assert (died.audits, len(died.tasks)) == ((own, *older), 1)
+    closed = replace(report(begun, RunOutcome.INTERRUPTED), tasks=died.tasks, audits=died.audits)
+    await later.close_run(closed)
+    (run,) = await later.slot_runs(SLOT)
+    assert run.audits == (own, *older)
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as db:
+        assert db.execute("SELECT count(*) FROM older_days").fetchone() == (0,)
     await later.close()
 
 

@@ -7,6 +7,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+from icekeeper.adapters.iceberg.deleting.kept import KeptPaths
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.scheduling import pause
 from icekeeper.scheduling.pause import Pause
@@ -26,7 +27,12 @@ async def test_a_pause_shows_until_it_is_over_and_corrupt_files_are_counted(tmp_
         assert (files.pause, files.corrupt_spool_files) == (None, 0)
         pause.write(tmp_path, TWO_HOURS)
         (tmp_path / "spool.db.corrupt-20260218T020000").touch()
+        (tmp_path / "undeleted").mkdir()
+        for table_id, paths in (("0a", "s3://b/1\ns3://b/2\n"), ("0b", "s3://b/3\n")):
+            KeptPaths(tmp_path).path(table_id).write_text(f"# cold.a/b\n{paths}")
+        assert files.undeleted == {}
         await files.refresh()
+        assert files.undeleted == {"cold.a/b": 3}
         assert (files.pause, files.corrupt_spool_files) == (TWO_HOURS, 1)
         clock.advance(timedelta(hours=2))
         assert files.pause is None

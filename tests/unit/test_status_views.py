@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icekeeper.adapters.records import event_from_plain, event_to_plain
-from icekeeper.core.enums import Decision, Stage, TaskOutcome
+from icekeeper.core.enums import NIGHT, Decision, Stage, TaskOutcome
 from icekeeper.core.errors import TransientError
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
 from icekeeper.core.plain import report_document
@@ -29,7 +29,7 @@ from tests.unit.builders import result
 from tests.unit.reports import OPENING, REPORT, SLOT
 
 A, B = "cold.a", "cold.b"
-WORK = tuple((stage, table) for stage in Stage for table in (A, B))
+WORK = tuple((stage, table) for stage in NIGHT for table in (A, B))
 TYPICAL = {(Stage.COMPACT, A): 100.0, (Stage.COMPACT, B): 60.0, (Stage.AUDIT, A): 5.0}
 
 
@@ -89,6 +89,14 @@ def test_a_task_that_gave_way_to_the_offload_waits_for_its_turn_and_is_in_hand_a
     assert shown(live) == ([B], (A, "waits for the offload's cycle, running for 40 s", SLOT))
     live.observe(TaskEnded(result(TaskOutcome.DONE, Stage.COMPACT, A)))
     assert states() == ["done", "done"]
+
+
+@pytest.mark.parametrize("actor", ["ann", None])
+def test_who_ordered_the_run_under_way_is_shown(actor: str | None) -> None:
+    live = Live(Clock())
+    live.observe(RunStarted(replace(OPENING, actor=actor), WORK))
+    assert live.run is not None
+    assert progress_of(live.run, TYPICAL, SLOT).actor == actor
 
 
 def test_a_slot_that_is_closed_without_a_run_ends_none_that_is_under_way() -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from structlog.testing import capture_logs
 
 from icekeeper.core.audit.records import (
     MOST_BAD_FILES,
@@ -18,8 +19,8 @@ from icekeeper.core.audit.records import (
     SourceTtl,
 )
 from icekeeper.core.calendar import window_of
-from icekeeper.core.enums import AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
-from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
+from icekeeper.core.enums import NIGHT, AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
+from icekeeper.core.errors import CommitUnknown, DeadlineExceeded, IcekeeperError, PermanentError, SessionSpent
 from icekeeper.core.events import TaskEnded, TaskProgressed
 from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, SourceTtlSetting, TablePolicy
@@ -60,7 +61,7 @@ SOURCE = "bronze_trades_binance"
 MINUTE = timedelta(minutes=1)
 
 CONFLICT = transient(Reason.CONFLICT)
-UNKNOWN = transient(Reason.COMMIT_UNKNOWN)
+UNKNOWN = CommitUnknown("it went wrong")
 
 
 async def run_task(stage: Stage, policy: TablePolicy, context: TaskContext) -> TaskEnded:
@@ -321,7 +322,7 @@ def rewrites(table: FakeTable) -> int:
 async def test_a_big_backlog_is_committed_and_verified_slice_by_slice(world: World, backlog: FakeTable) -> None:
     end = await compacted(world)
     assert ended(end) == (TaskOutcome.DONE, None)
-    assert world.methods() == ["inspect", "file_groups", "open_windows", *["compact", "inspect"] * 3]
+    assert world.methods() == ["inspect", "file_groups", "open_windows", *["compact", "inspect", "rewritten"] * 3]
     assert rewrites(backlog) == 3
     assert end.result.after == health(backlog)
     progress = [event.note for event in world.emitted(TaskProgressed)]
@@ -414,7 +415,61 @@ async def test_a_failure_that_may_pass_is_tried_again_after_the_stages_delay(
     assert any("attempt 1 failed" in event.note for event in world.emitted(TaskProgressed))
 
 
-@pytest.mark.parametrize("stage", Stage)
+SPENT = SessionSpent("token expired", reason=Reason.ACCESS_DENIED)
+REFUSED = CommitUnknown("whether it landed", refusal=permanent(Reason.ACCESS_DENIED, "not allowed"))
+
+
+@pytest.mark.parametrize("stage", NIGHT)
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_a_session_that_was_renewed_earns_another_attempt_at_once(
+    world: World, table: FakeTable, stage: Stage, retries: int
+) -> None:
+    world.lakehouse.script(FIRST_CALL[stage], NAME, fails(SPENT))
+    result = (await run_task(stage, with_retries(stage, retries), world.context())).result
+    assert (result.outcome, result.attempts) == (TaskOutcome.DONE, 2)
+    assert world.clock.slept == []
+
+
+@pytest.mark.parametrize("stage", NIGHT)
+async def test_only_one_attempt_is_earned_so_and_the_retries_come_after_it(
+    world: World, table: FakeTable, stage: Stage
+) -> None:
+    world.lakehouse.script(FIRST_CALL[stage], NAME, *[fails(SPENT)] * 3)
+    result = (await run_task(stage, with_retries(stage, 1), world.context())).result
+    assert (result.outcome, result.reason) == (TaskOutcome.FAILED, Reason.ACCESS_DENIED)
+    assert result.attempts == 3
+    assert len(world.clock.slept) == 1
+
+
+@pytest.mark.parametrize("stage", [Stage.COMPACT, Stage.EXPIRE])
+async def test_a_commit_that_landed_before_its_session_was_renewed_is_found_and_not_made_again(
+    world: World, table: FakeTable, stage: Stage
+) -> None:
+    world.lakehouse.script(FIRST_CALL[stage], NAME, lands_but_fails(SPENT))
+    result = (await run_task(stage, with_retries(stage, 0), world.context())).result
+    assert (result.outcome, result.reason, result.attempts) == (TaskOutcome.DONE, None, 2)
+    assert len(world.called(stage.value)) == 1
+
+
+@pytest.mark.parametrize("stage", [Stage.COMPACT, Stage.EXPIRE])
+@pytest.mark.parametrize(
+    ("step", "outcome", "reason"),
+    [
+        (lands_but_fails(REFUSED), TaskOutcome.DONE, None),
+        (fails(REFUSED), TaskOutcome.FAILED, Reason.ACCESS_DENIED),
+        (lands_but_fails(UNKNOWN), TaskOutcome.DONE, None),
+        (fails(UNKNOWN), TaskOutcome.FAILED, Reason.COMMIT_UNKNOWN),
+    ],
+)
+async def test_a_commit_that_was_refused_is_looked_for_in_the_table_before_that_is_believed(
+    world: World, table: FakeTable, stage: Stage, step: Step, outcome: TaskOutcome, reason: Reason | None
+) -> None:
+    world.lakehouse.script(stage.value, NAME, step)
+    result = (await run_task(stage, with_retries(stage, 0), world.context())).result
+    assert (result.outcome, result.reason, result.attempts) == (outcome, reason, 1)
+
+
+@pytest.mark.parametrize("stage", NIGHT)
 @pytest.mark.parametrize("retries", [0, 1, 3])
 async def test_after_its_last_retry_a_task_fails_with_the_last_error(
     world: World, table: FakeTable, stage: Stage, retries: int
@@ -428,7 +483,7 @@ async def test_after_its_last_retry_a_task_fails_with_the_last_error(
     assert len(world.clock.slept) == retries
 
 
-@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("stage", NIGHT)
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -446,14 +501,14 @@ async def test_what_no_retry_can_help_is_not_tried_again(
     assert world.clock.slept == []
 
 
-@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("stage", NIGHT)
 async def test_with_retries_off_there_is_one_attempt(world: World, table: FakeTable, stage: Stage) -> None:
     world.lakehouse.script(FIRST_CALL[stage], NAME, fails(CONFLICT))
     result = (await run_task(stage, POLICY, world.context(retries_off=True))).result
     assert (result.outcome, result.attempts, world.clock.slept) == (TaskOutcome.FAILED, 1, [])
 
 
-@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("stage", NIGHT)
 async def test_a_crash_becomes_a_failure_that_names_the_exception(world: World, table: FakeTable, stage: Stage) -> None:
     world.lakehouse.script(FIRST_CALL[stage], NAME, fails(KeyError("total-records")))
     result = (await run_task(stage, POLICY, world.context())).result
@@ -461,7 +516,7 @@ async def test_a_crash_becomes_a_failure_that_names_the_exception(world: World, 
     assert result.error == "KeyError: 'total-records'"
 
 
-@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("stage", NIGHT)
 async def test_every_attempt_has_the_stages_timeout_anew(world: World, table: FakeTable, stage: Stage) -> None:
     world.lakehouse.script(FIRST_CALL[stage], NAME, fails(CONFLICT, takes=3 * MINUTE))
     await run_task(stage, POLICY, world.context())
@@ -469,13 +524,13 @@ async def test_every_attempt_has_the_stages_timeout_anew(world: World, table: Fa
     assert timeouts == [POLICY.limits(stage).timeout] * 2
 
 
-@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("stage", NIGHT)
 async def test_a_limit_shorter_than_the_timeout_counts(world: World, table: FakeTable, stage: Stage) -> None:
     await run_task(stage, POLICY, world.context(budget=2 * MINUTE))
     assert [call.timeout for call in world.called(FIRST_CALL[stage])] == [2 * MINUTE]
 
 
-@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("stage", NIGHT)
 async def test_a_limit_longer_than_the_timeout_does_not(world: World, table: FakeTable, stage: Stage) -> None:
     await run_task(stage, POLICY, world.context(budget=DAY))
     assert [call.timeout for call in world.called(FIRST_CALL[stage])] == [POLICY.limits(stage).timeout]
@@ -625,6 +680,10 @@ async def test_equal_counts_are_an_ok_row_with_all_that_is_needed_to_count_again
         ch_final=False,
         watermark=SLOT - 10 * MINUTE,
         proof=Proof.MANIFESTS,
+        ch_merges=False,
+        source_ttl_s=7 * 86_400,
+        watermark_read=True,
+        clock_right=True,
     )
     assert world.called("prove_files") == []
 
@@ -842,10 +901,37 @@ async def test_the_sources_own_ttl_counts_unless_the_settings_say_another(
     assert end.audit.reason is reason
 
 
+async def test_a_row_says_whether_its_source_merges_rows_and_for_how_long_it_keeps_them(
+    world: World, table: FakeTable
+) -> None:
+    world.source.merging.add(SOURCE)
+    world.source.ttls[SOURCE] = SourceTtl(30 * DAY, 31 * DAY)
+    row = await audited(world, replace(POLICY, source_ttl="auto"))
+    assert (row.ch_merges, row.source_ttl_s) == (True, 30 * 86_400)
+    row = await audited(world, replace(POLICY, source_ttl=8 * DAY))
+    assert row.source_ttl_s == 8 * 86_400
+    row = await audited(world, replace(POLICY, source_ttl="none"))
+    assert row.source_ttl_s is None
+
+
 async def test_an_offload_that_does_not_know_the_source_is_fine(world: World, table: FakeTable) -> None:
     world.offload.states.clear()
     row = await audited(world)
     assert (row.status, row.reason, row.watermark) == (AuditStatus.OK, None, None)
+
+
+async def test_an_offload_that_knows_the_source_and_has_no_watermark_yet_is_not_known_to_be_anywhere(
+    world: World, table: FakeTable
+) -> None:
+    world.offload.states[SOURCE] = OffloadState(None, "initialized")
+    row = await audited(world)
+    assert (row.watermark, row.watermark_read) == (None, False)
+
+
+async def test_a_row_says_where_the_clock_of_the_host_was_wrong(world: World, table: FakeTable) -> None:
+    world.surroundings.ahead = {"PostgreSQL": -HOUR, "ClickHouse": -HOUR}
+    row = await audited(world)
+    assert (row.status, row.clock_right) == (AuditStatus.OK, False)
 
 
 @pytest.mark.parametrize("error", [transient(Reason.LEDGER_DOWN), permanent(Reason.ACCESS_DENIED)])
@@ -855,7 +941,7 @@ async def test_an_offload_that_can_not_be_asked_does_not_keep_both_sides_from_be
     world.offload.down = error
     row = await audited(world)
     assert (row.status, row.ch_row_count, row.iceberg_row_count) == (AuditStatus.OK, 2_400, 2_400)
-    assert row.watermark is None
+    assert (row.watermark, row.watermark_read) == (None, False)
 
 
 @pytest.mark.parametrize(("lost", "status"), [(30, AuditStatus.WARNING), (400, AuditStatus.MISSING_DATA)])
@@ -945,6 +1031,25 @@ async def test_a_drill_down_that_fails_leaves_the_verdict_and_says_so(
     assert world.clock.slept == []
 
 
+@pytest.mark.parametrize("side", ["source.count_by_minute", "count_by_minute"])
+async def test_of_an_event_time_that_is_a_date_the_whole_day_is_the_finding(
+    world: World, table: FakeTable, side: str
+) -> None:
+    table.hours[WINDOW_START] = 0
+    a_date = PermanentError("the event time day is Date, which knows no minutes", reason=Reason.SOURCE_TYPE)
+    world.lakehouse.script(side, NAME, fails(a_date))
+    world.source.script(side, SOURCE, fails(a_date))
+    with capture_logs() as logged:
+        row = await audited(world)
+    assert [(one.kind, one.rows, one.start, one.end) for one in row.findings] == [
+        (FindingKind.MISSING, 100, WINDOW_START, WINDOW_START + timedelta(days=1))
+    ]
+    assert row.missing_hours == ()
+    assert "there are no hours to tell apart" in row.notes
+    assert "could not be counted" not in row.notes
+    assert "drill_down_failed" not in {line["event"] for line in logged}
+
+
 async def test_a_drill_down_that_no_time_is_left_for_leaves_the_verdict(world: World, table: FakeTable) -> None:
     table.hours[WINDOW_START] = 0
     world.lakehouse.script("count", NAME, Step(takes=10 * MINUTE))
@@ -998,8 +1103,8 @@ async def test_a_plan_says_what_each_stage_would_do_and_changes_and_counts_nothi
     world: World, table: FakeTable
 ) -> None:
     before = health(table)
-    plans = [await make_plan(stage, POLICY, world.context()) for stage in Stage]
-    assert [plan.stage for plan in plans] == list(Stage)
+    plans = [await make_plan(stage, POLICY, world.context()) for stage in NIGHT]
+    assert [plan.stage for plan in plans] == list(NIGHT)
     assert [plan.decision for plan in plans] == [Decision.ACT] * 3
     assert plans[1].snapshot_ids == (1, 2, 3, 4)
     assert plans[2].window is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from icekeeper.core.audit.records import MissingHour, SourceTtl, Verdict
-from icekeeper.core.audit.verdict import delta_percent, judge, missing_hours
+from icekeeper.core.audit.records import KeyComparison, MissingHour, SourceTtl, Verdict
+from icekeeper.core.audit.verdict import delta_percent, judge, judge_missing, judge_surplus, missing_hours
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.policy import AuditPolicy
@@ -52,6 +53,67 @@ def judged(
 
 
 # --- the table, at its edges
+
+
+@pytest.mark.parametrize(
+    ("limit", "clickhouse", "iceberg", "warns"),
+    [
+        (None, 1_000, 2_000, False),
+        ("0", 1_000, 1_000, False),
+        ("0", 1_000, 1_001, True),
+        ("0.1", 1_000, 1_001, False),  # exactly 0.1 %
+        ("0.1", 1_000, 1_002, True),
+        ("0.1", 999, 1_000, True),
+        ("0.1", 1_000, 999, False),
+        ("100", 1_000, 2_000, False),
+        ("100", 1_000, 2_001, True),
+        ("0", 0, 5, False),  # there is nothing to compare with: source_empty
+        ("0.1", 10**15, 10**15 + 10**12 + 1, True),
+    ],
+)
+def test_a_surplus_is_a_warning_only_where_it_is_asked_for(
+    limit: str | None, clickhouse: int, iceberg: int, warns: bool
+) -> None:
+    policy = surplus_policy(limit)
+    before = judged(clickhouse, iceberg, policy)
+    verdict = judge_surplus(before, clickhouse, iceberg, policy, merges=False, keys=None)
+    assert (verdict.status, verdict.reason) == (
+        (AuditStatus.WARNING, Reason.CONTENT_MISMATCH) if warns else (before.status, before.reason)
+    )
+    assert ("audit.surplus_pct" in verdict.note) == warns
+
+
+def surplus_policy(limit: str | None) -> AuditPolicy:
+    return replace(audit_policy(), surplus_pct=None if limit is None else Decimal(limit))
+
+
+def test_a_surplus_is_named_though_the_offload_is_behind() -> None:
+    policy = surplus_policy("0.1")
+    behind = judged(1_000, 2_000, policy, watermark=DAY_START + HOUR, newest=DAY_START + 2 * HOUR)
+    assert (behind.status, behind.reason) == (AuditStatus.OK, Reason.OFFLOAD_BEHIND)
+    verdict = judge_surplus(behind, 1_000, 2_000, policy, merges=False, keys=None)
+    assert (verdict.status, verdict.reason) == (AuditStatus.WARNING, Reason.CONTENT_MISMATCH)
+    assert "the offload's watermark" in verdict.note
+
+
+@pytest.mark.parametrize(("missing", "status"), [(200, AuditStatus.MISSING_DATA), (30, AuditStatus.WARNING)])
+def test_rows_that_are_missing_beside_a_surplus_are_the_reason(missing: int, status: AuditStatus) -> None:
+    policy = surplus_policy("0.1")
+    lacking = judge_missing(judged(1_000, 1_100, policy), missing, 1_000, policy)
+    verdict = judge_surplus(lacking, 1_000, 1_100, policy, merges=False, keys=None)
+    assert (verdict.status, verdict.reason) == (status, None)
+    assert f"it lacks {missing} of 1000 rows" in verdict.note
+    assert "audit.surplus_pct" in verdict.note
+
+
+def test_a_surplus_is_none_where_rows_merge_or_the_keys_are_equal() -> None:
+    policy = surplus_policy("0")
+    verdict = judged(1_000, 1_100, policy)
+    equal = KeyComparison(("id",), (), distinct=True, clickhouse=1_000, iceberg=1_000, equal=True)
+    for merges, keys in ((True, None), (False, equal), (True, equal)):
+        assert judge_surplus(verdict, 1_000, 1_100, policy, merges=merges, keys=keys) == verdict
+    expired = judged(1_000, 1_100, policy, source_ttl=timedelta(hours=1))
+    assert judge_surplus(expired, 1_000, 1_100, policy, merges=False, keys=None) == expired
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from structlog.typing import EventDict
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spool.spool import Spool
-from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import NIGHT, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import Cancelled, PermanentError, TransientError
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskStarted
 from icekeeper.core.history import PastRun
@@ -33,7 +33,7 @@ from icekeeper.execution.execute import make_order
 from icekeeper.execution.lock import RunLockHeld, run_lock
 from icekeeper.execution.log_files import flush
 from icekeeper.execution.wiring import Services, build, spark_options
-from icekeeper.night.run import Order
+from icekeeper.night.order import Order
 from icekeeper.scheduling import pause
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.worker import LEASE_CHECK_S, RETRY_S, Worker
@@ -526,7 +526,7 @@ async def test_a_daemon_that_leads_no_longer_begins_no_further_task(host: Host) 
 async def test_a_run_that_was_begun_three_times_and_never_ended_is_given_up(host: Host) -> None:
     await host.worker.slots.put(SLOT, Trigger.SCHEDULE)
     for trigger in (Trigger.SCHEDULE, Trigger.RESUME, Trigger.RESUME):
-        opening = RunOpening(uuid4(), SLOT, trigger, SLOT, "hash", tuple(Stage), (A, B), "here")
+        opening = RunOpening(uuid4(), SLOT, trigger, SLOT, "hash", NIGHT, (A, B), "here")
         await host.spool.open_run(opening)
         await host.spool.mark_in_flight(opening.run_id, Stage.COMPACT, A)
     await host.restart()
@@ -540,7 +540,7 @@ async def test_a_run_that_was_begun_three_times_and_never_ended_is_given_up(host
 async def test_a_task_that_the_process_died_at_twice_is_failed_and_the_others_are_done(host: Host) -> None:
     await host.worker.slots.put(SLOT, Trigger.SCHEDULE)
     for trigger in (Trigger.SCHEDULE, Trigger.RESUME):
-        opening = RunOpening(uuid4(), SLOT, trigger, SLOT, "hash", tuple(Stage), (A, B), "here")
+        opening = RunOpening(uuid4(), SLOT, trigger, SLOT, "hash", NIGHT, (A, B), "here")
         await host.spool.open_run(opening)
         await host.spool.mark_in_flight(opening.run_id, Stage.COMPACT, A)
     await host.restart()

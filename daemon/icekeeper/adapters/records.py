@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
+from icekeeper.core.events import (
+    Event,
+    OlderDayAudited,
+    RunEnded,
+    RunStarted,
+    TaskEnded,
+    TaskProgressed,
+    TaskStarted,
+)
 from icekeeper.core.plain import to_plain
 
 T = TypeVar("T")
@@ -23,6 +31,7 @@ _EVENTS: dict[str, type[Event]] = {
     "task_started": TaskStarted,
     "task_progressed": TaskProgressed,
     "task_ended": TaskEnded,
+    "older_day_audited": OlderDayAudited,
     "run_ended": RunEnded,
 }
 _NAMES = {kind: name for name, kind in _EVENTS.items()}

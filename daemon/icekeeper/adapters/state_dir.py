@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from pathlib import Path
 
 
@@ -16,12 +15,4 @@ def give_to_its_owner(path: Path) -> None:
     """What root made there while it ran a command is the daemon's all the same."""
     owner = path.parent.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
-        os.chown(path, owner.st_uid, owner.st_gid)
-
-
-def user_name(uid: int) -> str:
-    """The user's name, or the number of one that has none (a container's)."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)

@@ -10,16 +10,19 @@ import click
 
 from icekeeper import __version__
 from icekeeper.cli.ack import ack
-from icekeeper.cli.compare import compare
-from icekeeper.cli.configuration import config
+from icekeeper.cli.audits import audit, compare
+from icekeeper.cli.certified import certified
 from icekeeper.cli.daemon import cancel, logs, reload_configuration, status
 from icekeeper.cli.demo import demo
 from icekeeper.cli.doctor import doctor
-from icekeeper.cli.ledger import history, migrate, spool
+from icekeeper.cli.ledger import history, ledger, migrate, spool
 from icekeeper.cli.notify import notify
 from icekeeper.cli.pause import pause_nights, unpause
-from icekeeper.cli.runs import audit, compact, expire, plan, run
+from icekeeper.cli.repair import repair
+from icekeeper.cli.runs import compact, expire, plan, run
 from icekeeper.cli.serve import serve
+from icekeeper.cli.setup.configuration import config
+from icekeeper.cli.setup.init import init
 from icekeeper.cli.shared import CANCELLED, CANNOT_START, USAGE, complain
 from icekeeper.core.errors import ConfigError, IcekeeperError
 
@@ -30,10 +33,10 @@ def cli() -> None:
     """Compacts, expires and audits the Iceberg cold tier of a lakehouse, every night."""
 
 
-_TABLES = (run, compact, expire, audit, plan)
-_RECORDS = (history, compare, spool, pause_nights, unpause, ack)
+_TABLES = (run, compact, expire, audit, repair, plan)
+_RECORDS = (history, certified, compare, spool, pause_nights, unpause, ack)
 _DAEMON = (status, reload_configuration, cancel, logs)
-_HOUSE = (doctor, notify, migrate, config, serve, demo)
+_HOUSE = (init, doctor, notify, migrate, ledger, config, serve, demo)
 for command in (*_TABLES, *_DAEMON, *_RECORDS, *_HOUSE):
     cli.add_command(command)
 

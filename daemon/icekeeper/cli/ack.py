@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 
-from icekeeper.cli.shared import Invocation, common, exit_with, operator_name, print_json
+from icekeeper.adapters.users import operator_name
+from icekeeper.cli.shared import Invocation, common, exit_with, print_json
 from icekeeper.core.audit.records import OpenWindow
 from icekeeper.core.formats import listed
 from icekeeper.core.plain import to_plain
+from icekeeper.core.tables.state import MISMATCH_TAG
 from icekeeper.settings import Settings
 
 
@@ -22,6 +24,7 @@ from icekeeper.settings import Settings
 @click.argument("day", required=False)
 @click.option("--note", metavar="TEXT", help="Why it may stay as it is; it is kept.")
 @click.option("--by", metavar="NAME", help="Who says so; default: the user who is logged in.")
+@click.option("--rewrite", is_flag=True, help="Accept a rewrite of TABLE that was found wrong, in place of a DAY.")
 @click.option("--list", "listing", is_flag=True, help="Show what is open and what was acknowledged; so without TABLE.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many are shown.")
 @common
@@ -31,21 +34,33 @@ def ack(
     day: str | None,
     note: str | None,
     by: str | None,
+    rewrite: bool,
     listing: bool,
     limit: int,
 ) -> None:
     """Acknowledges that rows of TABLE lack on DAY (the audited UTC day, like 2026-02-17): the finding is closed.
 
     It holds no expiry any more, and no alert. An audit that finds more rows missing opens it again.
+
+    With --rewrite a rewrite that was found wrong (rewrite_mismatch) is accepted: the tag of the snapshot before it
+    goes, and TABLE is compacted and expired again.
     """
     settings = invocation.settings()
     known = [one.name for one in settings.tables]
     if table is not None and table not in known:
         raise click.BadParameter(f"{table} is not configured; there are {', '.join(known)}", param_hint="TABLE")
     if listing or table is None:
+        if rewrite:
+            raise click.UsageError("to accept a rewrite: icekeeper ack TABLE --rewrite --note TEXT")
         if note is not None or day is not None:
             raise click.UsageError("to close a finding: icekeeper ack TABLE DAY --note TEXT")
         exit_with(partial(_list, invocation, settings, known if table is None else [table], limit))
+        return
+    if rewrite:
+        if day is not None or note is None or not note.strip():
+            raise click.UsageError("to accept a rewrite: icekeeper ack TABLE --rewrite --note TEXT")
+        who = (by or "").strip() or operator_name()
+        exit_with(partial(_accept, invocation, settings, table, note.strip(), who))
         return
     if day is None or note is None or not note.strip():
         missing = "a DAY" if day is None else "a note that says why"
@@ -57,6 +72,24 @@ def ack(
         raise click.BadParameter(f"{day!r} is not a day like 2026-02-17", param_hint="DAY") from exc
     who = (by or "").strip() or operator_name()
     exit_with(partial(_close, invocation, settings, table, audited_day, note.strip(), who))
+
+
+async def _accept(invocation: Invocation, settings: Settings, table: str, note: str, by: str) -> int:
+    from icekeeper.control.client import DaemonClient
+    from icekeeper.execution.acceptance import accept_rewrites
+    from icekeeper.execution.standalone import session
+
+    daemon = await DaemonClient.find(settings.state_dir)
+    if daemon is not None:
+        tags = (await daemon.accept_rewrites(table, note, by)).tags
+    else:
+        async with session(settings) as services:
+            tags = await accept_rewrites(services, table, note, by)
+    if not tags:
+        raise click.UsageError(f"no rewrite of {table} is in question: it has no tag {MISMATCH_TAG}*")
+    document = {"table": table, "tags": list(tags), "by": by, "note": note}
+    invocation.answer(document, lambda: click.echo(f"accepted: {table}, {listed(tags)} is removed"))
+    return 0
 
 
 async def _list(invocation: Invocation, settings: Settings, tables: Sequence[str], limit: int) -> int:

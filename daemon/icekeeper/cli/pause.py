@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import click
 
-from icekeeper.cli.shared import Invocation, common, operator_name, print_json
+from icekeeper.adapters.users import operator_name
+from icekeeper.cli.shared import Invocation, common, print_json
 from icekeeper.core.plain import to_plain
 from icekeeper.scheduling import pause
 

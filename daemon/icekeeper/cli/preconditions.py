@@ -31,7 +31,11 @@ async def require_start(services: Services) -> None:
     with run_lock(settings.state_dir):  # the run takes it again: until then Spark has to be there
         pass
     try:
-        missing = await pending(settings.postgres.dsn, settings.postgres.secret())
+        if settings.postgres is None:
+            await services.postgres.ping()  # that starts it, and brings its tables up to date
+            missing = []
+        else:
+            missing = await pending(settings.postgres.dsn, settings.postgres.secret())
     except TransientError as exc:
         if not await _ledger_was_reached(settings.state_dir):  # then it is rather a mistake in the settings
             raise
@@ -43,7 +47,7 @@ async def require_start(services: Services) -> None:
             f"the ledger's tables are missing or old ({', '.join(missing)}): run `icekeeper migrate`",
             reason=Reason.LEDGER_DOWN,
         )
-    problem = _space_problem(settings.state_dir) or await _start_problem(services.engine)
+    problem = _space_problem(settings.state_dir) or await start_problem(services.engine)
     if problem is not None:
         _warn(problem)
 
@@ -69,7 +73,8 @@ def _space_problem(state_dir: Path) -> str | None:
     return f"{text}: free space in its file system, or set state_dir to another"
 
 
-async def _start_problem(engine: SparkEngine) -> str | None:
+async def start_problem(engine: SparkEngine) -> str | None:
+    """Why the session does not start; None once it is up."""
     try:
         with console.stderr().status("starting Spark; the first start fetches its jars"):
             await engine.start()

@@ -9,13 +9,15 @@ from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from icekeeper.adapters.records import event_from_plain, from_plain
-from icekeeper.control.server import SOCKET
+from icekeeper.adapters.users import clean_name, operator_name
+from icekeeper.control.server import ACTOR_HEADER, SOCKET
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.events import Event, RunEnded, RunStarted, Subscriber
 from icekeeper.core.plain import to_plain
@@ -24,7 +26,7 @@ from icekeeper.core.runs import RunReport
 from icekeeper.core.tables.plan import Plan
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
-from icekeeper.night.run import StopRequest
+from icekeeper.night.order import StopRequest
 from icekeeper.scheduling.orders import RunRequest
 from icekeeper.status import run_schemas, schemas
 
@@ -134,6 +136,12 @@ class DaemonClient:
         outcome = "" if by_operator else "?outcome=interrupted"
         await self._ask("POST", f"/api/v1/runs/{run_id}/cancel{outcome}")
 
+    async def accept_rewrites(self, table: str, note: str, by: str) -> schemas.Accepted:
+        """Has a table's rewrite accepted that was found wrong."""
+        body = {"note": note, "by": by}
+        path = f"/api/v1/tables/{quote(table, safe='')}/accept-rewrite"
+        return _parsed(schemas.Accepted, await self._ask("POST", path, body, limit_s=None, actor=by))
+
     async def reload(self) -> schemas.Reloaded:
         """Has the configuration read again; what that changed. ConfigError where it is kept as it was."""
         return _parsed(schemas.Reloaded, await self._ask("POST", "/-/reload"))
@@ -141,11 +149,13 @@ class DaemonClient:
     async def _get(self, path: str, model: type[M]) -> M:
         return _parsed(model, await self._ask("GET", path))
 
-    async def _ask(self, method: str, path: str, body: Any = None, *, limit_s: float | None = _ANSWER_S) -> Any:
+    async def _ask(
+        self, method: str, path: str, body: Any = None, *, limit_s: float | None = _ANSWER_S, actor: str | None = None
+    ) -> Any:
         try:
             async with (
                 asyncio.timeout(limit_s),
-                self._session() as session,
+                self._session(actor) as session,
                 session.request(method, f"http://daemon{path}", json=body) as response,
             ):
                 answer = await response.json(content_type=None)
@@ -162,7 +172,7 @@ class DaemonClient:
         name = ""
         try:
             async with (
-                self._session() as session,
+                self._session(request.actor) as session,
                 session.post("http://daemon/api/v1/runs?events=true", json=_body(request)) as response,
             ):
                 if response.status != HTTPStatus.OK:
@@ -179,17 +189,20 @@ class DaemonClient:
         except (aiohttp.ClientError, ValueError) as exc:
             raise _gone() from exc
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _session(self, actor: str | None) -> aiohttp.ClientSession:
         # A run takes as long as it takes; the line of a report may be long.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
         return aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(path=str(self._socket)), timeout=timeout, read_bufsize=2**24
+            connector=aiohttp.UnixConnector(path=str(self._socket)),
+            headers={ACTOR_HEADER: clean_name(actor) or operator_name()},
+            timeout=timeout,
+            read_bufsize=2**24,
         )
 
 
 def _body(request: RunRequest) -> dict[str, Any]:
-    # A daemon of before doesn't know every key.
-    return {key: value for key, value in to_plain(request).items() if value is not None}
+    # A daemon of before doesn't know every key. Who orders is in a header of each request.
+    return {key: value for key, value in to_plain(request).items() if value not in (None, [], {}) and key != "actor"}
 
 
 def _event_of(name: str, data: Any) -> Event | None:

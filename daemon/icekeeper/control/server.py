@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
 
-from icekeeper.http.problems import problems
+from icekeeper.adapters.users import clean_name, user_name
+from icekeeper.http.identity import acting
+from icekeeper.http.problems import Handler, problems
 
 SOCKET = "control.sock"
+# The name of the user who gives a command: behind sudo another one than that of its process.
+ACTOR_HEADER = "X-Icekeeper-Actor"
 # How long requests under way may still take when it is closed.
 _CLOSE_S = 1.0
 
@@ -27,7 +33,7 @@ class ControlSocket:
         """OSError where the socket can't be made."""
         path = state_dir / SOCKET
         path.unlink(missing_ok=True)  # of a daemon that died: the holder of the daemon's lock is the only one
-        app = web.Application(middlewares=[problems])
+        app = web.Application(middlewares=[problems, _named])
         self._add_api(app)
         # A command that has left waits for no answer: the run that it ordered must not begin after that.
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_S, handler_cancellation=True)
@@ -43,3 +49,19 @@ class ControlSocket:
             self._runner = None
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+
+@web.middleware
+async def _named(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Names who orders. Whoever may open the socket may do all that the daemon may, so that their word is enough."""
+    with acting(clean_name(request.headers.get(ACTOR_HEADER)) or _peer(request)):
+        return await handler(request)
+
+
+def _peer(request: web.Request) -> str:
+    """The user of the process at the other end."""
+    connection = None if request.transport is None else request.transport.get_extra_info("socket")
+    if connection is None:  # it has left
+        return "unknown"
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return user_name(uid)

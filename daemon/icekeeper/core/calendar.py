@@ -79,6 +79,16 @@ class Calendar:
     def next_slot(self, after: datetime) -> datetime | None:
         return next(self.slots(after), None)
 
+    def audited_days(self, first: date, until: datetime) -> list[date]:
+        """The UTC days from `first` on that the slots to `until` audit."""
+        days: list[date] = []
+        midnight = datetime(first.year, first.month, first.day, tzinfo=UTC) + timedelta(days=1)
+        while (slot := self.next_slot(midnight - timedelta(microseconds=1))) is not None and slot <= until:
+            window = window_of(slot)
+            days.append(window.start.date())
+            midnight = window.end + timedelta(days=1)
+        return days
+
     def slot_on(self, day: date) -> datetime | None:
         """The first slot on a local calendar day, None where the schedule has none on it."""
         midnight = datetime(day.year, day.month, day.day, tzinfo=self.timezone)

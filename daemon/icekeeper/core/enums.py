@@ -19,11 +19,15 @@ class Advised(StrEnum):
 
 
 class Stage(StrEnum):
-    """The stages of a night, in their order."""
+    """The stages of a run, in their order. `repair` is no part of a night: it is ordered."""
 
     COMPACT = "compact"
     EXPIRE = "expire"
+    REPAIR = "repair"
     AUDIT = "audit"
+
+
+NIGHT = (Stage.COMPACT, Stage.EXPIRE, Stage.AUDIT)
 
 
 class Trigger(StrEnum):

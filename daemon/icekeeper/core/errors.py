@@ -32,10 +32,18 @@ class TransientError(IcekeeperError):
     """A retry may succeed: a lost connection, a commit conflict, a crashed engine."""
 
 
-class CredentialsExpired(TransientError):
-    """Credentials have expired: a new session fetches new ones."""
+class SessionSpent(TransientError):
+    """The session can't do it any more, and a new one may: its credentials, clients or memory are used up."""
 
-    default_reason = Reason.ACCESS_DENIED
+
+class CommitUnknown(TransientError):
+    """Whether a commit landed is not known. `refusal`: what it was answered, where that was no: final if it did not."""
+
+    default_reason = Reason.COMMIT_UNKNOWN
+
+    def __init__(self, message: str, *, refusal: PermanentError | None = None, where: str | None = None) -> None:
+        super().__init__(message, where=where)
+        self.refusal = refusal
 
 
 class PermanentError(IcekeeperError):

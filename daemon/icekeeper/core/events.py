@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import Stage
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.core.tables.rewrites import ProvenBy
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,18 @@ class TaskProgressed:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
-    """`audit` is the row of an audit that was made."""
+    """`audit` is the row of an audit that was made, `proofs` how each rewrite of a compaction was proven."""
 
     result: StageResult
     audit: AuditResult | None = None
+    proofs: tuple[ProvenBy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OlderDayAudited:
+    """An older day was audited again: a row of an audit, and no task of the run."""
+
+    audit: AuditResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +68,5 @@ class RunEnded:
     report: RunReport
 
 
-Event = RunStarted | TaskStarted | TaskProgressed | TaskEnded | RunEnded
+Event = RunStarted | TaskStarted | TaskProgressed | TaskEnded | OlderDayAudited | RunEnded
 Subscriber = Callable[[Event], None]

@@ -34,7 +34,10 @@ class PastRun:
 
 @dataclass(frozen=True, slots=True)
 class ConfigLoad:
-    """One reading of the configuration: by `boot`, `sighup` or `http`; what it changed, or why it was refused."""
+    """One reading of the configuration, and what it changed, or why it was refused.
+
+    `by`: `boot`, `sighup`, `http` or `rotation` (of a secret's file). `actor`: who ordered it.
+    """
 
     load_id: UUID
     at: datetime
@@ -43,3 +46,4 @@ class ConfigLoad:
     settings_hash: str
     changes: tuple[str, ...] = ()
     problems: tuple[str, ...] = field(default=())
+    actor: str | None = None

@@ -11,11 +11,12 @@ from uuid import UUID
 
 from icekeeper.core.audit.days import EMPTY_DAYS, SOURCE_IS_EMPTY
 from icekeeper.core.audit.findings import findings_note
-from icekeeper.core.audit.records import AuditResult, Explanation, FindingKind
+from icekeeper.core.audit.records import AuditResult, Explanation
 from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
+from icekeeper.core.resuming import latest_audits
 from icekeeper.core.run_history import HELD_NIGHTS, Hold, PastTask, RunHistory, holds, past_of_tasks
 from icekeeper.core.runs import StageResult
 from icekeeper.core.secrets import hide_in_text
@@ -220,23 +221,26 @@ def _headings(runs: Iterable[PastRun]) -> list[str]:
 
 def _latest(runs: Iterable[PastRun]) -> tuple[list[AuditResult], list[StageResult]]:
     """The latest audits and tasks of a slot's runs: the audits that are not ok, worst first, and the failed tasks."""
-    audits: dict[str, AuditResult] = {}
+    runs = tuple(runs)
+    audits = [audit for audit in latest_audits(audit for run in runs for audit in run.audits) if audit.decides]
     tasks: dict[tuple[Stage, str], StageResult] = {}
     for run in runs:
-        audits.update({audit.iceberg_table: audit for audit in run.audits})
         tasks.update({(task.stage, task.table): task for task in run.tasks if task.reason is not Reason.CANCELLED})
-    bad = [audit for status in _WORST_FIRST for audit in audits.values() if audit.status is status]
+    bad = [audit for status in _WORST_FIRST for audit in audits if audit.status is status]
     # An audit that could not count is among the audits, which say more.
+    audited = {audit.iceberg_table for audit in audits}
     failed = [
         task
         for task in tasks.values()
-        if task.outcome is TaskOutcome.FAILED and not (task.stage is Stage.AUDIT and task.table in audits)
+        if task.outcome is TaskOutcome.FAILED and not (task.stage is Stage.AUDIT and task.table in audited)
     ]
     return bad, failed
 
 
 def _audit_heading(audit: AuditResult) -> str:
-    return f"audit {audit.iceberg_table}: {audit.status}{f' ({audit.reason})' if audit.reason else ''}"
+    # The night's own day is said by its slot.
+    day = "" if audit.worse is None else f" of {audit.window_start:%Y-%m-%d}, worse than before"
+    return f"audit {audit.iceberg_table}{day}: {audit.status}{f' ({audit.reason})' if audit.reason else ''}"
 
 
 def _audit(audit: AuditResult) -> str:
@@ -256,7 +260,7 @@ def _audit(audit: AuditResult) -> str:
 
 
 def _explanations(audit: AuditResult) -> set[Explanation | None]:
-    return {finding.explanation for finding in audit.findings if finding.kind is not FindingKind.FILE}
+    return {finding.explanation for finding in audit.findings if finding.explanation is not Explanation.BAD_FILE}
 
 
 def _task_heading(task: StageResult) -> str:

@@ -10,6 +10,8 @@ from typing import Final, Literal
 from icekeeper.core.audit.source import Source
 from icekeeper.core.enums import AuditStatus, Proof, Stage
 from icekeeper.core.offload import OffloadRhythm
+from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.writer_state import DEFAULT_WRITER_STATE, StateKey
 
 # Iceberg's strategies, and `auto`, which chooses between binpack and spread (core/tables/plan.py).
 Strategy = Literal["binpack", "auto", "sort"]
@@ -18,6 +20,13 @@ SourceTtlSetting = timedelta | Literal["auto", "none"]
 
 # Where the settings name none.
 DEFAULT_PROOF: Final = Proof.FILES
+# Findings for which an older snapshot may be the way back: rows that are missing, and files that are not as they were.
+DEFAULT_HOLD_ON: Final = (
+    AuditStatus.MISSING_DATA,
+    Reason.FILE_MISSING,
+    Reason.FILE_CORRUPT,
+    Reason.COUNT_MISMATCH,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,10 @@ class StageLimits:
     timeout: timedelta
     retries: int
     retry_delay: timedelta
+
+
+# A repair reads what is missing, which may be a day.
+REPAIR_LIMITS: Final = StageLimits(timedelta(hours=1), 1, timedelta(seconds=30))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,8 @@ class CompactPolicy:
     """`sort_by`: the column by which `sort` orders a table that has no order of its own.
 
     `max_writers`: how many files may be written at once (each takes memory until it is closed); None: any number.
+    `copy_max`: the bytes of a partition up to which row groups are copied, which one process does; None: any number.
+    `prove_pct`: the time that rewrites' content may be proven for, in percent of the time that rewrites take.
     """
 
     limits: StageLimits
@@ -53,15 +68,24 @@ class CompactPolicy:
     min_input_files: int = 5
     sort_by: str = ""
     max_writers: int | None = None
+    copy_max: int | None = None
+    prove_pct: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class ExpirePolicy:
+    """`hold_on`: the status or the reason of findings that hold it while they are open, for `hold_max` at most.
+
+    `writer_state`: where writers keep their state in snapshots, which stays for `writer_state_max` at most.
+    """
+
     limits: StageLimits
     older_than: timedelta = timedelta(days=7)
     retain_last: int = 3
-    hold_on: frozenset[AuditStatus] = frozenset()
+    hold_on: frozenset[AuditStatus | Reason] = frozenset(DEFAULT_HOLD_ON)
     hold_max: timedelta = timedelta(days=7)
+    writer_state: tuple[StateKey, ...] = DEFAULT_WRITER_STATE
+    writer_state_max: timedelta = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +109,10 @@ class KeyPolicy:
 class AuditPolicy:
     """`warning_pct` and `missing_pct` are percentages of ClickHouse's rows; `final` None: by the table's engine.
 
+    `surplus_pct`, of ClickHouse's rows, too; None: no surplus is judged.
     `keys` None: only numbers of rows are compared. `drill_timeout`: for finding out where both sides differ.
+    `lookback`: the days before the window, in so much time, are audited again. `certificate_property`: the table's
+    properties name its certified days.
     """
 
     limits: StageLimits
@@ -95,6 +122,9 @@ class AuditPolicy:
     proof: Proof = DEFAULT_PROOF
     keys: KeyPolicy | None = None
     drill_timeout: timedelta = timedelta(minutes=5)
+    surplus_pct: Decimal | None = None
+    lookback: timedelta = timedelta(0)
+    certificate_property: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +143,12 @@ class TablePolicy:
     expire: ExpirePolicy
     audit: AuditPolicy | None
     single_writer: bool = False
+    repair: StageLimits = REPAIR_LIMITS
+
+    @property
+    def keys(self) -> KeyPolicy | None:
+        """By which keys its audit compares rows; None where it compares numbers only, or where there is none."""
+        return self.audit.keys if self.audit is not None else None
 
     def limits(self, stage: Stage) -> StageLimits:
         """The limits of a stage on this table. ValueError for the audit of a table that has none."""
@@ -120,6 +156,8 @@ class TablePolicy:
             return self.compact.limits
         if stage is Stage.EXPIRE:
             return self.expire.limits
+        if stage is Stage.REPAIR:
+            return self.repair
         if self.audit is None:
             raise ValueError(f"{self.name} has no audit")
         return self.audit.limits

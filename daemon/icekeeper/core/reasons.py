@@ -14,6 +14,10 @@ class Reason(Advised):
         "Nothing to do yet: no partition holds enough small files; compact.min_input_files sets how many are enough.",
     )
     NOTHING_EXPIRED = "nothing_expired", "Nothing to do: no snapshot is both old enough and unreferenced."
+    SNAPSHOT_EXPIRED = (
+        "snapshot_expired",
+        "The snapshot that was counted is gone, and what it held can't be counted again: audit the day as it is now.",
+    )
     AUDIT_HOLD = (
         "audit_hold",
         "Old snapshots may be the only copy of missing rows: repair the day or acknowledge it, then the work goes on.",
@@ -21,6 +25,19 @@ class Reason(Advised):
     GC_DISABLED = (
         "gc_disabled",
         "The table forbids expiry: set its property gc.enabled to true if its files belong to it alone.",
+    )
+    DELETE_DISABLED = (
+        "delete_disabled",
+        "Expired files would stay for good: set s3.delete-enabled to true, or s3.delete.tags.* and a lifecycle rule.",
+    )
+    WRITER_STATE = (
+        "writer_state",
+        "A writer needs old snapshots to find its state: let it commit again, or lower expire.writer_state_max.",
+    )
+    TABLE_UNSUPPORTED = (
+        "table_unsupported",
+        "Spark can't read a column of this table: rename it or change its type, or leave the table out, by enabled: "
+        "false.",
     )
     TABLE_NOT_FOUND = (
         "table_not_found",
@@ -55,6 +72,10 @@ class Reason(Advised):
         "engine_out_of_memory",
         "Spark ran out of memory: raise spark.driver_memory within the container's limit.",
     )
+    JAR_MISSING = (
+        "jar_missing",
+        "Spark has no jar for this catalog, store or driver, or one that doesn't fit: the error has the line to write.",
+    )
     CATALOG_DOWN = "catalog_down", "The Iceberg catalog does not answer: check catalog.uri and the service behind it."
     FILE_MISSING = (
         "file_missing",
@@ -66,7 +87,13 @@ class Reason(Advised):
     )
     COUNT_MISMATCH = (
         "count_mismatch",
-        "The manifests claim other rows than a file holds: find out what wrote them; counts of the window are wrong.",
+        "The manifests claim other rows than a file holds, or list it twice: find out what wrote them; counts of the "
+        "window are wrong.",
+    )
+    SCHEMA_MISMATCH = (
+        "schema_mismatch",
+        "A file does not fit the table's schema, and a rewrite would change its values: change the schema or its name "
+        "mapping so that it fits, or write the file again.",
     )
     METADATA_MISSING = (
         "metadata_missing",
@@ -86,6 +113,11 @@ class Reason(Advised):
     STORAGE_DOWN = "storage_down", "The object store does not answer: check s3.endpoint or the warehouse's mount."
     ACCESS_DENIED = "access_denied", "Credentials were refused: check user, password and rights of the named part."
     SOURCE_DOWN = "source_down", "ClickHouse does not answer: check clickhouse.url; then repeat the audit of this slot."
+    SOURCE_FAULT = (
+        "source_fault",
+        "ClickHouse, or a proxy before it, answers by a fault of its own, which may pass: read the error and the "
+        "server's log; then repeat the audit of this slot.",
+    )
     SOURCE_OUT_OF_MEMORY = (
         "source_out_of_memory",
         "The count went over a memory limit of ClickHouse: raise clickhouse.settings.max_memory_usage.",
@@ -104,7 +136,7 @@ class Reason(Advised):
     )
     SOURCE_LIMITED = (
         "source_limited",
-        "Limits of ClickHouse stand against a whole count: lift the settings that are named for clickhouse.user.",
+        "A limit or a quota of ClickHouse stands against a whole count: lift what the error names for clickhouse.user.",
     )
     SOURCE_EXPIRED = (
         "source_expired",
@@ -118,8 +150,8 @@ class Reason(Advised):
     )
     CONTENT_MISMATCH = (
         "content_mismatch",
-        "Iceberg holds rows twice, or with other values than ClickHouse: look at the keys that the audit names; "
-        "a cycle of the offload that was written twice doubles its rows.",
+        "Iceberg holds rows twice, or with other values than ClickHouse: look at the keys or the times that the audit "
+        "names; a cycle of the offload that was written twice doubles its rows.",
     )
     OFFLOAD_BEHIND = (
         "offload_behind",
@@ -131,11 +163,17 @@ class Reason(Advised):
     )
     LEDGER_DOWN = (
         "ledger_down",
-        "PostgreSQL does not answer, or lacks the tables: check postgres.dsn and the server, run `icekeeper migrate`.",
+        "PostgreSQL does not answer, or lacks the tables: check postgres.dsn and the server "
+        "(an embedded one: state_dir/ledger/server.log), run `icekeeper migrate`.",
     )
     OBSERVING = (
         "observing",
         "By mode: observe what would be done is noted and nothing is changed; mode: maintain lets it act.",
+    )
+    REWRITE_MISMATCH = (
+        "rewrite_mismatch",
+        "A rewrite is not what it replaced: roll back to the snapshot that is tagged (docs/operations.md), or "
+        "accept it: `icekeeper ack TABLE --rewrite --note TEXT`.",
     )
     DISK_LOW = (
         "disk_low",
@@ -145,8 +183,18 @@ class Reason(Advised):
         "clock_skew",
         "This host's clock and the servers' clocks differ: check NTP on all of them, then run the slot again.",
     )
+    NOTHING_MISSING = "nothing_missing", "Nothing to do: no finding of missing rows is left in this window."
+    NOT_REPAIRABLE = (
+        "not_repairable",
+        "Missing rows can't be brought back so: the note says of which finding and why, `icekeeper repair` what to do.",
+    )
     NOT_VERIFIED = (
         "not_verified",
         "What was found afterwards is not what was planned: read the error, look at the table before the next night.",
     )
     UNEXPECTED = "unexpected", "An error that icekeeper has no name for: read the log of the run, and report it."
+
+
+# A system that every table needs: where one is down, the next table is the probe, and the rest is not tried. What one
+# stage of a run found down, the next one only probes.
+SYSTEM_DOWN = frozenset({Reason.CATALOG_DOWN, Reason.STORAGE_DOWN, Reason.ENGINE_DOWN, Reason.SOURCE_DOWN})

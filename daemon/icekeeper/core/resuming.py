@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.calendar import window_of
+from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.formats import iso_minute
 from icekeeper.core.history import PastRun
@@ -25,32 +25,37 @@ DEADLY = 2
 class EarlierWork:
     """What the slot's earlier runs have done; all empty for its first.
 
-    `counted` are the tables whose audit is valid and not repeated, `deadly` the tasks that the process died at twice.
+    `counted` are the windows of tables whose audit is valid and not repeated, `deadly` the tasks that the process died
+    at twice. `runs`: how many there were.
     """
 
     tasks: tuple[StageResult, ...] = ()
     audits: tuple[AuditResult, ...] = ()
-    counted: frozenset[str] = frozenset()
+    counted: frozenset[tuple[str, Window]] = frozenset()
     deadly: frozenset[tuple[Stage, str]] = frozenset()
+    runs: int = 0
 
     def fold(self, tasks: Iterable[StageResult], audits: Iterable[AuditResult]) -> RunOutcome:
-        """The outcome of the slot: of each task and each audit the latest counts."""
+        """The outcome of the slot: of each task, and of each audited window of a table, the latest counts."""
         all_tasks = {(task.stage, task.table): task for task in self.tasks}
         all_tasks.update({(task.stage, task.table): task for task in tasks})
-        all_audits = {audit.iceberg_table: audit for audit in self.audits}
-        all_audits.update({audit.iceberg_table: audit for audit in audits})
-        return outcome_of(all_tasks.values(), (audit.status for audit in all_audits.values()))
+        all_audits = latest_audits((*self.audits, *audits))
+        return outcome_of(all_tasks.values(), (audit.status for audit in all_audits if audit.decides))
 
 
-def earlier_work(runs: Iterable[PastRun]) -> EarlierWork:
+def latest_audits(audits: Iterable[AuditResult]) -> tuple[AuditResult, ...]:
+    """Of audits in their order the last of each window of a table."""
+    return tuple({(audit.iceberg_table, audit.window): audit for audit in audits}.values())
+
+
+def earlier_work(runs: Sequence[PastRun]) -> EarlierWork:
     """What a slot's runs, oldest first, have done for the next one."""
+    audits = latest_audits(audit for run in runs for audit in run.audits)
     tasks: dict[tuple[Stage, str], StageResult] = {}
-    audits: dict[str, AuditResult] = {}
     deaths: dict[tuple[Stage, str], int] = {}
     for run in runs:
         # A task that was cancelled is done again.
         tasks.update({(one.stage, one.table): one for one in run.tasks if one.reason is not Reason.CANCELLED})
-        audits.update({one.iceberg_table: one for one in run.audits})
         # Also by its task's record: of a run that another host has settled there is nothing else.
         died = {(one.stage, one.table) for one in run.tasks if one.reason is Reason.PROCESS_DIED and one.attempts}
         if run.in_flight is not None:
@@ -59,9 +64,12 @@ def earlier_work(runs: Iterable[PastRun]) -> EarlierWork:
             deaths[task] = deaths.get(task, 0) + 1
     return EarlierWork(
         tasks=tuple(tasks.values()),
-        audits=tuple(audits.values()),
-        counted=frozenset(table for table, audit in audits.items() if audit.status is not AuditStatus.ERROR),
+        audits=audits,
+        counted=frozenset(
+            (audit.iceberg_table, audit.window) for audit in audits if audit.status is not AuditStatus.ERROR
+        ),
         deadly=frozenset(task for task, times in deaths.items() if times >= DEADLY),
+        runs=len(runs),
     )
 
 

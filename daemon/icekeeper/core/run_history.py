@@ -14,7 +14,7 @@ from uuid import UUID
 
 from icekeeper.core.audit.days import Days, PastAudit, is_of_a_day, newest_days, past_days
 from icekeeper.core.calendar import to_utc
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport
 from icekeeper.core.tables.state import TableHealth
@@ -36,7 +36,11 @@ _Seen = TypeVar("_Seen")
 
 @dataclass(frozen=True, slots=True)
 class PastNight:
-    """A run that answered for a whole night. `found`: the tables of `audited` whose audit left something to settle."""
+    """A run that answered for a whole night.
+
+    `audited`: the tables whose own day it audited; `found`: those of which that audit left something to settle;
+    `older`: those of which an older day that has become worse did.
+    """
 
     run_id: UUID
     slot: datetime
@@ -45,6 +49,7 @@ class PastNight:
     finished_at: datetime
     audited: frozenset[str] = frozenset()
     found: frozenset[str] = frozenset()
+    older: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +139,9 @@ def is_night(report: RunReport, stages: Iterable[Stage], tables: Iterable[str], 
     """
     if report.trigger is not Trigger.MANUAL:
         return True
-    whole = set(stages) >= set(Stage) and set(tables) >= set(enabled)
-    return whole and report.outcome not in _STOPPED and all(map(is_of_a_day, report.audits))
+    whole = set(stages) >= set(NIGHT) and set(tables) >= set(enabled)
+    own = (audit for audit in report.audits if audit.worse is None)
+    return whole and report.outcome not in _STOPPED and all(map(is_of_a_day, own))
 
 
 def past_of(report: RunReport, *, night: bool) -> RunHistory:
@@ -189,6 +195,8 @@ def failed_nights(past: RunHistory) -> dict[str, int]:
     """In how many of each table's last nights a task of it failed, one after the other."""
     tables: dict[str, dict[date, dict[Stage, PastTask]]] = {}
     for task in past.tasks:
+        if task.stage is Stage.REPAIR:  # an operator's, and no night's
+            continue
         tables.setdefault(task.table, {}).setdefault(_day(task), {}).setdefault(task.stage, task)
     return {table: _in_a_row(nights, _has_failed) for table, nights in tables.items()}
 
@@ -218,9 +226,11 @@ def failure_is_open(past: RunHistory, in_ledger: Set[UUID], open_tables: Set[str
     if last is None or last.outcome is not RunOutcome.FAILED:
         return False
     found: frozenset[str] = frozenset()
+    older: frozenset[str] = frozenset()
     for night in reversed(past.nights):
         if night.slot == last.slot:
-            found = (found - night.audited) | night.found
+            found, older = (found - night.audited) | night.found, older | night.older
+    found |= older
     return last.run_id not in in_ledger or not found or bool(found & open_tables)
 
 
@@ -274,12 +284,14 @@ def _newer(ours: Mapping[_Key, _Seen], theirs: Mapping[_Key, _Seen], age: Callab
 
 
 def _night_of(report: RunReport) -> PastNight:
+    found = [audit for audit in report.audits if audit.status in FINDINGS]
     return PastNight(
         run_id=report.run_id,
         slot=report.slot,
         outcome=report.outcome,
         started_at=report.started_at,
         finished_at=report.finished_at,
-        audited=frozenset(audit.iceberg_table for audit in report.audits),
-        found=frozenset(audit.iceberg_table for audit in report.audits if audit.status in FINDINGS),
+        audited=frozenset(audit.iceberg_table for audit in report.audits if audit.worse is None),
+        found=frozenset(audit.iceberg_table for audit in found if audit.worse is None),
+        older=frozenset(audit.iceberg_table for audit in found if audit.worse),
     )

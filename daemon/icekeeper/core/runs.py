@@ -38,7 +38,7 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True)
 class RunOpening:
-    """A run as it begins; the ledger's row until the run is closed."""
+    """A run as it begins; the ledger's row until the run is closed. `actor`: who ordered a manual run."""
 
     run_id: UUID
     slot: datetime
@@ -48,11 +48,34 @@ class RunOpening:
     stages: tuple[Stage, ...]
     tables: tuple[str, ...]
     host: str = ""
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OlderDays:
+    """How many older days, of all tables, a run has audited again; those `left_alone` keep the verdicts they have.
+
+    `not_audited`: those that it did not come to; `reason` says why.
+    """
+
+    audited: int = 0
+    left_alone: int = 0
+    not_audited: int = 0
+    reason: Reason | None = None
+
+    def __str__(self) -> str:
+        """`older days: 4 audited again, 1 left alone, 2 not audited (budget)`."""
+        alone = f", {self.left_alone} left alone" if self.left_alone else ""
+        rest = f", {self.not_audited} not audited ({self.reason})" if self.not_audited else ""
+        return f"older days: {self.audited} audited again{alone}{rest}"
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """A run that ended: the record that ledger, metrics, API and `--json` are made from."""
+    """A run that ended: the record that ledger, metrics, API and `--json` are made from.
+
+    `older_days` None: it was to audit none again.
+    """
 
     run_id: UUID
     slot: datetime
@@ -63,6 +86,7 @@ class RunReport:
     settings_hash: str
     tasks: tuple[StageResult, ...]
     audits: tuple[AuditResult, ...]
+    older_days: OlderDays | None = None
 
     @property
     def duration_s(self) -> float:

@@ -15,7 +15,7 @@ from icekeeper import __version__
 from icekeeper.adapters.host import memory_free, memory_room
 from icekeeper.adapters.spark.java import JavaHome, find_java
 from icekeeper.adapters.spool.opening import corrupt_files
-from icekeeper.adapters.state_dir import user_name
+from icekeeper.adapters.users import user_name
 from icekeeper.core.formats import size
 from icekeeper.core.tables.restraints import by_disk
 from icekeeper.doctor.check import Check, Subject, guarded, no_errors

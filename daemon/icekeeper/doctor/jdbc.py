@@ -1,7 +1,10 @@
-"""A JDBC catalog's own tables in PostgreSQL: our rights on them, and the location of a table's metadata."""
+"""A JDBC catalog's own tables: our rights on them, where the metadata of a table is, which catalogs are in them."""
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from contextlib import closing
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -15,6 +18,8 @@ _RIGHTS = """
     WHERE to_regclass('iceberg_tables') IS NOT NULL
       AND NOT has_table_privilege(to_regclass('iceberg_tables'), privilege)
 """
+_NAMES = "SELECT DISTINCT catalog_name FROM iceberg_tables"
+_SQLITE = "jdbc:sqlite:"
 _LOCATION = "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $1 LIMIT 1"
 
 
@@ -43,6 +48,23 @@ async def metadata_location(catalog: Catalog) -> str | None:
     """The metadata file of one of the catalog's tables; None where the catalog can't be queried."""
     rows = await _fetch(catalog, _LOCATION, catalog.name)
     return str(rows[0]["metadata_location"]) if rows else None
+
+
+async def catalog_names(catalog: Catalog) -> list[str]:
+    """The names of the catalogs that the database holds; empty where it is neither PostgreSQL's nor SQLite's."""
+    if (catalog.uri or "").startswith(_SQLITE):
+        return await asyncio.to_thread(_names_in_sqlite, (catalog.uri or "").removeprefix(_SQLITE))
+    return sorted(str(row["catalog_name"]) for row in await _fetch(catalog, _NAMES))
+
+
+def _names_in_sqlite(path: str) -> list[str]:
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(path.removeprefix('file:').partition('?')[0])}?mode=ro", uri=True)
+        ) as db:
+            return sorted(name for (name,) in db.execute(_NAMES))
+    except sqlite3.Error:
+        return []
 
 
 async def _fetch(catalog: Catalog, query: str, *values: object) -> list[Any]:

@@ -136,8 +136,9 @@ async def _tables(services: Services, policies: tuple[TablePolicy, ...]) -> list
     if not loaded:
         return _completed(checks, "no table could be read")
     checks += catalog_checks(catalog, len(loaded), len(policies))
-    checks += table_checks(catalog.name, loaded, {policy.name: policy for policy in policies})
-    checks += foreign_snapshots(loaded, services.ports.clock())
+    now = services.ports.clock()
+    checks += table_checks(catalog.name, loaded, {policy.name: policy for policy in policies}, now)
+    checks += foreign_snapshots(loaded, now)
     return checks + await _store(services, loaded)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from icekeeper.adapters.ledger.sql.grants import TO_TIDY, missing_grants
 from icekeeper.adapters.ledger.sql.migrations import pending
+from icekeeper.adapters.postgres.embedded.server import DIRECTORY
 from icekeeper.adapters.postgres.pooler import Pooler, find_pooler
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.formats import counted
+from icekeeper.core.formats import counted, size
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.check import Check, Subject, guarded, to_run
 from icekeeper.doctor.foreign import foreign_rows
+from icekeeper.doctor.installations import examine_installations
 from icekeeper.execution.wiring import Services
 
 _DIRECT = "Connect straight to PostgreSQL: let postgres.dsn name its own port"
@@ -24,9 +27,13 @@ async def examine_ledger(services: Services) -> list[Check]:
     try:
         version = await postgres.ping()
     except IcekeeperError as exc:
-        checks = [Subject.POSTGRES.failure_of(exc, _unreached(exc))]
+        advice = _unreached(exc) if settings is not None else ""
+        checks = [Subject.POSTGRES.failure_of(exc, advice)]
         behind = (Subject.OFFLOAD, Subject.OTHERS) if services.offload_postgres is postgres else (Subject.OTHERS,)
         return [*checks, *(subject.skipped("PostgreSQL can't be reached") for subject in behind)]
+    others = partial(guarded, Subject.OTHERS, lambda: foreign_rows(postgres, services.ports.clock()))
+    if settings is None:
+        return [await _embedded(services, version), *await others()]
     text = f"{postgres.target} answers, version {version}, as role {postgres.target.role!r}"
     checks = [Subject.POSTGRES.passed(text)]
     checks += await guarded(Subject.POSTGRES, lambda: _pooled(services))
@@ -40,13 +47,18 @@ async def examine_ledger(services: Services) -> list[Check]:
             text = f"the ledger's tables are missing or old ({', '.join(waiting)})"
             return [Subject.POSTGRES.failure(text, "Run `icekeeper migrate`.")]
         checks = [Subject.POSTGRES.passed("the ledger's tables are up to date, and the role may write them")]
+        checks += await examine_installations(services)
         if untidy := await missing_grants(postgres, TO_TIDY):
             text = "the role may not delete old log lines: logs.retention is not acted on"
             checks.append(Subject.POSTGRES.warning(text, to_run("the tables' owner", f"{untidy[0]};")))
         return checks
 
     checks += await guarded(Subject.POSTGRES, tables)
-    return checks + await guarded(Subject.OTHERS, lambda: foreign_rows(postgres, services.ports.clock()))
+    if (home := services.settings.state_dir / DIRECTORY).is_dir():
+        text = f"an embedded ledger is in {home}, which nothing is added to any more"
+        advice = f"`icekeeper ledger move` brings its history to {postgres.target}; then remove {home}."
+        checks.append(Subject.POSTGRES.warning(text, advice))
+    return checks + await others()
 
 
 def lacking_rights(statements: Sequence[str]) -> Check:
@@ -63,8 +75,19 @@ def _unreached(error: IcekeeperError) -> str:
     return f"That is a PgBouncer. {_DIRECT}, or let it take icekeeper's settings: ignore_startup_parameters."
 
 
+async def _embedded(services: Services, version: str) -> Check:
+    """A ledger in `state_dir`: it is up to date and writable where it has come up."""
+    async with services.postgres.connection() as connection:
+        stored = size(await connection.fetchval("SELECT pg_database_size(current_database())"))
+    return Subject.POSTGRES.passed(
+        f"the ledger is embedded in {services.settings.state_dir / DIRECTORY}, PostgreSQL {version}, {stored}, and its "
+        "tables are up to date; `icekeeper ledger exec psql` opens it, `icekeeper ledger exec pg_dump` backs it up"
+    )
+
+
 async def _pooled(services: Services) -> list[Check]:
     settings = services.settings.postgres
+    assert settings is not None  # of a server
     pooler = await find_pooler(settings.dsn, settings.secret())
     async with services.postgres.connection() as connection:
         timeout = await connection.fetchval(_TIMEOUT)

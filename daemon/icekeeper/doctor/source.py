@@ -10,7 +10,7 @@ from icekeeper.adapters.clickhouse.counting import SourceTable
 from icekeeper.adapters.clickhouse.exact import counts_final
 from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
 from icekeeper.core.audit.keys import why_unfit
-from icekeeper.core.audit.source import Source
+from icekeeper.core.audit.source import Source, reads_elsewhere
 from icekeeper.core.calendar import window_of
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.formats import counted, listed
@@ -18,6 +18,7 @@ from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.check import PERMISSIONS, Check, Subject, no_better, no_errors, to_run
 from icekeeper.execution.wiring import Services
+from icekeeper.settings.systems import ClickHouse
 from icekeeper.settings.tables import SHORTEST_TTL
 
 # The first version with `session_timezone`.
@@ -29,6 +30,17 @@ _HOPELESS = frozenset({Reason.SOURCE_DOWN, Reason.DEADLINE})
 async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) -> list[Check]:
     """The server, then every audited source; after one that hangs the others are skipped."""
     settings, source = services.settings.clickhouse, services.source
+    audited = [
+        (policy, policy.source.only(table), table)
+        for policy in policies
+        if policy.audit is not None and policy.source is not None
+        for table in policy.source.tables
+    ]
+    if settings is not None and not any(policy.source is not None for policy in services.settings.policies()):
+        text = "not asked, because no table has a source: no night is audited, though the block clickhouse is there"
+        return [Subject.CLICKHOUSE.warning(text, "Give the tables their source, or remove the block.")]
+    if settings is None or not audited:
+        return [Subject.CLICKHOUSE.passed("not asked, because no table is audited against a source")]
     try:
         server = await source.server()
     except IcekeeperError as exc:
@@ -36,16 +48,10 @@ async def examine_source(services: Services, policies: tuple[TablePolicy, ...]) 
     checks = [version_check(server.version, f"{settings.url} answers as user {server.user}")]
     countable: list[str] = []
     unknown: dict[str, str] = {}
-    audited = [
-        (policy, policy.source.only(table), table)
-        for policy in policies
-        if policy.audit is not None and policy.source is not None
-        for table in policy.source.tables
-    ]
     for number, (policy, one, table) in enumerate(audited, start=1):
         try:
             described = await source.describe(table)
-            bad = await _countable(services, policy, one, described)
+            bad = await _countable(services, settings, policy, one, described)
         except IcekeeperError as exc:
             checks.append(Subject.CLICKHOUSE.failure_of(exc, _readonly(str(exc))))
             if exc.reason in _HOPELESS:
@@ -84,16 +90,15 @@ def version_check(version: str, answers: str) -> Check:
     text = f"{answers}, version {version}"
     if numbers < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
-        advice = f"Update ClickHouse to {oldest} or newer."
-        return Subject.CLICKHOUSE.failure(f"{text}: it has no session_timezone", advice)
+        text += ": it has no session_timezone, so its own time zone has to be UTC, and it may not merge rows in a count"
+        return Subject.CLICKHOUSE.warning(text, f"Update ClickHouse to {oldest} or newer.")
     return Subject.CLICKHOUSE.passed(text)
 
 
 async def _countable(
-    services: Services, policy: TablePolicy, source: Source, described: SourceTable | None
+    services: Services, settings: ClickHouse, policy: TablePolicy, source: Source, described: SourceTable | None
 ) -> list[Check]:
     """What prevents counting one table of a source; DeadlineExceeded and the like are raised."""
-    settings = services.settings.clickhouse
     database, _, table = str(source).rpartition(".")
     name = f"{database or settings.database}.{table}"
     try:
@@ -108,14 +113,24 @@ async def _countable(
         return [Subject.CLICKHOUSE.failure(text, to_run("an administrator", grant))]
     unfit = await _unfit_for_keys(services, policy, source)
     refused = [Subject.CLICKHOUSE.failure(f"{name}: {text}", Reason.KEY_TYPE.advice) for text in unfit]
-    return [*refused, *source_checks(name, described, policy)]
+    return [*refused, *source_checks(name, described, policy), *await _nullable(services, name, source)]
+
+
+async def _nullable(services: Services, name: str, source: Source) -> list[Check]:
+    """A warning where rows may have no event time."""
+    types = await services.source.column_types(source, [source.timestamp])
+    if source.timestamp not in types or "Nullable(" not in types[source.timestamp].words:
+        return []
+    text = f"{name}: the event time {source.timestamp} is {types[source.timestamp].words}"
+    advice = "Rows without it are in no day's audit: name a column that every row has as the timestamp."
+    return [Subject.CLICKHOUSE.warning(text, advice)]
 
 
 async def _unfit_for_keys(services: Services, policy: TablePolicy, source: Source) -> list[str]:
     """Why columns of audit.key and audit.compare can't be compared, as far as ClickHouse shows it."""
-    if policy.audit is None or policy.audit.keys is None:
+    if policy.keys is None:
         return []
-    names = [source.column(name) for name in (*policy.audit.keys.columns, *policy.audit.keys.compare)]
+    names = [source.column(name) for name in (*policy.keys.columns, *policy.keys.compare)]
     types = await services.source.column_types(source, names)
     return [text for name in names if (text := why_unfit("ClickHouse", name, types.get(name))) is not None]
 
@@ -144,6 +159,12 @@ def source_checks(table: str, described: SourceTable, policy: TablePolicy) -> li
 
 
 def _engine(table: str, described: SourceTable, policy: TablePolicy) -> Check | None:
+    if reads_elsewhere(described.engine):
+        text = f"{table} is a table of engine {described.engine}, which has no rows in ClickHouse"
+        advice = (
+            "If it reads the Iceberg table, each audit compares that with itself: give the tables that are offloaded."
+        )
+        return Subject.CLICKHOUSE.warning(text, advice)
     if described.engine != "Distributed" or not counts_final(described.engine, _final(policy)):
         return None
     text = f"{table} is Distributed: ClickHouse merges rows of one key within a shard only when it counts"

@@ -113,7 +113,7 @@ def _left(probe: StoreProbe) -> Check:
     why = "the store said that it was deleted" if probe.kept else "it could not be deleted"
     advice = f"Remove {probe.path} by hand."
     if probe.kept:
-        advice += " If catalog.properties sets s3.delete-enabled: false, expiry frees no space either."
+        advice += " Where the catalog sets s3.delete-enabled: false, expiry is held, or tags files (s3.delete.tags.*)."
     return Subject.STORAGE.failure(f"the doctor's own probe is still in the store, though {why}", advice)
 
 

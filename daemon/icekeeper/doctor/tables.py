@@ -6,17 +6,22 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from icekeeper.adapters.iceberg.probe import TableFacts
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
-from icekeeper.core.tables.planning import MAIN, expired_snapshots
+from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.expiry import due_snapshots, expired_snapshots
+from icekeeper.core.tables.restraints import by_mismatch
+from icekeeper.core.tables.state import MAIN, MISMATCH_TAG, Ref
 from icekeeper.doctor.check import Check, Subject
 from icekeeper.settings.systems import Catalog
 
 DELETE_AFTER_COMMIT = "write.metadata.delete-after-commit.enabled"
 _VERSIONS_MAX = "write.metadata.previous-versions-max"
 _OBJECT_STORES = ("s3", "s3a", "s3n", "gs", "abfs", "abfss", "wasb", "wasbs", "oss")
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _INSTANTS = ("timestamp", "date")
 
 
@@ -54,10 +59,12 @@ def catalog_checks(catalog: Catalog, loaded: int, wanted: int) -> list[Check]:
     return [Subject.CATALOG.warning(danger, advice)]
 
 
-def table_checks(catalog: str, tables: Iterable[TableFacts], policies: Mapping[str, TablePolicy]) -> list[Check]:
+def table_checks(
+    catalog: str, tables: Iterable[TableFacts], policies: Mapping[str, TablePolicy], now: datetime
+) -> list[Check]:
     """What in the tables themselves prevents a night's work, or will."""
     tables = tuple(tables)
-    bad = [check for facts in tables for check in _of_table(catalog, facts, policies[facts.table])]
+    bad = [check for facts in tables for check in _of_table(catalog, facts, policies[facts.table], now)]
     bad += _unlimited_metadata(catalog, tables)
     if bad:
         return bad
@@ -66,13 +73,15 @@ def table_checks(catalog: str, tables: Iterable[TableFacts], policies: Mapping[s
     return [Subject.TABLES.passed(text)]
 
 
-def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy) -> Iterable[Check]:
+def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy, now: datetime) -> Iterable[Check]:
     name = _sql_name(catalog, facts.table)
     if not facts.state.gc_enabled:
         yield Subject.TABLES.warning(
             f"{facts.table}: gc.enabled is false, so no snapshot of it expires",
             f"If its files belong to it alone: ALTER TABLE {name} SET TBLPROPERTIES ('gc.enabled'='true');",
         )
+    if facts.state.unsupported:
+        yield Subject.TABLES.failure(f"{facts.table}: {facts.state.unsupported}", Reason.TABLE_UNSUPPORTED.advice)
     kind = facts.columns.get(policy.timestamp)
     if policy.audit is not None and (kind is None or not kind.startswith(_INSTANTS)):
         near = difflib.get_close_matches(policy.timestamp, facts.columns, n=3)
@@ -82,23 +91,46 @@ def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy) -> Iterable[
             f"{facts.table}: the column {policy.timestamp} {found}, so it can't be audited",
             f"Correct tables[].timestamp: there is {listed(near or instants) or 'none that would do'}.",
         )
+    if (wrong := by_mismatch(facts.state, _newest(facts))) is not None:
+        yield Subject.TABLES.warning(f"{facts.table}: {wrong.note}", wrong.reason.advice)
+    yield from _writers(facts, policy, now)
     held = _held_by_refs(facts, policy)
     if held:
-        names = [ref.name for ref in facts.state.refs if ref.name != MAIN]
+        names = [ref.name for ref in facts.state.refs if not _is_kept(ref)]
         yield Subject.TABLES.warning(
             f"{facts.table}: {listed(names)} keep {counted(held, 'snapshot')} that would expire otherwise",
             f"Drop those that are not needed: ALTER TABLE {name} DROP TAG (or BRANCH) `{names[0]}`;",
         )
 
 
+def _writers(facts: TableFacts, policy: TablePolicy, now: datetime) -> Iterable[Check]:
+    """What the next expiry keeps for the states of writers, and which states it takes."""
+    due = due_snapshots(policy.expire, facts.state, now, now)
+    if due.loses:
+        advice = "If it is to come back: let it commit, or raise expire.writer_state_max before the next night."
+        yield Subject.TABLES.warning(f"{facts.table}: {due.loses}", advice)
+    if due.stays:
+        yield Subject.TABLES.warning(f"{facts.table}: {due.stays}", Reason.WRITER_STATE.advice)
+
+
+def _is_kept(ref: Ref) -> bool:
+    """Whether it is no operator's to drop: the main branch, and icekeeper's own tags, which `ack` removes."""
+    return ref.name == MAIN or ref.name.startswith(MISMATCH_TAG)
+
+
+def _newest(facts: TableFacts) -> datetime:
+    """When the table was written last: its own present."""
+    return max((snapshot.committed_at for snapshot in facts.state.history), default=_EPOCH)
+
+
 def _held_by_refs(facts: TableFacts, policy: TablePolicy) -> int:
     """How many old snapshots stay only because a branch or a tag refers to them."""
     if not facts.state.history:
         return 0
-    now = max(snapshot.committed_at for snapshot in facts.state.history)
-    main = tuple(ref for ref in facts.state.refs if ref.name == MAIN)
+    now = _newest(facts)
+    kept = tuple(ref for ref in facts.state.refs if _is_kept(ref))
     cutoff, last = now - policy.expire.older_than, policy.expire.retain_last
-    without_refs = expired_snapshots(replace(facts.state, refs=main), cutoff, last, now)
+    without_refs = expired_snapshots(replace(facts.state, refs=kept), cutoff, last, now)
     return len(without_refs) - len(expired_snapshots(facts.state, cutoff, last, now))
 
 

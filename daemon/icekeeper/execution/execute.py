@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from structlog.contextvars import bound_contextvars
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.adapters.waiting import uninterrupted
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import Stage, Trigger
+from icekeeper.core.enums import NIGHT, Stage, Trigger
 from icekeeper.core.errors import ConfigError, IcekeeperError
 from icekeeper.core.events import Event, RunEnded, Subscriber
 from icekeeper.core.policy import TablePolicy
@@ -25,7 +25,8 @@ from icekeeper.execution.lock import run_lock
 from icekeeper.execution.log_files import UNRECORDED, flush
 from icekeeper.execution.recording import Recording, close_run, settle_unfinished
 from icekeeper.execution.wiring import Services
-from icekeeper.night.run import Order, Prepare, run_night
+from icekeeper.night.order import Order
+from icekeeper.night.run import Prepare, run_night
 from icekeeper.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -45,10 +46,13 @@ def make_order(
     slot: datetime,
     trigger: Trigger,
     *,
-    stages: tuple[Stage, ...] = tuple(Stage),
+    stages: tuple[Stage, ...] = NIGHT,
     tables: tuple[str, ...] = (),
     window: Window | None = None,
+    snapshots: Mapping[str, int] | None = None,
+    findings: tuple[str, ...] = (),
     earlier: EarlierWork | None = None,
+    actor: str | None = None,
 ) -> Order:
     """The order for a slot with the settings frozen into it. ConfigError where a table is unknown or disabled."""
     return Order(
@@ -58,9 +62,12 @@ def make_order(
         tables=_chosen(settings, tables),
         stages=stages,
         window=window,
+        snapshots=snapshots or {},
+        findings=findings,
         settings_hash=settings.digest(),
         policy=settings.run_policy(),
         host=socket.gethostname(),
+        actor=actor,
         earlier=earlier or EarlierWork(),
     )
 
@@ -95,8 +102,11 @@ async def execute(
     with run_lock(services.settings.state_dir):
         if spool is None:
             with bound_contextvars(**UNRECORDED):
+                order = replace(order, recorded=False)
                 return Executed(await run_night(order, services.ports, emit, tables_lock, may_go_on, prepare))
         await settle_unfinished(spool, services.ports.clock)
+        await _settle_installation(services)
+        order = replace(order, ledger_behind=(await spool.outbox.waiting()).records > 0)
         async with Recording(spool) as recording:
 
             def observe(event: Event) -> None:
@@ -106,6 +116,14 @@ async def execute(
 
             report = await run_night(order, services.ports, observe, tables_lock, may_go_on, prepare)
         return Executed(report, await uninterrupted(_end(spool, report, emit), drop_cancellation=True))
+
+
+async def _settle_installation(services: Services) -> None:
+    """What holds a task is read by the installation. Where that can't be known, the readings fail and hold it, too."""
+    try:
+        await services.installation.settled()
+    except IcekeeperError as exc:
+        log.warning("installation_not_known", error=str(exc), advice=exc.reason.advice)
 
 
 async def _end(spool: Spool, report: RunReport, emit: Subscriber) -> IcekeeperError | None:

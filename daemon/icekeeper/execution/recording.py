@@ -10,7 +10,7 @@ import structlog
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.adapters.waiting import uninterrupted
 from icekeeper.core.errors import IcekeeperError
-from icekeeper.core.events import Event, RunStarted, TaskEnded, TaskStarted
+from icekeeper.core.events import Event, OlderDayAudited, RunStarted, TaskEnded, TaskStarted
 from icekeeper.core.resuming import interrupted_report
 from icekeeper.core.runs import RunReport
 from icekeeper.night.ports import Clock
@@ -67,6 +67,8 @@ class Recording:
             await self._spool.mark_in_flight(self._run.opening.run_id, *event.at_work)
         elif isinstance(event, TaskEnded):
             await self._spool.end_task(self._run.opening.run_id, event.result, event.audit)
+        elif isinstance(event, OlderDayAudited):
+            await self._spool.add_older_day(self._run.opening.run_id, event.audit)
 
 
 async def close_run(spool: Spool, report: RunReport) -> IcekeeperError | None:

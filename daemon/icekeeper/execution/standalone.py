@@ -17,7 +17,7 @@ from icekeeper.execution.execute import Executed, execute
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.execution.log_files import logs_of
 from icekeeper.execution.wiring import Services, build, spark_options
-from icekeeper.night.run import Order
+from icekeeper.night.order import Order
 from icekeeper.settings import Settings
 
 # How long shipping to PostgreSQL may take; after that the records wait in the spool.
@@ -44,7 +44,7 @@ async def run_standalone(services: Services, order: Order, emit: Subscriber, *, 
     settings = services.settings
     spool = await Spool.open(settings.state_dir, clock=services.ports.clock)
     try:
-        async with _leading(settings):
+        async with _leading(services):
             done = await execute(services, order, emit, spool)
         if done.not_recorded is not None:
             return done
@@ -55,9 +55,9 @@ async def run_standalone(services: Services, order: Order, emit: Subscriber, *, 
 
 
 @asynccontextmanager
-async def _leading(settings: Settings) -> AsyncIterator[None]:
+async def _leading(services: Services) -> AsyncIterator[None]:
     """Holds the lease for the run, with replicas."""
-    if (lease := lease_of(settings)) is None:
+    if (lease := lease_of(services)) is None:
         yield
         return
     try:
@@ -77,9 +77,11 @@ async def _leading(settings: Settings) -> AsyncIterator[None]:
         await lease.release()
 
 
-def lease_of(settings: Settings) -> Lease | None:
+def lease_of(services: Services) -> Lease | None:
     """The lease; None without replicas."""
-    if not settings.replicas:
+    if not services.settings.replicas:
         return None
-    postgres = settings.postgres
-    return Lease(postgres.lease_dsn or postgres.dsn, postgres.secret(), host=socket.gethostname())
+    postgres, installation = services.settings.postgres, services.installation.settled
+    assert postgres is not None  # the settings hold that
+    dsn = postgres.lease_dsn or postgres.dsn
+    return Lease(dsn, postgres.secret(), host=socket.gethostname(), installation=installation)

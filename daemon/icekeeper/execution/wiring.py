@@ -9,25 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from icekeeper.adapters.clickhouse.client import ClickHouseOptions
-from icekeeper.adapters.clickhouse.keyed import KeyedClickHouse
+from icekeeper.adapters.clickhouse.client import NO_CLICKHOUSE, ClickHouseOptions
+from icekeeper.adapters.clickhouse.rows import RowsClickHouse
 from icekeeper.adapters.host import Host, wall_clock
 from icekeeper.adapters.iceberg.catalog import catalog_conf
-from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
+from icekeeper.adapters.iceberg.repair.lakehouse import RepairingLakehouse
+from icekeeper.adapters.ledger.certificates import PostgresCertificates
 from icekeeper.adapters.ledger.findings import PostgresFindings
 from icekeeper.adapters.ledger.history import PostgresHistory
+from icekeeper.adapters.ledger.installation import Identity, Installation
+from icekeeper.adapters.ledger.repairs import PostgresRepairs
 from icekeeper.adapters.ledger.store import PostgresLedger
+from icekeeper.adapters.postgres.embedded.server import EmbeddedPostgres
 from icekeeper.adapters.postgres.offload import PostgresOffload
 from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.adapters.postgres.repair_requests import RepairRequests
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.jars import INSTALLED as JARS
 from icekeeper.adapters.spark.jars import installed_jars
 from icekeeper.adapters.spark.options import SparkOptions
-from icekeeper.night.ports import Clock, RunPorts, Sleep, Surroundings
+from icekeeper.core.catalogs.packages import packages_for
+from icekeeper.core.tables.proof_budget import ProofBudget
+from icekeeper.night.ports import Clock, RepairPorts, RunPorts, Sleep, Surroundings
 from icekeeper.settings import Settings
-from icekeeper.settings.model import DEFAULT_PACKAGES
 
-Connection = IcebergLakehouse | KeyedClickHouse | Postgres
+Connection = RepairingLakehouse | RowsClickHouse | Postgres
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +42,17 @@ class Services:
 
     settings: Settings
     engine: SparkEngine
-    lakehouse: IcebergLakehouse
-    source: KeyedClickHouse
+    lakehouse: RepairingLakehouse
+    source: RowsClickHouse
     postgres: Postgres
     offload_postgres: Postgres
+    installation: Installation
     ledger: PostgresLedger
     history: PostgresHistory
     findings: PostgresFindings
+    certificates: PostgresCertificates
+    repairs: PostgresRepairs
+    repair_requests: RepairRequests
     ports: RunPorts
 
     @property
@@ -70,29 +80,37 @@ def build(
 ) -> Services:
     """Connects to nothing and starts no JVM: each service does that when it is first used.
 
-    `surroundings` None: this host, its clock compared with PostgreSQL's and ClickHouse's. Connections whose settings
-    are the same as `before` are taken over.
+    `surroundings` None: this host, its clock compared with those of the servers that are asked. Connections whose
+    settings are the same as `before` are taken over.
     """
     kept = before if before is not None and before.settings.clickhouse == settings.clickhouse else None
     source = kept.source if kept is not None else _clickhouse(settings)
     kept = before if before is not None and before.settings.postgres == settings.postgres else None
-    postgres = kept.postgres if kept is not None else Postgres(settings.postgres.dsn, settings.postgres.secret())
+    postgres = kept.postgres if kept is not None else ledger_of(settings)
     offload_postgres = _offload_postgres(settings, postgres, before)
-    findings = PostgresFindings(postgres)
+    installation = Installation(postgres, _identity(settings), settings.state_dir)
+    findings = PostgresFindings(postgres, installation)
+    repair_requests = RepairRequests(offload_postgres, settings.offload.table)
+    repairs = PostgresRepairs(postgres, installation, findings, repair_requests)
     sources = [table for policy in settings.policies() if policy.source is not None for table in policy.source.tables]
-    offload = PostgresOffload(offload_postgres, settings.offload.table, settings.clickhouse.database, sources)
-    lakehouse = IcebergLakehouse(engine, settings.catalog.name)
+    database = settings.clickhouse.database if settings.clickhouse is not None else None
+    offload = PostgresOffload(offload_postgres, settings.offload.table, database, sources)
+    # The embedded ledger's clock is this host's.
+    servers = {"PostgreSQL": postgres.now} if settings.postgres is not None else {}
+    servers |= {"ClickHouse": source.now} if settings.asks_clickhouse else {}
+    lakehouse = RepairingLakehouse(engine, settings.catalog.name)
     ports = RunPorts(
         lakehouse=lakehouse,
         source=source,
         source_keys=source,
         offload=offload,
         findings=findings,
-        surroundings=surroundings
-        or Host(clock, {"PostgreSQL": postgres.now, "ClickHouse": source.now}, _directories(settings)),
+        surroundings=surroundings or Host(clock, servers, _directories(settings)),
         clock=clock,
         sleep=sleep,
         engine_log=engine.log,
+        proofs=ProofBudget() if before is None else before.ports.proofs,
+        repairs=RepairPorts(repairs, source, lakehouse),
     )
     return Services(
         settings=settings,
@@ -101,23 +119,61 @@ def build(
         source=source,
         postgres=postgres,
         offload_postgres=offload_postgres,
-        ledger=PostgresLedger(postgres),
-        history=PostgresHistory(postgres),
+        installation=installation,
+        ledger=PostgresLedger(postgres, installation),
+        history=PostgresHistory(postgres, installation),
         findings=findings,
+        certificates=PostgresCertificates(postgres, installation),
+        repairs=repairs,
+        repair_requests=repair_requests,
         ports=ports,
     )
 
 
-def _clickhouse(settings: Settings) -> KeyedClickHouse:
+def ledger_of(settings: Settings) -> Postgres:
+    """Where the ledger is; embedded where the settings name no server. ConfigError where that can't be."""
+    if settings.postgres is not None:
+        return Postgres(settings.postgres.dsn, settings.postgres.secret())
+    return embedded_ledger(settings.state_dir)
+
+
+def embedded_ledger(state_dir: Path) -> Postgres:
+    """The ledger in a state directory. ConfigError where that can't be."""
+    server = embedded_server(state_dir)
+    return Postgres(server.dsn, None, server=server)
+
+
+def embedded_server(state_dir: Path) -> EmbeddedPostgres:
+    """What runs that ledger. ConfigError where that can't be."""
+    return EmbeddedPostgres(state_dir, _migrate)
+
+
+async def _migrate(dsn: str) -> list[str]:
+    # Alembic takes a while to import, and only an embedded ledger needs it at each start.
+    from icekeeper.adapters.ledger.sql.migrations import migrate
+
+    return await migrate(dsn, None)
+
+
+def _identity(settings: Settings) -> Identity:
+    catalog = settings.catalog
+    tables = tuple(policy.name for policy in settings.policies())
+    return Identity(settings.installation, catalog.name, catalog.digest(), tables, settings.replicas)
+
+
+def _clickhouse(settings: Settings) -> RowsClickHouse:
     block = settings.clickhouse
-    return KeyedClickHouse(
+    if block is None:
+        return RowsClickHouse(NO_CLICKHOUSE, settings.state_dir)
+    return RowsClickHouse(
         ClickHouseOptions(
             url=block.url,
             database=block.database,
             user=block.user,
             password=block.password.get_secret_value(),
             settings=block.settings,
-        )
+        ),
+        settings.state_dir,
     )
 
 
@@ -140,11 +196,12 @@ def _directories(settings: Settings) -> tuple[Path, ...]:
 
 def spark_options(settings: Settings) -> SparkOptions:
     """The options of the session; equal options can share one."""
-    spark = settings.spark
+    spark, catalog = settings.spark, settings.catalog
     jars, packages = spark.jars, spark.packages
     if packages is None:
-        jars = jars or installed_jars(DEFAULT_PACKAGES, JARS)
-        packages = () if jars else DEFAULT_PACKAGES
+        needed = packages_for(catalog.type, catalog.uri, catalog.warehouse, catalog.properties)
+        jars = jars or installed_jars(needed, JARS)
+        packages = () if jars else needed
     return SparkOptions(
         master=spark.resolved_master,
         driver_memory=spark.driver_memory,
@@ -153,5 +210,5 @@ def spark_options(settings: Settings) -> SparkOptions:
         packages=packages,
         home=spark.home,
         conf=spark.conf,
-        session_conf=catalog_conf(settings.catalog.name, settings.catalog.spark_properties()),
+        session_conf=catalog_conf(catalog.name, catalog.spark_properties()),
     )

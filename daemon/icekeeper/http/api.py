@@ -21,6 +21,7 @@ from icekeeper.core.history import ConfigLoad
 from icekeeper.http import inputs, openapi
 from icekeeper.http.access import Access
 from icekeeper.http.events import EventStream, RunStream
+from icekeeper.http.identity import actor
 from icekeeper.http.problems import Handler, problem
 from icekeeper.http.routes import Answer, Answers, Input, NoInput, Route
 from icekeeper.night.ports import Clock
@@ -99,7 +100,7 @@ class Api:
     async def _runs(self, given: inputs.RunsInput) -> Answer:
         """Runs, newest first."""
         after = parse_cursor(given.after) if given.after is not None else None
-        only = RunFilter(given.outcome, given.trigger, given.table)
+        only = RunFilter(given.outcome, given.trigger, given.table, given.installation)
         return await self.queries.runs(only, after, given.limit)
 
     @_endpoint("GET", "/api/v1/runs/{run_id}", "getRun", {_OK: run_schemas.Run}, inputs.RunInput, (_NOT_FOUND,))
@@ -117,10 +118,28 @@ class Api:
         """How the slots of the last days were answered."""
         return await self.queries.nights(given.days)
 
+    @_endpoint("GET", "/api/v1/days", "listDays", {_OK: audit_schemas.AuditedDays}, inputs.DaysInput)
+    async def _days(self, given: inputs.DaysInput) -> Answer:
+        """What the last UTC days of the tables are worth: their verdicts and certificates."""
+        return await self.queries.days(given.days, given.table)
+
     @_endpoint("GET", "/api/v1/findings", "listFindings", {_OK: audit_schemas.Findings}, inputs.FindingsInput)
     async def _findings(self, given: inputs.FindingsInput) -> Answer:
         """Where both sides differ, by the newest audits of the last days' windows."""
         return await self.queries.findings(given.days, given.table, given.limit, open_only=given.open)
+
+    @_endpoint(
+        "GET",
+        "/api/v1/certificates",
+        "listCertificates",
+        {_OK: audit_schemas.Certificates},
+        inputs.CertificatesInput,
+        (_NOT_FOUND,),
+    )
+    async def _certificates(self, given: inputs.CertificatesInput) -> Answer:
+        """Which days are certified, and why others are not."""
+        first, last = given.days(self.clock().date())
+        return await self.queries.certificates(given.table, first, last, given.by)
 
     @_endpoint("GET", "/api/v1/tables", "listTables", {_OK: schemas.Tables})
     async def _tables(self, given: NoInput) -> Answer:
@@ -159,12 +178,12 @@ class Api:
         if given.events:
             events, run_id = RunStream(), uuid4()
             try:
-                run = await self.orders.begin(body.request(now), events.observe, run_id)
+                run = await self.orders.begin(body.request(now, actor()), events.observe, run_id)
             except asyncio.CancelledError:  # the client has left, which could not know the run's id yet
                 self.orders.cancel(run_id)
                 raise
             return partial(events.serve, run)
-        run = await self.orders.begin(body.request(now))
+        run = await self.orders.begin(body.request(now, actor()))
         return _accepted(run.run_id, Location=f"/api/v1/runs/{run.run_id}")
 
     @_endpoint(
@@ -180,6 +199,20 @@ class Api:
         if not self.orders.cancel(given.run_id, by_operator=given.outcome is RunOutcome.CANCELLED):
             raise NotFoundError(f"no run with the id {given.run_id} is under way")
         return _accepted(given.run_id)
+
+    @_endpoint(
+        "POST",
+        "/api/v1/tables/{name}/accept-rewrite",
+        "acceptRewrite",
+        {_OK: schemas.Accepted},
+        inputs.AcceptInput,
+        (_CONFLICT,),
+        inputs.AcceptBody,
+    )
+    async def _accept_rewrite(self, given: inputs.AcceptInput, body: inputs.AcceptBody) -> Answer:
+        """Accepts a rewrite that was found wrong: its tag is removed, and the table is maintained again."""
+        tags = await self.orders.accept_rewrites(given.name, body.note, actor() or body.by)
+        return schemas.Accepted(table=given.name, tags=tags)
 
     @_endpoint("POST", "/-/reload", "reload", {_OK: schemas.Reloaded})
     async def _reload_now(self, given: NoInput) -> Answer:

@@ -16,10 +16,10 @@ from icekeeper.status.schemas import Problem
 _REF = "#/components/schemas/{model}"
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
 _ABOUT = """
-What the icekeeper daemon knows: its nights, tables, plans and logs. Reading needs no token; what changes something
-needs `http.token` as a bearer token, and answers 403 where none is configured. The daemon's control socket has the same
-API and needs no token. Every error is a problem document (RFC 9457). Instants are ISO 8601 in UTC, durations seconds,
-sizes bytes.
+What the icekeeper daemon knows: its nights, tables, plans and logs. Reading needs no token unless `http.read_token` is
+set; what changes something needs `http.token` as a bearer token, and answers 403 where none is configured. The daemon's
+control socket has the same API and needs no token. Every error is a problem document (RFC 9457). Instants are ISO 8601
+in UTC, durations seconds, sizes bytes.
 """
 # OpenAPI 3.1 has no schema for a stream: this is the one of an event, whose `data` is JSON as text.
 EVENTS = "text/event-stream"
@@ -42,6 +42,8 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
+        # Relative to this document, so that it is right below a proxy's path, too.
+        "servers": [{"url": "../.."}],
         "info": {"title": "icekeeper", "version": __version__, "description": _ABOUT.strip()},
         "paths": paths,
         "components": {
@@ -63,7 +65,12 @@ def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
     ]
     _, schema = models_json_schema(wanted, ref_template=_REF)
     published = {body.__name__: _name(body) for body in bodies}
-    return {published.get(name, name): found for name, found in schema["$defs"].items()}
+    schemas = {published.get(name, name): found for name, found in schema["$defs"].items()}
+    for route in routes:
+        for name, found in _schema_of_parameters(route).get("$defs", {}).items():
+            if schemas.setdefault(name, found) != found:
+                raise ValueError(f"two schemas are called {name}")
+    return schemas
 
 
 def _name(body: type[BaseModel]) -> str:
@@ -97,10 +104,14 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
+def _schema_of_parameters(route: Route) -> dict[str, Any]:
+    return route.parameters.model_json_schema(ref_template=_REF)
+
+
 def _parameters(route: Route) -> list[dict[str, Any]]:
     if route.parameters is NoInput:
         return []
-    schema = route.parameters.model_json_schema()
+    schema = _schema_of_parameters(route)
     required = schema.get("required", [])
     parameters = []
     for name, each in schema["properties"].items():

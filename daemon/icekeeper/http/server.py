@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
+from yarl import URL
 
 from icekeeper.http.access import Access
 from icekeeper.http.problems import Handler, problem, problems
@@ -43,6 +44,8 @@ PIECE_S = 30.0
 
 # Set on a request whose answer has begun.
 _BEGUN = web.RequestKey("begun", bool)
+# Set on a request that was asked below the path of http.url.
+_BELOW = web.RequestKey("below", bool)
 # The time that a request has; a handler whose answer goes on for hours reschedules it.
 TIME_LIMIT = web.RequestKey("time_limit", asyncio.Timeout)
 
@@ -75,9 +78,10 @@ class HttpServer:
     async def start(self, address: Address) -> None:
         """OSError where the address can't be bound."""
         app = web.Application(
-            middlewares=[problems, self._bounded, self._access.middleware], client_max_size=_MOST_BODY
+            middlewares=[self._below_root, problems, self._bounded, self._access.middleware],
+            client_max_size=_MOST_BODY,
         )
-        app.on_response_prepare.append(_add_headers)
+        app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
@@ -122,6 +126,23 @@ class HttpServer:
         self._leaving.add(leaving := asyncio.create_task(runner.cleanup()))
         leaving.add_done_callback(self._leaving.discard)
 
+    @web.middleware
+    async def _below_root(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answers below the path of http.url as without it: a proxy may take it away, or not."""
+        root, path = self._access.root, request.path
+        if (
+            not root
+            or _BELOW in request
+            or request.match_info.http_exception is None
+            or not f"{path}/".startswith(f"{root}/")
+        ):
+            return await handler(request)
+        request[_BELOW] = True
+        # As raw as it came: a name in it may hold an encoded slash.
+        rest = request.raw_path.partition("?")[0].removeprefix(root) or "/"
+        url = URL.build(path=rest, query_string=request.query_string, encoded=True)
+        return await request.app._handle(request.clone(rel_url=url))
+
     async def _metrics_page(self, request: web.Request) -> web.Response:
         return web.Response(body=await self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -147,6 +168,12 @@ class HttpServer:
             return answer
         async with self._at_once, asyncio.timeout(longest_s) as request[TIME_LIMIT]:
             return await handler(request)
+
+    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        location = response.headers.get("Location", "")
+        if location.startswith("/"):
+            response.headers["Location"] = f"{self._access.root}{location}"
+        await _add_headers(request, response)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

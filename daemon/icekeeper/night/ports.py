@@ -7,123 +7,26 @@ it can't. Instants are aware UTC datetimes, durations of work are seconds.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from icekeeper.core.audit.certificates import CertifiedBy
 from icekeeper.core.audit.keys import ColumnType, Key, KeyQuery, KeyRows
-from icekeeper.core.audit.proof import FilesProof
-from icekeeper.core.audit.records import Fingerprint, LakehouseCount, OpenWindow, SourceCount
+from icekeeper.core.audit.records import AuditResult, Finding, Fingerprint, OpenWindow, SourceCount
+from icekeeper.core.audit.repair import Refusal, Repaired, RepairJob, SourceColumn, SourceRows, TableColumn
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
 from icekeeper.core.offload import OffloadState
-from icekeeper.core.policy import CompactPolicy, TablePolicy
-from icekeeper.core.tables.plan import Slice
+from icekeeper.core.tables.proof_budget import ProofBudget
 from icekeeper.core.tables.restraints import Disk
-from icekeeper.core.tables.state import DeletedFiles, FileGroup, TableState
+from icekeeper.night.lakehouse import BeforeCommit, Lakehouse
 
 # Time is injected: only `execution` and above read the wall clock or sleep.
 Clock = Callable[[], datetime]
 Sleep = Callable[[float], Awaitable[None]]
-BeforeCommit = Callable[[], Awaitable[None]]
-
-
-class Lakehouse(Protocol):
-    """The Iceberg side. Calls are serialized by the implementation: it has one session."""
-
-    async def prefetch(self, policies: Sequence[TablePolicy]) -> None:
-        """Reads what `inspect` and `file_groups` will need of these tables, several at once.
-
-        What can't be read is left out: the table's own task says why. Raises where there is no session.
-        """
-
-    async def inspect(self, table: str, target_file_size: int) -> TableState:
-        """One load of the table's metadata; no Spark job. PermanentError `table_not_found` where there is no table."""
-
-    async def file_groups(self, table: str, policy: CompactPolicy) -> tuple[FileGroup, ...]:
-        """What Iceberg's own planner would rewrite at the current snapshot; no Spark job."""
-
-    async def compact(
-        self,
-        table: str,
-        policy: CompactPolicy,
-        part: Slice,
-        run_id: UUID,
-        timeout: timedelta,
-        before_commit: BeforeCommit | None = None,
-    ) -> bool:
-        """Rewrites one slice; the snapshots made carry the run's id. DeadlineExceeded after `timeout`.
-
-        `before_commit` is awaited in the instant before each commit to a Hadoop catalog: what it raises ends the call
-        with nothing committed. False: nothing of the slice is left to rewrite, for another writer has done it.
-        """
-
-    async def expire(
-        self,
-        table: str,
-        snapshot_ids: tuple[int, ...],
-        retain_last: int,
-        timeout: timedelta,
-        before_commit: BeforeCommit | None = None,
-    ) -> DeletedFiles:
-        """Expires exactly the named snapshots, or none and TransientError `conflict`; `before_commit` as in `compact`.
-
-        `retain_last` is what branches with an age but no number of their own keep, as the plan assumed it.
-        """
-
-    async def count(
-        self,
-        table: str,
-        timestamp: str,
-        window: Window,
-        timeout: timedelta,
-        snapshot_id: int | None = None,
-        *,
-        every_value: bool = False,
-    ) -> LakehouseCount:
-        """Rows of the window at a snapshot, by default the one that is current when the call begins.
-
-        `every_value`: every column of every row is read and decoded for it. PermanentError `file_missing` or
-        `file_corrupt` where a file can't be read.
-        """
-
-    async def prove_files(self, table: str, timestamp: str, window: Window, timeout: timedelta) -> FilesProof:
-        """What is found of each file that a scan of the window plans at the snapshot that is current now.
-
-        Raises where the store can't be asked: a file is only called bad where that is certain.
-        """
-
-    async def prove_replaced(self, table: str, snapshot_id: int, timeout: timedelta) -> FilesProof:
-        """What is found of each data file that this snapshot removed. Raises like `prove_files`."""
-
-    async def count_at(self, table: str, snapshot_id: int, timeout: timedelta) -> int:
-        """All live rows of a snapshot, with its delete files applied."""
-
-    async def count_by_minute(
-        self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
-    ) -> Mapping[datetime, int]:
-        """Rows of each minute of the window that has any."""
-
-    async def column_types(self, table: str, columns: Sequence[str]) -> Mapping[str, ColumnType]:
-        """The types of those of these columns that the table has; no Spark job."""
-
-    async def fingerprints(
-        self,
-        table: str,
-        timestamp: str,
-        window: Window,
-        snapshot_id: int,
-        query: KeyQuery,
-        bits: int,
-        timeout: timedelta,
-    ) -> Mapping[int, Fingerprint]:
-        """The fingerprints of the window's buckets that hold any row: by the last `bits` bits of their keys' hash."""
-
-    async def key_rows(
-        self, table: str, timestamp: str, window: Window, snapshot_id: int, query: KeyQuery, timeout: timedelta
-    ) -> Mapping[bytes, KeyRows]:
-        """The window's rows of each key, by its text."""
 
 
 class EngineLog(Protocol):
@@ -189,6 +92,78 @@ class Findings(Protocol):
     async def open_windows(self, table: str) -> tuple[OpenWindow, ...]:
         """The table's windows whose last audit was no `ok`, and whose day is not acknowledged; oldest first."""
 
+    async def last_audits(self, table: str, days: Window, but_of: datetime) -> Mapping[Window, AuditResult | None]:
+        """The newest audit of each UTC day in this time that counted or found bad files, else its newest.
+
+        Without those of runs that answer for the slot `but_of`. None: this version does not understand it.
+        """
+
+    async def certified_days(
+        self, table: str, first: date, last: date, audits: Sequence[AuditResult]
+    ) -> Mapping[date, CertifiedBy]:
+        """The table's UTC days from `first` to `last` that are certified once these audits, too, are in the ledger."""
+
+
+class RepairLedger(Protocol):
+    """Findings, and which of them are being repaired or were. TransientError `ledger_down` where it can't be asked."""
+
+    async def findings(self, table: str, window: Window) -> tuple[Finding, ...]:
+        """Those of the window's newest audit, open or not."""
+
+    async def refusal(self, table: str, finding: Finding) -> Refusal | None:
+        """What `claim` would answer; changes nothing."""
+
+    async def claim(self, table: str, finding: Finding, run_id: UUID) -> Refusal | None:
+        """Claims a finding for the run; None where it did: it is new, or an earlier run of icekeeper's left it."""
+
+    async def finish(self, finding_id: str, repaired: Repaired) -> None:
+        """Notes that a claimed finding is repaired."""
+
+    async def release(self, finding_id: str, run_id: UUID) -> None:
+        """Gives the run's claim up: nothing was added."""
+
+
+class RepairSource(Protocol):
+    """Rows of ClickHouse, as they are brought back."""
+
+    async def examine(
+        self, source: Source, window: Window, final: bool, columns: Sequence[SourceColumn], timeout: timedelta
+    ) -> SourceRows:
+        """What there is of the window's rows, and which of their columns don't fit."""
+
+    def exported(
+        self, source: Source, window: Window, final: bool, columns: Sequence[SourceColumn], timeout: timedelta
+    ) -> AbstractAsyncContextManager[str]:
+        """The window's rows in a Parquet file on this host, their columns in this order and as Iceberg has them.
+
+        Its path; the file is gone when the context ends.
+        """
+
+
+class RepairLakehouse(Protocol):
+    """Iceberg, where rows are brought back."""
+
+    async def table_columns(self, table: str) -> tuple[TableColumn, ...]:
+        """The table's columns. NotRepairable where the engine can't read files of this host."""
+
+    async def repair(
+        self, table: str, job: RepairJob, timeout: timedelta, before_commit: BeforeCommit | None = None
+    ) -> Repaired:
+        """Adds the rows of the file whose keys the table lacks, in one commit that carries the finding's id.
+
+        Where a snapshot has that id already: what that one added. TransientError `conflict`, with nothing added, where
+        another writer added rows to the window meanwhile; `before_commit` as in `Lakehouse.compact`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPorts:
+    """All that repairs use beside the other ports."""
+
+    ledger: RepairLedger
+    source: RepairSource
+    lakehouse: RepairLakehouse
+
 
 class Surroundings(Protocol):
     """The host of the run, and how its clock compares with the servers'."""
@@ -213,3 +188,6 @@ class RunPorts:
     clock: Clock
     sleep: Sleep
     engine_log: EngineLog | None = None
+    # What its rewrites have earned for comparing their content: kept from run to run.
+    proofs: ProofBudget = field(default_factory=ProofBudget)
+    repairs: RepairPorts | None = None

@@ -1,90 +1,40 @@
-"""One run: the order of its tasks, its budget, and its outcome. One task: task.py."""
+"""One run: the order of its tasks, its budget, and its outcome. What it is asked to do: order.py; one task: task.py."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
-from uuid import UUID
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.calendar import Window, window_of
-from icekeeper.core.enums import RunOutcome, Stage, TaskOutcome, Trigger
+from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.errors import Cancelled, IcekeeperError, PermanentError
-from icekeeper.core.events import RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
+from icekeeper.core.events import OlderDayAudited, RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
 from icekeeper.core.formats import duration
-from icekeeper.core.policy import RunPolicy, TablePolicy
-from icekeeper.core.reasons import Reason
-from icekeeper.core.resuming import EarlierWork
-from icekeeper.core.runs import RunOpening, RunReport, StageResult
+from icekeeper.core.policy import TablePolicy
+from icekeeper.core.reasons import SYSTEM_DOWN, Reason
+from icekeeper.core.resuming import DEADLY, EarlierWork
+from icekeeper.core.runs import OlderDays, RunReport, StageResult
+from icekeeper.night.certified_days import note_certified_days
 from icekeeper.night.deferred import DeferredTasks
+from icekeeper.night.log_lines import log_task, outcome_counts
+from icekeeper.night.lookback import drop_cancellation, look_back
+from icekeeper.night.order import Order
 from icekeeper.night.ports import RunPorts
 from icekeeper.night.stages import audit
-from icekeeper.night.stages.context import Clocks, TaskContext
 from icekeeper.night.stages.offload import OffloadGuard
 from icekeeper.night.stages.prefetch import PrefetchedCounts
 from icekeeper.night.task import Task, TaskDeferred
 
 log = structlog.get_logger(__name__)
 
-# A system that every table needs: where one is down, the next table is the probe, and the rest is not tried. What one
-# stage found down, the next one only probes.
-_SYSTEM_DOWN = frozenset({Reason.CATALOG_DOWN, Reason.STORAGE_DOWN, Reason.ENGINE_DOWN, Reason.SOURCE_DOWN})
-
-
 Prepare = Callable[[], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class StopRequest:
-    """Who ends a run early: set before its task is cancelled. Without an operator the run counts as interrupted."""
-
-    by_operator: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a run is asked to do. `tables` in the order in which they are worked on; `window`: None is the slot's."""
-
-    run_id: UUID
-    slot: datetime
-    trigger: Trigger
-    tables: tuple[TablePolicy, ...]
-    stages: tuple[Stage, ...] = tuple(Stage)
-    window: Window | None = None
-    settings_hash: str = ""
-    policy: RunPolicy = field(default_factory=RunPolicy)
-    host: str = ""
-    earlier: EarlierWork = field(default_factory=EarlierWork)
-    stop: StopRequest = field(default_factory=StopRequest, compare=False)
-
-    def work(self) -> Iterator[tuple[Stage, TablePolicy]]:
-        """Stage by stage, table by table; no audit where there is no source, or where the slot has one already."""
-        for stage in (stage for stage in Stage if stage in self.stages):
-            for policy in self.tables:
-                if stage is not Stage.AUDIT or (policy.audit is not None and policy.name not in self.earlier.counted):
-                    yield stage, policy
-
-    def context(self, ports: RunPorts, emit: Subscriber) -> TaskContext:
-        """What each of its tasks gets."""
-        return TaskContext(
-            run_id=self.run_id,
-            slot=self.slot,
-            window=self.window or window_of(self.slot),
-            trigger=self.trigger,
-            ports=ports,
-            emit=emit,
-            clocks=Clocks(ports.surroundings),
-            offload=OffloadGuard(ports, self.policy.offload),
-            run_policy=self.policy,
-        )
 
 
 async def run_night(
@@ -102,16 +52,7 @@ async def run_night(
     before the first task, when the run counts as begun.
     """
     started_at = ports.clock()
-    opening = RunOpening(
-        run_id=order.run_id,
-        slot=order.slot,
-        trigger=order.trigger,
-        started_at=started_at,
-        settings_hash=order.settings_hash,
-        stages=order.stages,
-        tables=tuple(policy.name for policy in order.tables),
-        host=order.host,
-    )
+    opening = order.opening(started_at)
     run = _Run(order, ports, emit, tables_lock, may_go_on, deadline=started_at + order.policy.max_duration)
     with bound_contextvars(run_id=str(order.run_id), slot=order.slot.isoformat()):
         emit(RunStarted(opening, tuple((stage, policy.name) for stage, policy in order.work())))
@@ -123,9 +64,7 @@ async def run_night(
             outcome = order.earlier.fold(run.tasks, run.audits)
         except asyncio.CancelledError:
             outcome = RunOutcome.CANCELLED if order.stop.by_operator else RunOutcome.INTERRUPTED
-            # The report answers the cancellation, which must not be raised again at the caller's next await.
-            if (task := asyncio.current_task()) is not None:
-                task.uncancel()
+            drop_cancellation()
         report = RunReport(
             run_id=order.run_id,
             slot=order.slot,
@@ -136,8 +75,9 @@ async def run_night(
             settings_hash=order.settings_hash,
             tasks=tuple(run.tasks),
             audits=tuple(run.audits),
+            older_days=run.older_days,
         )
-        log.info("run_ended", outcome=outcome, duration_s=report.duration_s, **_outcome_counts(report))
+        log.info("run_ended", outcome=outcome, duration_s=report.duration_s, **outcome_counts(report))
         emit(RunEnded(report))
     return report
 
@@ -170,6 +110,7 @@ class _Run:
     ) -> None:
         self.tasks: list[StageResult] = []
         self.audits: list[AuditResult] = []
+        self.older_days: OlderDays | None = None
         self._order = order
         self._work = list(order.work())
         self._deferred = DeferredTasks()
@@ -190,12 +131,36 @@ class _Run:
                 for position, (_, policy) in numbered:
                     await self._take_turn(position, stage, policy)
                 await self._finish_deferred()
+            await self._look_back()
+            await self._note_certified_days()
         except asyncio.CancelledError:
             for task in self._deferred.all():
                 self._add(task.fail(Cancelled("stopped while it waited for the offload")))
             raise
         finally:
             await self._counts.end()
+
+    async def _look_back(self) -> None:
+        def take(audit: AuditResult) -> None:
+            self.audits.append(audit)
+            self._emit(OlderDayAudited(audit))
+
+        days, down = list(self._order.older_days()), self._failed_alike()
+        context = replace(self._context, until=self._deadline)
+        if days and (down or self._order.earlier.runs >= DEADLY):
+            reason = down[0].reason if down else Reason.PROCESS_DIED
+            self.older_days = OlderDays(not_audited=len(days), reason=reason)
+            log.warning("lookback_left_out", days=len(days), reason=reason)
+        elif days:
+            self.older_days = await look_back(
+                days, context, tuple(self.audits), self._lock, self._require_may_go_on, take
+            )
+
+    async def _note_certified_days(self) -> None:
+        order, context = self._order, replace(self._context, until=self._deadline)
+        if Stage.AUDIT in order.stages and order.recorded and not order.policy.observe and not self._failed_alike():
+            may_go_on, behind = self._require_may_go_on, order.ledger_behind
+            await note_certified_days(order.tables, context, self.audits, self._lock, may_go_on, ledger_behind=behind)
 
     async def _take_turn(self, position: int, stage: Stage, policy: TablePolicy) -> None:
         down = self._failed_alike()
@@ -265,7 +230,7 @@ class _Run:
 
     def _add(self, ended: TaskEnded) -> None:
         with bound_contextvars(stage=ended.result.stage, table=ended.result.table):
-            _log_task(ended.result)
+            log_task(ended.result)
         self.tasks.append(ended.result)
         if ended.audit is not None:
             self.audits.append(ended.audit)
@@ -275,7 +240,7 @@ class _Run:
         """The latest tasks that failed for one and the same system that is down, the last one first."""
         alike: list[StageResult] = []
         for result in reversed(self.tasks):
-            if result.reason not in _SYSTEM_DOWN or (alike and result.reason is not alike[0].reason):
+            if result.reason not in SYSTEM_DOWN or (alike and result.reason is not alike[0].reason):
                 break
             alike.append(result)
         return alike
@@ -284,23 +249,3 @@ class _Run:
 def _is_probe(stage: Stage, down: list[StageResult]) -> bool:
     """Whether a task only probes if the system is up again: the second of a stage, or the first after two failed."""
     return len(down) >= 2 or (len(down) == 1 and down[0].stage is stage)
-
-
-def _log_task(result: StageResult) -> None:
-    level = log.error if result.outcome is TaskOutcome.FAILED else log.info
-    level(
-        "task_done",
-        outcome=result.outcome,
-        reason=result.reason,
-        note=result.note,
-        attempts=result.attempts,
-        duration_s=round(result.duration_s, 3),
-        error=result.error,
-    )
-
-
-def _outcome_counts(report: RunReport) -> dict[str, int]:
-    """How many tasks and audits had which outcome, for the run's summary line."""
-    counts = Counter(task.outcome.value for task in report.tasks)
-    counts.update(f"audit_{audit.status}" for audit in report.audits)
-    return dict(counts)

@@ -9,14 +9,14 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_fixed
 
 from icekeeper.core.enums import Decision, Stage, TaskOutcome
-from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.errors import IcekeeperError, PermanentError, SessionSpent, TransientError
 from icekeeper.core.events import TaskEnded
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.restraints import by_offload, restrained
-from icekeeper.night.stages import audit, compact, expire
+from icekeeper.night.stages import audit, compact, expire, repair
 from icekeeper.night.stages.context import AttemptResult, Progress, TaskContext
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,8 @@ async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> 
     """What the task would do now; changes and counts nothing. Raises like `Lakehouse.inspect`."""
     if stage is Stage.AUDIT:
         return audit.plan(policy, context)
+    if stage is Stage.REPAIR:
+        return await _with_offload(await repair.plan(policy, context), policy, context)
     state = await context.ports.lakehouse.inspect(policy.name, policy.compact.target_file_size)
     plan = expire.plan if stage is Stage.EXPIRE else compact.plan
     return await _with_offload(await plan(policy, state, context), policy, context)
@@ -105,12 +107,28 @@ class Task:
     async def _attempt(self) -> AttemptResult:
         self.progress.attempts += not self._waited  # what waited in an attempt goes on with it
         self._waited = False
-        stages = {Stage.COMPACT: compact.run, Stage.EXPIRE: expire.run, Stage.AUDIT: audit.run}
-        return await stages[self.stage](self.policy, self.context, self.progress)
+        stages = {
+            Stage.COMPACT: compact.run,
+            Stage.EXPIRE: expire.run,
+            Stage.REPAIR: repair.run,
+            Stage.AUDIT: audit.run,
+        }
+        attempt = stages[self.stage]
+        try:
+            return await attempt(self.policy, self.context, self.progress)
+        except SessionSpent as exc:
+            if self.progress.renewed or self._budget_is_spent():
+                raise
+            # None of the retries: a new session is there at once. What has landed the attempt finds in the table.
+            self.progress.renewed = True
+            self.progress.attempts += 1
+            log.warning("session_renewed", attempt=self.progress.attempts, error=str(exc))
+            self.context.report(self.stage, self.policy.name, f"tried again in a new session ({exc})")
+            return await attempt(self.policy, self.context, self.progress)
 
     def _no_more(self, _: RetryCallState) -> bool:
         limits = self.policy.limits(self.stage)
-        attempts = 1 if self.context.retries_off else 1 + limits.retries
+        attempts = (1 if self.context.retries_off else 1 + limits.retries) + self.progress.renewed
         # No retry that would begin after the run's budget.
         # Its own count: tenacity's begins anew after each time that the task gave way.
         return self.progress.attempts >= attempts or self._budget_is_spent(limits.retry_delay)
@@ -143,7 +161,7 @@ class Task:
             error=(error or attempt.note) if failed else None,
             engine_log=self._engine_log() if failed else None,
         )
-        return TaskEnded(result, attempt.audit)
+        return TaskEnded(result, attempt.audit, tuple(proof.how for proof in self.progress.proofs))
 
     def _duration(self) -> timedelta:
         """How long it has been worked on, without the time that it gave way to the offload."""

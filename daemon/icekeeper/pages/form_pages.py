@@ -14,6 +14,7 @@ from aiohttp import web
 
 from icekeeper.core.history import ConfigLoad
 from icekeeper.http.access import Access
+from icekeeper.http.identity import actor
 from icekeeper.http.inputs import RunBody, RunInput
 from icekeeper.night.ports import Clock
 from icekeeper.pages.read_pages import choices
@@ -63,6 +64,8 @@ class FormPages:
         }
         if day := str(form.get("slot", "")).strip():
             given["slot"] = f"{day}:00Z" if len(day) == len("2026-02-18T02:00") else day
+        if hours := str(form.get("window_hours", "")).strip():
+            given["window_hours"] = hours
         now = self.clock()
         body = parsed(RunBody, given)
         if body.dry_run:
@@ -71,7 +74,7 @@ class FormPages:
                 async with asyncio.timeout(_WAIT_S):
                     plan = await self.plan_cache.make(body.request(now), now)
             return self.responses.rendered(request, "plan.html", plan=plan, dry_run=True, **choices(self.queries))
-        run = await self.orders.begin(body.request(now))
+        run = await self.orders.begin(body.request(now, actor()))
         raise web.HTTPSeeOther(f"/runs/{run.run_id}")
 
     async def _order_cancel(self, request: web.Request) -> web.Response:

@@ -13,14 +13,14 @@ from typing import Any
 from aiohttp import web
 
 from icekeeper.adapters.ledger.history import RunFilter
-from icekeeper.core.enums import RunOutcome, Stage, Trigger
+from icekeeper.core.enums import NIGHT, RunOutcome, Trigger
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.http.inputs import LogsInput, RunsInput, TableInput
 from icekeeper.http.server import PIECE_S
 from icekeeper.night.ports import Clock
-from icekeeper.pages import charts, views
+from icekeeper.pages import audited_days, charts, views
 from icekeeper.pages.responses import Handler, Responses, parsed
-from icekeeper.status import run_schemas, schemas
+from icekeeper.status import audit_schemas, run_schemas, schemas
 from icekeeper.status.plan_cache import PlanCache
 from icekeeper.status.queries import StatusQueries, parse_cursor
 
@@ -75,7 +75,8 @@ class ReadPages:
     async def _runs(self, request: web.Request) -> web.Response:
         query = parsed(RunsInput, {key: value for key, value in request.query.items() if value})
         after = parse_cursor(query.after) if query.after is not None else None
-        page = await self.queries.runs(RunFilter(query.outcome, query.trigger, query.table), after, query.limit)
+        only = RunFilter(query.outcome, query.trigger, query.table, query.installation)
+        page = await self.queries.runs(only, after, query.limit)
         return self.responses.rendered(
             request,
             "runs.html",
@@ -84,6 +85,7 @@ class ReadPages:
             outcomes=[*RunOutcome, "running"],
             triggers=list(Trigger),
             names=self.queries.names(),
+            installations=await self.queries.installations(),
         )
 
     async def _run(self, request: web.Request) -> web.Response:
@@ -124,7 +126,18 @@ class ReadPages:
         return response
 
     async def _tables(self, request: web.Request) -> web.Response:
-        return self.responses.rendered(request, "tables.html", tables=self.queries.tables().items)
+        yesterday = self.clock().astimezone(UTC).date() - timedelta(days=1)
+        items: tuple[audit_schemas.AuditedDay, ...] | None = None
+        with suppress(IcekeeperError, TimeoutError):
+            items = (await self.queries.days(_CALENDAR_DAYS + 1)).items
+        return self.responses.rendered(
+            request,
+            "tables.html",
+            tables=self.queries.tables().items,
+            days_known=items is not None,
+            rows=audited_days.day_rows(items or (), self.queries.names(), yesterday, _CALENDAR_DAYS),
+            days=audited_days,
+        )
 
     async def _table(self, request: web.Request) -> web.Response:
         given = {"days": request.query["days"]} if "days" in request.query else {"days": "90"}
@@ -139,7 +152,7 @@ class ReadPages:
             charts=charts.of_table(table, now - timedelta(days=days), now),
             nights=views.nights_of(table, _TABLE_NIGHTS),
             unclean=views.unclean(table, _TABLE_NIGHTS),
-            stages=list(Stage),
+            stages=list(NIGHT),
             days=days,
             spans=_SPANS,
         )
@@ -162,4 +175,4 @@ def _log_query(request: web.Request) -> LogsInput:
 
 def choices(queries: StatusQueries) -> dict[str, Any]:
     """The stages and tables that the run form offers, and what the commits of a run wait for."""
-    return {"stages": list(Stage), "names": queries.names(), "commits_wait": queries.commits_wait()}
+    return {"stages": list(NIGHT), "names": queries.names(), "commits_wait": queries.commits_wait()}

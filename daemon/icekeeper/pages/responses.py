@@ -30,7 +30,7 @@ class Responses:
     def __init__(self, access: Access, clock: Clock) -> None:
         self._access = access
         self._clock = clock
-        self._templates = environment()
+        self._templates = environment(lambda: access.root)
 
     def rendered(
         self, request: web.Request, template: str, status_code: HTTPStatus = HTTPStatus.OK, **values: Any
@@ -40,6 +40,7 @@ class Responses:
             now=self._clock(),
             changes_allowed=self._access.changes_allowed,
             signed_in=self._access.signed_in(request),
+            sign_in_possible=self._access.sign_in_possible,
             **values,
         )
         # A log line may hold a lone surrogate.
@@ -80,8 +81,11 @@ class Responses:
         return self.rendered(request, "error.html", status, title=status.phrase, text=text, advice=advice)
 
 
-def environment() -> Environment:
-    """The templates with their filters, loaded: everything is escaped, and an undefined name is an error."""
+def environment(root: Callable[[], str] = lambda: "") -> Environment:
+    """The templates with their filters, loaded: everything is escaped, and an undefined name is an error.
+
+    `root`: the path that links begin with.
+    """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -90,6 +94,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    templates.globals["root"] = root
     templates.filters.update(FILTERS, by_table=views.by_table)
     # All at once, because a package upgraded under a running daemon brings templates for newer code.
     for name in templates.list_templates():

@@ -181,8 +181,11 @@ def urgent_tasks(tasks: Iterable[run_schemas.Task]) -> tuple[run_schemas.Task, .
 
 
 def urgent_audits(audits: Iterable[audit_schemas.Audit]) -> tuple[audit_schemas.Audit, ...]:
-    """Missing data first, acknowledged findings last."""
-    return tuple(sorted(audits, key=lambda audit: len(_URGENT) if audit.ack else _urgency(audit.status)))
+    """Missing data first; acknowledged findings, and older days that are no worse, last."""
+    settled = len(_URGENT)
+    return tuple(
+        sorted(audits, key=lambda audit: settled if audit.ack or audit.worse is False else _urgency(audit.status))
+    )
 
 
 def tally(words: Iterable[str]) -> Mapping[str, int]:

@@ -12,6 +12,7 @@ from pyiceberg.exceptions import CommitFailedException
 from icekeeper.sandbox.file_slices import micros, slice_by_tick
 from icekeeper.sandbox.table_shapes import TableShape
 from icekeeper.sandbox.table_writer import Head, TableWriter
+from icekeeper.sandbox.watermarks import RepairRequest
 from icekeeper.sandbox.world import World, hours_mask
 from icekeeper.sandbox.world_spec import OFFLOAD_LAG, from_micros, to_micros
 
@@ -56,6 +57,36 @@ class Offload:
             for tick in ticks
             for shape in spec.shapes
         )
+
+    def repair(self) -> int:
+        """Brings what it was asked for: rows of ClickHouse whose keys Iceberg lacks. Returns how many it appended."""
+        requests = self.world.repair_requests
+        requests.create()
+        shapes, brought = {shape.iceberg: shape for shape in self.world.spec.shapes}, 0
+        for request in requests.open():
+            try:
+                rows = self._missing(shapes[request.table], request)
+                if rows.num_rows:
+                    self._append(shapes[request.table], rows, datetime.now(UTC))
+            except Exception as error:
+                requests.failed(request.finding_id, str(error))
+                raise
+            requests.done(request.finding_id, rows.num_rows)
+            brought += int(rows.num_rows)
+        return brought
+
+    def _missing(self, shape: TableShape, request: RepairRequest) -> pa.Table:
+        """The rows of the request's time whose keys Iceberg lacks."""
+        key, at = list(request.key), shape.timestamp
+        there = self.world.read(shape, to_micros(request.start) - 1, to_micros(request.end) - 1)
+        within = f"{at} >= '{request.start.isoformat()}' AND {at} < '{request.end.isoformat()}'"
+        ours = self.world.catalog.pyiceberg().load_table(shape.identifier).scan(within, selected_fields=tuple(key))
+        kinds = pa.schema([there.schema.field(name).remove_metadata() for name in key])
+        held = ours.to_arrow().select(key).cast(kinds)
+        place = there.append_column("place", pa.array(range(there.num_rows)))
+        # A join takes no lists and maps along.
+        lacking = place.select([*key, "place"]).join(held, keys=key, join_type="left anti")
+        return there.take(lacking["place"].sort())
 
     def _shapes(self, table: str | None) -> tuple[TableShape, ...]:
         shapes = tuple(shape for shape in self.world.spec.shapes if table in (None, shape.iceberg))

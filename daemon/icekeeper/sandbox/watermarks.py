@@ -1,7 +1,8 @@
-"""What the platform's offload notes of itself in PostgreSQL: a watermark and a status for each table."""
+"""What the platform's offload keeps in PostgreSQL: watermarks with a status, and what it is asked to bring again."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from icekeeper.sandbox.servers.postgres import Postgres
@@ -76,3 +77,66 @@ class Watermarks:
     def _update(self, source: str, assignments: str, *values: object) -> None:
         sql = f"UPDATE offload_watermarks SET {assignments} WHERE table_name = $1"
         self._postgres.execute(self._database, sql, source, *values)
+
+
+REQUESTS_DDL = """
+CREATE TABLE IF NOT EXISTS offload_repair_requests (
+    finding_id text PRIMARY KEY,
+    iceberg_table text NOT NULL,
+    sources text[] NOT NULL,
+    event_time text NOT NULL,
+    window_start timestamptz NOT NULL,
+    window_end timestamptz NOT NULL,
+    key_columns text[] NOT NULL,
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    state text NOT NULL DEFAULT 'requested' CHECK (state IN ('requested', 'done', 'failed')),
+    done_at timestamptz,
+    row_count bigint,
+    error_message text
+)
+"""
+
+
+@dataclass(frozen=True)
+class RepairRequest:
+    """Rows of a half-open time that Iceberg lacks by these columns."""
+
+    finding_id: str
+    table: str
+    start: datetime
+    end: datetime
+    key: tuple[str, ...]
+
+
+class RepairRequests:
+    """The table `offload_repair_requests` of one database."""
+
+    def __init__(self, postgres: Postgres, database: str) -> None:
+        self._postgres = postgres
+        self._database = database
+
+    def create(self) -> None:
+        """Creates the table, empty, where there is none."""
+        self._postgres.execute(self._database, REQUESTS_DDL)
+
+    def open(self) -> list[RepairRequest]:
+        """Those without an answer, oldest first."""
+        sql = (
+            "SELECT finding_id, iceberg_table, window_start, window_end, key_columns FROM offload_repair_requests "
+            "WHERE state = 'requested' ORDER BY requested_at, finding_id"
+        )
+        rows = self._postgres.execute(self._database, sql)
+        return [RepairRequest(found, table, start, end, tuple(key)) for found, table, start, end, key in rows]
+
+    def done(self, finding_id: str, rows: int) -> None:
+        self._answer(finding_id, "done", rows, None)
+
+    def failed(self, finding_id: str, error: str) -> None:
+        self._answer(finding_id, "failed", None, error[:1000])
+
+    def _answer(self, finding_id: str, state: str, rows: int | None, error: str | None) -> None:
+        sql = (
+            "UPDATE offload_repair_requests SET state = $2, row_count = $3, error_message = $4, done_at = now() "
+            "WHERE finding_id = $1"
+        )
+        self._postgres.execute(self._database, sql, finding_id, state, rows, error)

@@ -24,7 +24,7 @@ from icekeeper.sandbox.servers.postgres import Postgres
 from icekeeper.sandbox.servers.process import LOOPBACK, free_ports
 from icekeeper.sandbox.table_shapes import Layer, TableShape
 from icekeeper.sandbox.trades import Ticks, late_rows_of, rows_of
-from icekeeper.sandbox.watermarks import Watermarks
+from icekeeper.sandbox.watermarks import RepairRequests, Watermarks
 from icekeeper.sandbox.world_spec import WorldSpec, to_micros
 
 
@@ -56,6 +56,7 @@ class World:
         self.postgres = postgres
         self.catalog = catalog
         self.watermarks = Watermarks(postgres, name)
+        self.repair_requests = RepairRequests(postgres, name)
         self._late_calls = 0
 
     # --- icekeeper's settings

@@ -79,7 +79,7 @@ class Leadership:
 
     def follow(self, old: Settings, new: Settings) -> None:
         """A change of what the lease depends on: a new term begins as soon as no run is under way."""
-        if (old.replicas, old.postgres) != (new.replicas, new.postgres):
+        if (old.replicas, old.postgres, old.installation) != (new.replicas, new.postgres, new.installation):
             self._settings_changed.set()
 
     async def end(self) -> None:
@@ -95,7 +95,7 @@ class Leadership:
         """
         while not self._ending.is_set():
             self._settings_changed.clear()
-            self._lease = lease_of(self._configuration.settings)
+            self._lease = lease_of(self._configuration.services)
             failed = False
             try:
                 if self._lease is None or await self._acquired(self._lease):

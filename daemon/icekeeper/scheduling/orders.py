@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -12,17 +12,18 @@ import structlog
 
 from icekeeper.adapters.waiting import first_of
 from icekeeper.core.calendar import Window, window_of
-from icekeeper.core.enums import Stage, Trigger
+from icekeeper.core.enums import NIGHT, Stage, Trigger
 from icekeeper.core.errors import Cancelled, ConfigError, IcekeeperError, TransientError
 from icekeeper.core.events import Event, RunStarted, Subscriber
 from icekeeper.core.formats import iso_second
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan
+from icekeeper.execution.acceptance import accept_rewrites
 from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.execution.plans import make_plans
 from icekeeper.execution.wiring import Services, spark_options
-from icekeeper.night.run import Order
+from icekeeper.night.order import Order
 from icekeeper.scheduling.reload import Configuration
 from icekeeper.scheduling.worker import Worker
 from icekeeper.settings import Settings
@@ -38,15 +39,20 @@ BEGIN_S = 20.0
 class RunRequest:
     """A run, or a plan, that is ordered. `record` False: an audit that counts and records nothing.
 
-    Its audits count `window`, else the `window_hours` before the slot's whole hour, else the day before the slot.
+    Its audits count `window`, else the `window_hours` before the slot's whole hour, else the day before the slot; at
+    the table's one of `snapshots`, else at its current one. `findings`: the ids of those that the stage `repair`
+    repairs; empty: all of the window. `actor`: who orders it, as the ledger has it.
     """
 
     slot: datetime
-    stages: tuple[Stage, ...] = tuple(Stage)
+    stages: tuple[Stage, ...] = NIGHT
     tables: tuple[str, ...] = ()
     window_hours: int | None = None
     record: bool = True
     window: Window | None = None
+    snapshots: Mapping[str, int] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+    actor: str | None = None
 
     def order(self, settings: Settings) -> Order:
         """The order with these settings frozen into it. Raises like `make_order`."""
@@ -56,7 +62,10 @@ class RunRequest:
             Trigger.MANUAL,
             stages=self.stages,
             tables=self.tables,
-            window=self.window or window_of(self.slot, self.window_hours),
+            window=self.window or (window_of(self.slot, self.window_hours) if self.window_hours else None),
+            snapshots=self.snapshots,
+            findings=self.findings,
+            actor=self.actor,
         )
 
 
@@ -123,9 +132,11 @@ class Orders:
 
     def cancel(self, run_id: UUID, *, by_operator: bool = True) -> bool:
         """Ends a run under way, or one that is about to begin; False where there is none with that id."""
-        if (waiting := self._waiting.get(run_id)) is not None:
-            return waiting.cancel()
-        return self._worker.cancel(run_id, by_operator=by_operator)
+        waiting = self._waiting.get(run_id)
+        done = waiting.cancel() if waiting is not None else self._worker.cancel(run_id, by_operator=by_operator)
+        if done:
+            log.info("run_cancel_ordered", run_id=str(run_id), by_operator=by_operator)
+        return done
 
     def stop(self) -> None:
         """The daemon ends: no run waits any longer for PostgreSQL to have its records."""
@@ -138,6 +149,15 @@ class Orders:
             if not self._worker.busy:  # a run keeps the session that it began with
                 await services.engine.use(spark_options(services.settings))
             return await make_plans(order, services.ports)
+
+    async def accept_rewrites(self, table: str, note: str, by: str) -> tuple[str, ...]:
+        """Removes a table's tags of before wrong rewrites, and returns their names. Raises like `accept_rewrites`."""
+        if (why := await self._standby()) is not None:
+            raise RunLockHeld(why)
+        async with self._configuration.borrowed() as services:
+            if not self._worker.busy:
+                await services.engine.use(spark_options(services.settings))
+            return await accept_rewrites(services, table, note, by)
 
     async def _run(self, run_id: UUID, request: RunRequest, emit: Subscriber) -> Executed:
         if (why := await self._standby()) is not None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from icekeeper.adapters.state_dir import make_state_dir, user_name
+from icekeeper.adapters.state_dir import make_state_dir
+from icekeeper.adapters.users import user_name
 from icekeeper.core.formats import iso_minute, iso_second
 from icekeeper.core.plain import to_plain
 from icekeeper.core.resuming import too_old

@@ -6,22 +6,26 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 import structlog
 
 from icekeeper.adapters.host import memory_room
+from icekeeper.adapters.spark.options import SparkOptions
 from icekeeper.core.errors import ConfigError
 from icekeeper.core.history import ConfigLoad
-from icekeeper.execution.wiring import Services, build
+from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.night.ports import Clock, Sleep
 from icekeeper.scheduling.changes import changes, refuse_unchangeable
 from icekeeper.settings import Settings, load
 from icekeeper.settings.messages.warnings import warnings
 
 log = structlog.get_logger(__name__)
+
+# Who asked for a reading: a secret's file has changed.
+_BY_ROTATION = "rotation"
 
 # Both are called with the settings in force and the new ones; a ConfigError of the first refuses the new ones.
 Prepare = Callable[[Settings, Settings], Awaitable[None]]
@@ -80,14 +84,26 @@ class Configuration:
 
     async def reload(self, by: str) -> ConfigLoad:
         """Reads the file again. One that is no good changes nothing, and its problems are in the answer."""
-        async with self._one_reload:
-            try:
-                return self.record(by, changes=await self._replace())
-            except ConfigError as exc:
-                problems = exc.problems
-            except Exception as exc:  # a bug, or a file that none of the checks foresees: the next reload may do better
-                problems = [f"{type(exc).__name__}: {exc}"]
-            return self.record(by, problems=tuple(problems))
+        return await self._read(by, self._put_in_force)
+
+    async def renew_secrets(self) -> ConfigLoad | None:
+        """Puts in force what secret files hold now; None where they hold the same.
+
+        Other keys of the file may differ by now: those wait for a reload, and the secrets with them.
+        """
+        load = await self._read(_BY_ROTATION, self._put_secrets_in_force)
+        return load if load.changes or load.problems else None
+
+    def with_secrets(self, used: SparkOptions) -> SparkOptions:
+        """`used` with the catalog's secrets that are in force. Nothing else changes: the run under way goes on with the
+        settings that it began with."""
+        settings = self.settings
+        fresh = spark_options(settings).session_conf
+        catalog = f"spark.sql.catalog.{settings.catalog.name}"
+        secrets = {f"{catalog}.{at[-1]}" for at in settings.secret_files if at[0] == "catalog"}
+        if any(used.session_conf.get(name) != value for name, value in fresh.items() if name not in secrets):
+            return used  # a reload has brought another catalog
+        return replace(used, session_conf={**used.session_conf, **{name: fresh[name] for name in secrets}})
 
     def record(self, by: str, *, changes: tuple[str, ...] = (), problems: tuple[str, ...] = ()) -> ConfigLoad:
         """The record of a reading of the file, with the settings in force after it."""
@@ -96,14 +112,29 @@ class Configuration:
     async def close(self) -> None:
         await self.services.close()
 
-    async def _replace(self) -> tuple[str, ...]:
-        """What has changed, a line each; empty where nothing has."""
-        # In a thread: a big file and its secrets take a while to read.
-        settings = await asyncio.to_thread(load, self.path)
+    async def _read(self, by: str, put_in_force: Callable[[Settings], Awaitable[tuple[str, ...]]]) -> ConfigLoad:
+        async with self._one_reload:
+            try:
+                # In a thread: a big file and its secrets take a while to read.
+                settings = await asyncio.to_thread(load, self.path)
+                return self.record(by, changes=() if settings == self.settings else await put_in_force(settings))
+            except ConfigError as exc:
+                problems = exc.problems
+            except Exception as exc:  # a bug, or a file that none of the checks foresees: the next reload may do better
+                problems = [f"{type(exc).__name__}: {exc}"]
+            return self.record(by, problems=tuple(problems))
+
+    async def _put_secrets_in_force(self, settings: Settings) -> tuple[str, ...]:
+        old = self.settings
+        same_files = settings.secret_files == old.secret_files
+        if not same_files or settings.without_file_secrets() != old.without_file_secrets():
+            raise ConfigError(["a secret file has changed, and other keys, too: they wait for a reload"])
+        return await self._put_in_force(settings)
+
+    async def _put_in_force(self, settings: Settings) -> tuple[str, ...]:
+        """What has changed, a line each."""
         replaced = self._current
         old = replaced.services.settings
-        if old == settings:
-            return ()
         refuse_unchangeable(old, settings)
         services = build(
             settings, replaced.services.engine, clock=self._clock, sleep=self._sleep, before=replaced.services

@@ -25,8 +25,8 @@ from icekeeper.execution.execute import Executed, execute, make_order
 from icekeeper.execution.lock import RunLockHeld
 from icekeeper.execution.recording import UnrecordedRuns, close_run
 from icekeeper.execution.wiring import Services, spark_options
+from icekeeper.night.order import Order
 from icekeeper.night.ports import Clock, Sleep
-from icekeeper.night.run import Order
 from icekeeper.scheduling import pause
 from icekeeper.scheduling.in_flight import InFlightMarker
 from icekeeper.scheduling.recovery import Recovery

@@ -21,8 +21,10 @@ from icekeeper.scheduling.leadership import Leadership
 from icekeeper.scheduling.notifier import Notifier
 from icekeeper.scheduling.orders import Orders
 from icekeeper.scheduling.reload import Configuration
+from icekeeper.scheduling.repairs.automatic import AutomaticRepairs
 from icekeeper.scheduling.retention import Retention
 from icekeeper.scheduling.scheduler import Scheduler
+from icekeeper.scheduling.secret_files import SecretFiles
 from icekeeper.scheduling.session_keeper import SparkSessionKeeper
 from icekeeper.scheduling.worker import Worker
 from icekeeper.service.heartbeat import Heartbeat
@@ -62,7 +64,9 @@ class Components:
     ) -> None:
         """Nothing is connected and nothing runs yet. `settings` are those that were read from `path`."""
         self.spool = spool
-        self.engine = engine = SparkEngine(wiring.spark_options(settings))
+        self.engine = engine = SparkEngine(
+            wiring.spark_options(settings), lambda used: self.secret_files.after_refusal(used)
+        )
         services = wiring.build(settings, engine, clock=clock, sleep=sleep)
         self.configuration = configuration = Configuration(path, services, clock, sleep)
 
@@ -92,6 +96,9 @@ class Components:
         )
         shipped = partial(shipper.ship_within, _SHIP_WITHIN_S)
         self.orders = orders = Orders(configuration, worker, leadership.standby_reason, shipped)
+        self.automatic_repairs = automatic_repairs = AutomaticRepairs(
+            configuration, orders, worker.idle, shipped, spool.slot_runs, clock, sleep
+        )
         self.notifier = notifier = Notifier(
             spool,
             lambda: configuration.settings,
@@ -123,11 +130,13 @@ class Components:
         stream = EventStream(number=int(clock().timestamp() * 1000))
         queries = StatusQueries(configuration, metrics, live, state.read, state.parts, leadership.someone_leads, clock)
         self.reloads = reloads = Reloads(configuration, signals, spool, health, metrics, systemd, status_line, sleep)
+        self.secret_files = SecretFiles(configuration, reloads.rotated, sleep)
         self.web = web = Web(configuration, state, files, metrics, queries, stream, orders, reloads, clock)
         self.control = ControlSocket(web.add_api)
 
         # Subscribers of the events of runs, of a change of the settings, and of a kill.
         events.subscribe(metrics.observe, status_line.observe, live.observe, queries.observe, stream.observe)
+        events.subscribe(automatic_repairs.observe)
         events.on_no_run(metrics.clear_run, live.clear_run)
         configuration.before_change(web.move)
         configuration.on_change(
@@ -146,9 +155,11 @@ class Components:
         yield self.shipper.run()
         yield self.session_keeper.run()
         yield self.notifier.run()
+        yield self.automatic_repairs.run()
         yield self.retention.run()
         yield self.upkeep.run()
         yield self.reloads.run()
+        yield self.secret_files.watch()
         yield self.heartbeat.run()
         yield self.scheduler.watch_clock()
 

@@ -1,15 +1,19 @@
-"""Reloads on SIGHUP and by HTTP: announced to systemd, logged, recorded. What a reload does: scheduling/reload.py."""
+"""Reloads on SIGHUP and by HTTP: announced to systemd, logged, recorded, as rotated secrets are.
+
+What a reload does: scheduling/reload.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.history import ConfigLoad
+from icekeeper.http.identity import actor
 from icekeeper.night.ports import Sleep
 from icekeeper.scheduling.reload import Configuration, log_load
 from icekeeper.service.signals import Signals
@@ -50,6 +54,13 @@ class Reloads:
             # Of a storm of signals one a second is answered, and the last.
             await self.sleep(_PAUSE_S)
 
+    async def rotated(self, load: ConfigLoad | None) -> None:
+        """The secret files were read; None: they hold what is in force."""
+        if load is not None:
+            await self.record(load)
+        else:
+            self.health.note("configuration", True)
+
     async def by_http(self) -> ConfigLoad:
         # In a task of its own: a client that disconnects must not leave half of a configuration in force.
         return await asyncio.shield(asyncio.create_task(self._reload("http")))
@@ -71,7 +82,7 @@ class Reloads:
         await self._started.wait()  # the control socket listens before
         self.systemd.reloading()
         try:
-            load = await self.configuration.reload(by)
+            load = replace(await self.configuration.reload(by), actor=actor())
             await self.record(load)
         finally:
             self.systemd.ready(self.status_line.text)

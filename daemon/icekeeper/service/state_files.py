@@ -1,10 +1,12 @@
-"""State that other processes change in state_dir, read off the event loop: the pause, corrupt spool files."""
+"""State in state_dir that others change, read off the event loop: the pause, corrupt spool files, kept paths."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
+from icekeeper.adapters.iceberg.deleting.kept import KeptPaths
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling import pause
@@ -21,9 +23,11 @@ class StateFiles:
         self._state_dir = state_dir
         self._spool = spool
         self._clock = clock
-        self._reading: asyncio.Future[tuple[Pause | None, int]] | None = None
+        self._kept = KeptPaths(state_dir)
+        self._reading: asyncio.Future[tuple[Pause | None, int, Mapping[str, int]]] | None = None
         self._pause: Pause | None = None
         self.corrupt_spool_files = 0
+        self.undeleted: Mapping[str, int] = {}
 
     @property
     def pause(self) -> Pause | None:
@@ -37,10 +41,10 @@ class StateFiles:
             self._reading.add_done_callback(self._take)
         await asyncio.wait([self._reading], timeout=_READ_S)
 
-    def _read(self) -> tuple[Pause | None, int]:
-        return pause.read(self._state_dir), len(self._spool.corrupt_files())
+    def _read(self) -> tuple[Pause | None, int, Mapping[str, int]]:
+        return pause.read(self._state_dir), len(self._spool.corrupt_files()), self._kept.counts()
 
-    def _take(self, reading: asyncio.Future[tuple[Pause | None, int]]) -> None:
+    def _take(self, reading: asyncio.Future[tuple[Pause | None, int, Mapping[str, int]]]) -> None:
         self._reading = None
         if not reading.cancelled() and reading.exception() is None:
-            self._pause, self.corrupt_spool_files = reading.result()
+            self._pause, self.corrupt_spool_files, self.undeleted = reading.result()

@@ -52,6 +52,7 @@ class StateReader:
             leading=leads,
             spool=self.health.waiting,
             spool_corrupt_files=self.files.corrupt_spool_files,
+            undeleted_files=self.files.undeleted,
             unrecorded_runs=self.worker.unrecorded,
             oldest_notification=self.notifier.oldest,
             pause=self.files.pause,

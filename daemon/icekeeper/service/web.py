@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 
 from aiohttp import web
+from pydantic import SecretStr
 
 from icekeeper.core.errors import ConfigError, PermanentError
 from icekeeper.core.reasons import Reason
 from icekeeper.http import HttpServer
-from icekeeper.http.access import Access
+from icekeeper.http.access import Access, Rules
 from icekeeper.http.api import Api
 from icekeeper.http.events import EventStream
+from icekeeper.http.identity import TrustedProxies
 from icekeeper.night.ports import Clock
 from icekeeper.pages.form_pages import FormPages
 from icekeeper.pages.read_pages import ReadPages
@@ -46,7 +48,7 @@ class Web:
         self._files = files
         self._metrics = metrics
         self._stream = stream
-        access = Access(self._token, self._host, self._url, time.monotonic)
+        access = Access(self._rules, time.monotonic)
         plans, responses = PlanCache(orders, clock), Responses(access, clock)
         self._access = access
         self._api = Api(queries, orders, plans, stream, reloads.by_http, clock)
@@ -95,15 +97,14 @@ class Web:
         await self._files.refresh()
         return self._metrics.exposition()
 
-    def _token(self) -> str | None:
-        token = self._configuration.settings.http.token
-        return (token.get_secret_value() or None) if token is not None else None
+    def _rules(self) -> Rules:
+        http = self._configuration.settings.http
+        proxies = TrustedProxies(http.trusted_proxies, http.user_header)
+        return Rules(_clear(http.token), _clear(http.read_token), http.address[0], http.url, proxies)
 
-    def _host(self) -> str:
-        return self._configuration.settings.http.address[0]
 
-    def _url(self) -> str | None:
-        return self._configuration.settings.http.url
+def _clear(token: SecretStr | None) -> str | None:
+    return (token.get_secret_value() or None) if token is not None else None
 
 
 def _not_listening(settings: Settings, error: OSError) -> str:

@@ -4,9 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic.config import JsonDict
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from icekeeper.settings.tables import STAGE_BLOCKS, mistake
+from icekeeper.core.formats import counted
+from icekeeper.settings.blocks import mistake
+from icekeeper.settings.tables import STAGE_BLOCKS
+
+_OFF: JsonDict = {"properties": {"enabled": {"const": False}}, "required": ["enabled"]}
+# Of the JSON Schema: an enabled table is audited, as far as the table itself says so, and needs ClickHouse.
+AUDIT_NEEDS_CLICKHOUSE: JsonDict = {
+    "if": {
+        "properties": {
+            "audit": {"not": _OFF},
+            "tables": {
+                "contains": {
+                    "properties": {
+                        "source": {"not": {"type": "null"}},
+                        "audit": {"not": {"anyOf": [{"enum": ["off", False]}, _OFF]}},
+                        "enabled": {"not": {"const": False}},
+                    },
+                    "required": ["source"],
+                }
+            },
+        },
+        "required": ["tables"],
+    },
+    "then": {"required": ["clickhouse"], "properties": {"clickhouse": {"not": {"type": "null"}}}},
+}
+
+REPLICAS_NEED_POSTGRES: JsonDict = {
+    "if": {"properties": {"replicas": {"const": True}}, "required": ["replicas"]},
+    "then": {"required": ["postgres"], "properties": {"postgres": {"not": {"type": "null"}}}},
+}
 
 
 def completed(tables: Any, blocks: dict[str, Any]) -> Any:
@@ -55,6 +85,36 @@ def table_mistakes(tables: Any, catalog: Any, database: Any) -> list[InitErrorDe
     if tables and all(isinstance(table, dict) and table.get("enabled") is False for table in tables):
         found.append(mistake(("tables",), tables, "none of them is enabled: there is nothing to do"))
     return found
+
+
+def needs_clickhouse(tables: Any, common: Any) -> list[InitErrorDetails]:
+    """The mistake that tables are audited where the settings have no ClickHouse.
+
+    `tables`: completed; `common`: the block audit.
+    """
+    if not isinstance(common, dict) and not _is_on(common):
+        return []
+    audited = [
+        f"{table.get('name')} (tables[{index}].source)"
+        for index, table in enumerate(tables if isinstance(tables, list | tuple) else ())
+        if isinstance(table, dict) and table.get("source") is not None and _is_on(table) and _is_on(table.get("audit"))
+    ]
+    if not audited:
+        return []
+    more = f" and {counted(len(audited) - 1, 'other table')}" if audited[1:] else ""
+    sentence = (
+        f"the rows of {audited[0]}{more} are counted there: "
+        "give clickhouse.url and clickhouse.database, or turn the audits off, "
+        "by audit: {enabled: false} for all tables or audit: off for one"
+    )
+    needed = PydanticCustomError("needed", "{sentence}", {"sentence": sentence})
+    return [InitErrorDetails(type=needed, loc=("clickhouse",), input=None)]
+
+
+def _is_on(block: Any) -> bool:
+    """Whether a block is neither off nor disabled, in whatever way that is written."""
+    flag = block.get("enabled") if isinstance(block, dict) else block
+    return str(flag).lower() not in ("off", "false", "no", "n", "f", "0")
 
 
 def _counted_twice(source: Any, database: Any) -> str | None:

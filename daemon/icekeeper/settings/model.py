@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from icekeeper.core.calendar import Calendar
 from icekeeper.core.offload import OffloadRhythm
 from icekeeper.core.policy import RunPolicy, TablePolicy
-from icekeeper.settings.all_tables import completed, table_mistakes
+from icekeeper.settings.all_tables import (
+    AUDIT_NEEDS_CLICKHOUSE,
+    REPLICAS_NEED_POSTGRES,
+    completed,
+    needs_clickhouse,
+    table_mistakes,
+)
+from icekeeper.settings.blocks import Block, mistake, raise_mistakes
 from icekeeper.settings.notify import Notify
-from icekeeper.settings.systems import DEFAULT_PACKAGES, Catalog, ClickHouse, Offload, Postgres, Spark
-from icekeeper.settings.tables import Audit, Block, Compact, Expire, Table, raise_mistakes
-from icekeeper.settings.values.addresses import ListenAddress, PageUrl
+from icekeeper.settings.systems import Catalog, ClickHouse, Offload, Postgres, Spark
+from icekeeper.settings.tables import Audit, Compact, Expire, Repair, Table
+from icekeeper.settings.values.addresses import HeaderName, ListenAddress, Network, PageUrl
 from icekeeper.settings.values.schedule import Cron, TimeZone, calendar_of
-from icekeeper.settings.values.units import AbsolutePath, Duration, Size
+from icekeeper.settings.values.units import AbsolutePath, Duration, InstallationName, Size
 
-__all__ = ["DEFAULT_PACKAGES", "Schedule", "Settings"]
+# What pydantic takes for true, in lower case.
+_TRUE = ("true", "yes", "on", "y", "t", "1")
 
 
 class Schedule(Block):
@@ -48,16 +66,36 @@ class Run(Block):
 
 
 class Http(Block):
-    model_config = ConfigDict(json_schema_extra={"not": {"required": ["token", "token_file"]}})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [{"not": {"required": [key, f"{key}_file"]}} for key in ("token", "read_token")],
+        }
+    )
 
     listen: ListenAddress = "127.0.0.1:9420"
-    """The address of the page, its API, /metrics and /livez; reading needs no token. Port 0 takes any free one."""
+    """The address of the page, its API, /metrics and /livez. Port 0 takes any free one."""
     url: PageUrl | None = None
-    """Where people reach the page, e.g. https://icekeeper.example.com: what links in messages begin with."""
+    """Where people reach the page, also below a proxy's path: what links begin with, and the only name answered to."""
     token: SecretStr | None = None
     """The bearer token that POST requests need; without one they are refused. Rather a token_file."""
     token_file: Path | None = None
     """A file that holds the token."""
+    read_token: SecretStr | None = None
+    """The bearer token that reading needs, as which token does, too; /metrics, /livez and /readyz need none."""
+    read_token_file: Path | None = None
+    """A file that holds it."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Addresses or networks of the proxies before the page whose headers are believed."""
+    user_header: HeaderName = "X-Forwarded-User"
+    """The header in which these name the user: the actor of what is ordered, in the ledger and in log lines."""
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Whether other hosts can connect."""
+        try:
+            return not ipaddress.ip_address(self.address[0]).is_loopback
+        except ValueError:
+            return self.address[0] != "localhost"
 
     @property
     def address(self) -> tuple[str, int]:
@@ -82,10 +120,14 @@ class Logs(Block):
 class Settings(Block):
     """icekeeper's settings: one YAML file, and ICEKEEPER_BLOCK__KEY of the environment over it."""
 
-    model_config = ConfigDict(title="icekeeper")
+    model_config = ConfigDict(
+        title="icekeeper", json_schema_extra={"allOf": [AUDIT_NEEDS_CLICKHOUSE, REPLICAS_NEED_POSTGRES]}
+    )
 
     schedule: Schedule = Schedule()
     """When the nights are."""
+    installation: InstallationName | None = None
+    """The name of what keeps its rows in the ledger, where several share one. Left out: the catalog's name, once."""
     mode: Literal["maintain", "observe"] = "maintain"
     """observe: plans and audits, but changes no table (for the days of a cut-over)."""
     replicas: bool = False
@@ -94,10 +136,11 @@ class Settings(Block):
     """The engine: one Spark session that stays warm."""
     catalog: Catalog
     """The Iceberg catalog that holds the tables."""
-    clickhouse: ClickHouse
-    """The ClickHouse that the tables are offloaded from: the audit counts there."""
-    postgres: Postgres
-    """The PostgreSQL database of the ledger: runs, tasks, audits, logs."""
+    clickhouse: ClickHouse | None = None
+    """The ClickHouse that the tables are offloaded from: the audit counts there. Not needed where none has a source."""
+    postgres: Postgres | None = None
+    """The PostgreSQL database of the ledger: runs, tasks, audits, logs. Without it they are kept by an embedded
+    PostgreSQL in state_dir, the extra icekeeper[embedded]."""
     offload: Offload = Offload()
     """How far the offload has come, by its own table, and when it writes."""
     run: Run = Run()
@@ -108,6 +151,8 @@ class Settings(Block):
     """Which snapshots go; a table may differ."""
     audit: Audit = Audit()
     """How both sides are counted and judged; a table may differ."""
+    repair: Repair = Repair()
+    """How missing rows are brought back, and whether nights are followed by that."""
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
     """The tables, in the order in which a night works on them."""
     http: Http = Http()
@@ -118,6 +163,8 @@ class Settings(Block):
     """Whom to notify of failed nights, and of their recovery."""
     state_dir: AbsolutePath = Path("/var/lib/icekeeper")
     """Where icekeeper keeps its locks, spool, logs of runs and Spark's scratch files. A reload can't change it."""
+
+    _secret_files: Mapping[tuple[str | int, ...], Path] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -133,6 +180,11 @@ class Settings(Block):
         )
         if "tables" in data:
             data = {**data, "tables": completed(data["tables"], data)}
+        if data.get("postgres") is None and str(data.get("replicas")).lower() in _TRUE:
+            sentence = "the lease is held in a PostgreSQL server that the hosts share: give postgres.dsn"
+            found.append(mistake(("replicas",), data["replicas"], sentence))
+        if clickhouse is None:
+            found += needs_clickhouse(data.get("tables"), data.get("audit"))
         try:
             settings = validate(data)
         except ValidationError as exc:
@@ -141,14 +193,40 @@ class Settings(Block):
             raise_mistakes(found)
         return settings
 
+    def note_secret_files(self, files: Mapping[tuple[str | int, ...], Path]) -> None:
+        """Keeps which keys were read from which files."""
+        self._secret_files = dict(files)
+
+    @property
+    def secret_files(self) -> Mapping[tuple[str | int, ...], Path]:
+        """The files that secrets were read from, by the path of the secret's key: `("clickhouse", "password")`."""
+        return self._secret_files
+
+    def without_file_secrets(self) -> dict[str, Any]:
+        """All values but the secrets that were read from files: equal where nothing else differs."""
+        data = self.model_dump()
+        for *blocks, key in self._secret_files:
+            block: Any = data
+            for name in blocks:
+                block = block[name]
+            block[key] = None
+        return data
+
     def policies(self) -> tuple[TablePolicy, ...]:
         """The policies of the enabled tables, in their order."""
         # A hadoop catalog checks and then renames: of two processes that commit at once, one may lose its commit.
         single_writer = self.catalog.type == "hadoop"
-        writers = self.spark.max_writers
+        writers, repair = self.spark.max_writers, self.repair.limits()
         return tuple(
-            table.policy(single_writer=single_writer, max_writers=writers) for table in self.tables if table.enabled
+            table.policy(single_writer=single_writer, max_writers=writers, local=self.spark.local, repair=repair)
+            for table in self.tables
+            if table.enabled
         )
+
+    @property
+    def asks_clickhouse(self) -> bool:
+        """Whether an enabled table is audited: without one ClickHouse has nothing to answer."""
+        return any(policy.audit is not None for policy in self.policies())
 
     def run_policy(self) -> RunPolicy:
         """The policy of a whole run."""

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, PlainSerializer, SecretStr, field_valida
 from pydantic_core import PydanticCustomError
 
 from icekeeper.core.secrets import HIDDEN
-from icekeeper.settings.tables import Block
+from icekeeper.settings.blocks import Block
 
 Occasion = Literal["failed", "partial", "held", "source_empty", "recovered"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable
 from datetime import timedelta
@@ -14,7 +16,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
-from icekeeper.settings.tables import Block, contradiction, mistake, raise_mistakes
+from icekeeper.settings.blocks import Block, contradiction, mistake, raise_mistakes
 from icekeeper.settings.values.addresses import Dsn, HttpUrl, Master
 from icekeeper.settings.values.heap import heap_mib, threads, writers
 from icekeeper.settings.values.units import (
@@ -29,12 +31,6 @@ from icekeeper.settings.values.units import (
     TextMap,
 )
 
-# Tested together: Spark 4.1 has an Iceberg runtime from 1.11 on. JDBC catalogs need a driver of their database.
-DEFAULT_PACKAGES = (
-    "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0",
-    "org.apache.iceberg:iceberg-aws-bundle:1.12.0",
-    "org.postgresql:postgresql:42.7.13",
-)
 _LOCAL = re.compile(r"local\[(\d+|\*)(,\d+)?\]")
 # Spark's settings for which the file has keys of its own: given twice they could differ.
 _SPARK_KEYS = {
@@ -63,8 +59,8 @@ class Spark(Block):
     jars: tuple[Text, ...] = ()
     """Paths of jars. Given, nothing is fetched: they have to hold Iceberg's runtime and what the catalog needs."""
     packages: tuple[Coordinate, ...] | None = None
-    """Maven coordinates fetched at the first start; by default Iceberg's runtime, its AWS bundle and PostgreSQL's
-    driver, or none where jars are given or came with the installation."""
+    """Maven coordinates fetched at the first start. By default they follow the catalog: Iceberg's runtime, the client
+    of its cloud, the driver of its database; none where jars are given or came with the installation."""
     home: AbsolutePath | None = None
     """Another Spark than the one icekeeper brings. SPARK_HOME of the environment is ignored."""
     recycle: Duration = timedelta(days=1)
@@ -86,6 +82,11 @@ class Spark(Block):
     def resolved_master(self) -> str:
         """The master in Spark's own syntax."""
         return f"local[{threads(heap_mib(self.driver_memory))}]" if self.master == "auto" else self.master
+
+    @property
+    def local(self) -> bool:
+        """Whether the session works in one process on this host."""
+        return self.resolved_master.startswith("local")
 
     @property
     def max_writers(self) -> int | None:
@@ -174,6 +175,11 @@ class Catalog(Block):
             raise_mistakes(refused)
         return properties
 
+    def digest(self) -> str:
+        """A short hash of where the catalog is, whatever its other properties are."""
+        where = (self.type, self.name, self.uri, self.warehouse, self.properties.get("ref"))
+        return hashlib.sha256(json.dumps(where).encode()).hexdigest()[:16]
+
     def spark_properties(self) -> dict[str, str]:
         """The Spark settings below `spark.sql.catalog.NAME.`"""
         own = {"uri": self.uri, "warehouse": self.warehouse}
@@ -189,7 +195,7 @@ class ClickHouse(Block):
     model_config = _not_both("password", "password_file")
 
     url: HttpUrl
-    """The HTTP interface: http://clickhouse:8123. No user or password in it."""
+    """The HTTP interface: http://clickhouse:8123. A proxy may have it below a path. No user or password in it."""
     database: Identifier
     """The database of the sources; a source may name another one: other.table."""
     user: str = "default"

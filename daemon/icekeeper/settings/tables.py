@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 from pydantic import ValidationInfo as Info
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from icekeeper.core.audit.source import Source as SourceTables
 from icekeeper.core.audit.source import TimestampAs
 from icekeeper.core.enums import AuditStatus, Proof
 from icekeeper.core.policy import (
     DEFAULT_PROOF,
+    REPAIR_LIMITS,
     AuditPolicy,
     CompactPolicy,
     ExpirePolicy,
@@ -24,6 +24,9 @@ from icekeeper.core.policy import (
     Strategy,
     TablePolicy,
 )
+from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.writer_state import DEFAULT_WRITER_STATE
+from icekeeper.settings.blocks import Block, contradiction
 from icekeeper.settings.values.conditions import Condition
 from icekeeper.settings.values.units import (
     AutoOrBool,
@@ -31,37 +34,20 @@ from icekeeper.settings.values.units import (
     Duration,
     Flag,
     Identifier,
+    LookBack,
     NoFlag,
     Percent,
+    PercentOrOff,
+    Share,
     Size,
     SourceTtl,
     TableName,
+    WriterStateKey,
     identifier,
     such_that,
 )
 
 STAGE_BLOCKS = ("compact", "expire", "audit")
-
-
-class Block(BaseModel):
-    """A block of the file: unknown keys are refused, and it is frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-def contradiction(sentence: str, other: str) -> PydanticCustomError:
-    """The error of a key that conflicts with `other` of its block. A field's validator raises it, so that it is found
-    whatever else is wrong; its message points to the one of the two that is in the file."""
-    return PydanticCustomError("contradiction", "{sentence}", {"sentence": sentence, "other": other})
-
-
-def raise_mistakes(mistakes: Sequence[InitErrorDetails]) -> NoReturn:
-    """Several mistakes at once, each with its path below the validated value."""
-    raise ValidationError.from_exception_data("mistakes", list(mistakes))
-
-
-def mistake(at: tuple[str | int, ...], value: Any, sentence: str) -> InitErrorDetails:
-    return InitErrorDetails(type=PydanticCustomError("value_error", "{it}", {"it": sentence}), loc=at, input=value)
 
 
 class _Stage(Block):
@@ -86,13 +72,22 @@ class Compact(_Stage):
     """The size that files are packed to."""
     min_input_files: Annotated[int, Field(ge=2, le=1_000_000), NoFlag] = 5
     """A partition with fewer small files than this is left alone."""
+    copy_row_groups: Flag = False
+    """true: auto copies large row groups as they are, where that is safe."""
+    copy_max: Size = 1024**3
+    """On a cluster the driver copies them only of partitions with no more than this to compact."""
+    prove: Share = Decimal(10)
+    """For so much of the time that rewrites take their content is compared, of other partitions each night; or off."""
 
-    def policy(self, *, sort_by: str, max_writers: int | None) -> CompactPolicy:
+    def policy(self, *, sort_by: str, max_writers: int | None, local: bool) -> CompactPolicy:
+        copied = (None if local else self.copy_max) if self.copy_row_groups else 0
         return CompactPolicy(
-            self.limits(), self.strategy, self.target_file_size, self.min_input_files, sort_by, max_writers
-        )
+            self.limits(), self.strategy, self.target_file_size, self.min_input_files, sort_by, max_writers, copied,
+            self.prove,
+        )  # fmt: skip
 
 
+HoldOn = Literal["missing_data", "warning", "error", "file_missing", "file_corrupt", "count_mismatch"]
 _at_least_an_hour = such_that(
     lambda age: age >= timedelta(hours=1), "it is at least 1h: readers and writers under way need their snapshots"
 )
@@ -107,14 +102,27 @@ class Expire(_Stage):
     """Snapshots older than this go, measured from the slot."""
     retain_last: Annotated[int, Field(ge=1, le=1_000_000), NoFlag] = 3
     """So many last snapshots of a branch stay whatever their age."""
-    hold_on: tuple[Literal["missing_data", "warning", "error"], ...] = ()
+    hold_on: tuple[HoldOn, ...] = ("missing_data", "file_missing", "file_corrupt", "count_mismatch")
     """Audit findings that hold the table's expiry while they are open: old snapshots may be the only copy."""
     hold_max: Duration = timedelta(days=7)
-    """No finding holds an expiry longer than this after it was first found."""
+    """No finding holds an expiry longer than this after it was first found, and no rewrite that was found wrong."""
+    writer_state: tuple[WriterStateKey, ...] = DEFAULT_WRITER_STATE
+    """Keys in snapshots under which streaming writers keep their offsets: what they need to find them stays."""
+    writer_state_max: Duration = timedelta(days=30)
+    """For no longer than this after the writer's last commit."""
 
     def policy(self) -> ExpirePolicy:
-        held = frozenset(AuditStatus(status) for status in self.hold_on)
-        return ExpirePolicy(self.limits(), self.older_than, self.retain_last, held, self.hold_max)
+        kinds: dict[str, AuditStatus | Reason] = {each.value: each for each in (*Reason, *AuditStatus)}
+        held = frozenset(kinds[each] for each in self.hold_on)
+        return ExpirePolicy(
+            self.limits(),
+            self.older_than,
+            self.retain_last,
+            held,
+            self.hold_max,
+            self.writer_state,
+            self.writer_state_max,
+        )
 
 
 class Audit(_Stage):
@@ -124,6 +132,8 @@ class Audit(_Stage):
     """More missing rows than this share of ClickHouse's are a warning."""
     missing_pct: Annotated[Percent, Field(validate_default=True)] = Decimal(5)
     """More than this are missing data."""
+    surplus_pct: PercentOrOff = "off"
+    """More rows in Iceberg than this share of ClickHouse's are a warning, where it merges none; off: however many."""
     final: AutoOrBool = "auto"
     """Count with FINAL: auto does wherever an engine merges rows of one key, also behind views and Merge tables."""
     proof: Literal["manifests", "files", "rows"] = DEFAULT_PROOF.value
@@ -142,6 +152,10 @@ class Audit(_Stage):
     """So many queries a side find when, and in which keys, both sides differ."""
     drill_timeout: Duration = timedelta(minutes=5)
     """How long that may take, within timeout; what is not found out by then is said."""
+    lookback: LookBack = timedelta(0)
+    """Each night audits so many days before its own again, as rows may be lost later; or off."""
+    certificate_property: bool = False
+    """true: the table's property icekeeper.certified-days names the days that are certified."""
 
     @field_validator("missing_pct")
     @classmethod
@@ -173,7 +187,23 @@ class Audit(_Stage):
             Proof(self.proof),
             keys if keys.columns else None,
             self.drill_timeout,
+            None if self.surplus_pct == "off" else self.surplus_pct,
+            self.lookback,
+            self.certificate_property,
         )
+
+
+class Repair(_Stage):
+    """Not a table's: a repair is of findings, whatever their table."""
+
+    automatic: bool = False
+    """true: the daemon repairs what a night found missing right after it, where the table has a key."""
+    timeout: Duration = REPAIR_LIMITS.timeout
+    """How long one attempt may take."""
+    retries: Annotated[int, Field(ge=0, le=10), NoFlag] = REPAIR_LIMITS.retries
+    """How many attempts follow a failed one, where trying again can help."""
+    retry_delay: Duration = REPAIR_LIMITS.retry_delay
+    """How long to wait before each."""
 
 
 def _off(value: object) -> object:
@@ -203,7 +233,9 @@ class Source(Block):
     """How ClickHouse stores the event time where it is no DateTime64 or DateTime; text is ISO 8601."""
     where: Condition | None = None
     """Which of ClickHouse's rows are offloaded, as a condition in its SQL: is_deleted = 0."""
-    columns: Annotated[dict[Identifier, Identifier], Field(json_schema_extra={"additionalProperties": False})] = {}
+    columns: dict[Identifier, Identifier] = Field(
+        default_factory=dict, json_schema_extra={"additionalProperties": False}
+    )
     """ClickHouse's names of columns, by Iceberg's, where they differ."""
 
     @field_validator("table")
@@ -268,7 +300,7 @@ class Table(Block):
     audit: Annotated[Audit, BeforeValidator(_off)] = Audit()
     """Keys that differ from the audit block for this table; or off."""
 
-    def policy(self, *, single_writer: bool, max_writers: int | None) -> TablePolicy:
+    def policy(self, *, single_writer: bool, max_writers: int | None, local: bool, repair: StageLimits) -> TablePolicy:
         """The table's policy; a table without a source has no audit."""
         return TablePolicy(
             name=self.name,
@@ -276,8 +308,9 @@ class Table(Block):
             timestamp=self.timestamp,
             layer=self.layer,
             source_ttl=self.source_ttl,
-            compact=self.compact.policy(sort_by=self.timestamp, max_writers=max_writers),
+            compact=self.compact.policy(sort_by=self.timestamp, max_writers=max_writers, local=local),
             expire=self.expire.policy(),
             audit=self.audit.policy() if self.source is not None and self.audit.enabled else None,
             single_writer=single_writer,
+            repair=repair,
         )

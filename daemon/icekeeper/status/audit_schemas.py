@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Protocol
 from uuid import UUID
 
@@ -68,6 +68,7 @@ class Finding(Document):
         description="Some of the keys, their values in the order of the key's columns."
     )
     files: tuple[str, ...]
+    id: str = Field(default="", description="What `icekeeper repair --finding` takes; empty in audits of before 0.2.")
 
     @computed_field(description="The explanation's advice.")  # type: ignore[prop-decorator]
     @property
@@ -91,6 +92,7 @@ class KeyComparison(Document):
     changed: int | None
     explored: int = Field(description="Rows that were compared key by key.")
     unexplored: int = Field(description="Rows of parts that differ, too, and were more than audit.drill_rows.")
+    fingerprint: str | None = Field(default=None, description="ClickHouse's, in hexadecimal.")
 
 
 class AuditedFinding(Finding):
@@ -109,6 +111,67 @@ class Findings(Document):
     """Findings, those of the newest windows first."""
 
     items: tuple[AuditedFinding, ...]
+
+
+class Certificate(SnapshotIdText):
+    """A certificate of a day, and since when it is revoked; the counts are of the first of its strongest audits."""
+
+    by: str = Field(description="counts or keys")
+    proof: str = Field(description="files or rows")
+    certified_at: datetime = Field(description="Since when.")
+    audited_at: datetime
+    run_id: UUID
+    ch_row_count: int
+    iceberg_row_count: int
+    fingerprint: str | None = Field(description="Of the keys, in hexadecimal; null where only rows were counted.")
+    snapshot_id: int | None
+    watermark: datetime | None
+    revoked_at: datetime | None
+    revoked_by: UUID | None = Field(description="The run whose audit did.")
+    revoked_reason: str | None = Field(description="missing_rows, changed_rows or bad_files")
+
+
+class CertifiedDay(Document):
+    """A UTC day of a table, and its newest certificate, which may be revoked: docs/audit.md."""
+
+    table: str
+    day: date
+    certified: bool = Field(description="Whether it is, by what was asked for.")
+    uncertified: str | None = Field(description="Why it is not.")
+    advice: str | None = Field(description="What to do about that.")
+    audited_at: datetime | None = Field(description="Of its newest audit that could tell anything.")
+    audited_by: UUID | None = Field(description="The run of that audit.")
+    confirmed: str | None = Field(description="By what that audit alone certifies the day; null: it does not.")
+    certificate: Certificate | None
+
+
+class Certificates(Document):
+    """Audited and certified days, by table, those of each table from the newest back."""
+
+    items: tuple[CertifiedDay, ...]
+
+
+class AuditedDay(Document):
+    """A UTC day of a table by the newest of its audits that could count, or that found bad files."""
+
+    table: str
+    day: date
+    run_id: UUID
+    status: str = Field(description="The audit's verdict: ok, warning, missing_data or error.")
+    reason: str | None
+    ch_row_count: int | None
+    iceberg_row_count: int | None
+    proof: str | None
+    certified_by: str | None = Field(description="counts or keys; null: the day is not certified.")
+    revoked_reason: str | None = Field(
+        description="missing_rows, changed_rows or bad_files, by an audit of any window, since its last certificate."
+    )
+
+
+class AuditedDays(Document):
+    """Days by table, the oldest first."""
+
+    items: tuple[AuditedDay, ...]
 
 
 class Acknowledgement(Document):
@@ -156,4 +219,19 @@ class Audit(SnapshotIdText):
     )
     key_comparison: KeyComparison | None = Field(default=None, description="Null where no keys were compared.")
     findings: tuple[Finding, ...] = Field(default=(), description="The parts of the window in which both sides differ.")
+    ch_merges: bool | None = Field(default=None, description="Whether a table of the source may merge rows.")
+    source_ttl_s: int | None = Field(default=None, description="How long the source keeps its rows at least (s).")
+    watermark_read: bool | None = Field(default=None, description="False: how far the offload is, is not known.")
+    clock_right: bool | None = Field(default=None, description="False: the host's clock was known to be wrong.")
+    files_digest: str | None = Field(default=None, description="Of the files that the window's scan planned.")
+    worse: bool | None = Field(
+        default=None,
+        description="Of an older day that was audited again: whether its verdict is worse than the one before.",
+    )
+    began_at: datetime | None = Field(
+        default=None, description="When ClickHouse began to be counted; run_timestamp is the end."
+    )
     ack: Acknowledgement | None = None
+    certified: str | None = Field(
+        default=None, description="By what the audited day is certified now, counts or keys; null: it is not."
+    )

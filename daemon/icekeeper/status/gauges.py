@@ -13,9 +13,10 @@ from prometheus_client.registry import Collector
 from icekeeper import __version__
 from icekeeper.adapters.spark.engine import EngineFailure
 from icekeeper.adapters.spool.outbox import Waiting
+from icekeeper.core.audit.certificates import CertifiedTable
 from icekeeper.core.audit.days import empty_days
 from icekeeper.core.audit.records import FindingKind
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
@@ -62,6 +63,7 @@ class DaemonState:
     loop_lag_s: float = 0.0
     spool: Waiting = _EMPTY_SPOOL
     spool_corrupt_files: int = 0
+    undeleted_files: Mapping[str, int] = field(default_factory=dict)
     pause: Pause | None = None
     unrecorded_runs: int = 0
     oldest_notification: datetime | None = None
@@ -81,6 +83,7 @@ class HistorySummary:
     failure_open: bool
     open_days: Mapping[tuple[str, AuditStatus], int]
     open_rows: Mapping[tuple[str, FindingKind], int]
+    certified: Mapping[str, CertifiedTable]
 
     @classmethod
     def of(
@@ -89,6 +92,7 @@ class HistorySummary:
         in_ledger: Set[UUID] = frozenset(),
         open_days: Mapping[tuple[str, AuditStatus], int] | None = None,
         open_rows: Mapping[tuple[str, FindingKind], int] | None = None,
+        certified: Mapping[str, CertifiedTable] | None = None,
     ) -> HistorySummary:
         open_days = open_days or {}
         return cls(
@@ -102,6 +106,7 @@ class HistorySummary:
             failure_open=failure_is_open(runs, in_ledger, {table for table, _ in open_days}),
             open_days=open_days,
             open_rows=open_rows or {},
+            certified=certified or {},
         )
 
 
@@ -129,7 +134,14 @@ class Gauges(Collector):
         yield from _of_findings(history, names)
         yield from _of_tasks(history, state.policies)
         yield from _of_tables(history.runs, names)
-        yield from _of_audits(history, [policy.name for policy in state.policies if policy.audit is not None])
+        text = "Files of expired snapshots that could not be deleted, and are tried again."
+        undeleted = GaugeMetricFamily("icekeeper_table_undeleted_files", text, labels=["table"])
+        for name in names:
+            undeleted.add_metric([name], state.undeleted_files.get(name, 0))
+        yield undeleted
+        audited = [policy.name for policy in state.policies if policy.audit is not None]
+        yield from _of_audits(history, audited)
+        yield from _of_certificates(history.certified, audited)
 
 
 def _of_engine(state: DaemonState) -> Iterator[Metric]:
@@ -224,7 +236,7 @@ def _of_tasks(history: HistorySummary, policies: Iterable[TablePolicy]) -> Itera
     held = GaugeMetricFamily("icekeeper_task_held_nights", text, labels=["stage", "table"])
     nights = {key: hold.nights for key, hold in history.holds.items()}
     for policy in policies:
-        for stage in Stage:
+        for stage in NIGHT:
             if stage is not Stage.AUDIT or policy.audit is not None:
                 held.add_metric([stage, policy.name], nights.get((stage, policy.name), 0))
                 task = history.last_tasks.get((stage, policy.name))
@@ -260,6 +272,21 @@ def _of_audits(history: HistorySummary, tables: Iterable[str]) -> Iterator[Metri
             rows.add_metric([table, "iceberg"], audit.iceberg)
             delta.add_metric([table], audit.iceberg - audit.clickhouse)
     yield from (rows, delta, status, empty)
+
+
+def _of_certificates(certified: Mapping[str, CertifiedTable], tables: Iterable[str]) -> Iterator[Metric]:
+    text = "The end of the newest certified day; 0: no day is certified."
+    until = GaugeMetricFamily("icekeeper_certified_until_timestamp_seconds", text, labels=["table"])
+    text = (
+        "When the source's TTL begins to take rows of the oldest day that could be certified, and is neither that nor "
+        "acknowledged; 0: there is no such day, or the TTL is not known."
+    )
+    expires = GaugeMetricFamily("icekeeper_uncertified_expires_timestamp_seconds", text, labels=["table"])
+    for table in tables:
+        known = certified.get(table, CertifiedTable())
+        until.add_metric([table], _seconds(known.until))
+        expires.add_metric([table], _seconds(known.expires))
+    yield from (until, expires)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

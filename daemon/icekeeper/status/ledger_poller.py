@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import structlog
 
@@ -15,19 +16,27 @@ from icekeeper.status.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
+# How far back days are missed that no audit has seen.
+SKIPPED = timedelta(days=400)
 # An acknowledgement, or a night of another host, shows at most this long afterwards.
 REFRESH_S = 60.0
 
 
 async def read_nights(configuration: Configuration, leadership: Leadership, metrics: Metrics) -> None:
-    """Reads the last nights, the open findings and, on a standby, whether another host leads."""
+    """Reads the last nights, the open findings, the certificates and, on a standby, whether another host leads."""
     services = configuration.services
     tables = [policy.name for policy in services.settings.policies()]
+    await services.installation.settled()
     await leadership.find_leader()
-    past = await PostgresRecent(services.postgres).past(tables)
+    past = await PostgresRecent(services.postgres, services.installation).past(tables)
     # After the past, so that these hold the open findings of every run that is in it.
     findings = services.findings
-    metrics.add_history(past, await findings.open_days(tables), await findings.open_rows(tables))
+    open_days, open_rows = await findings.open_days(tables), await findings.open_rows(tables)
+    now, settings = services.ports.clock(), services.settings
+    # The night of a slot may take so long.
+    expected = settings.schedule.calendar().audited_days((now - SKIPPED).date(), now - settings.run.max_duration)
+    certified = await services.certificates.of_tables(tables, now, expected)
+    metrics.add_history(past, open_days, open_rows, certified)
 
 
 class LedgerPoller:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import Stage
-from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
+from icekeeper.core.events import Event, OlderDayAudited, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
 from icekeeper.core.runs import RunOpening, RunReport, StageResult
 from icekeeper.night.ports import Clock
 
@@ -74,11 +74,15 @@ class Live:
         elif isinstance(event, TaskStarted):
             self.run = replace(self.run, in_hand=TaskUnderWay(event.stage, event.table, self._clock()))
         elif isinstance(event, TaskProgressed):
-            if self.run.in_hand is not None:
-                self.run = replace(self.run, in_hand=replace(self.run.in_hand, note=event.note))
+            # What is done with older days is no task, and is not started as one.
+            in_hand = self.run.in_hand or TaskUnderWay(event.stage, event.table, self._clock())
+            self.run = replace(self.run, in_hand=replace(in_hand, table=event.table, note=event.note))
         elif isinstance(event, TaskEnded):
             audits = self.run.audits if event.audit is None else (*self.run.audits, event.audit)
             self.run = replace(self.run, tasks=(*self.run.tasks, event.result), audits=audits, in_hand=None)
+
+        elif isinstance(event, OlderDayAudited):
+            self.run = replace(self.run, audits=(*self.run.audits, event.audit), in_hand=None)
 
     def clear_run(self) -> None:
         """No run is under way: for a run that ended without a RunEnded event."""

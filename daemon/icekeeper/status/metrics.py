@@ -7,12 +7,14 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from icekeeper.core.audit.certificates import CertifiedTable
 from icekeeper.core.audit.records import FindingKind
 from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import RunHistory, is_night, past_of
 from icekeeper.core.runs import RunOpening, RunReport
+from icekeeper.core.tables.rewrites import ProvenBy
 from icekeeper.scheduling.notifier import RESULTS, Result
 from icekeeper.status.gauges import DaemonState, Gauges, HistorySummary
 
@@ -28,14 +30,17 @@ _HOLDS = (
     Reason.BUDGET,
     Reason.AUDIT_HOLD,
     Reason.GC_DISABLED,
+    Reason.WRITER_STATE,
+    Reason.DELETE_DISABLED,
     Reason.OFFLOAD_RUNNING,
     Reason.OBSERVING,
     Reason.DISK_LOW,
     Reason.CLOCK_SKEW,
     Reason.LEDGER_DOWN,
+    Reason.REWRITE_MISMATCH,
 )
 # These hold a task and may also fail one: a disk that fills up during it, an audit of a day that is not over.
-_BOTH = (Reason.DISK_LOW, Reason.CLOCK_SKEW, Reason.LEDGER_DOWN)
+_BOTH = (Reason.DISK_LOW, Reason.CLOCK_SKEW, Reason.LEDGER_DOWN, Reason.REWRITE_MISMATCH)
 _TASK_ENDS = (
     (TaskOutcome.DONE, ""),
     *((TaskOutcome.SKIPPED, reason) for reason in _SKIPS),
@@ -60,6 +65,7 @@ class Metrics:
         self._in_ledger: frozenset[UUID] = frozenset()
         self._open_days: Mapping[tuple[str, AuditStatus], int] = {}
         self._open_rows: Mapping[tuple[str, FindingKind], int] = {}
+        self._certified: Mapping[str, CertifiedTable] = {}
         self.history = HistorySummary.of(self._runs_known)
         self.run_in_progress = Gauge("icekeeper_run_in_progress", "1 while a run is under way.", registry=self.registry)
         self._runs = Counter("icekeeper_runs", "Runs that ended.", ["outcome"], registry=self.registry)
@@ -71,6 +77,12 @@ class Metrics:
             "How long tasks took.",
             ["stage"],
             buckets=_TASK_BUCKETS,
+            registry=self.registry,
+        )
+        self._proofs = Counter(
+            "icekeeper_rewrites_proven",
+            "Rewrites: counts and bounds of all columns agree, all rows are the same, or neither is known.",
+            ["how"],
             registry=self.registry,
         )
         self.run_start = self._flag(
@@ -93,6 +105,8 @@ class Metrics:
         # Every series exists from the first scrape: rate() misses the first increment of a series that appears with it.
         for outcome in RunOutcome:
             self._runs.labels(outcome)
+        for how in ProvenBy:
+            self._proofs.labels(how)
         for result in RESULTS:
             self._notifications.labels(result)
         for stage in Stage:
@@ -121,6 +135,8 @@ class Metrics:
             result = event.result
             self._tasks.labels(result.stage, result.outcome, result.reason or "").inc()
             self._durations.labels(result.stage).observe(result.duration_s)
+            for how in event.proofs:
+                self._proofs.labels(how).inc()
         elif isinstance(event, RunEnded):
             self._ended(event.report)
 
@@ -129,12 +145,13 @@ class Metrics:
         runs: RunHistory,
         open_days: Mapping[tuple[str, AuditStatus], int],
         open_rows: Mapping[tuple[str, FindingKind], int],
+        certified: Mapping[str, CertifiedTable],
     ) -> None:
-        """Merges the ledger's runs with those of this process; what is open must have been read after `runs`."""
+        """Merges the ledger's runs with those of this process; the others must have been read after `runs`."""
         self.ledger_read = True
         self._runs_known = self._runs_known.joined(runs)
         self._in_ledger = frozenset(night.run_id for night in runs.nights)
-        self._open_days, self._open_rows = open_days, open_rows
+        self._open_days, self._open_rows, self._certified = open_days, open_rows, certified
         self._summarise()
 
     def clear_run(self) -> None:
@@ -160,4 +177,6 @@ class Metrics:
         self._summarise()
 
     def _summarise(self) -> None:
-        self.history = HistorySummary.of(self._runs_known, self._in_ledger, self._open_days, self._open_rows)
+        self.history = HistorySummary.of(
+            self._runs_known, self._in_ledger, self._open_days, self._open_rows, self._certified
+        )

@@ -9,7 +9,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from icekeeper.core.audit.days import EMPTY_DAYS, SOURCE_IS_EMPTY
-from icekeeper.core.enums import RunOutcome, Stage
+from icekeeper.core.enums import NIGHT, RunOutcome
 from icekeeper.core.formats import counted, minute_utc
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import HELD_NIGHTS, PastNight
@@ -58,6 +58,7 @@ def _all(facts: Facts, now: datetime) -> Iterator[Trouble]:
     yield from _of_findings(facts.history)
     yield from _of_holds(facts)
     yield from _of_sources(facts)
+    yield from _of_files(facts.state)
     yield from _of_components(facts.components)
     yield from _of_spool(facts.state)
     if not facts.has_leader:
@@ -99,11 +100,15 @@ def _of_findings(history: HistorySummary) -> Iterator[Trouble]:
 
 def _of_holds(facts: Facts) -> Iterator[Trouble]:
     for table in sorted({policy.name for policy in facts.state.policies}):
-        for stage in Stage:
+        for stage in NIGHT:
             hold = facts.history.holds.get((stage, table))
-            if hold is not None and hold.nights >= HELD_NIGHTS:
-                text = f"{table}: {stage} held {hold.nights} nights in a row ({hold.reason})."
-                yield _problem("warning", text, hold.reason.advice, f"/tables/{quote(table)}")
+            if hold is None:
+                continue
+            wrong = hold.reason is Reason.REWRITE_MISMATCH
+            if wrong or hold.nights >= HELD_NIGHTS:
+                nights = f"{hold.nights} nights in a row" if hold.nights > 1 else "last night"
+                text = f"{table}: {stage} held {nights} ({hold.reason})."
+                yield _problem("error" if wrong else "warning", text, hold.reason.advice, f"/tables/{quote(table)}")
 
 
 def _of_sources(facts: Facts) -> Iterator[Trouble]:
@@ -111,6 +116,17 @@ def _of_sources(facts: Facts) -> Iterator[Trouble]:
         if (days := facts.history.empty_days.get(table, 0)) >= EMPTY_DAYS:
             text = f"{table}: ClickHouse held no row of the last {days} days that were counted, and Iceberg did."
             yield _problem("warning", text, SOURCE_IS_EMPTY, f"/tables/{quote(table)}")
+
+
+def _of_files(state: DaemonState) -> Iterator[Trouble]:
+    maintained = {policy.name for policy in state.policies}
+    for table, files in sorted(state.undeleted_files.items()):
+        text = f"{table}: {counted(files, 'file')} of expired snapshots could not be deleted."
+        if table in maintained:
+            advice = "They are tried again with every expiry: check the right to delete, and if the store throttles."
+        else:
+            advice = "No expiry of this name tries them again: free them by hand, and remove the file in undeleted/."
+        yield _problem("warning", text, advice, f"/tables/{quote(table)}" if table in maintained else None)
 
 
 def _of_components(components: Mapping[str, str]) -> Iterator[Trouble]:

@@ -18,6 +18,7 @@ def progress_of(run: RunUnderWay, typical: Typical, now: datetime) -> run_schema
         slot=opening.slot,
         trigger=opening.trigger,
         started_at=opening.started_at,
+        actor=opening.actor,
         elapsed_s=(now - opening.started_at).total_seconds(),
         left_s=run.left_s(typical, now),
         in_hand=run_schemas.TaskInHand.model_validate(hand) if hand is not None else None,

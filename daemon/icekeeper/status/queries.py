@@ -9,13 +9,15 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from icekeeper import __version__
 from icekeeper.adapters.ledger.history import LogFilter, RunFilter
-from icekeeper.core.audit.days import PastAudit
+from icekeeper.adapters.ledger.rows import marked_run
+from icekeeper.core.audit.certificates import CertifiedBy, CertifiedDay, CertifiedTable
+from icekeeper.core.audit.evidence import with_skipped
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.events import Event, RunStarted
 from icekeeper.core.plain import report_document, to_plain
@@ -142,8 +144,9 @@ class StatusQueries:
             source=None if policy.source is None else str(policy.source),
             layer=policy.layer,
             health=run_schemas.Health.model_validate(health.health) if health is not None else None,
-            audit=_last_audit(audit) if audit is not None else None,
+            audit=schemas.LastAudit.of(audit) if audit is not None else None,
             open_findings=open_days(history, name) if self._metrics.ledger_read else None,
+            newest_certified_day=history.certified.get(name, CertifiedTable()).newest_day,
         )
 
     # --- the past
@@ -154,6 +157,10 @@ class StatusQueries:
         items = tuple(run_schemas.RunSummary.model_validate(row) for row in rows[:limit])
         more = len(rows) > limit
         return run_schemas.RunPage(items=items, next=cursor(items[-1]) if more else None)
+
+    async def installations(self) -> tuple[str, ...]:
+        """The names of all that keep runs in the ledger."""
+        return await self._configuration.services.history.installations()
 
     async def run(self, run_id: UUID) -> run_schemas.Run:
         """A run with its tasks and audits: from memory while it is under way in this process, else from the ledger."""
@@ -166,6 +173,7 @@ class StatusQueries:
         try:
             row = await services.history.run(run_id)
             acks = await services.findings.acks_of_run(run_id) if row is not None else {}
+            certified = await services.certificates.of_run(run_id) if row is not None else {}
         except IcekeeperError:
             if in_memory is not None:
                 return in_memory
@@ -175,8 +183,7 @@ class StatusQueries:
             return in_memory
         if row is None:
             raise NotFoundError(f"no run has the id {run_id}")
-        audits = [{**audit, "ack": acks.get(audit["iceberg_table"])} for audit in row["audits"]]
-        return _run({**row, "audits": audits})
+        return _run(marked_run(row, acks, certified))
 
     def _run_under_way(self, run_id: UUID) -> run_schemas.Run | None:
         run = self._live.run
@@ -201,6 +208,14 @@ class StatusQueries:
             rows = await self._configuration.services.history.nights(since, self.names())
         return run_schemas.Nights(items=tuple(run_schemas.Night.model_validate(row) for row in rows))
 
+    async def days(self, days: int, table: str | None = None) -> audit_schemas.AuditedDays:
+        """The last UTC days of the tables. TimeoutError where that takes too long."""
+        since = self._clock() - timedelta(days=days)
+        async with asyncio.timeout(_OPTIONAL_S):
+            tables = self.names() if table is None else [table]
+            rows = await self._configuration.services.history.days(tables, since)
+        return audit_schemas.AuditedDays(items=tuple(audit_schemas.AuditedDay.model_validate(row) for row in rows))
+
     async def findings(self, days: int, table: str | None, limit: int, *, open_only: bool) -> audit_schemas.Findings:
         """What the newest audits of the last days' windows found; of so many audits at most."""
         tables = self.names() if table is None else [table]
@@ -223,6 +238,22 @@ class StatusQueries:
                 if audit.open or not open_only
             )
         )
+
+    async def certificates(
+        self, table: str | None, first: date, last: date, by: CertifiedBy
+    ) -> audit_schemas.Certificates:
+        """These days, both included, from a table's first audited one on; a single one also where it was not."""
+        certificates = self._configuration.services.certificates
+        if table is not None and first == last:
+            day = await certificates.day(table, first)
+            if day.certificate is None and day.audited_by is None and table not in self.names():
+                raise NotFoundError(f"no enabled table has the name {table}")
+            found: tuple[CertifiedDay, ...] = (day,)
+        else:
+            known = await certificates.days(self.names() if table is None else [table], first, last)
+            found = with_skipped(known, min(last, (self._clock() - timedelta(days=1)).date()))
+        items = (day.required(by) for day in found)
+        return audit_schemas.Certificates(items=tuple(map(audit_schemas.CertifiedDay.model_validate, items)))
 
     async def table(self, name: str, days: int) -> schemas.Table:
         """A table with its health, audits and tasks of the last days."""
@@ -276,15 +307,3 @@ def _run(row: Mapping[str, Any]) -> run_schemas.Run:
 def _last_night(night: PastNight) -> run_schemas.LastNight:
     took = (night.finished_at - night.started_at).total_seconds()
     return run_schemas.LastNight.model_validate({**to_plain(night), "duration_s": took})
-
-
-def _last_audit(audit: PastAudit) -> schemas.LastAudit:
-    counted = audit.clickhouse is not None and audit.iceberg is not None
-    return schemas.LastAudit(
-        run_timestamp=audit.at,
-        window_start=audit.day,
-        ch_row_count=audit.clickhouse,
-        iceberg_row_count=audit.iceberg,
-        delta=(audit.iceberg or 0) - (audit.clickhouse or 0) if counted else None,
-        status=audit.status,
-    )

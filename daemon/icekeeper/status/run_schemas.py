@@ -61,6 +61,12 @@ class RunHead(Document):
     stages: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     host: str | None = None
+    installation: str | None = Field(
+        default=None, description="Whose run it is; null of a run that the ledger has not taken yet."
+    )
+    actor: str | None = Field(
+        default=None, description="Who ordered it, of a manual run; null where that is not known."
+    )
 
 
 class RunSummary(RunHead):
@@ -76,8 +82,19 @@ class RunSummary(RunHead):
     audits_error: int
 
 
+class OlderDays(Document):
+    """How many older days a run has audited again. Those `left_alone` keep their verdicts."""
+
+    audited: int
+    left_alone: int
+    not_audited: int
+    reason: str | None = Field(description="Why some were not audited.")
+
+
 class Run(RunHead):
     """A run with its tasks and audits."""
+
+    older_days: OlderDays | None = Field(default=None, description="null: none was to be audited again.")
 
     tasks: tuple[Task, ...]
     audits: tuple[Audit, ...]
@@ -161,6 +178,7 @@ class RunUnderWay(Document):
     in_hand: TaskInHand | None
     stages: tuple[StageProgress, ...]
     tasks: tuple[TaskProgress, ...]
+    actor: str | None = Field(default=None, description="Who ordered it; null where that is not known.")
 
 
 class LastNight(Document):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
+from icekeeper.core.audit.days import PastAudit
 from icekeeper.status.audit_schemas import Document, Number
 from icekeeper.status.run_schemas import Health, LastNight, RunUnderWay
 
@@ -61,6 +62,18 @@ class LastAudit(Document):
     delta: int | None
     status: str
 
+    @classmethod
+    def of(cls, audit: PastAudit) -> LastAudit:
+        counted = audit.clickhouse is not None and audit.iceberg is not None
+        return cls(
+            run_timestamp=audit.at,
+            window_start=audit.day,
+            ch_row_count=audit.clickhouse,
+            iceberg_row_count=audit.iceberg,
+            delta=(audit.iceberg or 0) - (audit.clickhouse or 0) if counted else None,
+            status=audit.status,
+        )
+
 
 class TableSummary(Document):
     """A configured table as the last runs left it."""
@@ -71,6 +84,7 @@ class TableSummary(Document):
     health: Health | None
     audit: LastAudit | None
     open_findings: int | None = Field(description="Days; null: PostgreSQL was not read yet.")
+    newest_certified_day: date | None = Field(default=None, description="Whatever is with the days before it.")
 
 
 class Tables(Document):
@@ -132,6 +146,7 @@ class PlannedSlice(Document):
     may_grow: bool
     max_files: int | None
     how: str = Field(description="binpack, sort or spread")
+    planned_at: int | None = Field(default=None, description="The snapshot that it was planned on.")
 
 
 class PlannedWindow(Document):
@@ -139,6 +154,22 @@ class PlannedWindow(Document):
 
     start: datetime
     end: datetime = Field(description="exclusive")
+
+
+class PlannedRepair(Document):
+    """What a repair of a finding would do, or why it does nothing: docs/audit.md."""
+
+    finding_id: str
+    start: datetime
+    end: datetime = Field(description="exclusive")
+    rows: int = Field(description="How many are missing, by the audit.")
+    key: tuple[str, ...] = Field(description="The columns that tell which rows Iceberg has already.")
+    rows_to_read: int | None = Field(description="What ClickHouse holds of that time; null: it was not asked.")
+    columns: tuple[str, ...] = Field(description="Columns that ClickHouse fills.")
+    left_null: tuple[str, ...] = Field(description="Columns that ClickHouse does not have.")
+    final: bool = Field(description="Whether ClickHouse merges rows as they are read.")
+    refusal: str | None = Field(description="Why it is not repaired; null: it is.")
+    note: str
 
 
 class TablePlan(Document):
@@ -152,7 +183,9 @@ class TablePlan(Document):
     slices: tuple[PlannedSlice, ...] = Field(default=(), description="Where it compacts.")
     snapshot_ids: tuple[int, ...] = Field(default=(), description="Where it expires: these.")
     window: PlannedWindow | None = Field(default=None, description="Where it audits.")
+    repairs: tuple[PlannedRepair, ...] = Field(default=(), description="Where it brings rows back.")
     health: Health | None = Field(default=None, description="The table as it was planned for.")
+    warning: str = Field(default="", description="What an operator should know of it beforehand.")
 
 
 class Plan(Document):
@@ -180,6 +213,13 @@ class Reloaded(Document):
     by: str
     settings_hash: str
     changes: tuple[str, ...]
+
+
+class Accepted(Document):
+    """A rewrite that was accepted: the tags that are removed; none where none was there."""
+
+    table: str
+    tags: tuple[str, ...]
 
 
 class Ordered(Document):

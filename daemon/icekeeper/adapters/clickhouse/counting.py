@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from icekeeper.adapters.clickhouse.client import ClickHouseOptions, Client, Rows
+from icekeeper.adapters.clickhouse.errors import code_of
 from icekeeper.adapters.clickhouse.event_time import (
     bounds,
     is_day,
@@ -25,13 +26,14 @@ from icekeeper.adapters.clickhouse.event_time import (
     written_out,
     wrong_unit,
 )
-from icekeeper.adapters.clickhouse.exact import Setting, counts_final, exact_settings, is_local
+from icekeeper.adapters.clickhouse.exact import Setting, counts_final, exact_settings, is_local, require_utc
 from icekeeper.adapters.clickhouse.keys import fingerprint, fingerprint_of
-from icekeeper.adapters.clickhouse.ttl import UnknownTtlError, ttl_of
+from icekeeper.adapters.clickhouse.several import together
+from icekeeper.adapters.clickhouse.ttl import ttl_if_known
 from icekeeper.core.audit.keys import Key
-from icekeeper.core.audit.records import SourceCount, SourceTtl
+from icekeeper.core.audit.records import SourceCount
 from icekeeper.core.audit.source import Source
-from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
+from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL, TIMEZONE
 from icekeeper.core.calendar import Window
 from icekeeper.core.errors import DeadlineExceeded, PermanentError
 from icekeeper.core.reasons import Reason
@@ -41,7 +43,10 @@ _ROW_FILTER = re.compile(
     r"row[- ]level (?:security )?filter|ReadFromMerge\b[^\w(]*(?:Output:.*\n\W*)?Filter\n", re.IGNORECASE
 )
 # For a few values of a column: a view may have to compute all its rows for them, and the count goes on without.
+_UNKNOWN_FUNCTION = 46
 _SAMPLE_TIMEOUT = timedelta(seconds=10)
+
+_Left = Callable[[], timedelta]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +77,35 @@ class ClickHouse:
     async def count(
         self, source: Source, window: Window, final: bool | None, timeout: timedelta, key: Key | None = None
     ) -> SourceCount:
-        left = _time_left(timeout)
+        left = time_left(timeout)
         # One after the other: each has an engine of its own, and settings that keep its count whole.
-        return _together([await self._count(source, table, window, final, left(), key) for table in source.tables])
+        async with self._client.within(timeout, str(source)):
+            return together([await self._count(source, table, window, final, left, key) for table in source.tables])
 
     async def count_by_minute(
         self, source: Source, window: Window, final: bool, timeout: timedelta
     ) -> Mapping[datetime, int]:
-        left, minutes = _time_left(timeout), Counter[datetime]()
+        async with self._client.within(timeout, str(source)):
+            return await self._minutes(source, window, final, time_left(timeout))
+
+    async def _minutes(self, source: Source, window: Window, final: bool, left: _Left) -> Mapping[datetime, int]:
+        minutes = Counter[datetime]()
         for table in source.tables:
             if is_day(kind := await self._kind(table, source.timestamp)):
                 raise self._unfit(table, f"the event time {source.timestamp} is {kind}, which knows no minutes")
             query = f"{self._select(f'{minute(source)} AS minute, count()', source, table)} GROUP BY minute"
             settings = await self._exact(table, await self._engine(table), final=final)
-            for row in await self._query(query, source, table, window, left(), settings):
+            for row in await self._query(query, source, table, window, left(), settings, may_be_empty=True):
                 minutes[datetime.fromtimestamp(row[0], UTC)] += int(row[1])
         return minutes
 
     async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         # FINAL does not matter: merging keeps a row of every key, and the event time is part of it.
-        left, found = _time_left(timeout), []
+        async with self._client.within(timeout, str(source)):
+            return await self._newest(source, window, time_left(timeout))
+
+    async def _newest(self, source: Source, window: Window, left: _Left) -> datetime | None:
+        found = []
         for table in source.tables:
             settings = await self._exact(table, await self._engine(table), final=None)
             query = self._select(newest(source), source, table)
@@ -107,7 +121,13 @@ class ClickHouse:
 
     async def zone(self) -> ZoneInfo:
         """The server's time zone, in which it reads instants that are written without one. Raises like `count`."""
-        rows = await self._client.probe("SELECT serverTimezone()", {}, "its time zone")
+        try:
+            rows = await self._client.probe("SELECT serverTimezone()", {}, "its time zone")
+        except PermanentError as exc:
+            if code_of(exc.__cause__) != _UNKNOWN_FUNCTION:
+                raise
+            # An older server, whose sessions have its own zone.
+            rows = await self._client.probe("SELECT timezone()", {}, "its time zone")
         return ZoneInfo(str(rows[0][0]))
 
     async def server(self) -> SourceServer:
@@ -120,13 +140,14 @@ class ClickHouse:
         database, table = self._split(name)
         names = {"database": database, "table": table}
         query = "FROM system.tables WHERE database = {database:String} AND name = {table:String}"
+        # Aggregated there is always a row, also where there is no table.
         try:
-            rows = await self._client.probe(f"SELECT engine, engine_full {query}", names, name)
+            rows = await self._client.probe(f"SELECT any(engine), any(engine_full), count() {query}", names, name)
         except PermanentError as exc:
             if exc.reason is not Reason.ACCESS_DENIED:
                 raise
-            rows = await self._client.probe(f"SELECT engine, '' {query}", names, name)
-        return SourceTable(str(rows[0][0]), str(rows[0][1])) if rows else None
+            rows = await self._client.probe(f"SELECT any(engine), '', count() {query}", names, name)
+        return SourceTable(str(rows[0][0]), str(rows[0][1])) if rows[0][2] else None
 
     async def rehearse(self, source: Source, final: bool | None, window: Window) -> None:
         """All checks of a count, and the server's plan of it, without counting rows. Raises like `count`."""
@@ -135,7 +156,7 @@ class ClickHouse:
             await self._require_whole(source, name, window, engine, counts_final(engine, final))
 
     async def _count(
-        self, source: Source, name: str, window: Window, final: bool | None, timeout: timedelta, key: Key | None
+        self, source: Source, name: str, window: Window, final: bool | None, left: _Left, key: Key | None
     ) -> SourceCount:
         """The count of one of a source's tables."""
         # Read for every audit: a table may have been swapped for another one.
@@ -145,22 +166,33 @@ class ClickHouse:
             raise PermanentError(text, reason=Reason.SOURCE_TABLE_NOT_FOUND, where=self._client.options.where)
         use_final = counts_final(table.engine, final)
         settings = await self._require_whole(source, name, window, table.engine, use_final)
-        # Rows that will merge have no fingerprint that lasts, even where they are counted without FINAL.
+        # Rows that will merge have no fingerprint that lasts, even where they are counted without FINAL. Others have
+        # one also with FINAL, which changes nothing there.
         merges = counts_final(table.engine, None)
-        keyed = key if not use_final and not merges else None
+        keyed = None if merges else key
         query = self._select("count()" if keyed is None else fingerprint_of(keyed), source, name)
-        (row,) = await self._query(query, source, name, window, timeout, settings)
+        (row,) = await self._query(query, source, name, window, left(), settings)
         rows = int(row[0])
         readable = written_out(query, source, window) + (" SETTINGS final = 1" if use_final else "")
         found = None if keyed is None else fingerprint(row)
-        return SourceCount(rows, readable, use_final, _ttl(table.definition), found, merges)
+        return SourceCount(rows, readable, use_final, ttl_if_known(table.definition), found, merges)
 
     async def _query(
-        self, query: str, source: Source, name: str, window: Window, timeout: timedelta, settings: Mapping[str, str]
+        self,
+        query: str,
+        source: Source,
+        name: str,
+        window: Window,
+        timeout: timedelta,
+        settings: Mapping[str, str],
+        *,
+        may_be_empty: bool = False,
     ) -> Rows:
         """A query of `_select`. Text that is no date and time makes it fail: the error then says which."""
         try:
-            return await self._client.query(query, bounds(source, window), timeout, name, settings)
+            return await self._client.query(
+                query, bounds(source, window), timeout, name, settings, may_be_empty=may_be_empty
+            )
         except PermanentError as exc:
             if source.timestamp_as != "text" or exc.reason is not Reason.SOURCE_TYPE:
                 raise
@@ -168,6 +200,8 @@ class ClickHouse:
             rows = await self._client.query(
                 f"{bad} WHERE {_all_of(unreadable(source), source.where)}", {}, timeout, name
             )
+            if not rows[0][1]:
+                raise
             text = f"the event time {source.timestamp} is no ISO 8601 date and time in {rows[0][1]} rows, like "
             raise self._unfit(name, f"{text}{rows[0][0]!r}") from exc
 
@@ -193,7 +227,10 @@ class ClickHouse:
         query = f"SELECT name, {value}, readonly FROM system.settings WHERE name IN {{names:Array(String)}}"
         names = [*EXACT_SETTINGS, *DISTRIBUTED_SETTINGS, FINAL]
         rows = await self._client.probe(query, {"names": names}, source)
-        seen = (Setting(str(name), str(value), bool(readonly)) for name, value, readonly in rows)
+        seen = [Setting(str(name), str(value), bool(readonly)) for name, value, readonly in rows]
+        if TIMEZONE not in {setting.name for setting in seen}:
+            ((zone,),) = await self._client.probe("SELECT timezone()", {}, source)
+            require_utc(str(zone), self._client.options.where)
         return exact_settings(seen, self._client.options, final=final, local=is_local(engine))
 
     async def _require_whole(
@@ -250,7 +287,7 @@ class ClickHouse:
         try:
             await self._client.probe(f"DESCRIBE (SELECT 1 FROM {self._table(name)} WHERE ({source.where}))", {}, name)
         except PermanentError as exc:
-            if exc.reason is not Reason.UNEXPECTED:
+            if exc.reason not in (Reason.UNEXPECTED, Reason.SOURCE_TYPE):
                 raise
             raise self._unfit(
                 name, f"source.where ({source.where}) is no condition on its rows: {exc.args[0]}"
@@ -272,7 +309,7 @@ class ClickHouse:
         return f"{quoted(database)}.{quoted(table)}"
 
 
-def _time_left(timeout: timedelta) -> Callable[[], timedelta]:
+def time_left(timeout: timedelta) -> _Left:
     """What is left of a time that begins now."""
     now = asyncio.get_running_loop().time
     end = now() + timeout.total_seconds()
@@ -281,27 +318,3 @@ def _time_left(timeout: timedelta) -> Callable[[], timedelta]:
 
 def _all_of(condition: str, where: str) -> str:
     return f"({condition}) AND ({where})" if where else condition
-
-
-def _together(counts: Sequence[SourceCount]) -> SourceCount:
-    """The counts of a source's tables as one."""
-    if len(counts) == 1:
-        return counts[0]
-    ttls = [count.ttl for count in counts if count.ttl is not None]
-    prints = [count.fingerprint for count in counts if count.fingerprint is not None]
-    return SourceCount(
-        rows=sum(count.rows for count in counts),
-        query=f"SELECT {' + '.join(f'({count.query})' for count in counts)}",
-        final=any(count.final for count in counts),
-        merges=any(count.merges for count in counts),
-        ttl=min(ttls, key=lambda ttl: (ttl.least, ttl.most), default=None),
-        fingerprint=sum(prints[1:], prints[0]) if len(prints) == len(counts) else None,
-    )
-
-
-def _ttl(definition: str) -> SourceTtl | None:
-    """The TTL for judging a count: where it is unknown the window is judged as if there were none; doctor says so."""
-    try:
-        return ttl_of(definition)
-    except UnknownTtlError:
-        return None

@@ -63,6 +63,9 @@ def exact_settings(
     wanted = {**EXACT_SETTINGS, **DISTRIBUTED_SETTINGS}
     if final is not None:
         wanted[FINAL] = str(int(final))
+        if final and FINAL not in known:
+            text = "this server is too old to merge rows while it counts (it has no setting final): update it, or set "
+            raise PermanentError(f"{text}audit.final: false", reason=Reason.SOURCE_LIMITED, where=options.where)
     fixed = {name: known[name].value for name in wanted if name in known and known[name].fixed}
     wrong = [
         f"{name} = {value!r}"
@@ -79,3 +82,11 @@ def exact_settings(
             where=options.where,
         )
     return {name: value for name, value in wanted.items() if name in known and name not in fixed}
+
+
+def require_utc(zone: str, where: str) -> None:
+    """PermanentError `source_limited` where a server's own time zone, which is that of its sessions, is not UTC."""
+    if zone not in (*_UTC, EXACT_SETTINGS[TIMEZONE]):
+        text = f"this server (before 23.6) has no session_timezone, and its own time zone is {zone}: hours of columns "
+        text += "without a zone would be those of that zone; set the server's <timezone> to UTC, or update it"
+        raise PermanentError(text, reason=Reason.SOURCE_LIMITED, where=where)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from icekeeper.adapters.clickhouse.client import Rows
-from icekeeper.adapters.clickhouse.counting import ClickHouse
+from icekeeper.adapters.clickhouse.counting import ClickHouse, time_left
+from icekeeper.adapters.clickhouse.errors import code_of
 from icekeeper.adapters.clickhouse.event_time import micros
 from icekeeper.adapters.clickhouse.exact import is_local
 from icekeeper.adapters.clickhouse.keys import (
@@ -59,7 +60,7 @@ class KeyedClickHouse(ClickHouse):
         try:
             return column_type(await self._kind(name, column))
         except PermanentError as exc:
-            if getattr(exc.__cause__, "code", None) != _UNKNOWN_IDENTIFIER:
+            if code_of(exc.__cause__) != _UNKNOWN_IDENTIFIER:
                 raise
             return None
 
@@ -69,12 +70,18 @@ class KeyedClickHouse(ClickHouse):
         return " UNION ALL ".join(self._select(selected, source, name) for name in source.tables)
 
     async def _answer(self, text: str, source: Source, window: Window, final: bool, timeout: timedelta) -> Rows:
+        left = time_left(timeout)
+        async with self._client.within(timeout, str(source)):
+            settings = await self._settings_of(source, final)
+            return await self._query(text, source, source.tables[0], window, left(), settings, may_be_empty=True)
+
+    async def _settings_of(self, source: Source, final: bool) -> dict[str, str]:
+        """The settings that keep one query of all tables whole."""
         engines = [await self._engine(name) for name in source.tables]
         # One query reads them all, by the settings of the one that asks for most. FINAL changes nothing in tables that
         # merge no rows.
         remote = next((engine for engine in engines if not is_local(engine)), engines[0])
-        settings = await self._exact(source.tables[0], remote, final=final)
-        return await self._query(text, source, source.tables[0], window, timeout, settings)
+        return await self._exact(source.tables[0], remote, final=final)
 
 
 def _key_rows(rows: Rows) -> dict[bytes, KeyRows]:

@@ -40,11 +40,16 @@ _FIRST, _SECOND = "`icekeeper's first hash`", "`icekeeper's second hash`"
 AT = "`icekeeper's event time`"
 
 
+def unwrapped(words: str) -> str:
+    """A type without what says nothing about its values."""
+    while wrapped := _WRAPPED.match(words):
+        words = wrapped[1] or wrapped[2]
+    return words
+
+
 def column_type(words: str) -> ColumnType:
     """A column's type as DESCRIBE words it."""
-    inner = words
-    while wrapped := _WRAPPED.match(inner):
-        inner = wrapped[1] or wrapped[2]
+    inner = unwrapped(words)
     if decimal := _DECIMAL.match(inner):
         return ColumnType(words, Kind.NUMBER, int(decimal[1]))
     return ColumnType(words, next((kind for pattern, kind in _KINDS if pattern.match(inner)), None))

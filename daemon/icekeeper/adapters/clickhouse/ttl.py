@@ -58,6 +58,14 @@ def ttl_of(definition: str) -> SourceTtl | None:
     return min(found, key=lambda ttl: (ttl.least, ttl.most), default=None)
 
 
+def ttl_if_known(definition: str) -> SourceTtl | None:
+    """The TTL for judging a count: where it is unknown the window is judged as if there were none; doctor says so."""
+    try:
+        return ttl_of(definition)
+    except UnknownTtlError:
+        return None
+
+
 def _at_top(words: Sequence[str]) -> Iterator[tuple[int, str]]:
     """The words outside of brackets, with their places."""
     depth = 0

@@ -18,7 +18,7 @@ from pyspark.java_gateway import ensure_callback_server_started
 from icekeeper.adapters.iceberg.jvm import HADOOP_OPERATIONS, IcebergJvm
 from icekeeper.core.errors import IcekeeperError, TransientError
 from icekeeper.core.reasons import Reason
-from icekeeper.night.ports import BeforeCommit
+from icekeeper.night.lakehouse import BeforeCommit
 
 # A commit's wait ends so long before the call's timeout; the other writer has at least so long to answer.
 _GIVE_UP_S = 5.0

@@ -8,27 +8,24 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from icekeeper.adapters.iceberg.deletion import PathCollector, delete_files, exists, path_collector
+from icekeeper.adapters.iceberg.deleting.files import PathCollector, path_collector
 from icekeeper.adapters.iceberg.jvm import IcebergJvm, consumer_of, long_as_string
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
-from icekeeper.core.tables.state import DeletedFiles
 
 # The driver is by far the faster way, but it holds the path of each file that the manifests of expired snapshots name
 # in its heap at once, about 300 bytes each: above this a heap of 2 GB would get short. Spark's tasks spill to disk.
 DRIVER_MOST_FILES = 1_000_000
 # Spark spreads over this many tasks what the driver would hold at once. The session's own number is for small work.
 SPARK_PARTITIONS = 32
-# How many of the deleted files are checked for in the store afterwards.
-DELETED_SAMPLE = 5
 
 _PARTITIONS = "spark.sql.shuffle.partitions"
 
 
 def expire_snapshots(
     jvm: IcebergJvm, table: str, handle: Any, snapshot_ids: tuple[int, ...], retain_last: int, named_files: int
-) -> DeletedFiles:
-    """Expires them, or none and TransientError `conflict`; then deletes the files that nothing refers to any more.
+) -> PathCollector:
+    """Expires them, or none and TransientError `conflict`; the files that nothing refers to any more.
 
     `named_files`: how many files the manifests name at most.
     """
@@ -52,7 +49,7 @@ def expire_snapshots(
             action.deleteWith(unreferenced.consumer).execute()
     else:
         expiry.commit()
-    return _delete(jvm, handle, unreferenced)
+    return unreferenced
 
 
 def _bounded(expiry: Any, retain_last: int) -> Any:
@@ -62,15 +59,6 @@ def _bounded(expiry: Any, retain_last: int) -> Any:
     table's own age, which would act beside them.
     """
     return expiry.expireOlderThan(0).retainLast(retain_last)
-
-
-def _delete(jvm: IcebergJvm, handle: Any, unreferenced: PathCollector) -> DeletedFiles:
-    """Deletes the files that the committed expiry left unreferenced, and checks in the store that a sample is gone."""
-    files = unreferenced.count()
-    sample = unreferenced.sample(DELETED_SAMPLE)
-    failed = delete_files(jvm, handle, unreferenced.queue)
-    left = [path for path in sample if exists(handle, path)]
-    return DeletedFiles(files, max(failed, len(left)), left[0] if left else sample[0] if failed else None)
 
 
 def _name_snapshots(jvm: IcebergJvm, expiry: Any, snapshot_ids: Iterable[int]) -> None:

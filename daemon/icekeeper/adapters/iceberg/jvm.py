@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from py4j.java_gateway import JavaClass, JavaPackage
 from py4j.protocol import Py4JJavaError
+from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.sql import SparkSession
 
 # How a table of a Hadoop catalog is read and committed to.
@@ -86,11 +87,27 @@ class IcebergJvm:
     def knows_column(self, table: Any, snapshot_id: int | None, column: str) -> bool:
         """Whether a snapshot has a column of this name, as Spark reads it."""
         schema = self.iceberg.util.SnapshotUtil.schemaFor(table, snapshot_id)
-        return schema.caseInsensitiveFindField(column) is not None
+        return self.find_field(schema, column) is not None
+
+    def find_field(self, schema: Any, column: str) -> Any | None:
+        """The field of this name; in whatever case, unless the case alone tells fields apart."""
+        found = schema.findField(column)
+        return found if found is not None or self.differ_by_case(schema) else schema.caseInsensitiveFindField(column)
+
+    def differ_by_case(self, schema: Any) -> bool:
+        """Whether the case alone tells some of the schema's fields apart."""
+        try:
+            schema.caseInsensitiveFindField("any")
+        except (Py4JJavaError, CapturedException):
+            return True
+        return False
 
     def column_type(self, table: Any, column: str) -> str | None:
         """The type of one of the table's columns in Iceberg's words; None where it has no such column."""
-        field = table.schema().asStruct().caseInsensitiveField(column)
+        schema = table.schema()
+        field = schema.asStruct().field(column)
+        if field is None and not self.differ_by_case(schema):
+            field = schema.asStruct().caseInsensitiveField(column)
         return None if field is None else str(field.type().toString())
 
     def actions(self) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from icekeeper.adapters.iceberg.deleting.kept import identity
 from icekeeper.core.tables.planning import large_file_limit, small_file_limit
 from icekeeper.core.tables.state import Ref, SmallFiles, Snapshot, TableHealth, TableState
 
@@ -51,6 +52,7 @@ def parse_metadata(
         deletes_unknown=current is not None and "total-delete-files" not in current.summary,
         history=history,
         refs=tuple(_ref(name, entry, ref_age) for name, entry in metadata.get("refs", {}).items()),
+        table_id=identity(metadata.get("table-uuid"), metadata.get("location", "")),
         gc_enabled=properties.get("gc.enabled", "true").lower() == "true",
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.proof.schema_fit import schema_fit
 from icekeeper.core.policy import CompactPolicy
 from icekeeper.core.tables.planning import large_file_limit
 from icekeeper.core.tables.state import FileGroup
@@ -29,12 +30,15 @@ def planner_options(policy: CompactPolicy) -> dict[str, str]:
     }
 
 
-def plan_groups(jvm: IcebergJvm, table: Any, options: dict[str, str]) -> list[tuple[FileGroup, Partition]]:
-    """What Iceberg's own planner would rewrite: each group, and the partition that it lies in."""
+def plan_groups(jvm: IcebergJvm, table: Any, options: dict[str, str]) -> tuple[list[tuple[FileGroup, Partition]], Any]:
+    """What Iceberg's own planner would rewrite: each group, and the partition that it lies in.
+
+    Beside them a SchemaFit that has chosen their files: the action may take groups that do not gain as well.
+    """
     planner = jvm.iceberg.actions.BinPackRewriteFilePlanner(table)
     planner.init(options)
     groups = planner.plan().groups().iterator()
-    planned = []
+    planned, fit = [], schema_fit(jvm, table)
     evolved = table.specs().size() > 1
     while groups.hasNext():
         group = groups.next()
@@ -52,7 +56,8 @@ def plan_groups(jvm: IcebergJvm, table: Any, options: dict[str, str]) -> list[tu
             gains=gains,
         )
         planned.append((found, Partition(group.outputSpecId(), partition)))
-    return planned
+        fit.choose(found.partition, group.fileScanTasks())
+    return planned, fit
 
 
 def _output_files(jvm: IcebergJvm, table: Any, group: Any) -> int:
@@ -60,10 +65,14 @@ def _output_files(jvm: IcebergJvm, table: Any, group: Any) -> int:
 
     The planner divides sizes: of five files of 0.7 of the target it expects four, and every night makes five.
     """
-    lookback = int(table.properties().get("read.split.planning-lookback") or 10)  # TableProperties.SPLIT_LOOKBACK
     scan = jvm.iceberg.util.TableScanUtil
-    tasks = scan.planTaskGroups(group.fileScanTasks(), group.inputSplitSize(), lookback, 0).size()
+    tasks = scan.planTaskGroups(group.fileScanTasks(), group.inputSplitSize(), split_lookback(table), 0).size()
     return max(int(tasks), int(group.expectedOutputFiles()))
+
+
+def split_lookback(table: Any) -> int:
+    """Among how many bins Iceberg looks for room for a file (TableProperties.SPLIT_LOOKBACK)."""
+    return int(table.properties().get("read.split.planning-lookback") or 10)
 
 
 def _gains(jvm: IcebergJvm, group: Any, options: dict[str, str]) -> bool:

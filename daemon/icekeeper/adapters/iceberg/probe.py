@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -17,10 +17,11 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg.catalog import quoted_name
-from icekeeper.adapters.iceberg.deletion import delete_files, path_collector
+from icekeeper.adapters.iceberg.deleting.files import delete_files, path_collector
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.metadata import parse_metadata
 from icekeeper.adapters.iceberg.misplaced import explained, misplacement
+from icekeeper.adapters.iceberg.rows.readable import unreadable_column
 from icekeeper.adapters.spark.errors import translate
 from icekeeper.core.errors import IcekeeperError
 from icekeeper.core.reasons import Reason
@@ -110,8 +111,10 @@ def _executors(context: Any) -> int:
 def table_facts(jvm: IcebergJvm, catalog: str, table: str, target_file_size: int) -> TableFacts:
     """Reads the table's metadata. Raises the JVM's error where the table can't be loaded."""
     with explained(jvm, catalog, table):
-        text = jvm.metadata_json(jvm.load(quoted_name(catalog, table)))
-    return parse_facts(table, text, target_file_size)
+        handle = jvm.load(quoted_name(catalog, table))
+        text = jvm.metadata_json(handle)
+    facts = parse_facts(table, text, target_file_size)
+    return replace(facts, state=replace(facts.state, unsupported=unreadable_column(jvm, handle)))
 
 
 def parse_facts(table: str, text: str, target_file_size: int) -> TableFacts:
@@ -151,7 +154,7 @@ def refused_read(jvm: IcebergJvm, io: str, properties: Mapping[str, str], path: 
     """
     reader = jvm.file_io(io, properties)
     try:
-        _read(reader, path)
+        read_byte(reader, path)
     except Py4JJavaError as exc:
         error = _refusal(exc)
         return None if error.reason is Reason.FILE_MISSING else error
@@ -176,14 +179,14 @@ def probe_store(jvm: IcebergJvm, catalog: str, table: str) -> StoreProbe:
 
     snapshot = handle.currentSnapshot()
     if snapshot is not None:
-        attempt("read", lambda: _read(io, str(snapshot.manifestListLocation())))
+        attempt("read", lambda: read_byte(io, str(snapshot.manifestListLocation())))
         if any(error.reason is Reason.WAREHOUSE_MOVED for error in errors.values()):
             return StoreProbe(table, str(io.getClass().getSimpleName()), path, errors)  # or it would write elsewhere
     attempt("write", lambda: _write(io, path))
     written = "write" not in errors
     if written:
         attempt("check", lambda: io.newInputFile(path).exists())
-        attempt("read", lambda: _read(io, path))
+        attempt("read", lambda: read_byte(io, path))
     if jvm.java_class("org.apache.iceberg.io.SupportsPrefixOperations").isInstance(io):
         attempt("list", lambda: io.listPrefix(path).iterator().hasNext())
     paths = path_collector(jvm)
@@ -213,7 +216,8 @@ def _write(io: Any, path: str) -> None:
         stream.write(0)
 
 
-def _read(io: Any, path: str) -> None:
+def read_byte(io: Any, path: str) -> None:
+    """Asks the store for a file; raises the JVM's error where it refuses, or has none."""
     with closing(io.newInputFile(path).newStream()) as stream:
         stream.read()
 

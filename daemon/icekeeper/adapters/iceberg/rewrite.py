@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
+
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.rows.readable import reading
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Rewrite, Slice
+
+log = structlog.get_logger(__name__)
 
 _SPLIT_SIZE = "spark.sql.iceberg.read.split-size"
 # TableProperties.SPLIT_OPEN_FILE_COST_DEFAULT of Iceberg: the least that a file counts for.
@@ -23,8 +28,38 @@ _BUCKETED = frozenset(
 )
 
 
+def rewrite(
+    jvm: IcebergJvm,
+    table: Any,
+    part: Slice,
+    sort_by: str,
+    options: Mapping[str, str],
+    selected: Any | None,
+    properties: Mapping[str, str],
+) -> int:
+    """Rewrites the slice, and returns how many files went. `selected`: an expression of partitions, None for all;
+    `properties`: of the snapshots. Errors as of `_action`, and those of the action.
+    """
+    with _action(jvm, table, part, sort_by) as action:
+        action.options(dict(options))
+        if selected is not None:
+            action.filter(selected)
+        for key, value in properties.items():
+            action.snapshotProperty(key, value)
+        result = action.execute()
+    log.info(
+        "files_rewritten",
+        how=part.how,
+        rewritten=result.rewrittenDataFilesCount(),
+        added=result.addedDataFilesCount(),
+        failed=result.failedDataFilesCount(),
+        bytes=result.rewrittenBytesCount(),
+    )
+    return int(result.rewrittenDataFilesCount())
+
+
 @contextmanager
-def rewriting(jvm: IcebergJvm, table: Any, part: Slice, sort_by: str) -> Iterator[Any]:
+def _action(jvm: IcebergJvm, table: Any, part: Slice, sort_by: str) -> Iterator[Any]:
     """Iceberg's action (RewriteDataFiles) for the slice; the session's settings for it hold inside the context.
 
     PermanentError where it has to sort and there is no order.
@@ -36,10 +71,11 @@ def rewriting(jvm: IcebergJvm, table: Any, part: Slice, sort_by: str) -> Iterato
         order = _order_that_changes_nothing(jvm, table)
     if order is not None:
         # The action copies the session, with its settings, when it is made.
-        jvm.spark.conf.set(_SPLIT_SIZE, str(_split_size(jvm, table, part)))
+        jvm.spark.conf.set(_SPLIT_SIZE, str(split_size(jvm, table, part.files, part.bytes)))
     try:
-        action = jvm.actions().rewriteDataFiles(table)
-        yield action.binPack() if order is None else action.sort(order)
+        with reading(jvm, table):
+            action = jvm.actions().rewriteDataFiles(table)
+            yield action.binPack() if order is None else action.sort(order)
     finally:
         jvm.spark.conf.unset(_SPLIT_SIZE)
 
@@ -49,13 +85,14 @@ def _order(jvm: IcebergJvm, table: Any, column: str) -> Any:
     own = table.sortOrder()
     if own.isSorted():
         return own
-    if table.schema().caseInsensitiveFindField(column) is None:
+    field = jvm.find_field(table.schema(), column)
+    if field is None:
         text = (
             f"compact.strategy is sort, and the table has no sort order of its own and no column {column!r}: give "
             "it one by ALTER TABLE ... WRITE ORDERED BY, name the column in tables[].timestamp, or take binpack"
         )
         raise PermanentError(text, reason=Reason.UNEXPECTED, where=str(table.name()))
-    return jvm.sort_orders(table).caseSensitive(False).asc(column).build()
+    return jvm.sort_orders(table).asc(table.schema().findColumnName(field.fieldId())).build()
 
 
 def _order_that_changes_nothing(jvm: IcebergJvm, table: Any) -> Any | None:
@@ -70,9 +107,12 @@ def _order_that_changes_nothing(jvm: IcebergJvm, table: Any) -> Any | None:
     return None
 
 
-def _split_size(jvm: IcebergJvm, table: Any, part: Slice) -> int:
-    """How much a task reads, in bytes as Iceberg counts them, so that each of the session's threads gets some."""
+def split_size(jvm: IcebergJvm, table: Any, files: int, size: int) -> int:
+    """How much a task reads, in bytes as Iceberg counts them, so that each of the session's threads gets some.
+
+    `size`: of all the files, in bytes.
+    """
     open_cost = int(table.properties().get("read.split.open-file-cost") or _OPEN_COST)
-    weight = max(part.bytes, part.files * open_cost)
+    weight = max(size, files * open_cost)
     tasks = _TASKS_A_THREAD * int(jvm.spark.sparkContext.defaultParallelism)
     return max(weight // tasks, _FILES_A_TASK * open_cost)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -14,9 +14,15 @@ from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.manifests import file_sizes
 from icekeeper.adapters.iceberg.metadata import parse_history, parse_metadata
 from icekeeper.adapters.iceberg.planner import Partition, partition_filter, plan_groups, planner_options
+from icekeeper.adapters.iceberg.proof.footers import Footers
+from icekeeper.adapters.iceberg.proof.schema_fit import listed_twice, unfit_files
+from icekeeper.adapters.iceberg.rows.readable import unreadable_column
+from icekeeper.core.errors import TransientError
+from icekeeper.core.formats import listed
 from icekeeper.core.policy import CompactPolicy
+from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Slice
-from icekeeper.core.tables.state import FileGroup, Snapshot, TableState
+from icekeeper.core.tables.state import RUN_ID_PROPERTY, FileGroup, Snapshot, TableState
 
 # How long a loaded table is used again: after that, credentials that the catalog lent it may have expired.
 LOADED_S = 60.0
@@ -51,13 +57,17 @@ class _VersionState:
 
 @dataclass(frozen=True, slots=True)
 class _VersionPlan:
-    """What the planner would rewrite of a version of a table; the partitions live in the JVM of a session."""
+    """What the planner would rewrite of a version of a table; the partitions live in the JVM of a session.
+
+    `fit`: what finds the files that do not fit the schema; None once `groups` has them.
+    """
 
     version: str
     policy: CompactPolicy
     groups: tuple[FileGroup, ...]
     spark: SparkSession
     partitions: Mapping[str, Partition]
+    fit: Any | None
 
 
 class Tables:
@@ -92,6 +102,11 @@ class Tables:
         self._loaded[table] = loaded
         return loaded.handle
 
+    def last(self, jvm: IcebergJvm, table: str) -> Any | None:
+        """The table as it was loaded last, if that is not long ago."""
+        loaded = self._loaded.get(table)
+        return loaded.handle if loaded is not None and loaded.spark is jvm.spark else None
+
     def state(self, jvm: IcebergJvm, table: str, handle: Any, target_file_size: int) -> TableState:
         version, known = jvm.version(handle), self._states.get(table)
         if known is None or (known.version, known.target_file_size) != (version, target_file_size):
@@ -106,7 +121,9 @@ class Tables:
         elif files is None or files.snapshot_id != current.snapshotId():
             partitions, manifests = file_sizes(jvm, handle, current)
             files = self._files[table] = _SnapshotFiles(current.snapshotId(), partitions, manifests)
-        return parse_metadata(table, jvm.metadata_json(handle), files.partitions, files.manifests, target_file_size)
+        text = jvm.metadata_json(handle)
+        state = parse_metadata(table, text, files.partitions, files.manifests, target_file_size)
+        return replace(state, unsupported=unreadable_column(jvm, handle))
 
     def history(self, jvm: IcebergJvm, table: str, handle: Any) -> tuple[Snapshot, ...]:
         known = self._states.get(table)
@@ -116,10 +133,43 @@ class Tables:
 
     def groups(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> tuple[FileGroup, ...]:
         """What the planner would rewrite."""
-        plan = self._plans.get(table)
-        if plan is None or (plan.version, plan.policy) != (jvm.version(handle), policy):
+        return self._planned(jvm, table, handle, policy).groups
+
+    def fitting(
+        self, jvm: IcebergJvm, footers: Footers, table: str, handle: Any, policy: CompactPolicy
+    ) -> tuple[FileGroup, ...]:
+        """The same, with the files that do not fit the table's schema, or are listed twice."""
+        plan = self._planned(jvm, table, handle, policy)
+        if plan.fit is not None and plan.spark is not jvm.spark:
             plan = self._plan(jvm, table, handle, policy)
-        return plan.groups
+        if plan.fit is None:
+            return plan.groups
+        unfit, twice = unfit_files(jvm, footers, handle, plan.fit), listed_twice(plan.fit)
+        groups = tuple(
+            replace(group, unfit=unfit.get(group.partition, ()), twice=twice.get(group.partition, ()))
+            for group in plan.groups
+        )
+        self._plans[table] = replace(plan, groups=groups, fit=None)
+        return groups
+
+    def require_fitting(
+        self, jvm: IcebergJvm, footers: Footers, table: str, handle: Any, policy: CompactPolicy, part: Slice
+    ) -> None:
+        """TransientError `conflict` where the slice has files by now, of whatever age, that a rewrite would change.
+
+        A commit since the plan may let the planner take old files of which it had not enough.
+        """
+        if _has_same_files(handle, part):
+            return
+        taken = [
+            group
+            for group in self.fitting(jvm, footers, table, handle, policy)
+            if not part.partitions or group.partition in part.partitions
+        ]
+        found = {file for group in taken for file in (*group.unfit, *group.twice)}
+        if found:
+            text = f"it has files that a rewrite would change, since it was planned: {listed(sorted(found), most=3)}"
+            raise TransientError(text, reason=Reason.CONFLICT, where=table)
 
     def selected(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy, part: Slice) -> Any | None:
         """The filter of a slice's partitions, None where none of them has anything left to rewrite."""
@@ -130,10 +180,33 @@ class Tables:
         chosen = [plan.partitions[name] for name in part.partitions if name in plan.partitions]
         return partition_filter(jvm, handle, chosen) if chosen else None
 
+    def _planned(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> _VersionPlan:
+        """The plan of this version of the table. Read it once: another thread may replace it."""
+        plan = self._plans.get(table)
+        if plan is None or (plan.version, plan.policy) != (jvm.version(handle), policy):
+            plan = self._plan(jvm, table, handle, policy)
+        return plan
+
     def _plan(self, jvm: IcebergJvm, table: str, handle: Any, policy: CompactPolicy) -> _VersionPlan:
         """Asks the planner and keeps its answer: planning every slice again would read all manifests each time."""
-        planned = plan_groups(jvm, handle, planner_options(policy))
+        planned, fit = plan_groups(jvm, handle, planner_options(policy))
         groups = tuple(group for group, _ in planned)
         partitions = {group.partition: partition for group, partition in planned}
-        plan = self._plans[table] = _VersionPlan(jvm.version(handle), policy, groups, jvm.spark, partitions)
+        plan = self._plans[table] = _VersionPlan(jvm.version(handle), policy, groups, jvm.spark, partitions, fit)
         return plan
+
+
+def _has_same_files(handle: Any, part: Slice) -> bool:
+    """Whether a rewrite of the slice takes no other files than those of its plan: there was nothing but rewrites since.
+
+    A rewrite of files of an older spec adds files to any partition, so that the planner may take old ones there, too.
+    """
+    snapshot = handle.currentSnapshot()
+    if not part.partitions and handle.specs().size() > 1:
+        return snapshot is None or snapshot.snapshotId() == part.planned_at
+    while snapshot is not None and snapshot.snapshotId() != part.planned_at:
+        if snapshot.operation() != "replace" or not snapshot.summary().containsKey(RUN_ID_PROPERTY):
+            return False
+        parent = snapshot.parentId()
+        snapshot = None if parent is None else handle.snapshot(parent)
+    return snapshot is not None or handle.currentSnapshot() is None

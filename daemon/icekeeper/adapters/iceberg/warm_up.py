@@ -1,4 +1,4 @@
-"""Warming up a fresh session: a scratch table is written, compacted, expired and audited as a night would do it.
+"""Warming up a fresh session: a scratch table is written, compacted, proven, expired and audited as by a night.
 
 The first rewrite of a JVM takes three times as long as the fifth: classes are loaded and code is compiled as it runs.
 """
@@ -43,7 +43,7 @@ _ROWS = (
 
 
 async def warm_up(engine: SparkEngine, may_continue: Callable[[], bool], rounds: int = ROUNDS) -> bool:
-    """Writes, compacts, expires and audits a few small files, `rounds` times. Raises what `SparkEngine.run` does.
+    """Writes, compacts, proves, expires and audits a few small files, `rounds` times. Raises like `SparkEngine.run`.
 
     `may_continue` is called between two steps, each of which takes a moment, so that other work gets the session. False
     where it returned False.
@@ -69,6 +69,12 @@ async def warm_up(engine: SparkEngine, may_continue: Callable[[], bool], rounds:
     async def compact() -> None:
         await lakehouse.compact(_TABLE, _POLICY, Slice((), _FILES, 0, 1), uuid4(), STEP_TIMEOUT)
 
+    async def prove() -> None:
+        state = await lakehouse.inspect(_TABLE, _POLICY.target_file_size)
+        rewrite = state.history[-1].id
+        await lakehouse.rewritten(_TABLE, rewrite, STEP_TIMEOUT)
+        await lakehouse.content(_TABLE, rewrite, (), False, STEP_TIMEOUT)
+
     async def expire() -> None:
         state = await lakehouse.inspect(_TABLE, _POLICY.target_file_size)
         await lakehouse.expire(_TABLE, tuple(snapshot.id for snapshot in state.history[:-1]), 1, STEP_TIMEOUT)
@@ -79,6 +85,7 @@ async def warm_up(engine: SparkEngine, may_continue: Callable[[], bool], rounds:
             partial(engine.run, write, timeout=STEP_TIMEOUT),
             partial(lakehouse.file_groups, _TABLE, _POLICY),
             compact,
+            prove,
             expire,
             partial(lakehouse.prove_files, _TABLE, "ts", _WINDOW, STEP_TIMEOUT),
             partial(lakehouse.count, _TABLE, "ts", _WINDOW, STEP_TIMEOUT),

@@ -8,12 +8,13 @@ from typing import Any
 
 import structlog
 
+from icekeeper.adapters.ledger.installation import Installation
 from icekeeper.adapters.ledger.rows import known
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.records import from_plain
 from icekeeper.core.audit.days import DAYS_KEPT, PastAudit
-from icekeeper.core.enums import AuditStatus, RunOutcome, Stage, TaskOutcome
+from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, TaskOutcome
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import (
     MOST_NIGHTS,
@@ -32,23 +33,25 @@ _HEALTHS, _AUDITS = statement("last_healths"), statement("last_audits")
 
 
 class PostgresRecent:
-    """Raises what `Postgres.connection` does."""
+    """Of one installation. Raises what `Postgres.connection` and `Installation` do."""
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, installation: Installation) -> None:
         self._postgres = postgres
+        self._installation = installation
 
     async def past(self, tables: Iterable[str]) -> RunHistory:
         """What the ledger knows of the last nights of these tables, which are the enabled ones."""
         names = list(tables)
-        stages = [stage.value for stage in Stage]
+        mine = await self._installation.id()
+        stages = [stage.value for stage in NIGHT]
         async with self._postgres.snapshot() as connection:
             # How few tasks are new enough is not known to the planner, which would have a query on so many compiled.
             await connection.execute("SET LOCAL jit = off")
-            nights = await connection.fetch(_NIGHTS, stages, names, MOST_NIGHTS, None)
-            succeeded = await connection.fetch(_NIGHTS, stages, names, 1, RunOutcome.SUCCESS.value)
-            tasks = await connection.fetch(_TASKS, names, TASKS_KEPT)
-            healths = await connection.fetch(_HEALTHS, names)
-            audits = await connection.fetch(_AUDITS, names, DAYS_KEPT)
+            nights = await connection.fetch(_NIGHTS, stages, names, MOST_NIGHTS, None, mine)
+            succeeded = await connection.fetch(_NIGHTS, stages, names, 1, RunOutcome.SUCCESS.value, mine)
+            tasks = await connection.fetch(_TASKS, names, TASKS_KEPT, mine)
+            healths = await connection.fetch(_HEALTHS, names, mine)
+            audits = await connection.fetch(_AUDITS, names, DAYS_KEPT, mine)
         tasks = [row for row in tasks if known(Stage, row["stage"])]
         # Joined, so that it has the order and the bounds of any past.
         return RunHistory().joined(
@@ -75,6 +78,7 @@ def _night(row: Any) -> PastNight:
         finished_at=row["finished_at"],
         audited=frozenset(row["audited"]),
         found=frozenset(row["found"]),
+        older=frozenset(row["older"]),
     )
 
 

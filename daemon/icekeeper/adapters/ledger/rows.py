@@ -6,17 +6,22 @@ A newer icekeeper on another host may have written a row: a value that this vers
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
+import structlog
+
 from icekeeper.adapters.records import from_plain
 from icekeeper.core.audit.records import AuditResult, BadFile, Explanation, FileFault, Finding, FindingKind
+from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Proof, RunOutcome, Stage
 from icekeeper.core.history import PastRun
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
+
+log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value", bound=StrEnum)
 
@@ -36,6 +41,23 @@ def audit_document(row: Any) -> dict[str, Any]:
         "key_comparison": _loaded(row["key_comparison"]),
         "findings": _loaded(row["findings"]) or [],
     }
+
+
+Place = tuple[str, Window]
+
+
+def place_of(row: Mapping[str, Any]) -> Place:
+    """Which table, and which time of it, a row is about."""
+    return row["iceberg_table"], Window(row["window_start"], row["window_end"])
+
+
+def marked_run(row: Mapping[str, Any], acks: Mapping[Place, Any], certified: Mapping[Place, Any]) -> dict[str, Any]:
+    """A run whose audits say who acknowledged them, and by what their day is certified."""
+
+    def marked(audit: Mapping[str, Any]) -> dict[str, Any]:
+        return {**audit, "ack": acks.get(place_of(audit)), "certified": certified.get(place_of(audit))}
+
+    return {**row, "audits": [marked(audit) for audit in row["audits"]]}
 
 
 def past_run(row: Any, tasks: Iterable[Any], audits: Iterable[Any]) -> PastRun:
@@ -64,6 +86,15 @@ def past_audit(row: Any) -> AuditResult:
     codes = {"reason": as_reason(row["reason"]), "proof": known(Proof, row["proof"])}
     document = {**audit_document(row), **codes, "bad_files": as_bad_files(row["bad_files"])}
     return from_plain(AuditResult, {**document, "findings": as_findings(row["findings"])})
+
+
+def known_audit(row: Any) -> AuditResult | None:
+    """The same; None, and a line in the log, where this version doesn't understand it."""
+    try:
+        return past_audit(row)
+    except ValueError as exc:  # of a newer icekeeper, or edited by hand: the others are no worse for it
+        log.warning("audit_not_understood", about=str(row["run_id"]), table=row["iceberg_table"], error=str(exc))
+        return None
 
 
 def as_findings(column: str | None) -> tuple[Finding, ...]:

@@ -13,9 +13,12 @@ from uuid import UUID
 
 import structlog
 
-from icekeeper.adapters.ledger.rows import past_run
+from icekeeper.adapters.ledger.installation import Installation
+from icekeeper.adapters.ledger.rows import past_audit, past_run
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.postgres.pool import Postgres
+from icekeeper.core.audit.certificates import CertifiedBy
+from icekeeper.core.audit.evidence import Evidence, evidence
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import Stage, Trigger
 from icekeeper.core.errors import IcekeeperError
@@ -25,13 +28,18 @@ from icekeeper.core.runs import RunOpening, RunReport, StageResult
 
 log = structlog.get_logger(__name__)
 
-# Which row an audit may meet again: the one of its slot or, for an operator's audit, the one of its run.
+# Which row an audit may meet again: the one of its window and slot or, for an operator's audit, of its window and run.
 _STORE_AUDIT = statement("store_audit")
-_STORE_MANUAL_AUDIT = _STORE_AUDIT.replace("{arbiter}", "(run_id, iceberg_table) WHERE run_id IS NOT NULL")
+_STORE_MANUAL_AUDIT = _STORE_AUDIT.replace(
+    "{arbiter}", "(run_id, iceberg_table, window_start, window_end) WHERE run_id IS NOT NULL"
+)
 _STORE_SLOT_AUDIT = _STORE_AUDIT.replace(
-    "{arbiter}", "(slot, iceberg_table) WHERE trigger IN ('schedule', 'catch_up', 'resume')"
+    "{arbiter}",
+    "(installation_id, slot, iceberg_table, window_start, window_end) "
+    "WHERE trigger IN ('schedule', 'catch_up', 'resume')",
 )
 _STORE_TASK, _STORE_LINES = statement("store_task"), statement("store_lines")
+_STORE_EVIDENCE = statement("store_evidence")
 _STORE_RUN, _OPEN_RUN = statement("store_run"), statement("open_run")
 _STORE_LOAD, _PAST_RUNS = statement("store_load"), statement("past_runs")
 _MARK_IN_FLIGHT = """
@@ -40,20 +48,22 @@ _MARK_IN_FLIGHT = """
 _PRUNE_LINES = statement("prune_logs")
 _HELD_RUNS = "SELECT run_id FROM maintenance_runs WHERE run_id = ANY($1) AND outcome IS NOT NULL"
 _LAST_LINE = "SELECT coalesce(max(line_no), 0) FROM maintenance_logs WHERE run_id = $1"
-_LAST_SLOT = "SELECT max(slot) FROM maintenance_runs WHERE trigger <> 'manual'"
+_LAST_SLOT = "SELECT max(slot) FROM maintenance_runs WHERE trigger <> 'manual' AND installation_id = $1"
 _TASKS, _AUDITS = statement("tasks"), statement("audits")
 
 
 class PostgresLedger:
-    """Every method raises what `Postgres.connection` does."""
+    """The rows of one installation. Every method raises what `Postgres.connection` and `Installation` do."""
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, installation: Installation) -> None:
         self._postgres = postgres
+        self._installation = installation
 
     async def open_run(self, opening: RunOpening) -> None:
         """Makes the run visible, without an outcome; a run that is closed already stays closed."""
+        mine = await self._installation.settled()
         async with self._postgres.connection() as connection:
-            await connection.execute(_OPEN_RUN, *_opening_row(opening))
+            await connection.execute(_OPEN_RUN, *_opening_row(opening), mine)
 
     async def close_run(self, report: RunReport, opening: RunOpening | None = None) -> None:
         """Stores the whole run in one transaction. Storing it again changes nothing; a lost answer is no harm.
@@ -61,10 +71,11 @@ class PostgresLedger:
         `opening`: what the report doesn't hold, where PostgreSQL may not have it.
         PermanentError `unexpected` where PostgreSQL refuses this very record.
         """
+        mine = await self._installation.settled()
         async with self._postgres.connection() as connection, connection.transaction():
-            await store_run(connection, report)
+            await store_run(connection, report, mine)
             if opening is not None:
-                await connection.execute(_OPEN_RUN, *_opening_row(opening))
+                await connection.execute(_OPEN_RUN, *_opening_row(opening), mine)
 
     async def last_line(self, run_id: UUID) -> int:
         """The number of the last log line that is stored of the run; 0 where there is none."""
@@ -85,8 +96,9 @@ class PostgresLedger:
 
         Their runs, tasks and audits stay. PermanentError `access_denied` where the role may not.
         """
+        mine = await self._installation.settled()
         async with self._postgres.connection() as connection:
-            tag = await connection.execute(_PRUNE_LINES, before, runs)
+            tag = await connection.execute(_PRUNE_LINES, before, runs, mine)
         return int(tag.rpartition(" ")[2])  # DELETE 123
 
     async def held(self, runs: Iterable[UUID]) -> frozenset[UUID]:
@@ -105,8 +117,9 @@ class PostgresLedger:
 
     async def record_load(self, load: ConfigLoad) -> None:
         """Stores a reading of the configuration; storing it again changes nothing."""
+        mine = await self._installation.settled()
         async with self._postgres.connection() as connection:
-            await connection.execute(_STORE_LOAD, *_load_row(load))
+            await connection.execute(_STORE_LOAD, *_load_row(load), mine)
 
     async def mark_in_flight(self, run_id: UUID, stage: Stage | None, table: str | None) -> None:
         """Notes which task the open run is at, so that another host knows it should this one die. None: at none.
@@ -118,9 +131,9 @@ class PostgresLedger:
 
     async def past_runs(self, since: datetime) -> tuple[PastRun, ...]:
         """The runs of slots from `since` on but operators' own, oldest first, whichever host they ran on."""
-        found = []
+        found, mine = [], await self._installation.settled()
         async with self._postgres.snapshot() as connection:
-            for row in await connection.fetch(_PAST_RUNS, since):
+            for row in await connection.fetch(_PAST_RUNS, since, mine):
                 tasks = await connection.fetch(_TASKS, row["run_id"])
                 audits = await connection.fetch(_AUDITS, row["run_id"])
                 try:
@@ -129,17 +142,24 @@ class PostgresLedger:
                     log.warning("run_not_understood", about=str(row["run_id"]), error=str(exc))
         return tuple(found)
 
+    async def audits_of(self, run_id: UUID) -> tuple[AuditResult, ...]:
+        """What a run counted; empty where the ledger has no such run."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_AUDITS, run_id)
+        return tuple(past_audit(row) for row in rows)
+
     async def last_slot(self) -> datetime | None:
         """The newest slot that a run but operators' own answered for; None where there is none."""
+        mine = await self._installation.settled()
         async with self._postgres.connection() as connection:
-            slot: datetime | None = await connection.fetchval(_LAST_SLOT)
+            slot: datetime | None = await connection.fetchval(_LAST_SLOT, mine)
         return slot
 
 
-async def store_run(connection: Any, report: RunReport) -> None:
+async def store_run(connection: Any, report: RunReport, installation: UUID) -> None:
     """Writes a report's rows within the caller's transaction, on an asyncpg connection whose session is in UTC."""
     # First: its row is the lock of the run, which another process may be storing, too.
-    await connection.execute(
+    installation = await connection.fetchval(
         _STORE_RUN,
         *_row(
             report.run_id,
@@ -150,12 +170,21 @@ async def store_run(connection: Any, report: RunReport) -> None:
             report.finished_at,
             report.duration_s,
             report.settings_hash,
+            None if report.older_days is None else _json(asdict(report.older_days)),
+            installation,
         ),
     )
     tasks = [_task_row(report.run_id, position, task) for position, task in enumerate(report.tasks, start=1)]
     await connection.executemany(_STORE_TASK, tasks)
     store_audit = _STORE_MANUAL_AUDIT if report.trigger is Trigger.MANUAL else _STORE_SLOT_AUDIT
-    await connection.executemany(store_audit, [_audit_row(audit) for audit in report.audits])
+    await connection.executemany(store_audit, [(*_audit_row(audit), installation) for audit in report.audits])
+    await store_evidence(connection, report.audits, installation)
+
+
+async def store_evidence(connection: Any, audits: Iterable[AuditResult], installation: UUID) -> None:
+    """Writes what audits say for and against certificates, on an asyncpg connection."""
+    judged = [(*_evidence_row(audit, one), installation) for audit in audits for one in evidence(audit)]
+    await connection.executemany(_STORE_EVIDENCE, judged)
 
 
 async def store_lines(connection: Any, run_id: UUID, first: int, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -195,20 +224,13 @@ def _as_text(value: Any) -> Any:
 
 
 def _opening_row(opening: RunOpening) -> tuple[Any, ...]:
-    return _row(
-        opening.run_id,
-        opening.slot,
-        opening.trigger,
-        opening.started_at,
-        opening.settings_hash,
-        opening.stages,
-        opening.tables,
-        opening.host,
-    )
+    work = (opening.settings_hash, opening.stages, opening.tables)
+    return _row(opening.run_id, opening.slot, opening.trigger, opening.started_at, *work, opening.host, opening.actor)
 
 
 def _load_row(load: ConfigLoad) -> tuple[Any, ...]:
-    return _row(load.load_id, load.at, load.host, load.by, load.settings_hash, load.changes, load.problems)
+    head = (load.load_id, load.at, load.host, load.by, load.settings_hash)
+    return _row(*head, load.changes, load.problems, load.actor)
 
 
 def _task_row(run_id: UUID, position: int, task: StageResult) -> tuple[Any, ...]:
@@ -260,4 +282,32 @@ def _audit_row(audit: AuditResult) -> tuple[Any, ...]:
         audit.bad_file_rows,
         None if audit.key_comparison is None else _json(asdict(audit.key_comparison)),
         _json([asdict(finding) for finding in audit.findings]) if audit.findings else None,
+        audit.ch_merges,
+        audit.source_ttl_s,
+        audit.watermark_read,
+        audit.clock_right,
+        audit.files_digest,
+        audit.worse,
+        audit.began_at,
+    )
+
+
+def _evidence_row(audit: AuditResult, of_day: Evidence) -> tuple[Any, ...]:
+    compared = audit.key_comparison if of_day.certifies is CertifiedBy.KEYS else None
+    return _row(
+        audit.iceberg_table,
+        of_day.day,
+        audit.run_id,
+        audit.run_timestamp,
+        of_day.certifies,
+        of_day.revokes,
+        of_day.refuted_by,
+        of_day.compared,
+        audit.proof,
+        of_day.ch_row_count,
+        audit.iceberg_row_count,
+        None if compared is None else compared.fingerprint,
+        audit.snapshot_id,
+        audit.watermark,
+        audit.began_at,
     )

@@ -5,9 +5,9 @@ needs no agreement between the clocks of hosts. Where the leader's host vanishes
 to give up by its own timeout, the leader first. With `a` the instant at which the leader received its last answer:
 
     a + 5 s     the leader sends its next query (_HEARTBEAT_S), which is lost
-    a + 10 s    the leader gives up (_ANSWER_S): `held` is false by the clock alone, and `lost()` returns
+    a + 10 s    the leader gives up (ANSWER_S): `held` is false by the clock alone, and `lost()` returns
     a + 15 s    the earliest that the server frees the lock: 20 s after the last packet it received (_KEEPALIVES). That
-                was a query of the leader sent at a - 5 s or later, since it was answered within _ANSWER_S
+                was a query of the leader sent at a - 5 s or later, since it was answered within ANSWER_S
     a + 30 s    the latest that the server frees it: the last packet came at a + 5 s, and it probes every 5 s
 
 So there are at least 5 s between two leaders. A commit that the old one sent before it gave up may still arrive:
@@ -17,31 +17,33 @@ Iceberg refuses it if the table has changed.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import structlog
 
 from icekeeper.adapters.postgres.pool import CONNECT_TIMEOUT_S, FOREIGN_ERRORS, Target, translated
 from icekeeper.adapters.postgres.pooler import find_pooler
+from icekeeper.adapters.postgres.watched_session import ANSWER_S, CLOSE_S, WatchedSession
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.night.ports import Sleep
 
 log = structlog.get_logger(__name__)
 
-# One lease a database: advisory locks are the database's. The migration's lock has another number.
+# Before there were installations, the lease was one a database: those leases are exclusive under this key, and the
+# leaders of installations share it, so that neither leads beside the other while replicas are upgraded one by one.
 _KEY = int.from_bytes(b"icelease", "big")
 _NAME = "icekeeper lease "
 _RETRY_S = 2.0
 _HEARTBEAT_S = 5.0
-_ANSWER_S = 5.0
-_RELEASE_S = 2.0
 _KEEPALIVES = {
     "tcp_keepalives_idle": "5s",
     "tcp_keepalives_interval": "5s",
@@ -57,14 +59,17 @@ _SET_KEEPALIVES = """
     FROM unnest($1::text[], $2::text[]) AS wanted (name, value) JOIN pg_settings USING (name)
 """
 # A standby server grants advisory locks of its own, which exclude no one on the primary.
-_TRY = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_try_advisory_lock($1) END"
-_FREE = "SELECT pg_advisory_unlock($1)"
+_TRY = """
+    SELECT CASE WHEN pg_is_in_recovery() THEN NULL WHEN NOT pg_try_advisory_lock($1) THEN false
+                WHEN $2::bigint = $1 THEN true ELSE pg_try_advisory_lock_shared($2) END
+"""
+_FREE = "SELECT pg_advisory_unlock_all()"
 # pg_locks shows the two halves of a 64-bit key.
 _LOCKS = """
     FROM pg_locks AS lock LEFT JOIN pg_stat_activity AS session USING (pid)
-    WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
+    WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1 AND lock.mode = 'ExclusiveLock'
       AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND (lock.classid::bigint << 32) | lock.objid::bigint = $1
+      AND (lock.classid::bigint << 32) | lock.objid::bigint = ANY($1::bigint[])
 """
 _HOLDER = f"SELECT session.application_name AS name, session.backend_start AS since {_LOCKS}"
 # Checks the lock rather than the connection: a pooler that was put in between may hand us another session.
@@ -87,6 +92,7 @@ def since_boot() -> float:
 class Lease:
     """One host's candidacy. `acquire`, `try_acquire` and `release` must not overlap.
 
+    `installation` gives whose lease it is: each has one; None: the database's, as before there were installations.
     `sleep` waits between tries and between heartbeats; `clock` gives seconds.
     """
 
@@ -96,6 +102,7 @@ class Lease:
         password: str | None,
         *,
         host: str,
+        installation: Callable[[], Awaitable[UUID]] | None = None,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = since_boot,
     ) -> None:
@@ -104,10 +111,12 @@ class Lease:
         self.host = host
         self._dsn = dsn
         self._password = password
+        self._installation = installation
+        self._key: int | None = _KEY if installation is None else None
         self._sleep = sleep
         self._clock = clock
         # Of a leader: it holds the lock. Of a standby: it checks whether the other host still leads.
-        self._session: _Session | None = None
+        self._session: WatchedSession | None = None
         self._direct = False
         self._leads = False
         self._answered_at = 0.0
@@ -121,7 +130,7 @@ class Lease:
 
         So it is false at once after this process or its machine was suspended, before anything else has run.
         """
-        return self._leads and self._clock() - self._answered_at <= _HEARTBEAT_S + _ANSWER_S
+        return self._leads and self._clock() - self._answered_at <= _HEARTBEAT_S + ANSWER_S
 
     async def acquire(self) -> None:
         """Waits for the lease. Logs the obstacle once, and again when it changes.
@@ -152,16 +161,19 @@ class Lease:
         """
         if self._leads:
             return self.held
+        key = await self._own_key()
         if await self._seen_holder() is not None:
             return False
         # Each term has a session of its own, so that the session's start is the term's.
         await self._end_session()
         await self._refuse_pooler()
         session = self._session = await self._open()
-        (granted,) = await session.query(_TRY, _KEY)
+        (granted,) = await session.query(_TRY, key, _KEY)
         if granted is None:
             raise TransientError("is a standby server", reason=Reason.LEDGER_DOWN, where=str(self.target))
-        if granted:
+        if not granted:  # perhaps one of the two locks was
+            await session.query(_FREE)
+        else:
             self._leads, self._answered_at = True, self._clock()
             self._over.clear()
             session.on_end(self._session_ended)
@@ -171,9 +183,10 @@ class Lease:
 
     async def holder(self) -> Holder | None:
         """Who leads, by a connection of its own; raises like `try_acquire`."""
+        keys = [await self._own_key(), _KEY]
         session = await self._open()
         try:
-            return _holder(await session.query(_HOLDER, _KEY))
+            return _holder(await session.query(_HOLDER, keys))
         finally:
             await session.close()
 
@@ -191,18 +204,18 @@ class Lease:
         if session is not None and led:
             # A server that does not answer frees it by itself, see above.
             with suppress(IcekeeperError):
-                await session.query(_FREE, _KEY, timeout=_RELEASE_S)
+                await session.query(_FREE, timeout=CLOSE_S)
         await self._end_session()
         if led:
             log.info("lease_released", host=self.host)
 
     # --- while it is held
 
-    async def _keep_watch(self, session: _Session) -> None:
+    async def _keep_watch(self, session: WatchedSession) -> None:
         try:
             while True:
                 await self._sleep(_HEARTBEAT_S)
-                (ours,) = await session.query(_STILL_OURS, _KEY)
+                (ours,) = await session.query(_STILL_OURS, [self._key])
                 if not ours:
                     await session.close()
                     raise TransientError("the session has changed", reason=Reason.LEDGER_DOWN, where=str(self.target))
@@ -210,10 +223,10 @@ class Lease:
         except Exception as exc:  # also after a bug: a lease that is no longer watched must not count as held
             self._lose(session, str(exc))
 
-    def _session_ended(self, session: _Session) -> None:
+    def _session_ended(self, session: WatchedSession) -> None:
         self._lose(session, f"{self.target}: the connection has ended")
 
-    def _lose(self, session: _Session, why: str) -> None:
+    def _lose(self, session: WatchedSession, why: str) -> None:
         # The watch and the listener may report the same end, and only after the next term has begun.
         if self._leads and session is self._session:
             self._give_up()
@@ -232,7 +245,14 @@ class Lease:
         """Who leads, by the open session; None also where there is no session."""
         if self._session is None or self._session.ended:
             return None
-        return _holder(await self._session.query(_HOLDER, _KEY))
+        return _holder(await self._session.query(_HOLDER, [self._key, _KEY]))
+
+    async def _own_key(self) -> int:
+        if self._key is None:
+            assert self._installation is not None  # else it has one
+            name = hashlib.sha256(b"icelease" + (await self._installation()).bytes)
+            self._key = int.from_bytes(name.digest()[:8], "big", signed=True)
+        return self._key
 
     async def _refuse_pooler(self) -> None:
         """PermanentError where a PgBouncer is in between. Checked until PostgreSQL has answered once."""
@@ -249,7 +269,7 @@ class Lease:
             )
         self._direct = True
 
-    async def _open(self) -> _Session:
+    async def _open(self) -> WatchedSession:
         try:
             connection = await asyncpg.connect(
                 self._dsn,
@@ -260,7 +280,7 @@ class Lease:
             )
         except FOREIGN_ERRORS as exc:
             raise translated(exc, self.target) from exc
-        session = _Session(connection, self.target)
+        session = WatchedSession(connection, self.target)
         await session.query(_SET_KEEPALIVES, list(_KEEPALIVES), list(_KEEPALIVES.values()))
         return session
 
@@ -268,47 +288,6 @@ class Lease:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-
-
-class _Session:
-    """One connection with one query at a time, each with a timeout. A query that times out closes it."""
-
-    def __init__(self, connection: Any, target: Target) -> None:
-        self._connection = connection
-        self._target = target
-        self._querying = False
-
-    @property
-    def ended(self) -> bool:
-        return bool(self._connection.is_closed())
-
-    def on_end(self, callback: Callable[[_Session], None]) -> None:
-        """Has `callback` called when the connection ends between two queries. During one, the query raises instead."""
-        self._connection.add_termination_listener(lambda _: None if self._querying else callback(self))
-
-    async def query(self, sql: str, *values: object, timeout: float = _ANSWER_S) -> Any:
-        """The first row; None where there is none."""
-        answer = asyncio.ensure_future(self._connection.fetchrow(sql, *values))
-        self._querying = True
-        try:
-            # Not asyncpg's timeout or a cancellation: both open another connection to cancel the statement, and wait.
-            await asyncio.wait([answer], timeout=timeout)
-            if not answer.done():
-                raise TransientError("does not answer", reason=Reason.LEDGER_DOWN, where=str(self._target))
-            return answer.result()
-        except FOREIGN_ERRORS as exc:
-            raise translated(exc, self._target) from exc
-        finally:
-            if not answer.done() or answer.cancelled() or answer.exception() is not None:
-                self._connection.terminate()
-                await asyncio.gather(answer, return_exceptions=True)
-            self._querying = False
-
-    async def close(self) -> None:
-        try:
-            await self._connection.close(timeout=_RELEASE_S)
-        except FOREIGN_ERRORS:
-            self._connection.terminate()
 
 
 def _holder(row: Any) -> Holder | None:

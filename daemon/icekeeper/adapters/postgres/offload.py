@@ -24,10 +24,13 @@ class PostgresOffload:
         self,
         postgres: Postgres,
         table: str = "offload_watermarks",
-        database: str = "default",
+        database: str | None = "default",
         sources: Collection[str] = (),
     ) -> None:
-        """`table` may carry its schema. ConfigError where it is no name. `database`, `sources`: see `names_of`."""
+        """`table` may carry its schema. ConfigError where it is no name. `database`, `sources`: see `names_of`.
+
+        `database` None: it is not known which one the sources are in. A row of their name in any database is theirs.
+        """
         self._postgres = postgres
         self._table = quoted(table)
         self._database = database
@@ -43,21 +46,24 @@ class PostgresOffload:
         PermanentError where a column is missing without which it is not the offload's table. The others are optional.
         """
         # The whole row: a query that named a column could not be asked of a table without it.
-        names = names_of(table, self._database, self._sources)
+        names = names_of(table, self._database or "", self._sources)
+        anywhere = f".{table}" if self._database is None and "." not in table else None
         query = (
             f"SELECT to_jsonb(offload_row.*) FROM {self._table} AS offload_row "
-            "WHERE table_name = ANY($1::text[]) ORDER BY array_position($1::text[], table_name::text) LIMIT 1"
+            "WHERE table_name = ANY($1::text[]) OR right(table_name::text, length($2::text)) = $2::text "
+            "ORDER BY array_position($1::text[], table_name::text)"
         )
         async with self._postgres.connection() as connection:
             try:
-                found = await connection.fetchval(query, names)
+                found = await connection.fetch(query, names, anywhere)
             except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
                 return None
             except asyncpg.UndefinedColumnError as exc:
                 raise self._not_the_table(str(exc)) from exc
-        if found is None:
-            return None
-        row = json.loads(found)
+        states = [self._state(json.loads(row[0])) for row in found]
+        return together(states) if anywhere is not None else next(iter(states), None)
+
+    def _state(self, row: dict[str, Any]) -> OffloadState:
         for column in _NEEDED:
             if column not in row:
                 raise self._not_the_table(f"it has no column {column}")

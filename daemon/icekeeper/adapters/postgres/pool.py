@@ -7,10 +7,11 @@ import getpass
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -140,14 +141,28 @@ def _server_error(error: Any, target: Target) -> IcekeeperError:
     return PermanentError(f"refused it: {message} (SQLSTATE {state})", where=where)
 
 
+class OwnServer(Protocol):
+    """A server that is started when it is needed: adapters/postgres/embedded."""
+
+    async def ensure(self) -> None:
+        """Returns when it answers, or raises as `Postgres.connection` does."""
+
+    async def aclose(self) -> None:
+        """It is needed no more."""
+
+
 class Postgres:
     """A pool that connects when it is first needed, and again after the server was away."""
 
-    def __init__(self, dsn: str, password: str | None, application_name: str = "icekeeper") -> None:
-        """Connects to nothing. ConfigError where the DSN can't be read."""
+    def __init__(
+        self, dsn: str, password: str | None, application_name: str = "icekeeper", *, server: OwnServer | None = None
+    ) -> None:
+        """Connects to nothing. ConfigError where the DSN can't be read. `server`: what answers at the DSN, if it is
+        started by us, and again where it does not answer."""
         self.target = Target.of(dsn)
-        self._dsn = dsn
-        self._password = password
+        self._server = server
+        self.dsn = dsn
+        self.password = password
         self._application_name = application_name
         self._pool: Any = None
         self._opening = asyncio.Lock()
@@ -161,8 +176,16 @@ class Postgres:
         """
         try:
             pool = await self._opened()
-            # The timeout also bounds the release, which waits for a cancelled statement.
-            async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+            async with AsyncExitStack() as held:
+                # The timeout also bounds the release, which waits for a cancelled statement.
+                acquiring = partial(pool.acquire, timeout=CONNECT_TIMEOUT_S)
+                try:
+                    connection = await held.enter_async_context(acquiring())
+                except (ConnectionError, FileNotFoundError, asyncpg.CannotConnectNowError):
+                    if self._server is None:
+                        raise
+                    await self._server.ensure()
+                    connection = await held.enter_async_context(acquiring())
                 yield connection
         except FOREIGN_ERRORS as exc:
             raise translated(exc, self.target) from exc
@@ -192,22 +215,26 @@ class Postgres:
         self._closed = True
         async with self._opening:
             pool, self._pool = self._pool, None
-        if pool is None:
-            return
         try:
-            async with asyncio.timeout(timeout):
-                await pool.close()
+            if pool is not None:
+                async with asyncio.timeout(timeout):
+                    await pool.close()
         except FOREIGN_ERRORS:
             pool.terminate()
+        finally:
+            if self._server is not None:
+                await self._server.aclose()
 
     async def _opened(self) -> Any:
+        if self._pool is None and self._server is not None:
+            await self._server.ensure()  # which all wait for together
         async with self._opening:
             if self._closed:
                 raise TransientError("the pool is closed", reason=Reason.LEDGER_DOWN, where=str(self.target))
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
-                    self._dsn,
-                    password=self._password,
+                    self.dsn,
+                    password=self.password,
                     min_size=0,  # so that the server may be down while we start
                     max_size=4,
                     max_inactive_connection_lifetime=60.0,

@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from enum import StrEnum
@@ -26,10 +26,11 @@ from icekeeper.adapters.spark.process import EXIT_OUT_OF_MEMORY, describe_exit
 from icekeeper.adapters.spark.session import Session
 from icekeeper.adapters.spark.stacks import CallTimedOut, blocked_on
 from icekeeper.adapters.waiting import retrieve, uninterrupted
-from icekeeper.core.errors import CredentialsExpired, IcekeeperError, TransientError
+from icekeeper.core.errors import IcekeeperError, PermanentError, SessionSpent, TransientError
 from icekeeper.core.reasons import Reason
 
 T = TypeVar("T")
+Refreshed = Callable[[SparkOptions], Awaitable[SparkOptions]]
 log = structlog.get_logger(__name__)
 
 # How long a session may take to start, and to download its jars before.
@@ -44,6 +45,8 @@ CANCEL_EVERY_S = 0.3
 # How long after the end of an interrupted call its jobs are still cancelled, and how often: adaptive execution submits
 # jobs from threads of its own, on a busy host seconds after the call has ended.
 LATE_JOBS_S, LATE_JOBS_EVERY_S = 60.0, 1.0
+# A session whose credentials are refused is renewed at most this often: a start costs seconds.
+RENEW_EVERY_S = 300.0
 # How long a JVM may take to return its stacks: a healthy one does so at once.
 STACKS_S = 3.0
 
@@ -59,13 +62,19 @@ class EngineFailure(StrEnum):
 class SparkEngine:
     """One session, used by one call at a time. The first call, or `start`, brings the JVM up."""
 
-    def __init__(self, options: SparkOptions) -> None:
+    def __init__(self, options: SparkOptions, refreshed: Refreshed | None = None) -> None:
+        """`refreshed` gives the options of the session that follows one whose credentials were refused."""
         self.options = options
+        self._refreshed = refreshed
         self.log = SparkLog(options.log)
         # Sessions that were lost; the next call after each started a new one.
         self.failures: Counter[EngineFailure] = Counter()
-        # The next call gets a new session, which asks for new credentials.
-        self._credentials_expired = False
+        # The next call gets a new session, with credentials, clients and memory of its own.
+        self._spent = False
+        # The options of the next session, where secrets were rotated.
+        self._fresh: SparkOptions | None = None
+        # When credentials were last renewed, by the loop's clock.
+        self._renewed_at: float | None = None
         # Held during a call, a start and an end.
         self._lock = asyncio.Lock()
         self._thread = _new_thread()
@@ -123,15 +132,35 @@ class SparkEngine:
             except asyncio.CancelledError:
                 await uninterrupted(self._stop_work(tag, done))
                 raise
-            except CredentialsExpired:
-                self._credentials_expired = True
-                raise
+            except SessionSpent as exc:
+                raise await self.renewed_for(exc) from exc.__cause__
             except IcekeeperError:
                 raise
             except Exception as exc:
                 if is_engine_gone(exc):
                     raise await uninterrupted(self._lost_session(where)) from exc
                 raise translate(exc, where) from exc
+
+    async def has_fresh_secrets(self) -> bool:
+        """After a refusal: whether the session's secrets were rotated since it was started."""
+        options = self.options if self._refreshed is None else await self._refreshed(self.options)
+        self._fresh = options if options != self.options else None
+        return self._fresh is not None
+
+    async def renewed_for(self, error: IcekeeperError) -> IcekeeperError:
+        """Has the next call start a new session, and returns the SessionSpent that says so.
+
+        `error` itself where a new session has not helped a while ago, and no secret was rotated since.
+        """
+        if error.reason is Reason.ACCESS_DENIED and not self._spent and not await self.has_fresh_secrets():
+            now = asyncio.get_running_loop().time()
+            if self._renewed_at is not None and (ago := now - self._renewed_at) < RENEW_EVERY_S:
+                text = f"{error.args[0]}; the session was renewed {ago:.0f} s ago, and that did not help"
+                kind = TransientError if isinstance(error, TransientError) else PermanentError
+                return kind(text, reason=error.reason, where=error.where)
+            self._renewed_at = now
+        self._spent = True
+        return SessionSpent(str(error.args[0]), reason=error.reason, where=error.where)
 
     async def check(self, timeout: timedelta) -> None:
         """Calls the JVM once: a session that has died is replaced, one that hangs is killed.
@@ -149,7 +178,7 @@ class SparkEngine:
             # Another caller may have brought the same options while this one waited.
             if options != self.options:
                 await self._end_session()
-                self.options = options
+                self.options, self._fresh = options, None
 
     async def recycle(self) -> None:
         """Ends the session, so that the next call starts a fresh one with an empty heap."""
@@ -174,9 +203,10 @@ class SparkEngine:
 
     async def _ensure_started(self) -> None:
         await self._settle_start()
-        if self._credentials_expired:
-            log.info("engine_recycled", why="its credentials have expired")
+        if self._spent:
+            log.info("engine_recycled", why="its credentials, clients or memory are used up")
             await self._end_session()
+            self.options, self._fresh = self._fresh or self.options, None
         if self.up:
             return
         if self._session.died:
@@ -278,7 +308,7 @@ class SparkEngine:
             if stopping.done() and stopping.exception() is not None:
                 log.warning("engine_stop_failed", error=str(stopping.exception()))
         await uninterrupted(asyncio.to_thread(self._session.close))
-        self._credentials_expired = False
+        self._spent = False
 
 
 def _cause(exit_code: int | None) -> EngineFailure:

@@ -1,117 +1,77 @@
-"""Exceptions from the JVM (Spark, Iceberg, S3, JDBC) translated into `core.errors`."""
+"""Exceptions from the JVM (Spark, Iceberg, the clouds' SDKs, JDBC) translated into `core.errors`, by `failures/`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
-from pyspark.errors import PySparkException
-from pyspark.errors.exceptions.captured import CapturedException
 
-from icekeeper.core.errors import CredentialsExpired, IcekeeperError, PermanentError, TransientError
+from icekeeper.adapters.spark.failures.causes import Cause, causes_of, frames_of
+from icekeeper.adapters.spark.failures.missing import jar_advice
+from icekeeper.adapters.spark.failures.rule import Retry, Rule
+from icekeeper.adapters.spark.failures.rules import COMMIT_UNKNOWN, rule_of
+from icekeeper.adapters.spark.stacks import system_of
+from icekeeper.core.errors import CommitUnknown, IcekeeperError, PermanentError, SessionSpent, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.secrets import hide_in_text
 
-_CORRUPT = Reason.FILE_CORRUPT
-# (pattern over "class: message" of one link of the cause chain, reason, is it worth another try?)
-_RULES: tuple[tuple[re.Pattern[str], Reason, bool], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), reason, again)
-    for pattern, reason, again in (
-        (r"CommitStateUnknownException", Reason.COMMIT_UNKNOWN, True),
-        # RemoveSnapshots raises this when it retries a commit that has landed: the snapshots that it names are gone.
-        (r"arraySize cannot be negative", Reason.COMMIT_UNKNOWN, True),
-        (r"OutOfMemoryError|Java heap space|GC overhead limit", Reason.ENGINE_OUT_OF_MEMORY, True),
-        (r"NoSuchTableException|NoSuchNamespaceException|TABLE_OR_VIEW_NOT_FOUND", Reason.TABLE_NOT_FOUND, False),
-        # A JDBC catalog into which no table was ever written: it lacks even its own tables.
-        (r"\biceberg_tables\b.* exist|no such table: iceberg_tables", Reason.TABLE_NOT_FOUND, False),
-        (r"FATAL: database .* does not exist|Unknown database", Reason.CATALOG_DOWN, False),
-        # Before the refusals: a store also refuses a request with a wrong time.
-        (r"RequestTimeTooSkewed|request time and the .{0,20}time is too large", Reason.CLOCK_SKEW, False),
-        (r"Signature (?:expired|not yet current)", Reason.CLOCK_SKEW, False),
-        # A Hadoop catalog's hint names a version that is not there; another catalog's entry a file that is not.
-        (r"Metadata file for version \d+ is missing", Reason.METADATA_MISSING, False),
-        (r"(?:NotFoundException|NoSuchKey|FileNotFound).*\.metadata\.json", Reason.METADATA_MISSING, False),
-        (
-            r"IllegalArgumentException: Cannot parse (?:missing \w+:|\w+ from (?:a )?non-)",
-            Reason.METADATA_CORRUPT,
-            False,
-        ),
-        (r"CommitFailedException|iceberg\.exceptions\.ValidationException", Reason.CONFLICT, True),
-        (r"Still referenced by refs", Reason.CONFLICT, True),
-        (r"NotAuthorizedException|ForbiddenException|AccessControlException", Reason.ACCESS_DENIED, False),
-        (r"password authentication failed|no password was provided|permission denied", Reason.ACCESS_DENIED, False),
-        (r"no pg_hba\.conf entry|AccessDenied", Reason.ACCESS_DENIED, False),
-        (r"\(Service: S3, Status Code: 40[13]|InvalidAccessKeyId|SignatureDoesNotMatch", Reason.ACCESS_DENIED, False),
-        (r"Unable to load credentials", Reason.ACCESS_DENIED, False),
-        (r"NotFoundException|NoSuchKey|FileNotFound", Reason.FILE_MISSING, False),
-        (r"awssdk\.services\.(?:glue|dynamodb)\.", Reason.CATALOG_DOWN, True),
-        (r"awssdk.*(?:Exception|Error)", Reason.STORAGE_DOWN, True),
-        (r"PSQLException|SQLException|SQLTransientConnectionException|SQLNonTransient", Reason.CATALOG_DOWN, True),
-        (r"iceberg\.exceptions\.(?:RESTException|Service\w+Exception)|TTransportException", Reason.CATALOG_DOWN, True),
-        (r"NoRouteToHost|UnknownHostException|java\.net\.Connect|SocketTimeout", Reason.CATALOG_DOWN, True),
-        (r"No space left on device", Reason.DISK_LOW, True),
-        # A reader wraps what the store did to it: only what is none of the above is in the file.
-        (
-            r"java\.net\.Socket|SSLException|Connection reset|ConnectionClosed|Premature end of",
-            Reason.STORAGE_DOWN,
-            True,
-        ),
-        # Readers of Parquet, ORC and Avro, their codecs, and Hadoop's checksums beside local files.
-        (
-            r"ParquetDecodingException|is not a Parquet file|can ?not read class org\.apache\.\S*parquet",
-            _CORRUPT,
-            False,
-        ),
-        (
-            r"InvalidProtocolBufferException|Malformed ORC|orc\.FileFormatException|Buffer size too small\.",
-            _CORRUPT,
-            False,
-        ),
-        (r"footer is too large|footer index is not within the file", _CORRUPT, False),
-        (r"AvroRuntimeException|InvalidAvroMagic|Not an? Avro data file|Invalid sync!", _CORRUPT, False),
-        (r"ZstdException|ZstdIOException|SnappyError|DataFormatException|ChecksumException", _CORRUPT, False),
-        (r"RuntimeIOException|java\.io\.IOException|UncheckedIOException", Reason.STORAGE_DOWN, True),
-    )
-)
-# AWS's codes for temporary credentials, and messages of REST catalogs about a token that ran out.
-_EXPIRED = re.compile(
-    r"ExpiredToken|RequestExpired|token (?:has |is )?expired|credentials? (?:have|has|is|are) expired", re.I
-)
 # A metadata file that could be read and holds something else: broken JSON, a broken archive, a wrong checksum.
 _METADATA_READ = re.compile(r"Failed to read file: .*\.metadata\.json")
-_NO_DOCUMENT = re.compile(r"^\S*(?:\.jackson\.\S+|ZipException|EOFException|ChecksumException): ")
-_MAX_LINKS = 20
+_NO_DOCUMENT = frozenset(
+    {
+        "com.fasterxml.jackson.core.JsonProcessingException",
+        "java.util.zip.ZipException",
+        "java.io.EOFException",
+        "org.apache.hadoop.fs.ChecksumException",
+    }
+)
+_KINDS = {Retry.NEVER: PermanentError, Retry.LATER: TransientError, Retry.RENEWED: SessionSpent}
 _MAX_MESSAGE = 400
 
 
-def translate(error: BaseException, where: str | None = None) -> IcekeeperError:
-    """The error of ours for what a call into the JVM raised; the caller raises it `from` the original."""
+def translate(
+    error: BaseException, where: str | None = None, packages: Sequence[str] = (), jars: Sequence[str] = ()
+) -> IcekeeperError:
+    """The error of ours for what a call into the JVM raised; the caller raises it `from` the original.
+
+    `packages`, `jars`: the session's, for the advice where one is missing.
+    """
     if isinstance(error, IcekeeperError):
         return error
     if is_engine_gone(error):
         return TransientError(f"the JVM is gone ({type(error).__name__})", reason=Reason.ENGINE_DOWN, where=where)
-    links = list(_chain(error))
-    if expired := [link for link in links if _EXPIRED.search(link)]:
-        return CredentialsExpired(_message(_most_specific(_EXPIRED, expired), _root(links)), where=where)
-    if any(_METADATA_READ.search(link) for link in links) and any(_NO_DOCUMENT.search(link) for link in links):
-        return PermanentError(_message(links[0], _root(links)), reason=Reason.METADATA_CORRUPT, where=where)
-    for pattern, reason, again in _RULES:
-        matching = [link for link in links if pattern.search(link)]
-        if matching:
-            kind = TransientError if again else PermanentError
-            return kind(_message(_most_specific(pattern, matching), _root(links)), reason=reason, where=where)
-    return PermanentError(_message(_root(links)), reason=Reason.UNEXPECTED, where=where)
+    causes = causes_of(error)
+    root = next((cause for cause in reversed(causes) if cause.message.strip()), causes[-1])
+    found = rule_of(causes)
+    if _is_broken_metadata(causes, found):
+        return PermanentError(_message(causes[0], root), reason=Reason.METADATA_CORRUPT, where=where)
+    if found is None:
+        return PermanentError(_message(root), reason=Reason.UNEXPECTED, where=where)
+    rule, cause = found
+    reason = (system_of(frames_of(error)) or rule.reason) if rule.shared else rule.reason
+    text = _message(cause, root)
+    if reason is Reason.COMMIT_UNKNOWN:
+        return CommitUnknown(text, refusal=_refusal(causes, root, where), where=where)
+    if reason is Reason.JAR_MISSING:
+        text = f"{text}; {jar_advice(causes, packages, jars)}"
+    return _KINDS[rule.retry](text, reason=reason, where=where)
 
 
-def _most_specific(pattern: re.Pattern[str], links: list[str]) -> str:
-    """The outermost link whose class matches, rather than one whose message only quotes it."""
-    return next((link for link in links if pattern.search(link.partition(": ")[0])), links[0])
+def _refusal(causes: Sequence[Cause], root: Cause, where: str | None) -> PermanentError | None:
+    """What a commit was answered that may have landed, where that was a refusal."""
+    found = rule_of([cause for cause in causes if COMMIT_UNKNOWN not in cause.classes])
+    if found is None or found[0].reason is not Reason.ACCESS_DENIED:
+        return None
+    return PermanentError(_message(found[1], root), reason=Reason.ACCESS_DENIED, where=where)
 
 
-def _root(links: list[str]) -> str:
-    """The innermost link that has a message."""
-    return next((link for link in reversed(links) if link.partition(": ")[2].strip()), links[-1])
+def _is_broken_metadata(causes: Sequence[Cause], found: tuple[Rule, Cause] | None) -> bool:
+    return (
+        (found is None or found[0].retry is not Retry.RENEWED)
+        and any(_METADATA_READ.search(cause.message) for cause in causes)
+        and any(_NO_DOCUMENT.intersection(cause.classes) for cause in causes)
+    )
 
 
 def is_engine_gone(error: BaseException) -> bool:
@@ -131,34 +91,16 @@ def is_engine_gone(error: BaseException) -> bool:
     return isinstance(error, Py4JError) and broken
 
 
-def _chain(error: BaseException) -> Iterator[str]:
-    """The links of a cause chain, outermost first, each as `class: message`."""
-    throwable = None
-    if isinstance(error, Py4JJavaError):
-        throwable = error.java_exception
-    elif isinstance(error, CapturedException):
-        throwable = error._origin
-    if throwable is None:
-        text = error.getMessage() if isinstance(error, PySparkException) else str(error)
-        yield f"{type(error).__name__}: {text}"
-        return
-    for _ in range(_MAX_LINKS):
-        if throwable is None:
-            return
-        yield f"{throwable.getClass().getName()}: {throwable.getMessage() or ''}"
-        throwable = throwable.getCause()
-
-
-def _message(link: str, root: str | None = None) -> str:
-    """A link in one line, and the root of its chain where that adds to it: `RESTException: ... (...: refused)`."""
-    text = _line(link)
-    if root is not None and root != link and (cause := _line(root)) not in text:
-        text = f"{text} ({cause})"
+def _message(cause: Cause, root: Cause | None = None) -> str:
+    """A cause in one line, and the root of its chain where that adds to it: `RESTException: ... (...: refused)`."""
+    text = _line(cause)
+    if root is not None and root != cause and (inner := _line(root)) not in text:
+        text = f"{text} ({inner})"
     return text
 
 
-def _line(link: str) -> str:
-    name, _, text = link.partition(": ")
-    first = text.strip().splitlines()[0] if text.strip() else ""
+def _line(cause: Cause) -> str:
+    text = cause.message.strip()
+    first = text.splitlines()[0] if text else ""
     # A JDBC URL or a signed URL may hold a secret. Hidden before the text is cut: half a URL is not recognised.
-    return hide_in_text(f"{name.rpartition('.')[2]}: {first}".removesuffix(": "))[:_MAX_MESSAGE]
+    return hide_in_text(f"{cause.name.rpartition('.')[2]}: {first}".removesuffix(": "))[:_MAX_MESSAGE]

@@ -125,7 +125,7 @@ class Session:
         except Exception as exc:
             if isinstance(exc, IcekeeperError) or is_engine_gone(exc):
                 raise
-            raise translate(exc, where) from exc
+            raise translate(exc, where, self._options.packages, self._options.jars) from exc
         finally:
             try:
                 if tag is not None:
@@ -175,11 +175,12 @@ class Session:
             jvm.kill()
 
     def kill(self) -> None:
-        """Kills the JVM, waits until it is gone, and makes PySpark forget the session."""
-        if (jvm := self._jvm) is not None:
-            self._close_stdin(jvm)
-            jvm.kill()
-            exit_code(jvm)
+        """Kills the JVM, waits until it is gone, and makes PySpark forget the session; another one is left alone."""
+        if (jvm := self._jvm) is None:
+            return
+        self._close_stdin(jvm)
+        jvm.kill()
+        exit_code(jvm)
         forget()
         self._spark = None
         self._jvm = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -51,8 +52,12 @@ def blocked_on(text: str) -> Reason | None:
     for stack in text.split("], ["):
         if "org.apache.iceberg." not in stack:
             continue
-        for frame in stack.split(", "):
-            for pattern, reason in _FRAMES:
-                if pattern.search(frame):
-                    return reason
+        if (found := system_of(stack.split(", "))) is not None:
+            return found
     return None
+
+
+def system_of(frames: Iterable[str]) -> Reason | None:
+    """Which system is called in these methods, innermost first, as the reason of its failures."""
+    found = (reason for frame in frames for pattern, reason in _FRAMES if pattern.search(frame))
+    return next(found, None)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from icekeeper.adapters.state_dir import user_name
+from icekeeper.adapters.users import user_name
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 

@@ -6,7 +6,9 @@ import sqlite3
 from pathlib import Path
 
 _Row = tuple[object, ...]
-_TABLES = ("runs", "tasks", "slots", "accounted", "config_loads", "outbox", "told", "notices", "unshipped_logs")
+_TABLES = (
+    "runs", "tasks", "older_days", "slots", "accounted", "config_loads", "outbox", "told", "notices", "unshipped_logs",
+)  # fmt: skip
 # What a lost row of the outbox was about is shipped once more; PostgreSQL has it once all the same.
 _QUEUE_AGAIN = """
     INSERT OR IGNORE INTO outbox (kind, id, changed_at)

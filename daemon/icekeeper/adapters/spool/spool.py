@@ -32,8 +32,15 @@ from icekeeper.night.ports import Clock
 
 log = structlog.get_logger(__name__)
 
-_RUNS = "SELECT runs.*, tasks.result, tasks.audit FROM runs LEFT JOIN tasks ON tasks.run_id = runs.run_id"
-_OLDEST_FIRST = "ORDER BY runs.started_at, runs.rowid, tasks.rowid"
+# The older days that a run audited again come after its tasks.
+_RUNS = """
+    WITH records AS (
+      SELECT run_id, 0 AS older_day, rowid AS number, result, audit FROM tasks
+      UNION ALL SELECT run_id, 1, rowid, NULL, audit FROM older_days
+    )
+    SELECT runs.*, records.result, records.audit FROM runs LEFT JOIN records ON records.run_id = runs.run_id
+"""
+_OLDEST_FIRST = "ORDER BY runs.started_at, runs.rowid, records.older_day, records.number"
 _OPEN = """
     INSERT INTO runs (run_id, slot, trigger, started_at, opening) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (run_id) DO UPDATE SET opening = excluded.opening WHERE opening IS NULL
@@ -128,6 +135,15 @@ class Spool:
 
         await self._file.write(body)
 
+    async def add_older_day(self, run_id: UUID, audit: AuditResult) -> None:
+        """The run audited an older day again."""
+        upsert = """
+            INSERT INTO older_days (run_id, iceberg_table, window_start, audit) VALUES (?, ?, ?, ?)
+            ON CONFLICT (run_id, iceberg_table, window_start) DO UPDATE SET audit = excluded.audit
+        """
+        day = (str(run_id), audit.iceberg_table, _text(audit.window_start))
+        await self._file.execute(upsert, *day, to_json(audit))
+
     async def close_run(self, report: RunReport) -> None:
         """The run ended, and waits to be shipped. Of a slot's run any outcome but `interrupted` closes the slot.
 
@@ -140,7 +156,8 @@ class Spool:
         async def body(db: aiosqlite.Connection) -> None:
             if not await changes(db, _CLOSE, *values):
                 return
-            await db.execute("DELETE FROM tasks WHERE run_id = ?", (run_id,))
+            for records in ("tasks", "older_days"):
+                await db.execute(f"DELETE FROM {records} WHERE run_id = ?", (run_id,))
             await queue(db, "run", report.run_id, report.finished_at)
             if report.trigger is not Trigger.MANUAL and report.outcome is not RunOutcome.INTERRUPTED:
                 await db.execute(_CLOSE_SLOT, (slot, report.trigger.value, report.outcome.value))

@@ -26,3 +26,13 @@ CREATE TABLE IF NOT EXISTS unshipped_logs (
     CHECK (run_id NOT GLOB '*[^0-9a-f-]*' AND length(run_id) = 36 AND length(replace(run_id, '-', '')) = 32),
   attempts INTEGER NOT NULL DEFAULT 0
 );
+
+-- The audits of older days that an open run has made; those of a closed one are in its report.
+CREATE TABLE IF NOT EXISTS older_days (
+  run_id TEXT NOT NULL
+    CHECK (run_id NOT GLOB '*[^0-9a-f-]*' AND length(run_id) = 36 AND length(replace(run_id, '-', '')) = 32),
+  iceberg_table TEXT NOT NULL,
+  window_start TEXT NOT NULL CHECK (length(window_start) = 32 AND julianday(window_start) IS NOT NULL),
+  audit TEXT NOT NULL CHECK (json_valid(audit)),
+  UNIQUE (run_id, iceberg_table, window_start)
+);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from rich.box import SIMPLE_HEAD
@@ -15,7 +15,7 @@ from rich.text import Text
 from icekeeper.core.audit.records import AuditResult
 from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome
 from icekeeper.core.events import Event, RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskStarted
-from icekeeper.core.formats import iso_minute, minute, number, size
+from icekeeper.core.formats import counted, iso_minute, minute, number, size
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport, StageResult
 from icekeeper.core.tables.plan import Plan
@@ -118,14 +118,18 @@ def show_report(console: Console, report: RunReport) -> None:
     if healths := _before_and_after(report.tasks):
         console.print(_health_table(healths))
     if report.audits:
-        console.print(_audit_table(report.audits))
-        for audit in report.audits:
+        if own := [audit for audit in report.audits if audit.worse is None]:
+            console.print(_audit_table(own))
+        _show_older_days(console, [audit for audit in report.audits if audit.worse is not None])
+        for audit in own:
             # Why an audit could not count is in the error of its task.
             if audit.status in (AuditStatus.WARNING, AuditStatus.MISSING_DATA):
                 console.print(Text(f"  {audit.iceberg_table}: {audit.notes}", COLOURS[audit.status]), soft_wrap=True)
             elif audit.reason is Reason.SOURCE_EMPTY and audit.iceberg_row_count:
                 text = f"  {audit.iceberg_table}: {audit.notes} ({audit.reason})"
                 console.print(Text(text, COLOURS[AuditStatus.WARNING]), soft_wrap=True)
+    if report.older_days is not None:
+        console.print(f"  {report.older_days}", style="yellow" if report.older_days.not_audited else "dim")
     _show_what_to_do(console, report.tasks)
     colour = COLOURS.get(report.outcome.value, "")
     console.print(f"[{colour}]{report.outcome}[/] in {report.duration_s:.1f} s, run {report.run_id}")
@@ -201,10 +205,23 @@ def _audit_table(audits: Iterable[AuditResult]) -> Table:
     return table
 
 
+def _show_older_days(console: Console, audits: Sequence[AuditResult]) -> None:
+    """How many older days were audited again, and those that have become worse."""
+    if not audits:
+        return
+    worse = [audit for audit in audits if audit.worse]
+    console.print(
+        f"{counted(len(audits), 'older day')} audited again, {len(worse) or 'none'} of them worse than before"
+    )
+    for audit in worse:
+        text = f"  {audit.iceberg_table} of {audit.window_start:%Y-%m-%d}: {audit.status}: {audit.notes}"
+        console.print(Text(text, COLOURS[audit.status]), soft_wrap=True)
+
+
 def show_plans(
     console: Console,
     slot: datetime,
-    plans: Iterable[Plan],
+    plans: Sequence[Plan],
     errors: Mapping[str, str],
     note: str = "",
 ) -> None:
@@ -217,6 +234,9 @@ def show_plans(
         decision = Text(plan.decision.value, COLOURS[plan.decision])
         table.add_row(plan.stage.value, plan.table, decision, plan.reason or "", Text(plan.note))
     console.print(table)
+    for plan in plans:
+        if plan.warning:
+            console.print(f"{plan.table}: {plan.warning}", style="bold red", soft_wrap=True, markup=False)
     for name, error in errors.items():
         console.print(f"{name}: {error}", style="red", soft_wrap=True, markup=False)
 

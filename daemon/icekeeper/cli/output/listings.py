@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from icekeeper.adapters.ledger.findings import Ack
+from icekeeper.adapters.ledger.move import MovedTable
+from icekeeper.adapters.postgres.pool import Target
 from icekeeper.adapters.spool.outbox import QuarantinedRecord, Waiting
 from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number_or_blank
 from icekeeper.core.audit.records import OpenWindow
@@ -23,13 +26,16 @@ _ENGINE_WIDTH = 200
 
 
 def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
-    """The newest runs, a line each."""
+    """The newest runs, a line each; with whose they are where that is not always the same."""
     runs = tuple(runs)
+    several = len({run["installation"] for run in runs}) > 1
     if not runs:
         console.print("no runs yet")
         return
     table = new_table(None, "run", "slot", "trigger", "outcome", "started")
     add_numbers(table, "seconds")
+    if several:
+        table.add_column("installation")
     for run in runs:
         outcome = run["outcome"] or "under way"
         duration = run["duration_s"]
@@ -40,14 +46,30 @@ def show_runs(console: Console, runs: Iterable[Mapping[str, Any]]) -> None:
             Text(outcome, COLOURS.get(outcome, "cyan")),
             second(run["started_at"]),
             "" if duration is None else f"{duration:.1f}",
+            *([run["installation"] or ""] if several else []),
         )
     console.print(table)
 
 
+def show_move(console: Console, home: Path, target: Target, moved: Iterable[MovedTable], dry_run: bool) -> None:
+    """How many rows an embedded ledger has, and how many a server had not, by table."""
+    table = new_table(None, "table")
+    add_numbers(table, "rows", "to move" if dry_run else "moved", "there before")
+    for each in moved:
+        table.add_row(each.table, number(each.rows), number(each.moved), number(each.rows - each.moved))
+    console.print(table)
+    if dry_run:
+        console.print(f"nothing was moved from {home} to {target}", soft_wrap=True)
+    else:
+        console.print(f"{target} has all rows of {home}, which can be removed", soft_wrap=True)
+
+
 def show_run(console: Console, run: Mapping[str, Any]) -> None:
     """One run of the ledger with its tasks and audits."""
+    by = f" by {run['actor']}" if run.get("actor") else ""
     console.print(
-        f"run {run['run_id']}  slot {iso_minute(run['slot'])}  {run['trigger']}  {run['outcome'] or 'under way'}"
+        f"run {run['run_id']}  slot {iso_minute(run['slot'])}  {run['trigger']}{by}  {run['outcome'] or 'under way'}",
+        markup=False,
     )
     tasks = new_table("tasks", "stage", "table", "outcome", "reason")
     add_numbers(tasks, "attempts", "seconds")
@@ -61,16 +83,23 @@ def show_run(console: Console, run: Mapping[str, Any]) -> None:
         console.print(tasks)
     for task in run["tasks"]:
         _show_engine_log(console, task)
-    audits = new_table("audits", "table", "status", "proof")
+    audits = new_table("audits", "table", "day", "status", "proof")
     add_numbers(audits, "clickhouse", "iceberg", "delta")
     audits.add_column("notes", overflow="fold")
     for audit in run["audits"]:
         status = Text(audit["status"], COLOURS[AuditStatus(audit["status"])])
         counts = (number_or_blank(audit[key]) for key in ("ch_row_count", "iceberg_row_count", "delta"))
         notes = Text(audit["notes"] or "")
+        if by := audit.get("certified"):
+            notes.append(f"\ncertified by {by}", "green")
         if ack := audit.get("ack"):
             notes.append(f"\nacknowledged {minute(ack.at)} by {ack.by}: {ack.note}", "green")
-        audits.add_row(audit["iceberg_table"], status, audit["proof"] or "", *counts, notes)
+        if audit["worse"]:
+            notes.append("\nworse than before", "red")
+        # Of a longer window the day that it begins on.
+        audits.add_row(
+            audit["iceberg_table"], str(audit["window_start"])[:10], status, audit["proof"] or "", *counts, notes
+        )
     if run["audits"]:
         console.print(audits)
     for line in run["logs"]:

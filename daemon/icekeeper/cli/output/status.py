@@ -57,7 +57,8 @@ def show_nights(
 def _show_run(console: Console, run: run_schemas.RunUnderWay) -> None:
     left = "" if run.left_s is None else f", about {duration(run.left_s)} left"
     since = f"since {duration(run.elapsed_s)}{left}"
-    _show(console, "run", f"{str(run.run_id)[:8]}, slot {minute_utc(run.slot)}, {run.trigger}, {since}")
+    by = f" by {run.actor}" if run.actor else ""
+    _show(console, "run", f"{str(run.run_id)[:8]}, slot {minute_utc(run.slot)}, {run.trigger}{by}, {since}")
     for stage in run.stages:
         failed = f", {stage.failed} failed" if stage.failed else ""
         _show(console, "", f"{stage.stage:<8} {stage.ended} of {stage.of}{failed}")

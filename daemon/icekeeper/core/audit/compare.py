@@ -107,7 +107,9 @@ class Comparisons:
 
 def audit_of_night(flow: FlowAudit, own: Iterable[AuditResult]) -> AuditResult | None:
     """The audit of icekeeper's that shares most of the flow's window, the newest of those that share as much."""
-    shared = [(_overlap(flow.window, audit.window), audit.run_timestamp, audit) for audit in own]
+    # What a later night found of an older day is no audit of that night.
+    nights = (audit for audit in own if audit.worse is None)
+    shared = [(_overlap(flow.window, audit.window), audit.run_timestamp, audit) for audit in nights]
     best = max((each for each in shared if each[0] > 0), key=lambda each: each[:2], default=None)
     return None if best is None else best[2]
 

@@ -38,7 +38,8 @@ Days = Mapping[tuple[str, datetime], PastAudit]
 
 def past_days(audits: Iterable[AuditResult]) -> dict[tuple[str, datetime], PastAudit]:
     """What audits of whole days have left, those of other windows left out."""
-    return {(audit.iceberg_table, audit.window_start): _seen(audit) for audit in audits if is_of_a_day(audit)}
+    days = (audit for audit in audits if audit.worse is not None or is_of_a_day(audit))
+    return {(audit.iceberg_table, audit.window_start): _seen(audit) for audit in days}
 
 
 def is_of_a_day(audit: AuditResult) -> bool:

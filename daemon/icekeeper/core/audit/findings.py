@@ -97,14 +97,14 @@ class _Part:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reach:
+class Reach:
     """How far the offload has come; `until`: the first minute that it has not come to, or is in the middle of."""
 
     watermark: datetime | None
     until: datetime | None
 
     @classmethod
-    def of(cls, watermark: datetime | None, newest: datetime | None, window: Window) -> _Reach:
+    def of(cls, watermark: datetime | None, newest: datetime | None, window: Window) -> Reach:
         if watermark is None:
             return cls(None, None)
         if newest is not None and newest <= watermark:
@@ -137,7 +137,7 @@ def findings(
         by_count[FindingKind.MISSING] = -more
     if by_count and not times.merges:
         by_count[FindingKind.EXTRA] = +more - by_key[FindingKind.DUPLICATE]
-    reach = _Reach.of(watermark, newest, window)
+    reach = Reach.of(watermark, newest, window)
     found: list[Finding] = []
     for kind in FindingKind:
         # Where some keys were not compared: of each time the larger number, by counts or by keys.
@@ -204,7 +204,7 @@ def _parts(
     times: Times,
     start: datetime,
     end: datetime,
-    reach: _Reach,
+    reach: Reach,
 ) -> list[_Part]:
     """The parts of a window in which so many rows differ, in order; no more than MOST_FINDINGS."""
     parts: list[_Part] = []
@@ -256,7 +256,7 @@ def _explained(
     cycles: Window | None,
     times: Times,
     keys: KeysFound | None,
-    reach: _Reach,
+    reach: Reach,
     window: Window,
 ) -> Finding:
     explanation, evidence = None, ""
@@ -285,7 +285,7 @@ def _are_copies(kind: FindingKind, part: _Part, keys: KeysFound | None) -> bool:
     return kind is FindingKind.EXTRA and not complete and part.clickhouse >= _ENOUGH
 
 
-def _why_missing(part: _Part, cycles: Window | None, reach: _Reach) -> tuple[Explanation | None, str]:
+def _why_missing(part: _Part, cycles: Window | None, reach: Reach) -> tuple[Explanation | None, str]:
     evidence = "" if reach.watermark is None else f"the offload's watermark is {iso_second(reach.watermark)}"
     if reach.until is not None and reach.until <= part.start:
         return Explanation.NOT_OFFLOADED, evidence

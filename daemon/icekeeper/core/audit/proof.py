@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -22,7 +22,8 @@ class FilesProof:
     """What was found of the files that a window's scan plans at one snapshot (None: the table has none yet).
 
     `files` data and delete files were checked, `read` of them for the first time. `by_length`: how many of them are
-    proven by their length only, by what keeps their rows from being counted (avro, encrypted).
+    proven by their length only, by what keeps their rows from being counted (avro, encrypted). `digest`: of which files
+    these are, and what their manifests say of them; None where they are not a window's, or there is no snapshot.
     """
 
     snapshot_id: int | None
@@ -30,6 +31,7 @@ class FilesProof:
     read: int = 0
     by_length: Mapping[str, int] = field(default_factory=dict)
     bad: tuple[BadFile, ...] = ()
+    digest: str | None = None
 
     @property
     def bad_rows(self) -> int | None:
@@ -57,6 +59,7 @@ _REASONS = {
     FileFault.UNREADABLE: Reason.FILE_CORRUPT,
     FileFault.COUNT: Reason.COUNT_MISMATCH,
     FileFault.LISTED_TWICE: Reason.COUNT_MISMATCH,
+    FileFault.SCHEMA: Reason.SCHEMA_MISMATCH,
 }
 
 
@@ -69,8 +72,9 @@ def judge_files(proof: FilesProof) -> Verdict | None:
         return None
     faults = {file.fault for file in proof.bad}
     reason = next(reason for fault, reason in _REASONS.items() if fault in faults)
+    what = "do not fit the table's schema" if faults == {FileFault.SCHEMA} else "are not what their manifests say"
     note = (
-        f"{len(proof.bad)} of {counted(proof.files, 'file')} of the window are not what their manifests say, with "
+        f"{len(proof.bad)} of {counted(proof.files, 'file')} of the window {what}, with "
         f"{counted(proof.bad_rows or 0, 'row')} by these manifests: {named_files(proof.bad)}"
     )
     return Verdict(AuditStatus.ERROR, reason, None, None, note)
@@ -93,7 +97,7 @@ def _wrong(file: BadFile) -> str:
         return f"{what}unreadable: {file.detail}, {counted(file.rows, 'row')}"
     if file.fault is FileFault.LISTED_TWICE:
         return f"listed twice, {counted(file.rows, 'row')}"
-    if file.rows_found is None:
+    if file.fault is FileFault.SCHEMA or file.rows_found is None:
         return f"{what}{file.detail}"
     return f"{what}holds {counted(file.rows_found, 'row')}, its manifest claims {file.rows}"
 
@@ -104,7 +108,21 @@ def _wrong(file: BadFile) -> str:
 def findings_of_files(
     window: Window, bad: Sequence[BadFile], clickhouse: Mapping[datetime, int] | None
 ) -> tuple[Finding, ...]:
-    """The findings of a window's bad files, those that share a time as one; `clickhouse`: its rows by the minute."""
+    """The findings of a window's bad files, those that share a time as one; `clickhouse`: its rows by the minute.
+
+    Rows of a file that is listed twice are there twice: it has findings of its own.
+    """
+    twice = [file for file in bad if file.fault is FileFault.LISTED_TWICE]
+    others = [file for file in bad if file.fault is not FileFault.LISTED_TWICE]
+    return (
+        *_findings_of_files(FindingKind.FILE, window, others, clickhouse),
+        *_findings_of_files(FindingKind.DUPLICATE, window, twice, clickhouse),
+    )
+
+
+def _findings_of_files(
+    kind: FindingKind, window: Window, bad: Sequence[BadFile], clickhouse: Mapping[datetime, int] | None
+) -> Iterator[Finding]:
     groups: list[tuple[Window, list[BadFile]]] = []
     spans = [(_span_of(file, window), file) for file in bad]
     known = [(part, file) for part, file in spans if part is not None]
@@ -116,20 +134,14 @@ def findings_of_files(
             groups.append((part, [file]))
     if others := [file for part, file in spans if part is None]:
         groups.append((window, others))
-    return tuple(
-        _finding_of_files(
-            part,
-            tuple(file.path for file in files),
-            sum(file.rows for file in files if file.content == "data"),
-            clickhouse,
-        )
-        for part, files in groups
-    )
+    for part, files in groups:
+        rows = sum(file.rows for file in files if file.content == "data")
+        yield _finding_of_files(kind, part, tuple(file.path for file in files), rows, clickhouse)
 
 
 def finding_of_unreadable(window: Window, files: tuple[str, ...], clickhouse: Mapping[datetime, int] | None) -> Finding:
     """The finding of files whose rows can't be read, as far as they are known: how many rows these are is not."""
-    return _finding_of_files(window, files, 0, clickhouse)
+    return _finding_of_files(FindingKind.FILE, window, files, 0, clickhouse)
 
 
 def _span_of(file: BadFile, window: Window) -> Window | None:
@@ -144,14 +156,14 @@ def _span_of(file: BadFile, window: Window) -> Window | None:
 
 
 def _finding_of_files(
-    part: Window, files: tuple[str, ...], rows: int, clickhouse: Mapping[datetime, int] | None
+    kind: FindingKind, part: Window, files: tuple[str, ...], rows: int, clickhouse: Mapping[datetime, int] | None
 ) -> Finding:
     held = None if clickhouse is None else _within(clickhouse, part)
     evidence = counted(len(files), "file") if files else "files that are not known"
     if len(files) > MOST_FINDINGS:
         evidence = f"{evidence}, {MOST_FINDINGS} of them named"
     return Finding(
-        FindingKind.FILE,
+        kind,
         part.start,
         part.end,
         rows,

@@ -53,6 +53,11 @@ class Fingerprint:
         )
         return Fingerprint(self.rows + other.rows, keys, values)
 
+    @property
+    def text(self) -> str:
+        """The sums as hexadecimal digits, 16 for each: two of the keys, and two with the values where those are."""
+        return "".join(f"{number:016x}" for number in (*self.keys, *self.values))
+
 
 @dataclass(frozen=True, slots=True)
 class SourceCount:
@@ -60,7 +65,7 @@ class SourceCount:
 
     `final`: whether FINAL was applied; `merges`: whether a table of the source may merge rows, whatever the settings
     say. `ttl`: the table's own, by its definition; None where it has none, or none that is understood. `fingerprint`:
-    of the rows that were counted; None where no key was given, or the source merges rows.
+    of the rows that were counted; None where no key was given, or the source merges rows. `began_at`: when that began.
     """
 
     rows: int
@@ -69,6 +74,7 @@ class SourceCount:
     ttl: SourceTtl | None = None
     fingerprint: Fingerprint | None = None
     merges: bool = False
+    began_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +97,15 @@ class MissingHour:
 
 class FileFault(StrEnum):
     """What is wrong with a file: it is not there, has another length than its manifest says, its footer (of a deletion
-    vector: its blob) can't be read or holds another number of rows, or manifests list it twice, so that its rows count
-    twice."""
+    vector: its blob) can't be read or holds another number of rows, manifests list it twice, so that its rows count
+    twice, or it does not fit the table's schema, so that a rewrite would change its values."""
 
     MISSING = "missing"
     LENGTH = "length"
     UNREADABLE = "unreadable"
     COUNT = "count"
     LISTED_TWICE = "listed_twice"
+    SCHEMA = "schema_mismatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,8 @@ class Explanation(Advised):
     )
     BAD_FILE = (
         "bad_file",
-        "Files are not what their manifests say: restore them, or offload their time again while ClickHouse has it.",
+        "Files are not what their manifests or the table's schema say: restore them, or offload their time again while "
+        "ClickHouse has it.",
     )
 
 
@@ -168,7 +176,8 @@ class Finding:
 
     `rows`: how many, of distinct keys where the source merges rows, of a bad file by its manifest. `clickhouse` and
     `iceberg` are all rows of that time, None where they were not counted. `evidence`: what `explanation` rests on.
-    `sample_keys`: some of the keys, their values in the order of the key's columns (None: NULL).
+    `sample_keys`: some of the keys, their values in the order of the key's columns (None: NULL). `id`: what names it to
+    a repair; empty in audits of before there were repairs.
     """
 
     kind: FindingKind
@@ -181,6 +190,7 @@ class Finding:
     evidence: str = ""
     sample_keys: tuple[tuple[str | None, ...], ...] = ()
     files: tuple[str, ...] = ()
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +201,7 @@ class KeyComparison:
     (`distinct`) they are distinct keys, and no values are compared. `sample`: only the keys whose hash ends with this
     number of so many were compared. `missing` to `changed` are what was found among `explored` rows, None where it is
     not known; `unexplored` rows lie in parts that differ as well, and were more than the budget allows. Which keys
-    differ: the audit's findings.
+    differ: the audit's findings. `fingerprint`: ClickHouse's, as Fingerprint.text has it.
     """
 
     columns: tuple[str, ...]
@@ -207,6 +217,7 @@ class KeyComparison:
     changed: int | None = 0
     explored: int = 0
     unexplored: int = 0
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +236,12 @@ class AuditResult:
     """A row of `maintenance_audit_log`, column by column.
 
     `bad_files`: at most MOST_BAD_FILES of them; `bad_file_rows`: of all of them, by their manifests, None where no file
-    is bad.
+    is bad. `ch_merges`: whether the source may merge rows; `source_ttl_s`: how long it keeps them at least (s);
+    `watermark_read`: False where the offload's watermark could not be read. They are None where nothing was
+    counted, or by an icekeeper before 0.2.0; the TTL also where it is not known. `clock_right`: False where the host's
+    clock was known to be wrong. `files_digest`: of the data and delete files that a scan of the window planned at
+    `snapshot_id`. `worse`: of an older day that was audited again, whether its verdict is worse than the one before.
+    `began_at`: when ClickHouse began to be counted; `run_timestamp` is the audit's end.
     """
 
     run_id: UUID
@@ -256,10 +272,22 @@ class AuditResult:
     bad_file_rows: int | None = None
     key_comparison: KeyComparison | None = None
     findings: tuple[Finding, ...] = ()
+    ch_merges: bool | None = None
+    source_ttl_s: int | None = None
+    watermark_read: bool | None = None
+    clock_right: bool | None = None
+    files_digest: str | None = None
+    worse: bool | None = None
+    began_at: datetime | None = None
 
     @property
     def window(self) -> Window:
         return Window(self.window_start, self.window_end)
+
+    @property
+    def decides(self) -> bool:
+        """Whether the run's outcome and its notifications follow from it: not from older days that are no worse."""
+        return self.worse is not False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -11,6 +12,11 @@ TimestampAs = Literal["epoch_s", "epoch_ms", "epoch_us", "date", "text"]
 
 # A ledger that was adopted may have no wider column for it.
 LONGEST_NAME = 128
+# Engines that hold rows in ClickHouse itself, beside the MergeTree family.
+_OWN_ENGINES = frozenset({"Distributed", "Log", "Memory", "StripeLog", "TinyLog"})
+_FOREIGN_ENGINES = re.compile(
+    r"Iceberg|DeltaLake|Hudi|Paimon|DataLake|S3|GCS|OSS|COSN|AzureBlobStorage|HDFS|Hive|URL|File|Null"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +50,13 @@ class Source:
     def only(self, table: str) -> Source:
         """The same with one of its tables alone."""
         return replace(self, tables=(table,))
+
+
+def holds_rows(engine: str) -> bool:
+    """Whether a table of this engine surely has rows of its own: a view may read the Iceberg table itself."""
+    return engine in _OWN_ENGINES or engine.endswith("MergeTree")
+
+
+def reads_elsewhere(engine: str) -> bool:
+    """Whether a table of this engine has no rows in ClickHouse: they are in a lake, a store, or nowhere."""
+    return _FOREIGN_ENGINES.match(engine) is not None

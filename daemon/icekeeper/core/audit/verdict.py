@@ -53,7 +53,7 @@ def judge(
 
 
 # From the mildest on.
-_SEVERITY = (AuditStatus.OK, AuditStatus.WARNING, AuditStatus.MISSING_DATA, AuditStatus.ERROR)
+SEVERITY = (AuditStatus.OK, AuditStatus.WARNING, AuditStatus.MISSING_DATA, AuditStatus.ERROR)
 
 
 def judge_keys(verdict: Verdict, keys: KeyComparison, policy: AuditPolicy) -> Verdict:
@@ -70,7 +70,7 @@ def judge_keys(verdict: Verdict, keys: KeyComparison, policy: AuditPolicy) -> Ve
     differs = bool(keys.duplicate or keys.changed)
     found = _status(Fraction(missing_keys(keys), keys.clickhouse), policy) if keys.clickhouse else AuditStatus.OK
     status = max(
-        verdict.status, found, AuditStatus.WARNING if differs or unknown else AuditStatus.OK, key=_SEVERITY.index
+        verdict.status, found, AuditStatus.WARNING if differs or unknown else AuditStatus.OK, key=SEVERITY.index
     )
     reason = Reason.CONTENT_MISMATCH if differs and verdict.status is not AuditStatus.ERROR else verdict.reason
     return replace(verdict, status=status, reason=reason, note=note)
@@ -79,9 +79,27 @@ def judge_keys(verdict: Verdict, keys: KeyComparison, policy: AuditPolicy) -> Ve
 def judge_missing(verdict: Verdict, missing: int, clickhouse: int, policy: AuditPolicy) -> Verdict:
     """The worse of the verdict and that of rows that are missing by the minute: a surplus elsewhere hides none."""
     found = _status(Fraction(missing, clickhouse), policy)
-    if _SEVERITY.index(found) <= _SEVERITY.index(verdict.status):
+    if SEVERITY.index(found) <= SEVERITY.index(verdict.status):
         return verdict
     return replace(verdict, status=found, note=f"{verdict.note}; by the minute it lacks {missing} of {clickhouse} rows")
+
+
+def judge_surplus(
+    verdict: Verdict, clickhouse: int, iceberg: int, policy: AuditPolicy, *, merges: bool, keys: KeyComparison | None
+) -> Verdict:
+    """The verdict of everything else, and a surplus of Iceberg's that is larger than `surplus_pct` allows.
+
+    It is noted beside what is worse. Where the source merges rows (`merges`) Iceberg may rightly hold more, and where
+    the keys are equal none is there twice.
+    """
+    if policy.surplus_pct is None or not clickhouse or merges or (keys is not None and keys.equal):
+        return verdict
+    if verdict.status is AuditStatus.ERROR or 100 * (iceberg - clickhouse) <= Fraction(policy.surplus_pct) * clickhouse:
+        return verdict
+    note = f"{verdict.note}; the surplus is more than audit.surplus_pct ({policy.surplus_pct:f} %)"
+    if verdict.status is not AuditStatus.OK:
+        return replace(verdict, note=note)
+    return replace(verdict, status=AuditStatus.WARNING, reason=Reason.CONTENT_MISMATCH, note=note)
 
 
 def missing_keys(keys: KeyComparison) -> Fraction:

@@ -1,19 +1,19 @@
-"""Deciding what a task would do and why, from policy, metadata and `now`. Pure."""
+"""Deciding what a compaction or an audit would do and why, from policy and metadata. Pure. Expiry: expiry.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
+from types import MappingProxyType
 
-from icekeeper.core.calendar import Window, expiry_cutoff
+from icekeeper.core.calendar import Window
 from icekeeper.core.enums import Decision, Stage
-from icekeeper.core.formats import counted, iso_minute, listed
+from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import CompactPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Rewrite, Slice
-from icekeeper.core.tables.state import FileGroup, Ref, Snapshot, TableState
+from icekeeper.core.tables.state import FileGroup, TableState
 
 # A slice is the work that a deadline can cost: what a small engine rewrites in a minute or two. A day of the offload
 # fits.
@@ -24,13 +24,18 @@ SHRINK = 4
 # Reading in many Spark tasks costs a shuffle to the writer: it pays where opening files takes most of the time.
 SPREAD_MIN_FILES = 16
 SPREAD_MAX_SIZE = 4 * 1024**2
+# Row groups of this size and more on average are copied as they are; a file is hardly smaller than its row groups.
+COPY_MIN_SIZE = 4 * 1024**2
 
 # SizeBasedFileRewritePlanner.MIN_FILE_SIZE_DEFAULT_RATIO of Iceberg: below it a file is small.
 MIN_FILE_SIZE_RATIO = 0.75
 # SizeBasedFileRewritePlanner.MAX_FILE_SIZE_DEFAULT_RATIO: above it a file is split.
 MAX_FILE_SIZE_RATIO = 1.80
 
-MAIN = "main"
+# How many partitions, and reasons to leave some out, a note names; the others are counted.
+_NAMED = 3
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def may_interest_planner(state: TableState, policy: CompactPolicy) -> bool:
@@ -53,9 +58,10 @@ def plan_compaction(
     groups: Sequence[FileGroup],
     *,
     overran: int = 0,
-    left_out: frozenset[str] = frozenset(),
+    left_out: Mapping[str, str] = _NOTHING,
 ) -> Plan:
-    """Rewrites the `groups` of Iceberg's planner, in slices by partition, but for the partitions `left_out`.
+    """Rewrites the `groups` of Iceberg's planner, in slices by partition, but for the partitions `left_out`, each with
+    why.
 
     `overran`: how often a slice of this task exceeded its deadline; each time makes the slices smaller.
     """
@@ -70,16 +76,42 @@ def plan_compaction(
     ways = _by_way(policy.compact, worth)
     # Slices name their partitions where some groups are left out or rewritten differently.
     named = len(worth) < len(groups) or len(ways) > 1
-    slices = tuple(one for how, some in ways.items() for one in _slices(some, bounds, how, named=named))
+    slices = tuple(
+        replace(one, planned_at=health.snapshot_id)
+        for how, some in ways.items()
+        for one in _slices(some, bounds, how, named=named)
+    )
     work = _slice((), worth, Rewrite.BINPACK)
     partitions = len({group.partition for group in worth})
     files = f"{counted(work.files, 'file')} ({work.bytes / 1024**2:.1f} MiB)"
     note = f"would rewrite {files} of {counted(partitions, 'partition')} into {work.output_files}"
     if len(slices) > 1:
         note += f", in {len(slices)} slices"
-    if left_out:
-        note += f"; not {listed(sorted(left_out), most=3)}, where files are bad"
+    note += _left_out(left_out)
     return Plan(Stage.COMPACT, policy.name, Decision.ACT, note, slices=slices, health=health)
+
+
+def taken_groups(groups: Sequence[FileGroup]) -> list[FileGroup]:
+    """The groups that a compaction takes: all of a partition where one gains, and all of a table where one of them has
+    files of an older spec.
+    """
+    worth = [group for group in groups if group.gains]
+    if any(group.older_spec for group in worth):
+        return list(groups)
+    partitions = {group.partition for group in worth}
+    return [group for group in groups if group.partition in partitions]
+
+
+def _left_out(left_out: Mapping[str, str]) -> str:
+    """The partitions that are left out, with the first few of the reasons."""
+    partitions: dict[str, list[str]] = {}
+    for partition, why in sorted(left_out.items()):
+        partitions.setdefault(why, []).append(partition)
+    note = "".join(
+        f"; not {listed(names, most=_NAMED)}, where {why}" for why, names in list(partitions.items())[:_NAMED]
+    )
+    more = sum(len(names) for names in list(partitions.values())[_NAMED:])
+    return f"{note}; and not {counted(more, 'partition')} more" if more else note
 
 
 def _by_way(policy: CompactPolicy, groups: Sequence[FileGroup]) -> dict[Rewrite, list[FileGroup]]:
@@ -87,14 +119,24 @@ def _by_way(policy: CompactPolicy, groups: Sequence[FileGroup]) -> dict[Rewrite,
     if policy.strategy != "auto":
         return {Rewrite(policy.strategy): list(groups)}
     # Files of an older spec can't be selected by partition: they all are rewritten in the same way.
-    binpacked = {group.partition for group in groups if not _spreads(group)}
-    if any(group.older_spec for group in groups):
-        binpacked = {group.partition for group in groups}
+    older = any(group.older_spec for group in groups)
+    found: dict[str, set[Rewrite]] = {}
+    for group in groups:
+        found.setdefault(group.partition, set()).add(Rewrite.BINPACK if older else _way(policy, group))
     ways: dict[Rewrite, list[FileGroup]] = {}
     for group in groups:
-        how = Rewrite.BINPACK if group.partition in binpacked else Rewrite.SPREAD
+        of_partition = found[group.partition]
+        how = next(iter(of_partition)) if len(of_partition) == 1 else Rewrite.BINPACK
         ways.setdefault(how, []).append(group)
     return ways
+
+
+def _way(policy: CompactPolicy, group: FileGroup) -> Rewrite:
+    """How a group is rewritten fastest, as far as numbers and sizes of files say."""
+    if _spreads(group):
+        return Rewrite.SPREAD
+    small = policy.copy_max is None or group.bytes <= policy.copy_max
+    return Rewrite.COPY if small and group.bytes >= COPY_MIN_SIZE * group.files else Rewrite.BINPACK
 
 
 def _spreads(group: FileGroup) -> bool:
@@ -175,70 +217,6 @@ def _slice(partitions: Sequence[str], groups: Sequence[FileGroup], how: Rewrite)
     outputs = sum(g.output_files for g in groups)
     may_grow = outputs >= files or any(g.older_spec for g in groups)
     return Slice(tuple(partitions), files, size, outputs, may_grow, how=how)
-
-
-def plan_expiry(policy: TablePolicy, state: TableState, slot: datetime, now: datetime) -> Plan:
-    """Names the snapshots that are old enough, not among the last ones of a branch and not referenced."""
-
-    def plan(decision: Decision, note: str, reason: Reason | None = None, ids: tuple[int, ...] = ()) -> Plan:
-        return Plan(Stage.EXPIRE, policy.name, decision, note, reason, snapshot_ids=ids, health=state.health)
-
-    cutoff = expiry_cutoff(slot, now, policy.expire.older_than)
-    ids = expired_snapshots(state, cutoff, policy.expire.retain_last, now)
-    if not ids:
-        return plan(Decision.SKIP, f"none of {len(state.history)} snapshots can go", Reason.NOTHING_EXPIRED)
-    if not state.gc_enabled:
-        return plan(Decision.HOLD, f"{len(ids)} snapshots are due, but gc.enabled is false", Reason.GC_DISABLED)
-    note = f"would expire {len(ids)} of {len(state.history)} snapshots, committed before {iso_minute(cutoff)}"
-    return plan(Decision.ACT, note, ids=ids)
-
-
-def expired_snapshots(state: TableState, cutoff: datetime, retain_last: int, now: datetime) -> tuple[int, ...]:
-    """The ids to expire, oldest first, by the rules of Iceberg's RemoveSnapshots.
-
-    A branch keeps its last `retain_last` snapshots (or its own number) and all that are not older than `cutoff` (or
-    than its own age, measured from `now`); a tag keeps its snapshot; a snapshot that no branch reaches stays until
-    `cutoff` passes it. Source: Iceberg spec, 'Snapshot Retention Policy'.
-    """
-    by_id = {snapshot.id: snapshot for snapshot in state.history}
-    due = due_refs(state, now)
-    refs = [ref for ref in state.refs if ref.name not in due]
-    reachable: set[int] = set()
-    kept: set[int] = set()
-    for ref in refs:
-        kept.add(ref.snapshot_id)
-        if ref.kind == "tag":
-            continue
-        least = ref.min_snapshots_to_keep or retain_last
-        oldest = now - ref.max_snapshot_age if ref.max_snapshot_age is not None else cutoff
-        keeping = True
-        for depth, snapshot in enumerate(_ancestors(ref.snapshot_id, by_id)):
-            reachable.add(snapshot.id)
-            keeping = keeping and (depth < least or snapshot.committed_at >= oldest)
-            if keeping:
-                kept.add(snapshot.id)
-    kept.update(s.id for s in state.history if s.id not in reachable and s.committed_at >= cutoff)
-    return tuple(s.id for s in state.history if s.id not in kept)
-
-
-def due_refs(state: TableState, now: datetime) -> frozenset[str]:
-    """The branches and tags older than their own age limit: Iceberg drops them with the next expiry."""
-    by_id = {snapshot.id: snapshot for snapshot in state.history}
-    return frozenset(ref.name for ref in state.refs if _ref_is_due(ref, by_id, now))
-
-
-def _ref_is_due(ref: Ref, by_id: dict[int, Snapshot], now: datetime) -> bool:
-    if ref.name == MAIN or ref.max_ref_age is None:
-        return False
-    snapshot = by_id.get(ref.snapshot_id)
-    return snapshot is None or now - snapshot.committed_at > ref.max_ref_age
-
-
-def _ancestors(snapshot_id: int, by_id: dict[int, Snapshot]) -> Iterator[Snapshot]:
-    current: int | None = snapshot_id
-    while current is not None and (snapshot := by_id.get(current)) is not None:
-        yield snapshot
-        current = snapshot.parent_id
 
 
 def plan_audit(policy: TablePolicy, window: Window) -> Plan:

@@ -5,7 +5,7 @@ Pure: reading clocks, disks and the ledger is done by night/stages/restraint.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,8 +15,12 @@ from icekeeper.core.formats import duration, iso_minute, listed
 from icekeeper.core.offload import Writing
 from icekeeper.core.policy import ExpirePolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.expiry import due_refs
 from icekeeper.core.tables.plan import Plan
-from icekeeper.core.tables.state import FileGroup
+from icekeeper.core.tables.state import MISMATCH_TAG, FileGroup, TableState
+
+# How many files a note names; the others are counted.
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,8 @@ def restrained(plan: Plan, restraint: Restraint | None) -> Plan:
     if restraint is None or plan.decision is not Decision.ACT:
         return plan
     note = f"{restraint.note}; it {plan.note}"
-    return replace(plan, decision=Decision.HOLD, reason=restraint.reason, note=note, slices=(), snapshot_ids=())
+    held = replace(plan, decision=Decision.HOLD, reason=restraint.reason, note=note)
+    return replace(held, slices=(), snapshot_ids=(), warning="")
 
 
 def by_clock(ahead: Mapping[str, timedelta], limit: timedelta) -> Restraint | None:
@@ -78,20 +83,44 @@ def by_disk(disks: Iterable[Disk], least: int) -> Restraint | None:
     return None
 
 
-def by_findings(findings: Iterable[OpenWindow], policy: ExpirePolicy, now: datetime) -> Restraint | None:
-    """Holds an expiry on open findings of the policy's kinds, each until `hold_max` after it was first found.
+def by_delete_switch(name: str) -> Restraint | None:
+    """Holds an expiry whose files would stay in the store, which no snapshot names any more. `name`: the property."""
+    if not name:
+        return None
+    return Restraint(Reason.DELETE_DISABLED, f"{name} is false and there are no delete tags")
 
-    Bad files hold it for as long as they are open: an older snapshot may be the way back to what they held.
+
+def by_findings(findings: Iterable[OpenWindow], policy: ExpirePolicy, now: datetime) -> Restraint | None:
+    """Holds an expiry on open findings, each until `hold_max` after it was first found.
+
+    They are those of the policy's kinds, and bad files in any case: an older snapshot may be the way back to what they
+    held.
     """
-    findings = tuple(findings)
-    if bad := [finding for finding in findings if finding.bad_file_rows is not None]:
-        return Restraint(Reason.AUDIT_HOLD, _bad_files(bad))
-    held = [f for f in findings if f.status in policy.hold_on and now - f.since < policy.hold_max]
+    kinds = [f for f in findings if f.bad_file_rows is not None or f.status in policy.hold_on]
+    held = [f for f in kinds if now - f.since < policy.hold_max]
     if not held:
         return None
-    days = listed((f"{f.window.start:%Y-%m-%d} ({f.status})" for f in held), most=5)
+    days = listed((f"{f.window.start:%Y-%m-%d} ({_kind(f)})" for f in held), most=5)
     until = max(f.since for f in held) + policy.hold_max
     return Restraint(Reason.AUDIT_HOLD, f"open: {days}; held until {iso_minute(until)} at the latest")
+
+
+def _kind(finding: OpenWindow) -> str:
+    return (finding.reason or finding.status) if finding.bad_file_rows is not None else finding.status
+
+
+def by_mismatch(state: TableState, now: datetime) -> Restraint | None:
+    """Holds a table of which a rewrite was found wrong: a tag keeps the snapshot before, until its own age ends it."""
+    due = due_refs(state, now)
+    for ref in state.refs:
+        if not ref.name.startswith(MISMATCH_TAG) or ref.name in due:
+            continue
+        before, until = state.snapshot(ref.snapshot_id), ""
+        if before is not None and ref.max_ref_age is not None:
+            until = f" until {iso_minute(before.committed_at + ref.max_ref_age)} at the latest"
+        text = f"a rewrite was found wrong: the tag {ref.name} keeps snapshot {ref.snapshot_id} of before; held{until}"
+        return Restraint(Reason.REWRITE_MISMATCH, text)
+    return None
 
 
 def by_bad_files(findings: Iterable[OpenWindow], groups: Iterable[FileGroup]) -> Restraint | frozenset[str]:
@@ -112,8 +141,32 @@ def by_bad_files(findings: Iterable[OpenWindow], groups: Iterable[FileGroup]) ->
     return frozenset(left_out & {group.partition for group in groups})
 
 
+def by_files(groups: Iterable[FileGroup]) -> Restraint | Mapping[str, str]:
+    """Which partitions a compaction leaves out, because files in them do not fit the table's schema, or are listed
+    twice; each with why.
+
+    A restraint where it would leave out all of these groups, or can't select the others by partition.
+    """
+    groups = tuple(groups)
+    left_out = {group.partition: group for group in groups if group.unfit or group.twice}
+    if left_out and (len(left_out) == len({g.partition for g in groups}) or any(g.older_spec for g in groups)):
+        unfit = any(group.unfit for group in left_out.values())
+        return Restraint(Reason.SCHEMA_MISMATCH if unfit else Reason.COUNT_MISMATCH, _unfit(left_out.values()))
+    return {partition: _unfit([group]) for partition, group in left_out.items()}
+
+
+def _unfit(groups: Collection[FileGroup]) -> str:
+    unfit, twice = ([file for group in groups for file in getattr(group, name)] for name in ("unfit", "twice"))
+    parts = []
+    if unfit:
+        parts.append(f"a rewrite would change files that do not fit the schema: {listed(unfit, most=_NAMED)}")
+    if twice:
+        parts.append(f"files are listed twice: {listed(twice, most=_NAMED)}")
+    return " and ".join(parts)
+
+
 def _bad_files(findings: Iterable[OpenWindow]) -> str:
-    days = listed((f"{f.window.start:%Y-%m-%d} ({f.reason or f.status})" for f in findings), most=5)
+    days = listed((f"{f.window.start:%Y-%m-%d} ({_kind(f)})" for f in findings), most=5)
     return f"open: {days}; held until an audit finds its files whole, or it is acknowledged"
 
 

@@ -23,8 +23,9 @@ from icekeeper.core.audit.records import (
     SourceTtl,
     Verdict,
 )
+from icekeeper.core.audit.repair import identified
 from icekeeper.core.audit.source import Source
-from icekeeper.core.audit.verdict import judge, judge_keys, judge_missing
+from icekeeper.core.audit.verdict import judge, judge_keys, judge_missing, judge_surplus
 from icekeeper.core.enums import AuditStatus, Proof, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError, UnreadableFiles
 from icekeeper.core.policy import AuditPolicy, TablePolicy
@@ -35,6 +36,7 @@ from icekeeper.night.stages.drill_down import DrillDown, differ, drill_down, sou
 from icekeeper.night.stages.keys import KeyAudit, SourceSide
 from icekeeper.night.stages.prefetch import CountRequest, PrefetchedCounts
 from icekeeper.night.stages.restraint import require_past
+from icekeeper.night.stages.reuse import as_before
 
 log = structlog.get_logger(__name__)
 
@@ -57,9 +59,9 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     rules, source = _audited(policy)
     ports, deadline = context.ports, Deadline.of(rules.limits, context)
     window = context.window
-    await require_past(window, context)
-    watermark = await _watermark(context, source)
-    newest = await _newest(policy, context, watermark, deadline)
+    clock_right = await require_past(window, context)
+    conditions = replace(await _offload(context, source), clock_right=clock_right)
+    newest = await _newest(policy, context, conditions.watermark, deadline)
     keys = None if rules.keys is None else KeyAudit(policy, rules.keys, source, context, deadline)
     key = None if keys is None else await keys.agree()
     # ClickHouse first, Iceberg after it: a row that arrives in between can then only be a surplus, never a loss.
@@ -67,23 +69,38 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     source_keys = None if keys is None or key is None else await keys.read_source(key, warm)
     files = None
     if rules.proof is not Proof.MANIFESTS:
-        files = await ports.lakehouse.prove_files(policy.name, policy.timestamp, window, deadline.remaining())
+        pinned = context.snapshots.get(policy.name)
+        files = await ports.lakehouse.prove_files(policy.name, policy.timestamp, window, deadline.remaining(), pinned)
         if (failed := judge_files(files)) is not None:
-            row = _row(policy, context, failed, clickhouse=warm, files=files, proof=Proof.FILES, watermark=watermark)
+            row = _row(policy, context, failed, clickhouse=warm, files=files, proof=Proof.FILES, conditions=conditions)
             held = await source_minutes(policy, source, context, warm, deadline)
             return _result(replace(row, findings=findings_of_files(window, files.bad, held)))
-    sides = _Sides(policy, context, deadline, warm, files, watermark, newest)
+    sides = _Sides(policy, context, deadline, warm, files, conditions, newest)
+    if (before := await as_before(policy, rules, context, warm, files, deadline)) is not None:
+        return _result(_unread(sides, before))
     try:
         return _result(await _compared(sides, keys, source_keys))
     except PermanentError as exc:
         if exc.reason not in FILE_REASONS:
             raise
         unread = Verdict(AuditStatus.ERROR, exc.reason, None, None, str(exc))
-        row = _row(policy, context, unread, clickhouse=warm, files=files, proof=rules.proof, watermark=watermark)
+        row = _row(policy, context, unread, clickhouse=warm, files=files, proof=rules.proof, conditions=conditions)
         held = await source_minutes(policy, source, context, warm, deadline)
         names = exc.files if isinstance(exc, UnreadableFiles) else ()
         # The rows of these files, and their partitions, are not known.
         return _result(replace(row, bad_file_rows=0, findings=(finding_of_unreadable(window, names, held),)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """How far the offload has come, and whether the host's clock is right.
+
+    `watermark_read` False: how far is not known; without a watermark there is no offload.
+    """
+
+    watermark: datetime | None = None
+    watermark_read: bool = True
+    clock_right: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +112,7 @@ class _Sides:
     deadline: Deadline
     warm: SourceCount
     files: FilesProof | None
-    watermark: datetime | None
+    conditions: _Conditions
     newest: datetime | None
 
 
@@ -103,25 +120,17 @@ async def _compared(sides: _Sides, keys: KeyAudit | None, source_keys: SourceSid
     """Iceberg's side, and what the difference means. PermanentError where files can't be read."""
     policy, context, warm, files = sides.policy, sides.context, sides.warm, sides.files
     rules, source = _audited(policy)
+    watermark = sides.conditions.watermark
     iceberg = await context.ports.lakehouse.count(
         policy.name,
         policy.timestamp,
         context.window,
         sides.deadline.remaining(),
-        files.snapshot_id if files else None,
+        files.snapshot_id if files else context.snapshots.get(policy.name),
         every_value=rules.proof is Proof.ROWS,
     )
     both = None if keys is None or source_keys is None else await keys.read_iceberg(source_keys, iceberg)
-    verdict = judge(
-        clickhouse=warm.rows,
-        iceberg=iceberg.rows,
-        window=context.window,
-        now=context.ports.clock(),
-        policy=rules,
-        source_ttl=source_ttl(policy, warm),
-        watermark=sides.watermark,
-        newest=sides.newest,
-    )
+    verdict = _judged(sides, iceberg)
     drill = sides.deadline.within(rules.drill_timeout)
     compared, found = None, None
     # A source that has dropped rows, or has none, is not compared: all that Iceberg holds would be surplus.
@@ -131,9 +140,10 @@ async def _compared(sides: _Sides, keys: KeyAudit | None, source_keys: SourceSid
     drilled = DrillDown()
     if verdict.status is not AuditStatus.ERROR and differ(warm, iceberg, compared):
         context.report(Stage.AUDIT, policy.name, f"{verdict.status}, counting by the minute")
-        drilled = await drill_down(policy, source, context, warm, iceberg, found, sides.watermark, sides.newest, drill)
+        drilled = await drill_down(policy, source, context, warm, iceberg, found, watermark, sides.newest, drill)
         if found is None:
             verdict = judge_missing(verdict, missing_rows(drilled.findings), warm.rows, rules)
+    verdict = judge_surplus(verdict, warm.rows, iceberg.rows, rules, merges=warm.merges, keys=compared)
     proof = _proof(rules, iceberg, files)
     unproven = files.note if files is not None and proof is Proof.LENGTHS else ""
     notes = (verdict.note, findings_note(drilled.findings), drilled.note, unproven)
@@ -145,15 +155,53 @@ async def _compared(sides: _Sides, keys: KeyAudit | None, source_keys: SourceSid
         iceberg=iceberg,
         files=files,
         proof=proof,
-        watermark=sides.watermark,
+        conditions=sides.conditions,
     )
     hours = drilled.hours if verdict.status is not AuditStatus.OK else ()
     return replace(row, key_comparison=compared, findings=drilled.findings, missing_hours=hours)
 
 
+def _judged(sides: _Sides, iceberg: LakehouseCount) -> Verdict:
+    return judge(
+        clickhouse=sides.warm.rows,
+        iceberg=iceberg.rows,
+        window=sides.context.window,
+        now=sides.context.ports.clock(),
+        policy=_audited(sides.policy)[0],
+        source_ttl=source_ttl(sides.policy, sides.warm),
+        watermark=sides.conditions.watermark,
+        newest=sides.newest,
+    )
+
+
+def _unread(sides: _Sides, before: AuditResult) -> AuditResult:
+    """The row of an older day whose rows are those that its last audit read: its files are proven, and not read."""
+    files = sides.files
+    assert files is not None  # as_before has compared them
+    assert before.iceberg_row_count is not None
+    query = (before.iceberg_query or "").replace(str(before.snapshot_id), str(files.snapshot_id))
+    iceberg = LakehouseCount(before.iceberg_row_count, query, files.snapshot_id)
+    verdict = _judged(sides, iceberg)
+    if before.key_comparison is not None:
+        verdict = judge_keys(verdict, before.key_comparison, _audited(sides.policy)[0])
+    note = f"the same files as when run {before.run_id} counted them"
+    row = _row(
+        sides.policy,
+        sides.context,
+        replace(verdict, note="; ".join(filter(None, (verdict.note, note, files.note)))),
+        clickhouse=sides.warm,
+        iceberg=iceberg,
+        files=files,
+        # Rows that were read then are those of the same files.
+        proof=before.proof if before.proof is Proof.ROWS else files.proof,
+        conditions=sides.conditions,
+    )
+    return replace(row, key_comparison=before.key_comparison)
+
+
 def _result(row: AuditResult) -> AttemptResult:
     outcome = TaskOutcome.FAILED if row.status is AuditStatus.ERROR else TaskOutcome.DONE
-    return AttemptResult(outcome, f"{row.status}: {row.notes}", row.reason, row)
+    return AttemptResult(outcome, f"{row.status}: {row.notes}", row.reason, identified(row))
 
 
 async def _newest(
@@ -180,14 +228,15 @@ def source_ttl(policy: TablePolicy, counted: SourceCount) -> SourceTtl | None:
     return counted.ttl if policy.source_ttl == "auto" else None
 
 
-async def _watermark(context: TaskContext, source: Source) -> datetime | None:
-    """How far the offload has come. It only explains a verdict, so an audit goes on without it."""
+async def _offload(context: TaskContext, source: Source) -> _Conditions:
+    """How far the offload has come. It changes no verdict, so an audit goes on without it."""
     try:
         state = await context.ports.offload.state(source)
     except IcekeeperError as exc:
         log.warning("watermark_unknown", error=str(exc))
-        return None
-    return None if state is None else state.at
+        return _Conditions(watermark_read=False)
+    # Before the first cycle it has none, and the day is as little complete as before one that lies too early.
+    return _Conditions() if state is None else _Conditions(state.at, watermark_read=state.at is not None)
 
 
 def uncounted(policy: TablePolicy, context: TaskContext, error: IcekeeperError) -> AuditResult:
@@ -205,9 +254,10 @@ def _row(
     iceberg: LakehouseCount | None = None,
     files: FilesProof | None = None,
     proof: Proof | None = None,
-    watermark: datetime | None = None,
+    conditions: _Conditions | None = None,
 ) -> AuditResult:
     window = context.window
+    ttl = source_ttl(policy, clickhouse) if clickhouse else None
     return AuditResult(
         run_id=context.run_id,
         slot=context.slot,
@@ -230,10 +280,16 @@ def _row(
         ch_query=clickhouse.query if clickhouse else None,
         iceberg_query=iceberg.query if iceberg else None,
         ch_final=clickhouse.final if clickhouse else None,
-        watermark=watermark,
+        watermark=conditions.watermark if conditions else None,
         proof=proof,
         bad_files=files.bad[:MOST_BAD_FILES] if files else (),
         bad_file_rows=files.bad_rows if files else None,
+        ch_merges=clickhouse.merges if clickhouse else None,
+        source_ttl_s=round(ttl.least.total_seconds()) if ttl else None,
+        watermark_read=conditions.watermark_read if conditions else None,
+        clock_right=conditions.clock_right if conditions else None,
+        began_at=clickhouse.began_at if clickhouse else None,
+        files_digest=files.digest if iceberg and files and files.snapshot_id == iceberg.snapshot_id else None,
     )
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 import structlog
 
-from icekeeper.core.enums import Decision, Stage, TaskOutcome
-from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError, TransientError
+from icekeeper.core.enums import Decision, Stage, TaskOutcome, Trigger
+from icekeeper.core.errors import CommitUnknown, DeadlineExceeded, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
-from icekeeper.core.tables.planning import may_interest_planner, plan_compaction
-from icekeeper.core.tables.restraints import Restraint, restrained
-from icekeeper.core.tables.state import Snapshot, TableState
+from icekeeper.core.tables.planning import may_interest_planner, plan_compaction, taken_groups
+from icekeeper.core.tables.restraints import Restraint, by_files, by_mismatch, restrained
+from icekeeper.core.tables.state import ROW_GROUPS_PROPERTY, RUN_ID_PROPERTY, Snapshot, TableState
 from icekeeper.core.tables.verification import check_rewrite, explained_by_manifests, own_rewrites
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
+from icekeeper.night.stages.proof import keep_before, prove_rewrites
 from icekeeper.night.stages.restraint import partitions_with_bad_files, restrain
 
 log = structlog.get_logger(__name__)
@@ -25,10 +27,19 @@ log = structlog.get_logger(__name__)
 async def plan(policy: TablePolicy, state: TableState, context: TaskContext, overran: int = 0) -> Plan:
     """What would be rewritten, and why; Iceberg's own planner is asked, so that both mean the same by "nothing"."""
     ask = may_interest_planner(state, policy.compact)
+    if ask and state.unsupported:
+        return Plan(
+            Stage.COMPACT, policy.name, Decision.HOLD, state.unsupported, Reason.TABLE_UNSUPPORTED, health=state.health
+        )
     groups = await context.ports.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
     todo = plan_compaction(policy, state, groups, overran=overran)
+    todo = restrained(todo, by_mismatch(state, context.ports.clock()))
     if todo.decision is Decision.ACT:
-        held = await partitions_with_bad_files(policy, [group for group in groups if group.gains], context)
+        taken = taken_groups(groups)
+        held = by_files(taken)
+        if not isinstance(held, Restraint):
+            bad = await partitions_with_bad_files(policy, [one for one in taken if one.partition not in held], context)
+            held = bad if isinstance(bad, Restraint) else {**dict.fromkeys(bad, "files are bad"), **held}
         if isinstance(held, Restraint):
             todo = restrained(todo, held)
         elif held:
@@ -43,6 +54,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     state = await lakehouse.inspect(policy.name, target)
     progress.inspected(state)
     await _settle(policy, context, progress, state, deadline)
+    await _verify_earlier(policy, context, progress, state, deadline)
     todo = await plan(policy, state, context, progress.overran)
     if todo.decision is not Decision.ACT:
         return AttemptResult(TaskOutcome.DONE, progress.achieved()) if progress.changed else not_acting(todo)
@@ -86,10 +98,27 @@ async def _settle(
     if progress.seen is None or progress.slice is None:
         return
     if rewrites := own_rewrites(progress.seen, state, context.run_id):
-        await _verify(policy, context, progress.slice, rewrites, deadline)
+        await _verify(policy, context, progress, progress.slice, rewrites, timedelta(0), deadline)
         progress.changed = True
         progress.finished += progress.slice.files
     progress.seen = None
+
+
+async def _verify_earlier(
+    policy: TablePolicy, context: TaskContext, progress: Progress, state: TableState, deadline: Deadline
+) -> None:
+    """Verifies what a run that this one resumes has rewritten: it may have died before it did so."""
+    if context.trigger is not Trigger.RESUME or progress.attempts > 1 or by_mismatch(state, context.ports.clock()):
+        return
+    known = {snapshot.id for snapshot in state.history}
+    rewrites = tuple(one for one in state.history if _is_earlier(one, context) and one.parent_id in known)
+    if rewrites:
+        await _verify(policy, context, progress, Slice((), 0, 0, 0, may_grow=True), rewrites, timedelta(0), deadline)
+
+
+def _is_earlier(snapshot: Snapshot, context: TaskContext) -> bool:
+    own = snapshot.operation == "replace" and RUN_ID_PROPERTY in snapshot.summary
+    return own and snapshot.committed_at >= context.slot
 
 
 async def _rewrite(
@@ -102,6 +131,7 @@ async def _rewrite(
 ) -> TableState:
     """Rewrites a slice and verifies it; returns the table's state after that."""
     lakehouse, unknown, rewrote = context.ports.lakehouse, None, True
+    began, waited = context.ports.clock(), context.offload.waited
     gate = context.offload.before_commit(policy, partial(context.report, Stage.COMPACT, policy.name), deadline.at)
     try:
         rewrote = await lakehouse.compact(
@@ -110,40 +140,57 @@ async def _rewrite(
     except DeadlineExceeded:
         progress.overran += 1
         raise
-    except TransientError as exc:
-        if exc.reason is not Reason.COMMIT_UNKNOWN:
-            raise
+    except CommitUnknown as exc:
         unknown = exc  # settled below: the snapshot with the run's id is in the table, or it isn't
         log.warning("commit_unknown", error=str(exc))
+    worked = context.ports.clock() - began - (context.offload.waited - waited)
     after = await lakehouse.inspect(policy.name, policy.compact.target_file_size)
     progress.after = after.health
     if not rewrote:
         return after  # another writer has done this slice
     rewrites = own_rewrites(before, after, context.run_id)
     if unknown is not None and not rewrites:
-        raise unknown
-    await _verify(policy, context, slice_, rewrites, deadline)
+        raise unknown.refusal or unknown
+    await _verify(policy, context, progress, slice_, rewrites, worked, deadline)
     progress.changed = True
     progress.finished += slice_.files
     return after
 
 
 async def _verify(
-    policy: TablePolicy, context: TaskContext, slice_: Slice, rewrites: tuple[Snapshot, ...], deadline: Deadline
+    policy: TablePolicy,
+    context: TaskContext,
+    progress: Progress,
+    slice_: Slice,
+    rewrites: tuple[Snapshot, ...],
+    worked: timedelta,
+    deadline: Deadline,
 ) -> None:
+    """`worked`: how long the rewrites took."""
     lakehouse = context.ports.lakehouse
     problems, recounts = check_rewrite(slice_, rewrites)
+    wrong = [snapshot for snapshot in rewrites if _grew(snapshot)]
     for pair in recounts:
         rows_before = await lakehouse.count_at(policy.name, pair.before, deadline.remaining())
         rows_after = await lakehouse.count_at(policy.name, pair.after, deadline.remaining())
         if rows_before != rows_after:
             problems.append(f"snapshot {pair.after} has {rows_after} live rows, its parent {rows_before}")
+            wrong += [snapshot for snapshot in rewrites if snapshot.id == pair.after]
     if problems and (text := await _explanation(policy, context, rewrites, deadline)) is not None:
         raise PermanentError(text, reason=Reason.COUNT_MISMATCH, where=policy.name)
+    if wrong:
+        problems.append(await keep_before(policy, context, wrong[0]))
     if problems:
         # Without a snapshot of this run nothing happened, and the next attempt plans anew; a wrong one stays wrong.
         kind = PermanentError if rewrites else TransientError
         raise kind("; ".join(problems), reason=Reason.NOT_VERIFIED, where=policy.name)
+    progress.row_groups |= {snapshot.summary.get(ROW_GROUPS_PROPERTY, "") for snapshot in rewrites}
+    progress.proofs += await prove_rewrites(policy, context, rewrites, worked, deadline)
+
+
+def _grew(snapshot: Snapshot) -> bool:
+    """Whether a rewrite added rows, which no delete explains."""
+    return snapshot.count("added-records") > snapshot.count("deleted-records")
 
 
 async def _explanation(

@@ -16,9 +16,19 @@ from icekeeper.core.formats import counted
 from icekeeper.core.policy import RunPolicy, StageLimits
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
-from icekeeper.core.tables.state import TableHealth, TableState
+from icekeeper.core.tables.rewrites import ProvenBy, RewriteProof, proofs_note
+from icekeeper.core.tables.state import COPIED, TableHealth, TableState
 from icekeeper.night.ports import Clock, RunPorts, Surroundings
 from icekeeper.night.stages.offload import OffloadGuard
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenRewrite:
+    """A rewrite of a run, and how it was proven."""
+
+    snapshot_id: int
+    parent_id: int
+    how: ProvenBy
 
 
 class Clocks:
@@ -39,7 +49,11 @@ class Clocks:
 class TaskContext:
     """What every task of a run shares.
 
-    `window` is what its audits count; `until` is when the run's budget ends, for the stages that have one.
+    `window` is what its audits count, at the table's one of `snapshots` or else its current one; `findings` are the ids
+    of those to repair (empty: all of the window); `until` is when the run's budget ends, for the stages that have one.
+    `turn`: the table whose content is proven before that of others. `mismatched`: of which a
+    rewrite of this run was found wrong; `proven`: each table's rewrites that were not, in order. `before`: the last
+    audit of an older day that is audited again.
     """
 
     run_id: UUID
@@ -51,8 +65,14 @@ class TaskContext:
     clocks: Clocks
     offload: OffloadGuard
     run_policy: RunPolicy = field(default_factory=RunPolicy)
+    snapshots: Mapping[str, int] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
     until: datetime | None = None
     retries_off: bool = False
+    turn: str | None = None
+    mismatched: set[str] = field(default_factory=set)
+    proven: dict[str, list[ProvenRewrite]] = field(default_factory=dict)
+    before: AuditResult | None = None
 
     def report(self, stage: Stage, table: str, note: str) -> None:
         """Says what a task under way is at."""
@@ -64,14 +84,19 @@ class Progress:
     """What the attempts at a task have found so far: it outlives the exception that ends one of them.
 
     `seen` is the table before the change under way: a `slice` of a compaction, the `named` snapshots of an expiry.
-    Where an attempt is lost after its commit landed, the next one recognizes the commit by them. `overran` counts the
-    slices that went past their deadline, so that what is tried again is smaller.
+    Where an attempt is lost after its commit landed, the next one recognizes the commit by them. `kept`: the files
+    of earlier expiries before that change. `overran` counts the
+    slices that went past their deadline, so that what is tried again is smaller. `proofs`: of each rewrite, in order.
+
+    `renewed`: whether an attempt was granted because the session was renewed.
 
     `note` says what there was to do at first, `done` the same once it is done, `remark` what else is worth saying,
-    `finished` how many files of a compaction are rewritten.
+    `finished` how many files of a compaction are rewritten, `row_groups` what became of the row groups of each rewrite
+    (ROW_GROUPS_PROPERTY; empty: they were not to be copied).
     """
 
     attempts: int = 0
+    renewed: bool = False
     before: TableHealth | None = None
     after: TableHealth | None = None
     note: str = ""
@@ -81,8 +106,11 @@ class Progress:
     seen: TableState | None = None
     slice: Slice | None = None
     named: tuple[int, ...] = ()
+    kept: int = 0
     changed: bool = False
     overran: int = 0
+    proofs: list[RewriteProof] = field(default_factory=list)
+    row_groups: set[str] = field(default_factory=set)
 
     def planned(self, plan: Plan) -> None:
         """Takes the plan of an attempt: the first one names the whole, those after it what was left."""
@@ -90,7 +118,15 @@ class Progress:
 
     def achieved(self, *more: str) -> str:
         """The note of a task that did all of it."""
-        return "; ".join(part for part in (self.done, *more, self.remark) if part)
+        parts = (self.done, self._copies, *more, proofs_note(self.proofs), self.remark)
+        return "; ".join(part for part in parts if part)
+
+    @property
+    def _copies(self) -> str:
+        some = "row groups copied" if self.row_groups == {COPIED} else "some row groups copied"
+        refused = min(self.row_groups - {COPIED, ""}, default="")
+        parts = (some if COPIED in self.row_groups else "", f"row groups not copied ({refused})" if refused else "")
+        return "; ".join(part for part in parts if part)
 
     @property
     def unfinished(self) -> str:

@@ -64,8 +64,10 @@ async def drill_down(
     except IcekeeperError as exc:
         if exc.reason in FILE_REASONS:
             raise
-        log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
         found = await asyncio.to_thread(findings, window, whole, keys, watermark, newest)
+        if exc.reason is Reason.SOURCE_TYPE:  # a date: it could be no other way
+            return DrillDown(found, note=f"there are no hours to tell apart: {exc}")
+        log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
         return DrillDown(found, note=f"the minutes could not be counted: {exc}")
     # Looking at many minutes and keys takes a while, and the loop has other work.
     return await asyncio.to_thread(_drilled, window, minutes, keys, watermark, newest)
@@ -104,5 +106,6 @@ async def source_minutes(
     try:
         return await context.ports.source.count_by_minute(source, context.window, warm.final, deadline.remaining())
     except IcekeeperError as exc:
-        log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
+        if exc.reason is not Reason.SOURCE_TYPE:
+            log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
         return None

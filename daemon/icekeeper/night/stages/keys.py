@@ -126,6 +126,7 @@ class KeyAudit:
             iceberg=iceberg.rows,
             equal=source == iceberg,
             sample=(part.numbers[0], 2**part.bits) if part else None,
+            fingerprint=source.text,
         )
         nothing = KeysFound(query.key, (), self._rules.samples)
         if compared.equal:

@@ -10,7 +10,8 @@ from icekeeper.core.errors import TransientError
 from icekeeper.core.offload import OffloadRhythm, Writing, left_over, writing
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
-from icekeeper.night.ports import BeforeCommit, RunPorts
+from icekeeper.night.lakehouse import BeforeCommit
+from icekeeper.night.ports import RunPorts
 
 # How often the offload's status is read while its cycle is waited for.
 POLL = timedelta(seconds=10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from icekeeper.core.audit.keys import Key
@@ -31,6 +31,7 @@ class CountRequest:
 @dataclass(slots=True)
 class _RunningCount:
     request: CountRequest
+    began_at: datetime
     counting: asyncio.Task[SourceCount]
     ended_at: datetime | None = None
 
@@ -67,7 +68,7 @@ class PrefetchedCounts:
         counted = await self._ahead(request, since)
         if counted is None:
             left = max(timedelta(0), timeout - (self._clock() - since))
-            counted = await self._source.count(source, window, final, left, key)
+            counted = replace(await self._source.count(source, window, final, left, key), began_at=since)
         if self._next is not None and self._begun is None:
             self._begin(*self._next)
         return counted
@@ -84,7 +85,7 @@ class PrefetchedCounts:
 
     def _begin(self, request: CountRequest, timeout: timedelta) -> None:
         count = self._source.count(request.source, request.window, request.final, timeout)
-        begun = _RunningCount(request, asyncio.ensure_future(count))
+        begun = _RunningCount(request, self._clock(), asyncio.ensure_future(count))
         begun.counting.add_done_callback(lambda _: self._ended(begun))
         self._begun, self._next = begun, None
 
@@ -95,7 +96,7 @@ class PrefetchedCounts:
         self._begun = None
         if begun.ended_at is None or now - begun.ended_at <= FRESH:
             try:
-                return await begun.counting
+                return replace(await begun.counting, began_at=begun.began_at)
             except DeadlineExceeded:
                 raise  # it had all its time
             except TransientError:

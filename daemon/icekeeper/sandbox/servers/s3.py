@@ -27,6 +27,7 @@ from icekeeper.sandbox.servers.uploads import Uploads
 _COMPONENTS = ("master", "volume", "filer", "s3", "admin")
 _PORTS = (*_COMPONENTS, *(f"{component}.grpc" for component in _COMPONENTS), "iceberg")
 REGION = "us-east-1"
+_VOLUMES = 100_000
 
 
 class S3(Server):
@@ -75,6 +76,9 @@ class S3(Server):
             # Vacuuming would move data while the directory is copied.
             "-master.vacuumIntervalSeconds=1000000",
             "-volume.preStopSeconds=0",
+            # Each bucket takes several volumes, which grow as they are filled. Left to itself the server allows as many
+            # as would fit the free disk if all were full: with 10 GB left the tenth bucket could not be written.
+            f"-volume.max={_VOLUMES}",
             # Small objects, nearly all of a world's, are kept in the filer's own store: half the time per PUT.
             "-filer.saveToFilerLimit=65536",
             f"-bucket={self.bucket}",

@@ -37,10 +37,10 @@ class Document:
         self._nodes = 0
 
     @classmethod
-    def read(cls, path: Path) -> Document:
-        """ConfigError where the file can't be read or is no YAML mapping."""
+    def read(cls, path: Path, text: str | None = None) -> Document:
+        """`text`: of a file that is not written yet. ConfigError where it can't be read or is no YAML mapping."""
         document = cls(path)
-        root = _parsed(path, read_text(path))
+        root = _parsed(path, read_text(path) if text is None else text)
         if root is None:
             raise ConfigError([f"{path}: the file is empty"])
         if not isinstance(root, yaml.MappingNode):

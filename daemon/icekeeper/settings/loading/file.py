@@ -36,15 +36,16 @@ def find_config(given: Path | None, environ: Mapping[str, str] | None = None) ->
     )
 
 
-def load(path: Path, *, secrets: bool = True) -> Settings:
+def load(path: Path, *, secrets: bool = True, text: str | None = None) -> Settings:
     """Reads, completes and checks the file. ConfigError lists every mistake, one line each.
 
     `secrets` False: the secret files are not read, for checking a configuration on a machine where they are not.
+    `text`: what the file is to hold that is not written yet.
     """
-    document, environment = Document.read(path), overrides(os.environ)
+    document, environment = Document.read(path, text), overrides(os.environ)
     origins = Origins(document, environment.variables)
     data = merged(_with_texts(document), environment.data)
-    data, mistakes = with_secrets(data, origins, read=secrets)
+    data, secret_files, mistakes = with_secrets(data, origins, read=secrets)
     mistakes += environment.mistakes
     mistakes += [Mistake(at, sentence, line) for at, sentence, line in document.mistakes]
     settings: Settings | None = None
@@ -54,6 +55,7 @@ def load(path: Path, *, secrets: bool = True) -> Settings:
         mistakes += mistakes_of(exc.errors(include_url=False), origins, data)
     if mistakes or settings is None:
         raise ConfigError(origins.lines(mistakes))
+    settings.note_secret_files(secret_files)
     return settings
 
 

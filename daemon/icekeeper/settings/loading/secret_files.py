@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from icekeeper.settings.messages.mistakes import Mistake, Origins
 
 _SUFFIX = "_file"
 # The keys that may have an X_file, by block; of catalog.properties any key may.
-_SECRETS = {"clickhouse": "password", "postgres": "password", "offload": "password", "http": "token"}
+_SECRETS = {
+    "clickhouse": ("password",),
+    "postgres": ("password",),
+    "offload": ("password",),
+    "http": ("token", "read_token"),
+}
 # The same, of each block of a list.
 _LISTED_SECRETS = {"notify": "url"}
 _PROPERTIES = ("catalog", "properties")
@@ -21,11 +27,14 @@ _LARGEST = 64 * 1024
 _EXPECTED = "it has to be a text file that holds the secret alone"
 
 
-def with_secrets(data: dict[str, Any], origins: Origins, *, read: bool) -> tuple[dict[str, Any], list[Mistake]]:
-    """The data with every X that has an X_file, and the mistakes in those files.
+def with_secrets(
+    data: dict[str, Any], origins: Origins, *, read: bool
+) -> tuple[dict[str, Any], dict[KeyPath, Path], list[Mistake]]:
+    """The data with every X that has an X_file, the file of each, and the mistakes in those files.
 
     `read` False: each X becomes a placeholder, for machines without the files.
     """
+    files: dict[KeyPath, Path] = {}
     mistakes: list[Mistake] = []
     for block, at, key in _named(data):
         name = (*at, key + _SUFFIX)
@@ -44,13 +53,14 @@ def with_secrets(data: dict[str, Any], origins: Origins, *, read: bool) -> tuple
         if block.get(key) is not None and name not in origins.variables:
             mistakes.append(Mistake(name, f"{dotted(name)}: {key} is given as well: one of the two has to go"))
             continue
+        # A relative path starts at the configuration file's directory.
+        files[(*at, key)] = path = origins.document.path.parent / file
         try:
-            # A relative path starts at the configuration file's directory.
-            block[key] = _secret(origins.document.path.parent / file, key) if read else HIDDEN
+            block[key] = _secret(path, key) if read else HIDDEN
         except ValueError as exc:
             mistakes.append(Mistake(name, f"{dotted(name)}: {exc}"))
             _add_placeholder(block, at, key)
-    return data, mistakes
+    return data, files, mistakes
 
 
 def _add_placeholder(block: dict[str, Any], at: KeyPath, key: str) -> None:
@@ -76,17 +86,18 @@ def _secret(path: Path, key: str) -> str:
         raise ValueError(f"{path} is not UTF-8 text; {_EXPECTED}") from exc
     if not secret:
         raise ValueError(f"{path} is empty; {_EXPECTED}")
-    if key in {*_SECRETS.values(), *_LISTED_SECRETS.values()} and len(secret.splitlines()) > 1:
+    if key in {*chain(*_SECRETS.values()), *_LISTED_SECRETS.values()} and len(secret.splitlines()) > 1:
         raise ValueError(f"{path} holds several lines; {_EXPECTED}")
     return secret
 
 
 def _named(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], KeyPath, str]]:
     """Every X_file: its block (copied into `data`, to be changed), the block's path, and X."""
-    for name, key in _SECRETS.items():
-        if isinstance(data.get(name), dict) and key + _SUFFIX in data[name]:
-            data[name] = dict(data[name])
-            yield data[name], (name,), key
+    for name, keys in _SECRETS.items():
+        for key in keys:
+            if isinstance(data.get(name), dict) and key + _SUFFIX in data[name]:
+                data[name] = dict(data[name])
+                yield data[name], (name,), key
     for name, key in _LISTED_SECRETS.items():
         if isinstance(data.get(name), list):
             data[name] = [dict(block) if isinstance(block, dict) else block for block in data[name]]

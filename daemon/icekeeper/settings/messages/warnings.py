@@ -1,4 +1,4 @@
-"""Warnings about settings that are allowed and probably not intended. Reads and measures nothing."""
+"""Warnings about settings that are allowed and probably not intended. Reads and measures nothing. Notes: notes.py."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise, takewhile
 
 from icekeeper.core.calendar import window_of
-from icekeeper.core.enums import AuditStatus, Stage
+from icekeeper.core.enums import NIGHT, AuditStatus, Stage
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.offload import OffloadRhythm
-from icekeeper.core.policy import TablePolicy
+from icekeeper.core.policy import ExpirePolicy, TablePolicy
 from icekeeper.settings.model import Settings
 from icekeeper.settings.values.heap import heap_mib, largest, needed
 from icekeeper.settings.values.units import format_duration
@@ -41,9 +41,10 @@ def warnings(settings: Settings, *, memory: tuple[int, str] | None) -> list[str]
         *_about_cycles(settings, year, policies),
         *_about_the_heap(settings, memory),
         *_about_other_systems(settings),
-        *_by_table(policies, lambda policy: _about_times(policy, settings, year)),
-        *_by_table(policies, lambda policy: _about_holds(policy, year, audited=audited)),
-        *_by_table(policies, _about_limits),
+        *_about_shared_sources(policies),
+        *by_table(policies, lambda policy: _about_times(policy, settings, year)),
+        *by_table(policies, lambda policy: _about_holds(policy, year, audited=audited)),
+        *by_table(policies, _about_limits),
     ]
 
 
@@ -164,16 +165,35 @@ def _about_other_systems(settings: Settings) -> Iterator[str]:
                 f"spark.conf.{name} has no effect: Spark ignores settings that don't begin with spark.; "
                 f"Hadoop's are written spark.hadoop.{name}"
             )
-    if "max_execution_time" in settings.clickhouse.settings:
+    if settings.clickhouse is not None and "max_execution_time" in settings.clickhouse.settings:
         yield (
             "clickhouse.settings.max_execution_time replaces what follows from audit.timeout: a count may go on after "
             "its audit gave up, or end before; leave it out and set audit.timeout"
         )
+    if settings.http.beyond_loopback and settings.http.read_token is None:
+        yield (
+            f"http.listen ({settings.http.listen}) can be reached from other hosts, and reading needs no token: "
+            "configuration, logs and names are seen there; icekeeper 0.3 will refuse that, set http.read_token_file"
+        )
+
+
+def _about_shared_sources(policies: tuple[TablePolicy, ...]) -> Iterator[str]:
+    """The same rows can't have been offloaded into one table, and into another as well, unless both are the same."""
+    named: dict[tuple[str, str], list[str]] = {}
+    for policy in policies:
+        for table in policy.source.tables if policy.audit is not None and policy.source is not None else ():
+            named.setdefault((table, policy.source.where), []).append(policy.name)  # type: ignore[union-attr]
+    for (source, _), names in named.items():
+        if len(names) > 1:
+            yield (
+                f"tables[].source {source} is that of {_names(names, 0)}: each of them is audited against all of its "
+                "rows; correct one, or say by source.where which rows are whose"
+            )
 
 
 def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterator[str]:
     longest, catch_up = settings.run.max_duration, settings.schedule.catch_up
-    for stage in Stage:
+    for stage in NIGHT:
         if stage is Stage.AUDIT and policy.audit is None:
             continue
         limits = policy.limits(stage)
@@ -194,6 +214,11 @@ def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterat
             f"run.max_duration ({_text(longest)}) may follow, and then the audit ends as source_expired; "
             "lower schedule.catch_up"
         )
+    if isinstance(policy.source_ttl, timedelta) and policy.source_ttl - age < policy.audit.lookback:
+        yield (
+            f"audit.lookback ({_text(policy.audit.lookback)}){{of}} reaches back further than source_ttl "
+            f"({_text(policy.source_ttl)}) keeps rows: the oldest of these days are never audited again; lower it"
+        )
     if policy.expire.older_than < age:
         yield (
             f"expire.older_than ({_text(policy.expire.older_than)}){{of}} removes snapshots of a day before "
@@ -204,7 +229,8 @@ def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterat
 
 def _about_holds(policy: TablePolicy, year: _Year, *, audited: bool) -> Iterator[str]:
     held, longest = policy.expire.hold_on, policy.expire.hold_max
-    if not held:
+    default = ExpirePolicy(policy.expire.limits)
+    if not held or (held, longest) == (default.hold_on, default.hold_max):
         return
     if policy.audit is None:
         if not audited:
@@ -232,6 +258,12 @@ def _about_limits(policy: TablePolicy) -> Iterator[str]:
             f"expire.retain_last ({kept}){{of}} keeps more snapshots than an offload every 15 minutes makes in "
             f"expire.older_than ({_text(age)}): that age never acts; lower expire.retain_last"
         )
+    longest, default = policy.expire.writer_state_max, ExpirePolicy(policy.expire.limits).writer_state_max
+    if policy.expire.writer_state and longest <= age and longest != default:
+        yield (
+            f"expire.writer_state_max ({_text(longest)}){{of}} keeps nothing for writers that expire.older_than "
+            f"({_text(age)}) would not keep; raise it, or say expire.writer_state: []"
+        )
     if policy.compact.min_input_files > _MANY_FILES:
         yield (
             f"compact.min_input_files ({policy.compact.min_input_files}){{of}} leaves partitions alone that hold fewer "
@@ -246,7 +278,7 @@ def _about_limits(policy: TablePolicy) -> Iterator[str]:
         yield f"audit.warning_pct and audit.missing_pct{{of}} are both {missing}: no audit ever warns; lower the former"
 
 
-def _by_table(policies: tuple[TablePolicy, ...], about: Callable[[TablePolicy], Iterator[str]]) -> list[str]:
+def by_table(policies: tuple[TablePolicy, ...], about: Callable[[TablePolicy], Iterator[str]]) -> list[str]:
     """The warnings about tables, each once for all tables that it applies to: {of} is replaced by their names."""
     tables: dict[str, list[str]] = {}
     for policy in policies:

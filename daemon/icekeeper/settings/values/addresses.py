@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from icekeeper.settings.values.units import matching, pattern, text_by
 
@@ -17,7 +18,8 @@ def _dsn(value: str) -> str:
     parts = _split(value)
     if parts is None or parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
         raise ValueError("a DSN is written like postgresql://user@host:5432/database")
-    if parts.password is not None or "password=" in parts.query:
+    # One that is empty is none.
+    if parts.password or any(name.endswith("password") and given for name, given in parse_qsl(parts.query)):
         raise ValueError("no password in it: that is password_file's business, or the environment's")
     # PostgreSQL's clients take several hosts, each with its port.
     for host in parts.netloc.rpartition("@")[2].split(","):
@@ -37,8 +39,8 @@ def _http_url(value: str) -> str:
     if parts.username is not None:
         raise ValueError("no user or password in it: they have keys of their own")
     _check_port(parts)
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("an address ends with its port, like http://clickhouse:8123")
+    if parts.query or parts.fragment:
+        raise ValueError("no ? or # in it: the database and settings have keys of their own")
     return value
 
 
@@ -54,6 +56,14 @@ def _listen(value: str) -> str:
     match = _HOST_AND_PORT.fullmatch(value)
     if match is None or int(match.group(2)) > _HIGHEST_PORT:
         raise ValueError("an address to listen on is written like 127.0.0.1:9420 or [::1]:9420")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("a proxy is written as an address or a network, like 10.0.0.5 or 10.0.0.0/8") from None
     return value
 
 
@@ -76,13 +86,17 @@ def _check_port(parts: SplitResult | None) -> None:
 Dsn = Annotated[
     str,
     text_by(_dsn),
-    # No colon after the user: a password is not allowed.
-    pattern(r"postgres(ql)?://([^:@/\s]*@)?[^@/\s]*/[^/\s]\S*", "postgresql://icekeeper@postgres:5432/icekeeper"),
+    # Nothing but the @ after a colon: a password is not allowed.
+    pattern(r"postgres(ql)?://([^:@/\s]*:?@)?[^@/\s]*/[^/\s]\S*", "postgresql://icekeeper@postgres:5432/icekeeper"),
 ]
 HttpUrl = Annotated[
     str,
     text_by(_http_url),
-    pattern(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\[\]@:/?#\s]+)(:\d{1,5})?/?", "http://clickhouse:8123"),
+    pattern(
+        r"https?://(\[[0-9A-Fa-f:.]+\]|[^\[\]@:/?#\s]+)(:\d{1,5})?(/[^?#\s]*)?",
+        "http://clickhouse:8123",
+        "https://proxy.example.com/clickhouse/",
+    ),
 ]
 PageUrl = Annotated[
     str,
@@ -92,6 +106,10 @@ PageUrl = Annotated[
 ListenAddress = Annotated[
     str, text_by(_listen), pattern(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@]+):\d{1,5}", "127.0.0.1:9420")
 ]
+Network = Annotated[str, text_by(_network), pattern(r"[0-9A-Fa-f.:]+(/(\d{1,2}|1[01]\d|12[0-8]))?", "10.0.0.0/8")]
+_HEADER = r"[A-Za-z0-9-]+"
+_header = matching(_HEADER, "a header's name is made of letters, digits and hyphens, like X-Forwarded-User")
+HeaderName = Annotated[str, text_by(_header), pattern(_HEADER, "X-Forwarded-User")]
 _master = matching(
     _MASTER, "a master is written like auto, local[2], spark://host:7077, k8s://https://host:6443 or yarn"
 )

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, St
 from pydantic_core import PydanticCustomError
 
 from icekeeper.core.policy import SourceTtlSetting
+from icekeeper.core.tables.writer_state import DEFAULT_WRITER_STATE, StateKey
 from icekeeper.settings.values.heap import LEAST_HEAP_MIB, heap_mib
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -20,11 +21,13 @@ _UNITS_B = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _LONGEST_S = 3650 * 86400
 _LARGEST_B = 1024 * _UNITS_B["TiB"]
 _DURATION = re.compile(r"(\d+)(s|m|h|d)")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)")
 # Blanks, backticks and empty steps are typing errors: no catalog takes them.
 _IDENTIFIER = r"[^\s.`]+(\.[^\s.`]+)*"
 _TABLE_NAME = r"[^\s.`]+(\.[^\s.`]+)+"
 _CATALOG_NAME = r"[A-Za-z0-9_]+"
+_STATE_KEY = r"[^\s*]+\*?( per [^\s*+]+( \+ [^\s*+]+)*)?"
 _COORDINATE = r"[^:\s]+:[^:\s]+:[^:\s]+"
 
 
@@ -66,6 +69,16 @@ def format_size(value: int) -> str:
         if value and value % _UNITS_B[unit] == 0:
             return f"{value // _UNITS_B[unit]}{unit}"
     return f"{value}B"
+
+
+def _state_key(value: object) -> object:
+    """`a.key.*`, or `a.key per another + a.third`."""
+    if isinstance(value, StateKey):
+        return value
+    if isinstance(value, str) and re.fullmatch(_STATE_KEY, value):
+        key, _, per = value.partition(" per ")
+        return StateKey(key, tuple(per.split(" + ")) if per else ())
+    raise ValueError("keys of snapshots are written like kafka.connect.offsets.* or a.state per a.job + a.operator")
 
 
 def _heap(value: str) -> str:
@@ -128,6 +141,50 @@ def _no_flag(value: object) -> object:
 def _exact(value: object) -> object:
     """The float 0.1 is not exactly a tenth, and verdicts are exact."""
     return str(value) if isinstance(value, float) else value
+
+
+def _percent_or_off(value: object) -> object:
+    if value is False or value in ("off", "false"):
+        return "off"
+    try:
+        share = Decimal(str(value))
+    except ArithmeticError:
+        share = Decimal(-1)
+    if not isinstance(value, bool) and share.is_finite() and 0 <= share <= 100:
+        return share
+    raise ValueError("it has to be a number from 0 to 100, or off")
+
+
+def parse_share(value: object) -> Decimal:
+    """Percent: `10 %`, `2.5%`, or a bare 10; `off` is 0."""
+    if value is False or value in ("off", "false"):
+        return Decimal(0)
+    if not isinstance(value, bool) and (match := _SHARE.fullmatch(str(value).strip())):
+        share = Decimal(match.group(1))
+        if share <= 100:
+            return share
+    raise ValueError("a share is written like 10 % or 2.5 %, of at most 100 %, or it is off")
+
+
+def format_share(value: Decimal) -> str:
+    return f"{value.normalize():f} %" if value else "off"
+
+
+_MOST_DAYS_BACK = 14
+
+
+def parse_lookback(value: object) -> timedelta:
+    """Whole days: `3d`; `off` is none."""
+    if value is False or value in ("off", "false"):
+        return timedelta(0)
+    text = f"it is whole days, at most {_MOST_DAYS_BACK}, like 3d, or off"
+    try:
+        lookback = parse_duration(value)
+    except ValueError as exc:
+        raise ValueError(text) from exc
+    if lookback % timedelta(days=1) or lookback.days > _MOST_DAYS_BACK:
+        raise ValueError(text)
+    return lookback
 
 
 def _as_text(value: object) -> object:
@@ -193,6 +250,34 @@ Percent = Annotated[
     PlainSerializer(float, when_used="json"),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
 ]
+PercentOrOff = Annotated[
+    Decimal | Literal["off"],
+    BeforeValidator(_percent_or_off),
+    PlainSerializer(lambda value: value if value == "off" else float(value), when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"enum": ["off", False]}]}),
+]
+Share = Annotated[
+    Decimal,
+    BeforeValidator(parse_share),
+    PlainSerializer(format_share, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^(\d+(\.\d+)? ?%?|off)$", "examples": ["10 %", "off"]},
+                {"type": "number", "minimum": 0, "maximum": 100},
+                {"const": False},
+            ]
+        }
+    ),
+]
+LookBack = Annotated[
+    timedelta,
+    BeforeValidator(parse_lookback),
+    PlainSerializer(lambda value: format_duration(value) if value else "off", when_used="json"),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": r"^(\d+[smhd])+$|^off$", "examples": ["3d", "off"]}, {"const": False}]}
+    ),
+]
 SourceTtl = Annotated[
     SourceTtlSetting,
     BeforeValidator(_auto_none_or_duration),
@@ -209,9 +294,18 @@ SettingMap = dict[str, Annotated[str | int | float, BeforeValidator(_setting), _
 Identifier = Annotated[str, text_by(identifier), pattern(_IDENTIFIER, "silver_trades")]
 _once = such_that(lambda names: len({*names}) == len(names), "a column is named once")
 Columns = Annotated[tuple[Identifier, ...], _once, Field(json_schema_extra={"uniqueItems": True})]
+WriterStateKey = Annotated[
+    StateKey,
+    BeforeValidator(_state_key),
+    PlainSerializer(str, when_used="json"),
+    pattern(_STATE_KEY, *map(str, DEFAULT_WRITER_STATE)),
+]
 TableName = Annotated[str, text_by(_table_name), pattern(_TABLE_NAME, "cold.silver_trades")]
 _catalog_name = matching(_CATALOG_NAME, "a catalog's name is made of letters, digits and underscores, like k2")
 CatalogName = Annotated[str, text_by(_catalog_name), pattern(_CATALOG_NAME, "k2")]
+_INSTALLATION = r"(?!all$)[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_installation = matching(_INSTALLATION, "an installation is named like k2 or lake-prod, and not all")
+InstallationName = Annotated[str, text_by(_installation), pattern(_INSTALLATION, "k2")]
 _coordinate = matching(_COORDINATE, "a Maven coordinate is written group:artifact:version")
 Coordinate = Annotated[str, text_by(_coordinate), pattern(_COORDINATE, "org.postgresql:postgresql:42.7.13")]
 _absolute = such_that(Path.is_absolute, "it has to be an absolute path: one that begins with /")

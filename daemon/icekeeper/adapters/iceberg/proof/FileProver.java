@@ -10,6 +10,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Collections;
 import java.util.HashSet;
 import java.util.Iterator;
 import java.util.LinkedHashMap;
@@ -25,10 +26,10 @@ import java.util.concurrent.ThreadFactory;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import org.apache.iceberg.ContentFile;
 import org.apache.iceberg.DeleteFile;
+import org.apache.iceberg.FileContent;
 import org.apache.iceberg.FileFormat;
 import org.apache.iceberg.FileScanTask;
 import org.apache.iceberg.PartitionSpec;
-import org.apache.iceberg.StructLike;
 import org.apache.iceberg.Table;
 import org.apache.iceberg.TableScan;
 import org.apache.iceberg.deletes.PositionDeleteIndex;
@@ -62,6 +63,8 @@ public final class FileProver {
     // The column of the event time and its type, null where the bounds of no column matter.
     private Integer column;
     private Type columnType;
+    // What the files have to fit; null where that does not matter.
+    private SchemaFit fit;
     // The numbers of files at one path, of one length: deletion vectors share a file.
     private final Map shared = new LinkedHashMap();
     private volatile Throwable failure;
@@ -72,9 +75,10 @@ public final class FileProver {
     }
 
     // Takes the data and delete files that the scan would read; `column`: the id of the one whose bounds are described.
-    public void plan(TableScan scan, int column) throws IOException {
+    public void plan(TableScan scan, int column, SchemaFit fit) throws IOException {
         this.column = Integer.valueOf(column);
         this.columnType = this.table.schema().findType(column);
+        this.fit = fit;
         Set seen = new HashSet();
         CloseableIterable tasks = scan.planFiles();
         try {
@@ -86,6 +90,26 @@ public final class FileProver {
                     if (seen.add(file.location() + "#" + offset(file))) {
                         this.add(file);
                     }
+                }
+            }
+        } finally {
+            tasks.close();
+        }
+    }
+
+    // Takes the files that are chosen for a rewrite, as the scan has them where there is one.
+    public void planChosen(TableScan scan, SchemaFit fit) throws IOException {
+        this.fit = fit;
+        if (scan == null) {
+            this.addAll(fit.chosen().values());
+            return;
+        }
+        CloseableIterable tasks = scan.planFiles();
+        try {
+            for (Iterator each = tasks.iterator(); each.hasNext();) {
+                ContentFile file = (ContentFile) ((FileScanTask) each.next()).file();
+                if (fit.chosen().containsKey(file.location())) {
+                    this.add(fit.judge(file));
                 }
             }
         } finally {
@@ -116,14 +140,27 @@ public final class FileProver {
         for (int number = 0; number < this.files.size(); number++) {
             ContentFile file = (ContentFile) this.files.get(number);
             PartitionSpec spec = (PartitionSpec) this.table.specs().get(Integer.valueOf(file.specId()));
+            boolean fits = this.hasToFit(file);
+            String[] judged = fits ? this.fit.judged(file) : new String[2];
             rows.add(new Object[] {
-                file.location(), Long.valueOf(offset(file)), path(spec, file.partition()),
+                file.location(), Long.valueOf(offset(file)), this.partition(spec, file),
                 file.content().name(), file.format().name(), Long.valueOf(file.fileSizeInBytes()),
                 Long.valueOf(file.recordCount()), Boolean.valueOf(file.keyMetadata() != null),
-                this.bound(file.lowerBounds()), this.bound(file.upperBounds())
+                this.bound(file.lowerBounds()), this.bound(file.upperBounds()),
+                fits ? this.fit.identity() : "", judged[0], judged[1]
             });
         }
         new ObjectMapper().writeValue(new File(output), rows);
+    }
+
+    // The one under which it was chosen for a rewrite, else its own.
+    private String partition(PartitionSpec spec, ContentFile file) {
+        String chosen = this.fit == null ? null : this.fit.partition(file);
+        return chosen == null ? SchemaFit.path(spec, file.partition()) : chosen;
+    }
+
+    private boolean hasToFit(ContentFile file) {
+        return this.fit != null && file.content() == FileContent.DATA;
     }
 
     // A bound of the column by a manifest, as Iceberg counts it; null where it has none.
@@ -133,28 +170,16 @@ public final class FileProver {
         return value instanceof Number ? (Number) value : null;
     }
 
-    // The partition's path, made unique as in planner.py: Iceberg writes a null like the string "null".
-    private static String path(PartitionSpec spec, StructLike partition) {
-        String path = spec.partitionToPath(partition);
-        for (int field = 0; field < spec.fields().size(); field++) {
-            Object value = partition.get(field, Object.class);
-            if (value != null && value.toString().equals("null")) {
-                return path + " (the word)";
-            }
-        }
-        return path;
-    }
-
     // How many paths the files are at.
     public int paths() {
         return this.shared.size();
     }
 
     // Of the files at so many paths, from the first on: reads those of these numbers (separated by commas), and asks the
-    // length of the others. Writes a JSON array for
-    // each answer that is more than "it is there, with its length": number, fault, rows, bytes, text.
+    // length of the others on demand. Writes a JSON array for each answer that is more than "it is there, with its
+    // length": number, fault, rows, bytes, text.
     // A failure that is none of a file's own, such as a store that is down, ends it and is thrown.
-    public void prove(String read, int first, int most, int threads, String output) throws Throwable {
+    public void prove(String read, boolean lengths, int first, int most, int threads, String output) throws Throwable {
         final Set numbers = new HashSet();
         String[] named = read.isEmpty() ? new String[0] : read.split(",");
         for (int place = 0; place < named.length; place++) {
@@ -164,6 +189,9 @@ public final class FileProver {
         List paths = new ArrayList(this.shared.values());
         for (int place = first; place < Math.min(first + most, paths.size()); place++) {
             final List sharing = (List) paths.get(place);
+            if (!lengths && Collections.disjoint(sharing, numbers)) {
+                continue;
+            }
             work.add(new Callable() {
                 public Object call() {
                     return FileProver.this.check(sharing, numbers);
@@ -253,10 +281,18 @@ public final class FileProver {
             this.readVectors(input, first.fileSizeInBytes(), toRead, answers);
             return;
         }
-        long rows = first.format() == FileFormat.ORC
-            ? orcRows(input, first.fileSizeInBytes()) : parquetRows(input, first.fileSizeInBytes());
+        long rows;
+        String misfit = null;
+        if (first.format() == FileFormat.ORC) {
+            rows = orcRows(input, first.fileSizeInBytes());
+        } else {
+            FileMetaData footer = parquetFooter(input, first.fileSizeInBytes());
+            rows = footer == null ? -1 : rowsOf(footer);
+            misfit = footer == null || !this.hasToFit(first) ? null : this.fit.byFooter(footer, input, first);
+        }
+        String fault = rows < 0 ? "encrypted" : misfit == null ? null : "schema_mismatch";
         for (Iterator each = toRead.iterator(); each.hasNext();) {
-            answers.add(new Object[] {each.next(), rows < 0 ? "encrypted" : null, Long.valueOf(rows), null, null});
+            answers.add(new Object[] {each.next(), fault, Long.valueOf(rows), null, misfit});
         }
     }
 
@@ -304,15 +340,15 @@ public final class FileProver {
         }
     }
 
-    // The rows of a Parquet file by its footer; -1 where the footer is encrypted.
-    private static long parquetRows(InputFile input, long length) throws Throwable {
+    // The footer of a Parquet file; null where it is encrypted.
+    private static FileMetaData parquetFooter(InputFile input, long length) throws Throwable {
         byte[] tail = tail(input, length, Math.min(Math.max(SMALL_TAIL, length / 1024), LARGE_TAIL));
         if (tail.length < 12) {
             throw new Fault("unreadable", -1, "it is too short for a Parquet file");
         }
         String magic = new String(tail, tail.length - 4, 4, "ISO-8859-1");
         if (magic.equals("PARE")) {
-            return -1;
+            return null;
         }
         if (!magic.equals("PAR1")) {
             throw new Fault("unreadable", -1, "it does not end as a Parquet file does");
@@ -322,23 +358,25 @@ public final class FileProver {
             throw new Fault("unreadable", -1, "its footer would be " + footer + " bytes long");
         }
         if (footer + 8 <= tail.length) {
-            return rowsOf(tail, footer);
+            return parsed(tail, footer);
         }
         LARGE.acquire();
         try {
-            return rowsOf(tail(input, length, footer + 8), footer);
+            return parsed(tail(input, length, footer + 8), footer);
         } finally {
             LARGE.release();
         }
     }
 
-    private static long rowsOf(byte[] tail, int footer) throws Fault {
-        FileMetaData metadata;
+    private static FileMetaData parsed(byte[] tail, int footer) throws Fault {
         try {
-            metadata = Util.readFileMetaData(new ByteArrayInputStream(tail, tail.length - 8 - footer, footer));
+            return Util.readFileMetaData(new ByteArrayInputStream(tail, tail.length - 8 - footer, footer));
         } catch (Exception error) {
             throw new Fault("unreadable", -1, "its footer can't be parsed: " + error.getMessage());
         }
+    }
+
+    private static long rowsOf(FileMetaData metadata) throws Fault {
         long rows = 0;
         for (Iterator groups = metadata.getRow_groups().iterator(); groups.hasNext();) {
             rows += ((RowGroup) groups.next()).getNum_rows();

@@ -5,17 +5,19 @@ The work on the files themselves is done in the JVM, by FileProver.java.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.proof.compiled import FILE_PROVER, SCHEMA_FIT, new_instance
 from icekeeper.adapters.iceberg.proof.footers import Footer, Footers
+from icekeeper.adapters.iceberg.proof.reading import FOOTERS, FileAnswer, PlannedFile, planned_files, read_footers
+from icekeeper.adapters.iceberg.rows.readable import require_readable
 from icekeeper.adapters.iceberg.tables import Tables
 from icekeeper.core.audit.proof import FilesProof
 from icekeeper.core.audit.records import BadFile, FileFault
@@ -23,15 +25,6 @@ from icekeeper.core.calendar import Window
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 
-# Requests to the store at a time: they wait for it, and hardly for the CPU. S3FileIO has 50 connections.
-THREADS = 32
-# So many paths are checked before what was read of them is kept.
-BATCH = 20_000
-_PROVER = "icekeeper.FileProver"
-_SOURCE = Path(__file__).with_name("FileProver.java")
-_JAVA = 8  # the class file version that Janino writes best; any newer Java runs it
-# The formats whose footers hold the number of rows, and deletion vectors' files.
-_FOOTERS = frozenset({"PARQUET", "ORC", "PUFFIN"})
 _ENCRYPTED = "encrypted"
 _MICROSECOND = timedelta(microseconds=1)
 # What Iceberg counts event times by. Of nanoseconds there is no whole number in a timedelta.
@@ -39,57 +32,30 @@ _UNITS = {"TIMESTAMP": _MICROSECOND, "DATE": timedelta(days=1)}
 _DATA = "DATA"
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedFile:
-    """A file of a scan by its manifest. `offset`: where its deletion vector begins; -1 for a whole file.
-
-    `first` and `last`: bounds of its event times, as Iceberg counts them; None where the manifest has none.
-    """
-
-    path: str
-    offset: int
-    partition: str
-    content: str
-    format: str
-    bytes: int
-    records: int
-    encrypted: bool
-    first: int | None = None
-    last: int | None = None
-
-    @property
-    def footer(self) -> Footer:
-        return self.path, self.bytes, self.offset
-
-    @property
-    def countable(self) -> bool:
-        """Whether its rows can be counted without reading them."""
-        return self.format in _FOOTERS and not self.encrypted
-
-
-@dataclass(frozen=True, slots=True)
-class FileAnswer:
-    """What the JVM found of the file with this number. `fault` is a FileFault's word, `encrypted`, or None."""
-
-    number: int
-    fault: str | None
-    records: int | None
-    bytes: int | None
-    text: str | None
-
-
 def prove_files(
-    jvm: IcebergJvm, tables: Tables, footers: Footers, table: str, timestamp: str, window: Window
+    jvm: IcebergJvm,
+    tables: Tables,
+    footers: Footers,
+    table: str,
+    timestamp: str,
+    window: Window,
+    at: int | None = None,
 ) -> FilesProof:
-    """Plans the window's scan at the current snapshot, and checks every file of it. Raises the store's errors."""
+    """Plans the window's scan at a snapshot, by default the current one, and checks every file of it.
+
+    Raises the store's errors; PermanentError `snapshot_expired` where the table has no such snapshot.
+    """
     handle = tables.handle(jvm, table)
-    snapshot_id = jvm.current_id(handle)
+    snapshot_id = jvm.current_id(handle) if at is None else at
     if snapshot_id is None:
         return FilesProof(None)
-    prover = _prover(jvm, handle)
-    field = _event_time(handle, timestamp)
-    prover.plan(_scan(jvm, handle, field, window), field.fieldId())
-    proof = _prove(jvm, prover, footers, snapshot_id, str(field.type().typeId()))
+    if at is not None and handle.snapshot(at) is None:
+        raise PermanentError(f"it has no snapshot {at} any more", reason=Reason.SNAPSHOT_EXPIRED, where=table)
+    require_readable(jvm, table, handle)
+    prover, fit = _prover(jvm, handle), new_instance(jvm, SCHEMA_FIT, handle)
+    field = event_time(jvm, handle, timestamp)
+    prover.plan(_scan(jvm, handle, field, fit, window, snapshot_id), field.fieldId(), fit)
+    proof = _prove(jvm, prover, footers, snapshot_id, str(field.type().typeId()), timestamp)
     if any(file.fault is FileFault.MISSING for file in proof.bad):
         require_snapshot(jvm, tables, table, snapshot_id)
     return proof
@@ -104,25 +70,18 @@ def prove_replaced(jvm: IcebergJvm, tables: Tables, footers: Footers, table: str
     return _prove(jvm, prover, footers, snapshot_id)
 
 
-def _prove(jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int, counted_as: str = "") -> FilesProof:
-    """`counted_as`: the type of the event time."""
-    planned = [PlannedFile(*row) for row in json.loads(jvm.written_by(prover.describe))]
+def _prove(
+    jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int, counted_as: str = "", column: str = ""
+) -> FilesProof:
+    """`counted_as`: the type of the event time; `column`: its name, where the files are those of a window."""
+    planned = planned_files(jvm, prover)
     known = footers.records(file.footer for file in planned if file.countable)
     # One that would be called bad by what is known is read again.
     unproven = [n for n, file in enumerate(planned) if file.countable and known.get(file.footer) != file.records]
-    read = ",".join(map(str, unproven))
-    answers: list[FileAnswer] = []
-    for first in range(0, prover.paths(), BATCH):
-        ask = partial(prover.prove, read, first, BATCH, THREADS)
-        some = [FileAnswer(*row) for row in json.loads(jvm.written_by(ask))]
-        # What was read is kept even if the next batch fails: a large window is proven by several attempts.
-        footers.keep(
-            {planned[one.number].footer: one.records for one in some if one.records is not None and not one.fault}
-        )
-        answers += some
+    answers = read_footers(jvm, prover, footers, planned, unproven, lengths=True)
     proof, counted = weigh(snapshot_id, planned, known, answers, counted_as)
     footers.keep(counted)
-    return proof
+    return replace(proof, digest=_digest(column, planned)) if column else proof
 
 
 def weigh(
@@ -143,9 +102,13 @@ def weigh(
         if answer is not None and answer.fault not in (None, _ENCRYPTED):
             bad.append(_bad(file, counted_as, FileFault(answer.fault), answer.records, answer.bytes, answer.text))
             continue
+        if file.misfit is not None:
+            found_rows = None if answer is None else answer.records
+            bad.append(_bad(file, counted_as, FileFault.SCHEMA, found_rows, text=file.misfit))
+            continue
         records = _records(file, known, answer)
         if records is None:
-            by_length[_ENCRYPTED if file.format in _FOOTERS else file.format.lower()] += 1
+            by_length[_ENCRYPTED if file.format in FOOTERS else file.format.lower()] += 1
         else:
             counted[file.footer] = records
         if records is not None and records != file.records:
@@ -155,6 +118,12 @@ def weigh(
         listed.add(file.path)
     read = sum(answer.fault is None for answer in found.values())
     return FilesProof(snapshot_id, len(planned), read, dict(by_length), tuple(bad)), counted
+
+
+def _digest(column: str, planned: Sequence[PlannedFile]) -> str:
+    """Of by which column a window's files were planned, which they are, and what their manifests say of them."""
+    files = sorted((file.path, file.offset, file.content, file.bytes, file.records) for file in planned)
+    return hashlib.sha256(json.dumps([column, files]).encode()).hexdigest()
 
 
 def _records(file: PlannedFile, known: dict[Footer, int], answer: FileAnswer | None) -> int | None:
@@ -201,18 +170,28 @@ def _instant(counted_as: str, value: float | None, *, last: bool = False) -> dat
         return None
 
 
-def _event_time(handle: Any, column: str) -> Any:
-    field = handle.schema().caseInsensitiveFindField(column)
+def event_time(jvm: IcebergJvm, handle: Any, column: str) -> Any:
+    """The field of the event-time column."""
+    field = jvm.find_field(handle.schema(), column)
     if field is None:
         raise PermanentError(f"it has no column {column!r}", reason=Reason.UNEXPECTED, where=str(handle.name()))
     return field
 
 
-def _scan(jvm: IcebergJvm, handle: Any, field: Any, window: Window) -> Any:
-    """The scan that Spark would make of the window at the current snapshot, with the bounds of its event times."""
+def _scan(jvm: IcebergJvm, handle: Any, field: Any, fit: Any, window: Window, snapshot_id: int) -> Any:
+    """The scan that Spark would make of the window at the snapshot, with the bounds of its event times."""
+    column = handle.schema().findColumnName(field.fieldId())
+    scan = handle.newScan().includeColumnStats(fit.columns(column))
+    if snapshot_id != jvm.current_id(handle):  # a pinned scan is bound by the snapshot's schema of then
+        scan = scan.useSnapshot(snapshot_id)
+    condition = within(jvm, handle, field, window)
+    return scan if condition is None else scan.filter(condition)
+
+
+def within(jvm: IcebergJvm, handle: Any, field: Any, window: Window) -> Any | None:
+    """Iceberg's condition on rows of a window; None where the event time is of a type that Spark has to convert."""
     expressions = jvm.iceberg.expressions.Expressions
     column, kind = handle.schema().findColumnName(field.fieldId()), field.type()
-    scan = handle.newScan().includeColumnStats(jvm.java.util.Collections.singleton(column))
     name = str(kind.typeId())
     if name.startswith("TIMESTAMP"):
         bounds = (instant.astimezone(UTC) for instant in (window.start, window.end))
@@ -221,29 +200,13 @@ def _scan(jvm: IcebergJvm, handle: Any, field: Any, window: Window) -> Any:
     elif name == "DATE":
         low, high = f"{window.start:%Y-%m-%d}", f"{window.end - timedelta(microseconds=1) + timedelta(days=1):%Y-%m-%d}"
     else:  # Spark has to read every file
-        return scan
-    return scan.filter(
-        getattr(expressions, "and")(expressions.greaterThanOrEqual(column, low), expressions.lessThan(column, high))
-    )
+        return None
+    return getattr(expressions, "and")(expressions.greaterThanOrEqual(column, low), expressions.lessThan(column, high))
 
 
 def _prover(jvm: IcebergJvm, handle: Any) -> Any:
     """A FileProver of the table, without files."""
-    constructor = jvm.once(_PROVER, lambda: _compiled(jvm).getConstructors()[0])
-    return constructor.newInstance(jvm.array(jvm.lang.Object, (handle,)))
-
-
-def _compiled(jvm: IcebergJvm) -> Any:
-    """The class FileProver, compiled by Janino, the compiler that Spark has for its queries.
-
-    Once a JVM: py4j remembers methods by the name of their class, and a second class would get those of the first.
-    """
-    spark: Any = jvm.spark._jvm
-    compiler = spark.org.codehaus.janino.SimpleCompiler()
-    compiler.setTargetVersion(_JAVA)
-    compiler.setParentClassLoader(jvm.lang.Thread.currentThread().getContextClassLoader())
-    compiler.cook(_SOURCE.read_text(encoding="utf-8"))
-    return compiler.getClassLoader().loadClass(_PROVER)
+    return new_instance(jvm, FILE_PROVER, handle)
 
 
 def require_snapshot(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int) -> None:

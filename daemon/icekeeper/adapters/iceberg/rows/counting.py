@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from icekeeper.adapters.iceberg.catalog import quoted
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.rows.readable import reading, require_readable
 from icekeeper.adapters.iceberg.tables import Tables
 from icekeeper.core.audit.proof import FILE_REASONS
 from icekeeper.core.audit.records import LakehouseCount
@@ -53,12 +54,13 @@ def naming_files(error: IcekeeperError, spark_log: str) -> IcekeeperError:
 
 def count_of_nothing(tables: Tables, table: str, timestamp: str, window: Window) -> LakehouseCount:
     """The count of a table without a snapshot: it was never written to, and Spark has nothing to read."""
-    return LakehouseCount(0, f"SELECT count(*) FROM {tables.name(table)} WHERE {_within(timestamp, window)}", None)
+    return LakehouseCount(0, f"SELECT count(*) FROM {tables.name(table)} WHERE {within(timestamp, window)}", None)
 
 
 def count_all(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int) -> int:
     query = f"SELECT count(*) FROM {tables.name(table)} VERSION AS OF {snapshot_id}"
-    return int(jvm.spark.sql(query).collect()[0][0])
+    with reading(jvm, tables.handle(jvm, table)):
+        return int(jvm.spark.sql(query).collect()[0][0])
 
 
 def count_minutes(
@@ -101,15 +103,17 @@ def rows_of(
     pinned if it has one of the columns under another name. TransientError where a younger one may have been read then.
     """
     handle = tables.handle(jvm, table)
+    require_readable(jvm, table, handle)
     known = all(jvm.knows_column(handle, snapshot_id, column) for column in (timestamp, *columns))
     pinned = known or snapshot_id != jvm.current_id(handle)
     version = f" VERSION AS OF {snapshot_id}" if pinned else ""
-    yield f"{tables.name(table)}{version} WHERE {_within(timestamp, window)}"
+    with reading(jvm, handle):
+        yield f"{tables.name(table)}{version} WHERE {within(timestamp, window)}"
     if not pinned and jvm.current_id(tables.handle(jvm, table)) != snapshot_id:
         raise TransientError("it was written to while it was counted", reason=Reason.CONFLICT, where=table)
 
 
-def _within(column: str, window: Window) -> str:
+def within(column: str, window: Window) -> str:
     """A half-open range by literals: on whole days it lines up with days(ts), and metadata alone answers a count."""
     low, high = (f"TIMESTAMP '{instant.isoformat(' ')}'" for instant in (window.start, window.end))
     return f"{quoted(column)} >= {low} AND {quoted(column)} < {high}"

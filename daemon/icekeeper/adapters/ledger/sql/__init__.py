@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_PART = re.compile(r"\{(answered|rows_that_differ|open_windows)\}")
+_PART = re.compile(
+    r"\{(answered|audit_columns|judging_first|newer|of_installation|open_windows|rows_that_differ|whole_day)\}"
+)
 
 
 def statement(name: str) -> str:

@@ -31,6 +31,14 @@ _NEW_COLUMNS = {
     "key_comparison": ("jsonb", "with audit.key: what was compared of the keys, how they differ, some that do"),
     "findings": ("jsonb", "the parts of the window in which both sides differ, and how: maintenance_findings"),
     "bad_file_rows": ("bigint", "rows of all such data files, by their manifests; NULL where there is no such file"),
+    "ch_merges": ("boolean", "whether a table of the source may merge rows"),
+    "source_ttl_s": ("bigint", "how long the source keeps its rows at least, in seconds; NULL where it is not known"),
+    "watermark_read": ("boolean", "whether the offload's watermark is known, or there is no offload"),
+    "clock_right": ("boolean", "whether the clock of the host agreed with a server's, as far as any could be asked"),
+    "files_digest": ("text", "of the data and delete files that the scan of the window planned at snapshot_id"),
+    "installation_id": ("uuid", "whose audit it is: maintenance_installations; NULL in rows of another job"),
+    "worse": ("boolean", "of an older day that was audited again: whether its verdict is worse than the one before"),
+    "began_at": ("timestamp with time zone", "when ClickHouse began to be counted; run_timestamp is the audit's end"),
 }
 _OLD_COLUMNS = {
     "run_timestamp": "timestamp with time zone",
@@ -59,6 +67,11 @@ _COLUMNS = """
            format_type(atttypid, atttypmod) AS type
     FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
     WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+"""
+# A view of before has our columns: of a ledger that went back to 0.1 and comes again.
+_OTHER_THAN_VIEW = """
+    SELECT oid::regclass::text FROM pg_class AS other WHERE oid = to_regclass($1) AND NOT (
+      relkind = 'v' AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = other.oid AND attname = $2))
 """
 _READERS = """
     SELECT DISTINCT view.oid::regclass::text AS name
@@ -123,6 +136,16 @@ async def add_new_columns(connection: Any) -> _Table:
                 f"COMMENT ON COLUMN {table.name}.{column} IS '{comment}'"
             )
     return table
+
+
+async def require_name_of_view(connection: Any, view: str, column: str) -> None:
+    """PermanentError where another relation has that name than a view with that column."""
+    name = await connection.fetchval(_OTHER_THAN_VIEW, view, column)
+    if name is not None:
+        text = (
+            f"{name} is there, and icekeeper keeps a view of that name: rename it, then run `icekeeper migrate` again"
+        )
+        raise PermanentError(text)
 
 
 async def _find_table(connection: Any) -> _Table:

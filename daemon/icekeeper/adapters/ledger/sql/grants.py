@@ -10,13 +10,22 @@ from icekeeper.adapters.ledger.sql.migrations import VERSION_TABLE
 from icekeeper.adapters.postgres.pool import Postgres, quoted_exactly
 from icekeeper.core.errors import PermanentError
 
-_WRITTEN = ("maintenance_runs", "maintenance_tasks", "maintenance_logs", AUDIT_LOG)
-# Acknowledgements and configuration loads are never changed.
-_ADDED_TO = ("maintenance_acks", "maintenance_config_loads")
+_WRITTEN = (
+    "maintenance_runs",
+    "maintenance_tasks",
+    "maintenance_logs",
+    "maintenance_repairs",
+    "maintenance_installations",
+    AUDIT_LOG,
+)
+# Acknowledgements, configuration loads and what audits say of certificates are never changed: an installation takes
+# those of before.
+_ADDED_TO = ("maintenance_acks", "maintenance_config_loads", "maintenance_evidence")
 # The rights on each table.
 NEEDED = {
     **dict.fromkeys(_WRITTEN, "SELECT, INSERT, UPDATE"),
-    **dict.fromkeys(_ADDED_TO, "SELECT, INSERT"),
+    **dict.fromkeys(_ADDED_TO, "SELECT, INSERT, UPDATE (installation_id)"),
+    "maintenance_certificates": "SELECT",
     VERSION_TABLE: "SELECT",
 }
 # For `logs.retention`: without it the lines stay, and all else works.
@@ -51,9 +60,14 @@ _LACKING = """
            quote_ident(nspname) AS quoted_schema, nspname = ANY($3) AS on_path,
            has_schema_privilege(relnamespace, 'USAGE') AS usage, pg_class.oid::bigint AS oid,
            ARRAY(SELECT right_ FROM unnest(string_to_array(rights, ', ')) AS right_
-                 WHERE NOT has_table_privilege(pg_class.oid, right_)) AS lacking
+                 LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attname = substring(right_ FROM '[(](.*)[)]')
+                 WHERE CASE WHEN attname IS NOT NULL
+                              THEN NOT has_column_privilege(pg_class.oid, attnum, split_part(right_, ' ', 1))
+                            -- A column that a migration is still to add.
+                            WHEN right_ LIKE '%(%' THEN false
+                            ELSE NOT has_table_privilege(pg_class.oid, right_) END) AS lacking
     FROM unnest($1::text[], $2::text[]) AS wanted (table_name, rights)
-    JOIN pg_class ON relname = table_name AND relkind IN ('r', 'p')
+    JOIN pg_class ON relname = table_name AND relkind IN ('r', 'p', 'v')
     JOIN pg_namespace ON pg_namespace.oid = relnamespace
     ORDER BY relname, array_position($3, nspname::text) NULLS LAST, pg_class.oid
 """

@@ -134,7 +134,7 @@ async def _prove(connection: Any) -> None:
         await attempt.start()
         try:
             sample = _sample(status)
-            await store_run(connection, sample)
+            await store_run(connection, sample, uuid4())
             await store_lines(connection, sample.run_id, 1, [{"event": "proof"}])
         except asyncpg.PostgresError as exc:
             if exc.sqlstate == _UNSAFE_NEW_ENUM_VALUE:

@@ -1,14 +1,15 @@
--- The open findings of the tables $1: windows that lack rows, could not be counted, or have bad files, and are not
+-- The open findings of the tables $1 of the installation $2: windows that lack rows, could not be counted, or have bad files, and are not
 -- acknowledged. A window has two findings where both rows and files are bad: `of_files` tells them apart.
 --
 -- What a window's audits say of its rows, taken together:
--- * Only icekeeper's audits (those with a run_id) are considered: other writers of the table count by other rules.
+-- * Only the installation's own audits are considered: other writers of the table count by other rules.
 -- * The newest that could count is the verdict. One that could not (error) is a finding only where no audit ever
 --   could: a day that was proven stays proven, and one that lacked rows still lacks them.
 -- * An `ok` because ClickHouse holds no row (source_empty) proves nothing: its TTL may have taken them.
 -- * A status that icekeeper does not know, entered by hand, closes the window.
 -- * An `ok` of a longer window on the same UTC day closes it, too. One of several days doesn't: 1 % of a week may be a
 --   whole hour of a day.
+-- * Two that overlap in time have no order: see newer.sql.
 -- What they say of its files: bad ones (an error with bad_file_rows) are a finding, whatever was counted before, until an
 -- audit counts the window, or a longer one on the same UTC day, by the same proof or a stronger one, whatever its verdict
 -- on the rows is.
@@ -21,9 +22,13 @@ WITH audits AS NOT MATERIALIZED (
          bad_files, bad_file_rows,
          -- An icekeeper of before 0005 may have replaced such an error, and left this column as it was.
          audit.bad_file_rows IS NOT NULL AND audit.status::text = 'error' AS of_files,
-         CASE WHEN audit.status::text = 'error' THEN 0 ELSE {rows_that_differ} END AS rows_missing
+         CASE WHEN audit.status::text = 'error' THEN 0 ELSE {rows_that_differ} END AS rows_missing,
+         coalesce(began_at, run_timestamp::timestamptz) AS began_at,
+         -- An ok closes what was found before it began, whatever few rows it lacks itself.
+         CASE WHEN status::text = 'ok' THEN coalesce(began_at, run_timestamp::timestamptz)
+              ELSE run_timestamp::timestamptz END AS newer
   FROM maintenance_audit_log AS audit
-  WHERE audit.iceberg_table = ANY($1::text[]) AND audit.run_id IS NOT NULL
+  WHERE audit.iceberg_table = ANY($1::text[]) AND audit.installation_id = $2
 ), verdict AS (
   SELECT DISTINCT ON (audit.iceberg_table, audit.window_start, audit.window_end, audit.of_files)
          audit.iceberg_table::text AS iceberg_table,
@@ -35,7 +40,7 @@ WITH audits AS NOT MATERIALIZED (
   FROM audits AS audit
   WHERE audit.reason IS DISTINCT FROM 'source_empty'
   ORDER BY audit.iceberg_table, audit.window_start, audit.window_end, audit.of_files,
-           audit.status::text = 'error', audit.run_timestamp DESC, audit.run_id DESC
+           audit.status::text = 'error', audit.newer DESC, audit.run_timestamp DESC, audit.run_id DESC
 )
 SELECT verdict.*, coalesce(first.found_at, verdict.audited_at) AS since
 FROM verdict
@@ -45,7 +50,7 @@ CROSS JOIN LATERAL (
          greatest(verdict.window_end, date_trunc('day', verdict.window_start) + interval '1 day') AS day_end
 ) AS longest
 CROSS JOIN LATERAL (
-  SELECT coalesce(max(good.run_timestamp)::timestamptz, '-infinity') AS at
+  SELECT coalesce(max(good.began_at), '-infinity') AS at
   FROM audits AS good
   WHERE good.iceberg_table = verdict.iceberg_table
     AND CASE WHEN verdict.of_files
@@ -59,7 +64,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
   SELECT coalesce(max(coalesce(ack.bad_file_rows, ack.rows_missing)), -1) AS rows
   FROM maintenance_acks AS ack
-  WHERE ack.iceberg_table = verdict.iceberg_table AND ack.audited_at > proven.at
+  WHERE ack.iceberg_table = verdict.iceberg_table AND ack.installation_id = $2 AND ack.audited_at > proven.at
     AND ack.bad_file_rows IS NOT NULL = verdict.of_files
     AND jsonb_path_query_array(coalesce(verdict.bad_files, '[]'), '$[*].path')
      <@ jsonb_path_query_array(coalesce(ack.bad_files, '[]'), '$[*].path')

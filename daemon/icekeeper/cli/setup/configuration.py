@@ -12,6 +12,7 @@ from icekeeper.cli.shared import USAGE, Invocation, common, print_json
 from icekeeper.core.errors import ConfigError
 from icekeeper.settings import find_config, load, schema
 from icekeeper.settings.export import redacted
+from icekeeper.settings.messages.notes import notes
 from icekeeper.settings.messages.warnings import warnings
 
 
@@ -28,10 +29,13 @@ def config() -> None:
 def config_check(invocation: Invocation, no_secrets: bool) -> None:
     """Says whether the configuration is good, everything that is wrong with it, and what may not be meant."""
     from icekeeper.adapters.host import memory_room
+    from icekeeper.adapters.postgres.embedded.server import refuse_place
 
     path = find_config(invocation.config)
     try:
         settings = load(path, secrets=not no_secrets)
+        if settings.postgres is None and not no_secrets:  # the machine that will run it
+            refuse_place(settings.state_dir)
     except ConfigError as exc:
         if not invocation.as_json:
             raise
@@ -43,7 +47,9 @@ def config_check(invocation: Invocation, no_secrets: bool) -> None:
     if invocation.as_json:
         # Without the secrets these are other settings than the daemon's.
         digest = None if no_secrets else settings.digest()
-        print_json({"ok": True, "tables": tables, "settings_hash": digest, "warnings": warned})
+        print_json(
+            {"ok": True, "tables": tables, "settings_hash": digest, "warnings": warned, "notes": notes(settings)}
+        )
         return
     for warning in warned:
         click.echo(f"warning: {warning}", err=True)
@@ -52,6 +58,8 @@ def config_check(invocation: Invocation, no_secrets: bool) -> None:
     night = f"next night {slot:%Y-%m-%dT%H:%MZ}" if slot is not None else "no further night"
     number = "1 table" if tables == 1 else f"{tables} tables"
     click.echo(f"{path} is good: {number}, {night} ({schedule.cron} in {schedule.timezone})")
+    for note in notes(settings):
+        click.echo(f"note: {note}", err=True)
 
 
 @config.command("show")

@@ -1,0 +1,1 @@
+"""Commits whose answer does not say whether they landed."""

@@ -1,0 +1,11 @@
+-- The casts make one shape of what adopted tables hold: see store_audit.sql.
+       run_id, slot, trigger, run_timestamp::timestamptz AS run_timestamp,
+       iceberg_table::text AS iceberg_table, ch_source::text AS ch_source, layer::text AS layer,
+       audit_window_hours::bigint AS audit_window_hours,
+       window_start::timestamptz AS window_start, window_end::timestamptz AS window_end,
+       ch_row_count::bigint AS ch_row_count, iceberg_row_count::bigint AS iceberg_row_count,
+       delta::bigint AS delta, delta_pct::numeric AS delta_pct,
+       status::text AS status, reason, notes::text AS notes,
+       snapshot_id, ch_query, iceberg_query, ch_final, watermark, missing_hours, proof, bad_files, bad_file_rows,
+       key_comparison, findings, ch_merges, source_ttl_s, watermark_read, clock_right,
+       files_digest, worse, began_at

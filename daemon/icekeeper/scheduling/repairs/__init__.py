@@ -1,0 +1,1 @@
+"""Repairs of missing rows: what is chosen for one, and those that follow a night by themselves."""

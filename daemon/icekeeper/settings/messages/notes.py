@@ -1,0 +1,23 @@
+"""Notes about settings that are fine: what they mean where not everybody expects it. Warnings: warnings.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from icekeeper.core.policy import TablePolicy
+from icekeeper.settings.messages.warnings import by_table
+from icekeeper.settings.model import Settings
+
+
+def notes(settings: Settings) -> list[str]:
+    """One sentence each."""
+    return by_table(settings.policies(), _about_tolerance)
+
+
+def _about_tolerance(policy: TablePolicy) -> Iterator[str]:
+    if policy.audit is not None and policy.audit.warning_pct > 0:
+        share = f"{policy.audit.warning_pct.normalize():f}"
+        yield (
+            f"an audit{{of}} is ok while no more than {share} % of a day's rows are missing (audit.warning_pct); a day "
+            "is certified only where none is; audit.warning_pct: 0 makes every missing row a warning"
+        )

@@ -1,0 +1,446 @@
+"""Files whose row groups are copied, not rewritten: which of them, and that two readers find the same rows after it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow.parquet import encryption
+from pyspark.sql import SparkSession
+
+from icekeeper.adapters.iceberg.copying import row_groups
+from icekeeper.adapters.iceberg.deleting.kept import KeptPaths
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
+from icekeeper.adapters.iceberg.proof.compiled import new_instance
+from icekeeper.adapters.spark.engine import SparkEngine
+from icekeeper.core.enums import Stage, TaskOutcome
+from icekeeper.core.runs import StageResult
+from icekeeper.core.tables import planning
+from icekeeper.sandbox import Sandbox
+from tests.conftest import COINBASE, Night, nights
+from tests.integration.odd import (
+    ALTER,
+    FIFTHS,
+    MERGE_ON_READ,
+    MINUTE,
+    Odd,
+    Step,
+    contents,
+    create,
+    insert,
+    table_of,
+)
+
+DAYS = "PARTITIONED BY (days(ts))"
+PLAIN = "id BIGINT, s STRING, price DECIMAL(18, 8), ts TIMESTAMP"
+ROWS = (
+    "id, if(id % 7 = 0, null, concat('s', id % 3)), CAST(id / 7 AS DECIMAL(18, 8)), "
+    "timestamp'2026-02-10' + make_interval(0, 0, 0, int(id % 2))"
+)
+NESTED = (
+    "id BIGINT, st STRUCT<a: INT, deep: STRUCT<t: STRING>>, l ARRAY<STRUCT<y: DOUBLE>>, m MAP<STRING, ARRAY<INT>>, "
+    "none STRING, ts TIMESTAMP"
+)
+NESTED_ROWS = (
+    "id, if(id % 5 = 0, null, named_struct('a', int(id), 'deep', named_struct('t', string(id)))), "
+    "if(id % 3 = 0, null, array(named_struct('y', double(id)), null)), map('k', array(int(id), null)), null, "
+    "timestamp'2026-02-10'"
+)
+FLOATS = "id BIGINT, x DOUBLE, f FLOAT, never DOUBLE"
+FLOAT_ROWS = (
+    "id, if(id < 9, double('NaN'), element_at(array(double('NaN'), -0.0D, id / 3.0D, null), int(id % 4 + 1))), "
+    "float(id), double('NaN')"
+)
+SMALL_GROUPS = (
+    "'write.parquet.row-group-size-bytes' = '256', 'write.parquet.row-group-check-min-record-count' = '2', "
+    "'write.parquet.row-group-check-max-record-count' = '2', 'write.parquet.page-row-limit' = '2'"
+)
+
+
+def plain(rows: int = 9) -> pa.Table:
+    """Rows as another engine has them, with the field ids of PLAIN."""
+    kinds = (pa.int64(), pa.string(), pa.decimal128(18, 8), pa.timestamp("us", "UTC"))
+    names = [part.split()[0] for part in PLAIN.replace("(18, 8)", "").split(", ")]
+    fields = [
+        pa.field(name, kind, metadata={b"PARQUET:field_id": str(number).encode()})
+        for number, (name, kind) in enumerate(zip(names, kinds, strict=True), start=1)
+    ]
+    values = [
+        [*range(rows)], [f"s{n % 3}" if n % 4 else None for n in range(rows)], [Decimal(n) for n in range(rows)],
+        [1_770_681_600_000_000] * rows,
+    ]  # fmt: skip
+    columns = [pa.array(each, kind) for each, kind in zip(values, kinds, strict=True)]
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def same(rows: pa.Table) -> pa.Table:
+    return rows
+
+
+def foreign(change: Callable[[pa.Table], pa.Table] = same, files: int = 3, **options: Any) -> Step:
+    """Adds files that pyarrow writes with these options, of rows that `change` makes other ones."""
+    return partial(_add_foreign, change, files, {"compression": "zstd", **options})
+
+
+async def _add_foreign(change: Any, files: int, options: dict[str, Any], night: Night, table: str) -> None:
+    def add(spark: SparkSession) -> None:
+        jvm: Any = IcebergJvm(spark)
+        handle = jvm.load(night.services.lakehouse._tables.name(table))
+        append, config = handle.newAppend(), jvm.iceberg.MetricsConfig.forTable(handle)
+        for _ in range(files):
+            path = f"{handle.location()}/data/foreign-{uuid4().hex}.parquet"
+            with night.box.s3.filesystem().open_output_stream(path.partition("://")[2]) as stream:
+                pq.write_table(change(plain()), stream, **options)
+            file = handle.io().newInputFile(path)
+            added = jvm.iceberg.DataFiles.builder(handle.spec()).withPath(path).withFormat("parquet")
+            added = added.withFileSizeInBytes(file.getLength())
+            if "encryption_properties" in options:
+                added = added.withRecordCount(9)
+            else:
+                added = added.withMetrics(jvm.iceberg.parquet.ParquetUtil.fileMetrics(file, config))
+            append.appendFile(added.build())
+        append.commit()
+
+    await night.services.engine.run(add, timeout=MINUTE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A table; `why` its row groups are not copied, empty where they are, and then how the copy is proven.
+
+    `smallest`: the size of row groups from which they are copied, `target` that of files.
+    """
+
+    odd: Odd
+    why: str = ""
+    proven: str = "proven by metrics"
+    smallest: int = 1
+    target: str = "128MiB"
+
+
+def one(*more: Step, properties: str = "", partitions: str = "") -> Odd:
+    return Odd((insert(ROWS), *more), PLAIN, partitions, properties)
+
+
+def of_pyarrow(*files: Step) -> Odd:
+    return Odd(files, PLAIN)
+
+
+def with_column(position: int, kind: pa.DataType, nullable: bool = True) -> Callable[[pa.Table], pa.Table]:
+    """The rows with a column of another type, or required."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        changed = rows.schema.field(position).with_type(kind).with_nullable(nullable)
+        return rows.cast(rows.schema.set(position, changed))
+
+    return change
+
+
+def without_ids(rows: pa.Table) -> pa.Table:
+    return rows.cast(pa.schema([each.remove_metadata() for each in rows.schema]))
+
+
+def without_an_id(rows: pa.Table) -> pa.Table:
+    return rows.append_column("more", pa.array([1] * len(rows)))
+
+
+class Keys(encryption.KmsClient):  # type: ignore[misc]
+    """Keeps no keys: what it wraps is its own text."""
+
+    def wrap_key(self, key: bytes, name: str) -> bytes:
+        return base64.b64encode(key)
+
+    def unwrap_key(self, wrapped: bytes, name: str) -> bytes:
+        return base64.b64decode(wrapped)
+
+
+def encrypted(plaintext_footer: bool) -> dict[str, Any]:
+    """Options of pyarrow's writer: a footer that says so, or one that can't be read without a key."""
+    config = encryption.EncryptionConfiguration(
+        footer_key="footer", column_keys={"price": ["price"]}, plaintext_footer=plaintext_footer
+    )
+    factory = encryption.CryptoFactory(lambda _: Keys())
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), config)
+    return {"encryption_properties": properties}
+
+
+NAMES = json.dumps([{"field-id": n, "names": [part.split()[0]]} for n, part in enumerate(PLAIN.split(", "), start=1)])
+# Three files of Spark's, zstd as the table has it, beside those of another engine.
+SPARKS = insert(ROWS, files=3)
+COPIED = {
+    "files of Spark's by days": Case(one(partitions=DAYS)),
+    "format version 1": Case(one(properties="'format-version' = '1'")),
+    "dictionaries and bloom filters": Case(
+        one(properties="'write.parquet.bloom-filter-enabled.column.s' = 'true', "
+            "'write.parquet.bloom-filter-enabled.column.id' = 'true'")
+    ),
+    "several row groups a file, several pages a chunk": Case(one(properties=SMALL_GROUPS)),
+    "NaN and zeros": Case(Odd((insert(FLOAT_ROWS),), FLOATS)),
+    "nested columns and one of nulls alone": Case(
+        Odd((insert(NESTED_ROWS),), NESTED),
+        proven="unproven: l.element.y (no metrics that can be compared), m.key (no counts), "
+        "m.value.element (no counts)",
+    ),
+    "a sort order of the table": Case(one(ALTER + "WRITE ORDERED BY s", insert(ROWS, start=100))),
+    "files of pyarrow, without indexes": Case(of_pyarrow(foreign(files=5))),
+    "checksums, indexes and newer pages": Case(
+        of_pyarrow(foreign(files=5, write_page_checksum=True, write_page_index=True, data_page_version="2.0"))
+    ),
+    "no dictionaries, several row groups": Case(of_pyarrow(foreign(files=5, use_dictionary=False, row_group_size=4))),
+    "a column that is required in the files alone": Case(
+        of_pyarrow(foreign(with_column(0, pa.int64(), nullable=False), 5))
+    ),
+    "a column that may be null by now": Case(
+        Odd((insert("id"), ALTER + "ALTER COLUMN id DROP NOT NULL"), "id BIGINT NOT NULL")
+    ),
+    "notes of another writer in the footer": Case(
+        of_pyarrow(foreign(lambda rows: rows.replace_schema_metadata({b"pandas": b"{}", b"by": b"them"}), files=5))
+    ),
+    "large files are split": Case(
+        Odd((insert("id, sha2(string(id), 512)", rows=200_000),), "id BIGINT, s STRING", "",
+            "'write.parquet.row-group-size-bytes' = '500000'"),
+        target="1MiB",
+    ),
+}  # fmt: skip
+REWRITTEN = {
+    "format version 3": Case(one(properties="'format-version' = '3'"), "format version 3 has ids of rows"),
+    "deletes": Case(one(FIFTHS, properties=MERGE_ON_READ), "deletes apply to it"),
+    "another codec in one file": Case(
+        of_pyarrow(foreign(files=2), foreign(compression="snappy")), "by SNAPPY, not ZSTD"
+    ),
+    "another codec than the table's": Case(
+        one(ALTER + "SET TBLPROPERTIES ('write.parquet.compression-codec' = 'gzip')"), "by ZSTD, not GZIP"
+    ),
+    "another codec in one column": Case(
+        of_pyarrow(foreign(files=5, compression={"id": "zstd", "s": "snappy", "price": "zstd", "ts": "zstd"})),
+        "by SNAPPY, not ZSTD",
+    ),
+    "a dropped column": Case(one(ALTER + "DROP COLUMN s"), "not those that the table has"),
+    "an added column": Case(one(ALTER + "ADD COLUMN more INT"), "not those that the table has"),
+    "a renamed column": Case(one(ALTER + "RENAME COLUMN s TO t"), "not those that the table has"),
+    "a promoted column": Case(
+        one(ALTER + "ALTER COLUMN price TYPE DECIMAL(20, 8)"), "its column price is stored otherwise than Iceberg does"
+    ),
+    "a column that is required in the table alone": Case(
+        Odd((foreign(files=5),), PLAIN.replace("BIGINT", "BIGINT NOT NULL")), "not those that the table has"
+    ),
+    "texts too long for statistics": Case(
+        Odd((insert("id, repeat(string(id), 5000)"),), "id BIGINT, s STRING"), "how many nulls each column has"
+    ),
+    "no statistics of a column": Case(
+        of_pyarrow(foreign(files=3), foreign(files=3, write_statistics=["id", "ts"])), "how many nulls each column has"
+    ),
+    "a nested column added": Case(
+        Odd((insert("named_struct('a', id)"), ALTER + "ADD COLUMN st.b INT"), "st STRUCT<a: BIGINT>"),
+        "not those that the table has",
+    ),
+    "no field ids": Case(
+        of_pyarrow(ALTER + f"SET TBLPROPERTIES ('schema.name-mapping.default' = '{NAMES}')", foreign(without_ids, 5)),
+        "has no field id",
+    ),
+    "a column without a field id beside others with": Case(of_pyarrow(foreign(without_an_id, 5)), "has no field id"),
+    "columns stored otherwise": Case(of_pyarrow(SPARKS, foreign()), "stored otherwise than those of other files"),
+    "instants of 96 bits": Case(of_pyarrow(foreign(files=5, use_deprecated_int96_timestamps=True)), "96 bits"),
+    "dates of an older calendar": Case(
+        of_pyarrow(foreign(lambda rows: rows.replace_schema_metadata({b"org.apache.spark.legacyDateTime": b""}), 5)),
+        "an older calendar",
+    ),
+    "small row groups": Case(one(properties=SMALL_GROUPS), "a row group of it has 0 KiB", smallest=900),
+    "small row groups in one file": Case(
+        of_pyarrow(foreign(files=4), foreign(files=1, row_group_size=1)), "a row group of it has 0 KiB", smallest=400
+    ),
+    "a row group larger than files may be": Case(
+        Odd((insert("id, sha2(string(id), 512)", rows=200_000),), "id BIGINT, s STRING"),
+        "row groups are larger than files may be", target="1MiB",
+    ),
+    "milliseconds": Case(
+        of_pyarrow(foreign(with_column(3, pa.timestamp("ms", "UTC")), 5)), "stored otherwise than Iceberg does"
+    ),
+    "no counts of NaN": Case(
+        Odd((foreign(with_column(2, pa.float64()), 5),), PLAIN.replace("DECIMAL(18, 8)", "DOUBLE")),
+        "not known how many NaN price has",
+    ),
+    "NaN in files that are split": Case(
+        Odd((insert("id, if(id % 9 = 0, double('NaN'), double(xxhash64(id)))", rows=1_500_000),), "id BIGINT, x DOUBLE",
+            "", "'write.parquet.row-group-size-bytes' = '500000'"),
+        "not known how many NaN x has", target="1MiB",
+    ),
+    "orc files": Case(one(properties="'write.format.default' = 'orc'"), "no Parquet file"),
+}  # fmt: skip
+ENCRYPTED = {"a footer that says so": True, "a footer that is encrypted": False}
+CASES = COPIED | REWRITTEN
+DELETED, APPENDED, SPOILT = OTHERS = ("cold.deleted", "cold.appended", "cold.spoilt")
+PLAYED = (
+    "files of Spark's by days",
+    "checksums, indexes and newer pages",
+    "NaN and zeros",
+    "deletes",
+    "a dropped column",
+)
+
+
+def some(cases: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=() if name in PLAYED else pytest.mark.long) for name in cases]
+
+
+@pytest.fixture(scope="module")
+async def night(box: Sandbox, engine: SparkEngine, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Night]:
+    def only_these(document: dict[str, Any]) -> None:
+        compact = {"strategy": "auto", "copy_row_groups": True, "min_input_files": 2, "prove": "off", "retries": 1}
+        document["tables"] = [
+            {"name": table_of(name), "compact": compact | {"target_file_size": case.target}}
+            for name, case in CASES.items()
+        ]
+        document["tables"] += [{"name": name, "compact": compact} for name in (*map(table_of, ENCRYPTED), *OTHERS)]
+
+    async with nights(box, engine, tmp_path_factory.mktemp("copying")) as make_night:
+        yield await make_night(COINBASE, change=only_these, days=0.25, files_per_commit=1, old_snapshots=0)
+
+
+async def compact(night: Night, table: str) -> StageResult:
+    (task,) = (await night.run(Stage.COMPACT, tables=(table,))).tasks
+    return task
+
+
+async def paths(night: Night, table: str) -> list[str]:
+    return [str(row[0]) for row in await night.sql(f"SELECT file_path FROM {{c}}.{table}.data_files ORDER BY 1")]
+
+
+async def by_pyarrow(night: Night, table: str) -> list[str]:
+    """All rows of a table without delete files, as pyarrow reads its files."""
+    store, rows = night.box.s3.filesystem(), list[str]()
+    for path in await paths(night, table):
+        with store.open_input_file(path.partition("://")[2]) as file:
+            rows += [json.dumps(row, default=str, sort_keys=True) for row in pq.read_table(file).to_pylist()]
+    return sorted(rows)
+
+
+async def indexes(night: Night, table: str) -> Counter[str]:
+    """How many row groups, bloom filters, column indexes and offset indexes its files have."""
+    found = Counter[str]()
+    kinds = ("bloom filters", "column indexes", "offset indexes")
+
+    def count(spark: SparkSession, path: str) -> None:
+        jvm = IcebergJvm(spark)
+        handle = jvm.load(night.services.lakehouse._tables.name(table))
+        file = handle.io().newInputFile(path)
+        read = new_instance(jvm, "RowGroups", file, file.getLength(), folder=row_groups._FOLDER)
+        for block in read.indexes():
+            found["row groups"] += 1
+            for chunk in block:
+                found.update(kind for kind, index in zip(kinds, chunk, strict=True) if index is not None)
+
+    for path in await paths(night, table):
+        await night.services.engine.run(partial(count, path=path), timeout=MINUTE)
+    return found
+
+
+def copies(night: Night) -> set[str]:
+    return {key for key in night.store() if key.endswith("-copied.parquet")}
+
+
+@pytest.mark.parametrize("name", some(COPIED))
+async def test_row_groups_are_copied_and_two_readers_find_the_same_rows(
+    night: Night, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, table = COPIED[name], table_of(name)
+    monkeypatch.setattr(planning, "COPY_MIN_SIZE", case.smallest)
+    await create(night, table, case.odd)
+    pruned = "s = 's1' AND id > 20" if case.odd.schema == PLAIN else ""
+    rows, arrow = await contents(night, table, pruned=pruned), await by_pyarrow(night, table)
+    before = await paths(night, table)
+    had = await indexes(night, table)
+    task = await compact(night, table)
+    assert (task.outcome, task.error) == (TaskOutcome.DONE, None)
+    assert task.note.endswith(f"; row groups copied; {case.proven}"), task.note
+    after = await paths(night, table)
+    assert not set(after) & set(before)
+    assert all(path.endswith("-copied.parquet") for path in after)
+    assert await contents(night, table, pruned=pruned) == rows
+    assert await by_pyarrow(night, table) == arrow
+    assert await indexes(night, table) == had
+    assert not KeptPaths(night.services.engine.options.state_dir).counts()
+    offsets = await night.sql(f"SELECT size(split_offsets), sort_order_id, file_size_in_bytes FROM {{c}}.{table}.files")
+    assert (sum(row[0] for row in offsets), {row[1] for row in offsets}) == (had["row groups"], {0})
+
+
+@pytest.mark.parametrize("name", some(REWRITTEN))
+async def test_what_is_not_safe_to_copy_is_rewritten(night: Night, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, table = REWRITTEN[name], table_of(name)
+    monkeypatch.setattr(planning, "COPY_MIN_SIZE", case.smallest)
+    await create(night, table, case.odd)
+    rows, before = await contents(night, table), await paths(night, table)
+    task = await compact(night, table)
+    assert (task.outcome, task.error) == (TaskOutcome.DONE, None)
+    assert "; row groups not copied (" in task.note
+    assert case.why in task.note
+    after = await paths(night, table)
+    assert not set(after) & set(before)
+    assert not any(path.endswith("-copied.parquet") for path in after)
+    assert await contents(night, table) == rows
+
+
+@pytest.mark.parametrize("name", ENCRYPTED)
+async def test_files_of_which_a_part_is_encrypted_are_not_copied(
+    night: Night, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither are they rewritten: no key of theirs is known to Spark."""
+    table = table_of(name)
+    monkeypatch.setattr(planning, "COPY_MIN_SIZE", 1)
+    await create(night, table, of_pyarrow(foreign(files=3, **encrypted(ENCRYPTED[name]))))
+    before = await paths(night, table)
+    task = await compact(night, table)
+    assert task.outcome is TaskOutcome.FAILED
+    assert await paths(night, table) == before
+
+
+async def test_rows_deleted_meanwhile_stay_deleted_and_nothing_is_left_of_the_copy(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The delete is committed after the files were read: the copy is refused, and the next attempt applies it."""
+    monkeypatch.setattr(planning, "COPY_MIN_SIZE", 1)
+    await create(night, DELETED, one(properties=MERGE_ON_READ))
+    others, tried = copies(night), meanwhile(night, monkeypatch, f"DELETE FROM {{c}}.{DELETED} WHERE id % 5 = 0")
+    task = await compact(night, DELETED)
+    assert (task.outcome, task.attempts, len(tried)) == (TaskOutcome.DONE, 2, 1), task.error
+    assert "row groups not copied (" in task.note
+    assert "deletes apply to it" in task.note
+    assert [row[0] for row in await night.sql(f"SELECT count(*) FROM {{c}}.{DELETED}")] == [36]
+    assert copies(night) == others
+    assert not KeptPaths(night.services.engine.options.state_dir).counts()
+
+
+async def test_rows_added_meanwhile_stay(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "COPY_MIN_SIZE", 1)
+    await create(night, APPENDED, one())
+    meanwhile(night, monkeypatch, f"INSERT INTO {{c}}.{APPENDED} SELECT {ROWS} FROM range(100, 105)")
+    task = await compact(night, APPENDED)
+    assert (task.outcome, task.attempts) == (TaskOutcome.DONE, 1), task.error
+    assert "; row groups copied; " in task.note
+    assert [row[0] for row in await night.sql(f"SELECT count(*) FROM {{c}}.{APPENDED}")] == [50]
+
+
+def meanwhile(night: Night, monkeypatch: pytest.MonkeyPatch, statement: str) -> list[str]:
+    """Has another writer commit once, between the plan of a copy and its first byte."""
+    keep, tried = row_groups._keep, list[str]()
+
+    def write_first(table: Any, name: str, *arguments: Any) -> None:
+        if not tried:
+            tried.append(name)
+            spark = SparkSession.getActiveSession()
+            assert spark is not None
+            spark.sql(statement.replace("{c}", night.catalog))
+        keep(table, name, *arguments)
+
+    monkeypatch.setattr(row_groups, "_keep", write_first)
+    return tried
