@@ -93,7 +93,10 @@ async def using(
 def servers(state_dir: Path) -> list[psutil.Process]:
     """The servers (not their backends) that run on a state directory."""
     data = os.path.realpath(state_dir / "ledger" / "data")
-    return [each for each in psutil.process_iter() if _is_server(each, data)]
+    found = [each for each in psutil.process_iter() if _is_server(each, data)]
+    # A backend that has just been forked has its server's command line for a moment.
+    pids = {each.pid for each in found}
+    return [each for each in found if _parent(each) not in pids]
 
 
 def _is_server(process: psutil.Process, data: str) -> bool:
@@ -101,6 +104,13 @@ def _is_server(process: psutil.Process, data: str) -> bool:
         return "-D" in process.cmdline() and process.cwd() == data
     except psutil.Error:
         return False
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
 
 
 def user(state_dir: Path) -> subprocess.Popen[str]:
