@@ -14,13 +14,13 @@ from icekeeper.core.enums import NIGHT, AuditStatus, RunOutcome, Stage, TaskOutc
 from icekeeper.core.errors import DeadlineExceeded, IcekeeperError
 from icekeeper.core.events import RunEnded, RunStarted, TaskEnded, TaskStarted
 from icekeeper.core.history import PastRun
-from icekeeper.core.policy import RunPolicy, TablePolicy
+from icekeeper.core.policy import CompactPolicy, ExpirePolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.resuming import EarlierWork, earlier_work
 from icekeeper.core.runs import RunReport, StageResult
 from icekeeper.night.order import Order
 from icekeeper.night.run import run_night
-from tests.unit.builders import DAY, HOUR, SLOT, WINDOW_START, table_policy
+from tests.unit.builders import COMPACT_LIMITS, DAY, EXPIRE_LIMITS, HOUR, SLOT, WINDOW_START, table_policy
 from tests.unit.fakes import RUN_ID, FakeTable, Step, World, does_nothing, fails, permanent, transient
 
 pytestmark = pytest.mark.usefixtures("logs")
@@ -152,6 +152,15 @@ async def test_a_table_without_a_source_is_compacted_and_expired_and_not_audited
     report = await night(world, order(table_policy(SILVER, audit=None), table_policy(GOLD)))
     assert [task.table for task in of_stage(report, Stage.COMPACT)] == [SILVER, GOLD]
     assert [task.table for task in of_stage(report, Stage.AUDIT)] == [GOLD]
+    assert report.outcome is RunOutcome.SUCCESS
+
+
+async def test_a_stage_that_is_off_for_a_table_is_no_task_of_it(world: World) -> None:
+    no_compact = table_policy(SILVER, compact=CompactPolicy(COMPACT_LIMITS, enabled=False))
+    no_expire = table_policy(GOLD, expire=ExpirePolicy(EXPIRE_LIMITS, enabled=False))
+    report = await night(world, order(no_compact, no_expire))
+    done = [(task.stage, task.table) for task in report.tasks]
+    assert done == [(Stage.COMPACT, GOLD), (Stage.EXPIRE, SILVER), (Stage.AUDIT, SILVER), (Stage.AUDIT, GOLD)]
     assert report.outcome is RunOutcome.SUCCESS
 
 

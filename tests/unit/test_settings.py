@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from icekeeper.core.audit.source import Source
-from icekeeper.core.enums import Proof
+from icekeeper.core.enums import NIGHT, Proof, Stage
 from icekeeper.core.errors import ConfigError
 from icekeeper.core.policy import DEFAULT_HOLD_ON, DEFAULT_PROOF
 from icekeeper.settings import Settings, find_config, load, state_dir_of
@@ -109,6 +109,25 @@ audit: {missing_pct: 7.5, proof: files}
     assert (b.audit.warning_pct, b.audit.missing_pct, b.audit.final) == (Decimal("0.1"), Decimal("7.5"), True)
     assert c.audit is None
     assert d.audit is None
+
+
+@pytest.mark.parametrize("written", ["off", "false", "{enabled: false}", "{enabled: off}"])
+@pytest.mark.parametrize(
+    ("stage", "others"),
+    [
+        ("compact", [Stage.EXPIRE, Stage.AUDIT]),
+        ("expire", [Stage.COMPACT, Stage.AUDIT]),
+        ("audit", [Stage.COMPACT, Stage.EXPIRE]),
+    ],
+)
+def test_a_stage_is_off_for_a_table_or_for_all_but_those_that_say_otherwise(
+    file: Path, stage: str, others: list[Stage], written: str
+) -> None:
+    of_one = read(file, GOOD + f"  - {{name: cold.b, source: b, {stage}: {written}}}\n").policies()
+    assert [[each for each in NIGHT if policy.has(each)] for policy in of_one] == [list(NIGHT), others]
+    on = f"  - {{name: cold.b, source: b, {stage}: {{enabled: true}}}}\n"
+    of_all = read(file, GOOD + on + f"{stage}: {{enabled: false}}\n").policies()
+    assert [[each for each in NIGHT if policy.has(each)] for policy in of_all] == [others, list(NIGHT)]
 
 
 @pytest.mark.parametrize(

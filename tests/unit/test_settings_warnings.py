@@ -43,6 +43,12 @@ def test_the_shipped_configuration_gives_none() -> None:
     assert warnings(load(SHIPPED, secrets=False), memory=None) == []
 
 
+def test_what_becomes_of_replaced_files_where_no_snapshot_goes_is_said(file: Path) -> None:
+    warned(file, "tables: [{name: cold.a, expire: off}, {name: cold.b}, {name: cold.c, compact: off, expire: off}]")
+    (told,) = notes(load(file))
+    assert told.startswith("expire of cold.a is off: the files that compactions replace stay")
+
+
 @pytest.mark.parametrize(
     ("text", "shares"),
     [
@@ -97,6 +103,8 @@ def test_a_configuration_of_0_1_that_others_reach_is_told_what_the_next_version_
         "tables: [{name: cold.a, source: a}, {name: cold.b, source: b, audit: {warning_pct: 5}, enabled: false}]",
         "spark: {driver_memory: 3036m, conf: {spark.hadoop.fs.x: y}}",
         "schedule: {cron: '0 0 * * *'}\naudit: {enabled: false}",
+        "compact: {enabled: false, min_input_files: 500}",
+        "expire: {enabled: false, older_than: 1h, hold_max: 1h, writer_state_max: 1h, retain_last: 1000}",
         "compact: {timeout: 1h59m, min_input_files: 100}",
         "spark: {recycle: 24h}\nlogs: {retention: 400d}",
     ],
@@ -220,6 +228,10 @@ HEAP = (
             "compact: {min_input_files: 500}",
             "compact.min_input_files (500) of every table leaves partitions alone that hold fewer small files than "
             "that, for good; 5 is the default",
+        ),
+        (
+            "compact: {enabled: false}\nexpire: {enabled: false}\naudit: {enabled: false}",
+            "compact, expire and audit of every table are off: nothing is done there; say enabled: false",
         ),
         *(
             (

@@ -70,6 +70,7 @@ class CompactPolicy:
     max_writers: int | None = None
     copy_max: int | None = None
     prove_pct: Decimal = Decimal(0)
+    enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class ExpirePolicy:
     hold_max: timedelta = timedelta(days=7)
     writer_state: tuple[StateKey, ...] = DEFAULT_WRITER_STATE
     writer_state_max: timedelta = timedelta(days=30)
+    enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,14 @@ class TablePolicy:
     def keys(self) -> KeyPolicy | None:
         """By which keys its audit compares rows; None where it compares numbers only, or where there is none."""
         return self.audit.keys if self.audit is not None else None
+
+    def has(self, stage: Stage) -> bool:
+        """Whether a night has this stage for the table, as it is not off."""
+        if stage is Stage.AUDIT:
+            return self.audit is not None
+        return (stage is not Stage.COMPACT or self.compact.enabled) and (
+            stage is not Stage.EXPIRE or self.expire.enabled
+        )
 
     def limits(self, stage: Stage) -> StageLimits:
         """The limits of a stage on this table. ValueError for the audit of a table that has none."""

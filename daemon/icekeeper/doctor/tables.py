@@ -125,7 +125,7 @@ def _newest(facts: TableFacts) -> datetime:
 
 def _held_by_refs(facts: TableFacts, policy: TablePolicy) -> int:
     """How many old snapshots stay only because a branch or a tag refers to them."""
-    if not facts.state.history:
+    if not facts.state.history or not policy.expire.enabled:
         return 0
     now = _newest(facts)
     kept = tuple(ref for ref in facts.state.refs if _is_kept(ref))

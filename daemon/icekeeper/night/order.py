@@ -54,11 +54,11 @@ class Order:
     stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     def work(self) -> Iterator[tuple[Stage, TablePolicy]]:
-        """Stage by stage, table by table; no audit where there is no source, or where the slot has one already."""
+        """Stage by stage, table by table; no stage that is off for a table, and no audit that the slot has already."""
         window = self.audited
         for stage in (stage for stage in Stage if stage in self.stages):
             for policy in self.tables:
-                if stage is not Stage.AUDIT or (policy.audit is not None and self.owes(policy, window)):
+                if policy.has(stage) and (stage is not Stage.AUDIT or self.owes(policy, window)):
                     yield stage, policy
 
     def older_days(self) -> Iterator[tuple[TablePolicy, Window]]:
@@ -103,6 +103,8 @@ class Order:
             offload=OffloadGuard(ports, self.policy.offload),
             run_policy=self.policy,
             snapshots=self.snapshots,
-            turn=table_in_turn([policy.name for policy in self.tables if policy.compact.prove_pct], self.slot),
+            turn=table_in_turn(
+                [one.name for one in self.tables if one.compact.enabled and one.compact.prove_pct], self.slot
+            ),
             findings=self.findings,
         )

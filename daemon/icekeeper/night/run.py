@@ -90,8 +90,9 @@ async def prefetch_before(position: int, stage: Stage, order: Order, ports: RunP
         return
     if order.earlier != EarlierWork():
         return  # an earlier run of the slot may have died of a table's metadata
+    compacted = [policy for policy in order.tables if policy.has(Stage.COMPACT)]
     try:
-        await ports.lakehouse.prefetch(order.tables[1:])
+        await ports.lakehouse.prefetch(compacted[1:])
     except IcekeeperError as exc:
         log.info("tables_not_prefetched", error=str(exc))
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from icekeeper.core.secrets import HIDDEN, hide_in_text, is_secret
 from icekeeper.settings.model import Settings
+from icekeeper.settings.tables import STAGE_BLOCKS
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
@@ -25,8 +26,9 @@ def schema() -> dict[str, Any]:
         _write_defaults(definition, models[name])
     _write_defaults(document, Settings)
     # `audit: off` is short for {enabled: false}.
-    audit = document["$defs"]["Table"]["properties"]["audit"]
-    audit["anyOf"] = [{"$ref": audit.pop("$ref")}, {"enum": ["off", False]}]
+    for stage in STAGE_BLOCKS:
+        block = document["$defs"]["Table"]["properties"][stage]
+        block["anyOf"] = [{"$ref": block.pop("$ref")}, {"enum": ["off", False]}]
     # `source: trades` is short for {table: trades}.
     source = document["$defs"]["Table"]["properties"]["source"]
     source["anyOf"].append({**document["$defs"]["Source"]["properties"]["table"]["anyOf"][0]})

@@ -66,6 +66,8 @@ _at_most_16_gib = such_that(lambda size: size <= 16 * 1024**3, "a file is packed
 
 
 class Compact(_Stage):
+    enabled: bool = True
+    """false: no compaction. A table says compact: off."""
     strategy: Strategy = "binpack"
     """binpack and sort are Iceberg's; auto writes what binpack does, and has many tasks read where files are small."""
     target_file_size: Annotated[Size, _at_most_16_gib] = 128 * 1024**2
@@ -83,7 +85,7 @@ class Compact(_Stage):
         copied = (None if local else self.copy_max) if self.copy_row_groups else 0
         return CompactPolicy(
             self.limits(), self.strategy, self.target_file_size, self.min_input_files, sort_by, max_writers, copied,
-            self.prove,
+            self.prove, self.enabled,
         )  # fmt: skip
 
 
@@ -94,6 +96,8 @@ _at_least_an_hour = such_that(
 
 
 class Expire(_Stage):
+    enabled: bool = True
+    """false: no snapshot goes. A table says expire: off."""
     timeout: Duration = timedelta(minutes=5)
     """How long one attempt may take."""
     retry_delay: Duration = timedelta(minutes=1)
@@ -115,14 +119,9 @@ class Expire(_Stage):
         kinds: dict[str, AuditStatus | Reason] = {each.value: each for each in (*Reason, *AuditStatus)}
         held = frozenset(kinds[each] for each in self.hold_on)
         return ExpirePolicy(
-            self.limits(),
-            self.older_than,
-            self.retain_last,
-            held,
-            self.hold_max,
-            self.writer_state,
-            self.writer_state_max,
-        )
+            self.limits(), self.older_than, self.retain_last, held, self.hold_max, self.writer_state,
+            self.writer_state_max, self.enabled,
+        )  # fmt: skip
 
 
 class Audit(_Stage):
@@ -207,7 +206,7 @@ class Repair(_Stage):
 
 
 def _off(value: object) -> object:
-    """`audit: off`, which YAML 1.1 reads as false."""
+    """`audit: off`, where YAML 1.1 reads false."""
     return {"enabled": False} if value is False or value == "off" else value
 
 
@@ -293,10 +292,10 @@ class Table(Block):
     """How long ClickHouse keeps rows: a window that begins earlier can't be judged. auto: as the table's TTL says."""
     enabled: Flag = True
     """false: icekeeper leaves the table alone."""
-    compact: Compact = Compact()
-    """Keys that differ from the compact block for this table."""
-    expire: Expire = Expire()
-    """Keys that differ from the expire block for this table."""
+    compact: Annotated[Compact, BeforeValidator(_off)] = Compact()
+    """Keys that differ from the compact block for this table; or off."""
+    expire: Annotated[Expire, BeforeValidator(_off)] = Expire()
+    """Keys that differ from the expire block for this table; or off."""
     audit: Annotated[Audit, BeforeValidator(_off)] = Audit()
     """Keys that differ from the audit block for this table; or off."""
 

@@ -237,12 +237,13 @@ def _of_tasks(history: HistorySummary, policies: Iterable[TablePolicy]) -> Itera
     nights = {key: hold.nights for key, hold in history.holds.items()}
     for policy in policies:
         for stage in NIGHT:
-            if stage is not Stage.AUDIT or policy.audit is not None:
+            if policy.has(stage):
                 held.add_metric([stage, policy.name], nights.get((stage, policy.name), 0))
                 task = history.last_tasks.get((stage, policy.name))
                 last.add_metric([policy.name, stage, task.outcome if task else "", (task and task.reason) or ""], 1)
         failed.add_metric([policy.name], history.failed_nights.get(policy.name, 0))
-        expiry.add_metric([policy.name], nights.get((Stage.EXPIRE, policy.name), 0))
+        if policy.has(Stage.EXPIRE):
+            expiry.add_metric([policy.name], nights.get((Stage.EXPIRE, policy.name), 0))
     yield from (last, failed, expiry, held)
 
 

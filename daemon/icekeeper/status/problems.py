@@ -99,8 +99,9 @@ def _of_findings(history: HistorySummary) -> Iterator[Trouble]:
 
 
 def _of_holds(facts: Facts) -> Iterator[Trouble]:
-    for table in sorted({policy.name for policy in facts.state.policies}):
-        for stage in NIGHT:
+    for policy in sorted(facts.state.policies, key=lambda policy: policy.name):
+        table = policy.name
+        for stage in filter(policy.has, NIGHT):
             hold = facts.history.holds.get((stage, table))
             if hold is None:
                 continue
@@ -120,9 +121,10 @@ def _of_sources(facts: Facts) -> Iterator[Trouble]:
 
 def _of_files(state: DaemonState) -> Iterator[Trouble]:
     maintained = {policy.name for policy in state.policies}
+    expired = {policy.name for policy in state.policies if policy.expire.enabled}
     for table, files in sorted(state.undeleted_files.items()):
         text = f"{table}: {counted(files, 'file')} of expired snapshots could not be deleted."
-        if table in maintained:
+        if table in expired:
             advice = "They are tried again with every expiry: check the right to delete, and if the store throttles."
         else:
             advice = "No expiry of this name tries them again: free them by hand, and remove the file in undeleted/."

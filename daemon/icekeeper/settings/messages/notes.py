@@ -11,7 +11,8 @@ from icekeeper.settings.model import Settings
 
 def notes(settings: Settings) -> list[str]:
     """One sentence each."""
-    return by_table(settings.policies(), _about_tolerance)
+    policies = settings.policies()
+    return [*by_table(policies, _about_tolerance), *by_table(policies, _about_replaced_files)]
 
 
 def _about_tolerance(policy: TablePolicy) -> Iterator[str]:
@@ -21,3 +22,8 @@ def _about_tolerance(policy: TablePolicy) -> Iterator[str]:
             f"an audit{{of}} is ok while no more than {share} % of a day's rows are missing (audit.warning_pct); a day "
             "is certified only where none is; audit.warning_pct: 0 makes every missing row a warning"
         )
+
+
+def _about_replaced_files(policy: TablePolicy) -> Iterator[str]:
+    if policy.compact.enabled and not policy.expire.enabled:
+        yield "expire{of} is off: the files that compactions replace stay in the store until another job expires them"

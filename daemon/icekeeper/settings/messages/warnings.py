@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise, takewhile
 
 from icekeeper.core.calendar import window_of
-from icekeeper.core.enums import NIGHT, AuditStatus, Stage
+from icekeeper.core.enums import NIGHT, AuditStatus
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.offload import OffloadRhythm
 from icekeeper.core.policy import ExpirePolicy, TablePolicy
@@ -42,6 +42,7 @@ def warnings(settings: Settings, *, memory: tuple[int, str] | None) -> list[str]
         *_about_the_heap(settings, memory),
         *_about_other_systems(settings),
         *_about_shared_sources(policies),
+        *by_table(policies, _about_idle_tables),
         *by_table(policies, lambda policy: _about_times(policy, settings, year)),
         *by_table(policies, lambda policy: _about_holds(policy, year, audited=audited)),
         *by_table(policies, _about_limits),
@@ -191,10 +192,15 @@ def _about_shared_sources(policies: tuple[TablePolicy, ...]) -> Iterator[str]:
             )
 
 
+def _about_idle_tables(policy: TablePolicy) -> Iterator[str]:
+    if not any(map(policy.has, NIGHT)):
+        yield "compact, expire and audit{of} are off: nothing is done there; say enabled: false"
+
+
 def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterator[str]:
     longest, catch_up = settings.run.max_duration, settings.schedule.catch_up
     for stage in NIGHT:
-        if stage is Stage.AUDIT and policy.audit is None:
+        if not policy.has(stage):
             continue
         limits = policy.limits(stage)
         worst = limits.timeout * (limits.retries + 1) + limits.retry_delay * limits.retries
@@ -219,7 +225,7 @@ def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterat
             f"audit.lookback ({_text(policy.audit.lookback)}){{of}} reaches back further than source_ttl "
             f"({_text(policy.source_ttl)}) keeps rows: the oldest of these days are never audited again; lower it"
         )
-    if policy.expire.older_than < age:
+    if policy.expire.enabled and policy.expire.older_than < age:
         yield (
             f"expire.older_than ({_text(policy.expire.older_than)}){{of}} removes snapshots of a day before "
             f"that day is audited (its window begins {_text(age)} before the slot): they may be the only "
@@ -230,7 +236,7 @@ def _about_times(policy: TablePolicy, settings: Settings, year: _Year) -> Iterat
 def _about_holds(policy: TablePolicy, year: _Year, *, audited: bool) -> Iterator[str]:
     held, longest = policy.expire.hold_on, policy.expire.hold_max
     default = ExpirePolicy(policy.expire.limits)
-    if not held or (held, longest) == (default.hold_on, default.hold_max):
+    if not policy.expire.enabled or not held or (held, longest) == (default.hold_on, default.hold_max):
         return
     if policy.audit is None:
         if not audited:
@@ -253,18 +259,19 @@ def _about_holds(policy: TablePolicy, year: _Year, *, audited: bool) -> Iterator
 
 def _about_limits(policy: TablePolicy) -> Iterator[str]:
     kept, age = policy.expire.retain_last, policy.expire.older_than
-    if kept > _MANY_SNAPSHOTS and kept * _BETWEEN_COMMITS > age:
+    expires = policy.expire.enabled
+    if expires and kept > _MANY_SNAPSHOTS and kept * _BETWEEN_COMMITS > age:
         yield (
             f"expire.retain_last ({kept}){{of}} keeps more snapshots than an offload every 15 minutes makes in "
             f"expire.older_than ({_text(age)}): that age never acts; lower expire.retain_last"
         )
     longest, default = policy.expire.writer_state_max, ExpirePolicy(policy.expire.limits).writer_state_max
-    if policy.expire.writer_state and longest <= age and longest != default:
+    if expires and policy.expire.writer_state and longest <= age and longest != default:
         yield (
             f"expire.writer_state_max ({_text(longest)}){{of}} keeps nothing for writers that expire.older_than "
             f"({_text(age)}) would not keep; raise it, or say expire.writer_state: []"
         )
-    if policy.compact.min_input_files > _MANY_FILES:
+    if policy.compact.enabled and policy.compact.min_input_files > _MANY_FILES:
         yield (
             f"compact.min_input_files ({policy.compact.min_input_files}){{of}} leaves partitions alone that hold fewer "
             "small files than that, for good; 5 is the default"
