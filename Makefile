@@ -8,8 +8,9 @@
 #   make chaos   hurts the program at random: RUNS=200 SEED=1
 #   make damage  damages tables at random, and judges what audits say of it: RUNS=100 SEED=1
 #   make soak    many nights in one process, and a chart of their memory: NIGHTS=200 OUT=soak.md
-#   make bench   icekeeper and its rivals side by side, at most an hour; writes docs/performance.md. A taste of it:
-#                make bench ARGS="--parts compact --shapes 960 --stores s3 --rounds 1 --out taste.md"
+#   make bench   icekeeper and its rivals side by side, at most 90 minutes; writes docs/performance.md. In parts: what the
+#                kept file holds is not measured again, and the page is written from all of it.
+#                make bench ARGS="--parts compact --shapes 960 --stores s3 --rounds 1 --keep samples.jsonl --out taste.md"
 #                ARGS="--parts audit" audits a day of 50 million rows in each way, --rows=200000 a smaller one
 #                ARGS="--keep samples.jsonl" keeps the samples; the same again goes on where that has ended
 #   make test-full   all of these, with the big worlds: hours

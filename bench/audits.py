@@ -24,6 +24,7 @@ from bench.record import (
     ROWS,
     Case,
     Output,
+    Scans,
     Sides,
 )
 from bench.rivals import RivalFailed
@@ -257,6 +258,9 @@ class AuditTurn:
         return await asyncio.to_thread(self._audits.store.read)
 
     async def output(self) -> Output | None:
+        return None
+
+    async def scans(self) -> Scans | None:
         return None
 
     async def close(self) -> None:

@@ -56,6 +56,19 @@ def memory(sample: Sample) -> float:
     return sample.python_peak_mib + sample.jvm_peak_mib
 
 
+def bytes_written(sample: Sample) -> float:
+    """Of the table that a compaction left; 0 where nobody looked at it."""
+    return 0.0 if sample.output is None else sample.output.bytes
+
+
+def spark_scan(sample: Sample) -> float:
+    return 0.0 if sample.scans is None else sample.scans.spark_s
+
+
+def arrow_scan(sample: Sample) -> float:
+    return 0.0 if sample.scans is None else sample.scans.arrow_s
+
+
 def clickhouse_cpu(sample: Sample) -> float:
     """Of an audit."""
     return 0.0 if sample.sides is None else sample.sides.clickhouse_cpu_s

@@ -17,14 +17,17 @@ from pyspark.sql import SparkSession
 from bench.audits import AUDITS, Audits, AuditTurn
 from bench.bases import Bases
 from bench.plan import AUDIT
-from bench.record import AUTO, COLD, ICEKEEPER, Case, Store
+from bench.record import BINPACK, COLD, DEFAULTS, STORES, THIRD, Case, Store
 from bench.rivals import Rival
+from bench.rivals.bare import Bare
 from bench.rivals.call import Call
+from bench.rivals.copy import Copy
 from bench.rivals.floor import Floor
 from bench.rivals.icekeeper import Icekeeper
 from bench.rivals.platform import Platform
 from bench.rivals.zamboni import Zamboni
 from bench.run import Run, job_of
+from bench.scans import Scanner
 from bench.store import StoreProxy
 from bench.warehouse import LocalWarehouse, S3Warehouse, Warehouse
 from bench.worlds import SHAPE, SLOT
@@ -41,6 +44,8 @@ from icekeeper.settings import Settings, load
 _DATABASE = "bench"
 _DELAYS_S: Mapping[Store, float] = {"local": 0.0, "s3": 0.0, "s3+10ms": 0.01}
 _WARM_UPS = 3
+# With 10 ms a request ten tables by binpack take three minutes.
+_BINPACK_TABLES = 3
 _LIMIT = timedelta(minutes=1)
 # Parts that have a session of their own for each turn.
 _RENEWED = frozenset({"session", "first"})
@@ -68,25 +73,35 @@ class Lab:
         # Whether the session has seen enough work to be like any that has been up for long.
         self._settled = True
         self._zamboni = Zamboni()
-        call, compacting = Call(engine), frozenset({"compact", "night", "files"})
+        self._bare = Bare(box.s3)
+        self._scanner = Scanner(engine)
+        first = frozenset({"first"})
         rivals: list[Rival] = [
-            Icekeeper(ICEKEEPER, _ALL, "binpack", services),
-            Icekeeper(AUTO, compacting, "auto", services),
-            Icekeeper(COLD, frozenset({"first"}), "binpack", services),
-            call,
+            Icekeeper(DEFAULTS, _ALL, services),
+            Icekeeper(
+                BINPACK,
+                frozenset({"compact", "night"}),
+                services,
+                "binpack",
+                most_tables=dict.fromkeys(STORES, _BINPACK_TABLES),
+                note=f"of a night {_BINPACK_TABLES} tables, the ratio is per table",
+            ),
+            Icekeeper(THIRD, first, services),
+            Icekeeper(COLD, first, services),
+            Call(engine),
+            Copy(),
+            self._bare,
         ]
         if self._zamboni.installed():
             rivals.append(self._zamboni)
         catalogs = {name: each.settings.catalog.spark_properties() for name, each in services.items()}
-        rivals += [Platform(engine.options, catalogs), Floor(box.s3)]
+        rivals += [Platform(engine.options, catalogs), Floor()]
         self.rivals: Mapping[str, Rival] = {rival.name: rival for rival in rivals}
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, *, heap: str = "2g", master: str = "auto", engine: SparkEngine | None = None
-    ) -> AsyncIterator[Lab]:
-        """Starts the servers and the proxy, and a session when it is first used.
+    async def open(cls, *, engine: SparkEngine | None = None) -> AsyncIterator[Lab]:
+        """Starts the servers and the proxy, and a session with the default settings when it is first used.
 
         `engine`: one that is there, for a process has one session. Its owner sets its catalogs, and ends it.
         """
@@ -98,11 +113,9 @@ class Lab:
             box.clickhouse.execute(f"CREATE DATABASE {_DATABASE}")
             box.postgres.execute(_DATABASE, WATERMARK_DDL)
             warehouses = _warehouses(box, proxy)
-            spark = {"driver_memory": heap, "master": master}
             world = _world(box, next(iter(warehouses.values())))
             settings = {
-                store: _settings(world, warehouse, box.root / warehouse.name, spark)
-                for store, warehouse in warehouses.items()
+                store: _settings(world, warehouse, box.root / warehouse.name) for store, warehouse in warehouses.items()
             }
             first = settings["local"]
             assert first.postgres is not None
@@ -110,7 +123,9 @@ class Lab:
             configure("info", "json", first.state_dir, console_level="error")
             stack.callback(structlog.reset_defaults)
             if engine is None:
-                engine = SparkEngine(replace(spark_options(first), session_conf=_catalogs(settings.values())))
+                # Its packages are those of S3, which do for local disk, too.
+                options = replace(spark_options(settings["s3"]), session_conf=_catalogs(settings.values()))
+                engine = SparkEngine(options)
                 stack.push_async_callback(engine.stop)
             services = {}
             for store, warehouse in warehouses.items():
@@ -128,8 +143,18 @@ class Lab:
 
     @property
     def settings_shown(self) -> Mapping[str, str]:
-        """What the warm session was given."""
-        return {"spark.master": self.engine.options.master, "spark.driver_memory": self.engine.options.driver_memory}
+        """What the warm session was given, and what a table's policy says where nothing is set."""
+        settings = self.services["bench_local"].settings
+        compact, audit = settings.policies()[0].compact, settings.policies()[0].audit
+        copied = "up to any size" if compact.copy_max is None else f"up to {compact.copy_max} bytes"
+        return {
+            "spark.master": self.engine.options.master,
+            "spark.driver_memory": self.engine.options.driver_memory,
+            "compact.strategy": compact.strategy,
+            "row groups copied": copied if compact.copy_max != 0 else "never",
+            "compact.prove": f"{compact.prove_pct}%",
+            "audit.proof": str(audit.proof) if audit else "off",
+        }
 
     async def warm_up(self) -> None:
         """Brings the session up as the daemon does, and lets it rewrite and expire a little on each kind of store."""
@@ -138,11 +163,7 @@ class Lab:
         await warm_up(self.engine, lambda: True)
         for store in ("local", "s3"):
             for part in ("compact", "expire") * _WARM_UPS:
-                run = await self.prepare(Case(part, "12", store), ICEKEEPER)
-                try:
-                    await run.act()
-                finally:
-                    await run.close()
+                await self._played(Case(part, "12", store), DEFAULTS)
 
     def can(self, case: Case, rival: str) -> bool:
         """Whether a rival is installed and takes part in that."""
@@ -150,31 +171,49 @@ class Lab:
             return rival in AUDITS
         return rival in self.rivals and case.part in self.rivals[rival].parts
 
-    async def prepare(self, case: Case, rival: str, x: float = 0) -> Run | AuditTurn:
-        """Fresh tables for one run of one rival; the counters stand at zero when it returns. Not to be timed."""
+    async def prepare(self, case: Case, rival: str, x: float = 0, *, again: bool = False) -> Run | AuditTurn:
+        """Fresh tables for one run of one rival; the counters stand at zero when it returns. Not to be timed.
+
+        `again`: the session stays as it is, also where the part has one of its own for each run.
+        """
         if case.part == AUDIT:
             return await self._audits.prepare(case, rival)
         chosen = self.rivals[rival]
-        if case.part in _RENEWED:
+        if case.part in _RENEWED and not again:
             await self._renew(case, rival)
-        elif not self._settled:
+        elif not self._settled and not again:
             await self.warm_up()
         world = await self._bases.of(case, x)
         job = await asyncio.to_thread(job_of, case, world, chosen.most_tables.get(case.store), x)
-        if self.engine.up and case.part not in _RENEWED:  # a fresh JVM has none, and nothing of the store in it
+        fresh = case.part in _RENEWED and rival != THIRD and not again
+        if self.engine.up and not fresh:  # a fresh JVM has none, and nothing of the store in it
             table = f"{job.warehouse.name}.{NAMESPACE}.{job.tables[0]}"
             await self.engine.run(lambda spark: _forget_manifests(spark, table), timeout=_LIMIT, where=table)
+        if chosen is self._bare:
+            await self._bare.learn(job)
         self._proxy.reset(_DELAYS_S[case.store])
-        return Run(case, chosen, job, self._proxy)
+        return Run(case, chosen, job, self._proxy, self._scanner)
 
     async def _renew(self, case: Case, rival: str) -> None:
         """A session as it is after its start; none yet where that start is what is measured."""
         self._settled = False
+        self._proxy.reset(_DELAYS_S[case.store])  # a warm-up may ask the store, too
         await self.engine.recycle()
         if case.part == "first":
             await self.engine.start()
             if rival != COLD:
                 await warm_up(self.engine, lambda: True)
+            if rival == THIRD:
+                for _ in range(2):
+                    await self._played(case, DEFAULTS, again=True)
+
+    async def _played(self, case: Case, rival: str, *, again: bool = False) -> None:
+        """Lets a rival do a case, and counts nothing."""
+        run = await self.prepare(case, rival, again=again)
+        try:
+            await run.act()
+        finally:
+            await run.close()
 
 
 def _forget_manifests(spark: SparkSession, table: str) -> None:
@@ -212,15 +251,13 @@ def _through(settings: Settings, queries: StoreProxy) -> Settings:
     return settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"url": queries.url})})
 
 
-def _settings(world: World, warehouse: Warehouse, state_dir: Path, spark: Mapping[str, Any]) -> Settings:
-    """The settings of an icekeeper that maintains one warehouse: the defaults, but for the session."""
+def _settings(world: World, warehouse: Warehouse, state_dir: Path) -> Settings:
+    """The settings of an icekeeper that maintains one warehouse: the defaults, wherever there are any."""
     document = world.settings(state_dir)
     document["catalog"] = warehouse.settings()
-    document["spark"] = dict(spark)
+    del document["spark"]
     # The days are long past, and rows of the source stay for ever.
     document["tables"][0]["source_ttl"] = "3650d"
-    # A failure is to be seen, not to be repaired: its wait would be measured.
-    document |= {stage: {"retries": 0} for stage in ("compact", "expire", "audit")}
     path = state_dir.with_suffix(".yaml")
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(document))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from bench.meter import Meter, give_back
 from bench.plan import Contest
-from bench.record import Case, Output, Sample, Sides
+from bench.record import Case, Output, Sample, Scans, Sides
 
 # What a turn may take before it counts as failed; the slowest, binpack of 3,800 files at 10 ms a request, takes 80 s.
 TURN_TIMEOUT = timedelta(minutes=8)
@@ -50,6 +50,9 @@ class Turn(Protocol):
 
     async def output(self) -> Output | None:
         """The table afterwards, None where there is more than one; raises where what was done is wrong."""
+
+    async def scans(self) -> Scans | None:
+        """How fast the table is read afterwards, where that is of interest."""
 
     async def close(self) -> None: ...
 
@@ -88,7 +91,7 @@ async def play(
         if round_ > 1 and not has_time(took):
             return round_ - 1
         begun = time.monotonic()
-        for name in order(rivals, round_):
+        for name in order([each for each in rivals if round_ == 1 or each not in contest.once], round_):
             keep(await _turn(contest, host, name, round_))
         took = time.monotonic() - begun
     return contest.rounds
@@ -113,6 +116,7 @@ def _reason(exc: Exception) -> str:
 
 async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, pids: Collection[int]) -> Sample:
     give_back()
+    measured_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with Meter(pids) as meter:
         async with asyncio.timeout(TURN_TIMEOUT.total_seconds()):
             await turn.act()
@@ -133,5 +137,8 @@ async def _measured(contest: Contest, rival: str, round_: int, turn: Turn, pids:
         tables=turn.tables,
         output=await turn.output(),
         sides=turn.sides,
+        scans=await turn.scans(),
         note=turn.note,  # read after the output, whose check may add to it
+        measured_at=measured_at,
+        others=meter.others,
     )

@@ -39,18 +39,19 @@ class Meter:
 
     Servers, and the sessions of other rivals, were there before and are none of `pids`: they are left out, with what
     they start meanwhile (PostgreSQL a process for each connection, each of which counts the shared memory as its own).
-    The CPU time of a process that has ended is known as of the last reading.
+    The CPU time of a process that has ended is known as of the last reading. `others`: the cores that other programs
+    of this machine used meanwhile.
     """
 
     def __init__(self, pids: Iterable[int]) -> None:
-        self.seconds = self.python_peak_mib = self.jvm_peak_mib = 0.0
+        self.seconds = self.python_peak_mib = self.jvm_peak_mib = self.others = 0.0
         self._own = psutil.Process()
         processes = [psutil.Process(pid) for pid in pids]
         self._watched = {process.pid: _Watched(process, _cpu(process)) for process in processes}
         self._servers = {child.pid for child in self._own.children(recursive=True)} - self._watched.keys()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="meter", daemon=True)
-        self._begun = 0.0
+        self._begun = self._others_before = 0.0
 
     @property
     def cpu_s(self) -> float:
@@ -63,6 +64,7 @@ class Meter:
     def __enter__(self) -> Meter:
         self._look()
         self._thread.start()
+        self._others_before = _busy_s() - self._ours_s()
         self._begun = time.perf_counter()
         return self
 
@@ -73,6 +75,16 @@ class Meter:
         self._over.set()
         self._thread.join()
         self._look()
+        others_s = _busy_s() - self._ours_s() - self._others_before
+        self.others = max(0.0, others_s / max(time.perf_counter() - self._begun, POLL_S))
+
+    def _ours_s(self) -> float:
+        """The CPU seconds of this process and all that it has started, servers and those that have ended included."""
+        total = 0.0
+        for process in (self._own, *self._own.children(recursive=True)):
+            with suppress(psutil.Error):  # it has ended just now
+                total += sum(process.cpu_times()[:4])  # user, system, and both of children that have ended
+        return total
 
     def _look_on(self) -> None:
         discovered = time.monotonic()
@@ -117,6 +129,12 @@ def give_back() -> None:
     pa.default_memory_pool().release_unused()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _busy_s() -> float:
+    """The CPU seconds of all programs of this machine."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 def _cpu(process: psutil.Process) -> float:

@@ -9,17 +9,18 @@ from typing import Any
 
 from bench import compare
 from bench.compare import Samples, Spread
-from bench.record import AUTO, CALL, FLOOR, ICEKEEPER, PLATFORM, STORES, ZAMBONI, Case
+from bench.record import BINPACK, CALL, COPY, DEFAULTS, FLOOR, PLATFORM, STORES, ZAMBONI, Case
 
 # Read on a white page and on a dark one: a middle grey for what is written, and colours that the colour-blind can tell
 # apart (Okabe and Ito's). The numbers are on the bars, and in the description of each plot.
 INK = "#767676"
 _COLOURS = {
-    ICEKEEPER: "#56b4e9",
-    AUTO: "#0072b2",
+    DEFAULTS: "#0072b2",
+    BINPACK: "#56b4e9",
     CALL: "#e69f00",
     ZAMBONI: "#009e73",
     FLOOR: "#999999",
+    COPY: "#cc79a7",
     PLATFORM: "#d55e00",
 }
 
@@ -80,8 +81,7 @@ class Curve(Plot):
                 [spread.high - spread.median for spread in spreads],
             )
             xs = [x for x, _ in points]
-            marker = "s" if rival == AUTO else "o"
-            axes.errorbar(xs, medians, yerr=apart, color=_COLOURS[rival], marker=marker, capsize=3, label=rival)
+            axes.errorbar(xs, medians, yerr=apart, color=_COLOURS[rival], marker="o", capsize=3, label=rival)
         axes.set_xlabel(self.across)
         axes.set_ylabel("seconds")
         axes.set_ylim(bottom=0)
@@ -136,6 +136,7 @@ PLOTS: tuple[Plot, ...] = (
     Bars("performance-compact-960.svg", "Compaction of 960 small files", "compact", "960"),
     Bars("performance-compact-3800.svg", "Compaction of 3,800 small files", "compact", "3800"),
     Bars("performance-compact-big.svg", "Compaction of 60 files of 6.5 MB", "compact", "big"),
+    Bars("performance-compact-big8.svg", "Compaction of row groups of 9 MiB", "compact", "big8"),
     Bars("performance-night.svg", "A whole night, a table", "night", "960"),
     Curve("performance-files.svg", "Compaction against files, S3", "files", "files"),
     Curve("performance-snapshots.svg", "Expiry against snapshots, S3", "snapshots", "snapshots"),

@@ -11,13 +11,16 @@ Store = Literal["local", "s3", "s3+10ms"]
 STORES: tuple[Store, ...] = get_args(Store)
 
 # The rivals' names in the samples.
-ICEKEEPER = "icekeeper"  # with its default, binpack
-AUTO = "icekeeper-auto"
-COLD = "icekeeper-cold"  # without the warm-up of its session
+DEFAULTS = "defaults"  # icekeeper as a new user gets it
+BINPACK = "binpack"  # the same with compact.strategy: binpack
+THIRD = "third"  # of the part `first`: the third compaction of such a session
+COLD = "cold"  # of that part, too: without the warm-up of its session
 CALL = "call"
 ZAMBONI = "zamboni"
 PLATFORM = "platform"
 FLOOR = "floor"
+COPY = "copy"  # the bytes, copied as they are
+BARE = "bare"  # what an expiry reads and deletes, and nothing else
 
 # Those of the part `audit`: icekeeper in all of its ways, and reading without it.
 READ_TIME = "reading the event time"
@@ -37,8 +40,8 @@ class Case:
     """What every rival of a round is given.
 
     `part` is compact, expire, idle, night, or a curve: files, snapshots, tables; session and first are the start of a
-    session and its first compaction. `shape` is 960, 3800 or big; of an idle night also `960 without audit`, of an
-    audit its number of rows.
+    session and its first compaction. `shape` is 960, 3800, big or big8; of an idle night also `960 without audit`, of
+    an audit its number of rows.
     """
 
     part: str
@@ -48,13 +51,25 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The table after the work, from its metadata and the footers of its files: how good what was written is."""
+    """The table after the work, from its metadata and the footers of its files: how good what was written is.
+
+    `copied`: its row groups are copies. Of who knows no footers, `row_groups` is 0.
+    """
 
     files: int
     bytes: int
     rows: int
     row_groups: int
     columns_with_bounds: int
+    copied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scans:
+    """Seconds for reading all columns of the day from what was written, by Spark and by pyarrow: the better of two."""
+
+    spark_s: float
+    arrow_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +109,11 @@ class Sample:
     tables: int = 1  # how many tables `seconds` covers
     output: Output | None = None
     sides: Sides | None = None
+    scans: Scans | None = None
     failed: bool = False
     note: str = ""
+    measured_at: str = ""  # when it began: ISO 8601, UTC
+    others: float = 0.0  # how many cores other programs used meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +148,12 @@ def from_json(line: str) -> Sample | Machine:
         return Machine(**(document | {"left_out": tuple(document["left_out"])}))
     if kind != "Sample":
         raise ValueError(f"no record of the benchmark: {line[:80]}")
-    output, sides = document.pop("output"), document.pop("sides", None)
+    output, sides, scans = (document.pop(name, None) for name in ("output", "sides", "scans"))
     return Sample(
         **(document | {"case": Case(**document["case"])}),
         output=None if output is None else Output(**output),
         sides=None if sides is None else Sides(**sides),
+        scans=None if scans is None else Scans(**scans),
     )
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import compare, formats, report_audits
+from bench import compare, formats, report_audits, report_targets
 from bench.compare import Samples
 from bench.plots import PLOTS
-from bench.record import AUTO, ICEKEEPER, STORES, Case, Machine, Sample
-from bench.targets import Judgement, Verdict, judge
+from bench.record import BINPACK, DEFAULTS, Case, Machine, Sample
 
 NOTES = Path(__file__).with_name("notes.md")
 
@@ -27,25 +26,33 @@ round, between rivals that took their turns one after the other, and the median 
 _RIVALS = """\
 | rival | what it is |
 | --- | --- |
-| icekeeper | the product in one warm session, with its default, `compact.strategy: binpack` |
-| icekeeper-auto | the same with `compact.strategy: auto` |
-| icekeeper-cold | the product without the warm-up of its session |
+| defaults | icekeeper in one warm session as a new user gets it: of its settings only the systems' addresses are set |
+| binpack | the same with `compact.strategy: binpack` |
+| third | icekeeper's third compaction in a session, where `defaults` is the first after its warm-up |
+| cold | icekeeper without the warm-up of its session |
 | call | the procedures called in the same warm session, with their default settings and without looking first |
 | platform | a Spark process for each table and stage, with default settings |
 | zamboni | iceberg-zamboni, in process, as its users would run it |
 | floor | plain Arrow: objects fetched 32 at a time, read, joined, one file written; no commit |
+| copy | the same files' bytes read and written as they are, 16 files at a time; nothing decoded, checked or committed |
+| bare | the metadata of an expiry read, 32 objects at a time, and the same files deleted in bulk; nothing committed |
 """
 
 _TURNS = """\
 Rivals take turns within a round, and each round begins with another one. Every turn gets a fresh table; making it, and
 looking at the result, is not measured, and a warm-up before the first round is not counted. CPU seconds and memory are
-those of Python and the JVM, looked at 20 times a second, without the servers.
+those of Python and the JVM, looked at 20 times a second, without the servers. Audits and proofs are on as they are by
+default. What a session's settings say is below.
 """
 
 _MEMORY = """\
 The highest resident memory of any turn, in MiB. Rivals that share a session share its heap: what one of them left there
 is counted with the next one. Python is the benchmark's own process, with the libraries of all rivals in it; icekeeper
 alone needs less. That memory stays flat over 200 nights is shown in [soak](soak.md).
+"""
+
+_SCANS = """\
+A scan reads all columns of the day from the files that were written, through the proxy, and is the better of two.
 """
 
 _WORLDS = """\
@@ -55,6 +62,7 @@ _WORLDS = """\
 | `3800` | 3,800 such files |
 | `12` | a session is started, and no table touched |
 | `big` | 60 files of about 6.5 MB |
+| `big8` | 44 files of one row group of about 9 MiB |
 | `s3` | SeaweedFS on this machine, behind a proxy that counts |
 | `s3+10ms` | the same, each request delayed by 10 ms |
 """
@@ -64,8 +72,8 @@ def page(machine: Machine, samples: Samples, *, images: str = "images") -> str:
     """The whole page. `images` is where the plots are, seen from it."""
     sections = [
         _INTRODUCTION,
-        _targets(samples),
-        _how(machine),
+        report_targets.section(samples),
+        _how(machine, samples),
         *(_part(part, title, samples) for part, title in _TITLES.items() if samples.cases(part)),
         report_audits.section(samples),
         _memory(samples),
@@ -87,48 +95,52 @@ _TITLES = {
 }
 
 
-def _targets(samples: Samples) -> str:
-    rows: dict[tuple[str, ...], dict[str, str]] = {}
-    judgements = list(judge(samples))
-    for each in judgements:
-        target = each.target
-        who = f"{target.ours} against {target.theirs}" if target.theirs else target.ours
-        cells = rows.setdefault((target.what, each.case.shape, who, target.limit), {})
-        cells[each.case.store] = f"{formats.number(each.measured, target.unit)} {_verdict(each)}".strip()
-    lines = [(*row, *(cells.get(store, "") for store in STORES)) for row, cells in rows.items()]
-    verdicts = [each.verdict for each in judgements]
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict)
-    table = formats.table(("what", "world", "who", "target", *STORES), lines, numbers_from=3)
-    return f"## Targets\n\n{table}\n{counts[0].upper()}{counts[1:]}.\n"
-
-
-def _verdict(judgement: Judgement) -> str:
-    if judgement.verdict is Verdict.MISSED and judgement.by:
-        return f"**missed by {1 - judgement.by:.0%}**"
-    return str(judgement.verdict)
-
-
-def _how(machine: Machine) -> str:
+def _how(machine: Machine, samples: Samples) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     settings = ", ".join(f"`{name}={value}`" for name, value in machine.settings.items())
     left_out = "".join(f"- {line}\n" for line in machine.left_out)
     return (
         "## How it was measured\n\n"
         f"On {machine.measured_at}, {machine.cores} cores, {machine.memory_mib / 1024:.0f} GiB of memory.\n"
-        f"Load average before it began: {machine.load:.1f}."
+        f"Load average before the last start: {machine.load:.1f}."
         + (
             f" In all {machine.minutes:.0f} minutes{_starts(machine)}.\n"
             if machine.minutes
             else " It was broken off.\n"
         )
         + f"{versions}. {settings}.\n\n"
-        f"{_TURNS}\n{_RIVALS}\n{_WORLDS}"
+        f"{_TURNS}\n{_parts(samples)}{_RIVALS}\n{_WORLDS}"
         + (f"\nThere was no time for all rounds, or no rival:\n\n{left_out}" if left_out else "")
     )
 
 
 def _starts(machine: Machine) -> str:
     return f", in {machine.starts} starts" if machine.starts > 1 else ""
+
+
+def _parts(samples: Samples) -> str:
+    """When each part was measured, and what else the machine did then."""
+    rows = []
+    for part in dict.fromkeys(each.case.part for each in samples.all):
+        taken = sorted((each for each in samples.all if each.case.part == part and each.measured_at), key=_begin)
+        if taken:
+            others = sorted(each.others for each in taken)
+            seconds = sum(each.seconds for each in taken)
+            rows.append(
+                (
+                    part,
+                    f"{taken[0].measured_at} to {taken[-1].measured_at}",
+                    f"{max(each.round for each in taken)}",
+                    f"{seconds / 60:.1f}",
+                    f"{others[len(others) // 2]:.1f} ({others[0]:.1f} to {others[-1]:.1f})",
+                )
+            )
+    header = ("part", "turns from, to (UTC)", "rounds", "minutes in turns", "cores that other programs used")
+    return formats.table(header, rows, numbers_from=2) + "\n" if rows else ""
+
+
+def _begin(sample: Sample) -> str:
+    return sample.measured_at
 
 
 def _part(part: str, title: str, samples: Samples) -> str:
@@ -139,7 +151,7 @@ def _part(part: str, title: str, samples: Samples) -> str:
 
 
 def _rivals_of(case: Case, samples: Samples) -> str:
-    ours = _ours(case, samples)
+    ours = DEFAULTS
     rows = []
     for rival in samples.rivals(case):
         taken = samples.of(case, rival)
@@ -171,11 +183,6 @@ def _rivals_of(case: Case, samples: Samples) -> str:
     return formats.table(header, rows, numbers_from=1) + (f"\n{listed_notes}" if listed_notes else "")
 
 
-def _ours(case: Case, samples: Samples) -> str:
-    """Who the others are compared with."""
-    return AUTO if samples.of(case, AUTO) else ICEKEEPER
-
-
 def _memory(samples: Samples) -> str:
     peaks: dict[str, list[Sample]] = {}
     for sample in samples.all:
@@ -203,20 +210,32 @@ def _curves(samples: Samples, images: str) -> str:
 def _quality(samples: Samples) -> str:
     rows = []
     for case in samples.cases("compact"):
+        binpack = samples.of(case, BINPACK)
         for rival in samples.rivals(case):
-            outputs = [each.output for each in samples.of(case, rival) if each.output is not None]
-            if outputs:
-                out = outputs[-1]
-                counts = (
+            taken = [each for each in samples.of(case, rival) if each.output is not None and each.output.row_groups]
+            if not taken or (out := taken[-1].output) is None:
+                continue
+            scanned = [each for each in taken if each.scans is not None]
+            rows.append(
+                (
+                    case.shape,
+                    case.store,
+                    rival,
+                    "copied" if out.copied else "rewritten",
                     f"{out.files}",
                     f"{out.bytes:,}",
+                    formats.ratio(compare.ratios(compare.bytes_written, taken, binpack)),
                     f"{out.rows:,}",
                     f"{out.row_groups}",
                     f"{out.columns_with_bounds}",
+                    formats.seconds(compare.spread(map(compare.spark_scan, scanned))),
+                    formats.seconds(compare.spread(map(compare.arrow_scan, scanned))),
                 )
-                rows.append((case.shape, case.store, rival, *counts))
-    header = ("world", "store", "rival", "files", "bytes", "rows", "row groups", "columns with bounds")
-    return "## What was written\n\n" + formats.table(header, rows, numbers_from=3) if rows else ""
+            )
+    counts = ("files", "bytes", "to binpack", "rows", "row groups", "columns with bounds")
+    header = ("world", "store", "rival", "rows were", *counts, "scan in Spark, s", "in pyarrow, s")
+    text = f"## What was written\n\n{_SCANS}\n"
+    return text + formats.table(header, rows, numbers_from=4) if rows else ""
 
 
 def _failures(samples: Samples) -> str:

@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 from pyiceberg.table import Table
 
 from bench.bases import Tables
-from bench.record import Case, Output
+from bench.record import BARE, BINPACK, COPY, DEFAULTS, Case, Output, Scans, Store
 from bench.rivals import Job, Rival, RivalFailed
+from bench.scans import Scanner
 from bench.store import StoreProxy, Traffic
 from icekeeper.core.enums import NIGHT, Stage
+from icekeeper.core.tables.state import COPIED, ROW_GROUPS_PROPERTY
 
 # How many tables a night with nothing to do has.
 _IDLE_TABLES = 10
@@ -24,6 +26,9 @@ _STAGES = {
     "session": (),
 }
 WITHOUT_AUDIT = "without audit"
+# Whose output is read again by Spark and pyarrow, and where: what it costs to decode, and to wait for a store.
+_SCANNED = frozenset({DEFAULTS, BINPACK})
+_SCANNED_ON: frozenset[Store] = frozenset({"local", "s3+10ms"})
 
 
 def job_of(case: Case, tables: Tables, most_tables: int | None, x: float) -> Job:
@@ -49,17 +54,18 @@ def job_of(case: Case, tables: Tables, most_tables: int | None, x: float) -> Job
 
 
 class Run:
-    """Use it as: `act` (timed), `traffic`, `output`, and always `close`."""
+    """Use it as: `act` (timed), `traffic`, `output`, `scans`, and always `close`."""
 
-    def __init__(self, case: Case, rival: Rival, job: Job, proxy: StoreProxy) -> None:
+    def __init__(self, case: Case, rival: Rival, job: Job, proxy: StoreProxy, scanner: Scanner) -> None:
         self.input_files = job.input_files * len(job.tables)
         self.tables = len(job.tables)
         self.sides = None
-        self.note = rival.note if len(job.stages) == len(Stage) else ""
+        self.note = rival.note if case.part in ("night", "idle") or rival.name in (COPY, BARE) else ""
         self._case = case
         self._rival = rival
         self._job = job
         self._proxy = proxy
+        self._scanner = scanner
         self._written: Output | None = None
 
     async def act(self) -> None:
@@ -70,9 +76,21 @@ class Run:
         """What went to the store and back since the run was prepared."""
         return await asyncio.to_thread(self._proxy.read)
 
+    def deleted(self) -> frozenset[str]:
+        """The objects of its tables' bases that are gone."""
+        return frozenset().union(*(self._job.warehouse.gone_of(base) for base in self._job.bases))
+
     async def output(self) -> Output | None:
         """What became of the table; None where there are several. RivalFailed where that is not what was to be done."""
         return await asyncio.to_thread(self._looked_at)
+
+    async def scans(self) -> Scans | None:
+        """How fast the table is read now; None where that is not of interest. RivalFailed where rows are missing."""
+        case, job = self._case, self._job
+        if case.part != "compact" or case.store not in _SCANNED_ON or self._rival.name not in _SCANNED:
+            return None
+        ((table,), (base,)) = job.tables, job.bases
+        return await self._scanner.scans(job.warehouse, table, base.rows)
 
     async def close(self) -> None:
         """Puts the store back and forgets the tables."""
@@ -121,4 +139,12 @@ def output_of(table: Table) -> Output:
         rows=sum(file.record_count for file in files),
         row_groups=groups,
         columns_with_bounds=min((len(file.lower_bounds or {}) for file in files), default=0),
+        copied=_copied(table),
     )
+
+
+def _copied(table: Table) -> bool:
+    """Whether the last rewrite copied row groups."""
+    snapshot = table.current_snapshot()
+    summary = snapshot.summary if snapshot is not None else None
+    return summary is not None and summary.additional_properties.get(ROW_GROUPS_PROPERTY) == COPIED

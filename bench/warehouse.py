@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from pyarrow.fs import S3FileSystem
+from pyarrow.fs import FileSystem, LocalFileSystem, S3FileSystem
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
@@ -28,7 +28,7 @@ from pyiceberg.table import Table
 from bench.worlds import SHAPE, Body
 from icekeeper.sandbox.catalogs import JdbcCatalog, empty_table
 from icekeeper.sandbox.servers.postgres import Postgres
-from icekeeper.sandbox.servers.s3 import S3
+from icekeeper.sandbox.servers.s3 import REGION, S3
 from icekeeper.sandbox.table_shapes import NAMESPACE
 from icekeeper.sandbox.table_writer import Head, Put, TableWriter, updates_for
 
@@ -63,6 +63,10 @@ class Warehouse(JdbcCatalog):
     @abstractmethod
     def client_catalog(self) -> SqlCatalog:
         """The catalog as a rival has it that speaks pyiceberg: through the proxy. Who asked for it closes it."""
+
+    @abstractmethod
+    def arrow(self) -> FileSystem:
+        """The store as a rival has it that speaks Arrow: through the proxy."""
 
     @abstractmethod
     def _place(self, body: Path, uri: str, put: Put) -> None:
@@ -148,6 +152,10 @@ class Warehouse(JdbcCatalog):
         """Which of the files that an expiry frees are still there."""
         return base.freed & self._objects(base.location)
 
+    def gone_of(self, base: Base) -> frozenset[str]:
+        """Which of the base's objects are no longer there."""
+        return frozenset(base.kept) - self._objects(base.location)
+
     def restore(self, base: Base) -> None:
         """Makes the store as it was when the base was built."""
         there = self._objects(base.location)
@@ -178,6 +186,14 @@ class S3Warehouse(Warehouse):
         catalog = self._connect()
         catalog.properties["s3.endpoint"] = self.endpoint
         return catalog
+
+    def arrow(self) -> FileSystem:
+        return S3FileSystem(
+            access_key=self._s3.access_key,
+            secret_key=self._s3.secret_key,
+            endpoint_override=self.endpoint,
+            region=REGION,
+        )
 
     def _place(self, body: Path, uri: str, put: Put) -> None:
         put(uri, body.read_bytes())
@@ -217,6 +233,9 @@ class LocalWarehouse(Warehouse):
     def client_catalog(self) -> SqlCatalog:
         return self._connect()
 
+    def arrow(self) -> FileSystem:
+        return LocalFileSystem()
+
     def uploads(self) -> AbstractContextManager[Put]:
         return nullcontext(self._put)
 
@@ -241,6 +260,11 @@ class LocalWarehouse(Warehouse):
 
     def _read(self, uri: str) -> bytes:
         return _path(uri).read_bytes()
+
+
+def path_in_store(uri: str) -> str:
+    """Of an object, as a warehouse's `arrow` has it."""
+    return str(_path(uri)) if uri.startswith("file:") else uri.partition("://")[2]
 
 
 def _path(uri: str) -> Path:

@@ -9,12 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, LocalFileSystem, S3FileSystem
+from pyarrow.fs import FileSystem
 
 from bench.record import Output
 from bench.rivals import ALL_TABLES, Job
-from bench.warehouse import Base, S3Warehouse, Warehouse
-from icekeeper.sandbox.servers.s3 import REGION, S3
+from bench.warehouse import Base, path_in_store
 
 _FETCHES = 32
 _TARGET = 128 * 1024**2
@@ -31,32 +30,15 @@ class Floor:
     most_tables = ALL_TABLES
     note = "nothing is committed, nothing expired"
 
-    def __init__(self, s3: S3) -> None:
-        self._s3 = s3
-
     async def do(self, job: Job) -> Output | None:
-        stores = [self._store(job.warehouse) for _ in job.bases]
-        written = [
-            output
-            for store, base in zip(stores, job.bases, strict=True)
-            for output in await asyncio.to_thread(_rewrite, store, base)
-        ]
+        store = job.warehouse.arrow()
+        written = [output for base in job.bases for output in await asyncio.to_thread(_rewrite, store, base)]
         return Output(
             files=len(written),
             bytes=sum(each.bytes for each in written),
             rows=sum(each.rows for each in written),
             row_groups=sum(each.row_groups for each in written),
             columns_with_bounds=min(each.columns_with_bounds for each in written),
-        )
-
-    def _store(self, warehouse: Warehouse) -> FileSystem:
-        if not isinstance(warehouse, S3Warehouse):
-            return LocalFileSystem()
-        return S3FileSystem(
-            access_key=self._s3.access_key,
-            secret_key=self._s3.secret_key,
-            endpoint_override=warehouse.endpoint,
-            region=REGION,
         )
 
 
@@ -91,12 +73,8 @@ def _groups(base: Base) -> list[list[str]]:
     return groups
 
 
-def _path(uri: str) -> str:
-    return uri.partition("://")[2]
-
-
 def _fetch(store: FileSystem, uri: str) -> pa.Buffer:
-    with store.open_input_stream(_path(uri)) as stream:
+    with store.open_input_stream(path_in_store(uri)) as stream:
         return stream.read_buffer()
 
 
@@ -104,7 +82,7 @@ def _write(store: FileSystem, uri: str, rows: pa.Table) -> Output:
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd", compression_level=3)
     body = sink.getvalue()
-    with store.open_output_stream(_path(uri)) as stream:
+    with store.open_output_stream(path_in_store(uri)) as stream:
         stream.write(body)
     footer = pq.read_metadata(pa.BufferReader(body))
     first = footer.row_group(0)

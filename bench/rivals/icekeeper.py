@@ -1,4 +1,4 @@
-"""icekeeper itself: the night as the daemon runs it, with the settings of its defaults."""
+"""icekeeper itself: the night as the daemon runs it, with its default settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from uuid import uuid4
 
-from bench.record import Output
+from bench.record import Output, Store
 from bench.rivals import ALL_TABLES, Job, RivalFailed
 from bench.worlds import SLOT
 from icekeeper.core.audit.source import Source
@@ -22,15 +22,23 @@ from icekeeper.sandbox.table_shapes import NAMESPACE
 
 
 class Icekeeper:
-    """One strategy of compaction; `services` are built for each warehouse, by the name of its catalog."""
+    """By its defaults, or with a strategy of compaction; `services` are built for each warehouse, by its catalog."""
 
     frees_late = False
-    most_tables = ALL_TABLES
-    note = ""
 
-    def __init__(self, name: str, parts: frozenset[str], strategy: Strategy, services: Mapping[str, Services]) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: frozenset[str],
+        services: Mapping[str, Services],
+        strategy: Strategy | None = None,
+        most_tables: Mapping[Store, int] = ALL_TABLES,
+        note: str = "",
+    ) -> None:
         self.name = name
         self.parts = parts
+        self.most_tables = most_tables
+        self.note = note
         self._strategy = strategy
         self._services = services
 
@@ -60,7 +68,7 @@ class Icekeeper:
         return None
 
     def _policy(self, pattern: TablePolicy, name: str, source: str) -> TablePolicy:
-        compact = replace(pattern.compact, strategy=self._strategy)
+        compact = replace(pattern.compact, strategy=self._strategy or pattern.compact.strategy)
         return replace(
             pattern, name=f"{NAMESPACE}.{name}", source=Source((source,), pattern.timestamp), compact=compact
         )
@@ -71,6 +79,9 @@ def _check(report: RunReport) -> None:
         failed = [f"{task.stage} of {task.table}: {task.error}" for task in report.tasks if task.error]
         failed += [f"audit of {audit.iceberg_table}: {audit.status} {audit.notes}" for audit in report.audits]
         raise RivalFailed(f"the night was {report.outcome}: {'; '.join(failed[:3])}")
+    # The wait before another attempt would be measured.
+    if again := [f"{task.stage} of {task.table}" for task in report.tasks if task.attempts > 1]:
+        raise RivalFailed(f"more than one attempt was made: {', '.join(again[:3])}")
 
 
 def _ignore(event: Event) -> None:

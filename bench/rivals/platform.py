@@ -7,9 +7,8 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
-from bench.record import Output, Store
+from bench.record import STORES, Output, Store
 from bench.rivals import Job, RivalFailed
 from bench.rivals.call import statement
 from icekeeper.adapters.spark.options import SparkOptions, prepare_environment
@@ -24,8 +23,8 @@ class Platform:
     name = "platform"
     parts = frozenset({"compact", "expire", "idle", "night"})
     frees_late = False
-    most_tables: Mapping[Store, int] = MappingProxyType({"local": 1, "s3": 3, "s3+10ms": 1})
-    note = "on three tables on s3, on one elsewhere; the ratio is per table"
+    most_tables: Mapping[Store, int] = dict.fromkeys(STORES, 1)
+    note = "on one table; the ratio is per table"
 
     def __init__(self, options: SparkOptions, catalogs: Mapping[str, Mapping[str, str]]) -> None:
         self._options = options

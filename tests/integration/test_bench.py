@@ -14,6 +14,8 @@ from bench.record import Case, Output, Sides
 from bench.run import Run
 from bench.store import Traffic
 from icekeeper.adapters.spark.engine import SparkEngine
+from icekeeper.settings.systems import Spark
+from icekeeper.settings.tables import Audit, Compact, Expire
 from tests.conftest import tell_session
 
 ROWS = 12 * 430
@@ -38,7 +40,7 @@ async def done(run: Run | AuditTurn) -> tuple[Output | None, Traffic]:
         await run.close()
 
 
-@pytest.mark.parametrize("rival", ["icekeeper", "icekeeper-auto", "call", "zamboni", "floor"])
+@pytest.mark.parametrize("rival", ["defaults", "binpack", "call", "zamboni", "floor"])
 async def test_a_rival_makes_one_file_of_the_same_rows(lab: Lab, rival: str) -> None:
     case = Case("compact", "12", "s3")
     if not lab.can(case, rival):
@@ -60,21 +62,73 @@ async def test_what_an_expiry_deleted_is_there_again_for_the_next(lab: Lab, stor
     case = Case("expire", "12", store)  # type: ignore[arg-type]
     for _ in range(2):
         # That the twelve replaced files are gone is a part of looking at the output.
-        output, traffic = await done(await lab.prepare(case, "icekeeper"))
+        output, traffic = await done(await lab.prepare(case, "defaults"))
         assert output is not None
         assert output.files == 3
         assert traffic.requests["POST"] == (store == "s3"), "one bulk delete"
 
 
+async def test_a_plain_copy_writes_the_bytes_that_it_reads_and_the_table_is_as_before(lab: Lab) -> None:
+    run = await lab.prepare(Case("compact", "12", "s3"), "copy")
+    output, traffic = await done(run)
+    assert output is not None
+    assert (output.files, output.rows) == (12, ROWS)
+    assert traffic.bytes_read > output.bytes
+    assert traffic.bytes_written > output.bytes
+    again, _ = await done(await lab.prepare(Case("compact", "12", "s3"), "defaults"))
+    assert again is not None
+    assert (again.files, again.rows) == (1, ROWS)
+
+
+@pytest.mark.parametrize("store", ["local", "s3"])
+async def test_a_bare_expiry_reads_and_deletes_what_icekeeper_does(lab: Lab, store: str) -> None:
+    gone, traffic = {}, {}
+    for rival in ("defaults", "bare"):
+        run = await lab.prepare(Case("expire", "12", store), rival)  # type: ignore[arg-type]
+        assert isinstance(run, Run)
+        try:
+            await run.act()
+            traffic[rival] = (await run.traffic()).requests
+            gone[rival] = run.deleted()
+            await run.output()
+        finally:
+            await run.close()
+    assert gone["bare"] == gone["defaults"]
+    assert traffic["bare"]["POST"] == traffic["defaults"]["POST"]
+    assert 0 <= traffic["defaults"]["GET"] - traffic["bare"]["GET"] <= 3
+
+
+@pytest.mark.parametrize("store", ["local", "s3+10ms"])
+async def test_what_was_written_is_read_by_spark_and_by_pyarrow(lab: Lab, store: str) -> None:
+    run = await lab.prepare(Case("compact", "12", store), "defaults")  # type: ignore[arg-type]
+    try:
+        await run.act()
+        scans = await run.scans()
+    finally:
+        await run.close()
+    assert scans is not None
+    assert min(scans.spark_s, scans.arrow_s) > 0
+
+
+async def test_the_lab_has_the_settings_that_a_new_user_gets(lab: Lab) -> None:
+    settings = lab.services["bench_s3"].settings
+    assert (settings.spark, settings.compact, settings.expire, settings.audit) == (
+        Spark(),
+        Compact(),
+        Expire(),
+        Audit(),
+    )
+
+
 async def test_a_night_compacts_expires_and_audits_every_table(lab: Lab) -> None:
-    run = await lab.prepare(Case("night", "12", "s3"), "icekeeper")
+    run = await lab.prepare(Case("night", "12", "s3"), "defaults")
     assert run.tables == 2
     output, _ = await done(run)
     assert output is None, "there are several tables"
 
 
 async def test_a_night_with_nothing_to_do_writes_nothing(lab: Lab) -> None:
-    _, traffic = await done(await lab.prepare(Case("idle", "12", "s3"), "icekeeper"))
+    _, traffic = await done(await lab.prepare(Case("idle", "12", "s3"), "defaults"))
     assert traffic.requests["GET"] > 0
     assert traffic.requests["PUT"] + traffic.requests["POST"] + traffic.requests["DELETE"] == 0
 
@@ -101,7 +155,7 @@ async def test_audits_of_a_day_measure_both_sides_and_find_the_row_that_is_missi
 
 
 async def test_a_session_that_is_to_be_started_is_not_there_before(lab: Lab) -> None:
-    run = await lab.prepare(Case("session", "12", "local"), "icekeeper")
+    run = await lab.prepare(Case("session", "12", "local"), "defaults")
     before = lab.engine.up
     await done(run)
     assert (before, lab.engine.up) == (False, True)

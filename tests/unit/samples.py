@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.record import Case, Machine, Output, Sample, Sides, Store
+from bench.record import Case, Machine, Output, Sample, Scans, Sides, Store
 
 MACHINE = Machine(
     measured_at="2026-02-18 02:00 UTC",
@@ -17,6 +17,7 @@ MACHINE = Machine(
     left_out=("compact, 3800, s3: 1 of 2 rounds",),
 )
 OUTPUT = Output(files=1, bytes=14_000_000, rows=96_000, row_groups=1, columns_with_bounds=12)
+SCANS = Scans(spark_s=2.0, arrow_s=0.5)
 
 SIDES = Sides(
     jvm_cpu_s=20.0,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from bench import measure, record
 from bench.meter import Meter
 from bench.plan import Contest
-from bench.record import AUTO, CALL, KEY, ZAMBONI, Case, Machine, Output, Sample, Sides
-from tests.unit.samples import MACHINE, OUTPUT, SIDES, case, sample
+from bench.record import CALL, DEFAULTS, KEY, ZAMBONI, Case, Machine, Output, Sample, Scans, Sides
+from tests.unit.samples import MACHINE, OUTPUT, SCANS, SIDES, case, sample
 
 # Takes 64 MiB, and half a second of CPU time.
 _BUSY = """
@@ -24,6 +26,8 @@ while time.process_time() < 0.5:
     pass
 time.sleep(0.2)
 """
+# Spins for a second.
+_SPIN = "import time; end = time.time() + 1; exec('while time.time() < end: pass')"
 
 
 @dataclass
@@ -53,6 +57,9 @@ class FakeTurn:
     async def output(self) -> Output | None:
         return OUTPUT
 
+    async def scans(self) -> Scans | None:
+        return SCANS
+
     async def close(self) -> None:
         self.host.closed += 1
 
@@ -74,8 +81,8 @@ class FakeHost:
         return {os.getpid()}
 
 
-def contest(rounds: int = 3) -> Contest:
-    return Contest(case(), (AUTO, CALL, ZAMBONI), rounds, 1)
+def contest(rounds: int = 3, once: frozenset[str] = frozenset()) -> Contest:
+    return Contest(case(), (DEFAULTS, CALL, ZAMBONI), rounds, 1, once=once)
 
 
 async def played(host: FakeHost, rounds: int = 3, late_after: int = 99) -> tuple[int, list[Sample]]:
@@ -89,14 +96,29 @@ async def played(host: FakeHost, rounds: int = 3, late_after: int = 99) -> tuple
 async def test_each_round_begins_with_another_rival() -> None:
     host = FakeHost()
     assert (await played(host))[0] == 3
-    assert host.happened == [AUTO, CALL, ZAMBONI, CALL, ZAMBONI, AUTO, ZAMBONI, AUTO, CALL]
+    assert host.happened == [DEFAULTS, CALL, ZAMBONI, CALL, ZAMBONI, DEFAULTS, ZAMBONI, DEFAULTS, CALL]
+
+
+async def test_who_plays_once_has_no_turn_after_the_first_round() -> None:
+    host = FakeHost()
+    kept: list[Sample] = []
+    await measure.play(contest(3, frozenset({CALL})), host, kept.append, has_time=lambda _: True)
+    assert [(each.round, each.rival) for each in kept] == [
+        (1, DEFAULTS),
+        (1, CALL),
+        (1, ZAMBONI),
+        (2, ZAMBONI),
+        (2, DEFAULTS),
+        (3, DEFAULTS),
+        (3, ZAMBONI),
+    ]
 
 
 async def test_a_turn_that_fails_is_kept_with_its_reason_and_the_round_goes_on() -> None:
     host = FakeHost(failing=frozenset({CALL}))
     _, kept = await played(host, 1)
     assert [(each.rival, each.failed, each.note) for each in kept] == [
-        (AUTO, False, ""),
+        (DEFAULTS, False, ""),
         (CALL, True, "RuntimeError: the session is gone"),
         (ZAMBONI, False, ""),
     ]
@@ -108,6 +130,8 @@ async def test_a_sample_has_what_the_turn_did_and_what_came_through_the_proxy() 
     assert (first.case, first.round, first.input_files, first.output) == (case(), 1, 960, OUTPUT)
     assert (first.requests, first.bytes_read, first.bytes_written) == ({"GET": 960, "PUT": 3}, 14_000_000, 13_000_000)
     assert first.python_peak_mib > 10
+    assert first.scans == SCANS
+    assert (datetime.now(UTC) - datetime.fromisoformat(first.measured_at)) < timedelta(minutes=1)
 
 
 async def test_rounds_are_left_out_for_want_of_time_but_never_the_first() -> None:
@@ -119,7 +143,7 @@ async def test_rounds_are_left_out_for_want_of_time_but_never_the_first() -> Non
 
 async def test_a_rival_that_can_not_play_here_is_left_out() -> None:
     assert (await played(FakeHost(absent=frozenset({ZAMBONI})), 1))[1][-1].rival == CALL
-    assert await played(FakeHost(absent=frozenset({AUTO, CALL, ZAMBONI}))) == (0, [])
+    assert await played(FakeHost(absent=frozenset({DEFAULTS, CALL, ZAMBONI}))) == (0, [])
 
 
 def test_processes_started_meanwhile_are_counted_and_older_ones_are_not() -> None:
@@ -154,6 +178,18 @@ def test_what_a_server_starts_meanwhile_is_the_servers() -> None:
     assert (meter.cpu_s, meter.python_peak_mib) == (0, 0)
 
 
+def test_what_other_programs_use_is_seen_and_our_own_processes_are_none_of_them() -> None:
+    with Meter(()) as meter:
+        subprocess.run([sys.executable, "-c", _BUSY], check=True)
+    ours = meter.others
+    # One that is nobody's child of ours: a shell starts it and ends at once.
+    command = f'"{sys.executable}" -c "{_SPIN}" &'
+    with Meter(()) as meter:
+        subprocess.run(["/bin/sh", "-c", command], check=True)
+        time.sleep(1.5)
+    assert meter.others > 0.4 * min(1.0, 0.5 + ours)
+
+
 def test_cpu_time_used_before_a_turn_is_not_the_turns() -> None:
     with Meter({os.getpid()}) as meter:
         pass
@@ -163,9 +199,10 @@ def test_cpu_time_used_before_a_turn_is_not_the_turns() -> None:
 @pytest.mark.parametrize(
     "kept",
     [
-        sample(case(), AUTO, 1.5, 2, x=100, requests={"GET": 1}, output=OUTPUT, note="as it is"),
+        sample(case(), DEFAULTS, 1.5, 2, x=100, requests={"GET": 1}, output=OUTPUT, note="as it is"),
         sample(case(), CALL, 0, failed=True),
         sample(case("audit", "1000"), KEY, 1, sides=SIDES),
+        sample(case(), DEFAULTS, 1, scans=SCANS, output=replace(OUTPUT, copied=True), others=0.7, measured_at="2026"),
         MACHINE,
     ],
 )

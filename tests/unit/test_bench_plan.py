@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench import plan
 from bench.plan import Contest
-from bench.record import AUTO, CALL, STORES
+from bench.record import CALL, DEFAULTS, STORES
 from tests.unit.samples import case
 
 
 def contest(shape: str, rounds: int, expected_s: float) -> Contest:
-    return Contest(case(shape=shape), (AUTO, CALL), rounds, expected_s)
+    return Contest(case(shape=shape), (DEFAULTS, CALL), rounds, expected_s)
 
 
-def test_everything_fits_an_hour_without_losing_a_contest_or_a_rival() -> None:
+def test_everything_fits_its_time_without_losing_a_contest_a_rival_or_a_round() -> None:
     planned = plan.contests(plan.PARTS, STORES, plan.SHAPES)
     warm_ups = sum(each.all_rounds_s for each in plan.warm_ups(planned))
     budget = plan.BUDGET_S - plan.START_S - warm_ups
     fitted = plan.fitted(planned, budget)
     assert sum(each.all_rounds_s for each in fitted) <= budget
-    assert [(each.case, each.x, each.rivals) for each in fitted] == [
-        (each.case, each.x, each.rivals) for each in planned
-    ]
-    assert all(each.rounds >= 1 for each in fitted)
+    assert fitted == planned
+    rounds = {(each.case.part, each.case.shape): each.rounds for each in fitted}
+    asked = {("compact", "960"): 5, ("compact", "3800"): 3, ("compact", "big"): 3, ("night", "960"): 3}
+    assert asked.items() <= rounds.items()
+
+
+def test_who_plays_once_costs_time_in_the_first_round_only() -> None:
+    once = Contest(case(), (DEFAULTS, CALL), 3, 10, once=frozenset((CALL,)), once_s=25)
+    assert (once.all_rounds_s, replace(once, played=1).all_rounds_s) == (55, 20)
 
 
 def test_the_longest_rounds_are_dropped_first() -> None:
@@ -49,6 +56,8 @@ def test_asked_rounds_and_parts_are_taken() -> None:
 def test_a_warm_up_is_played_once_for_disk_and_once_for_s3() -> None:
     planned = plan.contests(("compact",), STORES, ("3800",))
     assert [(each.case.shape, each.case.store) for each in plan.warm_ups(planned)] == [("960", "local"), ("960", "s3")]
+    large = plan.contests(("compact",), ("s3+10ms",), ("big",))
+    assert [(each.case.shape, each.case.store) for each in plan.warm_ups(large)] == [("960", "s3"), ("big8", "s3")]
 
 
 def test_rounds_that_are_there_are_not_played_again_and_take_what_they_took() -> None:

@@ -191,14 +191,14 @@ class S3(Server):
         if response.status != 200:
             raise SandboxError(f"S3 answered {method} {path} with HTTP status {response.status}: {answer}")
 
-    def signed(self, method: str, path: str, service: str = "s3") -> dict[str, str]:
+    def signed(self, method: str, path: str, service: str = "s3", *, query: str = "") -> dict[str, str]:
         """The headers of AWS Signature Version 4, with an unsigned payload."""
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         scope = f"{moment[:8]}/{REGION}/{service}/aws4_request"
         names = "host;x-amz-content-sha256;x-amz-date"
         host = f"{LOOPBACK}:{self._ports['s3']}"
         canonical = (
-            f"{method}\n{path}\n\nhost:{host}\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:{moment}\n\n"
+            f"{method}\n{path}\n{query}\nhost:{host}\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:{moment}\n\n"
             f"{names}\nUNSIGNED-PAYLOAD"
         )
         to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
