@@ -154,6 +154,19 @@ async def test_audits_of_a_day_measure_both_sides_and_find_the_row_that_is_missi
     assert max(queries[record.LOST]) <= 12
 
 
+async def test_a_third_compaction_comes_after_two_in_a_session_of_its_own(lab: Lab) -> None:
+    before = lab.engine.jvm_pid
+    run = await lab.prepare(Case("first", "12", "local"), "third")
+    own = lab.engine.jvm_pid
+    output, _ = await done(run)
+    assert output is not None
+    assert output.files == 1
+    assert before != own
+    assert lab.engine.jvm_pid == own
+    for services in lab.services.values():
+        await tell_session(lab.engine, services.settings)
+
+
 async def test_a_session_that_is_to_be_started_is_not_there_before(lab: Lab) -> None:
     run = await lab.prepare(Case("session", "12", "local"), "defaults")
     before = lab.engine.up

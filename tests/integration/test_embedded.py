@@ -108,7 +108,7 @@ def _is_server(process: psutil.Process, data: str) -> bool:
 
 def _parent(process: psutil.Process) -> int | None:
     try:
-        return process.ppid()
+        return int(process.ppid())
     except psutil.Error:
         return None
 
