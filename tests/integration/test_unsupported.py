@@ -54,7 +54,7 @@ UNSUPPORTED = {
     "the name of the position": reserved("_pos"),
 }
 PLAYED = ("a time", "the name of the partition")
-TWINS, TWICE = "cold.twins", "cold.twice"
+TWINS, TWICE = "cold.twins", "twice"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,9 @@ async def night(box: Sandbox, engine: SparkEngine, tmp_path_factory: pytest.Temp
     def only_these(document: dict[str, Any]) -> None:
         some = {"source": "events", "timestamp": "ts"}
         document["tables"] = [{"name": table_of(name), **some} for name in UNSUPPORTED]
-        document["tables"] += [{"name": TWICE, "compact": {"min_input_files": 2}, **some}]
+        document["tables"] += [
+            {"name": table_of(f"{TWICE} {name}"), "compact": {"min_input_files": 3}, **some} for name in LISTED_TWICE
+        ]
         document["tables"] += [
             {"name": f"{TWINS}_{how}", "compact": {"strategy": how, "min_input_files": 2, "prove": "100 %"}, **some}
             for how in ("sort", "binpack")
@@ -166,25 +168,71 @@ async def test_columns_that_differ_by_case_only_are_compacted_and_audited(night:
     assert setting == "false"
 
 
-async def test_a_file_that_is_listed_twice_holds_its_partition_and_is_a_duplicate(night: Night) -> None:
-    row = "if(id % 2 = 0, 'good', 'bad'), timestamp'2026-02-17 10:00:00'"
-    odd = Odd((insert(row, files=4),), "p STRING, ts TIMESTAMP", "PARTITIONED BY (p)")
-    await create(night, TWICE, odd)
+@dataclass(frozen=True)
+class Twice:
+    """A file of p=bad, of the 17th, that is listed again, in this partition; and whether the table is held."""
+
+    again: str
+    held: bool = False
+
+
+LISTED_TWICE = {
+    "in its partition": Twice("p=bad/ts_day=2026-02-17"),
+    "in a partition that has too few files": Twice("p=few/ts_day=2026-02-17"),
+    "in one of another day": Twice("p=few/ts_day=2026-02-10"),
+    "in one that is rewritten as well": Twice("p=good/ts_day=2026-02-17", held=True),
+    "under an older partition spec": Twice("", held=True),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if "day" in name else pytest.mark.long) for name in LISTED_TWICE]
+)
+async def test_a_file_that_is_listed_twice_holds_its_partition_and_is_a_duplicate(night: Night, name: str) -> None:
+    case, table = LISTED_TWICE[name], table_of(f"{TWICE} {name}")
+    row = "{p}, timestamp'2026-02-{day} 10:00:00'"
+    some = insert(row.format(p="if(id % 2 = 0, 'good', 'bad')", day=17), rows=40, files=4)
+    few = (insert(row.format(p="'few'", day=day), rows=1, files=1) for day in (10, 17))
+    fields = "PARTITIONED BY (p, days(ts))" if case.again else ""
+    await create(night, table, Odd((some, *few), "p STRING, ts TIMESTAMP", fields))
+    if not case.again:
+        for field in ("p", "days(ts)"):
+            await night.sql(f"ALTER TABLE {{c}}.{table} ADD PARTITION FIELD {field}")
 
     def list_again(spark: SparkSession) -> str:
-        handle = IcebergJvm(spark).load(night.services.lakehouse._tables.name(TWICE))
+        jvm: Any = IcebergJvm(spark)
+        handle = jvm.load(night.services.lakehouse._tables.name(table))
         files = [task.file() for task in handle.newScan().planFiles().iterator()]
-        (file, *_) = [file for file in files if "/p=bad/" in str(file.location())]
-        handle.newAppend().appendFile(file).commit()
+        file = next(one for one in files if not case.again or "/p=bad/" in str(one.location()))
+        entry = jvm.iceberg.DataFiles.builder(handle.spec()).withPath(file.location()).withFormat("parquet")
+        entry = entry.withFileSizeInBytes(file.fileSizeInBytes()).withRecordCount(file.recordCount())
+        config = jvm.iceberg.MetricsConfig.forTable(handle)
+        read = handle.io().newInputFile(file.location())
+        entry = entry.withMetrics(jvm.iceberg.parquet.ParquetUtil.fileMetrics(read, config))
+        entry = entry.withPartitionPath(case.again or "p=few/ts_day=2026-02-17")
+        handle.newAppend().appendFile(entry.build()).commit()
         return str(file.location())
 
     path = await night.services.engine.run(list_again, timeout=MINUTE)
-    report = await night.run(Stage.COMPACT, Stage.AUDIT, tables=(TWICE,))
+    before = await partition_files(night, table)
+    report = await night.run(Stage.COMPACT, Stage.AUDIT, tables=(table,))
     compacted, (audit,) = report.tasks[0], report.audits
-    assert (compacted.outcome, compacted.error) == (TaskOutcome.DONE, None)
-    assert f"not p=bad, where files are listed twice: {path}" in compacted.note
-    files = await night.sql(f"SELECT partition.p, count(*) FROM {{c}}.{TWICE}.files GROUP BY 1 ORDER BY 1")
-    assert [tuple(row) for row in files] == [("bad", 5), ("good", 1)]
+    assert compacted.error is None
+    if case.held:
+        assert (compacted.outcome, compacted.reason) == (TaskOutcome.HELD, Reason.COUNT_MISMATCH)
+        assert f"files are listed twice: {path}" in compacted.note
+        assert await partition_files(night, table) == before
+    else:
+        assert compacted.outcome is TaskOutcome.DONE
+        assert f"not p=bad/ts_day=2026-02-17, where files are listed twice: {path}" in compacted.note
+        assert await partition_files(night, table) == {**before, "good 2026-02-17": 1}
     assert (audit.status, audit.reason) == (AuditStatus.ERROR, Reason.COUNT_MISMATCH)
-    assert [bad.fault for bad in audit.bad_files] == [FileFault.LISTED_TWICE]
+    assert [(bad.path, bad.fault) for bad in audit.bad_files] == [(path, FileFault.LISTED_TWICE)]
     assert [(finding.kind, finding.files) for finding in audit.findings] == [(FindingKind.DUPLICATE, (path,))]
+
+
+async def partition_files(night: Night, table: str) -> dict[str, int]:
+    """How many files each partition has."""
+    files = f"{{c}}.{table}.files"
+    rows = await night.sql(f"SELECT partition.p, string(partition.ts_day), count(*) FROM {files} GROUP BY 1, 2")
+    return {f"{p} {day}": count for p, day, count in rows}

@@ -91,6 +91,18 @@ def test_a_data_file_that_manifests_list_twice_is_bad_and_a_vectors_file_is_not(
     assert [(bad.path, bad.fault) for bad in proof.bad] == [(DATA.path, FileFault.LISTED_TWICE)]
 
 
+def test_a_data_file_whose_other_entry_is_of_another_window_is_listed_twice() -> None:
+    known = {DATA.footer: 100, VECTOR.footer: 7}
+    for planned, twice, found in (
+        ([DATA, VECTOR], (DATA.path, "s3://w/another.parquet"), 1),
+        ([DATA, DATA], (DATA.path,), 1),
+        ([DATA, DATA, DATA], (DATA.path,), 2),
+        ([DATA], (), 0),
+    ):
+        proof, _ = weigh(SNAPSHOT, planned, known, [], twice=twice)
+        assert [bad.fault for bad in proof.bad] == [FileFault.LISTED_TWICE] * found
+
+
 @pytest.mark.parametrize("change", [{"format": "AVRO"}, {"encrypted": True}])
 def test_a_data_file_that_is_listed_twice_is_bad_though_no_footer_says_its_rows(change: dict[str, Any]) -> None:
     file = replace(DATA, **change)

@@ -39,11 +39,15 @@ class _LoadedTable:
 
 @dataclass(frozen=True, slots=True)
 class _SnapshotFiles:
-    """The data files of a snapshot, from its manifests; a snapshot never changes, so they are read once."""
+    """The data files of a snapshot, from its manifests; a snapshot never changes, so they are read once.
+
+    `twice`: the paths of those that the manifests list more than once.
+    """
 
     snapshot_id: int
     partitions: tuple[tuple[int, ...], ...]
     manifests: int
+    twice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +119,22 @@ class Tables:
         return known.state
 
     def _read(self, jvm: IcebergJvm, table: str, handle: Any, target_file_size: int) -> TableState:
-        files, current = self._files.get(table), handle.currentSnapshot()
-        if current is None:
-            files = _SnapshotFiles(-1, (), 0)
-        elif files is None or files.snapshot_id != current.snapshotId():
-            partitions, manifests = file_sizes(jvm, handle, current)
-            files = self._files[table] = _SnapshotFiles(current.snapshotId(), partitions, manifests)
+        files = self._current_files(jvm, table, handle)
         text = jvm.metadata_json(handle)
         state = parse_metadata(table, text, files.partitions, files.manifests, target_file_size)
         return replace(state, unsupported=unreadable_column(jvm, handle))
+
+    def _current_files(self, jvm: IcebergJvm, table: str, handle: Any) -> _SnapshotFiles:
+        files, current = self._files.get(table), handle.currentSnapshot()
+        if current is None:
+            return _SnapshotFiles(-1, (), 0)
+        if files is None or files.snapshot_id != current.snapshotId():
+            files = self._files[table] = _SnapshotFiles(current.snapshotId(), *file_sizes(jvm, handle, current))
+        return files
+
+    def listed_twice(self, jvm: IcebergJvm, table: str, handle: Any) -> tuple[str, ...]:
+        """The paths of the data files that the manifests of the current snapshot list more than once."""
+        return self._current_files(jvm, table, handle).twice
 
     def history(self, jvm: IcebergJvm, table: str, handle: Any) -> tuple[Snapshot, ...]:
         known = self._states.get(table)
@@ -144,7 +155,8 @@ class Tables:
             plan = self._plan(jvm, table, handle, policy)
         if plan.fit is None:
             return plan.groups
-        unfit, twice = unfit_files(jvm, footers, handle, plan.fit), listed_twice(plan.fit)
+        unfit = unfit_files(jvm, footers, handle, plan.fit)
+        twice = listed_twice(plan.fit, self.listed_twice(jvm, table, handle))
         groups = tuple(
             replace(group, unfit=unfit.get(group.partition, ()), twice=twice.get(group.partition, ()))
             for group in plan.groups

@@ -144,8 +144,15 @@ public final class SchemaFit {
         return path;
     }
 
-    // The chosen files that are listed more than once, each with its partition, as a JSON array.
-    public String listedTwice() throws IOException {
+    // The chosen files that are listed more than once, each with its partition, as a JSON array. `paths`, a JSON array:
+    // of such files of the whole table.
+    public String listedTwice(String paths) throws IOException {
+        for (Iterator each = ((List) new ObjectMapper().readValue(paths, List.class)).iterator(); each.hasNext();) {
+            Object path = each.next();
+            if (this.partitions.containsKey(path)) {
+                this.twice.add(Arrays.asList(new Object[] {this.partitions.get(path), path}));
+            }
+        }
         return new ObjectMapper().writeValueAsString(this.twice);
     }
 

@@ -10,6 +10,7 @@ from icekeeper.adapters.iceberg.jvm import IcebergJvm
 
 SCHEMA_FIT = "SchemaFit"
 FILE_PROVER = "FileProver"
+LISTED_FILES = "ListedFiles"
 REWRITE_READER = "RewriteReader"
 ROW_GROUP_COPIER = "RowGroupCopier"
 # The class that another one uses, besides those that are before that; it is in the same folder.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,7 +55,9 @@ def prove_files(
     prover, fit = _prover(jvm, handle), new_instance(jvm, SCHEMA_FIT, handle)
     field = event_time(jvm, handle, timestamp)
     prover.plan(_scan(jvm, handle, field, fit, window, snapshot_id), field.fieldId(), fit)
-    proof = _prove(jvm, prover, footers, snapshot_id, str(field.type().typeId()), timestamp)
+    # The other entry of a file that is listed twice may lie outside of the window.
+    twice = tables.listed_twice(jvm, table, handle) if snapshot_id == jvm.current_id(handle) else ()
+    proof = _prove(jvm, prover, footers, snapshot_id, str(field.type().typeId()), timestamp, twice)
     if any(file.fault is FileFault.MISSING for file in proof.bad):
         require_snapshot(jvm, tables, table, snapshot_id)
     return proof
@@ -71,15 +73,24 @@ def prove_replaced(jvm: IcebergJvm, tables: Tables, footers: Footers, table: str
 
 
 def _prove(
-    jvm: IcebergJvm, prover: Any, footers: Footers, snapshot_id: int, counted_as: str = "", column: str = ""
+    jvm: IcebergJvm,
+    prover: Any,
+    footers: Footers,
+    snapshot_id: int,
+    counted_as: str = "",
+    column: str = "",
+    twice: Collection[str] = (),
 ) -> FilesProof:
-    """`counted_as`: the type of the event time; `column`: its name, where the files are those of a window."""
+    """`counted_as`: the type of the event time; `column`: its name, where the files are those of a window.
+
+    `twice`: paths of data files that the table has more than once.
+    """
     planned = planned_files(jvm, prover)
     known = footers.records(file.footer for file in planned if file.countable)
     # One that would be called bad by what is known is read again.
     unproven = [n for n, file in enumerate(planned) if file.countable and known.get(file.footer) != file.records]
     answers = read_footers(jvm, prover, footers, planned, unproven, lengths=True)
-    proof, counted = weigh(snapshot_id, planned, known, answers, counted_as)
+    proof, counted = weigh(snapshot_id, planned, known, answers, counted_as, twice)
     footers.keep(counted)
     return replace(proof, digest=_digest(column, planned)) if column else proof
 
@@ -90,13 +101,15 @@ def weigh(
     known: dict[Footer, int],
     answers: Iterable[FileAnswer],
     counted_as: str = "",
+    twice: Collection[str] = (),
 ) -> tuple[FilesProof, dict[Footer, int]]:
     """What the answers mean, and the rows of the files whose footers are known now. Pure."""
     found = {answer.number: answer for answer in answers}
     by_length: Counter[str] = Counter()
     counted: dict[Footer, int] = {}
     bad: list[BadFile] = []
-    listed: set[str] = set()
+    entries = Counter(file.path for file in planned if file.content == _DATA)
+    listed = {path for path in twice if entries[path] == 1}
     for number, file in enumerate(planned):
         answer = found.get(number)
         if answer is not None and answer.fault not in (None, _ENCRYPTED):

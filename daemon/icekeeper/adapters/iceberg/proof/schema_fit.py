@@ -50,10 +50,13 @@ def unfit_files(jvm: IcebergJvm, footers: Footers, handle: Any, fit: Any) -> Map
     return {partition: tuple(files) for partition, files in found.items()}
 
 
-def listed_twice(fit: Any) -> Mapping[str, tuple[str, ...]]:
-    """The chosen files that the manifests list more than once, by the partitions under which they were chosen."""
+def listed_twice(fit: Any, paths: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    """The chosen files that the manifests list more than once, by the partitions under which they were chosen.
+
+    `paths`: of the table's files that are listed more than once, also where no other entry is chosen.
+    """
     found: dict[str, list[str]] = defaultdict(list)
-    for partition, path in json.loads(fit.listedTwice()):
+    for partition, path in json.loads(fit.listedTwice(json.dumps(paths))):
         found[partition].append(path)
     return {partition: tuple(files) for partition, files in found.items()}
 
