@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -389,6 +390,37 @@ async def test_a_ledger_moves_to_where_its_installation_is_at_work_by_now(databa
     await move(before.services.postgres, after.services.postgres)
     (row,) = await after.services.history.runs(9)
     assert (row["run_id"], row["installation"]) == (night.run_id, "k2")
+    await target.postgres.close()
+
+
+@pytest.mark.parametrize("other", ["k2", "mine"])
+async def test_a_ledger_moves_under_another_name_to_where_another_installation_has_its_name(
+    database: Database, keeper: Make, other: str
+) -> None:
+    before = await keeper("a")
+    night = await before.night()
+    database.server.execute(test_postgres.DATABASE, f"CREATE SCHEMA moved_{other}")
+    target = Database(database.server, f"moved_{other}")
+    await target.migrate()
+    there = await keeper("b", postgres={"dsn": target.dsn, "password": PASSWORD}, installation=other)
+    theirs = await there.night()
+    renamed = await before.services.installation.id_by_any_name(), "mine"
+
+    moving = partial(move, before.services.postgres, there.services.postgres)
+    refused, taken = (None, renamed) if other == "k2" else (renamed, None)
+    with pytest.raises(IcekeeperError, match=rf"installation of that name.*\({other}\).*with --as NAME"):
+        await moving(renamed=refused)
+    await moving(renamed=taken)
+    await moving()  # once more: what is there keeps its name
+    expected = "mine" if other == "k2" else "k2"
+    settings = {"postgres": {"dsn": target.dsn, "password": PASSWORD}}
+    after = await keeper("a", **settings)
+    (row,) = await after.services.history.runs(9)
+    assert (row["run_id"], row["installation"]) == (night.run_id, expected)
+    assert await after.services.installation.settled() == renamed[0]
+    assert json.loads((after.settings.state_dir / FILE).read_text())["name"] == expected
+    (row,) = await there.services.history.runs(9)
+    assert (row["run_id"], row["installation"]) == (theirs.run_id, other)
     await target.postgres.close()
 
 

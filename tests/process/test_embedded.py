@@ -188,6 +188,21 @@ def test_it_is_dumped_and_loaded_and_moved_to_a_server(box: Sandbox, place: Plac
     assert (again["maintenance_runs"], again["maintenance_tasks"], again["maintenance_audit_log"]) == (1, 3, 0)
     assert ask("SELECT count(*) FROM maintenance_runs") == [(count - 1,)]
 
+    # To a server where another installation has its name.
+    shared = f"shared{uuid4().hex[:8]}"
+    box.postgres.create_database(shared)
+    place.write(postgres={"dsn": box.postgres.dsn(shared), "password": box.postgres.password})
+    assert icekeeper("migrate", config=place.config).returncode == 0
+    box.postgres.execute(shared, "UPDATE maintenance_installations SET installation_id = gen_random_uuid()")
+    refused = move()
+    assert (refused.returncode, "with --as NAME this one gets another name" in refused.stderr) == (4, True)
+    assert move("--as", "no/name").returncode == 2
+    assert move("--as", "mine").returncode == 0
+    named = box.postgres.execute(shared, "SELECT name FROM maintenance_installations ORDER BY name")
+    assert ("mine",) in named
+    assert len(named) == 2
+    place.write(postgres={"dsn": box.postgres.dsn(name), "password": box.postgres.password})
+
     # Another history of the same run: nothing of the rest is moved.
     ask("UPDATE maintenance_runs SET outcome = 'cancelled' WHERE run_id = md5('run8')::uuid")
     refused = move()

@@ -490,7 +490,14 @@ class FakeLakehouse(Scripted):
             return self._table(table).rows_at[snapshot_id]
 
     async def count_by_minute(
-        self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
+        self,
+        table: str,
+        timestamp: str,
+        window: Window,
+        snapshot_id: int | None,
+        timeout: timedelta,
+        *,
+        dates: bool = False,
     ) -> Mapping[datetime, int]:
         async with self._call("count_by_minute", table, timeout):
             self.counted_at.append(snapshot_id)
@@ -571,7 +578,7 @@ class FakeSource(Scripted):
             return key_rows(self.keyed[str(source)], query, window)
 
     async def count_by_minute(
-        self, source: Source, window: Window, final: bool, timeout: timedelta
+        self, source: Source, window: Window, final: bool, timeout: timedelta, *, dates: bool = False
     ) -> Mapping[datetime, int]:
         async with self._call("source.count_by_minute", str(source), timeout):
             self.finals.append(final)

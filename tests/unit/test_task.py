@@ -18,7 +18,7 @@ from icekeeper.core.audit.records import (
     MissingHour,
     SourceTtl,
 )
-from icekeeper.core.calendar import window_of
+from icekeeper.core.calendar import Window, window_of
 from icekeeper.core.enums import NIGHT, AuditStatus, Decision, Proof, Stage, TaskOutcome, Trigger
 from icekeeper.core.errors import CommitUnknown, DeadlineExceeded, IcekeeperError, PermanentError, SessionSpent
 from icekeeper.core.events import TaskEnded, TaskProgressed
@@ -1048,6 +1048,27 @@ async def test_of_an_event_time_that_is_a_date_the_whole_day_is_the_finding(
     assert "there are no hours to tell apart" in row.notes
     assert "could not be counted" not in row.notes
     assert "drill_down_failed" not in {line["event"] for line in logged}
+
+
+@pytest.mark.parametrize("side", ["source.count_by_minute", "count_by_minute"])
+@pytest.mark.parametrize("fails_again", [False, True])
+async def test_of_an_event_time_that_is_a_date_each_day_of_a_longer_window_is_a_finding(
+    world: World, table: FakeTable, side: str, fails_again: bool
+) -> None:
+    day, two_days = timedelta(days=1), Window(WINDOW_START - timedelta(days=1), WINDOW_START + timedelta(days=1))
+    # As both sides count dates: all at midnight.
+    table.hours = {two_days.start: 100, WINDOW_START: 90}
+    world.source.hours[SOURCE] = {two_days.start: 100, WINDOW_START: 100}
+    a_date = fails(PermanentError("the event time day is Date, which knows no minutes", reason=Reason.SOURCE_TYPE))
+    down = fails(transient(Reason.SOURCE_DOWN))
+    world.lakehouse.script(side, NAME, a_date, *([down] if fails_again else []))
+    world.source.script(side, SOURCE, a_date, *([down] if fails_again else []))
+    end = await run_task(Stage.AUDIT, POLICY, world.context(window=two_days))
+    assert end.audit is not None
+    lost = (two_days.start, 10, two_days.end) if fails_again else (WINDOW_START, 10, WINDOW_START + day)
+    assert [(one.start, one.rows, one.end) for one in end.audit.findings] == [lost]
+    assert end.audit.missing_hours == ()
+    assert ("there are no hours to tell apart" in end.audit.notes) != fails_again
 
 
 async def test_a_drill_down_that_no_time_is_left_for_leaves_the_verdict(world: World, table: FakeTable) -> None:

@@ -162,19 +162,23 @@ def ledger_exec(config: Path | None, command: tuple[str, ...]) -> None:
 
 @ledger.command("move", short_help="Brings its history to the PostgreSQL server of the settings.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what would be moved.")
+@click.option("--as", "name", metavar="NAME", help="Its installation's name there, where another one has the same.")
 @common
-def ledger_move(invocation: Invocation, dry_run: bool) -> None:
+def ledger_move(invocation: Invocation, dry_run: bool, name: str | None) -> None:
     """Brings the history of the embedded ledger to the server that `postgres` names by now, and its tables up to date.
 
-    All or nothing; what the server has already is left as it is, so that it can be repeated.
+    All or nothing; what the server has already is left as it is, so that it can be repeated. Where the settings name
+    the installation, write the NAME of --as there first.
     """
     from icekeeper.adapters.ledger.move import move
     from icekeeper.adapters.ledger.sql.migrations import migrate as migrate_ledger
     from icekeeper.adapters.ledger.sql.migrations import pending
     from icekeeper.adapters.postgres.embedded.server import DIRECTORY
     from icekeeper.cli.output import console, listings
-    from icekeeper.execution.wiring import embedded_ledger, ledger_of
+    from icekeeper.execution.wiring import embedded_ledger, installation_of, ledger_of
 
+    if name is not None:
+        _require_valid(name, "--as")
     settings = invocation.settings()
     server, home = settings.postgres, settings.state_dir / DIRECTORY
     if server is None:
@@ -186,11 +190,15 @@ def ledger_move(invocation: Invocation, dry_run: bool) -> None:
         source, target = embedded_ledger(settings.state_dir), ledger_of(settings)
         try:
             await source.ping()
+            ours = installation_of(settings, source)
+            if name is not None:
+                ours.require_name(name)
+            renamed = None if name is None else (await ours.id_by_any_name(), name)
             if not dry_run:
                 await migrate_ledger(server.dsn, server.secret())
             elif waiting := await pending(server.dsn, server.secret()):
                 raise PermanentError(f"{target.target} lacks tables ({', '.join(waiting)}): run `icekeeper migrate`")
-            moved = await move(source, target, dry_run=dry_run)
+            moved = await move(source, target, dry_run=dry_run, renamed=renamed)
         finally:
             await source.close()
             await target.close()
@@ -209,15 +217,9 @@ def rename(invocation: Invocation, name: str) -> None:
 
     Where the settings name it, write the new name there first.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     from icekeeper.execution.standalone import session
-    from icekeeper.settings.values.units import InstallationName
 
-    try:
-        TypeAdapter(InstallationName).validate_python(name)
-    except ValidationError as exc:
-        raise click.BadParameter(exc.errors()[0]["msg"], param_hint="NAME") from exc
+    _require_valid(name, "NAME")
 
     async def work() -> int:
         async with session(invocation.settings()) as services:
@@ -227,3 +229,15 @@ def rename(invocation: Invocation, name: str) -> None:
         return 0
 
     exit_with(work)
+
+
+def _require_valid(name: str, parameter: str) -> None:
+    """click.BadParameter where no installation may be called so."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from icekeeper.settings.values.units import InstallationName
+
+    try:
+        TypeAdapter(InstallationName).validate_python(name)
+    except ValidationError as exc:
+        raise click.BadParameter(exc.errors()[0]["msg"], param_hint=parameter) from exc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from icekeeper.core.formats import iso_minute
@@ -31,6 +31,11 @@ class Window:
 def _exact(instant: datetime) -> str:
     on_minute = not instant.second and not instant.microsecond
     return iso_minute(instant) if on_minute else instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def is_of_days(window: Window) -> bool:
+    """Whether a window begins and ends at midnight UTC."""
+    return all(instant.astimezone(UTC).time() == time() for instant in (window.start, window.end))
 
 
 def to_utc(instant: datetime) -> datetime:

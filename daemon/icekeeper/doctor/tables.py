@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from icekeeper.adapters.iceberg.probe import TableFacts
+from icekeeper.core.enums import Proof
 from icekeeper.core.formats import counted, listed
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
@@ -19,6 +20,7 @@ from icekeeper.doctor.check import Check, Subject
 from icekeeper.settings.systems import Catalog
 
 DELETE_AFTER_COMMIT = "write.metadata.delete-after-commit.enabled"
+_FORMAT = "write.format.default"
 _VERSIONS_MAX = "write.metadata.previous-versions-max"
 _OBJECT_STORES = ("s3", "s3a", "s3n", "gs", "abfs", "abfss", "wasb", "wasbs", "oss")
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -90,6 +92,15 @@ def _of_table(catalog: str, facts: TableFacts, policy: TablePolicy, now: datetim
         yield Subject.TABLES.failure(
             f"{facts.table}: the column {policy.timestamp} {found}, so it can't be audited",
             f"Correct tables[].timestamp: there is {listed(near or instants) or 'none that would do'}.",
+        )
+    if (
+        policy.audit is not None
+        and policy.audit.proof is Proof.FILES
+        and facts.properties.get(_FORMAT, "").lower() == "avro"
+    ):
+        yield Subject.TABLES.warning(
+            f"{facts.table}: its files are Avro, and only the length of Avro files is proven: no day is certified",
+            "Set tables[].audit.proof to rows, which reads every value, or write Parquet or ORC.",
         )
     if (wrong := by_mismatch(facts.state, _newest(facts))) is not None:
         yield Subject.TABLES.warning(f"{facts.table}: {wrong.note}", wrong.reason.advice)

@@ -88,7 +88,7 @@ def build(
     kept = before if before is not None and before.settings.postgres == settings.postgres else None
     postgres = kept.postgres if kept is not None else ledger_of(settings)
     offload_postgres = _offload_postgres(settings, postgres, before)
-    installation = Installation(postgres, _identity(settings), settings.state_dir)
+    installation = installation_of(settings, postgres)
     findings = PostgresFindings(postgres, installation)
     repair_requests = RepairRequests(offload_postgres, settings.offload.table)
     repairs = PostgresRepairs(postgres, installation, findings, repair_requests)
@@ -155,10 +155,12 @@ async def _migrate(dsn: str) -> list[str]:
     return await migrate(dsn, None)
 
 
-def _identity(settings: Settings) -> Identity:
+def installation_of(settings: Settings, postgres: Postgres) -> Installation:
+    """The one that the settings are of, in this ledger."""
     catalog = settings.catalog
     tables = tuple(policy.name for policy in settings.policies())
-    return Identity(settings.installation, catalog.name, catalog.digest(), tables, settings.replicas)
+    identity = Identity(settings.installation, catalog.name, catalog.digest(), tables, settings.replicas)
+    return Installation(postgres, identity, settings.state_dir)
 
 
 def _clickhouse(settings: Settings) -> RowsClickHouse:

@@ -140,9 +140,16 @@ class Lakehouse(Protocol):
         """All live rows of a snapshot, with its delete files applied."""
 
     async def count_by_minute(
-        self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
+        self,
+        table: str,
+        timestamp: str,
+        window: Window,
+        snapshot_id: int | None,
+        timeout: timedelta,
+        *,
+        dates: bool = False,
     ) -> Mapping[datetime, int]:
-        """Rows of each minute of the window that has any."""
+        """Rows of each minute of the window that has any; `dates` as of the source."""
 
     async def column_types(self, table: str, columns: Sequence[str]) -> Mapping[str, ColumnType]:
         """The types of those of these columns that the table has; no Spark job."""

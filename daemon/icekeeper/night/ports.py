@@ -51,9 +51,13 @@ class SourceCounter(Protocol):
         """
 
     async def count_by_minute(
-        self, source: Source, window: Window, final: bool, timeout: timedelta
+        self, source: Source, window: Window, final: bool, timeout: timedelta, *, dates: bool = False
     ) -> Mapping[datetime, int]:
-        """Rows of each minute of the window that has any."""
+        """Rows of each minute of the window that has any.
+
+        An event time that is a date has none: its rows are those of midnight with `dates`, else it is PermanentError
+        `source_type`.
+        """
 
     async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         """The event time of the window's newest row; None where the window has none."""

@@ -16,7 +16,6 @@ from icekeeper.adapters.clickhouse.event_time import (
     bounds,
     is_day,
     is_epoch,
-    is_of_days,
     minute,
     misfit,
     newest,
@@ -34,7 +33,7 @@ from icekeeper.core.audit.keys import Key
 from icekeeper.core.audit.records import SourceCount
 from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL, TIMEZONE
-from icekeeper.core.calendar import Window
+from icekeeper.core.calendar import Window, is_of_days
 from icekeeper.core.errors import DeadlineExceeded, PermanentError
 from icekeeper.core.reasons import Reason
 
@@ -83,20 +82,18 @@ class ClickHouse:
             return together([await self._count(source, table, window, final, left, key) for table in source.tables])
 
     async def count_by_minute(
-        self, source: Source, window: Window, final: bool, timeout: timedelta
+        self, source: Source, window: Window, final: bool, timeout: timedelta, *, dates: bool = False
     ) -> Mapping[datetime, int]:
-        async with self._client.within(timeout, str(source)):
-            return await self._minutes(source, window, final, time_left(timeout))
-
-    async def _minutes(self, source: Source, window: Window, final: bool, left: _Left) -> Mapping[datetime, int]:
         minutes = Counter[datetime]()
-        for table in source.tables:
-            if is_day(kind := await self._kind(table, source.timestamp)):
-                raise self._unfit(table, f"the event time {source.timestamp} is {kind}, which knows no minutes")
-            query = f"{self._select(f'{minute(source)} AS minute, count()', source, table)} GROUP BY minute"
-            settings = await self._exact(table, await self._engine(table), final=final)
-            for row in await self._query(query, source, table, window, left(), settings, may_be_empty=True):
-                minutes[datetime.fromtimestamp(row[0], UTC)] += int(row[1])
+        async with self._client.within(timeout, str(source)):
+            left = time_left(timeout)
+            for table in source.tables:
+                if is_day(kind := await self._kind(table, source.timestamp)) and not dates:
+                    raise self._unfit(table, f"the event time {source.timestamp} is {kind}, which knows no minutes")
+                query = f"{self._select(f'{minute(source)} AS minute, count()', source, table)} GROUP BY minute"
+                settings = await self._exact(table, await self._engine(table), final=final)
+                for row in await self._query(query, source, table, window, left(), settings, may_be_empty=True):
+                    minutes[datetime.fromtimestamp(row[0], UTC)] += int(row[1])
         return minutes
 
     async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from statistics import median
 
 from icekeeper.core.audit.source import Source, TimestampAs
@@ -102,11 +102,6 @@ def is_day(kind: str) -> bool:
 def is_epoch(source: Source) -> bool:
     """Whether the event time is said to be a number, whose unit its values show."""
     return source.timestamp_as in _PER_SECOND
-
-
-def is_of_days(window: Window) -> bool:
-    """Whether a window begins and ends at midnight UTC."""
-    return all(instant.astimezone(UTC).time() == time() for instant in (window.start, window.end))
 
 
 def misfit(source: Source, kind: str, sample: Iterable[float]) -> str | None:

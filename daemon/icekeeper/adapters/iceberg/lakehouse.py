@@ -261,13 +261,20 @@ class IcebergLakehouse:
         )
 
     async def count_by_minute(
-        self, table: str, timestamp: str, window: Window, snapshot_id: int | None, timeout: timedelta
+        self,
+        table: str,
+        timestamp: str,
+        window: Window,
+        snapshot_id: int | None,
+        timeout: timedelta,
+        *,
+        dates: bool = False,
     ) -> Mapping[datetime, int]:
         if snapshot_id is None:
             return {}
 
         def work(jvm: IcebergJvm) -> dict[datetime, int]:
-            return counting.count_minutes(jvm, self._tables, table, timestamp, window, snapshot_id)
+            return counting.count_minutes(jvm, self._tables, table, timestamp, window, snapshot_id, dates=dates)
 
         return await self._calls.read_rows(work, timeout, table, snapshot_id)
 

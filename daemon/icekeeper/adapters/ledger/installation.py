@@ -204,12 +204,25 @@ class Installation:
         async with self._postgres.connection() as connection:
             return tuple(one.name for one in await _known(connection))
 
-    async def rename(self, name: str) -> str:
-        """Gives ours another name and returns the one before. ConfigError where it is taken, or there is none yet."""
-        identity = Identity(None, catalog=self._identity.catalog, tables=self._identity.tables)
+    def require_name(self, name: str) -> None:
+        """ConfigError where the settings give it another name than the one that it is to get."""
         if self._identity.name not in (None, name):
             text = f"the settings name it {self._identity.name}: write `installation: {name}` there first"
             raise ConfigError([text])
+
+    def _unnamed(self) -> Identity:
+        return Identity(None, catalog=self._identity.catalog, tables=self._identity.tables)
+
+    async def id_by_any_name(self) -> UUID:
+        """Like `id`, whatever name the settings give it."""
+        async with self._postgres.connection() as connection:
+            found = find(self._unnamed(), self._kept(), await _known(connection))
+        return _NONE if found is None else found.id
+
+    async def rename(self, name: str) -> str:
+        """Gives ours another name and returns the one before. ConfigError where it is taken, or there is none yet."""
+        self.require_name(name)
+        identity = self._unnamed()
         async with self._postgres.connection() as connection, connection.transaction():
             await connection.execute(_LOCK, _LOCK_KEY)
             known = await _known(connection)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -38,9 +39,10 @@ _COLUMNS = """
     WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attidentity = '' ORDER BY attnum
 """
 # Tables whose rows say what is so now, with their key: the server's own row is the newer one.
-_LIVE = {"maintenance_installations": "installation_id"}
+_INSTALLATIONS = "maintenance_installations"
+_LIVE = {_INSTALLATIONS: "installation_id"}
 # Rows that may have changed on the server: an installation that has been at work there has its row.
-_KEYS = {"maintenance_installations": ["installation_id"]}
+_KEYS = {_INSTALLATIONS: ["installation_id"]}
 _STAGING = "icekeeper_moved"
 
 
@@ -53,9 +55,12 @@ class MovedTable:
     moved: int
 
 
-async def move(source: Postgres, target: Postgres, *, dry_run: bool = False) -> tuple[MovedTable, ...]:
+async def move(
+    source: Postgres, target: Postgres, *, dry_run: bool = False, renamed: tuple[UUID, str] | None = None
+) -> tuple[MovedTable, ...]:
     """Adds to `target` the rows of `source` that it lacks, in one transaction; `dry_run`: and takes that back.
 
+    `renamed`: an installation of the source, and the name that it gets in `target` unless it has one there already.
     PermanentError where `target` has other rows in their place, as of another history of the same runs, or where not
     each row is found there afterwards. Raises like `Postgres.connection`, too.
     """
@@ -64,7 +69,10 @@ async def move(source: Postgres, target: Postgres, *, dry_run: bool = False) -> 
         await transaction.start()
         try:
             parents = {row["name"]: row["parents"] for row in await old.fetch(_TABLES)}
-            moved = [await _move(table, old, new, target.target) for table in TopologicalSorter(parents).static_order()]
+            moved = [
+                await _move(table, old, new, target.target, renamed)
+                for table in TopologicalSorter(parents).static_order()
+            ]
         except BaseException:
             await transaction.rollback()
             raise
@@ -72,7 +80,7 @@ async def move(source: Postgres, target: Postgres, *, dry_run: bool = False) -> 
         return tuple(moved)
 
 
-async def _move(table: str, old: Any, new: Any, target: Target) -> MovedTable:
+async def _move(table: str, old: Any, new: Any, target: Target, renamed: tuple[UUID, str] | None) -> MovedTable:
     names = [quoted_exactly(row["attname"]) for row in await old.fetch(_COLUMNS, table)]
     columns = ", ".join(names)
     await new.execute(f"DROP TABLE IF EXISTS {_STAGING}")
@@ -81,6 +89,8 @@ async def _move(table: str, old: Any, new: Any, target: Target) -> MovedTable:
         await old.copy_from_query(f"SELECT {columns} FROM {table}", output=file)
         file.seek(0)
         await new.copy_to_table(_STAGING, source=file)
+    if table == _INSTALLATIONS and renamed is not None:
+        await new.execute(f"UPDATE {_STAGING} SET name = $2 WHERE installation_id = $1", *renamed)
     compared = _KEYS.get(table, names)
     here, there = (", ".join(f"{alias}.{name}" for name in compared) for alias in ("moved", "own"))
     # As texts, because not every type can be compared.
@@ -94,6 +104,11 @@ async def _move(table: str, old: Any, new: Any, target: Target) -> MovedTable:
         )
     except asyncpg.UniqueViolationError as exc:
         text = f"has another row of {table} in place of one that would be moved: {exc.detail} Nothing was moved"
+        if table == _INSTALLATIONS:
+            text = (
+                f"has another installation of that name: {exc.detail} Nothing was moved; with --as NAME "
+                "this one gets another name there"
+            )
         raise PermanentError(text, where=str(target)) from exc
     rows = await new.fetchval(f"SELECT count(*) FROM {_STAGING}")
     if lost := await new.fetchval(f"SELECT count(*) FROM {_STAGING} AS moved WHERE {lacking}"):

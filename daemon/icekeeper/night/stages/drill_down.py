@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -14,14 +15,16 @@ from icekeeper.core.audit.proof import FILE_REASONS
 from icekeeper.core.audit.records import Finding, KeyComparison, LakehouseCount, MissingHour, SourceCount
 from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.verdict import missing_hours
-from icekeeper.core.calendar import Window
+from icekeeper.core.calendar import Window, is_of_days
 from icekeeper.core.enums import Stage
-from icekeeper.core.errors import IcekeeperError, TransientError
+from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.night.stages.context import Deadline, TaskContext
 
 log = structlog.get_logger(__name__)
+
+_DAY_HOURS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +55,31 @@ async def drill_down(
     newest: datetime | None,
     deadline: Deadline,
 ) -> DrillDown:
-    """The findings of the window, by the minute; where minutes can't be counted, of the window as a whole.
+    """The findings of the window, by the minute, of dates by the day; where these can't be counted, of it as a whole.
 
     PermanentError where files can't be read.
     """
     window = context.window
     in_source, in_iceberg = {window.start: warm.rows}, {window.start: iceberg.rows}
-    whole = Times(in_source, in_iceberg, warm.merges, window.end - window.start)
+    times, note = Times(in_source, in_iceberg, warm.merges, window.end - window.start), ""
+    by_minute = partial(_minutes, policy, source, context, warm, iceberg, deadline)
     try:
-        minutes = await _minutes(policy, source, context, warm, iceberg, deadline)
+        try:
+            minutes = await by_minute()
+            # Looking at many minutes and keys takes a while, and the loop has other work.
+            return await asyncio.to_thread(_drilled, window, minutes, keys, watermark, newest)
+        except PermanentError as exc:
+            if exc.reason is not Reason.SOURCE_TYPE:
+                raise
+            note = f"there are no hours to tell apart: {exc}"  # a date: it could be no other way
+            if is_of_days(window) and window.hours > _DAY_HOURS:
+                times = (await by_minute(dates=True)).by(timedelta(days=1), window.start, None)
     except IcekeeperError as exc:
         if exc.reason in FILE_REASONS:
             raise
-        found = await asyncio.to_thread(findings, window, whole, keys, watermark, newest)
-        if exc.reason is Reason.SOURCE_TYPE:  # a date: it could be no other way
-            return DrillDown(found, note=f"there are no hours to tell apart: {exc}")
         log.warning("drill_down_failed", stage=Stage.AUDIT, table=policy.name, error=str(exc))
-        return DrillDown(found, note=f"the minutes could not be counted: {exc}")
-    # Looking at many minutes and keys takes a while, and the loop has other work.
-    return await asyncio.to_thread(_drilled, window, minutes, keys, watermark, newest)
+        note = f"the minutes could not be counted: {exc}"
+    return DrillDown(await asyncio.to_thread(findings, window, times, keys, watermark, newest), note=note)
 
 
 async def _minutes(
@@ -80,14 +89,21 @@ async def _minutes(
     warm: SourceCount,
     iceberg: LakehouseCount,
     deadline: Deadline,
+    *,
+    dates: bool = False,
 ) -> Times:
-    """Both sides by the minute. TransientError `conflict` where ClickHouse holds other rows now than were judged."""
+    """Both sides by the minute, `dates` as of the ports.
+
+    TransientError `conflict` where ClickHouse holds other rows now than were judged.
+    """
     window = context.window
-    in_source = await context.ports.source.count_by_minute(source, window, warm.final, deadline.remaining())
+    in_source = await context.ports.source.count_by_minute(
+        source, window, warm.final, deadline.remaining(), dates=dates
+    )
     if sum(in_source.values()) != warm.rows:
         raise TransientError(f"{source} was written to since it was counted", reason=Reason.CONFLICT)
     in_iceberg = await context.ports.lakehouse.count_by_minute(
-        policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.remaining()
+        policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.remaining(), dates=dates
     )
     return Times(in_source, in_iceberg, warm.merges)
 

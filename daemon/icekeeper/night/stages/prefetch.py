@@ -74,10 +74,10 @@ class PrefetchedCounts:
         return counted
 
     async def count_by_minute(
-        self, source: Source, window: Window, final: bool, timeout: timedelta
+        self, source: Source, window: Window, final: bool, timeout: timedelta, *, dates: bool = False
     ) -> Mapping[datetime, int]:
         """Not prefetched."""
-        return await self._source.count_by_minute(source, window, final, timeout)
+        return await self._source.count_by_minute(source, window, final, timeout, dates=dates)
 
     async def newest(self, source: Source, window: Window, timeout: timedelta) -> datetime | None:
         """Not prefetched."""

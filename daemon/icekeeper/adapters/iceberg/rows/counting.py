@@ -64,10 +64,10 @@ def count_all(jvm: IcebergJvm, tables: Tables, table: str, snapshot_id: int) -> 
 
 
 def count_minutes(
-    jvm: IcebergJvm, tables: Tables, table: str, timestamp: str, window: Window, snapshot_id: int
+    jvm: IcebergJvm, tables: Tables, table: str, timestamp: str, window: Window, snapshot_id: int, *, dates: bool
 ) -> dict[datetime, int]:
-    """PermanentError where the event time is a date."""
-    if jvm.column_type(tables.handle(jvm, table), timestamp) == "date":
+    """`dates`: the rows of a date are those of its first minute; else PermanentError where the event time is one."""
+    if not dates and jvm.column_type(tables.handle(jvm, table), timestamp) == "date":
         text = f"the event time {timestamp} is a date in Iceberg, which knows no minutes"
         raise PermanentError(text, reason=Reason.SOURCE_TYPE, where=table)
     # Seconds, not timestamps: PySpark would turn those into naive datetimes of this host's zone.
