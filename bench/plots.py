@@ -136,7 +136,7 @@ PLOTS: tuple[Plot, ...] = (
     Bars("performance-compact-960.svg", "Compaction of 960 small files", "compact", "960"),
     Bars("performance-compact-3800.svg", "Compaction of 3,800 small files", "compact", "3800"),
     Bars("performance-compact-big.svg", "Compaction of 60 files of 6.5 MB", "compact", "big"),
-    Bars("performance-compact-big8.svg", "Compaction of row groups of 9 MiB", "compact", "big8"),
+    Bars("performance-compact-big8.svg", "Compaction of row groups of 10 MiB", "compact", "big8"),
     Bars("performance-night.svg", "A whole night, a table", "night", "960"),
     Curve("performance-files.svg", "Compaction against files, S3", "files", "files"),
     Curve("performance-snapshots.svg", "Expiry against snapshots, S3", "snapshots", "snapshots"),

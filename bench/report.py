@@ -62,7 +62,7 @@ _WORLDS = """\
 | `3800` | 3,800 such files |
 | `12` | a session is started, and no table touched |
 | `big` | 60 files of about 6.5 MB |
-| `big8` | 44 files of one row group of about 9 MiB |
+| `big8` | 44 files of one row group of about 10 MiB |
 | `s3` | SeaweedFS on this machine, behind a proxy that counts |
 | `s3+10ms` | the same, each request delayed by 10 ms |
 """

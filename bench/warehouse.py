@@ -193,6 +193,7 @@ class S3Warehouse(Warehouse):
             secret_key=self._s3.secret_key,
             endpoint_override=self.endpoint,
             region=REGION,
+            allow_delayed_open=True,  # a small object goes up in one request
         )
 
     def _place(self, body: Path, uri: str, put: Put) -> None:

@@ -54,7 +54,7 @@ class Fill:
 
 # Sixty files of about 6.5 MB. Making rows up takes longer than any rival needs to rewrite them.
 BIG = Fill(60, 60, rows_per_file=275_000, distinct=10)
-# As many bytes in files of one row group of about 9 MiB each.
+# As many bytes in files of one row group of about 10 MiB each.
 BIG8 = Fill(44, 44, rows_per_file=400_000, distinct=11)
 
 _BIG = {"big": BIG, "big8": BIG8}
