@@ -179,15 +179,15 @@ class Lab:
         if case.part == AUDIT:
             return await self._audits.prepare(case, rival)
         chosen = self.rivals[rival]
-        if case.part in _RENEWED and not again:
-            await self._renew(case, rival)
-        elif not self._settled and not again:
+        if case.part not in _RENEWED and not self._settled:
             await self.warm_up()
         world = await self._bases.of(case, x)
         job = await asyncio.to_thread(job_of, case, world, chosen.most_tables.get(case.store), x)
+        table = f"{job.warehouse.name}.{NAMESPACE}.{job.tables[0]}"
+        if case.part in _RENEWED and not again:
+            await self._renew(case, rival)
         fresh = case.part in _RENEWED and rival != THIRD and not again
         if self.engine.up and not fresh:  # a fresh JVM has none, and nothing of the store in it
-            table = f"{job.warehouse.name}.{NAMESPACE}.{job.tables[0]}"
             await self.engine.run(lambda spark: _forget_manifests(spark, table), timeout=_LIMIT, where=table)
         if chosen is self._bare:
             await self._bare.learn(job)

@@ -41,8 +41,8 @@ _RIVALS = """\
 _TURNS = """\
 Rivals take turns within a round, and each round begins with another one. Every turn gets a fresh table; making it, and
 looking at the result, is not measured, and a warm-up before the first round is not counted. CPU seconds and memory are
-those of Python and the JVM, looked at 20 times a second, without the servers. Audits and proofs are on as they are by
-default. What a session's settings say is below.
+those of Python and the JVM, looked at 20 times a second, without the servers. In nights audits and proofs are on as by
+default; a compaction alone is proven by metrics only, for content is compared for a share of a night's time.
 """
 
 _MEMORY = """\
