@@ -18,8 +18,8 @@ NOTES = Path(__file__).with_name("notes.md")
 _INTRODUCTION = """\
 # Performance
 
-icekeeper and its rivals, side by side in one run of `make bench` on one machine. That run wrote this page: but for the
-last section, no number in it was typed. Seconds depend on the machine, ratios hardly do: each is computed within a
+icekeeper and its rivals, side by side on one machine. `make bench` wrote this page: but for the last section, no number
+in it was typed. Seconds depend on the machine, ratios hardly do: each is computed within a
 round, between rivals that took their turns one after the other, and the median of the rounds is shown.
 """
 
