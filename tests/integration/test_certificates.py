@@ -444,6 +444,7 @@ async def test_a_role_that_kept_the_ledger_of_before_keeps_certificates_after_th
         "0010_windows",
         "0011_installations",
         "0012_overlaps",
+        "0013_holds",
     ]
     own = Ledger(ledger.box, ledger.name, Postgres(ledger.dsn.replace("icekeeper@", f"{role}@"), "p"))
     await own.store(audit(1))

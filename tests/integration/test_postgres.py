@@ -66,6 +66,7 @@ REVISIONS = [
     "0010_windows",
     "0011_installations",
     "0012_overlaps",
+    "0013_holds",
 ]
 # Odd on purpose: what must be quoted or encoded somewhere is.
 PASSWORD = "s3cr3t/p@ss:w'rd"
@@ -302,6 +303,7 @@ async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_ro
         "0010_windows",
         "0011_installations",
         "0012_overlaps",
+        "0013_holds",
     ]
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
     (run,) = await database.ledger.past_runs(SLOT)

@@ -38,6 +38,7 @@ from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import CompactPolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.content import Content
+from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.core.tables.plan import Slice
 from icekeeper.core.tables.planning import small_file_limit
 from icekeeper.core.tables.restraints import Disk
@@ -615,6 +616,18 @@ class FakeOffload(Scripted):
 # --- findings and surroundings
 
 
+class FakeHolds(Scripted):
+    """The port `Holds`; a table without any has none."""
+
+    def __init__(self, clock: ManualClock, calls: list[Call]) -> None:
+        super().__init__(clock, calls)
+        self.held: dict[str, tuple[OperatorHold, ...]] = {}
+
+    async def of(self, table: str) -> tuple[OperatorHold, ...]:
+        async with self._call("holds_of", table):
+            return self.held.get(table, ())
+
+
 class FakeFindings(Scripted):
     """The port `Findings`; a table without any has none."""
 
@@ -683,6 +696,7 @@ class World:
         self.source = FakeSource(self.clock, self.calls)
         self.offload = FakeOffload(self.clock, self.calls)
         self.findings = FakeFindings(self.clock, self.calls)
+        self.holds = FakeHolds(self.clock, [])  # its calls change nothing, and stand in no order
         self.surroundings = FakeSurroundings()
         self.ports = RunPorts(
             lakehouse=self.lakehouse,
@@ -690,6 +704,7 @@ class World:
             source_keys=self.source,
             offload=self.offload,
             findings=self.findings,
+            holds=self.holds,
             surroundings=self.surroundings,
             clock=self.clock,
             sleep=self.clock.sleep,

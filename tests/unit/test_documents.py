@@ -88,11 +88,12 @@ def test_schemas_have_the_published_names_from_which_clients_are_generated() -> 
     schemas = openapi.document(ROUTES)["components"]["schemas"]
     names = (
         "Accepted Acknowledgement Audit AuditPoint AuditedDay AuditedDays AuditedFinding BadFile Certificate "
-        "Certificates CertifiedBy CertifiedDay Config Finding Findings Health HealthPoint KeyComparison LastAudit "
-        "LastNight LogLine LogPage MissingHour Night Nights OlderDays Ordered Pause Plan PlannedRepair PlannedSlice "
-        "PlannedWindow Problem Reloaded RewriteAccepted Run RunAsked RunOutcome RunPage RunSummary RunUnderWay Stage "
-        "StageProgress Status Table TablePlan TableSummary TableTask Tables Task TaskInHand TaskProgress Trigger "
-        "Trouble WindowAsked"
+        "Certificates CertifiedBy CertifiedDay Config Finding Findings Health HealthPoint Hold HoldAsked "
+        "HoldReleased Holds KeyComparison LastAudit LastNight LogLine LogPage MissingHour Night Nights "
+        "OlderDays Ordered Pause Plan PlannedRepair PlannedSlice PlannedWindow Problem Reloaded "
+        "RewriteAccepted Run RunAsked RunOutcome RunPage RunSummary RunUnderWay Stage StageProgress Status "
+        "Table TablePlan TableSummary TableTask Tables Task TaskInHand TaskProgress Trigger Trouble "
+        "WindowAsked"
     )
     assert " ".join(sorted(schemas)) == names
 

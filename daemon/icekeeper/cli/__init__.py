@@ -15,6 +15,7 @@ from icekeeper.cli.certified import certified
 from icekeeper.cli.daemon import cancel, logs, reload_configuration, status
 from icekeeper.cli.demo import demo
 from icekeeper.cli.doctor import doctor
+from icekeeper.cli.hold import hold, release
 from icekeeper.cli.ledger import history, ledger, migrate, spool
 from icekeeper.cli.notify import notify
 from icekeeper.cli.pause import pause_nights, unpause
@@ -34,7 +35,7 @@ def cli() -> None:
 
 
 _TABLES = (run, compact, expire, audit, repair, plan)
-_RECORDS = (history, certified, compare, spool, pause_nights, unpause, ack)
+_RECORDS = (history, certified, compare, spool, pause_nights, unpause, hold, release, ack)
 _DAEMON = (status, reload_configuration, cancel, logs)
 _HOUSE = (init, doctor, notify, migrate, ledger, config, serve, demo)
 for command in (*_TABLES, *_DAEMON, *_RECORDS, *_HOUSE):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +19,13 @@ from pydantic import BaseModel, ValidationError
 from icekeeper.adapters.records import event_from_plain, from_plain
 from icekeeper.adapters.users import clean_name, operator_name
 from icekeeper.control.server import ACTOR_HEADER, SOCKET
+from icekeeper.core.enums import Stage
 from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.events import Event, RunEnded, RunStarted, Subscriber
 from icekeeper.core.plain import to_plain
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport
+from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.core.tables.plan import Plan
 from icekeeper.execution.execute import Executed
 from icekeeper.execution.lock import RunLockHeld
@@ -141,6 +144,21 @@ class DaemonClient:
         body = {"note": note, "by": by}
         path = f"/api/v1/tables/{quote(table, safe='')}/accept-rewrite"
         return _parsed(schemas.Accepted, await self._ask("POST", path, body, limit_s=None, actor=by))
+
+    async def hold(
+        self, table: str, stages: Iterable[Stage], until: datetime | None, note: str, by: str
+    ) -> tuple[OperatorHold, ...]:
+        """Puts stages of a table on hold, and returns the holds."""
+        body = {"stages": to_plain(tuple(stages)), "note": note, "by": by}
+        return await self._of_holds(table, "hold", body if until is None else {**body, "until": to_plain(until)}, by)
+
+    async def release(self, table: str, stages: Iterable[Stage], by: str) -> tuple[OperatorHold, ...]:
+        """Ends the holds of these stages of a table, and returns them."""
+        return await self._of_holds(table, "release", {"stages": to_plain(tuple(stages)), "by": by}, by)
+
+    async def _of_holds(self, table: str, order: str, body: Mapping[str, Any], by: str) -> tuple[OperatorHold, ...]:
+        answer = await self._ask("POST", f"/api/v1/tables/{quote(table, safe='')}/{order}", body, actor=by)
+        return tuple(from_plain(OperatorHold, one) for one in answer["items"])
 
     async def reload(self) -> schemas.Reloaded:
         """Has the configuration read again; what that changed. ConfigError where it is kept as it was."""

@@ -22,6 +22,10 @@ class Reason(Advised):
         "audit_hold",
         "Old snapshots may be the only copy of missing rows: repair the day or acknowledge it, then the work goes on.",
     )
+    OPERATOR_HOLD = (
+        "operator_hold",
+        "This stage of the table was put on hold: the note says by whom and why; `icekeeper release TABLE` ends that.",
+    )
     GC_DISABLED = (
         "gc_disabled",
         "The table forbids expiry: set its property gc.enabled to true if its files belong to it alone.",

@@ -124,6 +124,11 @@ async def _settle_installation(services: Services) -> None:
         await services.installation.settled()
     except IcekeeperError as exc:
         log.warning("installation_not_known", error=str(exc), advice=exc.reason.advice)
+        return
+    try:
+        await services.holds.keep()
+    except IcekeeperError as exc:
+        log.warning("holds_not_kept", error=str(exc), advice=exc.reason.advice)
 
 
 async def _end(spool: Spool, report: RunReport, emit: Subscriber) -> IcekeeperError | None:

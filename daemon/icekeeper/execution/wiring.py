@@ -17,6 +17,7 @@ from icekeeper.adapters.iceberg.repair.lakehouse import RepairingLakehouse
 from icekeeper.adapters.ledger.certificates import PostgresCertificates
 from icekeeper.adapters.ledger.findings import PostgresFindings
 from icekeeper.adapters.ledger.history import PostgresHistory
+from icekeeper.adapters.ledger.holds import PostgresHolds
 from icekeeper.adapters.ledger.installation import Identity, Installation
 from icekeeper.adapters.ledger.repairs import PostgresRepairs
 from icekeeper.adapters.ledger.store import PostgresLedger
@@ -50,6 +51,7 @@ class Services:
     ledger: PostgresLedger
     history: PostgresHistory
     findings: PostgresFindings
+    holds: PostgresHolds
     certificates: PostgresCertificates
     repairs: PostgresRepairs
     repair_requests: RepairRequests
@@ -90,6 +92,7 @@ def build(
     offload_postgres = _offload_postgres(settings, postgres, before)
     installation = installation_of(settings, postgres)
     findings = PostgresFindings(postgres, installation)
+    holds = PostgresHolds(postgres, installation, settings.state_dir, clock)
     repair_requests = RepairRequests(offload_postgres, settings.offload.table)
     repairs = PostgresRepairs(postgres, installation, findings, repair_requests)
     sources = [table for policy in settings.policies() if policy.source is not None for table in policy.source.tables]
@@ -105,6 +108,7 @@ def build(
         source_keys=source,
         offload=offload,
         findings=findings,
+        holds=holds,
         surroundings=surroundings or Host(clock, servers, _directories(settings)),
         clock=clock,
         sleep=sleep,
@@ -123,6 +127,7 @@ def build(
         ledger=PostgresLedger(postgres, installation),
         history=PostgresHistory(postgres, installation),
         findings=findings,
+        holds=holds,
         certificates=PostgresCertificates(postgres, installation),
         repairs=repairs,
         repair_requests=repair_requests,

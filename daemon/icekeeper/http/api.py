@@ -214,6 +214,40 @@ class Api:
         tags = await self.orders.accept_rewrites(given.name, body.note, actor() or body.by)
         return schemas.Accepted(table=given.name, tags=tags)
 
+    @_endpoint("GET", "/api/v1/holds", "listHolds", {_OK: schemas.Holds}, inputs.HoldsInput)
+    async def _holds(self, given: inputs.HoldsInput) -> Answer:
+        """What operators have put on hold, the newest first."""
+        return await self.queries.holds(given.table, given.limit, in_force=given.in_force)
+
+    @_endpoint(
+        "POST",
+        "/api/v1/tables/{name}/hold",
+        "holdTable",
+        {_OK: schemas.Holds},
+        inputs.HeldTable,
+        body=inputs.HoldBody,
+    )
+    async def _hold(self, given: inputs.HeldTable, body: inputs.HoldBody) -> Answer:
+        """Puts stages of a table on hold, beside any holds that they have."""
+        by = actor() or body.by
+        held = await self.orders.hold(given.name, body.stages, body.until, body.note, by)
+        self.plan_cache.forget()
+        return schemas.Holds.of(held)
+
+    @_endpoint(
+        "POST",
+        "/api/v1/tables/{name}/release",
+        "releaseTable",
+        {_OK: schemas.Holds},
+        inputs.HeldTable,
+        body=inputs.ReleaseBody,
+    )
+    async def _release(self, given: inputs.HeldTable, body: inputs.ReleaseBody) -> Answer:
+        """Ends the holds of a table, and answers with them; none: it had none."""
+        released = await self.orders.release(given.name, body.stages, actor() or body.by)
+        self.plan_cache.forget()
+        return schemas.Holds.of(released)
+
     @_endpoint("POST", "/-/reload", "reload", {_OK: schemas.Reloaded})
     async def _reload_now(self, given: NoInput) -> Answer:
         """Reads the configuration again; a bad one changes nothing."""

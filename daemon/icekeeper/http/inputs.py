@@ -194,6 +194,40 @@ class AcceptBody(Input):
     by: Annotated[str, Field(min_length=1, max_length=200, description="Who says so.")] = "the API"
 
 
+class HoldsInput(Input):
+    table: Annotated[str | None, Field(description="Only those of this table.", max_length=300, pattern=_NO_NUL)] = None
+    in_force: Annotated[bool, Field(description="false: those that are over or released, too.")] = True
+    limit: Annotated[int, Field(ge=1, le=1000, description="How many at most, the newest.")] = 200
+
+
+class HeldTable(Input):
+    name: Annotated[str, Field(max_length=300, pattern=_NO_NUL)]
+
+
+_HeldStages = Annotated[
+    tuple[Literal[Stage.COMPACT, Stage.EXPIRE, Stage.AUDIT], ...],
+    Field(description="Only these; default: all of a night.", max_length=3),
+]
+
+
+class ReleaseBody(Input):
+    """What is no longer on hold, and who says so."""
+
+    model_config = ConfigDict(title="HoldReleased")
+
+    stages: _HeldStages = ()
+    by: Annotated[str, Field(min_length=1, max_length=200, description="Who says so.")] = "the API"
+
+
+class HoldBody(ReleaseBody):
+    """What is to be left alone, how long, why, and who says so."""
+
+    model_config = ConfigDict(title="HoldAsked")
+
+    note: Annotated[str, Field(min_length=1, max_length=2000, description="Why; the ledger keeps it.")]
+    until: Annotated[Instant | None, Field(description="When it ends by itself; default: not before a release.")] = None
+
+
 class RunBody(Input):
     """A run to begin: by default all stages on all tables, for now."""
 

@@ -20,6 +20,7 @@ from icekeeper.core.audit.repair import Refusal, Repaired, RepairJob, SourceColu
 from icekeeper.core.audit.source import Source
 from icekeeper.core.calendar import Window
 from icekeeper.core.offload import OffloadState
+from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.core.tables.proof_budget import ProofBudget
 from icekeeper.core.tables.restraints import Disk
 from icekeeper.night.lakehouse import BeforeCommit, Lakehouse
@@ -108,6 +109,13 @@ class Findings(Protocol):
         """The table's UTC days from `first` to `last` that are certified once these audits, too, are in the ledger."""
 
 
+class Holds(Protocol):
+    """What operators have put on hold."""
+
+    async def of(self, table: str) -> tuple[OperatorHold, ...]:
+        """The table's holds, as last known where the ledger can't be asked. Its error where none are known, either."""
+
+
 class RepairLedger(Protocol):
     """Findings, and which of them are being repaired or were. TransientError `ledger_down` where it can't be asked."""
 
@@ -188,6 +196,7 @@ class RunPorts:
     source_keys: SourceKeys
     offload: OffloadStatus
     findings: Findings
+    holds: Holds
     surroundings: Surroundings
     clock: Clock
     sleep: Sleep

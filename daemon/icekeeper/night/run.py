@@ -13,7 +13,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.enums import RunOutcome, Stage
+from icekeeper.core.enums import Decision, RunOutcome, Stage
 from icekeeper.core.errors import Cancelled, IcekeeperError, PermanentError
 from icekeeper.core.events import OlderDayAudited, RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
 from icekeeper.core.formats import duration
@@ -161,7 +161,9 @@ class _Run:
         order, context = self._order, replace(self._context, until=self._deadline)
         if Stage.AUDIT in order.stages and order.recorded and not order.policy.observe and not self._failed_alike():
             may_go_on, behind = self._require_may_go_on, order.ledger_behind
-            await note_certified_days(order.tables, context, self.audits, self._lock, may_go_on, ledger_behind=behind)
+            held = {one.table for one in self.tasks if one.stage is Stage.AUDIT and one.reason is Reason.OPERATOR_HOLD}
+            tables = [policy for policy in order.tables if policy.name not in held]
+            await note_certified_days(tables, context, self.audits, self._lock, may_go_on, ledger_behind=behind)
 
     async def _take_turn(self, position: int, stage: Stage, policy: TablePolicy) -> None:
         down = self._failed_alike()
@@ -169,7 +171,10 @@ class _Run:
             await prefetch_before(position, stage, self._order, self._context.ports)
         self._require_may_go_on()
         if stage is Stage.AUDIT and position < len(self._work) and not down:
-            audit.count_next(self._work[position][1], self._context, self._counts)
+            following = self._work[position][1]
+            # ClickHouse is not asked for an audit that an operator has put on hold.
+            if (await audit.plan(following, self._context)).decision is Decision.ACT:
+                audit.count_next(following, self._context, self._counts)
         # The audit always runs: the budget is for the others.
         until = None if stage is Stage.AUDIT else self._deadline
         task = Task(stage, policy, replace(self._context, until=until, retries_off=_is_probe(stage, down)))

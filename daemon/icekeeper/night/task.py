@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 async def make_plan(stage: Stage, policy: TablePolicy, context: TaskContext) -> Plan:
     """What the task would do now; changes and counts nothing. Raises like `Lakehouse.inspect`."""
     if stage is Stage.AUDIT:
-        return audit.plan(policy, context)
+        return await audit.plan(policy, context)
     if stage is Stage.REPAIR:
         return await _with_offload(await repair.plan(policy, context), policy, context)
     state = await context.ports.lakehouse.inspect(policy.name, policy.compact.target_file_size)

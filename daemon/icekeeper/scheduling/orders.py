@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -17,7 +17,9 @@ from icekeeper.core.errors import Cancelled, ConfigError, IcekeeperError, Transi
 from icekeeper.core.events import Event, RunStarted, Subscriber
 from icekeeper.core.formats import iso_second
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.core.tables.plan import Plan
+from icekeeper.execution import holding
 from icekeeper.execution.acceptance import accept_rewrites
 from icekeeper.execution.execute import Executed, make_order
 from icekeeper.execution.lock import RunLockHeld
@@ -158,6 +160,18 @@ class Orders:
             if not self._worker.busy:
                 await services.engine.use(spark_options(services.settings))
             return await accept_rewrites(services, table, note, by)
+
+    async def hold(
+        self, table: str, stages: Collection[Stage], until: datetime | None, note: str, by: str
+    ) -> tuple[OperatorHold, ...]:
+        """Puts stages of a table on hold, from their next task on. A standby may, too. Raises like `holding.hold`."""
+        async with self._configuration.borrowed() as services:
+            return await holding.hold(services, table, stages, until, note, by)
+
+    async def release(self, table: str, stages: Collection[Stage], by: str) -> tuple[OperatorHold, ...]:
+        """Ends holds, and returns them. Raises like `holding.release`."""
+        async with self._configuration.borrowed() as services:
+            return await holding.release(services, table, stages, by)
 
     async def _run(self, run_id: UUID, request: RunRequest, emit: Subscriber) -> Executed:
         if (why := await self._standby()) is not None:

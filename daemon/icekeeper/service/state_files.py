@@ -1,4 +1,4 @@
-"""State in state_dir that others change, read off the event loop: the pause, corrupt spool files, kept paths."""
+"""State in state_dir that others change, read off the event loop: the pause, holds, corrupt spool files, kept paths."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from icekeeper.adapters.iceberg.deleting.kept import KeptPaths
+from icekeeper.adapters.ledger.holds import KeptHolds
 from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling import pause
 from icekeeper.scheduling.pause import Pause
 
 # A disk answers in milliseconds. One that hangs must not delay a scrape, which shows the last values then.
 _READ_S = 1.0
+
+_Read = tuple[Pause | None, int, Mapping[str, int], tuple[OperatorHold, ...]]
 
 
 class StateFiles:
@@ -24,8 +28,10 @@ class StateFiles:
         self._spool = spool
         self._clock = clock
         self._kept = KeptPaths(state_dir)
-        self._reading: asyncio.Future[tuple[Pause | None, int, Mapping[str, int]]] | None = None
+        self._kept_holds = KeptHolds(state_dir)
+        self._reading: asyncio.Future[_Read] | None = None
         self._pause: Pause | None = None
+        self._holds: tuple[OperatorHold, ...] = ()
         self.corrupt_spool_files = 0
         self.undeleted: Mapping[str, int] = {}
 
@@ -34,6 +40,11 @@ class StateFiles:
         """The pause in force."""
         return self._pause if self._pause is not None and self._pause.holds(self._clock()) else None
 
+    @property
+    def holds(self) -> tuple[OperatorHold, ...]:
+        """The holds in force, as the ledger had them when it was last read."""
+        return tuple(hold for hold in self._holds if hold.holds(self._clock()))
+
     async def refresh(self) -> None:
         """Reads the files again. Takes a second at most, and raises nothing."""
         if self._reading is None:  # else the disk hangs: one thread is enough to wait for it
@@ -41,10 +52,11 @@ class StateFiles:
             self._reading.add_done_callback(self._take)
         await asyncio.wait([self._reading], timeout=_READ_S)
 
-    def _read(self) -> tuple[Pause | None, int, Mapping[str, int]]:
-        return pause.read(self._state_dir), len(self._spool.corrupt_files()), self._kept.counts()
+    def _read(self) -> _Read:
+        held = self._kept_holds.read() or ()
+        return pause.read(self._state_dir), len(self._spool.corrupt_files()), self._kept.counts(), held
 
-    def _take(self, reading: asyncio.Future[tuple[Pause | None, int, Mapping[str, int]]]) -> None:
+    def _take(self, reading: asyncio.Future[_Read]) -> None:
         self._reading = None
         if not reading.cancelled() and reading.exception() is None:
-            self._pause, self.corrupt_spool_files, self.undeleted = reading.result()
+            self._pause, self.corrupt_spool_files, self.undeleted, self._holds = reading.result()

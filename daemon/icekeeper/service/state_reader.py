@@ -53,6 +53,7 @@ class StateReader:
             spool=self.health.waiting,
             spool_corrupt_files=self.files.corrupt_spool_files,
             undeleted_files=self.files.undeleted,
+            operator_holds=self.files.holds,
             unrecorded_runs=self.worker.unrecorded,
             oldest_notification=self.notifier.oldest,
             pause=self.files.pause,

@@ -30,6 +30,7 @@ from icekeeper.core.run_history import (
     missed_nights,
     partial_nights,
 )
+from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.scheduling.pause import Pause
 
 _HEALTH = {
@@ -64,6 +65,7 @@ class DaemonState:
     spool: Waiting = _EMPTY_SPOOL
     spool_corrupt_files: int = 0
     undeleted_files: Mapping[str, int] = field(default_factory=dict)
+    operator_holds: tuple[OperatorHold, ...] = ()
     pause: Pause | None = None
     unrecorded_runs: int = 0
     oldest_notification: datetime | None = None
@@ -133,6 +135,7 @@ class Gauges(Collector):
         names = [policy.name for policy in state.policies]
         yield from _of_findings(history, names)
         yield from _of_tasks(history, state.policies)
+        yield _of_operator_holds(state)
         yield from _of_tables(history.runs, names)
         text = "Files of expired snapshots that could not be deleted, and are tried again."
         undeleted = GaugeMetricFamily("icekeeper_table_undeleted_files", text, labels=["table"])
@@ -245,6 +248,16 @@ def _of_tasks(history: HistorySummary, policies: Iterable[TablePolicy]) -> Itera
         if policy.has(Stage.EXPIRE):
             expiry.add_metric([policy.name], nights.get((Stage.EXPIRE, policy.name), 0))
     yield from (last, failed, expiry, held)
+
+
+def _of_operator_holds(state: DaemonState) -> Metric:
+    text = "1 while an operator has the stage of the table on hold."
+    family = GaugeMetricFamily("icekeeper_operator_hold", text, labels=["stage", "table"])
+    held = {(hold.stage, hold.table) for hold in state.operator_holds}
+    for policy in state.policies:
+        for stage in filter(policy.has, NIGHT):
+            family.add_metric([stage, policy.name], (stage, policy.name) in held)
+    return family
 
 
 def _of_tables(runs: RunHistory, tables: Iterable[str]) -> Iterator[Metric]:

@@ -23,10 +23,11 @@ REFRESH_S = 60.0
 
 
 async def read_nights(configuration: Configuration, leadership: Leadership, metrics: Metrics) -> None:
-    """Reads the last nights, the open findings, the certificates and, on a standby, whether another host leads."""
+    """Reads holds, the last nights, open findings, certificates and, on a standby, whether another host leads."""
     services = configuration.services
     tables = [policy.name for policy in services.settings.policies()]
     await services.installation.settled()
+    await services.holds.keep()
     await leadership.find_leader()
     past = await PostgresRecent(services.postgres, services.installation).past(tables)
     # After the past, so that these hold the open findings of every run that is in it.

@@ -29,6 +29,7 @@ _SKIPS = (Reason.NOTHING_SMALL, Reason.TOO_FEW_FILES, Reason.NOTHING_EXPIRED)
 _HOLDS = (
     Reason.BUDGET,
     Reason.AUDIT_HOLD,
+    Reason.OPERATOR_HOLD,
     Reason.GC_DISABLED,
     Reason.WRITER_STATE,
     Reason.DELETE_DISABLED,

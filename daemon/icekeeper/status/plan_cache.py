@@ -39,6 +39,10 @@ class PlanCache:
         async with asyncio.timeout(_WAIT_S):
             return await asyncio.shield(self._making)
 
+    def forget(self) -> None:
+        """What a plan depends on has changed: the next one is made anew."""
+        self._last = self._making = None
+
     async def make(self, request: RunRequest, now: datetime) -> schemas.Plan:
         """A new plan of just these stages and tables. It is made to its end also where the request is cancelled."""
         # A cancelled read of metadata may cost the Spark session.
@@ -56,6 +60,8 @@ class PlanCache:
         return schemas.Plan(slot=request.slot, made_at=now, plans=ordered, errors=errors)
 
     def _made(self, making: asyncio.Task[schemas.Plan]) -> None:
+        if making is not self._making:
+            return
         self._making = None
         if not making.cancelled() and making.exception() is None:
             self._last = making.result()

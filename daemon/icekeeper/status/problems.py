@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 from icekeeper.core.audit.days import EMPTY_DAYS, SOURCE_IS_EMPTY
 from icekeeper.core.enums import NIGHT, RunOutcome
-from icekeeper.core.formats import counted, minute_utc
+from icekeeper.core.formats import counted, listed, minute_utc
 from icekeeper.core.reasons import Reason
 from icekeeper.core.run_history import HELD_NIGHTS, PastNight
+from icekeeper.core.tables.holds import given_together
 from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.schemas import Trouble
 
@@ -57,6 +58,7 @@ def _all(facts: Facts, now: datetime) -> Iterator[Trouble]:
     yield from _of_nights(facts, now)
     yield from _of_findings(facts.history)
     yield from _of_holds(facts)
+    yield from _of_operator_holds(facts.state)
     yield from _of_sources(facts)
     yield from _of_files(facts.state)
     yield from _of_components(facts.components)
@@ -110,6 +112,14 @@ def _of_holds(facts: Facts) -> Iterator[Trouble]:
                 nights = f"{hold.nights} nights in a row" if hold.nights > 1 else "last night"
                 text = f"{table}: {stage} held {nights} ({hold.reason})."
                 yield _problem("error" if wrong else "warning", text, hold.reason.advice, f"/tables/{quote(table)}")
+
+
+def _of_operator_holds(state: DaemonState) -> Iterator[Trouble]:
+    maintained = {policy.name for policy in state.policies}
+    for hold, stages in given_together(state.operator_holds).items():
+        link = f"/tables/{quote(hold.table)}" if hold.table in maintained else None
+        advice = f"`icekeeper release {hold.table}` ends that."
+        yield _problem("warning", f"{hold.table}: {listed(stages)} {hold}.", advice, link)
 
 
 def _of_sources(facts: Facts) -> Iterator[Trouble]:

@@ -114,6 +114,7 @@ class StatusQueries:
             open_findings={name: open_days(history, name) for name in self.names()}
             if self._metrics.ledger_read
             else {},
+            holds=schemas.Holds.of(daemon.operator_holds).items,
             spool_records=daemon.spool.records,
         )
 
@@ -146,6 +147,7 @@ class StatusQueries:
             health=run_schemas.Health.model_validate(health.health) if health is not None else None,
             audit=schemas.LastAudit.of(audit) if audit is not None else None,
             open_findings=open_days(history, name) if self._metrics.ledger_read else None,
+            holds=schemas.Holds.of(hold for hold in self._state().operator_holds if hold.table == name).items,
             newest_certified_day=history.certified.get(name, CertifiedTable()).newest_day,
         )
 
@@ -238,6 +240,14 @@ class StatusQueries:
                 if audit.open or not open_only
             )
         )
+
+    async def holds(self, table: str | None, limit: int, *, in_force: bool) -> schemas.Holds:
+        """What operators have put on hold, the newest first."""
+        holds, tables = self._configuration.services.holds, self.names() if table is None else [table]
+        if in_force:
+            found = [hold for hold in await holds.in_force() if hold.table in tables]
+            return schemas.Holds.of(sorted(found, key=lambda hold: hold.at, reverse=True)[:limit])
+        return schemas.Holds.of(await holds.newest(tables, limit))
 
     async def certificates(
         self, table: str | None, first: date, last: date, by: CertifiedBy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 
 from icekeeper.core.audit.days import PastAudit
+from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.status.audit_schemas import Document, Number
 from icekeeper.status.run_schemas import Health, LastNight, RunUnderWay
 
@@ -19,6 +21,30 @@ class Pause(Document):
     since: datetime | None
     until: datetime | None = Field(description="null: until it is ended")
     note: str
+
+
+class Hold(Document):
+    """A stage of a table that somebody put on hold."""
+
+    hold_id: UUID
+    table: str
+    stage: str = Field(description="compact, expire or audit")
+    note: str
+    by: str
+    host: str
+    at: datetime
+    until: datetime | None = Field(description="Exclusive; null: without end.")
+    released_at: datetime | None = Field(default=None, description="null: in force, or until its end.")
+    released_by: str | None = None
+    released_host: str | None = None
+
+
+class Holds(Document):
+    items: tuple[Hold, ...]
+
+    @classmethod
+    def of(cls, holds: Iterable[OperatorHold]) -> Holds:
+        return cls(items=tuple(map(Hold.model_validate, holds)))
 
 
 class Trouble(Document):
@@ -49,6 +75,7 @@ class Status(Document):
     open_findings: dict[str, int] = Field(
         description="By table: days that lack rows or could not be counted; empty until PostgreSQL was read."
     )
+    holds: tuple[Hold, ...] = Field(default=(), description="Those of operators that are in force.")
     spool_records: int = Field(description="Records that PostgreSQL does not have yet.")
 
 
@@ -84,6 +111,7 @@ class TableSummary(Document):
     health: Health | None
     audit: LastAudit | None
     open_findings: int | None = Field(description="Days; null: PostgreSQL was not read yet.")
+    holds: tuple[Hold, ...] = Field(default=(), description="Those of operators that are in force.")
     newest_certified_day: date | None = Field(default=None, description="Whatever is with the days before it.")
 
 

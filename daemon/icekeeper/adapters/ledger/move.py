@@ -40,9 +40,9 @@ _COLUMNS = """
 """
 # Tables whose rows say what is so now, with their key: the server's own row is the newer one.
 _INSTALLATIONS = "maintenance_installations"
-_LIVE = {_INSTALLATIONS: "installation_id"}
-# Rows that may have changed on the server: an installation that has been at work there has its row.
-_KEYS = {_INSTALLATIONS: ["installation_id"]}
+_LIVE = {_INSTALLATIONS: "installation_id", "maintenance_holds": "hold_id"}
+# Rows that may have changed on the server: an installation that has been at work there has its row, holds are released.
+_KEYS = {table: [key] for table, key in _LIVE.items()}
 _STAGING = "icekeeper_moved"
 
 

@@ -1,4 +1,4 @@
-"""Output of what the ledger and the spool hold: runs, findings, acknowledgements, waiting records. It reads nothing."""
+"""Output of what ledger and spool have: runs, findings, acknowledgements, holds, waiting records. It reads nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from icekeeper.cli.output.console import COLOURS, add_numbers, new_table, number
 from icekeeper.core.audit.records import OpenWindow
 from icekeeper.core.calendar import Window
 from icekeeper.core.enums import AuditStatus, TaskOutcome
-from icekeeper.core.formats import counted, iso_minute, minute, minute_utc, number, second
+from icekeeper.core.formats import counted, iso_minute, listed, minute, minute_utc, number, second
+from icekeeper.core.tables.holds import OperatorHold, given_together
 
 # How much of an engine's log is shown.
 _ENGINE_LINES = 10
@@ -155,6 +156,31 @@ def _acks_table(acks: Iterable[Ack]) -> Table:
         who = Text(f"{ack.by} on {ack.host}")
         rows = _rows(ack.status, ack.rows_missing, ack.bad_file_rows)
         table.add_row(ack.table, audited(ack.window), ack.status.value, rows, minute(ack.at), who, Text(ack.note))
+    return table
+
+
+def show_holds(console: Console, in_force: Sequence[OperatorHold], past: Sequence[OperatorHold]) -> None:
+    """What is on hold, and what was lately."""
+    if not in_force:
+        console.print("nothing is on hold")
+    else:
+        console.print(_holds_table("on hold", in_force))
+    if past:
+        console.print()
+        console.print(_holds_table("was on hold", past))
+
+
+def _holds_table(title: str, holds: Iterable[OperatorHold]) -> Table:
+    table = new_table(title, "table", "stages")
+    for heading in ("since", "until"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("who", "note", "released"):
+        table.add_column(heading, overflow="fold")
+    for hold, stages in given_together(holds).items():
+        until = "" if hold.until is None else minute(hold.until)
+        who, note = Text(f"{hold.by} on {hold.host}"), Text(hold.note)
+        ended = "" if hold.released_at is None else f"{minute(hold.released_at)} by {hold.released_by}"
+        table.add_row(hold.table, listed(stages), minute(hold.at), until, who, note, Text(ended))
     return table
 
 

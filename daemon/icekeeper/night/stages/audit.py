@@ -26,24 +26,24 @@ from icekeeper.core.audit.records import (
 from icekeeper.core.audit.repair import identified
 from icekeeper.core.audit.source import Source
 from icekeeper.core.audit.verdict import judge, judge_keys, judge_missing, judge_surplus
-from icekeeper.core.enums import AuditStatus, Proof, Stage, TaskOutcome
+from icekeeper.core.enums import AuditStatus, Decision, Proof, Stage, TaskOutcome
 from icekeeper.core.errors import IcekeeperError, PermanentError, UnreadableFiles
 from icekeeper.core.policy import AuditPolicy, TablePolicy
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.planning import plan_audit
-from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext
+from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
 from icekeeper.night.stages.drill_down import DrillDown, differ, drill_down, source_minutes
 from icekeeper.night.stages.keys import KeyAudit, SourceSide
 from icekeeper.night.stages.prefetch import CountRequest, PrefetchedCounts
-from icekeeper.night.stages.restraint import require_past
+from icekeeper.night.stages.restraint import require_past, restrain_by_holds
 from icekeeper.night.stages.reuse import as_before
 
 log = structlog.get_logger(__name__)
 
 
-def plan(policy: TablePolicy, context: TaskContext) -> Plan:
+async def plan(policy: TablePolicy, context: TaskContext) -> Plan:
     """Which window would be counted."""
-    return plan_audit(policy, context.window)
+    return await restrain_by_holds(plan_audit(policy, context.window), context)
 
 
 def count_next(policy: TablePolicy, context: TaskContext, counts: PrefetchedCounts) -> None:
@@ -57,6 +57,9 @@ def count_next(policy: TablePolicy, context: TaskContext, counts: PrefetchedCoun
 async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> AttemptResult:
     """One attempt: counts, judges, and finds where the sides differ."""
     rules, source = _audited(policy)
+    todo = await plan(policy, context)
+    if todo.decision is not Decision.ACT:
+        return not_acting(todo)
     ports, deadline = context.ports, Deadline.of(rules.limits, context)
     window = context.window
     clock_right = await require_past(window, context)

@@ -19,7 +19,7 @@ from icekeeper.core.tables.state import ROW_GROUPS_PROPERTY, RUN_ID_PROPERTY, Sn
 from icekeeper.core.tables.verification import check_rewrite, explained_by_manifests, own_rewrites
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
 from icekeeper.night.stages.proof import keep_before, prove_rewrites
-from icekeeper.night.stages.restraint import partitions_with_bad_files, restrain
+from icekeeper.night.stages.restraint import operator_hold, partitions_with_bad_files, restrain, restrain_by_holds
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +34,7 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext, ove
     groups = await context.ports.lakehouse.file_groups(policy.name, policy.compact) if ask else ()
     todo = plan_compaction(policy, state, groups, overran=overran)
     todo = restrained(todo, by_mismatch(state, context.ports.clock()))
+    todo = await restrain_by_holds(todo, context)
     if todo.decision is Decision.ACT:
         taken = taken_groups(groups)
         held = by_files(taken)
@@ -61,6 +62,8 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     progress.planned(todo)
     whole, finished = sum(slice_.files for slice_ in todo.slices), 0
     for number, slice_ in enumerate(todo.slices, start=1):
+        if number > 1 and (hold := await _hold_meanwhile(policy, context)) is not None:
+            return AttemptResult(TaskOutcome.HELD, f"{hold.note}; it {progress.unfinished}", hold.reason)
         progress.remark = await context.offload.require_idle(policy) or progress.remark
         context.report(Stage.COMPACT, policy.name, _slice_note(number, todo.slices, slice_, finished, whole))
         progress.seen, progress.slice = state, slice_
@@ -72,6 +75,14 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         if progress.changed
         else await _overtaken(policy, context, state)
     )
+
+
+async def _hold_meanwhile(policy: TablePolicy, context: TaskContext) -> Restraint | None:
+    """The hold that an operator has put on the table since the compaction began."""
+    try:
+        return await operator_hold(Stage.COMPACT, policy.name, context)
+    except IcekeeperError:
+        return None  # as little as at its beginning
 
 
 def _slice_note(number: int, slices: tuple[Slice, ...], slice_: Slice, finished: int, whole: int) -> str:

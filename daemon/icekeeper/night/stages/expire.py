@@ -18,7 +18,7 @@ from icekeeper.core.tables.restraints import Restraint, by_mismatch, restrained
 from icekeeper.core.tables.state import TableState
 from icekeeper.core.tables.verification import check_expiry
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
-from icekeeper.night.stages.restraint import restrain, restrain_by_findings, restrain_by_store
+from icekeeper.night.stages.restraint import restrain, restrain_by_findings, restrain_by_holds, restrain_by_store
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +30,7 @@ async def plan(policy: TablePolicy, state: TableState, context: TaskContext) -> 
     todo = restrained(todo, by_mismatch(state, context.ports.clock()))
     if policy.name in context.mismatched:  # though it may not have been tagged
         todo = restrained(todo, Restraint(Reason.REWRITE_MISMATCH, "a rewrite of this run was found wrong"))
+    todo = await restrain_by_holds(todo, context)
     todo = await restrain(todo, context, frees_space=True)
     todo = await restrain_by_findings(todo, policy, context)
     return await restrain_by_store(todo, context)

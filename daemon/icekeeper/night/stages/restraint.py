@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import structlog
 
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import Decision
+from icekeeper.core.enums import Decision, Stage
 from icekeeper.core.errors import IcekeeperError, PermanentError
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables.holds import by_holds
 from icekeeper.core.tables.plan import Plan
 from icekeeper.core.tables.restraints import (
     OBSERVING,
@@ -39,6 +40,27 @@ async def restrain(plan: Plan, context: TaskContext, *, frees_space: bool) -> Pl
     if frees_space or plan.decision is not Decision.ACT:
         return plan
     return restrained(plan, by_disk(await context.ports.surroundings.disks(), context.run_policy.min_free_disk))
+
+
+async def restrain_by_holds(plan: Plan, context: TaskContext) -> Plan:
+    """The plan, held where an operator has put its stage on hold.
+
+    Where that is not known, an expiry is held, and the stages that lose nothing go on.
+    """
+    if plan.decision is not Decision.ACT:
+        return plan
+    try:
+        return restrained(plan, await operator_hold(plan.stage, plan.table, context))
+    except IcekeeperError as exc:
+        if plan.stage is not Stage.EXPIRE:
+            log.warning("holds_not_read", table=plan.table, error=str(exc))
+            return plan
+        return restrained(plan, Restraint(exc.reason, f"whether it is on hold can't be asked: {exc}"))
+
+
+async def operator_hold(stage: Stage, table: str, context: TaskContext) -> Restraint | None:
+    """What an operator's hold says against this stage now. Raises like `Holds.of`."""
+    return by_holds(await context.ports.holds.of(table), stage, context.ports.clock())
 
 
 async def restrain_by_findings(plan: Plan, policy: TablePolicy, context: TaskContext) -> Plan:

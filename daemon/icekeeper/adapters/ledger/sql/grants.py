@@ -15,6 +15,7 @@ _WRITTEN = (
     "maintenance_tasks",
     "maintenance_logs",
     "maintenance_repairs",
+    "maintenance_holds",
     "maintenance_installations",
     AUDIT_LOG,
 )
