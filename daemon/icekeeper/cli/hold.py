@@ -120,9 +120,8 @@ async def _release(invocation: Invocation, settings: Settings, table: str, stage
         async with session(settings) as services:
             released = await holding.release(services, table, stages, by)
     if not released:
-        raise click.UsageError(
-            f"{' and '.join(stages) or 'nothing'} of {table} is on hold: icekeeper hold --list {table}"
-        )
+        what = f"{' and '.join(stages)} of {table}" if stages else table
+        raise click.UsageError(f"{what} is not on hold: icekeeper hold --list {table}")
     invocation.answer({"released": to_plain(released)}, lambda: _show("released: ", released))
     return 0
 
