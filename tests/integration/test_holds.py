@@ -111,6 +111,7 @@ async def test_a_hold_is_in_force_until_it_is_released_and_who_did_both_stays(le
 async def test_a_hold_ends_by_itself_and_several_add_up(ledger: Ledger) -> None:
     holds = ledger.holds()
     await holds.hold(A, [Stage.EXPIRE], SLOT + HOUR, "short", "ann", "h")
+    ledger.now += timedelta(seconds=1)
     await holds.hold(A, [Stage.EXPIRE], SLOT + 3 * HOUR, "long", "bob", "h")
     for hours, notes in ((0, ["short", "long"]), (1, ["long"]), (2, ["long"]), (3, [])):
         ledger.now = SLOT + hours * HOUR
