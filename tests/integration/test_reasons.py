@@ -117,10 +117,18 @@ async def a_night_only_observes(lab: Lab) -> AsyncIterator[Night]:
         yield night
 
 
+@scenario(Reason.OPERATOR_HOLD, COMPACT, HELD, "on hold by ann since 20")
+async def an_operator_has_put_a_table_on_hold(lab: Lab) -> AsyncIterator[Night]:
+    async with lab.night() as night:
+        await night.services.holds.hold(COINBASE, [COMPACT], None, "wait for ann", "ann", "host1")
+        yield night
+        await night.services.holds.release(COINBASE, [COMPACT], "ann", "host1")
+
+
 @scenario(Reason.BUDGET, EXPIRE, HELD, "max_duration is used up", attempts=0)
 async def a_runs_time_is_used_up(lab: Lab) -> AsyncIterator[Night]:
-    moments = iter([SLOT])
-    # An hour passes after the run has begun.
+    moments = iter([SLOT, SLOT])
+    # An hour passes after its holds are known and the run has begun.
     async with lab.night(
         setting("run", max_duration="1h"), clock=lambda: next(moments, SLOT + timedelta(hours=1))
     ) as night:
