@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from icekeeper.adapters.ledger.installation import Identity, Installation
+from icekeeper.adapters.ledger.identity import Identity
+from icekeeper.adapters.ledger.installation import Installation
 from icekeeper.adapters.postgres.pool import Postgres
 
 SOLE = UUID("50100000-0000-4000-8000-000000000001")

@@ -18,7 +18,8 @@ from icekeeper.adapters.ledger.certificates import PostgresCertificates
 from icekeeper.adapters.ledger.findings import PostgresFindings
 from icekeeper.adapters.ledger.history import PostgresHistory
 from icekeeper.adapters.ledger.holds import PostgresHolds
-from icekeeper.adapters.ledger.installation import Identity, Installation
+from icekeeper.adapters.ledger.identity import Identity
+from icekeeper.adapters.ledger.installation import Installation
 from icekeeper.adapters.ledger.repairs import PostgresRepairs
 from icekeeper.adapters.ledger.store import PostgresLedger
 from icekeeper.adapters.postgres.embedded.server import EmbeddedPostgres

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
 
+from icekeeper.adapters.ledger.identity import FILE, Identity, Installed, find, free_name
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.state_dir import give_to_its_owner
@@ -25,7 +25,6 @@ from icekeeper.core.reasons import Reason
 
 log = structlog.get_logger(__name__)
 
-FILE = "installation.json"
 # One process at a time in a database makes or claims: an advisory lock under a number of our own.
 _LOCK = "SELECT pg_advisory_xact_lock($1)"
 _LOCK_KEY = int.from_bytes(b"iceinsta", "big")
@@ -76,92 +75,13 @@ _CLAIM_S = 600.0
 _NONE = UUID(int=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a configuration says of its installation. `name`: the setting; `catalog`: a hash of where it is; `replicas`:
-    whether daemons on several hosts are to be of it."""
-
-    name: str | None
-    default_name: str = "icekeeper"
-    catalog: str = ""
-    tables: tuple[str, ...] = ()
-    replicas: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """A row of maintenance_installations, or what state_dir keeps of it (id and name)."""
-
-    id: UUID
-    name: str
-    catalog: str = ""
-    tables: frozenset[str] = frozenset()
-
-
-def find(identity: Identity, kept: Installed | None, known: Iterable[Installed]) -> Installed | None:
-    """Which of those in the ledger a configuration is of; None: of a new one.
-
-    The one that state_dir keeps; else the one of the name in the settings; without such a name the one with the same
-    catalog and most of the same tables: a replica's, or that of a state_dir that was lost. PermanentError where they
-    contradict each other.
-    """
-    known = tuple(known)
-    own = next((one for one in known if kept is not None and one.id == kept.id), None)
-    same = (one for one in known if one.catalog == identity.catalog and _mostly_same(one.tables, identity.tables))
-    alike = next(same, None)
-    if identity.name is None:
-        found = own or alike
-        shared = [one for one in known if one.tables & set(identity.tables)]
-        if found is None and identity.replicas and shared:
-            text = (
-                f"the installation {shared[0].name!r} has tables of these settings, in another catalog or with others,"
-                f" and with replicas: true two could lead: write `installation: {shared[0].name}`, or a name of its own"
-            )
-            raise PermanentError(text, reason=Reason.LEDGER_DOWN)
-        return found
-    named = next((one for one in known if one.name == identity.name), None)
-    if own is None and named is None and alike is not None:
-        text = (
-            f"the ledger has the installation of this catalog and these tables as {alike.name!r}, and the settings "
-            f"name it {identity.name!r}: run `icekeeper ledger rename {identity.name}`, or write "
-            f"`installation: {alike.name}`"
-        )
-        raise PermanentError(text, reason=Reason.LEDGER_DOWN)
-    if own is None or own is named:
-        return named
-    if named is None:
-        todo = f"run `icekeeper ledger rename {identity.name}`, or, if this is to be another one, remove {FILE} there"
-    else:
-        todo = f"write `installation: {own.name}`, or remove {FILE} there to share the rows of {identity.name!r}"
-    text = f"state_dir is of the installation {own.name!r}, and the settings name {identity.name!r}: {todo}"
-    raise PermanentError(text, reason=Reason.LEDGER_DOWN)
-
-
-def _mostly_same(tables: frozenset[str], others: Iterable[str]) -> bool:
-    """Two that share one table by mistake are no one installation; one whose tables were changed still is."""
-    others = frozenset(others)
-    return 2 * len(tables & others) > len(tables | others)
-
-
-def free_name(wanted: str, taken: Iterable[str]) -> str:
-    """
-    >>> free_name("k2", ["k2", "k2-2"])
-    'k2-3'
-    """
-    names, number = set(taken), 2
-    name = wanted
-    while name in names:
-        name, number = f"{wanted}-{number}", number + 1
-    return name
-
-
 class Installation:
     """Our installation. Every method raises what `Postgres.connection` and `find` do."""
 
     def __init__(self, postgres: Postgres, identity: Identity, state_dir: Path | None = None) -> None:
         """Asks nothing. Without `state_dir` it is not kept on disk."""
         self._postgres = postgres
-        self._identity = identity
+        self._identity = replace(identity, place=_inode(state_dir))
         self._state_dir = state_dir
         self._settled: UUID | None = None
         self._settling: asyncio.Task[UUID] | None = None
@@ -232,7 +152,7 @@ class Installation:
             if any(one.name == name for one in known if one is not found):
                 raise ConfigError([f"{name} is the name of another installation in this ledger"])
             await connection.execute(_RENAME, found.id, name)
-        self._keep(Installed(found.id, name))
+        self._keep(replace(found, name=name))
         return found.name
 
     async def _settle(self) -> UUID:
@@ -261,7 +181,7 @@ class Installation:
             await connection.execute(_MAKE, found.id, found.name, identity.catalog, tables)
             if await connection.fetchval(_UNCLAIMED):
                 await _claim(connection, found, tables)
-        self._keep(found)
+        self._keep(replace(found, catalog=identity.catalog))
         self._settled = found.id
         return found.id
 
@@ -271,7 +191,8 @@ class Installation:
         path = self._state_dir / FILE
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            return Installed(UUID(document["id"]), str(document["name"]))
+            catalog, place = str(document.get("catalog", "")), document.get("place")
+            return Installed(UUID(document["id"]), str(document["name"]), catalog, place=place)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as exc:
@@ -286,11 +207,20 @@ class Installation:
         path = self._state_dir / FILE
         new = path.with_name(f".{FILE}.{os.getpid()}")
         try:
-            new.write_text(json.dumps({"id": str(installed.id), "name": installed.name}) + "\n", encoding="utf-8")
+            document = {"id": str(installed.id), "name": installed.name, "catalog": installed.catalog}
+            new.write_text(json.dumps({**document, "place": _inode(self._state_dir)}) + "\n", encoding="utf-8")
             give_to_its_owner(new)
             new.replace(path)
         except OSError as exc:
             log.warning("installation_not_kept", path=str(path), error=str(exc))
+
+
+def _inode(directory: Path | None) -> int | None:
+    """What tells a directory from its copy; it stays where the directory is moved, renamed or mounted elsewhere."""
+    try:
+        return None if directory is None else directory.stat().st_ino
+    except OSError:
+        return None
 
 
 async def _known(connection: Any) -> tuple[Installed, ...]:
