@@ -122,3 +122,13 @@ def test_the_service_reaches_the_daemon_and_not_the_job_and_keeps_a_client_with_
     assert service["selector"] != manifest("prepare")["spec"]["template"]["metadata"]["labels"]
     assert (service["sessionAffinity"], spec["serviceName"]) == ("ClientIP", manifest("service")["metadata"]["name"])
     assert [port["targetPort"] for port in service["ports"]] == ["http"]
+
+
+def test_the_service_monitor_selects_the_service_and_its_port() -> None:
+    """Its kind is of Prometheus' operator, whose schema Kubernetes does not have."""
+    monitor, service = manifest("prometheus-operator/servicemonitor"), manifest("service")
+    assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "ServiceMonitor")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert endpoint["path"] == "/metrics"

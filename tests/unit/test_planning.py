@@ -128,7 +128,7 @@ def slices(groups: Sequence[FileGroup]) -> tuple[Slice, ...]:
 
 def test_a_small_backlog_is_one_slice_over_the_whole_table() -> None:
     parts = slices(groups_of(("day=2026-02-17", 2_880, 40 * MIB), ("day=2026-02-16", 10, MIB)))
-    assert parts == (Slice((), files=2_890, bytes=41 * MIB, output_files=2, planned_at=1),)
+    assert parts == (Slice((), files=2_890, bytes=41 * MIB, output_files=2, planned_at=1, spec_id=0),)
 
 
 def test_the_note_of_a_plan_says_how_much_is_rewritten_into_how_many_files() -> None:

@@ -175,6 +175,7 @@ class PlannedSlice(Document):
     max_files: int | None
     how: str = Field(description="binpack, sort or spread")
     planned_at: int | None = Field(default=None, description="The snapshot that it was planned on.")
+    spec_id: int | None = Field(default=None, description="The partition spec that it was planned for.")
 
 
 class PlannedWindow(Document):

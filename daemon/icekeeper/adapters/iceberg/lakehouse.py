@@ -31,7 +31,7 @@ from icekeeper.adapters.iceberg.proof.rewrites import read_content, read_rewrite
 from icekeeper.adapters.iceberg.proof.tags import add_tag, remove_tags
 from icekeeper.adapters.iceberg.rewrite import rewrite
 from icekeeper.adapters.iceberg.rows import counting, keys
-from icekeeper.adapters.iceberg.tables import Tables
+from icekeeper.adapters.iceberg.tables import Tables, require_same_spec
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.audit.keys import ColumnType, KeyQuery, KeyRows
 from icekeeper.core.audit.proof import FilesProof
@@ -130,6 +130,7 @@ class IcebergLakehouse:
             options = planner_options(policy)
             if part.max_files is not None:
                 options["max-files-to-rewrite"] = str(part.max_files)
+            require_same_spec(table, handle, part)
             selected = None
             if part.partitions:
                 selected = self._tables.selected(jvm, table, handle, policy, part)

@@ -53,6 +53,7 @@ def parse_metadata(
         history=history,
         refs=tuple(_ref(name, entry, ref_age) for name, entry in metadata.get("refs", {}).items()),
         table_id=identity(metadata.get("table-uuid"), metadata.get("location", "")),
+        spec_id=int(metadata.get("default-spec-id", 0)),
         gc_enabled=properties.get("gc.enabled", "true").lower() == "true",
     )
 

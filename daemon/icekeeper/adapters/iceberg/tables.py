@@ -208,6 +208,16 @@ class Tables:
         return plan
 
 
+def require_same_spec(table: str, handle: Any, part: Slice) -> None:
+    """TransientError `conflict` where the table has another partition spec than the slice was planned for.
+
+    Its partitions can't be selected by what they were, and a rewrite moves their files to others.
+    """
+    if part.spec_id is not None and handle.spec().specId() != part.spec_id:
+        text = "its partition spec was changed since it was planned"
+        raise TransientError(text, reason=Reason.CONFLICT, where=table)
+
+
 def _has_same_files(handle: Any, part: Slice) -> bool:
     """Whether a rewrite of the slice takes no other files than those of its plan: there was nothing but rewrites since.
 

@@ -77,7 +77,7 @@ def plan_compaction(
     # Slices name their partitions where some groups are left out or rewritten differently.
     named = len(worth) < len(groups) or len(ways) > 1
     slices = tuple(
-        replace(one, planned_at=health.snapshot_id)
+        replace(one, planned_at=health.snapshot_id, spec_id=state.spec_id)
         for how, some in ways.items()
         for one in _slices(some, bounds, how, named=named)
     )

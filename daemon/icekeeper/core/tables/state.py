@@ -71,7 +71,7 @@ class TableState:
 
     `small_files` has an entry for each partition with small files. `large_files` are over Iceberg's 180 % of the target
     size: its planner would split them. `deletes_unknown`: the current snapshot's summary lacks the delete files.
-    `table_id` stays whatever the table is called.
+    `table_id` stays whatever the table is called; `spec_id`: the partition spec that it is written by.
     """
 
     table: str
@@ -84,6 +84,7 @@ class TableState:
     deletes_unknown: bool = False
     table_id: str = ""
     unsupported: str = ""
+    spec_id: int = 0
 
     def snapshot(self, snapshot_id: int | None) -> Snapshot | None:
         return next((s for s in self.history if s.id == snapshot_id), None)
