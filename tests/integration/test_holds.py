@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from icekeeper.adapters.ledger.holds import FILE, KeptHolds, PostgresHolds
-from icekeeper.adapters.ledger.installation import Identity, Installation
+from icekeeper.adapters.ledger.identity import Identity
+from icekeeper.adapters.ledger.installation import Installation
 from icekeeper.adapters.ledger.move import move
 from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate

@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import os
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -111,6 +112,9 @@ def translated(error: Exception, target: Target) -> IcekeeperError:
     """
     if isinstance(error, asyncpg.PostgresError):
         return _server_error(error, target)
+    if isinstance(error, ssl.SSLError):  # some of which are ValueErrors as well
+        text = f"TLS failed: {error}. Check sslmode, sslrootcert, sslcert and sslkey of the DSN, and the certificates"
+        return TransientError(text, reason=Reason.LEDGER_DOWN, where=str(target))
     if isinstance(error, ValueError):  # asyncpg's DataError and ClientConfigurationError
         return PermanentError(f"the driver refused it: {error}", where=str(target))
     text = f"{error}" or "no answer in time"
