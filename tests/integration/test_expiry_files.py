@@ -30,6 +30,7 @@ from icekeeper.adapters.iceberg.deleting.files import expire_and_delete
 from icekeeper.adapters.iceberg.deleting.kept import KeptPaths
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
+from icekeeper.adapters.iceberg.proof.compiled import new_instance
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
@@ -238,6 +239,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iceberg_expiry, "DRIVER_MOST_FILES", -1 if way == "spark" else 10**6)
     monkeypatch.setattr(iceberg_expiry, "SPARK_PARTITIONS", 3)
+    # With room for no byte all is read as Iceberg does.
+    monkeypatch.setattr(iceberg_expiry, "READ_SHARE", 10**15 if way == "without room" else 8)
 
 
 @pytest.mark.parametrize("past", [*PASTS.values(), *map(any_past, range(2))], ids=[*PASTS, *map(str, range(2))])
@@ -249,14 +252,14 @@ async def test_either_way_the_same_files_are_gone_and_nothing_else_is(
     assert ids
     assert before == lake.referred_to()
     gone = {}
-    for way in ("driver", "spark"):
+    for way in ("driver", "without room", "spark"):
         take(way, monkeypatch)
         deleted = await lake.expire(ids, past.keep)
         gone[way] = before - lake.store()
         assert lake.store() == lake.referred_to()
         assert (deleted.files, deleted.left) == (len(gone[way]), 0)
         lake.put_back(copy)
-    assert gone["driver"] == gone["spark"]
+    assert gone["driver"] == gone["without room"] == gone["spark"]
     assert len(gone["driver"]) >= len(ids), "each snapshot has a list of its own"
 
 
@@ -340,3 +343,44 @@ async def test_killed_before_the_files_are_deleted_it_leaves_them_to_the_next_ex
 def _always(jvm: IcebergJvm) -> Any:
     """A Java Predicate that is always true."""
     return jvm.java.util.function.Predicate.isEqual(None).negate()
+
+
+async def test_what_is_read_whole_is_what_the_file_holds_and_gives_its_room_back(lake: Lake) -> None:
+    await lake.make((*APPENDS,))
+    manifest = next(path for path in sorted(lake.warehouse.rglob("*-m0.avro")))
+    content = manifest.read_bytes()
+    # Small ones are otherwise left to Iceberg's cache.
+    properties = {"type": "hadoop", "warehouse": f"file://{lake.warehouse}", "io.manifest.cache-enabled": "false"}
+    conf = catalog_conf(f"{lake.catalog}_uncached", properties)
+
+    def read(spark: SparkSession) -> list[tuple[str, bytes]]:
+        for key, value in conf.items():
+            spark.conf.set(key, value)
+        jvm = IcebergJvm(spark)
+        operations = jvm.load(f"{lake.catalog}_uncached.{TABLE}").operations()
+        room = len(content) + 10
+        io = new_instance(jvm, "WholeReads", operations, room, folder=Path(deleting.__file__).parent).io()
+
+        def opened(length: int | None) -> Any:
+            file = io.newInputFile(str(manifest)) if length is None else io.newInputFile(str(manifest), length)
+            assert file.getLength() == len(content) or length != len(content)
+            return file.newStream()
+
+        def drained(stream: Any) -> tuple[str, bytes]:
+            stream.seek(4)  # as Avro does
+            stream.seek(0)
+            found = str(stream.getClass().getSimpleName()), bytes(stream.readAllBytes())
+            stream.close()
+            return found
+
+        answers = [drained(opened(length)) for length in (len(content), None, len(content) - 1, len(content) + 1)]
+        holding = opened(None)
+        answers.append(drained(opened(None)))  # there is room for one only
+        holding.close()
+        holding.close()
+        answers.append(drained(opened(None)))
+        return answers
+
+    answers = await lake.engine.run(read, timeout=MINUTE)
+    assert [text for _, text in answers] == [content] * 6
+    assert [kind == "Bytes" for kind, _ in answers] == [True, True, False, False, False, True]

@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -301,3 +302,25 @@ async def test_what_the_clean_up_could_not_read_after_the_commit_is_found_again(
         assert any(name.startswith("snap-") for name in gone)
         assert any(name.endswith(".parquet") for name in gone), "the data files that a compaction had replaced"
         assert not kept(lab)
+
+
+async def test_an_expiry_reads_each_list_and_each_manifest_by_one_request(lab: Lab) -> None:
+    await with_old_files(lab)
+    asked: list[tuple[str, str]] = []
+
+    async def note(request: Request) -> Answer | None:
+        asked.append((request.method, request.target.partition("?")[0]))
+        return None
+
+    async with lab.night(clock=later) as night:
+        history = (await night.state(COINBASE)).history
+        going = tuple(snapshot.id for snapshot in history[:-3])
+        lab.store.rule = note
+        deleted = await night.services.ports.lakehouse.expire(COINBASE, going, 3, MINUTE)
+        lab.store.rule = None
+    assert deleted.left == 0
+    first_delete = next(place for place, (method, _) in enumerate(asked) if method == "POST")
+    reads = Counter(target for method, target in asked[:first_delete] if method != "PUT" and target.endswith(".avro"))
+    assert set(reads.values()) == {1}, asked
+    assert sum("/snap-" in target for target in reads) == len(history)
+    assert len(reads) > len(history) + len(going), "and a manifest of each that went"

@@ -34,6 +34,7 @@ from icekeeper.core.catalogs.packages import packages_for
 from icekeeper.core.tables.proof_budget import ProofBudget
 from icekeeper.night.ports import Clock, RepairPorts, RunPorts, Sleep, Surroundings
 from icekeeper.settings import Settings
+from icekeeper.settings.values.heap import heap_mib
 
 Connection = RepairingLakehouse | RowsClickHouse | Postgres
 
@@ -218,5 +219,5 @@ def spark_options(settings: Settings) -> SparkOptions:
         packages=packages,
         home=spark.home,
         conf=spark.conf,
-        session_conf=catalog_conf(catalog.name, catalog.spark_properties()),
+        session_conf=catalog_conf(catalog.name, catalog.spark_properties(), heap_mib(spark.driver_memory) * 1024**2),
     )

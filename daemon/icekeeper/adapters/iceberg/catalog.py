@@ -14,10 +14,19 @@ _DEFAULTS = {
 }
 
 
-def catalog_conf(name: str, properties: Mapping[str, str]) -> dict[str, str]:
-    """The Spark settings that define an Iceberg catalog of this name."""
+_CACHED_BYTES = "io.manifest.cache.max-total-bytes"
+# Iceberg keeps 100 MiB of manifests for each FileIO, of which a REST catalog gives every table one; and eight of them.
+_MOST_CACHED = 100 * 1024**2
+_CACHE_SHARE = 3 * 8
+
+
+def catalog_conf(name: str, properties: Mapping[str, str], heap: int | None = None) -> dict[str, str]:
+    """The Spark settings that define an Iceberg catalog of this name. All caches of manifests take a third of the heap
+    (in bytes) at most.
+    """
     prefix = f"spark.sql.catalog.{name}"
-    settings = {f"{prefix}.{key}": value for key, value in {**_DEFAULTS, **properties}.items()}
+    cached = {} if heap is None else {_CACHED_BYTES: str(min(_MOST_CACHED, heap // _CACHE_SHARE))}
+    settings = {f"{prefix}.{key}": value for key, value in {**_DEFAULTS, **cached, **properties}.items()}
     return {prefix: "org.apache.iceberg.spark.SparkCatalog", **settings}
 
 

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg.deleting.files import PathCollector, path_collector
 from icekeeper.adapters.iceberg.jvm import IcebergJvm, consumer_of, long_as_string
+from icekeeper.adapters.iceberg.proof.compiled import new_instance
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
 
 # The driver is by far the faster way, but it holds the path of each file that the manifests of expired snapshots name
 # in its heap at once, about 300 bytes each: above this a heap of 2 GB would get short. Spark's tasks spill to disk.
 DRIVER_MOST_FILES = 1_000_000
+# With a smaller heap, of which so many bytes are there for each of them.
+DRIVER_BYTES_A_FILE = 2000
 # Spark spreads over this many tasks what the driver would hold at once. The session's own number is for small work.
 SPARK_PARTITIONS = 32
 
+# Of the heap so much is used for the bytes of lists and manifests that are read side by side.
+READ_SHARE = 8
+
+_FOLDER = Path(__file__).parent / "deleting"
 _PARTITIONS = "spark.sql.shuffle.partitions"
 
 
@@ -31,7 +39,7 @@ def expire_snapshots(
     """
     # Both ways only collect what is to be deleted: Iceberg's own deletes swallow their failures.
     unreferenced = path_collector(jvm)
-    expiry = _bounded(handle.expireSnapshots(), retain_last).deleteWith(unreferenced.consumer)
+    expiry = _bounded(_read_whole(jvm, handle).expireSnapshots(), retain_last).deleteWith(unreferenced.consumer)
     _name_snapshots(jvm, expiry, snapshot_ids)
     would_go = _ids_of(jvm, expiry.apply())
     if would_go != frozenset(snapshot_ids):
@@ -41,7 +49,7 @@ def expire_snapshots(
             reason=Reason.CONFLICT,
             where=table,
         )
-    if named_files > DRIVER_MOST_FILES:
+    if named_files > min(DRIVER_MOST_FILES, _heap(jvm) // DRIVER_BYTES_A_FILE):
         action = _bounded(jvm.actions().expireSnapshots(handle), retain_last).option("stream-results", "true")
         for snapshot_id in snapshot_ids:
             action = action.expireSnapshotId(snapshot_id)
@@ -50,6 +58,20 @@ def expire_snapshots(
     else:
         expiry.commit()
     return unreferenced
+
+
+def _read_whole(jvm: IcebergJvm, table: Any) -> Any:
+    """The table, whose lists and manifests are read by one request each. Encrypted ones are read as Iceberg does."""
+    operations = table.operations()
+    if jvm.java_class("org.apache.iceberg.encryption.EncryptingFileIO").isInstance(operations.io()):
+        return table
+    reading = new_instance(jvm, "WholeReads", operations, _heap(jvm) // READ_SHARE, folder=_FOLDER)
+    return jvm.iceberg.BaseTable(reading, table.name())
+
+
+def _heap(jvm: IcebergJvm) -> int:
+    """The most that the heap may become, in bytes."""
+    return int(jvm.lang.Runtime.getRuntime().maxMemory())
 
 
 def _bounded(expiry: Any, retain_last: int) -> Any:

@@ -232,24 +232,28 @@ def _when_not_deleting(table: Any) -> dict[str, str]:
 
     They are in force: what the catalog, its answer for the table and the settings make of them together.
     """
+    io = s3_io(table)
+    if io is None:
+        return {}
+    properties = io.properties()
+    enabled = properties.get(DELETE_ENABLED)
+    if enabled is None or str(enabled).lower() == "true":  # a round trip each: the others don't matter then
+        return {}
+    return {str(key): str(properties[key]) for key in properties if str(key).startswith("s3.delete")}
+
+
+def s3_io(table: Any) -> Any | None:
+    """The table's FileIO, where it is one of S3; in an encrypted table the one below."""
     io = table.io()
     if str(io.getClass().getName()).startswith(_ENCRYPTING_IO):
         io = io.sourceFileIO()
     kind = io.getClass()
     if str(kind.getName()) == _RESOLVING_IO:
         places = (str(table.location()), str(table.properties().get("write.data.path")))
-        if not any(place.startswith("s3") for place in places):
-            return {}
-    else:
-        while kind is not None and str(kind.getName()) != _S3_IO:
-            kind = kind.getSuperclass()
-        if kind is None:
-            return {}
-    properties = io.properties()
-    enabled = properties.get(DELETE_ENABLED)
-    if enabled is None or str(enabled).lower() == "true":  # a round trip each: the others don't matter then
-        return {}
-    return {str(key): str(properties[key]) for key in properties if str(key).startswith("s3.delete")}
+        return io if any(place.startswith("s3") for place in places) else None
+    while kind is not None and str(kind.getName()) != _S3_IO:
+        kind = kind.getSuperclass()
+    return None if kind is None else io
 
 
 def _have_tags(jvm: IcebergJvm, table: Any, paths: tuple[str, ...], tags: dict[str, str]) -> bool:
