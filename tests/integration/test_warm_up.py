@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
 from pyspark.sql import SparkSession
 
-from icekeeper.adapters.iceberg.warm_up import warm_up
+from icekeeper.adapters.iceberg.scratch import catalogs
+from icekeeper.adapters.iceberg.scratch.store import ScratchStore
+from icekeeper.adapters.iceberg.warm_up import is_on_s3, warm_up
 from icekeeper.adapters.spark.engine import SparkEngine
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.reasons import Reason
+from tests.conftest import COINBASE, MakeNight
 from tests.integration.odd import MINUTE
 
 
@@ -46,3 +52,35 @@ async def test_who_wants_the_session_meanwhile_waits_for_one_step_only(engine: S
     await night()
     assert await warming is False
     assert not (engine.options.scratch / "warm-up").exists()
+
+
+async def test_on_s3_all_goes_to_a_server_that_is_there_for_it_alone(engine: SparkEngine) -> None:
+    seen: set[str] = set()
+    stores: list[ScratchStore] = []
+
+    class Watched(ScratchStore):
+        def __init__(self) -> None:
+            super().__init__()
+            stores.append(self)
+
+    def may_continue() -> bool:
+        seen.update(stores[0].objects)
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogs, "ScratchStore", Watched)
+        assert await warm_up(engine, may_continue, rounds=1, on_s3=True)
+    assert len([path for path in seen if path.endswith(".parquet")]) == 12 + 1
+    assert [path for path in seen if "/metadata/snap-" in path]
+    assert len([path for path in stores[0].objects if path.endswith(".parquet")]) == 1, "the others were expired"
+
+
+@pytest.mark.parametrize("catalog", ["jdbc", "rest"])
+async def test_the_configured_store_is_only_read(make_night: MakeNight, engine: SparkEngine, catalog: str) -> None:
+    night = await make_night(COINBASE, catalog=catalog, days=0.25, old_snapshots=0)
+    before = night.store()
+    assert await is_on_s3(engine, night.catalog, COINBASE)
+    assert night.store() == before
+    with pytest.raises(PermanentError) as caught:
+        await is_on_s3(engine, night.catalog, "cold.nowhere")
+    assert caught.value.reason is Reason.TABLE_NOT_FOUND

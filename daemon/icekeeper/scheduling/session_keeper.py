@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from icekeeper.adapters.iceberg.warm_up import warm_up
+from icekeeper.adapters.iceberg.warm_up import is_on_s3, warm_up
 from icekeeper.adapters.spark.engine import SparkEngine
-from icekeeper.core.errors import IcekeeperError
+from icekeeper.core.errors import IcekeeperError, PermanentError
 from icekeeper.execution.wiring import spark_options
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.reload import Configuration
@@ -30,6 +30,9 @@ ANSWER = timedelta(seconds=20)
 LEAD = timedelta(minutes=5)
 # How long after its start an idle session is warmed up: work that waited for the start goes first.
 SETTLED = timedelta(seconds=30)
+# How long a store or catalog that did not answer a warm-up is left alone, and how many tables are tried.
+UNREACHED = timedelta(hours=1)
+TABLES_TRIED = 3
 
 
 def is_due(age: timedelta, now: datetime, slot: datetime | None, recycle: timedelta) -> bool:
@@ -57,6 +60,8 @@ class SparkSessionKeeper:
     _failed: bool = field(default=False, init=False)
     # The process of the JVM that was warmed up last.
     _warm_pid: int | None = field(default=None, init=False)
+    _unreached_at: datetime | None = field(default=None, init=False)
+    _only_on_disk: bool = field(default=False, init=False)
 
     def wake(self) -> None:
         """Has the session checked at once: the settings may want another."""
@@ -97,12 +102,32 @@ class SparkSessionKeeper:
         if age is None or age < SETTLED or pid == self._warm_pid or not self.engine.options.is_local:
             return
         self._warm_pid = pid
+        on_s3 = await self._is_on_s3()
         try:
-            finished = await warm_up(self.engine, lambda: not self.worker.busy)
+            finished = await warm_up(self.engine, lambda: not self.worker.busy, on_s3=on_s3)
         except IcekeeperError as exc:  # the night does without
-            log.warning("engine_not_warmed_up", error=str(exc))
+            log.warning("engine_not_warmed_up", on_s3=on_s3, error=str(exc))
+            if on_s3:  # such as a proxy between the JVM and our own server: the next check does it on the disk
+                self._only_on_disk, self._warm_pid = True, None
         else:
-            log.info("engine_warmed_up", finished=finished)
+            log.info("engine_warmed_up", finished=finished, on_s3=on_s3)
+
+    async def _is_on_s3(self) -> bool:
+        """Reads a table's metadata in the configured catalog and store. What does not answer is left to the night."""
+        settings, now = self.configuration.settings, self.clock()
+        if self._only_on_disk:
+            return False
+        if self._unreached_at is not None and now - self._unreached_at < UNREACHED:
+            return False
+        for policy in settings.policies()[:TABLES_TRIED]:
+            try:
+                return await is_on_s3(self.engine, settings.catalog.name, policy.name)
+            except IcekeeperError as exc:
+                log.info("table_not_reached", table=policy.name, error=str(exc))
+                if not isinstance(exc, PermanentError):  # it may not be there any more, the others may
+                    self._unreached_at = now
+                    break
+        return False
 
     def _wait_s(self) -> float:
         slot = self.scheduler.next_slot

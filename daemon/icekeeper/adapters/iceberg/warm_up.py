@@ -1,13 +1,12 @@
 """Warming up a fresh session: a scratch table is written, compacted, proven, expired and audited as by a night.
 
 The first rewrite of a JVM takes three times as long as the fifth: classes are loaded and code is compiled as it runs.
+Of the configured catalog and store a table's metadata is read; nothing is written there.
 """
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
@@ -15,21 +14,28 @@ from uuid import uuid4
 from pyspark.sql import SparkSession
 from structlog.contextvars import bound_contextvars
 
-from icekeeper.adapters.iceberg.catalog import catalog_conf
+from icekeeper.adapters.iceberg.catalog import quoted_name
+from icekeeper.adapters.iceberg.deleting.files import s3_io
+from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
+from icekeeper.adapters.iceberg.scratch.catalogs import catalog_on_disk, catalog_on_s3
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.calendar import Window
 from icekeeper.core.policy import CompactPolicy, StageLimits
-from icekeeper.core.tables.plan import Slice
+from icekeeper.core.tables.plan import Rewrite, Slice
 
 Step = Callable[[], Awaitable[object]]
 
 # Far more than a step takes: the session of one that does not stop is lost.
 STEP_TIMEOUT = timedelta(minutes=2)
+REACH_TIMEOUT = timedelta(seconds=30)
 # After two rounds a rewrite is hardly slower than ever after; more rounds would only cost CPU time.
 ROUNDS = 2
 
-_TABLE = "scratch.warm_up"
+_NAMESPACE = "scratch"
+_TABLE = f"{_NAMESPACE}.warm_up"
+# Those that a night takes for small files.
+_WAYS = (Rewrite.SPREAD, Rewrite.BINPACK)
 _FILES = 12
 _DAY = datetime(2026, 1, 1, tzinfo=UTC)
 _POLICY = CompactPolicy(StageLimits(STEP_TIMEOUT, 0, timedelta(0)))
@@ -42,21 +48,44 @@ _ROWS = (
 )
 
 
-async def warm_up(engine: SparkEngine, may_continue: Callable[[], bool], rounds: int = ROUNDS) -> bool:
+async def is_on_s3(engine: SparkEngine, catalog: str, table: str) -> bool:
+    """Reads a table's metadata and its newest manifest list, so that the clients of catalog and store are there.
+
+    Whether its files are in S3. Raises like `SparkEngine.run`.
+    """
+
+    def read(spark: SparkSession) -> bool:
+        handle = IcebergJvm(spark).load(quoted_name(catalog, table))
+        if (snapshot := handle.currentSnapshot()) is not None:
+            snapshot.allManifests(handle.io()).size()
+        return s3_io(handle) is not None
+
+    return await engine.run(read, timeout=REACH_TIMEOUT, where=table, jobs=False)
+
+
+async def warm_up(
+    engine: SparkEngine, may_continue: Callable[[], bool], rounds: int = ROUNDS, *, on_s3: bool = False
+) -> bool:
     """Writes, compacts, proves, expires and audits a few small files, `rounds` times. Raises like `SparkEngine.run`.
 
     `may_continue` is called between two steps, each of which takes a moment, so that other work gets the session. False
-    where it returned False.
+    where it returned False. `on_s3`: the files go to an S3 server of our own, as a night's would to the configured one.
     """
-    directory = engine.options.scratch / "warm-up"
-    # A catalog with a unique name, on the local disk: the configured one is not touched.
-    catalog = f"warm_up_{uuid4().hex}"
-    conf = catalog_conf(catalog, {"type": "hadoop", "warehouse": directory.as_uri()})
+    place = catalog_on_s3 if on_s3 else catalog_on_disk
+    with bound_contextvars(why="warm_up"):
+        async with place(engine, STEP_TIMEOUT) as catalog:
+            for step in _steps(engine, catalog, rounds):
+                if not may_continue():
+                    return False
+                await step()
+    return True
+
+
+def _steps(engine: SparkEngine, catalog: str, rounds: int) -> Iterator[Step]:
     lakehouse = IcebergLakehouse(engine, catalog)
 
     def create(spark: SparkSession) -> None:
-        for key, value in conf.items():
-            spark.conf.set(key, value)
+        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {catalog}.{_NAMESPACE}")
         # Not distributed by partition: each task of an insert writes a file.
         spark.sql(
             f"CREATE TABLE {catalog}.{_TABLE} ({_COLUMNS}) USING iceberg PARTITIONED BY (days(ts)) "
@@ -66,8 +95,8 @@ async def warm_up(engine: SparkEngine, may_continue: Callable[[], bool], rounds:
     def write(spark: SparkSession) -> None:
         spark.sql(f"INSERT INTO {catalog}.{_TABLE} {_ROWS}")
 
-    async def compact() -> None:
-        await lakehouse.compact(_TABLE, _POLICY, Slice((), _FILES, 0, 1), uuid4(), STEP_TIMEOUT)
+    async def compact(how: Rewrite) -> None:
+        await lakehouse.compact(_TABLE, _POLICY, Slice((), _FILES, 0, 1, how=how), uuid4(), STEP_TIMEOUT)
 
     async def prove() -> None:
         state = await lakehouse.inspect(_TABLE, _POLICY.target_file_size)
@@ -79,23 +108,12 @@ async def warm_up(engine: SparkEngine, may_continue: Callable[[], bool], rounds:
         state = await lakehouse.inspect(_TABLE, _POLICY.target_file_size)
         await lakehouse.expire(_TABLE, tuple(snapshot.id for snapshot in state.history[:-1]), 1, STEP_TIMEOUT)
 
-    steps: list[Step] = [partial(engine.run, create, timeout=STEP_TIMEOUT)]
-    for _ in range(rounds):
-        steps += [
-            partial(engine.run, write, timeout=STEP_TIMEOUT),
-            partial(lakehouse.file_groups, _TABLE, _POLICY),
-            compact,
-            prove,
-            expire,
-            partial(lakehouse.prove_files, _TABLE, "ts", _WINDOW, STEP_TIMEOUT),
-            partial(lakehouse.count, _TABLE, "ts", _WINDOW, STEP_TIMEOUT),
-        ]
-    try:
-        with bound_contextvars(why="warm_up"):
-            for step in steps:
-                if not may_continue():
-                    return False
-                await step()
-    finally:
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-    return True
+    yield partial(engine.run, create, timeout=STEP_TIMEOUT)
+    for number in range(rounds):
+        yield partial(engine.run, write, timeout=STEP_TIMEOUT)
+        yield partial(lakehouse.file_groups, _TABLE, _POLICY)
+        yield partial(compact, _WAYS[number % len(_WAYS)])
+        yield prove
+        yield expire
+        yield partial(lakehouse.prove_files, _TABLE, "ts", _WINDOW, STEP_TIMEOUT)
+        yield partial(lakehouse.count, _TABLE, "ts", _WINDOW, STEP_TIMEOUT)
