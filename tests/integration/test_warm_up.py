@@ -34,7 +34,7 @@ async def test_it_rewrites_and_expires_small_files_and_leaves_nothing_behind(eng
 
     began = await engine.run(jobs, timeout=MINUTE)
     assert await warm_up(engine, may_continue, rounds=1)
-    assert len(seen) == 12 + 1, "what was written, and what it was compacted into"
+    assert len(seen) == 96 + 1, "what was written, and what it was compacted into"
     assert await engine.run(jobs, timeout=MINUTE) > began
     assert not (scratch / "warm-up").exists()
 
@@ -70,7 +70,7 @@ async def test_on_s3_all_goes_to_a_server_that_is_there_for_it_alone(engine: Spa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalogs, "ScratchStore", Watched)
         assert await warm_up(engine, may_continue, rounds=1, on_s3=True)
-    assert len([path for path in seen if path.endswith(".parquet")]) == 12 + 1
+    assert len([path for path in seen if path.endswith(".parquet")]) == 96 + 1
     assert [path for path in seen if "/metadata/snap-" in path]
     assert len([path for path in stores[0].objects if path.endswith(".parquet")]) == 1, "the others were expired"
 

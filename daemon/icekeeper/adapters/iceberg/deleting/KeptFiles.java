@@ -118,9 +118,7 @@ public final class KeptFiles {
                 this.put(file.path());
             }
         }
-        for (Iterator each = KeptFiles.pathsIn(manifests.values(), io, before.specsById()).iterator(); each.hasNext();) {
-            this.put((String) each.next());
-        }
+        this.readPaths(manifests.values(), io, before.specsById(), true);
     }
 
     private void put(String path) {
@@ -150,9 +148,7 @@ public final class KeptFiles {
         for (Iterator each = manifests.keySet().iterator(); each.hasNext();) {
             this.left.remove(KeptFiles.key((String) each.next()));
         }
-        for (Iterator each = KeptFiles.pathsIn(manifests.values(), io, specs).iterator(); each.hasNext();) {
-            this.left.remove(KeptFiles.key((String) each.next()));
-        }
+        this.readPaths(manifests.values(), io, specs, false);
         this.checked = this.version();
         return before - this.left.size();
     }
@@ -161,30 +157,37 @@ public final class KeptFiles {
         return ((HasTableOperations) this.table).operations().current().metadataFileLocation();
     }
 
-    private static List pathsIn(Collection manifests, final FileIO io, final Map specs) throws Exception {
+    // Takes or leaves out the paths in manifests as they are read: all files of a large table would not fit the heap.
+    private void readPaths(Collection manifests, final FileIO io, final Map specs, final boolean take) throws Exception {
         List work = new ArrayList();
         for (Iterator each = manifests.iterator(); each.hasNext();) {
             final ManifestFile manifest = (ManifestFile) each.next();
             work.add(new Callable() {
                 public Object call() throws Exception {
-                    List found = new ArrayList();
                     CloseableIterable paths = ManifestFiles.readPaths(manifest, io, specs);
                     try {
                         for (Iterator each = paths.iterator(); each.hasNext();) {
-                            found.add((String) each.next());
+                            KeptFiles.this.note((String) each.next(), take);
                         }
                     } finally {
                         paths.close();
                     }
-                    return found;
+                    return null;
                 }
             });
         }
-        List all = new ArrayList();
-        for (Iterator done = KeptFiles.all(work).iterator(); done.hasNext();) {
-            all.addAll((List) done.next());
+        KeptFiles.all(work);
+    }
+
+    void note(String path, boolean take) {
+        String key = KeptFiles.key(path);
+        synchronized (this.left) {
+            if (take) {
+                this.left.put(key, path);
+            } else {
+                this.left.remove(key);
+            }
         }
-        return all;
     }
 
     /** Leaves out what is not in the store any more. */
