@@ -18,7 +18,7 @@ from bench.audits import AUDITS, Audits, AuditTurn
 from bench.bases import Bases
 from bench.plan import AUDIT
 from bench.record import BINPACK, COLD, DEFAULTS, STORES, THIRD, Case, Store
-from bench.rivals import Rival
+from bench.rivals import Job, Rival
 from bench.rivals.bare import Bare
 from bench.rivals.call import Call
 from bench.rivals.copy import Copy
@@ -31,7 +31,8 @@ from bench.scans import Scanner
 from bench.store import StoreProxy
 from bench.warehouse import LocalWarehouse, S3Warehouse, Warehouse
 from bench.worlds import SHAPE, SLOT
-from icekeeper.adapters.iceberg.warm_up import warm_up
+from icekeeper.adapters.iceberg.proof.footers import NAME as FOOTERS
+from icekeeper.adapters.iceberg.warm_up import is_on_s3, warm_up
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.execution.logging import configure
@@ -185,7 +186,9 @@ class Lab:
         job = await asyncio.to_thread(job_of, case, world, chosen.most_tables.get(case.store), x)
         table = f"{job.warehouse.name}.{NAMESPACE}.{job.tables[0]}"
         if case.part in _RENEWED and not again:
-            await self._renew(case, rival)
+            await self._renew(case, rival, job)
+        if case.part == "first":  # a night's files are new, these are copies
+            (self.engine.options.state_dir / FOOTERS).unlink(missing_ok=True)
         fresh = case.part in _RENEWED and rival != THIRD and not again
         if self.engine.up and not fresh:  # a fresh JVM has none, and nothing of the store in it
             await self.engine.run(lambda spark: _forget_manifests(spark, table), timeout=_LIMIT, where=table)
@@ -194,7 +197,7 @@ class Lab:
         self._proxy.reset(_DELAYS_S[case.store])
         return Run(case, chosen, job, self._proxy, self._scanner)
 
-    async def _renew(self, case: Case, rival: str) -> None:
+    async def _renew(self, case: Case, rival: str, job: Job) -> None:
         """A session as it is after its start; none yet where that start is what is measured."""
         self._settled = False
         self._proxy.reset(_DELAYS_S[case.store])  # a warm-up may ask the store, too
@@ -202,7 +205,8 @@ class Lab:
         if case.part == "first":
             await self.engine.start()
             if rival != COLD:
-                await warm_up(self.engine, lambda: True)
+                on_s3 = await is_on_s3(self.engine, job.warehouse.name, f"{NAMESPACE}.{job.tables[0]}")
+                await warm_up(self.engine, lambda: True, on_s3=on_s3)
             if rival == THIRD:
                 for _ in range(2):
                     await self._played(case, DEFAULTS, again=True)
