@@ -20,7 +20,7 @@ from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.core.enums import NIGHT, Stage, TaskOutcome, Trigger
-from icekeeper.core.errors import ConfigError, PermanentError, TransientError
+from icekeeper.core.errors import ConfigError, IcekeeperError, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.execution import holding
@@ -161,6 +161,24 @@ async def test_while_postgresql_is_away_those_on_disk_are_in_force(
     for order in (away.hold(A, NIGHT, None, "n", "ann", "h"), away.release(A, NIGHT, "ann", "h")):
         with pytest.raises(TransientError):
             await order
+
+
+async def test_a_ledger_that_could_not_be_asked_is_asked_again_after_a_minute(ledger: Ledger) -> None:
+    holds = ledger.holds()
+    await holds.hold(A, [Stage.EXPIRE], None, "n", "ann", "h")
+    ledger.sql("UPDATE maintenance_holds SET released_at = now()")
+    ledger.sql("ALTER TABLE maintenance_holds RENAME TO hidden")
+    assert stages(await holds.of(A)) == ["expire"]
+    ledger.sql("ALTER TABLE hidden RENAME TO maintenance_holds")
+    for seconds, known in ((0, ["expire"]), (59, ["expire"]), (60, [])):
+        ledger.now = SLOT + timedelta(seconds=seconds)
+        assert stages(await holds.of(A)) == known
+    ledger.sql("ALTER TABLE maintenance_holds RENAME TO hidden")
+    (ledger.place / "one" / FILE).unlink()
+    for _ in range(2):
+        with pytest.raises(IcekeeperError) as caught:
+            await holds.of(A)
+        assert caught.value.reason is Reason.LEDGER_DOWN
 
 
 async def test_what_is_on_disk_follows_the_ledger_and_reading_writes_nothing(ledger: Ledger) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,6 +28,8 @@ from icekeeper.night.ports import Clock
 log = structlog.get_logger(__name__)
 
 FILE = "holds.json"
+# A server that does not answer takes seconds to say so, and every task of a night asks.
+_ASK_AGAIN = timedelta(minutes=1)
 _IN_FORCE = "released_at IS NULL AND (until IS NULL OR until > $2) AND installation_id = $1"
 _ALL_IN_FORCE = f"SELECT * FROM maintenance_holds WHERE {_IN_FORCE} ORDER BY iceberg_table, held_at, stage, hold_id"
 _NEWEST = """
@@ -95,24 +97,32 @@ class PostgresHolds:
         self._clock = clock
         # What is read later is written later.
         self._keeping = asyncio.Lock()
+        # When the ledger could not be asked last, and why.
+        self._away: tuple[datetime, IcekeeperError] | None = None
 
     async def of(self, table: str) -> tuple[OperatorHold, ...]:
         """As the port has it. Changes nothing, on disk neither."""
-        try:
-            found = await self.in_force()
-        except IcekeeperError as exc:
-            kept = await asyncio.to_thread(self._kept.read)
-            if kept is None:
-                raise
-            log.warning("holds_read_from_disk", table=table, error=str(exc))
-            found = kept
-        return tuple(hold for hold in found if hold.table == table)
+        return tuple(hold for hold in await self._known() if hold.table == table)
+
+    async def _known(self) -> tuple[OperatorHold, ...]:
+        now = self._clock()
+        if self._away is None or not timedelta() <= now - self._away[0] < _ASK_AGAIN:
+            try:
+                return await self.in_force()
+            except IcekeeperError as exc:
+                log.warning("holds_read_from_disk", error=str(exc))
+                self._away = (now, exc)
+        kept = await asyncio.to_thread(self._kept.read)
+        if kept is None:
+            raise self._away[1]
+        return kept
 
     async def in_force(self) -> tuple[OperatorHold, ...]:
         """All of this installation, table by table."""
         mine = await self._installation.id()
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_ALL_IN_FORCE, mine, self._clock())
+        self._away = None
         return _holds(rows)
 
     async def keep(self) -> None:
