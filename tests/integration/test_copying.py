@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -61,6 +62,9 @@ FLOAT_ROWS = (
     "id, if(id < 9, double('NaN'), element_at(array(double('NaN'), -0.0D, id / 3.0D, null), int(id % 4 + 1))), "
     "float(id), double('NaN')"
 )
+# Parquet's writers leave statistics out where the lowest and the highest value take 4 KiB together.
+LONG_TEXTS = "id, if(id % 9 = 0, null, concat(sha2(string(id), 512), repeat(string(id), 5000)))"
+OTHER_LONG_TEXTS = "id, array_join(transform(sequence(1, 40), n -> sha2(concat(id, n), 512)), '')"
 SMALL_GROUPS = (
     "'write.parquet.row-group-size-bytes' = '256', 'write.parquet.row-group-check-min-record-count' = '2', "
     "'write.parquet.row-group-check-max-record-count' = '2', 'write.parquet.page-row-limit' = '2'"
@@ -87,20 +91,27 @@ def same(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def foreign(change: Callable[[pa.Table], pa.Table] = same, files: int = 3, **options: Any) -> Step:
-    """Adds files that pyarrow writes with these options, of rows that `change` makes other ones."""
-    return partial(_add_foreign, change, files, {"compression": "zstd", **options})
+def foreign(
+    change: Callable[[pa.Table], pa.Table] = same,
+    files: int = 3,
+    body: Callable[[bytes], bytes] = bytes,
+    **options: Any,
+) -> Step:
+    """Adds files that pyarrow writes with these options, of rows that `change` and bytes that `body` changes."""
+    return partial(_add_foreign, change, files, body, {"compression": "zstd", **options})
 
 
-async def _add_foreign(change: Any, files: int, options: dict[str, Any], night: Night, table: str) -> None:
+async def _add_foreign(change: Any, files: int, body: Any, options: dict[str, Any], night: Night, table: str) -> None:
     def add(spark: SparkSession) -> None:
         jvm: Any = IcebergJvm(spark)
         handle = jvm.load(night.services.lakehouse._tables.name(table))
         append, config = handle.newAppend(), jvm.iceberg.MetricsConfig.forTable(handle)
         for _ in range(files):
             path = f"{handle.location()}/data/foreign-{uuid4().hex}.parquet"
+            sink = io.BytesIO()
+            pq.write_table(change(plain()), sink, **options)
             with night.box.s3.filesystem().open_output_stream(path.partition("://")[2]) as stream:
-                pq.write_table(change(plain()), stream, **options)
+                stream.write(body(sink.getvalue()))
             file = handle.io().newInputFile(path)
             added = jvm.iceberg.DataFiles.builder(handle.spec()).withPath(path).withFormat("parquet")
             added = added.withFileSizeInBytes(file.getLength())
@@ -144,6 +155,46 @@ def with_column(position: int, kind: pa.DataType, nullable: bool = True) -> Call
         return rows.cast(rows.schema.set(position, changed))
 
     return change
+
+
+def with_long_texts(rows: pa.Table) -> pa.Table:
+    return rows.set_column(1, rows.schema.field(1), pa.array([f"{n}" * 5000 for n in range(len(rows))]))
+
+
+def misplaced(body: bytes) -> bytes:
+    """The offset index of the first column says a byte less, or more, of its only page."""
+    page = pq.read_metadata(io.BytesIO(body)).row_group(0).column(0).data_page_offset
+    # Thrift's compact protocol: PageLocation is offset (1: i64), compressed_page_size (2: i32), first_row_index.
+    location = b"\x16" + varint(page) + b"\x15"
+    assert body.count(location) == 1
+    return flipped(body, body.index(location) + len(location))
+
+
+def with_another_checksum(body: bytes) -> bytes:
+    """Of the first page, a dictionary."""
+    at = pq.read_metadata(io.BytesIO(body)).row_group(0).column(0).dictionary_page_offset
+    # PageHeader is type (1), uncompressed_page_size (2), compressed_page_size (3), crc (4), all i32.
+    for _ in range(3):
+        assert body[at] == 0x15
+        at += 1
+        while body[at] & 0x80:
+            at += 1
+        at += 1
+    return flipped(body, at + 1)
+
+
+def varint(number: int) -> bytes:
+    """A positive number as Thrift writes it: doubled, seven bits a byte."""
+    number, digits = 2 * number, bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*digits, number])
+
+
+def flipped(body: bytes, at: int) -> bytes:
+    """With one bit changed, which is none of those that say how long a number is."""
+    return body[:at] + bytes([body[at] ^ 2]) + body[at + 1 :]
 
 
 def without_ids(rows: pa.Table) -> pa.Table:
@@ -191,6 +242,17 @@ COPIED = {
         proven="unproven: l.element.y (no metrics that can be compared), m.key (no counts), "
         "m.value.element (no counts)",
     ),
+    "texts too long for statistics": Case(
+        Odd((insert(LONG_TEXTS), insert("id, null", files=1)), "id BIGINT, s STRING"),
+    ),
+    "texts too long for statistics in files that are split": Case(
+        Odd((insert(OTHER_LONG_TEXTS, rows=2000, files=2),),
+            "id BIGINT, s STRING", "", "'write.parquet.row-group-size-bytes' = '500000'"),
+        target="1MiB",
+    ),
+    "texts too long for bounds, of pyarrow": Case(
+        of_pyarrow(foreign(with_long_texts, 5)), proven="unproven: s (no bounds, only counts)"
+    ),
     "a sort order of the table": Case(one(ALTER + "WRITE ORDERED BY s", insert(ROWS, start=100))),
     "files of pyarrow, without indexes": Case(of_pyarrow(foreign(files=5))),
     "checksums, indexes and newer pages": Case(
@@ -234,11 +296,16 @@ REWRITTEN = {
     "a column that is required in the table alone": Case(
         Odd((foreign(files=5),), PLAIN.replace("BIGINT", "BIGINT NOT NULL")), "not those that the table has"
     ),
-    "texts too long for statistics": Case(
-        Odd((insert("id, repeat(string(id), 5000)"),), "id BIGINT, s STRING"), "how many nulls each column has"
-    ),
     "no statistics of a column": Case(
-        of_pyarrow(foreign(files=3), foreign(files=3, write_statistics=["id", "ts"])), "how many nulls each column has"
+        of_pyarrow(foreign(files=3), foreign(files=3, write_statistics=["id", "ts"])), "not known how many nulls"
+    ),
+    "an offset index of other pages": Case(
+        of_pyarrow(foreign(files=4, write_page_index=True), foreign(files=1, write_page_index=True, body=misplaced)),
+        "in [id] its offset index does not say where its pages are",
+    ),
+    "a page that is not what its checksum says": Case(
+        of_pyarrow(foreign(files=4), foreign(files=1, write_page_checksum=True, body=with_another_checksum)),
+        "in [id] a page is not what its checksum says",
     ),
     "a nested column added": Case(
         Odd((insert("named_struct('a', id)"), ALTER + "ADD COLUMN st.b INT"), "st STRUCT<a: BIGINT>"),
@@ -279,13 +346,15 @@ REWRITTEN = {
 }  # fmt: skip
 ENCRYPTED = {"a footer that says so": True, "a footer that is encrypted": False}
 CASES = COPIED | REWRITTEN
-DELETED, APPENDED, SPOILT = OTHERS = ("cold.deleted", "cold.appended", "cold.spoilt")
+DELETED, APPENDED, LARGE = OTHERS = ("cold.deleted", "cold.appended", "cold.large_footers")
 PLAYED = (
     "files of Spark's by days",
     "checksums, indexes and newer pages",
     "NaN and zeros",
     "deletes",
     "a dropped column",
+    "texts too long for statistics",
+    "an offset index of other pages",
 )
 
 
@@ -334,7 +403,7 @@ async def indexes(night: Night, table: str) -> Counter[str]:
         jvm = IcebergJvm(spark)
         handle = jvm.load(night.services.lakehouse._tables.name(table))
         file = handle.io().newInputFile(path)
-        read = new_instance(jvm, "RowGroups", file, file.getLength(), folder=row_groups._FOLDER)
+        read = new_instance(jvm, "RowGroups", file, file.getLength(), None, folder=row_groups._FOLDER)
         for block in read.indexes():
             found["row groups"] += 1
             for chunk in block:
@@ -428,6 +497,16 @@ async def test_rows_added_meanwhile_stay(night: Night, monkeypatch: pytest.Monke
     assert (task.outcome, task.attempts) == (TaskOutcome.DONE, 1), task.error
     assert "; row groups copied; " in task.note
     assert [row[0] for row in await night.sql(f"SELECT count(*) FROM {{c}}.{APPENDED}")] == [50]
+
+
+async def test_footers_that_do_not_fit_into_memory_are_not_read(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "COPY_MIN_SIZE", 1)
+    monkeypatch.setattr(row_groups, "FOOTERS_SHARE", 1_000_000)
+    await create(night, LARGE, one())
+    task = await compact(night, LARGE)
+    assert (task.outcome, task.error) == (TaskOutcome.DONE, None)
+    assert "; row groups not copied (" in task.note
+    assert "the footers of its group take more of the heap than they may" in task.note
 
 
 def meanwhile(night: Night, monkeypatch: pytest.MonkeyPatch, statement: str) -> list[str]:

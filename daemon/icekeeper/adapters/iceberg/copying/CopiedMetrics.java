@@ -15,7 +15,6 @@ import org.apache.iceberg.Metrics;
 import org.apache.iceberg.MetricsConfig;
 import org.apache.iceberg.Schema;
 import org.apache.iceberg.parquet.ParquetUtil;
-import org.apache.iceberg.shaded.org.apache.parquet.column.statistics.Statistics;
 import org.apache.iceberg.shaded.org.apache.parquet.hadoop.metadata.BlockMetaData;
 import org.apache.iceberg.shaded.org.apache.parquet.hadoop.metadata.ColumnChunkMetaData;
 import org.apache.iceberg.types.Comparators;
@@ -25,6 +24,9 @@ import org.apache.iceberg.types.TypeUtil;
 import org.apache.iceberg.types.Types;
 
 public final class CopiedMetrics {
+    public static final int NULLS = 0;
+    public static final int NANS = 1;
+
     private final Schema schema;
     private final MetricsConfig config;
 
@@ -39,55 +41,72 @@ public final class CopiedMetrics {
     }
 
     /**
-     * `claims`: the files that it came of, with their manifests' metrics of such columns. `parted`: the locations of those
-     * of which other files have row groups, too.
+     * `claims`: the files that it came of, with their manifests' metrics of `columns`, the ids of which a footer does not
+     * say everything. `parted`: the locations of those files of which others have row groups, too.
      */
-    public Metrics of(RowGroups file, Collection claims, Set parted) {
+    public Metrics of(RowGroups file, Collection claims, Set columns, Set parted) {
         Metrics own = ParquetUtil.footerMetrics(file.footer, Stream.empty(), this.config);
+        Map values = new HashMap(own.valueCounts());
+        Map nulls = new HashMap(own.nullValueCounts());
+        Map nans = new HashMap(own.nanValueCounts());
         Map lower = new HashMap(own.lowerBounds());
         Map upper = new HashMap(own.upperBounds());
-        Map nans = new HashMap(own.nanValueCounts());
-        for (Iterator each = file.footer.getBlocks().iterator(); each.hasNext();) {
-            for (Iterator chunks = ((BlockMetaData) each.next()).getColumns().iterator(); chunks.hasNext();) {
-                ColumnChunkMetaData chunk = (ColumnChunkMetaData) chunks.next();
-                // Iceberg's sums take a chunk without bounds for one without values.
-                if (!isBounded(chunk)) {
-                    Integer id = Integer.valueOf(chunk.getPrimitiveType().getId().intValue());
-                    lower.remove(id);
-                    upper.remove(id);
-                }
-            }
-        }
-        for (Iterator each = TypeUtil.indexById(this.schema.asStruct()).values().iterator(); each.hasNext();) {
-            Types.NestedField field = (Types.NestedField) each.next();
-            Integer id = Integer.valueOf(field.fieldId());
-            String mode = this.config.columnMode(field.fieldId()).toString();
-            if (!isUncertain(field) || mode.equals("none") || !own.valueCounts().containsKey(id)) {
+        Set unsaid = file.unsaid();
+        // Iceberg's sums take a chunk of which nothing is said for one without values.
+        values.keySet().removeAll(unsaid);
+        nulls.keySet().removeAll(unsaid);
+        lower.keySet().removeAll(unsaid);
+        upper.keySet().removeAll(unsaid);
+        Map fields = TypeUtil.indexById(this.schema.asStruct());
+        for (Iterator each = columns.iterator(); each.hasNext();) {
+            Integer id = (Integer) each.next();
+            Types.NestedField field = (Types.NestedField) fields.get(id);
+            String mode = this.config.columnMode(id.intValue()).toString();
+            if (mode.equals("none") || (!unsaid.contains(id) && !isUncertain(field))) {
                 continue;
             }
-            Long counted = nans(claims, parted, id);
-            if (counted != null) {
-                nans.put(id, counted);
+            if (unsaid.contains(id)) {
+                put(values, id, Long.valueOf(valuesOf(file, id)));
+                put(nulls, id, sum(claims, parted, id, NULLS));
+            }
+            if (isUncertain(field)) {
+                put(nans, id, sum(claims, parted, id, NANS));
             }
             if (!mode.equals("counts") && !lower.containsKey(id)) {
                 this.bound(claims, field, lower, upper);
             }
         }
-        return new Metrics(own.recordCount(), own.columnSizes(), own.valueCounts(), own.nullValueCounts(), nans, lower, upper);
+        return new Metrics(own.recordCount(), own.columnSizes(), values, nulls, nans, lower, upper);
     }
 
-    private static boolean isBounded(ColumnChunkMetaData chunk) {
-        Statistics statistics = chunk.getStatistics();
-        return statistics != null && (statistics.hasNonNullValue()
-            || (statistics.isNumNullsSet() && statistics.getNumNulls() == chunk.getValueCount()));
+    private static void put(Map counts, Integer id, Long count) {
+        if (count != null) {
+            counts.put(id, count);
+        }
     }
 
-    // How many NaN the column has; null where that is not known.
-    private static Long nans(Collection claims, Set parted, Integer id) {
+    private static long valuesOf(RowGroups file, Integer id) {
+        long values = 0;
+        for (Iterator each = file.footer.getBlocks().iterator(); each.hasNext();) {
+            for (Iterator chunks = ((BlockMetaData) each.next()).getColumns().iterator(); chunks.hasNext();) {
+                ColumnChunkMetaData chunk = (ColumnChunkMetaData) chunks.next();
+                values += chunk.getPrimitiveType().getId().intValue() == id.intValue() ? chunk.getValueCount() : 0;
+            }
+        }
+        return values;
+    }
+
+    /** What a manifest says of a column: how many nulls or NaN it has; null where it does not say. */
+    public static Long claimed(DataFile file, Integer id, int kind) {
+        return file == null ? null : count(kind == NULLS ? file.nullValueCounts() : file.nanValueCounts(), id);
+    }
+
+    // How many of them the column has; null where that is not known.
+    private static Long sum(Collection claims, Set parted, Integer id, int kind) {
         long sum = 0;
         for (Iterator each = claims.iterator(); each.hasNext();) {
             DataFile file = (DataFile) each.next();
-            Long one = count(file.nanValueCounts(), id);
+            Long one = claimed(file, id, kind);
             if (one == null || (one.longValue() > 0 && parted.contains(file.location()))) {
                 return null;
             }
@@ -101,31 +120,40 @@ public final class CopiedMetrics {
         Comparator order = Comparators.forType(field.type().asPrimitiveType());
         ByteBuffer low = null;
         ByteBuffer high = null;
+        boolean below = true;
+        boolean above = true;
         for (Iterator each = claims.iterator(); each.hasNext();) {
             DataFile file = (DataFile) each.next();
             Long all = count(file.valueCounts(), id);
             Long nulls = count(file.nullValueCounts(), id);
-            Long none = count(file.nanValueCounts(), id);
+            Long none = isUncertain(field) ? count(file.nanValueCounts(), id) : Long.valueOf(0);
             if (all != null && nulls != null && none != null
                     && all.longValue() == nulls.longValue() + none.longValue()) {
                 continue;
             }
             ByteBuffer one = bound(file.lowerBounds(), id);
             ByteBuffer other = bound(file.upperBounds(), id);
-            if (isNoBound(field, one) || isNoBound(field, other)) {
-                return;
+            below = below && !isNoBound(field, one);
+            above = above && !isNoBound(field, other);
+            if (below) {
+                low = low == null || order.compare(value(field, one), value(field, low)) < 0 ? one : low;
             }
-            low = low == null || order.compare(value(field, one), value(field, low)) < 0 ? one : low;
-            high = high == null || order.compare(value(field, other), value(field, high)) > 0 ? other : high;
+            if (above) {
+                high = high == null || order.compare(value(field, other), value(field, high)) > 0 ? other : high;
+            }
         }
-        if (low != null) {
+        // A text that can't be cut short above has a lower bound alone; of numbers there are both or none.
+        boolean both = below && above;
+        if (low != null && (both || (below && !isUncertain(field)))) {
             lower.put(id, low);
+        }
+        if (high != null && (both || (above && !isUncertain(field)))) {
             upper.put(id, high);
         }
     }
 
     private static boolean isNoBound(Types.NestedField field, ByteBuffer bytes) {
-        return bytes == null || Double.isNaN(((Number) value(field, bytes)).doubleValue());
+        return bytes == null || (isUncertain(field) && Double.isNaN(((Number) value(field, bytes)).doubleValue()));
     }
 
     private static Object value(Types.NestedField field, ByteBuffer bytes) {

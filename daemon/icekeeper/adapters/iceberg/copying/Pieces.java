@@ -15,6 +15,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Future;
 import java.util.zip.CRC32;
 import java.util.zip.CRC32C;
+import java.util.zip.Checksum;
 import org.apache.iceberg.io.IOUtil;
 import org.apache.iceberg.io.InputFile;
 import org.apache.iceberg.io.OutputFile;
@@ -25,7 +26,7 @@ import org.apache.iceberg.shaded.org.apache.parquet.io.SeekableInputStream;
 
 public final class Pieces extends SeekableInputStream {
     // What one request fetches at most, and the least memory with which several are under way.
-    public static final int LARGEST = 8 * 1024 * 1024;
+    public static final int LARGEST = 8 * 1024 * 1024 - 64;
     public static final long LEAST = 4L * LARGEST;
     private static final int BUFFER = 64 * 1024;
 
@@ -33,11 +34,16 @@ public final class Pieces extends SeekableInputStream {
     private final long most;
     private final List pieces = new ArrayList();
     private final ArrayDeque ahead = new ArrayDeque();
+    // Arrays of eight MiB are used again: a heap takes each of them for a large object, and clears it.
+    private final ArrayDeque free = new ArrayDeque();
+    private int size;
     private int asked;
     private long held;
     private int current = -1;
     private byte[] bytes;
     private long position;
+    // From where on the current piece is not hashed yet.
+    private int hashedTo;
     private final CRC32 crc = new CRC32();
     private final CRC32C other = new CRC32C();
 
@@ -54,7 +60,9 @@ public final class Pieces extends SeekableInputStream {
         long first = ((ColumnChunkMetaData) chunks.get(0)).getStartingPos();
         long end = last.getStartingPos() + last.getTotalSize();
         for (long from = first; from < end; from += LARGEST) {
-            this.pieces.add(new Piece(input, from, (int) Math.min(LARGEST, end - from), from == first));
+            Piece piece = new Piece(input, from, (int) Math.min(LARGEST, end - from), from == first);
+            this.size = Math.max(this.size, piece.length);
+            this.pieces.add(piece);
         }
     }
 
@@ -65,23 +73,48 @@ public final class Pieces extends SeekableInputStream {
             throw new IOException("the row group before was not read to its end");
         }
         this.position = this.piece().from;
+        this.hashedTo = 0;
     }
 
     /** The hash of what was read since the last call. */
     public Long hashed() {
+        this.hash();
         long hash = this.crc.getValue() << 32 | this.other.getValue();
         this.crc.reset();
         this.other.reset();
         return Long.valueOf(hash);
     }
 
-    /** Reads so many bytes, only to hash them. */
-    public void pass(long from, long count) throws IOException {
-        byte[] buffer = new byte[BUFFER];
-        this.seek(from);
+    /** Reads so many bytes, only to hash them; `also`: another hash that they go into. */
+    public void pass(long count, Checksum also) throws IOException {
         for (long left = count; left > 0;) {
-            left -= this.read(buffer, 0, (int) Math.min(left, buffer.length));
+            int some = (int) Math.min(left, this.available());
+            also.update(this.bytes, (int) (this.position - this.piece().from), some);
+            this.position += some;
+            left -= some;
         }
+    }
+
+    // Hashes what was read of the current piece: large arrays at once, however little is read at a time.
+    private void hash() {
+        if (this.bytes != null) {
+            int to = (int) Math.min(this.position - this.piece().from, this.piece().length);
+            this.crc.update(this.bytes, this.hashedTo, to - this.hashedTo);
+            this.other.update(this.bytes, this.hashedTo, to - this.hashedTo);
+            this.hashedTo = to;
+        }
+    }
+
+    // How much there is at the position, one byte at least.
+    public int available() throws IOException {
+        while (this.position >= this.piece().from + this.piece().length) {
+            this.next();
+            if (this.piece().first) {
+                throw new EOFException("the row group ends before " + this.position);
+            }
+            this.hashedTo = (int) Math.max(0, Math.min(this.position - this.piece().from, this.piece().length));
+        }
+        return (int) (this.piece().from + this.piece().length - this.position);
     }
 
     private Piece piece() {
@@ -90,7 +123,9 @@ public final class Pieces extends SeekableInputStream {
 
     private void next() throws IOException {
         if (this.bytes != null) {
-            this.held -= this.bytes.length;
+            this.hash();
+            this.held -= this.size;
+            this.free.add(this.bytes);
             this.bytes = null;
         }
         if (++this.current >= this.pieces.size()) {
@@ -98,16 +133,16 @@ public final class Pieces extends SeekableInputStream {
         }
         while (this.asked < this.pieces.size()) {
             final Piece piece = (Piece) this.pieces.get(this.asked);
-            if (!this.ahead.isEmpty() && this.held + piece.length > this.most) {
+            if (!this.ahead.isEmpty() && this.held + this.size > this.most) {
                 break;
             }
-            this.held += piece.length;
+            this.held += this.size;
             this.asked++;
+            final byte[] to = this.free.isEmpty() ? new byte[this.size] : (byte[]) this.free.remove();
             this.ahead.add(this.readers.submit(new Callable() {
                 public Object call() throws IOException {
-                    byte[] read = new byte[piece.length];
-                    IOUtil.readFully(piece.input, piece.from, read, 0, read.length);
-                    return read;
+                    IOUtil.readFully(piece.input, piece.from, to, 0, piece.length);
+                    return to;
                 }
             }));
         }
@@ -132,7 +167,11 @@ public final class Pieces extends SeekableInputStream {
         if (position < this.position) {
             throw new IOException("row groups are read forwards only");
         }
+        this.hash();
         this.position = position;
+        if (this.bytes != null) {
+            this.hashedTo = (int) Math.min(position - this.piece().from, this.piece().length);
+        }
     }
 
     public int read() throws IOException {
@@ -142,17 +181,8 @@ public final class Pieces extends SeekableInputStream {
     }
 
     public int read(byte[] to, int offset, int count) throws IOException {
-        while (this.position >= this.piece().from + this.bytes.length) {
-            this.next();
-            if (this.piece().first) {
-                throw new EOFException("the row group ends before " + this.position);
-            }
-        }
-        int from = (int) (this.position - this.piece().from);
-        int some = Math.min(count, this.bytes.length - from);
-        System.arraycopy(this.bytes, from, to, offset, some);
-        this.crc.update(to, offset, some);
-        this.other.update(to, offset, some);
+        int some = Math.min(count, this.available());
+        System.arraycopy(this.bytes, (int) (this.position - this.piece().from), to, offset, some);
         this.position += some;
         return some;
     }

@@ -9,6 +9,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Paths;
 import java.util.ArrayList;
+import java.util.Collection;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.Iterator;
@@ -23,6 +24,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicLong;
 import org.apache.iceberg.DataFile;
 import org.apache.iceberg.DataFiles;
 import org.apache.iceberg.FileFormat;
@@ -62,9 +64,8 @@ import org.apache.iceberg.util.TableScanUtil;
 public final class RowGroupCopier {
     private static final int READERS = 16;
     private static final int WRITERS = 4;
-    // Of the heap, what is read ahead, and what footers and indexes may take; a chunk's part of them.
+    // One part in so many of the heap is read ahead.
     private static final int SHARE = 8;
-    private static final long CHUNK = 2048;
     private static final long QUIET_S = 8;
 
     private final Table table;
@@ -74,19 +75,22 @@ public final class RowGroupCopier {
     private final long smallest;
     private final List outputs = new ArrayList();
     private final Map replaced = new LinkedHashMap();
-    private long room = Runtime.getRuntime().maxMemory() / SHARE;
+    // The ids of the columns of which footers don't say all.
+    private final Set columns = new HashSet();
+    private long room;
     // Whether a commit may have landed, and whether all threads have ended.
     private boolean open = true;
     private boolean quiet = true;
 
-    /** `smallest`: the size of a row group, in bytes, from which copying pays. */
-    public RowGroupCopier(Table table, long smallest) {
+    /** `smallest`: the size of a row group, in bytes, from which copying pays; footers may take a `share`th of the heap. */
+    public RowGroupCopier(Table table, long smallest, long share) {
         this.table = table;
         this.snapshot = table.currentSnapshot();
         // As Parquet has it: names that it can't have are written otherwise, and comments are left out.
         this.stored = ParquetSchemaUtil.convert(table.schema(), "table");
         this.wanted = ParquetSchemaUtil.convert(this.stored);
         this.smallest = smallest;
+        this.room = Runtime.getRuntime().maxMemory() / share;
     }
 
     /**
@@ -120,6 +124,7 @@ public final class RowGroupCopier {
 
     // Reads the footers side by side; why one of the files can't be copied.
     private String read(Map files, final Map found) throws Exception {
+        final AtomicLong room = new AtomicLong(this.room);
         List work = new ArrayList();
         for (Iterator each = files.values().iterator(); each.hasNext();) {
             final DataFile file = (DataFile) each.next();
@@ -127,7 +132,9 @@ public final class RowGroupCopier {
                 public Object call() {
                     try {
                         InputFile input = RowGroupCopier.this.table.io().newInputFile(file.location(), file.fileSizeInBytes());
-                        return new RowGroups(input, file.fileSizeInBytes());
+                        return new RowGroups(input, file.fileSizeInBytes(), room);
+                    } catch (IllegalStateException tooLarge) {
+                        return tooLarge.getMessage();
                     } catch (Exception unread) {
                         // The usual way finds out why.
                         return "its footer can't be read: " + unread;
@@ -136,28 +143,33 @@ public final class RowGroupCopier {
             });
         }
         ExecutorService pool = Executors.newFixedThreadPool(READERS);
-        List answers = new ArrayList();
         try {
-            for (Iterator done = pool.invokeAll(work).iterator(); done.hasNext();) {
-                answers.add(((Future) done.next()).get());
+            List answers = new ArrayList();
+            for (Iterator each = work.iterator(); each.hasNext();) {
+                answers.add(pool.submit((Callable) each.next()));
             }
+            String refusal = this.judge(files, found, answers);
+            this.room = refusal == null ? room.get() : this.room;
+            return refusal;
         } finally {
             pool.shutdownNow();
         }
+    }
+
+    // Why one of the files can't be copied, as soon as that is known.
+    private String judge(Map files, Map found, List answers) throws Exception {
         String codec = (String) this.table.properties().get(TableProperties.PARQUET_COMPRESSION);
         RowGroups first = null;
         long groups = 0;
         long bytes = 0;
-        long memory = 0;
         Iterator answer = answers.iterator();
         for (Iterator each = files.values().iterator(); each.hasNext();) {
             DataFile file = (DataFile) each.next();
-            Object read = answer.next();
+            Object read = ((Future) answer.next()).get();
             String odd = read instanceof String ? (String) read : null;
             if (odd == null) {
                 RowGroups one = (RowGroups) read;
-                int chunks = one.schema().getColumns().size() * one.indexes.length;
-                if (chunks == 0) {
+                if (one.schema().getColumns().isEmpty() || one.indexes.length == 0) {
                     return file.location() + ": it has no row groups";
                 }
                 first = first == null ? one : first;
@@ -174,21 +186,13 @@ public final class RowGroupCopier {
                 }
                 groups += one.indexes.length;
                 bytes += one.bytes();
-                memory += CHUNK * chunks + one.bloomBytes;
                 found.put(file.location(), one);
             }
             if (odd != null) {
                 return file.location() + ": " + odd;
             }
         }
-        if (bytes < groups * this.smallest) {
-            return "row groups are of " + bytes / Math.max(1, groups) / 1024 + " KiB";
-        }
-        if (memory > this.room) {
-            return "its footers would take " + memory / 1024 / 1024 + " MiB of the heap";
-        }
-        this.room -= memory;
-        return null;
+        return bytes < groups * this.smallest ? "row groups are of " + bytes / Math.max(1, groups) / 1024 + " KiB" : null;
     }
 
     private static String codecOf(RowGroups file) {
@@ -239,16 +243,27 @@ public final class RowGroupCopier {
                 return "its row groups are larger than files may be";
             }
         }
-        Map claims = this.claimed(files);
-        for (Iterator each = this.uncertain().iterator(); each.hasNext();) {
-            Types.NestedField field = (Types.NestedField) each.next();
-            for (Iterator some = files.keySet().iterator(); some.hasNext();) {
-                Object location = some.next();
+        Set columns = this.uncertain(found.values());
+        Map claims = this.claimed(files, columns);
+        MetricsConfig modes = MetricsConfig.forTable(this.table);
+        Map fields = TypeUtil.indexById(this.table.schema().asStruct());
+        for (Iterator some = files.keySet().iterator(); some.hasNext();) {
+            Object location = some.next();
+            boolean split = Boolean.TRUE.equals(places.get("split " + location));
+            Set unsaid = ((RowGroups) found.get(location)).unsaid();
+            for (Iterator each = columns.iterator(); each.hasNext();) {
+                Integer id = (Integer) each.next();
+                Types.NestedField field = (Types.NestedField) fields.get(id);
                 DataFile file = (DataFile) claims.get(location);
-                Map counts = file == null ? null : file.nanValueCounts();
-                Long nans = counts == null ? null : (Long) counts.get(Integer.valueOf(field.fieldId()));
+                Long nulls = CopiedMetrics.claimed(file, id, CopiedMetrics.NULLS);
+                Long nans = CopiedMetrics.claimed(file, id, CopiedMetrics.NANS);
+                // Rewriting counts them.
+                if (unsaid.contains(id) && !modes.columnMode(id.intValue()).toString().equals("none")
+                        && (nulls == null || (nulls.longValue() > 0 && split))) {
+                    return location + ": it is not known how many nulls " + field.name() + " has in each file";
+                }
                 // Bounds without a count of NaN would let readers take a file for one without any.
-                if (nans == null || (nans.longValue() > 0 && Boolean.TRUE.equals(places.get("split " + location)))) {
+                if (CopiedMetrics.isUncertain(field) && (nans == null || (nans.longValue() > 0 && split))) {
                     return location + ": it is not known how many NaN " + field.name() + " has in each file";
                 }
             }
@@ -260,6 +275,7 @@ public final class RowGroupCopier {
             output.file = (this.table.spec().isUnpartitioned() ? names.newOutputFile()
                 : names.newOutputFile(this.table.spec(), output.partition)).encryptingOutputFile();
         }
+        this.columns.addAll(columns);
         this.outputs.addAll(arranged);
         this.replaced.putAll(files);
         return null;
@@ -296,30 +312,37 @@ public final class RowGroupCopier {
         }
     }
 
-    /** Writes the files and reads them back. Throws IOException where a chunk is not what was read. */
-    public void copy() throws Throwable {
+    /**
+     * Writes the files and reads them back: why they are not to be committed after all, null where they may be. Throws
+     * IOException where a chunk is not what was read.
+     */
+    public String copy() throws Throwable {
         final ExecutorService readers = Executors.newFixedThreadPool(READERS);
         long ahead = Runtime.getRuntime().maxMemory() / SHARE;
         int side = (int) Math.max(1, Math.min(Math.min(WRITERS, this.outputs.size()), ahead / Pieces.LEAST));
-        final long most = ahead / side;
+        // More than its share of the readers can fetch does not help a file.
+        final long most = Math.min(ahead / side, (READERS / side + 2L) * Pieces.LARGEST);
         ExecutorService writers = Executors.newFixedThreadPool(side);
-        final Map floats = this.claimed(this.replaced);
+        final Map claims = this.claimed(this.replaced, this.columns);
         List work = new ArrayList();
         for (Iterator each = this.outputs.iterator(); each.hasNext();) {
             final Output output = (Output) each.next();
             work.add(writers.submit(new Callable() {
                 public Object call() throws Exception {
                     RowGroupCopier.this.write(output, readers, most);
-                    RowGroupCopier.this.readBack(output, readers, most, floats);
-                    return null;
+                    return RowGroupCopier.this.readBack(output, readers, most, claims);
                 }
             }));
         }
         this.quiet = false;
         try {
             for (Iterator each = work.iterator(); each.hasNext();) {
-                ((Future) each.next()).get();
+                String odd = (String) ((Future) each.next()).get();
+                if (odd != null) {
+                    return odd;
+                }
             }
+            return null;
         } catch (ExecutionException failed) {
             throw failed.getCause();
         } finally {
@@ -395,11 +418,12 @@ public final class RowGroupCopier {
         return common;
     }
 
-    // Proves that what is in the store by now is what was read, and describes it.
-    private void readBack(Output output, ExecutorService readers, long most, Map claims) throws IOException {
+    // Proves that what is in the store by now is what was read, and describes it. What is wrong with its pages is so in the
+    // file that they came of.
+    private String readBack(Output output, ExecutorService readers, long most, Map claims) throws IOException {
         String location = output.file.location();
         long length = this.table.io().newInputFile(location).getLength();
-        RowGroups file = new RowGroups(this.table.io().newInputFile(location, length), length);
+        RowGroups file = new RowGroups(this.table.io().newInputFile(location, length), length, null);
         if (file.indexes.length != output.parts.size()) {
             throw new IOException(location + " has " + file.indexes.length + " row groups, not " + output.parts.size());
         }
@@ -408,6 +432,7 @@ public final class RowGroupCopier {
             from.add(file.input, file.block(number));
         }
         Iterator hashes = output.hashes.iterator();
+        Pages pages = new Pages();
         for (int number = 0; number < file.indexes.length; number++) {
             BlockMetaData before = output.block(number);
             BlockMetaData after = file.block(number);
@@ -418,8 +443,11 @@ public final class RowGroupCopier {
             for (int column = 0; column < after.getColumns().size(); column++) {
                 ColumnChunkMetaData one = (ColumnChunkMetaData) before.getColumns().get(column);
                 ColumnChunkMetaData other = (ColumnChunkMetaData) after.getColumns().get(column);
+                Object[] indexes = file.indexes[number][column];
+                boolean flat = file.schema().getColumnDescription(other.getPath().toArray()).getMaxRepetitionLevel() == 0;
                 from.hashed();
-                from.pass(other.getStartingPos(), other.getTotalSize());
+                String odd = pages.wrong(
+                    from, other, after.getRowCount(), flat, (ColumnIndex) indexes[1], (OffsetIndex) indexes[2]);
                 boolean same = hashes.next().equals(from.hashed()) && one.getPath().equals(other.getPath())
                     && one.getCodec() == other.getCodec() && one.getEncodings().equals(other.getEncodings())
                     && one.getValueCount() == other.getValueCount() && one.getTotalSize() == other.getTotalSize()
@@ -427,13 +455,15 @@ public final class RowGroupCopier {
                     && one.hasDictionaryPage() == other.hasDictionaryPage()
                     && one.getFirstDataPageOffset() - one.getStartingPos()
                         == other.getFirstDataPageOffset() - other.getStartingPos();
-                for (int kind = 0; kind < file.indexes[number][column].length; kind++) {
-                    boolean there = output.source(number).indexes[output.place(number)][column][kind] != null;
-                    same = same && there == (file.indexes[number][column][kind] != null);
-                }
+                same = same && RowGroups.areSame(
+                    output.source(number).indexes[output.place(number)][column], one.getStartingPos(),
+                    indexes, other.getStartingPos());
                 if (!same) {
                     throw new IOException(
                         other.getPath() + " in row group " + number + " of " + location + " is not what was copied");
+                }
+                if (odd != null) {
+                    return output.source(number).input.location() + ": in " + other.getPath() + " " + odd;
                 }
             }
         }
@@ -455,34 +485,40 @@ public final class RowGroupCopier {
         MetricsConfig modes = MetricsConfig.forTable(this.table);
         output.made = DataFiles.builder(this.table.spec()).withPath(location).withFileSizeInBytes(length)
             .withFormat(FileFormat.PARQUET).withPartition(output.partition)
-            .withMetrics(new CopiedMetrics(this.table.schema(), modes).of(file, came.values(), parted))
+            .withMetrics(new CopiedMetrics(this.table.schema(), modes).of(file, came.values(), this.columns, parted))
             .withSplitOffsets(ParquetUtil.getSplitOffsets(file.footer)).build();
+        return null;
     }
 
-    // The columns of which a footer does not say all, but for those in lists and maps, of which Iceberg notes nothing.
-    private List uncertain() {
-        List found = new ArrayList();
+    // The ids of the columns of which footers don't say all, but for those in lists and maps, of which Iceberg notes nothing.
+    private Set uncertain(Collection footers) {
+        Set unsaid = new HashSet();
+        for (Iterator each = footers.iterator(); each.hasNext();) {
+            unsaid.addAll(((RowGroups) each.next()).unsaid());
+        }
+        Set found = new HashSet();
         Map fields = TypeUtil.indexById(this.table.schema().asStruct());
         Map parents = TypeUtil.indexParents(this.table.schema().asStruct());
         for (Iterator each = fields.values().iterator(); each.hasNext();) {
             Types.NestedField field = (Types.NestedField) each.next();
-            boolean single = CopiedMetrics.isUncertain(field);
-            for (Object above = parents.get(Integer.valueOf(field.fieldId())); above != null; above = parents.get(above)) {
+            Integer id = Integer.valueOf(field.fieldId());
+            boolean single = CopiedMetrics.isUncertain(field) || unsaid.contains(id);
+            for (Object above = parents.get(id); above != null; above = parents.get(above)) {
                 single = single && ((Types.NestedField) fields.get(above)).type().isStructType();
             }
             if (single) {
-                found.add(field);
+                found.add(id);
             }
         }
         return found;
     }
 
-    // By location, these files with their manifests' metrics of such columns.
-    private Map claimed(Map files) throws IOException {
+    // By location, these files with their manifests' metrics of these columns.
+    private Map claimed(Map files, Set columns) throws IOException {
         Map claims = new HashMap();
         List names = new ArrayList();
-        for (Iterator each = this.uncertain().iterator(); each.hasNext();) {
-            names.add(this.table.schema().findColumnName(((Types.NestedField) each.next()).fieldId()));
+        for (Iterator each = columns.iterator(); each.hasNext();) {
+            names.add(this.table.schema().findColumnName(((Integer) each.next()).intValue()));
         }
         if (names.isEmpty()) {
             return claims;

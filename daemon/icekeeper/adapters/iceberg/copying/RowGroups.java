@@ -5,24 +5,34 @@ package icekeeper;
 import java.io.EOFException;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.atomic.AtomicLong;
 import org.apache.iceberg.Schema;
 import org.apache.iceberg.io.IOUtil;
 import org.apache.iceberg.io.InputFile;
 import org.apache.iceberg.parquet.ParquetSchemaUtil;
 import org.apache.iceberg.shaded.org.apache.parquet.CorruptDeltaByteArrays;
 import org.apache.iceberg.shaded.org.apache.parquet.CorruptStatistics;
+import org.apache.iceberg.shaded.org.apache.parquet.ParquetReadOptions;
 import org.apache.iceberg.shaded.org.apache.parquet.column.ColumnDescriptor;
 import org.apache.iceberg.shaded.org.apache.parquet.column.Encoding;
+import org.apache.iceberg.shaded.org.apache.parquet.column.statistics.Statistics;
 import org.apache.iceberg.shaded.org.apache.parquet.column.values.bloomfilter.BloomFilter;
+import org.apache.iceberg.shaded.org.apache.parquet.conf.PlainParquetConfiguration;
 import org.apache.iceberg.shaded.org.apache.parquet.hadoop.ParquetFileReader;
 import org.apache.iceberg.shaded.org.apache.parquet.hadoop.metadata.BlockMetaData;
 import org.apache.iceberg.shaded.org.apache.parquet.hadoop.metadata.ColumnChunkMetaData;
 import org.apache.iceberg.shaded.org.apache.parquet.hadoop.metadata.FileMetaData;
 import org.apache.iceberg.shaded.org.apache.parquet.hadoop.metadata.ParquetMetadata;
+import org.apache.iceberg.shaded.org.apache.parquet.internal.column.columnindex.ColumnIndex;
+import org.apache.iceberg.shaded.org.apache.parquet.internal.column.columnindex.OffsetIndex;
+import org.apache.iceberg.shaded.org.apache.parquet.internal.hadoop.metadata.IndexReference;
 import org.apache.iceberg.shaded.org.apache.parquet.io.SeekableInputStream;
 import org.apache.iceberg.shaded.org.apache.parquet.schema.LogicalTypeAnnotation;
 import org.apache.iceberg.shaded.org.apache.parquet.schema.MessageType;
@@ -37,6 +47,9 @@ public final class RowGroups {
     private static final int WINDOW = 512 * 1024;
     // What may lie between the chunks of a row group: it is read with them.
     private static final long MOST_BETWEEN = 1024 * 1024;
+    // How many bytes of memory a byte of a footer or an index becomes, while it is read and afterwards.
+    private static final long GROWS = 8;
+    private static final long LARGEST_BLOOM = 1024 * 1024;
     // A footer with such a key has Spark read dates and instants by another calendar.
     private static final String LEGACY = "org.apache.spark.legacy";
 
@@ -45,16 +58,22 @@ public final class RowGroups {
     public final ParquetMetadata footer;
     // By row group and column: bloom filter, column index, offset index; null where the file has none.
     public final Object[][][] indexes;
-    public long bloomBytes;
-
-    /** Reads the footer and the indexes of a file. Throws where they can't be read, also where the store fails. */
-    public RowGroups(InputFile input, long length) throws IOException {
+    /**
+     * Reads the footer and the indexes of a file. `room`: the bytes of memory that may be taken, null: any; what they take
+     * is subtracted before they are read. Throws where they can't be read, also where the store fails.
+     */
+    public RowGroups(InputFile input, long length, AtomicLong room) throws IOException {
         this.input = input;
         this.length = length;
-        ParquetFileReader reader = ParquetFileReader.open(new Source(input, length));
+        Windows end = new Windows(input, length);
+        take(room, GROWS * end.footerLength());
+        // Without them Parquet reads Hadoop's files of settings anew for each file.
+        ParquetReadOptions options = ParquetReadOptions.builder(new PlainParquetConfiguration()).build();
+        ParquetFileReader reader = ParquetFileReader.open(new Source(end, length), options);
         try {
             this.footer = reader.getFooter();
             List blocks = this.footer.getBlocks();
+            take(room, indexLength(blocks));
             this.indexes = new Object[blocks.size()][][];
             for (int number = 0; number < blocks.size(); number++) {
                 List chunks = ((BlockMetaData) blocks.get(number)).getColumns();
@@ -62,7 +81,6 @@ public final class RowGroups {
                 for (int column = 0; column < chunks.size(); column++) {
                     ColumnChunkMetaData chunk = (ColumnChunkMetaData) chunks.get(column);
                     BloomFilter bloom = chunk.getBloomFilterOffset() < 0 ? null : reader.readBloomFilter(chunk);
-                    this.bloomBytes += bloom == null ? 0 : bloom.getBitsetSize();
                     this.indexes[number][column] = new Object[] {
                         bloom, reader.readColumnIndex(chunk), reader.readOffsetIndex(chunk)
                     };
@@ -71,6 +89,28 @@ public final class RowGroups {
         } finally {
             reader.close();
         }
+    }
+
+    private static void take(AtomicLong room, long bytes) {
+        if (room != null && room.addAndGet(-bytes) < 0) {
+            throw new IllegalStateException("the footers of its group take more of the heap than they may");
+        }
+    }
+
+    private static long indexLength(List blocks) {
+        long length = 0;
+        for (Iterator each = blocks.iterator(); each.hasNext();) {
+            for (Iterator chunks = ((BlockMetaData) each.next()).getColumns().iterator(); chunks.hasNext();) {
+                ColumnChunkMetaData chunk = (ColumnChunkMetaData) chunks.next();
+                IndexReference values = chunk.getColumnIndexReference();
+                IndexReference places = chunk.getOffsetIndexReference();
+                length += GROWS * ((values == null ? 0 : values.getLength()) + (places == null ? 0 : places.getLength()));
+                // Older writers don't say how long a bloom filter is.
+                length += chunk.getBloomFilterOffset() < 0 ? 0
+                    : chunk.getBloomFilterLength() < 0 ? LARGEST_BLOOM : chunk.getBloomFilterLength();
+            }
+        }
+        return length;
     }
 
     public Object[][][] indexes() {
@@ -100,6 +140,55 @@ public final class RowGroups {
             bytes += ((BlockMetaData) each.next()).getCompressedSize();
         }
         return bytes;
+    }
+
+    /**
+     * The ids of the columns of which the footer does not say everything that Iceberg notes: of long texts, from 4 KiB for
+     * the lowest and the highest value together, Parquet's writers leave out both, and the number of nulls as well.
+     */
+    public Set unsaid() {
+        Set found = new HashSet();
+        for (Iterator each = this.footer.getBlocks().iterator(); each.hasNext();) {
+            for (Iterator chunks = ((BlockMetaData) each.next()).getColumns().iterator(); chunks.hasNext();) {
+                ColumnChunkMetaData chunk = (ColumnChunkMetaData) chunks.next();
+                if (!isSaid(chunk)) {
+                    found.add(Integer.valueOf(chunk.getPrimitiveType().getId().intValue()));
+                }
+            }
+        }
+        return found;
+    }
+
+    /** Whether a footer says how many nulls a chunk has, and between which values the others are. */
+    public static boolean isSaid(ColumnChunkMetaData chunk) {
+        Statistics statistics = chunk.getStatistics();
+        return statistics != null && statistics.isNumNullsSet()
+            && (statistics.hasNonNullValue() || statistics.getNumNulls() == chunk.getValueCount());
+    }
+
+    /** Whether the indexes of two chunks say the same, each of one that begins there. */
+    public static boolean areSame(Object[] some, long start, Object[] others, long otherStart) {
+        ColumnIndex values = (ColumnIndex) some[1];
+        ColumnIndex otherValues = (ColumnIndex) others[1];
+        boolean same = some[0] == null ? others[0] == null : some[0].equals(others[0]);
+        same = same && (values == null ? otherValues == null : otherValues != null
+            && values.getBoundaryOrder() == otherValues.getBoundaryOrder()
+            && values.getNullPages().equals(otherValues.getNullPages())
+            && values.getMinValues().equals(otherValues.getMinValues())
+            && values.getMaxValues().equals(otherValues.getMaxValues())
+            && (values.getNullCounts() == null ? otherValues.getNullCounts() == null
+                : values.getNullCounts().equals(otherValues.getNullCounts())));
+        OffsetIndex places = (OffsetIndex) some[2];
+        OffsetIndex otherPlaces = (OffsetIndex) others[2];
+        if (!same || places == null || otherPlaces == null || places.getPageCount() != otherPlaces.getPageCount()) {
+            return same && places == null && otherPlaces == null;
+        }
+        for (int page = 0; page < places.getPageCount(); page++) {
+            same = same && places.getOffset(page) - start == otherPlaces.getOffset(page) - otherStart
+                && places.getCompressedPageSize(page) == otherPlaces.getCompressedPageSize(page)
+                && places.getFirstRowIndex(page) == otherPlaces.getFirstRowIndex(page);
+        }
+        return same;
     }
 
     /**
@@ -169,9 +258,6 @@ public final class RowGroups {
             if (!chunk.getCodec().name().equals(codec)) {
                 return "it is compressed by " + chunk.getCodec() + ", not " + codec;
             }
-            if (chunk.getStatistics() == null || !chunk.getStatistics().isNumNullsSet()) {
-                return "it does not say how many nulls each column has";
-            }
             if (chunk.getEncodings().contains(Encoding.DELTA_BYTE_ARRAY) && CorruptDeltaByteArrays.requiresSequentialReads(
                     this.footer.getFileMetaData().getCreatedBy(), Encoding.DELTA_BYTE_ARRAY)) {
                 return "its writer's pages depend on one another";
@@ -220,11 +306,11 @@ public final class RowGroups {
 
     // The file as Parquet's reader has it. Its end is read at once, and what lies before it in windows.
     private static final class Source implements org.apache.iceberg.shaded.org.apache.parquet.io.InputFile {
-        private final InputFile input;
+        private final Windows windows;
         private final long length;
 
-        Source(InputFile input, long length) {
-            this.input = input;
+        Source(Windows windows, long length) {
+            this.windows = windows;
             this.length = length;
         }
 
@@ -233,7 +319,7 @@ public final class RowGroups {
         }
 
         public SeekableInputStream newStream() {
-            return new Windows(this.input, this.length);
+            return this.windows;
         }
     }
 
@@ -247,6 +333,18 @@ public final class RowGroups {
         Windows(InputFile input, long length) {
             this.input = input;
             this.length = length;
+        }
+
+        /** By the last eight bytes of the file. */
+        long footerLength() throws IOException {
+            byte[] last = new byte[8];
+            this.seek(Math.max(0, this.length - last.length));
+            this.readFully(last);
+            long size = ByteBuffer.wrap(last).order(ByteOrder.LITTLE_ENDIAN).getInt();
+            if (size < 0 || size > this.length - last.length) {
+                throw new IOException("its end is not that of a Parquet file");
+            }
+            return size;
         }
 
         public long getPos() {

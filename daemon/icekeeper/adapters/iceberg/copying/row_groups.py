@@ -22,6 +22,8 @@ from icekeeper.core.tables.state import COPIED, ROW_GROUPS_PROPERTY
 
 log = structlog.get_logger(__name__)
 
+# The footers and indexes of the files of a slice may take one part in so many of the heap.
+FOOTERS_SHARE = 8
 _FOLDER = Path(__file__).parent
 # What RowGroupCopier says of a copy that differs from what it read.
 _DIFFERS = "is not what was copied"
@@ -57,7 +59,7 @@ def copy_row_groups(
         selected = jvm.iceberg.expressions.Expressions.alwaysTrue()
     planner = jvm.iceberg.actions.BinPackRewriteFilePlanner(table, selected, snapshot, True)
     planner.init(dict(options))
-    copier = new_instance(jvm, ROW_GROUP_COPIER, table, planning.COPY_MIN_SIZE, folder=_FOLDER)
+    copier = new_instance(jvm, ROW_GROUP_COPIER, table, planning.COPY_MIN_SIZE, FOOTERS_SHARE, folder=_FOLDER)
     largest = planning.large_file_limit(int(options["target-file-size-bytes"]))
     refused: list[str] = []
     groups = planner.plan().groups().iterator()
@@ -73,7 +75,10 @@ def copy_row_groups(
         except (OSError, Py4JJavaError) as exc:
             log.warning("row_groups_not_copied", why=str(exc))
             return Copied(refused="state_dir can't be written to")
-        _copy(jvm, name, table, copier, {**properties, ROW_GROUPS_PROPERTY: COPIED}, kept)
+        why = _copy(jvm, name, table, copier, {**properties, ROW_GROUPS_PROPERTY: COPIED}, kept)
+        if why is not None:
+            log.warning("row_groups_not_copied", why=why)
+            return Copied(refused=_shortened(why))
         log.info("row_groups_copied", files=gone, added=came, bytes=size)
     return Copied(gone, refused[0] if refused else "")
 
@@ -94,13 +99,22 @@ def _keep(table: Any, name: str, copier: Any, kept: KeptPaths) -> None:
     kept.add(_table_id(table), name, copier.writePaths)
 
 
-def _copy(jvm: IcebergJvm, name: str, table: Any, copier: Any, properties: Mapping[str, str], kept: KeptPaths) -> None:
-    """Whatever a commit is answered, nothing that may have landed is kept for deletion: it is forgotten before that."""
+def _copy(
+    jvm: IcebergJvm, name: str, table: Any, copier: Any, properties: Mapping[str, str], kept: KeptPaths
+) -> str | None:
+    """Why nothing was committed, where the files are not what they say: Spark may read them.
+
+    Whatever a commit is answered, nothing that may have landed is kept for deletion: it is forgotten before that.
+    """
     pairs = [text for pair in properties.items() for text in pair]
     try:
-        copier.copy()
+        if (why := copier.copy()) is not None:
+            if copier.abandon():
+                _forget(table, name, copier, kept)
+            return str(why)
         _forget(table, name, copier, kept)
         copier.commit(jvm.array(jvm.lang.String, pairs))
+        return None
     except (Py4JError, OSError) as exc:
         with suppress(Py4JError):  # the JVM may be gone
             if copier.abandon():

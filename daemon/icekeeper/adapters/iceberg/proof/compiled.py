@@ -19,7 +19,8 @@ _USED_BY = {
     REWRITE_READER: FILE_PROVER,
     ROW_GROUP_COPIER: "CopiedMetrics",
     "CopiedMetrics": "RowGroups",
-    "RowGroups": "Pieces",
+    "RowGroups": "Pages",
+    "Pages": "Pieces",
 }
 _PACKAGE = "icekeeper"
 _FOLDER = Path(__file__).parent
