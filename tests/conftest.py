@@ -36,6 +36,7 @@ from icekeeper.execution.wiring import Services, build, spark_options
 from icekeeper.night.order import StopRequest
 from icekeeper.sandbox import Sandbox, World, WorldSpec
 from icekeeper.settings import Settings, load
+from icekeeper.settings.systems import Spark
 from tests import jvm
 
 TESTS = Path(__file__).parent
@@ -155,7 +156,7 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Spar
     state_dir = tmp_path_factory.mktemp("spark")
     shared = SparkEngine(
         SparkOptions(
-            master="local[2]",
+            master=Spark(driver_memory="1g").resolved_master,
             driver_memory="1g",
             state_dir=state_dir,
             packages=SPARK.get("packages", IMAGE_PACKAGES),

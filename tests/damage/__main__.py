@@ -16,6 +16,7 @@ from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.options import SparkOptions
 from icekeeper.core.catalogs.packages import IMAGE_PACKAGES
 from icekeeper.sandbox import Sandbox
+from icekeeper.settings.systems import Spark
 from tests.conftest import SPARK, nights
 from tests.damage.campaign import Result, derive, play
 
@@ -63,7 +64,7 @@ async def _play(seeds: range, out: Path | None) -> list[Result]:
 async def _session(directory: Path) -> AsyncIterator[SparkEngine]:
     engine = SparkEngine(
         SparkOptions(
-            master="local[2]",
+            master=Spark(driver_memory="1g").resolved_master,
             driver_memory="1g",
             state_dir=directory / "spark",
             packages=SPARK.get("packages", IMAGE_PACKAGES),

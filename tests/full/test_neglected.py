@@ -84,7 +84,7 @@ def settings(world: World, directory: Path, **blocks: Any) -> Path:
     """The world's settings with icekeeper's own limits: a small heap is all that is asked of it."""
     path = write_settings(world, directory / "icekeeper.yaml", directory / "state")
     changed = yaml.safe_load(path.read_text())
-    changed["spark"] = {"master": "local[2]", "driver_memory": f"{HEAP_MIB}m"}
+    changed["spark"] = {"driver_memory": f"{HEAP_MIB}m"}
     path.write_text(yaml.safe_dump({**changed, **blocks}))
     assert icekeeper("migrate", config=path).returncode == 0
     return path

@@ -50,7 +50,8 @@ async def test_a_night_over_ten_tables_leaves_them_compact_expired_and_proven(ma
         refs = {ref.snapshot_id for ref in state.refs}
         old = [s for s in state.history if s.committed_at < cutoff and s.id not in refs]
         assert len(old) <= 3
-        assert [s.id for s in state.history][-3:-1] == [s.id for s in before[table].history][-2:]
+        known = [s.id for s in before[table].history]
+        assert [s.id for s in state.history if s.id in known][-2:] == known[-2:]
     refs_now = {ref.name: ref.snapshot_id for ref in (await night.state(BINANCE)).refs}
     assert refs_now["before_the_night"] == kept
     assert {"main", "experiment"} <= refs_now.keys()

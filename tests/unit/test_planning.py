@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import Decision, Stage
-from icekeeper.core.policy import ExpirePolicy
+from icekeeper.core.policy import ExpirePolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.expiry import expired_snapshots, plan_expiry
 from icekeeper.core.tables.plan import Plan, Rewrite, Slice
@@ -120,8 +120,12 @@ def groups_of(*parts: tuple[str, int, int]) -> list[FileGroup]:
     return [FileGroup(partition, files, size, output_files=1) for partition, files, size in parts]
 
 
-def slices(groups: Sequence[FileGroup]) -> tuple[Slice, ...]:
-    plan = plan_compaction(POLICY, table(100, 100), groups)
+# All groups are rewritten in the same way, so that only the bounds of a slice part them.
+ONE_WAY = replace(POLICY, compact=replace(POLICY.compact, strategy="binpack"))
+
+
+def slices(groups: Sequence[FileGroup], policy: TablePolicy = ONE_WAY) -> tuple[Slice, ...]:
+    plan = plan_compaction(policy, table(100, 100), groups)
     assert (plan.decision, plan.reason) == (Decision.ACT, None)
     return plan.slices
 
@@ -260,6 +264,22 @@ def test_slices_hold_every_partition_in_order_and_stay_within_bounds(groups: lis
 
 
 @given(st.lists(file_groups, min_size=1, max_size=30))
+def test_by_the_default_too_slices_hold_every_partition_once_in_one_way_and_stay_within_bounds(
+    groups: list[FileGroup],
+) -> None:
+    parts = slices(groups, POLICY)
+    assert sum(part.files for part in parts) == sum(group.files for group in groups)
+    ways: dict[str, set[Rewrite]] = {}
+    for part in parts:
+        for partition in part.partitions:
+            ways.setdefault(partition, set()).add(part.how)
+        assert part.files <= SLICE_MAX_FILES
+        assert part.bytes <= SLICE_MAX_BYTES or part.files <= 2
+    assert set(ways) <= {group.partition for group in groups}
+    assert all(len(of_partition) == 1 for of_partition in ways.values())
+
+
+@given(st.lists(file_groups, min_size=1, max_size=30))
 def test_no_two_neighbouring_slices_would_have_fitted_into_one(groups: list[FileGroup]) -> None:
     parts = slices(groups)
     for left, right in pairwise(parts):
@@ -273,11 +293,9 @@ def test_no_two_neighbouring_slices_would_have_fitted_into_one(groups: list[File
 
 # --- compaction: strategies
 
-AUTO = replace(POLICY, compact=replace(POLICY.compact, strategy="auto"))
-
 
 def auto(groups: Sequence[FileGroup], **more: int | None) -> list[tuple[Rewrite, tuple[str, ...]]]:
-    policy = replace(AUTO, compact=replace(AUTO.compact, **more))  # type: ignore[arg-type]
+    policy = replace(POLICY, compact=replace(POLICY.compact, **more))  # type: ignore[arg-type]
     return [(part.how, part.partitions) for part in plan_compaction(policy, table(100, 100), groups).slices]
 
 
@@ -291,6 +309,26 @@ def test_binpack_and_sort_hold_for_every_slice() -> None:
 def test_many_small_files_that_become_one_are_read_by_many_tasks() -> None:
     assert auto([FileGroup("a", 960, 15 * MIB, 1)]) == [(Rewrite.SPREAD, ())]
     assert auto([FileGroup("a", SPREAD_MIN_FILES, MIB, 1)]) == [(Rewrite.SPREAD, ())]
+
+
+def test_rows_that_would_not_fit_into_the_memory_of_one_task_are_read_by_one() -> None:
+    day = FileGroup("a", 960, 50 * MIB, 1)
+    assert auto([day], spread_max=50 * MIB) == [(Rewrite.SPREAD, ())]
+    assert auto([day], spread_max=50 * MIB - 1) == [(Rewrite.BINPACK, ())]
+
+
+@pytest.mark.parametrize(
+    ("largest", "at_once"), [(100, 1), (51, 1), (50, 2), (33, 3), (20, 5), (1, 5)], ids=lambda number: str(number)
+)
+def test_as_many_groups_are_read_by_many_tasks_at_a_time_as_fit_into_memory_together(
+    largest: int, at_once: int
+) -> None:
+    days = [FileGroup(day, 960, size * MIB, 1) for day, size in (("a", 1), ("b", largest), ("c", 1))]
+    policy = replace(POLICY, compact=replace(POLICY.compact, spread_max=100 * MIB))
+    (part,) = plan_compaction(policy, table(100, 100), days).slices
+    assert (part.how, part.at_once) == (Rewrite.SPREAD, at_once)
+    (part,) = plan_compaction(ONE_WAY, table(100, 100), days).slices
+    assert part.at_once is None
 
 
 @pytest.mark.parametrize(
@@ -326,6 +364,13 @@ LARGE = FileGroup("b", 60, 390 * MIB, 4)
 )  # fmt: skip
 def test_row_groups_of_large_files_are_copied(group: FileGroup, copy_max: int | None, how: Rewrite) -> None:
     assert [way for way, _ in auto([group], copy_max=copy_max)] == [how]
+
+
+def test_partitions_of_few_files_go_with_those_of_many_in_one_commit() -> None:
+    few = FileGroup("b", SPREAD_MIN_FILES - 1, MIB, 1)
+    assert auto([few]) == [(Rewrite.BINPACK, ())]
+    assert auto([few, FileGroup("a", 960, 15 * MIB, 1)]) == [(Rewrite.SPREAD, ())]
+    assert auto([FileGroup("a", 960, 15 * MIB, 1, older_spec=True), few]) == [(Rewrite.BINPACK, ())]
 
 
 def test_partitions_of_every_kind_are_named_in_slices_of_their_own() -> None:

@@ -137,7 +137,9 @@ def test_a_stage_is_off_for_a_table_or_for_all_but_those_that_say_otherwise(
         ("{master: auto, driver_memory: 1g}", "local[8]", 4),
         ("{master: auto, driver_memory: 512m}", "local[4]", 2),
         ("{master: auto, driver_memory: 8g}", "local[16]", None),
-        ("{}", "local[2]", None),
+        ("{}", "local[16]", 8),
+        ("{driver_memory: 1g}", "local[8]", 4),
+        ("{master: 'local[2]'}", "local[2]", None),
         ("{master: 'local[32]'}", "local[32]", 8),
         ("{master: 'local[*]'}", "local[*]", 8),
         ("{master: 'spark://spark:7077'}", "spark://spark:7077", None),
@@ -146,12 +148,30 @@ def test_a_stage_is_off_for_a_table_or_for_all_but_those_that_say_otherwise(
 def test_a_session_has_threads_to_wait_with_and_writes_as_many_files_at_once_as_its_heap_holds(
     file: Path, spark: str, master: str, max_writers: int | None
 ) -> None:
-    file.write_text(f"{GOOD}spark: {spark}\ncompact: {{strategy: auto}}\n")
+    file.write_text(f"{GOOD}spark: {spark}\n")
     settings = load(file)
     (policy,) = settings.policies()
     assert settings.spark.resolved_master == master
     assert (policy.compact.strategy, policy.compact.sort_by) == ("auto", "ts")
     assert policy.compact.max_writers == max_writers
+
+
+@pytest.mark.parametrize(
+    ("spark", "mib"),
+    [
+        ("{}", 102),
+        ("{driver_memory: 1g}", 51),
+        ("{master: yarn}", 51),
+        ("{master: yarn, conf: {spark.executor.memory: 4G}}", 204),
+        ("{master: yarn, conf: {spark.executor.memory: 4096}}", 51),
+    ],
+)
+def test_rows_are_ordered_in_the_heap_that_does_it_a_clusters_is_its_executors(
+    file: Path, spark: str, mib: int
+) -> None:
+    (policy,) = read(file, f"{GOOD}spark: {spark}\n").policies()
+    assert policy.compact.spread_max is not None
+    assert policy.compact.spread_max // 1024**2 == mib
 
 
 def test_the_environment_wins_over_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,48 @@ def test_what_share_of_rows_an_ok_may_lack_is_said(file: Path, text: str, shares
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", []),
+        ("spark: {master: auto}\ncompact: {strategy: auto}", []),
+        ("spark: {master: 'local[2]'}", [("spark.master (local[2])", "is local[16] with")]),
+        ("spark: {master: 'local[2]', driver_memory: 1g}", [("spark.master (local[2])", "is local[8] with")]),
+        ("spark: {master: 'local[15,3]'}", [("spark.master (local[15,3])", "is local[16] with")]),
+        *((f"spark: {{master: '{as_fast}'}}", []) for as_fast in ("local[16]", "local[64]", "local[*]")),
+        *((f"spark: {{master: '{cluster}'}}", []) for cluster in ("spark://host:7077", "yarn")),
+        ("compact: {strategy: sort}", []),
+        ("compact: {strategy: binpack}", [("compact.strategy (binpack) of every table", "remove compact.strategy")]),
+        (
+            "tables: [{name: cold.a, compact: {strategy: binpack}}, {name: cold.b}, {name: cold.c}]",
+            [("compact.strategy (binpack) of cold.a has", "remove compact.strategy")],
+        ),
+    ],
+)
+def test_settings_that_keep_the_slower_way_of_0_1_are_said_with_what_to_remove(
+    file: Path, text: str, told: list[tuple[str, str]]
+) -> None:
+    warned(file, text)
+    found = [note for note in notes(load(file)) if "the default of 0.1" in note]
+    assert [(what in note, how in note) for note, (what, how) in zip(found, told, strict=True)] == [
+        (True, True) for _ in told
+    ]
+
+
+def test_a_configuration_of_0_1_keeps_its_way_and_is_told_so_until_two_keys_are_removed(tmp_path: Path) -> None:
+    old = Path(__file__).parents[1] / "upgrade" / "0.1.0" / "icekeeper.yaml"
+    settings = load(old, secrets=False)
+    assert settings.spark.resolved_master == "local[2]"
+    assert {policy.compact.strategy for policy in settings.policies()} == {"binpack"}
+    assert sum("the default of 0.1" in note for note in notes(settings)) == 2
+    text = old.read_text().replace('  master: "local[2]"\n', "").replace("strategy: binpack, ", "")
+    (new := tmp_path / "icekeeper.yaml").write_text(text)
+    settings = load(new, secrets=False)
+    assert settings.spark.master == "auto"
+    assert {policy.compact.strategy for policy in settings.policies()} == {"auto"}
+    assert not [note for note in notes(settings) if "the default of 0.1" in note]
+
+
 def test_a_configuration_of_0_1_that_others_reach_is_told_what_the_next_version_refuses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

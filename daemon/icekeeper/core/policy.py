@@ -14,7 +14,7 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.writer_state import DEFAULT_WRITER_STATE, StateKey
 
 # Iceberg's strategies, and `auto`, which chooses between binpack and spread (core/tables/plan.py).
-Strategy = Literal["binpack", "auto", "sort"]
+Strategy = Literal["auto", "binpack", "sort"]
 # How long a source keeps its rows: as its own definition says (auto), for ever (none), or so long.
 SourceTtlSetting = timedelta | Literal["auto", "none"]
 
@@ -58,17 +58,19 @@ class CompactPolicy:
     """`sort_by`: the column by which `sort` orders a table that has no order of its own.
 
     `max_writers`: how many files may be written at once (each takes memory until it is closed); None: any number.
+    `spread_max`: the bytes of files whose rows one task can hold and order without spilling; None: any number.
     `copy_max`: the bytes of a partition up to which row groups are copied, which one process does; None: any number.
     `prove_pct`: the time that rewrites' content may be proven for, in percent of the time that rewrites take.
     """
 
     limits: StageLimits
-    strategy: Strategy = "binpack"
+    strategy: Strategy = "auto"
     target_file_size: int = 128 * 1024**2
     min_input_files: int = 5
     sort_by: str = ""
     max_writers: int | None = None
     copy_max: int | None = None
+    spread_max: int | None = None
     prove_pct: Decimal = Decimal(0)
     enabled: bool = True
 

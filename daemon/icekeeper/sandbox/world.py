@@ -69,7 +69,7 @@ class World:
         """A whole settings document for icekeeper, with passwords."""
         (http_port,) = free_ports(1)
         return {
-            "spark": {"master": "local[2]", "driver_memory": "2g"},
+            "spark": {"driver_memory": "2g"},
             "catalog": self.catalog_settings(),
             "clickhouse": {
                 "url": self.clickhouse.url,

@@ -216,9 +216,9 @@ class Settings(Block):
         """The policies of the enabled tables, in their order."""
         # A hadoop catalog checks and then renames: of two processes that commit at once, one may lose its commit.
         single_writer = self.catalog.type == "hadoop"
-        writers, repair = self.spark.max_writers, self.repair.limits()
+        repair = self.repair.limits()
         return tuple(
-            table.policy(single_writer=single_writer, max_writers=writers, local=self.spark.local, repair=repair)
+            table.policy(single_writer=single_writer, spark=self.spark, repair=repair)
             for table in self.tables
             if table.enabled
         )

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
 from icekeeper.settings.blocks import Block, contradiction, mistake, raise_mistakes
 from icekeeper.settings.values.addresses import Dsn, HttpUrl, Master
-from icekeeper.settings.values.heap import heap_mib, threads, writers
+from icekeeper.settings.values.heap import heap_mib, ordered, threads, writers
 from icekeeper.settings.values.units import (
     AbsolutePath,
     CatalogName,
@@ -31,6 +31,8 @@ from icekeeper.settings.values.units import (
     TextMap,
 )
 
+# What an executor's heap is unless spark.conf says it, as Spark has it.
+_EXECUTOR_MEMORY = "spark.executor.memory", "1g"
 _LOCAL = re.compile(r"local\[(\d+|\*)(,\d+)?\]")
 # Spark's settings for which the file has keys of its own: given twice they could differ.
 _SPARK_KEYS = {
@@ -52,8 +54,8 @@ def _not_both(*names: str) -> ConfigDict:
 
 
 class Spark(Block):
-    master: Master = "local[2]"
-    """Spark's master: local[N], spark://host:7077, k8s://..., yarn; auto: local, with threads enough to wait for S3."""
+    master: Master = "auto"
+    """Spark's master: auto (on this host, threads enough to wait for S3), local[N], spark://host:7077, k8s://..."""
     driver_memory: Heap = "2g"
     """The heap of Spark's JVM, as Spark writes it: 2g, 1500m."""
     jars: tuple[Text, ...] = ()
@@ -84,6 +86,12 @@ class Spark(Block):
         return f"local[{threads(heap_mib(self.driver_memory))}]" if self.master == "auto" else self.master
 
     @property
+    def fewer_threads(self) -> bool:
+        """Whether the session has fewer threads on this host than `auto` would give it."""
+        local = _LOCAL.fullmatch(self.resolved_master)
+        return local is not None and local[1] != "*" and int(local[1]) < threads(heap_mib(self.driver_memory))
+
+    @property
     def local(self) -> bool:
         """Whether the session works in one process on this host."""
         return self.resolved_master.startswith("local")
@@ -93,6 +101,16 @@ class Spark(Block):
         """How many files may be written at once; None where the session never reaches the limit, or executors write."""
         most, local = writers(heap_mib(self.driver_memory)), _LOCAL.fullmatch(self.resolved_master)
         return most if local is not None and (local[1] == "*" or int(local[1]) > most) else None
+
+    @property
+    def spread_max(self) -> int:
+        """The bytes of files whose rows a task can order in memory: this session's, or one of a cluster's executors."""
+        if self.local:
+            return ordered(heap_mib(self.driver_memory))
+        try:
+            return ordered(heap_mib(self.conf.get(*_EXECUTOR_MEMORY).lower()))
+        except ValueError:  # another way to write it
+            return ordered(heap_mib(_EXECUTOR_MEMORY[1]))
 
 
 # The keys that a type of catalog needs, each with an example.

@@ -27,6 +27,7 @@ from icekeeper.core.policy import (
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.writer_state import DEFAULT_WRITER_STATE
 from icekeeper.settings.blocks import Block, contradiction
+from icekeeper.settings.systems import Spark
 from icekeeper.settings.values.conditions import Condition
 from icekeeper.settings.values.units import (
     AutoOrBool,
@@ -68,8 +69,8 @@ _at_most_16_gib = such_that(lambda size: size <= 16 * 1024**3, "a file is packed
 class Compact(_Stage):
     enabled: bool = True
     """false: no compaction. A table says compact: off."""
-    strategy: Strategy = "binpack"
-    """binpack and sort are Iceberg's; auto writes what binpack does, and has many tasks read where files are small."""
+    strategy: Strategy = "auto"
+    """auto writes what binpack does, and has many tasks read where files are small; binpack and sort are Iceberg's."""
     target_file_size: Annotated[Size, _at_most_16_gib] = 128 * 1024**2
     """The size that files are packed to."""
     min_input_files: Annotated[int, Field(ge=2, le=1_000_000), NoFlag] = 5
@@ -81,11 +82,11 @@ class Compact(_Stage):
     prove: Share = Decimal(10)
     """For so much of the time that rewrites take their content is compared, of other partitions each night; or off."""
 
-    def policy(self, *, sort_by: str, max_writers: int | None, local: bool) -> CompactPolicy:
-        copied = (None if local else self.copy_max) if self.copy_row_groups else 0
+    def policy(self, *, sort_by: str, spark: Spark) -> CompactPolicy:
+        copied = (None if spark.local else self.copy_max) if self.copy_row_groups else 0
         return CompactPolicy(
-            self.limits(), self.strategy, self.target_file_size, self.min_input_files, sort_by, max_writers, copied,
-            self.prove, self.enabled,
+            self.limits(), self.strategy, self.target_file_size, self.min_input_files, sort_by, spark.max_writers,
+            copy_max=copied, spread_max=spark.spread_max, prove_pct=self.prove, enabled=self.enabled,
         )  # fmt: skip
 
 
@@ -299,7 +300,7 @@ class Table(Block):
     audit: Annotated[Audit, BeforeValidator(_off)] = Audit()
     """Keys that differ from the audit block for this table; or off."""
 
-    def policy(self, *, single_writer: bool, max_writers: int | None, local: bool, repair: StageLimits) -> TablePolicy:
+    def policy(self, *, single_writer: bool, spark: Spark, repair: StageLimits) -> TablePolicy:
         """The table's policy; a table without a source has no audit."""
         return TablePolicy(
             name=self.name,
@@ -307,7 +308,7 @@ class Table(Block):
             timestamp=self.timestamp,
             layer=self.layer,
             source_ttl=self.source_ttl,
-            compact=self.compact.policy(sort_by=self.timestamp, max_writers=max_writers, local=local),
+            compact=self.compact.policy(sort_by=self.timestamp, spark=spark),
             expire=self.expire.policy(),
             audit=self.audit.policy() if self.source is not None and self.audit.enabled else None,
             single_writer=single_writer,

@@ -173,7 +173,7 @@ class PlannedSlice(Document):
     output_files: int
     may_grow: bool
     max_files: int | None
-    how: str = Field(description="binpack, sort or spread")
+    how: str = Field(description="binpack, spread, copy or sort")
     planned_at: int | None = Field(default=None, description="The snapshot that it was planned on.")
     spec_id: int | None = Field(default=None, description="The partition spec that it was planned for.")
 

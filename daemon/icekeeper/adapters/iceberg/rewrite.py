@@ -42,6 +42,8 @@ def rewrite(
     """
     with _action(jvm, table, part, sort_by) as action:
         action.options(dict(options))
+        if part.at_once is not None:
+            action.option("max-concurrent-file-group-rewrites", str(part.at_once))
         if selected is not None:
             action.filter(selected)
         for key, value in properties.items():

@@ -31,6 +31,7 @@ class Slice:
     `may_grow`: it may write more files than it reads, by splitting large ones or moving them to another partition
     spec. `max_files`: it takes at most so many files, of a partition that has more than a slice should. `planned_at`:
     the snapshot whose files were compared with the schema; `spec_id`: the partition spec that the table had then.
+    `at_once`: how many of its groups are rewritten at a time.
     """
 
     partitions: tuple[str, ...]
@@ -42,6 +43,7 @@ class Slice:
     how: Rewrite = Rewrite.BINPACK
     planned_at: int | None = None
     spec_id: int | None = None
+    at_once: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ SHRINK = 4
 # Reading in many Spark tasks costs a shuffle to the writer: it pays where opening files takes most of the time.
 SPREAD_MIN_FILES = 16
 SPREAD_MAX_SIZE = 4 * 1024**2
+# RewriteDataFiles.MAX_CONCURRENT_FILE_GROUP_REWRITES_DEFAULT of Iceberg.
+MOST_AT_ONCE = 5
 # Row groups of this size and more on average are copied as they are; a file is hardly smaller than its row groups.
 COPY_MIN_SIZE = 4 * 1024**2
 
@@ -77,7 +79,12 @@ def plan_compaction(
     # Slices name their partitions where some groups are left out or rewritten differently.
     named = len(worth) < len(groups) or len(ways) > 1
     slices = tuple(
-        replace(one, planned_at=health.snapshot_id, spec_id=state.spec_id)
+        replace(
+            one,
+            planned_at=health.snapshot_id,
+            spec_id=state.spec_id,
+            at_once=_at_once(policy.compact, some, how),
+        )
         for how, some in ways.items()
         for one in _slices(some, bounds, how, named=named)
     )
@@ -120,9 +127,11 @@ def _by_way(policy: CompactPolicy, groups: Sequence[FileGroup]) -> dict[Rewrite,
         return {Rewrite(policy.strategy): list(groups)}
     # Files of an older spec can't be selected by partition: they all are rewritten in the same way.
     older = any(group.older_spec for group in groups)
+    # Where some partition is read by many tasks anyway, those of few files are, too: one commit for all of them.
+    least = 1 if any(_spreads(policy, group) for group in groups) else SPREAD_MIN_FILES
     found: dict[str, set[Rewrite]] = {}
     for group in groups:
-        found.setdefault(group.partition, set()).add(Rewrite.BINPACK if older else _way(policy, group))
+        found.setdefault(group.partition, set()).add(Rewrite.BINPACK if older else _way(policy, group, least))
     ways: dict[Rewrite, list[FileGroup]] = {}
     for group in groups:
         of_partition = found[group.partition]
@@ -131,17 +140,30 @@ def _by_way(policy: CompactPolicy, groups: Sequence[FileGroup]) -> dict[Rewrite,
     return ways
 
 
-def _way(policy: CompactPolicy, group: FileGroup) -> Rewrite:
+def _way(policy: CompactPolicy, group: FileGroup, least: int) -> Rewrite:
     """How a group is rewritten fastest, as far as numbers and sizes of files say."""
-    if _spreads(group):
+    if _spreads(policy, group, least):
         return Rewrite.SPREAD
     small = policy.copy_max is None or group.bytes <= policy.copy_max
     return Rewrite.COPY if small and group.bytes >= COPY_MIN_SIZE * group.files else Rewrite.BINPACK
 
 
-def _spreads(group: FileGroup) -> bool:
-    """Whether reading in many Spark tasks is faster for a group."""
-    return group.output_files == 1 and group.files >= SPREAD_MIN_FILES and group.bytes <= SPREAD_MAX_SIZE * group.files
+def _spreads(policy: CompactPolicy, group: FileGroup, least: int = SPREAD_MIN_FILES) -> bool:
+    """Whether reading in many Spark tasks is faster for a group, if `least` files are enough for that.
+
+    Its rows have to fit into the memory of the task that writes them: those that it spilled would come back in another
+    order.
+    """
+    fits = policy.spread_max is None or group.bytes <= policy.spread_max
+    small = group.files >= least and group.bytes <= SPREAD_MAX_SIZE * group.files
+    return fits and small and group.output_files == 1
+
+
+def _at_once(policy: CompactPolicy, groups: Sequence[FileGroup], how: Rewrite) -> int | None:
+    """How many groups are rewritten at a time, so that the rows of all fit into memory; None: as many as usual."""
+    if how is not Rewrite.SPREAD or policy.spread_max is None:
+        return None
+    return min(MOST_AT_ONCE, max(1, policy.spread_max // max(1, max(group.bytes for group in groups))))
 
 
 @dataclass(frozen=True, slots=True)

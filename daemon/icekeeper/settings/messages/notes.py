@@ -7,12 +7,37 @@ from collections.abc import Iterator
 from icekeeper.core.policy import TablePolicy
 from icekeeper.settings.messages.warnings import by_table
 from icekeeper.settings.model import Settings
+from icekeeper.settings.systems import Spark
 
 
 def notes(settings: Settings) -> list[str]:
     """One sentence each."""
     policies = settings.policies()
-    return [*by_table(policies, _about_tolerance), *by_table(policies, _about_replaced_files)]
+    return [
+        *_about_threads(settings),
+        *by_table(policies, _about_packing),
+        *by_table(policies, _about_tolerance),
+        *by_table(policies, _about_replaced_files),
+    ]
+
+
+def _about_threads(settings: Settings) -> Iterator[str]:
+    """The shipped file of 0.1 had today's slow way in it, and lives on in copies."""
+    spark = settings.spark
+    if spark.fewer_threads:
+        usual = Spark(driver_memory=spark.driver_memory).resolved_master
+        yield (
+            f"spark.master ({spark.master}) reads fewer files at once than auto, which is {usual} with this heap "
+            "(local[2] was the default of 0.1): remove spark.master to get auto, or leave it to spare processors"
+        )
+
+
+def _about_packing(policy: TablePolicy) -> Iterator[str]:
+    if policy.compact.enabled and policy.compact.strategy == "binpack":
+        yield (
+            "compact.strategy (binpack){of} has one task read the small files that become one, one after another (it "
+            "was the default of 0.1): remove compact.strategy to get auto, which writes the same files sooner"
+        )
 
 
 def _about_tolerance(policy: TablePolicy) -> Iterator[str]:

@@ -14,6 +14,8 @@ _PYTHON_MIB = 300
 # by default) and its encoding buffers.
 _READER_MIB = 128
 _WRITER_MIB = 256
+# Spark orders rows in half of a heap; there they take up to so many times the bytes that they have in Parquet files.
+_ORDERED = 10
 # Spark tasks that wait for an object store need no core. More than these were no faster on two cores.
 _MOST_THREADS = 16
 _HEAP = re.compile(r"(\d+)([mg])")
@@ -42,6 +44,11 @@ def largest(room: int) -> int:
 def threads(heap: int) -> int:
     """How many Spark tasks a local session with such a heap runs at once. Cores are no limit: they wait for I/O."""
     return max(2, min(_MOST_THREADS, heap // _READER_MIB))
+
+
+def ordered(heap: int) -> int:
+    """The bytes of Parquet files whose rows one task can order in such a heap, without spilling them to disk."""
+    return heap * 1024**2 // 2 // _ORDERED
 
 
 def writers(heap: int) -> int:
