@@ -273,6 +273,7 @@ async def a_ledger_can_not_say_whether_a_finding_is_open(lab: Lab) -> AsyncItera
         document["expire"]["hold_on"] = ["missing_data"]
 
     async with lab.night(change, clock=later) as night:
+        night.settings.state_dir.mkdir(parents=True, exist_ok=True)
         await night.services.holds.keep()  # what is on hold is known
         await lab.ledger.set(Mode.REFUSE)
         tasks = set()
