@@ -19,9 +19,10 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from icekeeper.adapters.ledger.history import ALL, RunFilter
-from icekeeper.adapters.ledger.identity import FILE
+from icekeeper.adapters.ledger.identity import COPIED_ADVICE, FILE
 from icekeeper.adapters.ledger.move import move
 from icekeeper.adapters.ledger.recent import PostgresRecent
 from icekeeper.adapters.ledger.sql.grants import grants, missing_grants
@@ -290,7 +291,7 @@ async def test_it_is_the_same_after_a_move_of_the_warehouse_and_of_the_state_dir
     moved = await keeper("a", *tables, catalog={"name": "k2", "type": "hadoop", "warehouse": "/moved"})
     assert await moved.services.installation.settled() == first
     kept = json.loads((moved.settings.state_dir / FILE).read_text())
-    assert (kept["id"], kept["name"]) == (str(first), "k2")
+    assert kept == {"id": str(first), "name": "k2"}
     # A new replica knows it by where the catalog is by now.
     late = await keeper("a", *tables, state="late", catalog={"name": "k2", "type": "hadoop", "warehouse": "/moved"})
     assert await late.services.installation.settled() == first
@@ -425,43 +426,44 @@ async def test_a_ledger_moves_under_another_name_to_where_another_installation_h
     await target.postgres.close()
 
 
-async def test_a_state_dir_that_was_copied_merges_no_other_catalog(keeper: Make, tmp_path: Path) -> None:
-    a = await keeper("a")
-    night = await a.night()
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_state_dir_that_was_copied_to_another_catalog_is_told_of_and_refused_nothing(
+    keeper: Make, tmp_path: Path, named: bool
+) -> None:
+    settings = {"installation": "k2"} if named else {}
+    a = await keeper("a", **settings)
+    mine = await a.services.installation.settled()
     shutil.copytree(tmp_path / "a" / "state", tmp_path / "b" / "state")
-    copy, file = await keeper("b"), tmp_path / "b" / "state" / FILE
-    for ask in (copy.services.installation.settled(), copy.services.history.runs(9)):
-        with pytest.raises(IcekeeperError, match="this state_dir is a copy of that of the installation 'k2'"):
-            await ask
-    assert [row["run_id"] for row in await (await keeper("a")).services.history.runs(9)] == [night.run_id]
+
+    async def warned(one: Keeper) -> tuple[str, ...]:
+        return tuple(check.advice for check in await examine_installations(one.services) if check.level == "warning")
+
+    # Whoever starts is told once; the doctor of the other one tells it while the rows are another catalog's.
+    for place, other in (("b", "a"), ("a", "b"), ("b", "a")):
+        one, there = await keeper(place, **settings), await keeper(other, **settings)
+        assert await warned(one) == (COPIED_ADVICE,)
+        assert await warned(there) == ()
+        with capture_logs() as logs:
+            assert await one.services.installation.settled() == mine
+            assert await one.services.installation.settled() == mine
+        (line,) = [line for line in logs if line["event"] == "installation_catalog_changed"]
+        assert (line["log_level"], line["installation"], line["advice"]) == ("warning", "k2", COPIED_ADVICE)
+        assert await warned(one) == ()
+        assert await warned(there) == (COPIED_ADVICE,)
+    if named:
+        return
 
     # What it is told to do makes it one of its own.
-    file.unlink()
+    await (await keeper("a")).services.installation.settled()
+    (tmp_path / "b" / "state" / FILE).unlink()
     theirs = await (await keeper("b")).night()
     (row,) = await (await keeper("b")).services.history.runs(9)
     assert (row["run_id"], row["installation"]) == (theirs.run_id, "k2-2")
 
 
-async def test_a_host_that_was_cloned_is_found_by_the_one_that_it_is_of(keeper: Make, tmp_path: Path) -> None:
-    a = await keeper("a")
-    night = await a.night()
-    shutil.copytree(tmp_path / "a" / "state", tmp_path / "b" / "state")
-    file = tmp_path / "b" / "state" / FILE
-    # Of a clone the inodes are the same, too.
-    kept = json.loads(file.read_text()) | {"place": (tmp_path / "b" / "state").stat().st_ino}
-    file.write_text(json.dumps(kept))
-    clone = await keeper("b")
-    await clone.services.installation.settled()
-
-    with pytest.raises(IcekeeperError, match=r"another icekeeper with the same installation\.json.*`installation: k2`"):
-        await (await keeper("a")).services.installation.settled()
-    file.unlink()
-    named = await keeper("a", installation="k2")
-    assert await named.services.installation.settled() == await a.services.installation.id()
-    assert [row["run_id"] for row in await named.services.history.runs(9)] == [night.run_id]
-    theirs = await (await keeper("b")).night()
-    (row,) = await (await keeper("b")).services.history.runs(9)
-    assert (row["run_id"], row["installation"]) == (theirs.run_id, "k2-2")
+async def test_an_installation_that_the_ledger_does_not_have_gets_no_other_name(keeper: Make) -> None:
+    with pytest.raises(ConfigError, match="has no row of this installation"):
+        await (await keeper("a")).services.installation.id_by_any_name()
 
 
 # --- rows of before

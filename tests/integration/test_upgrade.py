@@ -241,7 +241,7 @@ async def _check_the_ledger(connection: Any, installed: Installation) -> None:
     # All of it is of the one installation, also what waited in the spool.
     (mine,) = await connection.fetch("SELECT installation_id, name FROM maintenance_installations")
     kept = json.loads((installed.state_dir / "installation.json").read_text())
-    assert (kept["id"], kept["name"]) == (str(mine["installation_id"]), mine["name"])
+    assert kept == {"id": str(mine["installation_id"]), "name": mine["name"]}
     for table in ("runs", "audit_log", "acks", "evidence"):
         others = (
             f"SELECT count(*) FROM maintenance_{table} WHERE installation_id IS DISTINCT FROM $1 AND run_id IS NOT NULL"

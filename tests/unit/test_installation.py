@@ -99,32 +99,3 @@ def test_replicas_that_share_tables_with_another_installation_have_to_be_named(
     with pytest.raises(PermanentError, match=f"installation {found}.* write `installation: ") as refused:
         find(identity, None, KNOWN)
     assert refused.value.reason is Reason.LEDGER_DOWN
-
-
-@pytest.mark.parametrize(
-    ("kept", "identity", "said"),
-    [
-        pytest.param(("here", 1), (None, "there", 1), None, id="a warehouse that has moved"),
-        pytest.param(("here", 1), (None, "here", 2), None, id="a state_dir that has moved"),
-        pytest.param(("here", 1), (None, "there", 2), "a copy of that of the installation 'lake'", id="a copy"),
-        pytest.param(("here", 1), ("lake", "there", 2), None, id="both have moved, as the settings say"),
-        pytest.param(
-            ("there", 1), (None, "there", 1), "a state_dir was copied. Stop that one", id="its copy was first"
-        ),
-        pytest.param(("there", 1), ("lake", "there", 1), None, id="its copy was first, and the settings name it"),
-        pytest.param(("here", None), (None, "there", 2), None, id="a place that is not known"),
-        pytest.param(("", None), (None, "there", 2), None, id="a file of before"),
-    ],
-)
-def test_two_catalogs_are_no_one_installation(
-    kept: tuple[str, int | None], identity: tuple[str | None, str, int], said: str | None
-) -> None:
-    """As where a state_dir is copied: `kept` is its file's catalog and place, the ledger's catalog is `here`."""
-    file = Installed(LAKE.id, "lake", kept[0], place=kept[1])
-    ours = replace(of(identity[0], catalog=identity[1]), place=identity[2])
-    if said is None:
-        assert find(ours, file, KNOWN) == LAKE
-        return
-    with pytest.raises(PermanentError, match=said) as refused:
-        find(ours, file, KNOWN)
-    assert refused.value.reason is Reason.LEDGER_DOWN

@@ -10,31 +10,36 @@ from icekeeper.core.errors import PermanentError
 from icekeeper.core.reasons import Reason
 
 FILE = "installation.json"
+# A catalog that has moved and a state_dir that was copied look the same from here: nothing is refused.
+COPIED_ADVICE = (
+    "If the catalog has moved, or is only written otherwise, there is nothing to do. If a state_dir was copied, the "
+    "rows of two catalogs are merged in one installation: stop the icekeeper of the copy, remove "
+    f"{FILE} and spool.db* from the copy's state_dir, and the name of the installation from its settings; restart the "
+    "original, then start the copy."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What a configuration says of its installation. `name`: the setting; `catalog`: a hash of where it is; `replicas`:
-    whether daemons on several hosts are to be of it; `place`: the inode of its state_dir, None where it has none."""
+    whether daemons on several hosts are to be of it."""
 
     name: str | None
     default_name: str = "icekeeper"
     catalog: str = ""
     tables: tuple[str, ...] = ()
     replicas: bool = False
-    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A row of maintenance_installations, or what state_dir keeps of it: id and name, the catalog that it was of last,
-    and in which `place`."""
+    """A row of maintenance_installations with the catalog that it was of last, or what state_dir keeps of it (id and
+    name)."""
 
     id: UUID
     name: str
     catalog: str = ""
     tables: frozenset[str] = frozenset()
-    place: int | None = None
 
 
 def find(identity: Identity, kept: Installed | None, known: Iterable[Installed]) -> Installed | None:
@@ -49,8 +54,6 @@ def find(identity: Identity, kept: Installed | None, known: Iterable[Installed])
     same = (one for one in known if one.catalog == identity.catalog and _mostly_same(one.tables, identity.tables))
     alike = next(same, None)
     if identity.name is None:
-        if own is not None and kept is not None:
-            _require_one(identity, kept, own)
         found = own or alike
         shared = [one for one in known if one.tables & set(identity.tables)]
         if found is None and identity.replicas and shared:
@@ -75,30 +78,6 @@ def find(identity: Identity, kept: Installed | None, known: Iterable[Installed])
     else:
         todo = f"write `installation: {own.name}`, or remove {FILE} there to share the rows of {identity.name!r}"
     text = f"state_dir is of the installation {own.name!r}, and the settings name {identity.name!r}: {todo}"
-    raise PermanentError(text, reason=Reason.LEDGER_DOWN)
-
-
-def _require_one(identity: Identity, kept: Installed, own: Installed) -> None:
-    """PermanentError where two catalogs have the same installation, as that of a state_dir that was copied.
-
-    One whose catalog has moved finds its former one in both state_dir and ledger, and its state_dir where it was.
-    """
-    if own.catalog == identity.catalog or not kept.catalog:
-        return
-    if kept.catalog == identity.catalog:
-        text = (
-            f"another icekeeper with the same {FILE} keeps rows of another catalog as {own.name!r}: a state_dir was "
-            f"copied. Stop that one and remove {FILE} from its state_dir, write `installation: {own.name}` here, and "
-            "start this one first"
-        )
-    elif None not in (kept.place, identity.place) and kept.place != identity.place:
-        text = (
-            f"this state_dir is a copy of that of the installation {own.name!r}, which is of another catalog: remove "
-            f"{FILE} from the copy, so that it becomes an installation of its own, or, if it has moved along with its "
-            f"catalog, write `installation: {own.name}`"
-        )
-    else:
-        return
     raise PermanentError(text, reason=Reason.LEDGER_DOWN)
 
 

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from icekeeper.adapters.ledger.identity import FILE, Identity, Installed, find, free_name
+from icekeeper.adapters.ledger.identity import COPIED_ADVICE, FILE, Identity, Installed, find, free_name
 from icekeeper.adapters.ledger.sql import statement
 from icekeeper.adapters.postgres.pool import Postgres
 from icekeeper.adapters.state_dir import give_to_its_owner
@@ -81,7 +81,7 @@ class Installation:
     def __init__(self, postgres: Postgres, identity: Identity, state_dir: Path | None = None) -> None:
         """Asks nothing. Without `state_dir` it is not kept on disk."""
         self._postgres = postgres
-        self._identity = replace(identity, place=_inode(state_dir))
+        self._identity = identity
         self._state_dir = state_dir
         self._settled: UUID | None = None
         self._settling: asyncio.Task[UUID] | None = None
@@ -134,10 +134,13 @@ class Installation:
         return Identity(None, catalog=self._identity.catalog, tables=self._identity.tables)
 
     async def id_by_any_name(self) -> UUID:
-        """Like `id`, whatever name the settings give it."""
+        """Like `id`, whatever name the settings give it. ConfigError where there is none."""
         async with self._postgres.connection() as connection:
             found = find(self._unnamed(), self._kept(), await _known(connection))
-        return _NONE if found is None else found.id
+        if found is None:
+            text = f"the ledger has no row of this installation: neither {FILE} nor the catalog and tables match one"
+            raise ConfigError([text])
+        return found.id
 
     async def rename(self, name: str) -> str:
         """Gives ours another name and returns the one before. ConfigError where it is taken, or there is none yet."""
@@ -181,7 +184,9 @@ class Installation:
             await connection.execute(_MAKE, found.id, found.name, identity.catalog, tables)
             if await connection.fetchval(_UNCLAIMED):
                 await _claim(connection, found, tables)
-        self._keep(replace(found, catalog=identity.catalog))
+        if found.catalog not in ("", identity.catalog):
+            log.warning("installation_catalog_changed", installation=found.name, advice=COPIED_ADVICE)
+        self._keep(found)
         self._settled = found.id
         return found.id
 
@@ -191,8 +196,7 @@ class Installation:
         path = self._state_dir / FILE
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            catalog, place = str(document.get("catalog", "")), document.get("place")
-            return Installed(UUID(document["id"]), str(document["name"]), catalog, place=place)
+            return Installed(UUID(document["id"]), str(document["name"]))
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as exc:
@@ -207,20 +211,11 @@ class Installation:
         path = self._state_dir / FILE
         new = path.with_name(f".{FILE}.{os.getpid()}")
         try:
-            document = {"id": str(installed.id), "name": installed.name, "catalog": installed.catalog}
-            new.write_text(json.dumps({**document, "place": _inode(self._state_dir)}) + "\n", encoding="utf-8")
+            new.write_text(json.dumps({"id": str(installed.id), "name": installed.name}) + "\n", encoding="utf-8")
             give_to_its_owner(new)
             new.replace(path)
         except OSError as exc:
             log.warning("installation_not_kept", path=str(path), error=str(exc))
-
-
-def _inode(directory: Path | None) -> int | None:
-    """What tells a directory from its copy; it stays where the directory is moved, renamed or mounted elsewhere."""
-    try:
-        return None if directory is None else directory.stat().st_ino
-    except OSError:
-        return None
 
 
 async def _known(connection: Any) -> tuple[Installed, ...]:
