@@ -21,7 +21,7 @@ from bench.lab import Lab
 from bench.measure import Turn
 from bench.meter import MIB
 from bench.plan import Contest
-from bench.record import FLOOR, PLATFORM, ZAMBONI, Case, Machine, Sample
+from bench.record import BARE, COPY, FLOOR, PLATFORM, ZAMBONI, Case, Machine, Sample
 from icekeeper.core.catalogs.packages import IMAGE_PACKAGES
 
 
@@ -41,7 +41,8 @@ class _Host:
         if rival == PLATFORM:
             return ()  # starts its own
         jvm = self._lab.engine.jvm_pid
-        return {os.getpid()} if rival in (ZAMBONI, FLOOR) or jvm is None else {os.getpid(), jvm}
+        in_python = rival in (ZAMBONI, FLOOR, COPY, BARE)
+        return {os.getpid()} if in_python or jvm is None else {os.getpid(), jvm}
 
 
 async def play(
