@@ -156,11 +156,15 @@ class TablePolicy:
 
     def has(self, stage: Stage) -> bool:
         """Whether a night has this stage for the table, as it is not off."""
-        if stage is Stage.AUDIT:
-            return self.audit is not None
-        return (stage is not Stage.COMPACT or self.compact.enabled) and (
-            stage is not Stage.EXPIRE or self.expire.enabled
-        )
+        match stage:
+            case Stage.COMPACT:
+                return self.compact.enabled
+            case Stage.EXPIRE:
+                return self.expire.enabled
+            case Stage.AUDIT:
+                return self.audit is not None
+            case Stage.REPAIR:
+                return True
 
     def limits(self, stage: Stage) -> StageLimits:
         """The limits of a stage on this table. ValueError for the audit of a table that has none."""
