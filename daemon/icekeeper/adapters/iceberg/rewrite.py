@@ -17,6 +17,9 @@ from icekeeper.core.tables.plan import Rewrite, Slice
 log = structlog.get_logger(__name__)
 
 _SPLIT_SIZE = "spark.sql.iceberg.read.split-size"
+# What was shuffled would lie in the scratch directory until the JVM collects its last reference. For the whole session
+# it would be wrong: what an expiry streams is read after the query has ended.
+_CLEANUP = "spark.sql.classic.shuffleDependency.fileCleanup.enabled"
 # TableProperties.SPLIT_OPEN_FILE_COST_DEFAULT of Iceberg: the least that a file counts for.
 _OPEN_COST = 4 * 1024**2
 # Two tasks a thread even out files that are slow to read; a task has a cost of its own, so it reads several files.
@@ -74,12 +77,14 @@ def _action(jvm: IcebergJvm, table: Any, part: Slice, sort_by: str) -> Iterator[
     if order is not None:
         # The action copies the session, with its settings, when it is made.
         jvm.spark.conf.set(_SPLIT_SIZE, str(split_size(jvm, table, part.files, part.bytes)))
+        jvm.spark.conf.set(_CLEANUP, "true")
     try:
         with reading(jvm, table):
             action = jvm.actions().rewriteDataFiles(table)
             yield action.binPack() if order is None else action.sort(order)
     finally:
         jvm.spark.conf.unset(_SPLIT_SIZE)
+        jvm.spark.conf.unset(_CLEANUP)
 
 
 def _order(jvm: IcebergJvm, table: Any, column: str) -> Any:
@@ -100,8 +105,8 @@ def _order(jvm: IcebergJvm, table: Any, column: str) -> Any:
 def _order_that_changes_nothing(jvm: IcebergJvm, table: Any) -> Any | None:
     """A sort order in which all rows are equal: by the only bucket of a column. None where no column can be bucketed.
 
-    Only Iceberg's sort rewrites a group into one file with more than one task: many read, one writes. Rows stay in the
-    order of their files, as with binpack, and encode as well.
+    Only Iceberg's sort rewrites a group into one file with more than one task: many read, one writes. Rows
+    mostly stay in the order of their files, as with binpack, and encode as well.
     """
     for field in table.schema().columns():
         if str(field.type().typeId()) in _BUCKETED:

@@ -77,8 +77,6 @@ def spark_conf(options: SparkOptions) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         # Maintenance shuffles little; with the default of 200 every expiry runs 200 tasks to find nothing.
         "spark.sql.shuffle.partitions": "2",
-        # What a rewrite has shuffled would lie in the scratch directory until the JVM collects its last reference.
-        "spark.sql.classic.shuffleDependency.fileCleanup.enabled": "true",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         # With the defaults the heap of a session that lives for months keeps growing.
