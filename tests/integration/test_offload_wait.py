@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.core.enums import Stage, TaskOutcome, Trigger
 from icekeeper.core.events import Event, TaskProgressed
+from icekeeper.core.tables import planning
 from icekeeper.execution.execute import make_order
 from icekeeper.night.run import run_night
 from icekeeper.sandbox import Offload
@@ -42,7 +45,10 @@ class Watched:
         return rewrote
 
 
-async def test_an_offload_that_begins_between_two_slices_makes_the_second_wait(make_night: MakeNight) -> None:
+async def test_an_offload_that_begins_between_two_slices_makes_the_second_wait(
+    make_night: MakeNight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "SLICE_MAX_FILES", 100)  # a day's, and no more
     night = await make_night(COINBASE, catalog="hadoop", old_snapshots=0, days=1.25, commits_per_day=96, symbols=3)
     offload = OffloadClock(Offload(night.world), SLOT + 7 * MINUTE)
     before = night.world.rows_iceberg(COINBASE)
@@ -58,8 +64,6 @@ async def test_an_offload_that_begins_between_two_slices_makes_the_second_wait(m
     watched = Watched(ports.lakehouse, offload.now, begins)
     ports = replace(ports, lakehouse=watched, clock=offload.now, sleep=sleep)
     order = make_order(night.settings, SLOT, Trigger.MANUAL, stages=(Stage.COMPACT,))
-    (policy,) = order.tables
-    order = replace(order, tables=(replace(policy, compact=replace(policy.compact, max_writers=1)),))
     events: list[Event] = []
 
     (task,) = (await run_night(order, ports, events.append)).tasks

@@ -16,6 +16,7 @@ from icekeeper.core.offload import OffloadRhythm, OffloadState
 from icekeeper.core.policy import CompactPolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import RunReport
+from icekeeper.core.tables import planning
 from icekeeper.execution.plans import make_plans
 from icekeeper.night.order import Order, StopRequest
 from icekeeper.night.run import run_night
@@ -207,12 +208,15 @@ async def test_a_table_with_nothing_to_do_waits_for_nothing(world: World) -> Non
 # --- when it is asked
 
 
-async def test_a_cycle_that_begins_between_two_slices_makes_the_second_wait(world: World) -> None:
+async def test_a_cycle_that_begins_between_two_slices_makes_the_second_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "SLICE_MAX_FILES", 30)
     world.lakehouse.tables[SILVER].append(SLOT, files=20, partition="day=2026-02-16")
     begin = SLOT + 15 * MINUTE
     world.offload.cycles[source(SILVER)] = cycles(first=begin)
     world.lakehouse.script("compact", SILVER, Step(takes=8 * MINUTE + 10 * SECOND))
-    report = await night(world, order(policy(SILVER, max_writers=1)))
+    report = await night(world, order(policy(SILVER)))
     first, second = (call.at for call in world.called("compact"))
     assert (first, second) == (SLOT + 7 * MINUTE, begin + 90 * SECOND)
     assert ended(report) == [(SILVER, DONE, None)]
@@ -287,14 +291,17 @@ async def test_all_that_wait_share_the_stages_time(world: World) -> None:
     assert sum(world.clock.slept) == 30 * 60
 
 
-async def test_slices_that_are_done_stay_done_where_the_rest_is_held(world: World) -> None:
+async def test_slices_that_are_done_stay_done_where_the_rest_is_held(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "SLICE_MAX_FILES", 30)
     world.lakehouse.tables[SILVER].append(SLOT, files=20, partition="day=2026-02-16")
 
     def begins() -> None:
         world.offload.cycles[source(SILVER)] = endless
 
     world.lakehouse.script("inspect", SILVER, Step(), Step(first=begins))
-    report = await night(world, order(policy(SILVER, max_writers=1)))
+    report = await night(world, order(policy(SILVER)))
     assert ended(report) == [(SILVER, HELD, Reason.OFFLOAD_RUNNING)]
     assert report.tasks[0].note == (
         "waited 30 min for the offload's cycle, running for 40 s; it would rewrite 40 files (2.0 MiB) of 2 partitions "

@@ -15,6 +15,7 @@ from icekeeper.core.events import TaskProgressed
 from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import ExpirePolicy, RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.tables import planning
 from icekeeper.execution.plans import make_plans
 from icekeeper.night.order import Order
 from icekeeper.night.run import run_night
@@ -126,15 +127,14 @@ def budget(minutes: int) -> RunPolicy:
     return RunPolicy(max_duration=minutes * MINUTE)
 
 
-ONE_TRY = replace(POLICY.compact, max_writers=1, limits=replace(POLICY.compact.limits, retries=0))
-SMALL_SLICES = replace(POLICY, compact=ONE_TRY)
+ONE_TRY = replace(POLICY, compact=replace(POLICY.compact, limits=replace(POLICY.compact.limits, retries=0)))
 KEEPS_ALL = replace(POLICY, expire=ExpirePolicy(EXPIRE_LIMITS, retain_last=50))
 REFUSED, LOST = fails(permanent(Reason.ACCESS_DENIED)), lands_but_fails(transient(Reason.ENGINE_DOWN))
 LATE = fails(DeadlineExceeded("late"), 3 * MINUTE)
 CASES = [
     Case("of small files", COMPACT, DONE, REWROTE),
     Case("of packed files", COMPACT, SKIPPED, "0 small of 10 files", compacted),
-    Case("in slices", COMPACT, DONE, f"rewrote {TWO_DAYS}; proven by metrics", two_partitions(Step()), SMALL_SLICES),
+    Case("in slices", COMPACT, DONE, f"rewrote {TWO_DAYS}; proven by metrics", two_partitions(Step()), ONE_TRY),
     Case("that failed", COMPACT, FAILED, f"would rewrite {FILES}", scripted("compact", REFUSED)),
     Case(
         "that failed halfway",
@@ -142,7 +142,7 @@ CASES = [
         FAILED,
         f"would rewrite {TWO_DAYS}; 20 files of them are rewritten",
         two_partitions(REFUSED),
-        SMALL_SLICES,
+        ONE_TRY,
     ),
     Case("that went on after a failure", COMPACT, DONE, REWROTE, scripted("compact", does_nothing())),
     Case("whose answer was lost", COMPACT, DONE, REWROTE, scripted("compact", LOST)),
@@ -240,7 +240,8 @@ def order(policy: TablePolicy, stage: Stage, run: RunPolicy | None = None) -> Or
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-async def test_a_note_says_what_became_of_the_task(world: World, case: Case) -> None:
+async def test_a_note_says_what_became_of_the_task(world: World, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "SLICE_MAX_FILES", 30)
     case.arrange(world, world.add(case.policy))
     (task,) = (await run_night(order(case.policy, case.stage, case.run), world.ports, world.events.append)).tasks
     assert (task.outcome, task.note) == (case.outcome, case.note), task.error

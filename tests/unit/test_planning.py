@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import Decision, Stage
-from icekeeper.core.policy import ExpirePolicy, TablePolicy
+from icekeeper.core.policy import ExpirePolicy, Strategy, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.expiry import expired_snapshots, plan_expiry
 from icekeeper.core.tables.plan import Plan, Rewrite, Slice
@@ -33,6 +33,7 @@ from icekeeper.core.tables.planning import (
     taken_groups,
 )
 from icekeeper.core.tables.state import FileGroup, Ref, SmallFiles, Snapshot, TableState
+from icekeeper.settings.values.heap import ordered, writers
 from tests.unit.builders import (
     DAY,
     EXPIRE_LIMITS,
@@ -331,6 +332,13 @@ def test_as_many_groups_are_read_by_many_tasks_at_a_time_as_fit_into_memory_toge
     assert part.at_once is None
 
 
+def test_a_large_partition_does_not_slow_down_the_slices_without_it() -> None:
+    days = [FileGroup(f"{day:02}", 960, (100 if day == 59 else 14) * MIB, 1) for day in range(60)]
+    policy = replace(POLICY, compact=replace(POLICY.compact, spread_max=100 * MIB))
+    parts = plan_compaction(policy, table(100, 100), days).slices
+    assert [part.at_once for part in parts] == [5] * 11 + [1]
+
+
 @pytest.mark.parametrize(
     "group",
     [
@@ -385,12 +393,33 @@ def test_files_of_an_older_spec_keep_the_partitions_of_a_table_from_being_distin
     assert auto(groups) == [(Rewrite.BINPACK, ())]
 
 
-def test_no_slice_writes_more_files_at_once_than_memory_is_for() -> None:
-    days = [FileGroup(day, 300, 390 * MIB, 3) for day in "abcd"]
-    assert auto(days, max_writers=8) == [(Rewrite.BINPACK, ("a", "b")), (Rewrite.BINPACK, ("c", "d"))]
+@pytest.mark.parametrize(
+    ("outputs", "max_writers", "at_once"), [(3, None, None), (3, 8, 2), (1, 8, 5), (1, 4, 4), (8, 8, 1), (5, 8, 1)]
+)
+@pytest.mark.parametrize("strategy", ["auto", "binpack", "sort"])
+def test_no_more_files_are_written_at_once_than_memory_is_for_in_one_slice(
+    strategy: Strategy, outputs: int, max_writers: int | None, at_once: int | None
+) -> None:
+    days = [FileGroup(day, 60, 390 * MIB, 1 if day == "d" else outputs) for day in "abcd"]
+    policy = replace(POLICY, compact=replace(POLICY.compact, strategy=strategy, max_writers=max_writers))
+    (part,) = plan_compaction(policy, table(100, 100), days).slices
+    assert (part.output_files, part.at_once) == (3 * outputs + 1, at_once)
+
+
+@pytest.mark.parametrize("heap", [512, 1024, 2048])
+def test_a_week_of_hours_is_one_slice_whatever_the_heap(heap: int) -> None:
+    hours = [FileGroup(f"{hour:03}", 8, 4 * MIB, 1) for hour in range(168)]
+    policy = replace(POLICY, compact=replace(POLICY.compact, max_writers=writers(heap), spread_max=ordered(heap)))
+    (part,) = plan_compaction(policy, table(100, 100), hours).slices
+    assert part.at_once == min(5, writers(heap))
+
+
+def test_a_partition_of_which_more_files_would_be_written_at_once_is_cut() -> None:
     policy = replace(POLICY, compact=replace(POLICY.compact, max_writers=8))
-    parts = plan_compaction(policy, table(100, 100), [FileGroup("", 300, 2_560 * MIB, 20)]).slices
-    assert [(part.files, part.output_files, part.max_files) for part in parts] == [(100, 7, 100)] * 3
+    groups = [FileGroup("a", 300, 2_560 * MIB, 20), FileGroup("b", 300, 390 * MIB, 3), FileGroup("c", 300, MIB, 1)]
+    parts = plan_compaction(policy, table(100, 100), groups).slices
+    found = [(part.partitions, part.files, part.output_files, part.max_files, part.at_once) for part in parts]
+    assert found == [*[(("a",), 100, 7, 100, 1)] * 3, (("b",), 300, 3, None, 2), (("c",), 300, 1, None, 5)]
 
 
 # --- expiry

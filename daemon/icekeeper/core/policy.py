@@ -13,7 +13,7 @@ from icekeeper.core.offload import OffloadRhythm
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.writer_state import DEFAULT_WRITER_STATE, StateKey
 
-# Iceberg's strategies, and `auto`, which chooses between binpack and spread (core/tables/plan.py).
+# Iceberg's strategies, and `auto`, which chooses between binpack, spread and copy (core/tables/plan.py).
 Strategy = Literal["auto", "binpack", "sort"]
 # How long a source keeps its rows: as its own definition says (auto), for ever (none), or so long.
 SourceTtlSetting = timedelta | Literal["auto", "none"]

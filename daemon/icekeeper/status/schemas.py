@@ -174,6 +174,7 @@ class PlannedSlice(Document):
     may_grow: bool
     max_files: int | None
     how: str = Field(description="binpack, spread, copy or sort")
+    at_once: int | None = Field(default=None, description="How many of its groups of files are rewritten at a time.")
     planned_at: int | None = Field(default=None, description="The snapshot that it was planned on.")
     spec_id: int | None = Field(default=None, description="The partition spec that it was planned for.")
 

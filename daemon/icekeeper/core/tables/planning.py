@@ -79,16 +79,11 @@ def plan_compaction(
     # Slices name their partitions where some groups are left out or rewritten differently.
     named = len(worth) < len(groups) or len(ways) > 1
     slices = tuple(
-        replace(
-            one,
-            planned_at=health.snapshot_id,
-            spec_id=state.spec_id,
-            at_once=_at_once(policy.compact, some, how),
-        )
+        replace(one, planned_at=health.snapshot_id, spec_id=state.spec_id)
         for how, some in ways.items()
         for one in _slices(some, bounds, how, named=named)
     )
-    work = _slice((), worth, Rewrite.BINPACK)
+    work = _slice((), worth, bounds, Rewrite.BINPACK)
     partitions = len({group.partition for group in worth})
     files = f"{counted(work.files, 'file')} ({work.bytes / 1024**2:.1f} MiB)"
     note = f"would rewrite {files} of {counted(partitions, 'partition')} into {work.output_files}"
@@ -159,34 +154,46 @@ def _spreads(policy: CompactPolicy, group: FileGroup, least: int = SPREAD_MIN_FI
     return fits and small and group.output_files == 1
 
 
-def _at_once(policy: CompactPolicy, groups: Sequence[FileGroup], how: Rewrite) -> int | None:
-    """How many groups are rewritten at a time, so that the rows of all fit into memory; None: as many as usual."""
-    if how is not Rewrite.SPREAD or policy.spread_max is None:
-        return None
-    return min(MOST_AT_ONCE, max(1, policy.spread_max // max(1, max(group.bytes for group in groups))))
-
-
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """The limits of a slice: input files, bytes, and output files."""
+    """The limits of a slice (input files, bytes), and of what is done at once: files written, bytes ordered."""
 
     files: int
     bytes: int
-    outputs: int | None
+    writers: int | None
+    ordered: int | None
 
     @classmethod
     def of(cls, policy: CompactPolicy, overran: int) -> _Bounds:
         smaller = SHRINK**overran
-        return cls(max(1, SLICE_MAX_FILES // smaller), max(1, SLICE_MAX_BYTES // smaller), policy.max_writers)
+        files, size = max(1, SLICE_MAX_FILES // smaller), max(1, SLICE_MAX_BYTES // smaller)
+        return cls(files, size, policy.max_writers, policy.spread_max)
 
-    def hold(self, one: Slice) -> bool:
-        fits = self.outputs is None or one.output_files <= self.outputs
-        return fits and one.files <= self.files and one.bytes <= self.bytes
+    def hold(self, groups: Sequence[FileGroup]) -> bool:
+        return self.pieces(groups) == 1
 
-    def pieces(self, one: Slice) -> int:
-        """The number of pieces into which a slice has to be cut."""
-        by_outputs = 1 if self.outputs is None else -(-one.output_files // self.outputs)
-        return max(-(-one.files // self.files), -(-one.bytes // self.bytes), by_outputs)
+    def pieces(self, groups: Sequence[FileGroup]) -> int:
+        """The number of pieces into which the groups have to be cut. All output files of a group are written at once:
+        only where one has too many of them, it is cut for that.
+        """
+        files, size = sum(group.files for group in groups), sum(group.bytes for group in groups)
+        by_outputs = 1
+        if self.writers is not None and _most_outputs(groups) > self.writers:
+            by_outputs = -(-sum(group.output_files for group in groups) // self.writers)
+        return max(-(-files // self.files), -(-size // self.bytes), by_outputs)
+
+    def at_once(self, groups: Sequence[FileGroup], how: Rewrite) -> int | None:
+        """How many of the groups are rewritten at a time, so that all fit into memory; None: as many as usual."""
+        limits = []
+        if self.writers is not None:
+            limits.append(self.writers // max(1, _most_outputs(groups)))
+        if self.ordered is not None and how is Rewrite.SPREAD:
+            limits.append(self.ordered // max(1, *(group.bytes for group in groups)))
+        return min(MOST_AT_ONCE, max(1, min(limits))) if limits else None
+
+
+def _most_outputs(groups: Sequence[FileGroup]) -> int:
+    return max(group.output_files for group in groups)
 
 
 def _slices(groups: Sequence[FileGroup], bounds: _Bounds, how: Rewrite, *, named: bool) -> Iterator[Slice]:
@@ -197,27 +204,26 @@ def _slices(groups: Sequence[FileGroup], bounds: _Bounds, how: Rewrite, *, named
     partitions = {name: list(members) for name, members in groupby(sorted(groups, key=_partition), key=_partition)}
     # A filter by partition can't select files of an older spec: a table that has some is cut by number of files.
     older = any(group.older_spec for group in groups)
-    everything = _slice(tuple(partitions) if named and not older else (), groups, how)
-    if len(partitions) == 1 or bounds.hold(everything) or older:
-        yield from _cut(everything, bounds)
+    if len(partitions) == 1 or bounds.hold(groups) or older:
+        yield from _cut(tuple(partitions) if named and not older else (), groups, bounds, how)
         return
     names: list[str] = []
     members: list[FileGroup] = []
     for name, more in partitions.items():
-        if names and not bounds.hold(_slice((), [*members, *more], how)):
-            yield from _cut(_slice(names, members, how), bounds)
+        if names and not bounds.hold([*members, *more]):
+            yield from _cut(names, members, bounds, how)
             names, members = [], []
         names.append(name)
         members.extend(more)
-    yield from _cut(_slice(names, members, how), bounds)
+    yield from _cut(names, members, bounds, how)
 
 
-def _cut(whole: Slice, bounds: _Bounds) -> Iterator[Slice]:
-    """The slice, or pieces of it by number of files where a single partition exceeds the bounds.
+def _cut(partitions: Sequence[str], groups: Sequence[FileGroup], bounds: _Bounds, how: Rewrite) -> Iterator[Slice]:
+    """One slice, or pieces of it by number of files where a single partition exceeds the bounds.
 
     A piece takes the still small output of the one before as input, so that the last leaves the same as one slice.
     """
-    pieces = bounds.pieces(whole)
+    whole, pieces = _slice(partitions, groups, bounds, how), bounds.pieces(groups)
     most = max(2, -(-whole.files // pieces))
     if pieces == 1 or whole.files <= most:
         yield whole
@@ -227,18 +233,18 @@ def _cut(whole: Slice, bounds: _Bounds) -> Iterator[Slice]:
     for taken in range(0, whole.files, most):
         # Which files a piece takes is not known: they may be large ones, of which it writes as many.
         files = min(most, whole.files - taken)
-        yield Slice(whole.partitions, files, size, outputs, may_grow=True, max_files=most, how=whole.how)
+        yield replace(whole, files=files, bytes=size, output_files=outputs, may_grow=True, max_files=most)
 
 
 def _partition(group: FileGroup) -> str:
     return group.partition
 
 
-def _slice(partitions: Sequence[str], groups: Sequence[FileGroup], how: Rewrite) -> Slice:
+def _slice(partitions: Sequence[str], groups: Sequence[FileGroup], bounds: _Bounds, how: Rewrite) -> Slice:
     files, size = sum(g.files for g in groups), sum(g.bytes for g in groups)
     outputs = sum(g.output_files for g in groups)
     may_grow = outputs >= files or any(g.older_spec for g in groups)
-    return Slice(tuple(partitions), files, size, outputs, may_grow, how=how)
+    return Slice(tuple(partitions), files, size, outputs, may_grow, how=how, at_once=bounds.at_once(groups, how))
 
 
 def plan_audit(policy: TablePolicy, window: Window) -> Plan:
