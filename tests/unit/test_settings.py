@@ -159,11 +159,16 @@ def test_a_session_has_threads_to_wait_with_and_writes_as_many_files_at_once_as_
 @pytest.mark.parametrize(
     ("spark", "mib"),
     [
-        ("{}", 102),
-        ("{driver_memory: 1g}", 51),
-        ("{master: yarn}", 51),
-        ("{master: yarn, conf: {spark.executor.memory: 4G}}", 204),
-        ("{master: yarn, conf: {spark.executor.memory: 4096}}", 51),
+        ("{}", 104),
+        ("{driver_memory: 1g}", 43),
+        ("{driver_memory: 512m}", 12),
+        ("{master: yarn}", 43),
+        ("{master: yarn, conf: {spark.executor.memory: 4G}}", 227),
+        ("{master: yarn, conf: {spark.executor.memory: 4096}}", 227),
+        ("{master: yarn, conf: {spark.executor.memory: 4gb}}", 227),
+        ("{master: yarn, conf: {spark.executor.memory: 524288k}}", 12),
+        ("{master: yarn, conf: {spark.executor.memory: 256m}}", 0),
+        ("{master: yarn, conf: {spark.executor.memory: much}}", 0),
     ],
 )
 def test_rows_are_ordered_in_the_heap_that_does_it_a_clusters_is_its_executors(

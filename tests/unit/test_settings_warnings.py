@@ -78,21 +78,29 @@ def test_what_share_of_rows_an_ok_may_lack_is_said(file: Path, text: str, shares
         ("spark: {master: 'local[2]'}", [("spark.master (local[2])", "is local[16] with")]),
         ("spark: {master: 'local[2]', driver_memory: 1g}", [("spark.master (local[2])", "is local[8] with")]),
         ("spark: {master: 'local[15,3]'}", [("spark.master (local[15,3])", "is local[16] with")]),
+        ("spark: {master: local}", [("spark.master (local) reads", "is local[16] with this heap: set")]),
+        ("spark: {master: 'local[8]'}", [("spark.master (local[8]) reads", "is local[16] with this heap: set")]),
         *((f"spark: {{master: '{as_fast}'}}", []) for as_fast in ("local[16]", "local[64]", "local[*]")),
         *((f"spark: {{master: '{cluster}'}}", []) for cluster in ("spark://host:7077", "yarn")),
         ("compact: {strategy: sort}", []),
-        ("compact: {strategy: binpack}", [("compact.strategy (binpack) of every table", "remove compact.strategy")]),
+        (
+            "compact: {strategy: binpack}",
+            [("compact.strategy (binpack) of every table", "set compact.strategy to auto")],
+        ),
         (
             "tables: [{name: cold.a, compact: {strategy: binpack}}, {name: cold.b}, {name: cold.c}]",
-            [("compact.strategy (binpack) of cold.a has", "remove compact.strategy")],
+            [("compact.strategy (binpack) of cold.a has", "set compact.strategy to auto")],
         ),
     ],
 )
-def test_settings_that_keep_the_slower_way_of_0_1_are_said_with_what_to_remove(
+def test_settings_that_keep_a_slower_way_are_said_with_what_to_set(
     file: Path, text: str, told: list[tuple[str, str]]
 ) -> None:
     warned(file, text)
-    found = [note for note in notes(load(file)) if "the default of 0.1" in note]
+    found = [note for note in notes(load(file)) if "to auto" in note]
+    assert [("(it was the default of 0.1)" in note) for note in found] == ["[2]" in text or "binpack" in text] * len(
+        told
+    )
     assert [(what in note, how in note) for note, (what, how) in zip(found, told, strict=True)] == [
         (True, True) for _ in told
     ]

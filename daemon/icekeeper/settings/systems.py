@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from datetime import timedelta
@@ -18,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from icekeeper.core.audit.source_settings import DISTRIBUTED_SETTINGS, EXACT_SETTINGS, FINAL
 from icekeeper.settings.blocks import Block, contradiction, mistake, raise_mistakes
 from icekeeper.settings.values.addresses import Dsn, HttpUrl, Master
-from icekeeper.settings.values.heap import heap_mib, ordered, threads, writers
+from icekeeper.settings.values.heap import executor_mib, heap_mib, ordered, threads, writers
 from icekeeper.settings.values.units import (
     AbsolutePath,
     CatalogName,
@@ -33,7 +34,7 @@ from icekeeper.settings.values.units import (
 
 # What an executor's heap is unless spark.conf says it, as Spark has it.
 _EXECUTOR_MEMORY = "spark.executor.memory", "1g"
-_LOCAL = re.compile(r"local\[(\d+|\*)(,\d+)?\]")
+_LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:,\d+)?\])?")
 # Spark's settings for which the file has keys of its own: given twice they could differ.
 _SPARK_KEYS = {
     "spark.master": "spark.master",
@@ -86,10 +87,18 @@ class Spark(Block):
         return f"local[{threads(heap_mib(self.driver_memory))}]" if self.master == "auto" else self.master
 
     @property
+    def _given_threads(self) -> float | None:
+        """How many Spark tasks run at once on this host, of local[*] any number; None on a cluster."""
+        local = _LOCAL.fullmatch(self.resolved_master)
+        if local is None:
+            return None
+        return math.inf if local[1] == "*" else int(local[1] or 1)
+
+    @property
     def fewer_threads(self) -> bool:
         """Whether the session has fewer threads on this host than `auto` would give it."""
-        local = _LOCAL.fullmatch(self.resolved_master)
-        return local is not None and local[1] != "*" and int(local[1]) < threads(heap_mib(self.driver_memory))
+        given = self._given_threads
+        return given is not None and given < threads(heap_mib(self.driver_memory))
 
     @property
     def local(self) -> bool:
@@ -99,18 +108,13 @@ class Spark(Block):
     @property
     def max_writers(self) -> int | None:
         """How many files may be written at once; None where the session never reaches the limit, or executors write."""
-        most, local = writers(heap_mib(self.driver_memory)), _LOCAL.fullmatch(self.resolved_master)
-        return most if local is not None and (local[1] == "*" or int(local[1]) > most) else None
+        most, given = writers(heap_mib(self.driver_memory)), self._given_threads
+        return most if given is not None and given > most else None
 
     @property
     def spread_max(self) -> int:
         """The bytes of files whose rows a task can order in memory: this session's, or one of a cluster's executors."""
-        if self.local:
-            return ordered(heap_mib(self.driver_memory))
-        try:
-            return ordered(heap_mib(self.conf.get(*_EXECUTOR_MEMORY).lower()))
-        except ValueError:  # another way to write it
-            return ordered(heap_mib(_EXECUTOR_MEMORY[1]))
+        return ordered(heap_mib(self.driver_memory) if self.local else executor_mib(self.conf.get(*_EXECUTOR_MEMORY)))
 
 
 # The keys that a type of catalog needs, each with an example.

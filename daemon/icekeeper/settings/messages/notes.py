@@ -26,9 +26,10 @@ def _about_threads(settings: Settings) -> Iterator[str]:
     spark = settings.spark
     if spark.fewer_threads:
         usual = Spark(driver_memory=spark.driver_memory).resolved_master
+        old = " (it was the default of 0.1)" if spark.master == "local[2]" else ""
         yield (
-            f"spark.master ({spark.master}) reads fewer files at once than auto, which is {usual} with this heap "
-            "(local[2] was the default of 0.1): remove spark.master to get auto, or leave it to spare processors"
+            f"spark.master ({spark.master}) reads fewer files at once than auto, which is {usual} with this heap{old}: "
+            "set spark.master to auto, or leave it to spare processors"
         )
 
 
@@ -36,7 +37,7 @@ def _about_packing(policy: TablePolicy) -> Iterator[str]:
     if policy.compact.enabled and policy.compact.strategy == "binpack":
         yield (
             "compact.strategy (binpack){of} has one task read the small files that become one, one after another (it "
-            "was the default of 0.1): remove compact.strategy to get auto, which writes the same files sooner"
+            "was the default of 0.1): set compact.strategy to auto, which has many tasks read them"
         )
 
 

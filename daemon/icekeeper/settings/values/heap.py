@@ -14,11 +14,16 @@ _PYTHON_MIB = 300
 # by default) and its encoding buffers.
 _READER_MIB = 128
 _WRITER_MIB = 256
-# Spark orders rows in half of a heap; there they take up to so many times the bytes that they have in Parquet files.
+# Spark orders rows in so much of a heap (spark.memory.fraction) but for what it reserves; there they take up to so many
+# times the bytes that they have in Parquet files.
+_RESERVED_MIB = 300
+_FRACTION_PCT = 60
 _ORDERED = 10
 # Spark tasks that wait for an object store need no core. More than these were no faster on two cores.
 _MOST_THREADS = 16
 _HEAP = re.compile(r"(\d+)([mg])")
+_MEMORY = re.compile(r"(\d+)(?:([bkmgtp])b?)?", re.IGNORECASE)
+_UNITS = "bkmgtp"
 
 
 def heap_mib(value: str) -> int:
@@ -27,6 +32,14 @@ def heap_mib(value: str) -> int:
     if match is None:
         raise ValueError("a heap is written as Spark does: 2g or 1500m")
     return int(match.group(1)) * (1024 if match.group(2) == "g" else 1)
+
+
+def executor_mib(value: str) -> int:
+    """The MiB of spark.executor.memory, in any way that Spark reads it; 0 for what it doesn't read."""
+    match = _MEMORY.fullmatch(value.strip())
+    if match is None:
+        return 0
+    return int(int(match.group(1)) * 1024.0 ** (_UNITS.index((match.group(2) or "m").lower()) - _UNITS.index("m")))
 
 
 def needed(heap: int) -> int:
@@ -48,7 +61,7 @@ def threads(heap: int) -> int:
 
 def ordered(heap: int) -> int:
     """The bytes of Parquet files whose rows one task can order in such a heap, without spilling them to disk."""
-    return heap * 1024**2 // 2 // _ORDERED
+    return max(0, heap - _RESERVED_MIB) * 1024**2 * _FRACTION_PCT // 100 // _ORDERED
 
 
 def writers(heap: int) -> int:
