@@ -34,7 +34,10 @@ async def test_forty_manifests_of_8_mb_in_a_heap_of_1_gb(engine: SparkEngine, tm
     lakehouses = []
     for number in range(CATALOGS):
         name = f"{tmp_path.name}_{number}"
-        conf = catalog_conf(name, {"type": "hadoop", "warehouse": f"file://{tmp_path}"}, heap)
+        # As a REST catalog's: a FileIO of its own for each table.
+        cached = str(min(100 * 1024**2, heap // 24))
+        properties = {"type": "hadoop", "warehouse": f"file://{tmp_path}", "io.manifest.cache.max-total-bytes": cached}
+        conf = catalog_conf(name, properties, heap)
         await engine.run(_telling(conf), timeout=LIMIT)
         lakehouses.append(IcebergLakehouse(engine, name))
     catalog = f"{tmp_path.name}_0"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from datetime import timedelta
 
 import pytest
 from pyspark.sql import SparkSession
 
+from icekeeper.adapters.iceberg.catalog import catalog_conf
 from icekeeper.adapters.iceberg.scratch import catalogs
 from icekeeper.adapters.iceberg.scratch.store import ScratchStore
 from icekeeper.adapters.iceberg.warm_up import is_on_s3, warm_up
 from icekeeper.adapters.spark.engine import SparkEngine
-from icekeeper.core.errors import PermanentError
+from icekeeper.core.errors import DeadlineExceeded, PermanentError
 from icekeeper.core.reasons import Reason
 from tests.conftest import COINBASE, MakeNight
 from tests.integration.odd import MINUTE
@@ -84,3 +86,22 @@ async def test_the_configured_store_is_only_read(make_night: MakeNight, engine: 
     with pytest.raises(PermanentError) as caught:
         await is_on_s3(engine, night.catalog, "cold.nowhere")
     assert caught.value.reason is Reason.TABLE_NOT_FOUND
+
+
+async def test_a_catalog_that_takes_a_request_and_never_answers_costs_a_while_and_not_the_session(
+    engine: SparkEngine,
+) -> None:
+    await engine.start()
+    pid = engine.jvm_pid
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        conf = catalog_conf("silent", {"type": "rest", "uri": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+
+        def tell(spark: SparkSession) -> None:
+            for key, value in conf.items():
+                spark.conf.set(key, value)
+
+        await engine.run(tell, timeout=MINUTE)
+        with pytest.raises(DeadlineExceeded):
+            await is_on_s3(engine, "silent", COINBASE, timedelta(seconds=5))
+        assert await engine.run(jobs, timeout=MINUTE) >= 0, "who wants the session gets it"
+    assert engine.jvm_pid == pid

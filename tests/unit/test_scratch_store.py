@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from urllib.parse import urlsplit
@@ -82,3 +86,39 @@ def test_it_takes_so_many_bytes_and_no_more(store: ScratchStore, monkeypatch: py
     assert ask(store, "PUT", "/warm-up/a", b"12345678")[0] == 200
     assert ask(store, "PUT", "/warm-up/b", b"123")[0] == 507
     assert set(store.objects) == {"/warm-up/a"}
+
+
+def test_a_client_that_leaves_in_the_middle_is_not_reported(
+    store: ScratchStore, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = threading.active_count()
+    key, (host, _, port) = (
+        store.properties["s3.access-key-id"],
+        urlsplit(store.properties["s3.endpoint"]).netloc.partition(":"),
+    )
+    ask(store, "PUT", OBJECT, b"x" * 10_000_000)
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # by a reset
+        client.sendall(f"GET {OBJECT} HTTP/1.1\r\nAuthorization: Credential={key}/\r\n\r\n".encode())
+        client.recv(1)
+    until = time.monotonic() + 20
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert capfd.readouterr().err == ""
+
+
+def test_without_a_thread_its_socket_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = ScratchStore()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="thread"), store:
+        pass
+    assert store._server.fileno() == -1
+
+
+def test_no_name_is_looked_up_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda name="": pytest.fail("a name server may be down"))
+    with ScratchStore():
+        pass

@@ -12,10 +12,10 @@ import pytest
 
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.adapters.spark.options import SparkOptions
-from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
+from icekeeper.core.errors import DeadlineExceeded, PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.scheduling import session_keeper
-from icekeeper.scheduling.session_keeper import LEAD, SETTLED, SparkSessionKeeper, is_due
+from icekeeper.scheduling.session_keeper import LEAD, PAUSE, RETRY, SETTLED, SparkSessionKeeper, is_due
 from tests.unit.builders import SLOT
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -66,6 +66,10 @@ class Session:
         self.age = age
         self.jvm_pid = 1
 
+    async def lose(self) -> None:
+        """Its JVM is gone."""
+        self.jvm_pid += 1
+
     async def use(self, options: SparkOptions) -> None:
         pass
 
@@ -76,17 +80,26 @@ class Session:
 class Keeper:
     """SparkSessionKeeper over such a session, whose warm-ups are only counted."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, session: Session, error: IcekeeperError | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, session: Session, error: Exception | None = None) -> None:
+        self.loses_session = False
+        # What each warm-up was told after so many minutes more.
+        self.goes_on: list[bool] = []
+        self.minutes: tuple[int, ...] = ()
         self.warmed: list[int] = []
         # The same with what each was told of the store, and the tables that were tried, of which each answers this.
         self.stores: list[bool] = []
         self.tried: list[str] = []
-        self.answers: dict[str, bool | IcekeeperError] = {"cold.a": True}
+        self.answers: dict[str, bool | Exception] = {"cold.a": True}
         self.now = SLOT
 
         async def warm_up(engine: Session, go_on: Callable[[], bool], *, on_s3: bool) -> bool:
             self.warmed.append(engine.jvm_pid)
             self.stores.append(on_s3)
+            for minutes in self.minutes:
+                self.now += minutes * MINUTE
+                self.goes_on.append(go_on())
+            if self.loses_session:
+                await session.lose()
             if error is not None:
                 raise error
             return True
@@ -94,7 +107,7 @@ class Keeper:
         async def is_on_s3(engine: Session, catalog: str, table: str) -> bool:
             self.tried.append(table)
             answer = self.answers[table]
-            if isinstance(answer, IcekeeperError):
+            if isinstance(answer, Exception):
                 raise answer
             return answer
 
@@ -109,6 +122,7 @@ class Keeper:
         configuration: Any = SimpleNamespace(settings=settings)
         scheduler: Any = SimpleNamespace(next_slot=None)
         worker: Any = SimpleNamespace(busy=False)
+        self.scheduler, self.worker = scheduler, worker
         keeper = SparkSessionKeeper(cast(SparkEngine, session), configuration, scheduler, worker, lambda: self.now)
         self.check = keeper.check
 
@@ -163,12 +177,11 @@ MISSING = PermanentError("there is no such table", reason=Reason.TABLE_NOT_FOUND
         ({"cold.a": False, "cold.b": True}, ["cold.a"], False),
         ({"cold.a": MISSING, "cold.b": True}, ["cold.a", "cold.b"], True),
         (dict.fromkeys(("cold.a", "cold.b", "cold.c", "cold.d"), MISSING), ["cold.a", "cold.b", "cold.c"], False),
-        ({"cold.a": DOWN, "cold.b": True}, ["cold.a"], False),
         ({}, [], False),
     ],
 )
-async def test_the_configured_store_is_reached_first_and_what_does_not_answer_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, answers: dict[str, bool | IcekeeperError], tried: list[str], on_s3: bool
+async def test_the_configured_store_is_reached_first(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, bool | Exception], tried: list[str], on_s3: bool
 ) -> None:
     keeper = Keeper(monkeypatch, Session())
     keeper.answers = answers
@@ -176,14 +189,85 @@ async def test_the_configured_store_is_reached_first_and_what_does_not_answer_is
     assert (keeper.tried, keeper.stores) == (tried, [on_s3])
 
 
-async def test_a_store_that_was_down_is_not_tried_again_by_the_next_sessions_within_an_hour(
+@pytest.mark.parametrize(
+    ("error", "wait"),
+    [
+        (DOWN, RETRY),
+        (OSError("too many open files"), RETRY),
+        (RuntimeError("can't start new thread"), RETRY),
+        (DeadlineExceeded("no answer"), PAUSE),
+    ],
+)
+async def test_what_does_not_answer_is_tried_again_and_the_session_is_warmed_up_then(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, wait: timedelta
+) -> None:
+    keeper = Keeper(monkeypatch, Session())
+    keeper.answers = {"cold.a": error, "cold.b": True}
+    for later in (timedelta(0), wait - MINUTE):
+        keeper.now = SLOT + later
+        await keeper.check()
+    assert (keeper.tried, keeper.warmed) == (["cold.a"], [])
+    keeper.answers, keeper.now = {"cold.a": True}, SLOT + wait
+    await keeper.check()
+    assert (keeper.tried, keeper.stores) == (["cold.a", "cold.a"], [True])
+
+
+@pytest.mark.parametrize("error", [OSError("too many open files"), RuntimeError("can't start new thread")])
+async def test_a_host_without_sockets_or_threads_has_no_warm_up_and_the_keeper_lives(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    keeper = Keeper(monkeypatch, Session(), error)
+    for _ in range(3):
+        await keeper.check()
+    assert keeper.stores == [True, False]
+
+
+async def test_after_a_warm_up_that_cost_the_session_the_next_one_is_left_cold_for_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keeper = Keeper(monkeypatch, Session(), TransientError("the JVM is gone", reason=Reason.ENGINE_DOWN))
+    keeper.loses_session = True
+    for later in (timedelta(0), PAUSE - MINUTE, PAUSE):
+        keeper.now = SLOT + later
+        await keeper.check()
+    assert (keeper.warmed, keeper.stores) == ([1, 2], [True, True])
+
+
+async def test_a_new_session_is_warmed_up_on_s3_again_after_one_that_could_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     session = Session()
-    keeper = Keeper(monkeypatch, session)
-    keeper.answers = {"cold.a": DOWN}
-    for session.jvm_pid, minutes in ((1, 0), (2, 59), (3, 60)):
-        keeper.now = SLOT + minutes * MINUTE
+    keeper = Keeper(monkeypatch, session, TransientError("a proxy", reason=Reason.STORAGE_DOWN))
+    for session.jvm_pid in (1, 1, 2, 2):
         await keeper.check()
-    assert keeper.tried == ["cold.a", "cold.a"], "not by the second one"
-    assert keeper.warmed == [1, 2, 3], "each of them without it"
+    assert keeper.stores == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("before_slot", "goes_on"),
+    [(None, [True, True, False]), (60 * MINUTE, [True, True, False]), (5 * MINUTE, [True, False, False])],
+)
+async def test_a_warm_up_ends_after_a_while_and_before_the_slot(
+    monkeypatch: pytest.MonkeyPatch, before_slot: timedelta | None, goes_on: list[bool]
+) -> None:
+    keeper = Keeper(monkeypatch, Session())
+    keeper.scheduler.next_slot = None if before_slot is None else SLOT + before_slot
+    keeper.minutes = (2, 2, 1)  # 2, 4 and 5 after its begin
+    await keeper.check()
+    assert keeper.goes_on == goes_on
+
+
+async def test_a_run_that_comes_while_the_store_is_reached_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper(monkeypatch, Session())
+
+    async def run_comes(*_: object) -> bool:
+        keeper.worker.busy = True
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session_keeper, "is_on_s3", run_comes)
+        await keeper.check()
+    assert keeper.warmed == []
+    keeper.worker.busy = False
+    await keeper.check()
+    assert keeper.warmed == [1]

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from icekeeper.adapters.iceberg.warm_up import is_on_s3, warm_up
+from icekeeper.adapters.iceberg.warm_up import STEP_TIMEOUT, is_on_s3, warm_up
 from icekeeper.adapters.spark.engine import SparkEngine
-from icekeeper.core.errors import IcekeeperError, PermanentError
+from icekeeper.core.errors import DeadlineExceeded, IcekeeperError, PermanentError
 from icekeeper.execution.wiring import spark_options
 from icekeeper.night.ports import Clock
 from icekeeper.scheduling.reload import Configuration
@@ -26,12 +26,16 @@ log = structlog.get_logger(__name__)
 # How often an idle session is checked, and how long it may take to answer.
 CHECK_EVERY_S = 60.0
 ANSWER = timedelta(seconds=20)
-# How long before a slot a session is renewed: a start takes seconds, with a download of jars minutes.
-LEAD = timedelta(minutes=5)
+# How long before a slot a session is renewed: a start takes seconds, with a download of jars minutes,
+# and it is warmed up.
+LEAD = timedelta(minutes=10)
 # How long after its start an idle session is warmed up: work that waited for the start goes first.
 SETTLED = timedelta(seconds=30)
-# How long a store or catalog that did not answer a warm-up is left alone, and how many tables are tried.
-UNREACHED = timedelta(hours=1)
+WARM_AT_MOST = timedelta(minutes=5)
+# When a catalog or store that was down is tried again; after one that hung, or a warm-up that cost the session, later.
+RETRY = timedelta(minutes=5)
+PAUSE = timedelta(hours=1)
+# How many tables are tried.
 TABLES_TRIED = 3
 
 
@@ -60,8 +64,9 @@ class SparkSessionKeeper:
     _failed: bool = field(default=False, init=False)
     # The process of the JVM that was warmed up last.
     _warm_pid: int | None = field(default=None, init=False)
-    _unreached_at: datetime | None = field(default=None, init=False)
-    _only_on_disk: bool = field(default=False, init=False)
+    # The one whose warm-up on S3 has failed.
+    _disk_pid: int | None = field(default=None, init=False)
+    _not_before: datetime | None = field(default=None, init=False)
 
     def wake(self) -> None:
         """Has the session checked at once: the settings may want another."""
@@ -101,33 +106,46 @@ class SparkSessionKeeper:
         age, pid = self.engine.age, self.engine.jvm_pid
         if age is None or age < SETTLED or pid == self._warm_pid or not self.engine.options.is_local:
             return
+        if self._not_before is not None and self.clock() < self._not_before:
+            return
+        on_s3 = False if pid == self._disk_pid else await self._is_on_s3()
+        if on_s3 is None or self.worker.busy or self.engine.jvm_pid != pid:
+            return
         self._warm_pid = pid
-        on_s3 = await self._is_on_s3()
+        until = self._warm_until()
         try:
-            finished = await warm_up(self.engine, lambda: not self.worker.busy, on_s3=on_s3)
-        except IcekeeperError as exc:  # the night does without
+            finished = await warm_up(self.engine, lambda: not self.worker.busy and self.clock() < until, on_s3=on_s3)
+        except (IcekeeperError, OSError, RuntimeError) as exc:  # no socket, no thread, ...: the night does without
             log.warning("engine_not_warmed_up", on_s3=on_s3, error=str(exc))
-            if on_s3:  # such as a proxy between the JVM and our own server: the next check does it on the disk
-                self._only_on_disk, self._warm_pid = True, None
+            if self.engine.jvm_pid != pid:
+                self._not_before = self.clock() + PAUSE
+            elif on_s3:  # such as a proxy between the JVM and our own server: the next check does it on the disk
+                self._disk_pid, self._warm_pid = pid, None
         else:
             log.info("engine_warmed_up", finished=finished, on_s3=on_s3)
 
-    async def _is_on_s3(self) -> bool:
-        """Reads a table's metadata in the configured catalog and store. What does not answer is left to the night."""
-        settings, now = self.configuration.settings, self.clock()
-        if self._only_on_disk:
-            return False
-        if self._unreached_at is not None and now - self._unreached_at < UNREACHED:
-            return False
+    async def _is_on_s3(self) -> bool | None:
+        """Reads a table's metadata in the configured catalog and store. None where they don't answer: a later check
+        tries again."""
+        settings = self.configuration.settings
         for policy in settings.policies()[:TABLES_TRIED]:
+            if self.worker.busy:
+                return None
             try:
                 return await is_on_s3(self.engine, settings.catalog.name, policy.name)
-            except IcekeeperError as exc:
+            except PermanentError as exc:  # it may not be there any more, the others may
                 log.info("table_not_reached", table=policy.name, error=str(exc))
-                if not isinstance(exc, PermanentError):  # it may not be there any more, the others may
-                    self._unreached_at = now
-                    break
+            except (IcekeeperError, OSError, RuntimeError) as exc:
+                log.info("table_not_reached", table=policy.name, error=str(exc))
+                # What hangs keeps a thread in the JVM.
+                self._not_before = self.clock() + (PAUSE if isinstance(exc, DeadlineExceeded) else RETRY)
+                return None
         return False
+
+    def _warm_until(self) -> datetime:
+        """When no further step of a warm-up is begun: the last one is over at the slot."""
+        until, slot = self.clock() + WARM_AT_MOST, self.scheduler.next_slot
+        return until if slot is None else min(until, slot - STEP_TIMEOUT)
 
     def _wait_s(self) -> float:
         slot = self.scheduler.next_slot

@@ -15,9 +15,11 @@ _DEFAULTS = {
 
 
 _CACHED_BYTES = "io.manifest.cache.max-total-bytes"
-# Iceberg keeps 100 MiB of manifests for each FileIO, of which a REST catalog gives every table one; and eight of them.
+# Iceberg keeps 100 MiB of manifests for each FileIO, and eight of them.
 _MOST_CACHED = 100 * 1024**2
-_CACHE_SHARE = 3 * 8
+_CACHE_SHARE, _FILE_IOS = 3, 8
+# These have one for all tables; others, as REST catalogs, give every table its own.
+_ONE_FILE_IO = ("hadoop", "hive", "jdbc")
 
 
 def catalog_conf(name: str, properties: Mapping[str, str], heap: int | None = None) -> dict[str, str]:
@@ -25,7 +27,8 @@ def catalog_conf(name: str, properties: Mapping[str, str], heap: int | None = No
     (in bytes) at most.
     """
     prefix = f"spark.sql.catalog.{name}"
-    cached = {} if heap is None else {_CACHED_BYTES: str(min(_MOST_CACHED, heap // _CACHE_SHARE))}
+    share = _CACHE_SHARE * (1 if properties.get("type") in _ONE_FILE_IO else _FILE_IOS)
+    cached = {} if heap is None else {_CACHED_BYTES: str(min(_MOST_CACHED, heap // share))}
     settings = {f"{prefix}.{key}": value for key, value in {**_DEFAULTS, **cached, **properties}.items()}
     return {prefix: "org.apache.iceberg.spark.SparkCatalog", **settings}
 

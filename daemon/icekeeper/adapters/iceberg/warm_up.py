@@ -6,7 +6,10 @@ Of the configured catalog and store a table's metadata is read; nothing is writt
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
@@ -14,13 +17,17 @@ from uuid import uuid4
 from pyspark.sql import SparkSession
 from structlog.contextvars import bound_contextvars
 
+from icekeeper.adapters.iceberg.calls import METADATA_TIMEOUT
 from icekeeper.adapters.iceberg.catalog import quoted_name
 from icekeeper.adapters.iceberg.deleting.files import s3_io
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.lakehouse import IcebergLakehouse
 from icekeeper.adapters.iceberg.scratch.catalogs import catalog_on_disk, catalog_on_s3
 from icekeeper.adapters.spark.engine import SparkEngine
+from icekeeper.adapters.spark.errors import translate
+from icekeeper.adapters.waiting import retrieve
 from icekeeper.core.calendar import Window
+from icekeeper.core.errors import DeadlineExceeded
 from icekeeper.core.policy import CompactPolicy, StageLimits
 from icekeeper.core.tables.plan import Rewrite, Slice
 
@@ -28,7 +35,6 @@ Step = Callable[[], Awaitable[object]]
 
 # Far more than a step takes: the session of one that does not stop is lost.
 STEP_TIMEOUT = timedelta(minutes=2)
-REACH_TIMEOUT = timedelta(seconds=30)
 # The first compaction of 960 files in S3 took 27 s of CPU time after two rounds of 12 files, 19 s after these.
 ROUNDS = 3
 
@@ -49,19 +55,34 @@ _ROWS = (
 )
 
 
-async def is_on_s3(engine: SparkEngine, catalog: str, table: str) -> bool:
+async def is_on_s3(engine: SparkEngine, catalog: str, table: str, timeout: timedelta = METADATA_TIMEOUT) -> bool:
     """Reads a table's metadata and its newest manifest list, so that the clients of catalog and store are there.
 
-    Whether its files are in S3. Raises like `SparkEngine.run`.
+    Whether its files are in S3. Raises like `SparkEngine.run`; DeadlineExceeded where nothing answers, and then the
+    session is as it was: the read has a thread of its own, for it can't be interrupted. Nobody waits for that one.
     """
+    spark = await engine.run(lambda spark: spark, timeout=STEP_TIMEOUT, jobs=False)
+    answer: Future[bool] = Future()
+    answer.set_running_or_notify_cancel()
 
-    def read(spark: SparkSession) -> bool:
-        handle = IcebergJvm(spark).load(quoted_name(catalog, table))
-        if (snapshot := handle.currentSnapshot()) is not None:
-            snapshot.allManifests(handle.io()).size()
-        return s3_io(handle) is not None
+    def read() -> None:
+        try:
+            handle = IcebergJvm(spark).load(quoted_name(catalog, table))
+            if (snapshot := handle.currentSnapshot()) is not None:
+                snapshot.allManifests(handle.io()).size()
+            found = s3_io(handle) is not None
+        except Exception as exc:
+            answer.set_exception(translate(exc, table))
+        else:
+            answer.set_result(found)
 
-    return await engine.run(read, timeout=REACH_TIMEOUT, where=table, jobs=False)
+    threading.Thread(target=read, name="reach", daemon=True).start()
+    reached = asyncio.wrap_future(answer)
+    reached.add_done_callback(retrieve)
+    await asyncio.wait([reached], timeout=timeout.total_seconds())
+    if not reached.done():
+        raise DeadlineExceeded(f"no answer within {timeout.total_seconds():.0f} s", where=table)
+    return reached.result()
 
 
 async def warm_up(
@@ -69,7 +90,7 @@ async def warm_up(
 ) -> bool:
     """Writes, compacts, proves, expires and audits a few small files, `rounds` times. Raises like `SparkEngine.run`.
 
-    `may_continue` is called between two steps, each of which takes a moment, so that other work gets the session. False
+    `may_continue` is called between two steps, each of which takes seconds, so that other work gets the session. False
     where it returned False. `on_s3`: the files go to an S3 server of our own, as a night's would to the configured one.
     """
     place = catalog_on_s3 if on_s3 else catalog_on_disk

@@ -39,7 +39,8 @@ async def catalog_on_s3(engine: SparkEngine, timeout: timedelta) -> AsyncIterato
         name, {"catalog-impl": "org.apache.iceberg.inmemory.InMemoryCatalog", "warehouse": f"s3://{BUCKET}"}
     )
     prefix = f"spark.sql.catalog.{name}."
-    with ScratchStore() as store:
+    store = await asyncio.to_thread(ScratchStore().__enter__)
+    try:
         properties = {key.removeprefix(prefix): value for key, value in conf.items() if key.startswith(prefix)}
 
         def open_catalog(spark: SparkSession) -> None:
@@ -51,13 +52,11 @@ async def catalog_on_s3(engine: SparkEngine, timeout: timedelta) -> AsyncIterato
             field.setAccessible(True)
             field.set(catalog, jvm.file_io(_S3_IO, {**properties, **store.properties}))
 
-        def close(spark: SparkSession) -> None:
-            IcebergJvm(spark).open_catalog(name).icebergCatalog().close()
-
         await engine.run(open_catalog, timeout=timeout)
+        # It is not closed: the session may be another one by then, or another's. What stays is one idle client.
         yield name
-        # Not after an error: the session that it was opened in may be gone.
-        await engine.run(close, timeout=timeout)
+    finally:
+        await asyncio.to_thread(store.__exit__, None, None, None)
 
 
 def _unique() -> str:

@@ -13,6 +13,7 @@ from email.utils import formatdate
 from hashlib import md5
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
@@ -48,7 +49,11 @@ class ScratchStore:
         return dict(self._server.objects)
 
     def __enter__(self) -> ScratchStore:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # there is no thread to be had
+            self._server.server_close()
+            raise
         return self
 
     def __exit__(
@@ -64,6 +69,14 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Request)
         self.access_key = access_key
         self.objects: dict[str, bytes] = {}
+
+    def server_bind(self) -> None:
+        """Without looking for the name of the loopback, which may take a name server's seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: a client may leave in the middle, and its traceback would be among the lines of the log."""
 
     def has_room(self, size: int) -> bool:
         return 0 <= size <= _MOST_BYTES - sum(map(len, list(self.objects.values())))
