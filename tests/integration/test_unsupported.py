@@ -15,6 +15,7 @@ from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.probe import table_facts
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.audit.records import FileFault, FindingKind
+from icekeeper.core.calendar import window_of
 from icekeeper.core.enums import AuditStatus, Decision, Stage, TaskOutcome, Trigger
 from icekeeper.core.reasons import Reason
 from icekeeper.doctor.tables import table_checks
@@ -229,6 +230,12 @@ async def test_a_file_that_is_listed_twice_holds_its_partition_and_is_a_duplicat
     assert (audit.status, audit.reason) == (AuditStatus.ERROR, Reason.COUNT_MISMATCH)
     assert [(bad.path, bad.fault) for bad in audit.bad_files] == [(path, FileFault.LISTED_TWICE)]
     assert [(finding.kind, finding.files) for finding in audit.findings] == [(FindingKind.DUPLICATE, (path,))]
+
+    # As for `audit --again`, or where another thread has refreshed the table: the snapshot is current no more.
+    assert audit.snapshot_id is not None
+    await night.sql(f"INSERT INTO {{c}}.{table} SELECT * FROM {{c}}.{table} WHERE p = 'few' LIMIT 1")
+    proof = await night.services.ports.lakehouse.prove_files(table, "ts", window_of(SLOT), MINUTE, audit.snapshot_id)
+    assert [(bad.path, bad.fault) for bad in proof.bad] == [(path, FileFault.LISTED_TWICE)]
 
 
 async def partition_files(night: Night, table: str) -> dict[str, int]:

@@ -411,11 +411,11 @@ class FakeLakehouse(Scripted):
             return LakehouseCount(rows, f"SELECT {counted} FROM {table} VERSION AS OF {pinned}", pinned)
 
     async def prove_files(
-        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+        self, table: str, timestamp: str, window: Window, timeout: timedelta, at: int | None = None, whole: bool = True
     ) -> FilesProof:
         async with self._call("prove_files", table, timeout):
             found = self._table(table)
-            at = found.head if snapshot_id is None else snapshot_id
+            at = found.head if at is None else at
             day = f"day={window.start:%Y-%m-%d}"
             of_day = [file for file in found.files_at.get(at or 0, ()) if file.partition == day]
             return FilesProof(at, len(found.files), 0, found.by_length, found.bad_files, str(of_day))

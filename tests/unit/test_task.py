@@ -1069,6 +1069,9 @@ async def test_of_an_event_time_that_is_a_date_each_day_of_a_longer_window_is_a_
     assert [(one.start, one.rows, one.end) for one in end.audit.findings] == [lost]
     assert end.audit.missing_hours == ()
     assert ("there are no hours to tell apart" in end.audit.notes) != fails_again
+    # A side that was counted is not counted again.
+    if side == "count_by_minute":
+        assert len(world.called("source.count_by_minute")) == 1
 
 
 async def test_a_drill_down_that_no_time_is_left_for_leaves_the_verdict(world: World, table: FakeTable) -> None:

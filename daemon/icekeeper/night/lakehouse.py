@@ -87,10 +87,11 @@ class Lakehouse(Protocol):
         """
 
     async def prove_files(
-        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+        self, table: str, timestamp: str, window: Window, timeout: timedelta, at: int | None = None, whole: bool = True
     ) -> FilesProof:
         """What is found of each file that a scan of the window plans at a snapshot, by default the current one.
 
+        `whole`: also whether one is listed once more outside of the window, which takes all manifests.
         Raises where the store can't be asked: a file is only called bad where that is certain.
         """
 

@@ -195,10 +195,10 @@ class IcebergLakehouse:
         return await self._calls.read_rows(work, timedelta(seconds=max(0.0, deadline - loop.time())), table, at)
 
     async def prove_files(
-        self, table: str, timestamp: str, window: Window, timeout: timedelta, snapshot_id: int | None = None
+        self, table: str, timestamp: str, window: Window, timeout: timedelta, at: int | None = None, whole: bool = True
     ) -> FilesProof:
         def work(jvm: IcebergJvm) -> FilesProof:
-            return prove_files(jvm, self._tables, self._footers, table, timestamp, window, snapshot_id)
+            return prove_files(jvm, self._tables, self._footers, table, timestamp, window, at, whole)
 
         return await self._calls.run(work, timeout, table, jobs=False)
 

@@ -82,6 +82,7 @@ class Tables:
         self._loaded: dict[str, _LoadedTable] = {}
         self._states: dict[str, _VersionState] = {}
         self._files: dict[str, _SnapshotFiles] = {}
+        self._former: dict[str, _SnapshotFiles] = {}
         self._plans: dict[str, _VersionPlan] = {}
 
     def name(self, table: str) -> str:
@@ -125,16 +126,15 @@ class Tables:
         return replace(state, unsupported=unreadable_column(jvm, handle))
 
     def _current_files(self, jvm: IcebergJvm, table: str, handle: Any) -> _SnapshotFiles:
-        files, current = self._files.get(table), handle.currentSnapshot()
-        if current is None:
-            return _SnapshotFiles(-1, (), 0)
-        if files is None or files.snapshot_id != current.snapshotId():
-            files = self._files[table] = _SnapshotFiles(current.snapshotId(), *file_sizes(jvm, handle, current))
-        return files
+        current = handle.currentSnapshot()
+        return _SnapshotFiles(-1, (), 0) if current is None else _files_of(jvm, table, handle, current, self._files)
 
-    def listed_twice(self, jvm: IcebergJvm, table: str, handle: Any) -> tuple[str, ...]:
-        """The paths of the data files that the manifests of the current snapshot list more than once."""
-        return self._current_files(jvm, table, handle).twice
+    def listed_twice(self, jvm: IcebergJvm, table: str, handle: Any, snapshot: Any | None = None) -> tuple[str, ...]:
+        """The paths of the data files that a snapshot's manifests list more than once; by default the current one's."""
+        if snapshot is None:
+            return self._current_files(jvm, table, handle).twice
+        is_current = snapshot.snapshotId() == jvm.current_id(handle)
+        return _files_of(jvm, table, handle, snapshot, self._files if is_current else self._former).twice
 
     def history(self, jvm: IcebergJvm, table: str, handle: Any) -> tuple[Snapshot, ...]:
         known = self._states.get(table)
@@ -206,6 +206,15 @@ class Tables:
         partitions = {group.partition: partition for group, partition in planned}
         plan = self._plans[table] = _VersionPlan(jvm.version(handle), policy, groups, jvm.spark, partitions, fit)
         return plan
+
+
+def _files_of(
+    jvm: IcebergJvm, table: str, handle: Any, snapshot: Any, kept: dict[str, _SnapshotFiles]
+) -> _SnapshotFiles:
+    files = kept.get(table)
+    if files is None or files.snapshot_id != snapshot.snapshotId():
+        files = kept[table] = _SnapshotFiles(snapshot.snapshotId(), *file_sizes(jvm, handle, snapshot))
+    return files
 
 
 def require_same_spec(table: str, handle: Any, part: Slice) -> None:

@@ -37,6 +37,9 @@ FOREIGN_ERRORS: tuple[type[Exception], ...] = (
 # resources, operator intervention and time limits, I/O; a lock not granted, an idle transaction that was ended, and a
 # former primary that is a standby now.
 _PASSING = ("08", "40", "53", "57", "58", "55P03", "25P03", "25006")
+# What TLS says of connections that end in the middle.
+_CUT = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+_CUT_REASONS = ("APPLICATION_DATA_AFTER_CLOSE_NOTIFY", "PROTOCOL_IS_SHUTDOWN", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC")
 _PROTOCOL_VIOLATION = "08P01"  # in class 08, but a PgBouncer answers so whenever a setting is one that it refuses
 _LOGIN_REFUSED = ("28000", "28P01")
 _NO_RIGHT = "42501"
@@ -112,13 +115,18 @@ def translated(error: Exception, target: Target) -> IcekeeperError:
     """
     if isinstance(error, asyncpg.PostgresError):
         return _server_error(error, target)
-    if isinstance(error, ssl.SSLError):  # some of which are ValueErrors as well
+    if isinstance(error, ssl.SSLError) and not _is_cut(error):  # some of which are ValueErrors as well
         text = f"TLS failed: {error}. Check sslmode, sslrootcert, sslcert and sslkey of the DSN, and the certificates"
         return TransientError(text, reason=Reason.LEDGER_DOWN, where=str(target))
     if isinstance(error, ValueError):  # asyncpg's DataError and ClientConfigurationError
         return PermanentError(f"the driver refused it: {error}", where=str(target))
     text = f"{error}" or "no answer in time"
     return TransientError(f"does not answer: {text}", reason=Reason.LEDGER_DOWN, where=str(target))
+
+
+def _is_cut(error: ssl.SSLError) -> bool:
+    """Whether a connection was cut off or garbled, as by a server that restarts: that is about no certificate."""
+    return isinstance(error, _CUT) or getattr(error, "reason", None) in _CUT_REASONS
 
 
 def _server_error(error: Any, target: Target) -> IcekeeperError:

@@ -62,10 +62,13 @@ async def drill_down(
     window = context.window
     in_source, in_iceberg = {window.start: warm.rows}, {window.start: iceberg.rows}
     times, note = Times(in_source, in_iceberg, warm.merges, window.end - window.start), ""
-    by_minute = partial(_minutes, policy, source, context, warm, iceberg, deadline)
+    counted: Mapping[datetime, int] | None = None
+    in_clickhouse = partial(_source_minutes, source, context, warm, deadline)
+    in_lakehouse = partial(_iceberg_minutes, policy, context, iceberg, deadline)
     try:
         try:
-            minutes = await by_minute()
+            counted = await in_clickhouse()
+            minutes = Times(counted, await in_lakehouse(), warm.merges)
             # Looking at many minutes and keys takes a while, and the loop has other work.
             return await asyncio.to_thread(_drilled, window, minutes, keys, watermark, newest)
         except PermanentError as exc:
@@ -73,7 +76,9 @@ async def drill_down(
                 raise
             note = f"there are no hours to tell apart: {exc}"  # a date: it could be no other way
             if is_of_days(window) and window.hours > _DAY_HOURS:
-                times = (await by_minute(dates=True)).by(timedelta(days=1), window.start, None)
+                counted = counted or await in_clickhouse(dates=True)
+                dates = Times(counted, await in_lakehouse(dates=True), warm.merges)
+                times = dates.by(timedelta(days=1), window.start, None)
     except IcekeeperError as exc:
         if exc.reason in FILE_REASONS:
             raise
@@ -82,30 +87,28 @@ async def drill_down(
     return DrillDown(await asyncio.to_thread(findings, window, times, keys, watermark, newest), note=note)
 
 
-async def _minutes(
-    policy: TablePolicy,
-    source: Source,
-    context: TaskContext,
-    warm: SourceCount,
-    iceberg: LakehouseCount,
-    deadline: Deadline,
-    *,
-    dates: bool = False,
-) -> Times:
-    """Both sides by the minute, `dates` as of the ports.
+async def _source_minutes(
+    source: Source, context: TaskContext, warm: SourceCount, deadline: Deadline, *, dates: bool = False
+) -> Mapping[datetime, int]:
+    """ClickHouse's rows by the minute, `dates` as of the ports.
 
-    TransientError `conflict` where ClickHouse holds other rows now than were judged.
+    TransientError `conflict` where it holds other rows now than were judged.
     """
-    window = context.window
-    in_source = await context.ports.source.count_by_minute(
-        source, window, warm.final, deadline.remaining(), dates=dates
+    rows = await context.ports.source.count_by_minute(
+        source, context.window, warm.final, deadline.remaining(), dates=dates
     )
-    if sum(in_source.values()) != warm.rows:
+    if sum(rows.values()) != warm.rows:
         raise TransientError(f"{source} was written to since it was counted", reason=Reason.CONFLICT)
-    in_iceberg = await context.ports.lakehouse.count_by_minute(
-        policy.name, policy.timestamp, window, iceberg.snapshot_id, deadline.remaining(), dates=dates
+    return rows
+
+
+async def _iceberg_minutes(
+    policy: TablePolicy, context: TaskContext, iceberg: LakehouseCount, deadline: Deadline, *, dates: bool = False
+) -> Mapping[datetime, int]:
+    """Iceberg's rows by the minute, `dates` as of the ports."""
+    return await context.ports.lakehouse.count_by_minute(
+        policy.name, policy.timestamp, context.window, iceberg.snapshot_id, deadline.remaining(), dates=dates
     )
-    return Times(in_source, in_iceberg, warm.merges)
 
 
 def _drilled(

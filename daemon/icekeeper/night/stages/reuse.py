@@ -49,7 +49,7 @@ async def as_before(
 async def _digest_at(policy: TablePolicy, context: TaskContext, snapshot_id: int, deadline: Deadline) -> str | None:
     try:
         proof = await context.ports.lakehouse.prove_files(
-            policy.name, policy.timestamp, context.window, deadline.remaining(), snapshot_id
+            policy.name, policy.timestamp, context.window, deadline.remaining(), snapshot_id, whole=False
         )
     except IcekeeperError as exc:
         log.info("rewrite_not_followed", snapshot_id=snapshot_id, error=str(exc))

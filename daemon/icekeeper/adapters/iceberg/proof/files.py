@@ -40,23 +40,25 @@ def prove_files(
     timestamp: str,
     window: Window,
     at: int | None = None,
+    whole: bool = True,
 ) -> FilesProof:
     """Plans the window's scan at a snapshot, by default the current one, and checks every file of it.
 
+    `whole`: also whether a file is listed once more outside of the window, which takes all manifests.
     Raises the store's errors; PermanentError `snapshot_expired` where the table has no such snapshot.
     """
     handle = tables.handle(jvm, table)
     snapshot_id = jvm.current_id(handle) if at is None else at
     if snapshot_id is None:
         return FilesProof(None)
-    if at is not None and handle.snapshot(at) is None:
+    snapshot = handle.snapshot(snapshot_id)
+    if at is not None and snapshot is None:
         raise PermanentError(f"it has no snapshot {at} any more", reason=Reason.SNAPSHOT_EXPIRED, where=table)
     require_readable(jvm, table, handle)
     prover, fit = _prover(jvm, handle), new_instance(jvm, SCHEMA_FIT, handle)
     field = event_time(jvm, handle, timestamp)
     prover.plan(_scan(jvm, handle, field, fit, window, snapshot_id), field.fieldId(), fit)
-    # The other entry of a file that is listed twice may lie outside of the window.
-    twice = tables.listed_twice(jvm, table, handle) if snapshot_id == jvm.current_id(handle) else ()
+    twice = tables.listed_twice(jvm, table, handle, snapshot) if whole else ()
     proof = _prove(jvm, prover, footers, snapshot_id, str(field.type().typeId()), timestamp, twice)
     if any(file.fault is FileFault.MISSING for file in proof.bad):
         require_snapshot(jvm, tables, table, snapshot_id)
