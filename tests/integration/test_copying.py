@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +27,8 @@ from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.proof.compiled import new_instance
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import Stage, TaskOutcome
+from icekeeper.core.errors import PermanentError
+from icekeeper.core.reasons import Reason
 from icekeeper.core.runs import StageResult
 from icekeeper.core.tables import planning
 from icekeeper.sandbox import Sandbox
@@ -303,10 +307,6 @@ REWRITTEN = {
         of_pyarrow(foreign(files=4, write_page_index=True), foreign(files=1, write_page_index=True, body=misplaced)),
         "in [id] its offset index does not say where its pages are",
     ),
-    "a page that is not what its checksum says": Case(
-        of_pyarrow(foreign(files=4), foreign(files=1, write_page_checksum=True, body=with_another_checksum)),
-        "in [id] a page is not what its checksum says",
-    ),
     "a nested column added": Case(
         Odd((insert("named_struct('a', id)"), ALTER + "ADD COLUMN st.b INT"), "st STRUCT<a: BIGINT>"),
         "not those that the table has",
@@ -344,8 +344,23 @@ REWRITTEN = {
     ),
     "orc files": Case(one(properties="'write.format.default' = 'orc'"), "no Parquet file"),
 }  # fmt: skip
+# A rewrite would give such pages new checksums: they stay as they are. An offset index does not hide them.
+DAMAGED = {
+    "a page that is not what its checksum says": Case(
+        of_pyarrow(foreign(files=4), foreign(files=1, write_page_checksum=True, body=with_another_checksum)),
+        "is damaged: a page is not what its checksum says",
+    ),
+    "a page with a wrong checksum behind an offset index of other pages": Case(
+        of_pyarrow(
+            foreign(files=4, write_page_index=True, write_page_checksum=True),
+            foreign(files=1, write_page_index=True, write_page_checksum=True, body=misplaced),
+            foreign(files=1, write_page_index=True, write_page_checksum=True, body=with_another_checksum),
+        ),
+        "is damaged: a page is not what its checksum says",
+    ),
+}
 ENCRYPTED = {"a footer that says so": True, "a footer that is encrypted": False}
-CASES = COPIED | REWRITTEN
+CASES = COPIED | REWRITTEN | DAMAGED
 DELETED, APPENDED, LARGE = OTHERS = ("cold.deleted", "cold.appended", "cold.large_footers")
 PLAYED = (
     "files of Spark's by days",
@@ -355,6 +370,7 @@ PLAYED = (
     "a dropped column",
     "texts too long for statistics",
     "an offset index of other pages",
+    "a page that is not what its checksum says",
 )
 
 
@@ -459,6 +475,50 @@ async def test_what_is_not_safe_to_copy_is_rewritten(night: Night, name: str, mo
     assert await contents(night, table) == rows
 
 
+@pytest.mark.parametrize("name", some(DAMAGED))
+async def test_a_damaged_file_is_neither_copied_nor_rewritten(
+    night: Night, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, table = DAMAGED[name], table_of(name)
+    monkeypatch.setattr(planning, "COPY_MIN_SIZE", case.smallest)
+    await create(night, table, case.odd)
+    before, others = await paths(night, table), copies(night)
+    task = await compact(night, table)
+    assert (task.outcome, task.reason, task.attempts) == (TaskOutcome.FAILED, Reason.FILE_CORRUPT, 1), task.error
+    assert task.error is not None
+    assert case.why in task.error
+    assert any(path in task.error for path in before)
+    assert (await paths(night, table), copies(night)) == (before, others)
+    assert not KeptPaths(night.services.engine.options.state_dir).counts()
+
+
+async def test_a_store_that_refuses_in_mid_chunk_is_not_taken_for_pages_that_are_wrong(
+    night: Night, tmp_path: Path
+) -> None:
+    """The second piece of a chunk can't be read: its file is gone by then."""
+    path = tmp_path / "large.parquet"
+    rows = pa.table({"b": pa.array([os.urandom(100_000) for _ in range(90)], pa.binary())})
+    pq.write_table(rows, path, compression="none", use_dictionary=False)
+
+    def read(spark: SparkSession) -> None:
+        jvm: Any = IcebergJvm(spark)
+        file = jvm.iceberg.Files.localInput(str(path))
+        block = new_instance(jvm, "RowGroups", file, file.getLength(), None, folder=row_groups._FOLDER).block(0)
+        readers = spark._jvm.java.util.concurrent.Executors.newFixedThreadPool(1)  # type: ignore[union-attr]
+        pieces = new_instance(jvm, "Pieces", readers, 1, folder=row_groups._FOLDER)
+        pieces.add(file, block)
+        pieces.begin()
+        path.unlink()
+        try:
+            pages = new_instance(jvm, "Pages", folder=row_groups._FOLDER)
+            pages.wrong(pieces, block.getColumns().get(0), block.getRowCount(), True, None, None)
+        finally:
+            readers.shutdown()
+
+    with pytest.raises(PermanentError, match="NotFoundException"):
+        await night.services.engine.run(read, timeout=MINUTE)
+
+
 @pytest.mark.parametrize("name", ENCRYPTED)
 async def test_files_of_which_a_part_is_encrypted_are_not_copied(
     night: Night, name: str, monkeypatch: pytest.MonkeyPatch
@@ -506,7 +566,7 @@ async def test_footers_that_do_not_fit_into_memory_are_not_read(night: Night, mo
     task = await compact(night, LARGE)
     assert (task.outcome, task.error) == (TaskOutcome.DONE, None)
     assert "; row groups not copied (" in task.note
-    assert "the footers of its group take more of the heap than they may" in task.note
+    assert ".parquet: the footers of its group take more of the heap than they may" in task.note
 
 
 def meanwhile(night: Night, monkeypatch: pytest.MonkeyPatch, statement: str) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -19,8 +20,9 @@ from icekeeper.sandbox import Sandbox
 from tests.conftest import COINBASE, Night
 from tests.integration.faults import Answer, Request, Rule
 from tests.integration.lab import Lab, laboratory, later
-from tests.integration.odd import contents
+from tests.integration.odd import Odd, contents, create, insert
 
+WRONG = "cold.read_wrongly"
 REFUSED = Answer(403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>", "application/xml")
 
 
@@ -31,24 +33,45 @@ async def lab(box: Sandbox, engine: SparkEngine, tmp_path_factory: pytest.TempPa
         yield made
 
 
-def is_of_a_copy(request: Request, method: str) -> bool:
-    return request.method == method and "-copied.parquet" in request.target
+Rules = Callable[[Night, set[str]], Rule]
 
 
-def refusing(method: str) -> Rule:
+def is_of_a_copy(request: Request, method: str, others: set[str]) -> bool:
+    """`others`: copies of earlier tests. They are read as any file is."""
+    named = request.target.partition("?")[0].rpartition("/")[2]
+    return request.method == method and named.endswith("-copied.parquet") and not any(named in key for key in others)
+
+
+def refusing(method: str) -> Rules:
+    def rules(_: Night, others: set[str]) -> Rule:
+        async def rule(request: Request) -> Answer | None:
+            return REFUSED if is_of_a_copy(request, method, others) else None
+
+        return rule
+
+    return rules
+
+
+def damaging(night: Night, others: set[str]) -> Rule:
+    """What is read back of a copy's beginning is not what was written."""
+
     async def rule(request: Request) -> Answer | None:
-        return REFUSED if is_of_a_copy(request, method) else None
+        return damaged(night, request) if is_of_a_copy(request, "GET", others) else None
 
     return rule
 
 
-async def damaging(request: Request) -> Answer | None:
-    """What is read back of a copy's beginning is not what was written."""
+def damaged(night: Night, request: Request) -> Answer | None:
+    """The bytes from a file's first page on, where those are asked for: one of them is another one."""
     start, _, end = request.headers.get("range", "").removeprefix("bytes=").partition("-")
-    if not is_of_a_copy(request, "GET") or start != "4":
+    if start != "4":
         return None
-    body = bytes(int(end) - int(start) + 1)
-    return Answer(206, body, "application/octet-stream", headers=(f"Content-Range: bytes {start}-{end}/{10**6}",))
+    with night.box.s3.filesystem().open_input_file(unquote(request.target.partition("?")[0]).lstrip("/")) as file:
+        size = file.size()
+        body = bytearray(file.read_at(int(end) - int(start) + 1, int(start)))
+    body[len(body) // 2] ^= 1
+    headers = (f"Content-Range: bytes {start}-{end}/{size}",)
+    return Answer(206, bytes(body), "application/octet-stream", headers=headers)
 
 
 def copies(night: Night) -> set[str]:
@@ -76,17 +99,17 @@ FAULTS = {
 }
 
 
-@pytest.mark.full
+@pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_copy_that_fails_is_not_committed_and_is_deleted(
     lab: Lab, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied_always(monkeypatch)
     await lab.refill()
-    rule, reason = FAULTS[fault]
+    rules, reason = FAULTS[fault]
     async with lab.night(copying) as night:
         rows, before, others = await contents(night, COINBASE), await night.state(COINBASE), copies(night)
-        lab.store.rule = rule
+        lab.store.rule = rules(night, others)
         (task,) = (await night.run(Stage.COMPACT)).tasks
         await lab.calm()
         assert (task.outcome, task.reason) == (TaskOutcome.FAILED, reason), task.error
@@ -99,7 +122,40 @@ async def test_a_copy_that_fails_is_not_committed_and_is_deleted(
         assert len(copies(night)) > len(others)
 
 
-@pytest.mark.full
+@pytest.mark.long
+async def test_a_file_that_is_read_wrongly_once_is_copied_by_the_next_attempt(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is what was read, and a page of it is not what its checksum says. In the store it is, read once more."""
+    copied_always(monkeypatch)
+    hurt: list[str] = []
+
+    async def rule(request: Request) -> Answer | None:
+        if hurt or request.method != "GET" or "/read_wrongly/data/" not in request.target:
+            return None
+        answer = damaged(night, request)
+        hurt.extend([request.target] if answer is not None else [])
+        return answer
+
+    def with_another(document: dict[str, Any]) -> None:
+        copying(document)
+        document["tables"].append({"name": WRONG, "compact": {"prove": "off", "retries": 1}})
+
+    async with lab.night(with_another) as night:
+        await create(night, WRONG, Odd((insert(),)))
+        rows = await contents(night, WRONG)
+        lab.store.rule = rule
+        (task,) = (await night.run(Stage.COMPACT, tables=(WRONG,))).tasks
+        await lab.calm()
+        assert (task.outcome, task.error, task.attempts) == (TaskOutcome.DONE, None, 2)
+        assert hurt
+        assert "; row groups copied; " in task.note
+        assert len({key for key in copies(night) if "/read_wrongly/" in key}) == 1
+        assert kept(lab) == {}
+        assert await contents(night, WRONG) == rows
+
+
+@pytest.mark.long
 async def test_what_a_killed_process_had_copied_is_deleted_by_the_next_expiry(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,8 +164,7 @@ async def test_what_a_killed_process_had_copied_is_deleted_by_the_next_expiry(
     await lab.refill()
 
     async def kill(request: Request) -> Answer | None:
-        new = not any(key.rpartition("/")[2] in request.target for key in others)
-        if new and is_of_a_copy(request, "GET") and lab.engine.jvm_pid is not None:
+        if is_of_a_copy(request, "GET", others) and lab.engine.jvm_pid is not None:
             lab.store.rule = None
             os.kill(lab.engine.jvm_pid, signal.SIGKILL)
         return None

@@ -26,7 +26,7 @@ from icekeeper.core.offload import OffloadState
 from icekeeper.core.policy import AuditPolicy, CompactPolicy, ExpirePolicy, SourceTtlSetting, TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.planning import SHRINK, SLICE_MAX_FILES
-from icekeeper.core.tables.state import RUN_ID_PROPERTY, Ref, TableHealth
+from icekeeper.core.tables.state import COPIED, ROW_GROUPS_PROPERTY, RUN_ID_PROPERTY, Ref, TableHealth
 from icekeeper.night.stages.context import TaskContext
 from icekeeper.night.task import Task, make_plan
 from tests.unit.builders import (
@@ -266,6 +266,25 @@ async def test_another_runs_rewrite_does_not_settle_a_commit_of_unknown_state(wo
     assert end.result.attempts == 2
     assert ended(end) == (TaskOutcome.SKIPPED, Reason.TOO_FEW_FILES)
     assert end.result.after == health(table)
+
+
+@pytest.mark.parametrize(("left", "attempts"), [(0, 1), (3, 2)])
+async def test_row_groups_copied_settle_a_commit_of_unknown_state_only_where_they_are_of_the_whole_slice(
+    world: World, table: FakeTable, left: int, attempts: int
+) -> None:
+    """Otherwise it is the commit of the rest that is unknown."""
+
+    def copies_a_part() -> None:
+        groups = [file for file in table.files if file.size < MIB]
+        copied = groups[: len(groups) - left]
+        merged = replace(groups[0], size=MIB, rows=sum(file.rows for file in copied))
+        properties = {RUN_ID_PROPERTY: str(RUN_ID), ROW_GROUPS_PROPERTY: COPIED}
+        table.commit(world.clock(), "replace", added=[merged], removed=copied, properties=properties)
+
+    world.lakehouse.script("compact", NAME, replace(fails(UNKNOWN), first=copies_a_part))
+    end = await compacted(world)
+    assert (*ended(end), end.result.attempts) == (TaskOutcome.DONE, None, attempts)
+    assert "row groups copied" in end.result.note
 
 
 async def test_a_commit_that_stays_unknown_and_never_lands_fails_for_that_reason(

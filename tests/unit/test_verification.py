@@ -105,6 +105,13 @@ def test_no_fewer_files_than_before_are_a_problem(files_out: int) -> None:
     assert f"{files_out} files of 40" in problems[0]
 
 
+def test_of_two_snapshots_one_may_make_as_many_files_as_it_replaced() -> None:
+    alone = rewrite(10, parent=9, files=(2, 1))
+    assert check_rewrite(PART, (rewrite(files=(2, 10)), alone)) == ([], [])
+    problems, _ = check_rewrite(PART, (rewrite(files=(4, 4)), alone))
+    assert problems == ["snapshots 9, 10 made 6 files of 5"]
+
+
 def test_one_file_fewer_is_enough() -> None:
     assert check_rewrite(PART, (rewrite(files=(39, 40)),)) == ([], [])
 
@@ -115,7 +122,7 @@ def test_more_files_than_before_are_right_where_the_plan_was_to_split_large_ones
 
 def test_every_snapshot_of_a_rewrite_is_verified() -> None:
     problems, recounts = check_rewrite(
-        PART, (rewrite(9, records=(501, 500)), rewrite(10, parent=9, files=(40, 40)), rewrite(11, records=(1, 2)))
+        PART, (rewrite(9, records=(501, 500)), rewrite(10, parent=9, records=(7, 6)), rewrite(11, records=(1, 2)))
     )
     assert [problem.split()[1] for problem in problems] == ["9", "10"]
     assert recounts == [Recount(8, 11)]

@@ -15,7 +15,7 @@ from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.plan import Plan, Slice
 from icekeeper.core.tables.planning import may_interest_planner, plan_compaction, taken_groups
 from icekeeper.core.tables.restraints import Restraint, by_files, by_mismatch, restrained
-from icekeeper.core.tables.state import ROW_GROUPS_PROPERTY, RUN_ID_PROPERTY, Snapshot, TableState
+from icekeeper.core.tables.state import COPIED, ROW_GROUPS_PROPERTY, RUN_ID_PROPERTY, Snapshot, TableState
 from icekeeper.core.tables.verification import check_rewrite, explained_by_manifests, own_rewrites
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
 from icekeeper.night.stages.proof import keep_before, prove_rewrites
@@ -111,7 +111,7 @@ async def _settle(
     if rewrites := own_rewrites(progress.seen, state, context.run_id):
         await _verify(policy, context, progress, progress.slice, rewrites, timedelta(0), deadline)
         progress.changed = True
-        progress.finished += progress.slice.files
+        progress.finished += _replaced(rewrites)
     progress.seen = None
 
 
@@ -160,12 +160,23 @@ async def _rewrite(
     if not rewrote:
         return after  # another writer has done this slice
     rewrites = own_rewrites(before, after, context.run_id)
-    if unknown is not None and not rewrites:
+    if unknown is not None and not _are_of_all(slice_, rewrites):
         raise unknown.refusal or unknown
     await _verify(policy, context, progress, slice_, rewrites, worked, deadline)
     progress.changed = True
     progress.finished += slice_.files
     return after
+
+
+def _are_of_all(slice_: Slice, rewrites: tuple[Snapshot, ...]) -> bool:
+    """Whether nothing of a slice can be missing: copied row groups may be of a part of it, whose rest is rewritten."""
+    rest = any(snapshot.summary.get(ROW_GROUPS_PROPERTY) != COPIED for snapshot in rewrites)
+    return rest or _replaced(rewrites) >= slice_.files
+
+
+def _replaced(rewrites: tuple[Snapshot, ...]) -> int:
+    """How many files they replaced."""
+    return sum(snapshot.count("deleted-data-files") for snapshot in rewrites)
 
 
 async def _verify(

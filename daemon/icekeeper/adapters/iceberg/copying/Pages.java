@@ -14,6 +14,12 @@ import org.apache.iceberg.shaded.org.apache.parquet.internal.column.columnindex.
 
 public final class Pages {
     private final CRC32 crc = new CRC32();
+    private boolean damaged;
+
+    /** Whether the chunk read last is not what was written once, whatever the indexes say of it. */
+    public boolean damaged() {
+        return this.damaged;
+    }
 
     /**
      * Reads a chunk from its first byte to its last, whatever is found: what is wrong with it, null where nothing is.
@@ -25,21 +31,32 @@ public final class Pages {
         long end = chunk.getStartingPos() + chunk.getTotalSize();
         from.seek(chunk.getStartingPos());
         Chunk bytes = new Chunk(from, end);
+        this.damaged = false;
         String wrong;
         try {
             wrong = this.walk(bytes, chunk, rows, flat, values, places);
         } catch (IOException odd) {
-            wrong = "a page header can't be read: " + odd.getMessage();
+            wrong = this.damage("a page header can't be read: " + odd.getMessage());
         } catch (RuntimeException odd) {
-            wrong = "a page header can't be read: " + odd;
+            wrong = this.damage("a page header can't be read: " + odd);
         }
+        // Of the store, not of the pages.
         if (bytes.failed != null) {
             throw bytes.failed;
+        }
+        if (bytes.refused != null) {
+            throw bytes.refused;
         }
         from.pass(end - from.getPos(), this.crc);
         return wrong;
     }
 
+    private String damage(String what) {
+        this.damaged = true;
+        return what;
+    }
+
+    // What the indexes and the footer say wrongly does not end it: damage may follow.
     private String walk(
             Chunk bytes, ColumnChunkMetaData chunk, long rows, boolean flat, ColumnIndex values, OffsetIndex places)
             throws IOException {
@@ -47,33 +64,34 @@ public final class Pages {
         long counted = 0;
         long row = 0;
         boolean dictionary = false;
+        String odd = null;
         for (long at = bytes.from.getPos(); at < bytes.end; at = bytes.from.getPos()) {
             PageHeader header = Util.readPageHeader(bytes);
             int size = header.getCompressed_page_size();
             long body = bytes.from.getPos();
             if (size < 0 || body + size > bytes.end) {
-                return "a page is longer than its chunk";
+                return this.damage("a page is longer than its chunk");
             }
             this.crc.reset();
             bytes.pass(size, this.crc);
             if (header.isSetCrc() && (int) this.crc.getValue() != header.getCrc()) {
-                return "a page is not what its checksum says";
+                return this.damage("a page is not what its checksum says");
             }
             if (header.getType() == PageType.DICTIONARY_PAGE) {
                 if (dictionary || pages > 0 || !chunk.hasDictionaryPage()) {
-                    return "a dictionary is not where the footer says";
+                    odd = odd != null ? odd : "a dictionary is not where the footer says";
                 }
                 dictionary = true;
             } else if (header.getType() == PageType.DATA_PAGE || header.getType() == PageType.DATA_PAGE_V2) {
                 boolean newer = header.getType() == PageType.DATA_PAGE_V2;
                 if (pages == 0 && at != chunk.getFirstDataPageOffset()) {
-                    return "its first page is not where the footer says";
+                    odd = odd != null ? odd : "its first page is not where the footer says";
                 }
                 if (places != null) {
                     boolean said = pages < places.getPageCount() && places.getOffset(pages) == at
                         && places.getCompressedPageSize(pages) == body - at + size;
                     if (!said || (row >= 0 && places.getFirstRowIndex(pages) != row)) {
-                        return "its offset index does not say where its pages are";
+                        odd = odd != null ? odd : "its offset index does not say where its pages are";
                     }
                 }
                 int some = newer ? header.getData_page_header_v2().getNum_values()
@@ -84,14 +102,20 @@ public final class Pages {
                 long more = newer ? header.getData_page_header_v2().getNum_rows() : some;
                 row = row >= 0 && (newer || flat) ? row + more : -1;
             } else {
-                return "it has a page of another kind";
+                odd = odd != null ? odd : "it has a page of another kind";
             }
+        }
+        if (counted != chunk.getValueCount()) {
+            return this.damage("its pages have " + counted + " values, the footer says " + chunk.getValueCount());
+        }
+        if (row >= 0 && row != rows) {
+            return this.damage("its pages have " + row + " rows, the footer says " + rows);
+        }
+        if (odd != null) {
+            return odd;
         }
         if (dictionary != chunk.hasDictionaryPage()) {
             return "a dictionary is not where the footer says";
-        }
-        if (counted != chunk.getValueCount() || (row >= 0 && row != rows)) {
-            return "its pages have " + counted + " values, the footer says " + chunk.getValueCount();
         }
         if (places != null && places.getPageCount() != pages) {
             return "its offset index does not say where its pages are";
@@ -104,6 +128,7 @@ public final class Pages {
         final Pieces from;
         final long end;
         IOException failed;
+        RuntimeException refused;
 
         Chunk(Pieces from, long end) {
             this.from = from;
@@ -116,6 +141,9 @@ public final class Pages {
             } catch (IOException failed) {
                 this.failed = failed;
                 throw failed;
+            } catch (RuntimeException refused) {
+                this.refused = refused;
+                throw refused;
             }
         }
 
@@ -131,6 +159,9 @@ public final class Pages {
             } catch (IOException failed) {
                 this.failed = failed;
                 throw failed;
+            } catch (RuntimeException refused) {
+                this.refused = refused;
+                throw refused;
             }
         }
     }

@@ -133,7 +133,7 @@ public final class RowGroupCopier {
                     try {
                         InputFile input = RowGroupCopier.this.table.io().newInputFile(file.location(), file.fileSizeInBytes());
                         return new RowGroups(input, file.fileSizeInBytes(), room);
-                    } catch (IllegalStateException tooLarge) {
+                    } catch (RowGroups.TooLarge tooLarge) {
                         return tooLarge.getMessage();
                     } catch (Exception unread) {
                         // The usual way finds out why.
@@ -314,7 +314,7 @@ public final class RowGroupCopier {
 
     /**
      * Writes the files and reads them back: why they are not to be committed after all, null where they may be. Throws
-     * IOException where a chunk is not what was read.
+     * IOException where a chunk is not what was read, and where one is damaged in the file that it came of.
      */
     public String copy() throws Throwable {
         final ExecutorService readers = Executors.newFixedThreadPool(READERS);
@@ -336,13 +336,13 @@ public final class RowGroupCopier {
         }
         this.quiet = false;
         try {
+            // All of them: what one file only says wrongly must not hide the damage of another.
+            String odd = null;
             for (Iterator each = work.iterator(); each.hasNext();) {
-                String odd = (String) ((Future) each.next()).get();
-                if (odd != null) {
-                    return odd;
-                }
+                String other = (String) ((Future) each.next()).get();
+                odd = odd != null ? odd : other;
             }
-            return null;
+            return odd;
         } catch (ExecutionException failed) {
             throw failed.getCause();
         } finally {
@@ -433,6 +433,7 @@ public final class RowGroupCopier {
         }
         Iterator hashes = output.hashes.iterator();
         Pages pages = new Pages();
+        String refusal = null;
         for (int number = 0; number < file.indexes.length; number++) {
             BlockMetaData before = output.block(number);
             BlockMetaData after = file.block(number);
@@ -462,10 +463,15 @@ public final class RowGroupCopier {
                     throw new IOException(
                         other.getPath() + " in row group " + number + " of " + location + " is not what was copied");
                 }
-                if (odd != null) {
-                    return output.source(number).input.location() + ": in " + other.getPath() + " " + odd;
+                if (pages.damaged()) {
+                    this.readAgain(output, number, column, readers, most);
+                } else if (odd != null && refusal == null) {
+                    refusal = output.source(number).input.location() + ": in " + other.getPath() + " " + odd;
                 }
             }
+        }
+        if (refusal != null) {
+            return refusal;
         }
         Map came = new LinkedHashMap();
         Set parted = new HashSet();
@@ -488,6 +494,22 @@ public final class RowGroupCopier {
             .withMetrics(new CopiedMetrics(this.table.schema(), modes).of(file, came.values(), this.columns, parted))
             .withSplitOffsets(ParquetUtil.getSplitOffsets(file.footer)).build();
         return null;
+    }
+
+    // Reads a damaged chunk again in the file that it came of: whether it is so in the store, or was read so once.
+    private void readAgain(Output output, int number, int column, ExecutorService readers, long most) throws IOException {
+        RowGroups file = output.source(number);
+        BlockMetaData block = output.block(number);
+        ColumnChunkMetaData chunk = (ColumnChunkMetaData) block.getColumns().get(column);
+        Object[] indexes = file.indexes[output.place(number)][column];
+        boolean flat = file.schema().getColumnDescription(chunk.getPath().toArray()).getMaxRepetitionLevel() == 0;
+        Pieces from = new Pieces(readers, most);
+        from.add(file.input, block);
+        from.begin();
+        Pages pages = new Pages();
+        String odd = pages.wrong(from, chunk, block.getRowCount(), flat, (ColumnIndex) indexes[1], (OffsetIndex) indexes[2]);
+        String where = chunk.getPath() + " of " + file.input.location();
+        throw new IOException(pages.damaged() ? where + " is damaged: " + odd : where + ", read again, is not what was copied");
     }
 
     // The ids of the columns of which footers don't say all, but for those in lists and maps, of which Iceberg notes nothing.

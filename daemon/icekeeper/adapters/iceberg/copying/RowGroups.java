@@ -93,7 +93,7 @@ public final class RowGroups {
 
     private static void take(AtomicLong room, long bytes) {
         if (room != null && room.addAndGet(-bytes) < 0) {
-            throw new IllegalStateException("the footers of its group take more of the heap than they may");
+            throw new TooLarge("the footers of its group take more of the heap than they may");
         }
     }
 
@@ -302,6 +302,13 @@ public final class RowGroups {
             }
         }
         return true;
+    }
+
+    /** The footers take more memory than they may. */
+    public static final class TooLarge extends RuntimeException {
+        public TooLarge(String message) {
+            super(message);
+        }
     }
 
     // The file as Parquet's reader has it. Its end is read at once, and what lies before it in windows.

@@ -15,7 +15,7 @@ from icekeeper.adapters.iceberg.deleting.kept import KeptPaths, identity
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
 from icekeeper.adapters.iceberg.planner import split_lookback
 from icekeeper.adapters.iceberg.proof.compiled import ROW_GROUP_COPIER, new_instance
-from icekeeper.core.errors import TransientError
+from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables import planning
 from icekeeper.core.tables.state import COPIED, ROW_GROUPS_PROPERTY
@@ -25,8 +25,9 @@ log = structlog.get_logger(__name__)
 # The footers and indexes of the files of a slice may take one part in so many of the heap.
 FOOTERS_SHARE = 8
 _FOLDER = Path(__file__).parent
-# What RowGroupCopier says of a copy that differs from what it read.
+# What RowGroupCopier says of a copy that differs from what it read, and of a file whose pages are not what was written.
 _DIFFERS = "is not what was copied"
+_DAMAGED = " is damaged: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,9 @@ def copy_row_groups(
     """Commits copies of the row groups of what Iceberg's planner chooses, group by group where that is safe.
 
     `selected`: an expression of partitions, None for all; `properties`: of the snapshot. What the commit raises is
-    raised; TransientError where a copy is not what was read. Nothing is left of a copy that did not land: what could
-    not be deleted, also for the process was killed, is kept for the next expiry.
+    raised; TransientError where a copy is not what was read, PermanentError where a file is damaged: a rewrite would
+    give its pages new checksums. Nothing is left of a copy that did not land: what could not be deleted, also for the
+    process was killed, is kept for the next expiry.
     """
     snapshot = jvm.current_id(table)
     if snapshot is None:
@@ -102,7 +104,7 @@ def _keep(table: Any, name: str, copier: Any, kept: KeptPaths) -> None:
 def _copy(
     jvm: IcebergJvm, name: str, table: Any, copier: Any, properties: Mapping[str, str], kept: KeptPaths
 ) -> str | None:
-    """Why nothing was committed, where the files are not what they say: Spark may read them.
+    """Why nothing was committed, where only footers or indexes say something wrong: Spark may read such files.
 
     Whatever a commit is answered, nothing that may have landed is kept for deletion: it is forgotten before that.
     """
@@ -122,6 +124,9 @@ def _copy(
             elif copier.mayBeDeleted():
                 _keep(table, name, copier, kept)
         message = str(exc.java_exception.getMessage()) if isinstance(exc, Py4JJavaError) else ""
+        if _DAMAGED in message:
+            text = f"a file is damaged, and was neither copied nor rewritten: {message}"
+            raise PermanentError(text, reason=Reason.FILE_CORRUPT, where=name) from exc
         if _DIFFERS in message:
             text = f"a copy differs from what was read, and was not committed: {message}"
             raise TransientError(text, reason=Reason.NOT_VERIFIED, where=name) from exc
