@@ -24,7 +24,7 @@ from pyspark.sql import SparkSession
 from icekeeper.adapters.iceberg.copying import row_groups
 from icekeeper.adapters.iceberg.deleting.kept import KeptPaths
 from icekeeper.adapters.iceberg.jvm import IcebergJvm
-from icekeeper.adapters.iceberg.proof.compiled import new_instance
+from icekeeper.adapters.iceberg.proof.compiled import ROW_GROUP_COPIER, new_instance
 from icekeeper.adapters.spark.engine import SparkEngine
 from icekeeper.core.enums import Stage, TaskOutcome
 from icekeeper.core.errors import PermanentError
@@ -361,7 +361,7 @@ DAMAGED = {
 }
 ENCRYPTED = {"a footer that says so": True, "a footer that is encrypted": False}
 CASES = COPIED | REWRITTEN | DAMAGED
-DELETED, APPENDED, LARGE = OTHERS = ("cold.deleted", "cold.appended", "cold.large_footers")
+DELETED, APPENDED, LARGE, REFUSED = OTHERS = ("cold.deleted", "cold.appended", "cold.large_footers", "cold.refused")
 PLAYED = (
     "files of Spark's by days",
     "checksums, indexes and newer pages",
@@ -566,7 +566,28 @@ async def test_footers_that_do_not_fit_into_memory_are_not_read(night: Night, mo
     task = await compact(night, LARGE)
     assert (task.outcome, task.error) == (TaskOutcome.DONE, None)
     assert "; row groups not copied (" in task.note
-    assert ".parquet: the footers of its group take more of the heap than they may" in task.note
+    assert ".parquet: the footers of the slice take more of the heap than they may" in task.note
+
+
+async def test_groups_that_are_refused_leave_their_memory_to_others(night: Night) -> None:
+    """Once their footers are read, and it is not known how many NaN they have: several times what may be kept."""
+    await create(
+        night, REFUSED, Odd((foreign(with_column(2, pa.float64()), 5),), PLAIN.replace("DECIMAL(18, 8)", "DOUBLE"))
+    )
+
+    def refuse(spark: SparkSession) -> set[str]:
+        jvm: Any = IcebergJvm(spark)
+        table = jvm.load(night.services.lakehouse._tables.name(REFUSED))
+        everything = jvm.iceberg.expressions.Expressions.alwaysTrue()
+        planner = jvm.iceberg.actions.BinPackRewriteFilePlanner(table, everything, jvm.current_id(table), True)
+        planner.init({"rewrite-all": "true"})
+        group = planner.plan().groups().iterator().next()
+        share = int(spark._jvm.Runtime.getRuntime().maxMemory()) // 200_000  # type: ignore[union-attr]
+        copier = new_instance(jvm, ROW_GROUP_COPIER, table, 1, share, folder=row_groups._FOLDER)
+        return {str(copier.take(group, 10, 10**9)).partition(": ")[2] for _ in range(10)}
+
+    refusals = await night.services.engine.run(refuse, timeout=MINUTE)
+    assert refusals == {"it is not known how many NaN price has in each file"}
 
 
 def meanwhile(night: Night, monkeypatch: pytest.MonkeyPatch, statement: str) -> list[str]:

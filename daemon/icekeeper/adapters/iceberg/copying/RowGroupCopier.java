@@ -118,13 +118,16 @@ public final class RowGroupCopier {
             }
         }
         Map found = new HashMap();
-        String refusal = this.read(files, found);
-        return refusal != null ? refusal : this.arrange(group, files, found, lookback, largest);
+        AtomicLong left = new AtomicLong(this.room);
+        String refusal = this.read(files, found, left);
+        refusal = refusal != null ? refusal : this.arrange(group, files, found, lookback, largest);
+        // The footers of what is refused are not kept.
+        this.room = refusal == null ? left.get() : this.room;
+        return refusal;
     }
 
     // Reads the footers side by side; why one of the files can't be copied.
-    private String read(Map files, final Map found) throws Exception {
-        final AtomicLong room = new AtomicLong(this.room);
+    private String read(Map files, final Map found, final AtomicLong room) throws Exception {
         List work = new ArrayList();
         for (Iterator each = files.values().iterator(); each.hasNext();) {
             final DataFile file = (DataFile) each.next();
@@ -148,9 +151,7 @@ public final class RowGroupCopier {
             for (Iterator each = work.iterator(); each.hasNext();) {
                 answers.add(pool.submit((Callable) each.next()));
             }
-            String refusal = this.judge(files, found, answers);
-            this.room = refusal == null ? room.get() : this.room;
-            return refusal;
+            return this.judge(files, found, answers);
         } finally {
             pool.shutdownNow();
         }

@@ -93,7 +93,7 @@ public final class RowGroups {
 
     private static void take(AtomicLong room, long bytes) {
         if (room != null && room.addAndGet(-bytes) < 0) {
-            throw new TooLarge("the footers of its group take more of the heap than they may");
+            throw new TooLarge("the footers of the slice take more of the heap than they may");
         }
     }
 
