@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import StaticTable
 from pyspark.sql import SparkSession
@@ -379,8 +380,71 @@ async def test_what_is_read_whole_is_what_the_file_holds_and_gives_its_room_back
         holding.close()
         holding.close()
         answers.append(drained(opened(None)))
+        # Avro's order, with room for it only once it is read by Iceberg.
+        holding, file = opened(None), io.newInputFile(str(manifest))
+        late = file.newStream()
+        holding.close()
+        assert file.getLength() == len(content)
+        answers.append(drained(late))
+        answers.append(drained(opened(None)))
         return answers
 
     answers = await lake.engine.run(read, timeout=MINUTE)
-    assert [text for _, text in answers] == [content] * 6
-    assert [kind == "Bytes" for kind, _ in answers] == [True, True, False, False, False, True]
+    assert [text for _, text in answers] == [content] * 8
+    assert [kind == "Bytes" for kind, _ in answers] == [True, True, False, False, False, True, False, True]
+
+
+async def test_an_expiry_goes_on_where_files_can_not_be_read_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    await lake.make((*APPENDS, COMPACT))
+    ids = await lake.named(1)
+
+    def no_number(jvm: IcebergJvm, name: str, operations: Any, room: int, folder: Path) -> Any:
+        return new_instance(jvm, name, operations, "no number", folder=folder)
+
+    with structlog.testing.capture_logs() as logged:
+        monkeypatch.setattr(iceberg_expiry, "new_instance", no_number)
+        deleted = await lake.expire(ids, 1)
+    assert "metadata_read_in_pieces" in [line["event"] for line in logged]
+    assert (deleted.left, lake.store()) == (0, lake.referred_to())
+
+
+async def test_a_file_io_that_does_not_say_its_properties_is_read_whole(lake: Lake) -> None:
+    """Iceberg's interface has that for a default; OSSFileIO and others leave it so."""
+    await lake.make((APPEND,))
+    content = next(lake.warehouse.rglob("*-m0.avro"))
+
+    def read(spark: SparkSession) -> tuple[str, dict[str, str]]:
+        jvm = IcebergJvm(spark)
+        operations = jvm.load(f"{lake.catalog}.{TABLE}").operations()
+        silent = new_instance(jvm, "SilentOperations", operations, folder=Path(__file__).parent)
+        io = new_instance(jvm, "WholeReads", silent, 10**6, folder=Path(deleting.__file__).parent).io()
+        stream = io.newInputFile(str(content)).newStream()
+        stream.close()
+        return str(stream.getClass().getSimpleName()), dict(io.properties())
+
+    kind, properties = await lake.engine.run(read, timeout=MINUTE)
+    assert (kind, properties) == ("Bytes", {"io.manifest.cache-enabled": "false"})
+
+
+async def test_to_find_files_again_no_manifest_is_read_that_the_table_still_has(lake: Lake) -> None:
+    await lake.make((*APPENDS, APPEND))
+    ids = (await lake.lakehouse.inspect(TABLE, 1)).history[:-1]
+
+    def found(spark: SparkSession) -> tuple[list[str], int]:
+        jvm = IcebergJvm(spark)
+        table = jvm.load(f"{lake.catalog}.{TABLE}")
+        before = str(table.operations().current().metadataFileLocation())
+        named = ",".join(str(snapshot.id) for snapshot in ids)
+        expiry = table.expireSnapshots().cleanExpiredFiles(False)
+        for snapshot in ids:
+            expiry = expiry.expireSnapshotId(snapshot.id)
+        expiry.commit()
+        table.refresh()
+        again = new_instance(jvm, "KeptFiles", table, folder=Path(deleting.__file__).parent)
+        again.addNamed(before, named)
+        paths = [str(path) for path in again.paths()]
+        return paths, int(again.dropReferenced())
+
+    paths, in_use = await lake.engine.run(found, timeout=MINUTE)
+    assert [Path(path).name[:5] for path in paths] == ["snap-"] * len(ids)
+    assert in_use == 0

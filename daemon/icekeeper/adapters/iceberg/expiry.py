@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+from py4j.protocol import Py4JJavaError
+from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.sql import SparkSession
 
 from icekeeper.adapters.iceberg.deleting.files import PathCollector, path_collector
@@ -14,6 +17,8 @@ from icekeeper.adapters.iceberg.jvm import IcebergJvm, consumer_of, long_as_stri
 from icekeeper.adapters.iceberg.proof.compiled import new_instance
 from icekeeper.core.errors import TransientError
 from icekeeper.core.reasons import Reason
+
+log = structlog.get_logger(__name__)
 
 # The driver is by far the faster way, but it holds the path of each file that the manifests of expired snapshots name
 # in its heap at once, about 300 bytes each: above this a heap of 2 GB would get short. Spark's tasks spill to disk.
@@ -23,7 +28,7 @@ DRIVER_BYTES_A_FILE = 2000
 # Spark spreads over this many tasks what the driver would hold at once. The session's own number is for small work.
 SPARK_PARTITIONS = 32
 
-# Of the heap so much is used for the bytes of lists and manifests that are read side by side.
+# One eighth of the heap is used for the bytes of lists and manifests that are read side by side.
 READ_SHARE = 8
 
 _FOLDER = Path(__file__).parent / "deleting"
@@ -61,12 +66,19 @@ def expire_snapshots(
 
 
 def _read_whole(jvm: IcebergJvm, table: Any) -> Any:
-    """The table, whose lists and manifests are read by one request each. Encrypted ones are read as Iceberg does."""
+    """The table, whose lists and manifests are read by one request each.
+
+    Encrypted ones are read as Iceberg does, and those of a FileIO that can't be read so: an expiry goes on either way.
+    """
     operations = table.operations()
     if jvm.java_class("org.apache.iceberg.encryption.EncryptingFileIO").isInstance(operations.io()):
         return table
-    reading = new_instance(jvm, "WholeReads", operations, _heap(jvm) // READ_SHARE, folder=_FOLDER)
-    return jvm.iceberg.BaseTable(reading, table.name())
+    try:
+        reading = new_instance(jvm, "WholeReads", operations, _heap(jvm) // READ_SHARE, folder=_FOLDER)
+        return jvm.iceberg.BaseTable(reading, table.name())
+    except (Py4JJavaError, CapturedException) as exc:
+        log.warning("metadata_read_in_pieces", table=str(table.name()), error=str(exc))
+        return table
 
 
 def _heap(jvm: IcebergJvm) -> int:

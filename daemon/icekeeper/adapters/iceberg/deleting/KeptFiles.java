@@ -87,11 +87,15 @@ public final class KeptFiles {
         return new ArrayList(this.left.values());
     }
 
-    /** Takes what snapshots of a former version of the metadata name: files, manifests, lists, statistics. */
+    /**
+     * Takes what snapshots of a former version of the metadata name: files, manifests, lists, statistics. Not the
+     * manifests that the table still has: their live files are referred to, and could be more than fit the heap.
+     */
     public void addNamed(String metadata, String snapshotIds) throws Exception {
         final FileIO io = this.table.io();
         TableMetadata before = TableMetadataParser.read(io, metadata);
         Collection ids = Arrays.asList(snapshotIds.split(","));
+        Collection current = this.manifests().keySet();
         Map manifests = new HashMap();
         for (Iterator each = before.snapshots().iterator(); each.hasNext();) {
             Snapshot snapshot = (Snapshot) each.next();
@@ -101,8 +105,10 @@ public final class KeptFiles {
                 }
                 for (Iterator some = snapshot.allManifests(io).iterator(); some.hasNext();) {
                     ManifestFile manifest = (ManifestFile) some.next();
-                    manifests.put(manifest.path(), manifest);
-                    this.put(manifest.path());
+                    if (!current.contains(manifest.path())) {
+                        manifests.put(manifest.path(), manifest);
+                        this.put(manifest.path());
+                    }
                 }
             }
         }
@@ -121,6 +127,19 @@ public final class KeptFiles {
         this.readPaths(manifests.values(), io, before.specsById(), true);
     }
 
+    // Those that any snapshot of the table refers to, by their paths.
+    private Map manifests() {
+        FileIO io = this.table.io();
+        Map manifests = new HashMap();
+        for (Iterator each = this.table.snapshots().iterator(); each.hasNext();) {
+            for (Iterator some = ((Snapshot) each.next()).allManifests(io).iterator(); some.hasNext();) {
+                ManifestFile manifest = (ManifestFile) some.next();
+                manifests.put(manifest.path(), manifest);
+            }
+        }
+        return manifests;
+    }
+
     private void put(String path) {
         this.left.put(KeptFiles.key(path), path);
     }
@@ -130,14 +149,9 @@ public final class KeptFiles {
         int before = this.left.size();
         final FileIO io = this.table.io();
         final Map specs = this.table.specs();
-        Map manifests = new HashMap();
+        Map manifests = this.manifests();
         for (Iterator each = this.table.snapshots().iterator(); each.hasNext();) {
-            Snapshot snapshot = (Snapshot) each.next();
-            this.left.remove(KeptFiles.key(String.valueOf(snapshot.manifestListLocation())));
-            for (Iterator some = snapshot.allManifests(io).iterator(); some.hasNext();) {
-                ManifestFile manifest = (ManifestFile) some.next();
-                manifests.put(manifest.path(), manifest);
-            }
+            this.left.remove(KeptFiles.key(String.valueOf(((Snapshot) each.next()).manifestListLocation())));
         }
         for (Iterator each = this.table.statisticsFiles().iterator(); each.hasNext();) {
             this.left.remove(KeptFiles.key(((StatisticsFile) each.next()).path()));

@@ -81,7 +81,15 @@ public final class WholeReads implements TableOperations {
     WholeIO(FileIO io, AtomicLong free) {
       this.io = io;
       this.free = free;
-      this.known = "true".equals(io.properties().get("io.manifest.cache-enabled")) ? cacheOf(io) : null;
+      this.known = "true".equals(propertiesOf(io).get("io.manifest.cache-enabled")) ? cacheOf(io) : null;
+    }
+
+    private static Map propertiesOf(FileIO io) {
+      try {
+        return io.properties();
+      } catch (UnsupportedOperationException e) {
+        return new HashMap();  // many a FileIO does not say them
+      }
     }
 
     // What Iceberg has read of manifests through this FileIO. It keeps that by the object, which is not ours.
@@ -114,7 +122,7 @@ public final class WholeReads implements TableOperations {
 
     // Without a cache for this FileIO beside that of the table's.
     public Map properties() {
-      Map properties = new HashMap(io.properties());
+      Map properties = new HashMap(propertiesOf(io));
       properties.put("io.manifest.cache-enabled", "false");
       return properties;
     }
@@ -132,6 +140,8 @@ public final class WholeReads implements TableOperations {
     // What getLength has read, for the stream that comes next; Avro's reader asks for the length once it has a stream.
     private Bytes read;
     private long length = -1L;
+    // There was no room for it: it is read by Iceberg, whatever room there is later.
+    private boolean left = false;
 
     WholeFile(InputFile file, long named, AtomicLong free) {
       this.file = file;
@@ -153,6 +163,7 @@ public final class WholeReads implements TableOperations {
     public synchronized SeekableInputStream newStream() {
       Bytes stream = read == null ? fetch() : read;
       read = null;
+      left = stream == null;
       return stream == null ? file.newStream() : (SeekableInputStream) stream;
     }
 
@@ -166,6 +177,9 @@ public final class WholeReads implements TableOperations {
 
     // Null where there is no room for it, or it has not the length that a list names: then Iceberg reads it its own way.
     private Bytes fetch() {
+      if (left || free.get() <= 0) {
+        return null;
+      }
       Room room = new Room(free);
       byte[] content = null;
       try {
