@@ -48,7 +48,7 @@ class Watched:
 async def test_an_offload_that_begins_between_two_slices_makes_the_second_wait(
     make_night: MakeNight, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "SLICE_MAX_FILES", 100)  # a day's, and no more
+    monkeypatch.setattr(planning._Bounds, "hold", lambda bounds, groups: False)  # each partition is a slice
     night = await make_night(COINBASE, catalog="hadoop", old_snapshots=0, days=1.25, commits_per_day=96, symbols=3)
     offload = OffloadClock(Offload(night.world), SLOT + 7 * MINUTE)
     before = night.world.rows_iceberg(COINBASE)
