@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from pyspark.sql import SparkSession
@@ -67,6 +68,9 @@ async def is_on_s3(engine: SparkEngine, catalog: str, table: str, timeout: timed
 
     def read() -> None:
         try:
+            # A catalog that is opened for the first time takes its settings from the thread's session.
+            java: Any = spark._jvm
+            java.org.apache.spark.sql.classic.SparkSession.setActiveSession(spark._jsparkSession)
             handle = IcebergJvm(spark).load(quoted_name(catalog, table))
             if (snapshot := handle.currentSnapshot()) is not None:
                 snapshot.allManifests(handle.io()).size()
