@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -11,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from icekeeper.adapters.ledger.holds import FILE, KeptHolds, PostgresHolds
+from icekeeper.adapters.ledger.holds import PostgresHolds
 from icekeeper.adapters.ledger.identity import Identity
 from icekeeper.adapters.ledger.installation import Installation
+from icekeeper.adapters.ledger.kept_holds import FILE, HoldsNotKept, KeptHolds
 from icekeeper.adapters.ledger.move import move
 from icekeeper.adapters.ledger.sql.grants import grants
 from icekeeper.adapters.ledger.sql.migrations import migrate
@@ -201,6 +205,125 @@ async def test_what_is_on_disk_follows_the_ledger_and_reading_writes_nothing(led
     await holds.hold(A, [Stage.AUDIT], None, "n", "ann", "h")
     ledger.sql("UPDATE maintenance_holds SET stage = 'polish' WHERE stage = 'audit'")
     assert await holds.of(A) == ()
+
+
+@pytest.mark.parametrize("lost", ["restored from before", "another server"])
+async def test_a_ledger_that_never_had_a_hold_does_not_end_it_and_is_given_it_again(ledger: Ledger, lost: str) -> None:
+    first = ledger.holds()
+    await first.hold(A, [Stage.EXPIRE, Stage.AUDIT], None, "keep it", "ann", "h")
+    await first.hold(B, [Stage.EXPIRE], SLOT + HOUR, "n", "ann", "h")
+    await first.release(A, [Stage.AUDIT], "ann", "h")
+    ledger.sql("TRUNCATE maintenance_holds" + (", maintenance_installations" if lost == "another server" else ""))
+    ledger.now += HOUR  # what has ended meanwhile is not revived
+    again = ledger.holds()
+    await Installation(ledger.postgres, Identity("one"), ledger.place / "one").settled()
+    assert [hold.note for hold in await again.of(A)] == ["keep it"]  # a dry run, which writes nothing
+    assert ledger.sql("SELECT count(*) FROM maintenance_holds") == [(0,)]
+    with capture_logs() as logs:
+        await again.keep()
+        await again.keep()
+    assert [line["event"] for line in logs if line["event"] == "holds_put_back"] == ["holds_put_back"]
+    assert (ledger.kept(), stages(await again.in_force())) == (["expire"], ["expire"])
+    assert ledger.sql("SELECT iceberg_table, stage, note, held_by, held_at FROM maintenance_holds") == [
+        (A, "expire", "keep it", "ann", SLOT)
+    ]
+    # A release takes back also what was not put back before.
+    ledger.sql("TRUNCATE maintenance_holds")
+    assert stages(await ledger.holds().release(A, NIGHT, "bob", "h")) == ["expire"]
+    assert (await again.of(A), ledger.kept()) == ((), [])
+
+
+async def test_a_hold_that_is_not_kept_is_an_error_and_the_file_of_before_is_not_believed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds = ledger.holds()
+    await holds.keep()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(PermanentError, match=r"is on hold in the ledger; but .*No space left"):
+            await holds.hold(A, [Stage.EXPIRE], None, "n", "ann", "h")
+        with pytest.raises(HoldsNotKept):
+            await holds.keep()
+        assert len(await holds.release(A, NIGHT, "ann", "h")) == 1
+    assert sorted(path.name for path in (ledger.place / "one").glob("*holds*")) == [f"{FILE}.lock"]
+    with pytest.raises(TransientError):
+        await ledger.holds("one", ledger.away()).of(A)
+    await holds.keep()
+    assert ledger.kept() == []
+
+
+async def test_where_postgresql_goes_away_after_an_order_it_is_kept_all_the_same(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds = ledger.holds()
+    await holds.hold(A, [Stage.AUDIT], None, "n", "ann", "h")
+    ask = holds._asked
+
+    async def away() -> Any:
+        raise TransientError("away", reason=Reason.LEDGER_DOWN)
+
+    monkeypatch.setattr(holds, "_asked", away)
+    assert stages(await holds.hold(A, [Stage.EXPIRE], None, "n", "ann", "h")) == ["expire"]
+    assert ledger.kept() == ["audit", "expire"]
+    calls = iter((ask, away))  # before the release, and after it
+    monkeypatch.setattr(holds, "_asked", lambda: next(calls)())
+    await holds.release(A, [Stage.AUDIT], "ann", "h")
+    assert ledger.kept() == ["expire"]
+
+
+async def test_what_a_night_has_read_since_counts_as_well_as_the_file(ledger: Ledger) -> None:
+    holds, other = (
+        ledger.holds(),
+        PostgresHolds(
+            ledger.postgres,
+            Installation(ledger.postgres, Identity("one"), ledger.place / "one"),
+            ledger.place / "elsewhere",
+            lambda: ledger.now,
+        ),
+    )
+    await holds.keep()
+    await other.hold(A, [Stage.EXPIRE], None, "from another host", "ann", "h2")
+    assert stages(await holds.of(A)) == ["expire"]
+    ledger.sql("ALTER TABLE maintenance_holds RENAME TO hidden")
+    assert (stages(await holds.of(A)), ledger.kept()) == (["expire"], [])
+    # An expiry asks again at once, without the minute of grace.
+    ledger.sql("UPDATE hidden SET released_at = now()")
+    ledger.sql("ALTER TABLE hidden RENAME TO maintenance_holds")
+    assert stages(await holds.of(A)) == ["expire"]
+    assert await holds.of(A, anew=True) == ()
+
+
+async def test_an_answer_in_between_takes_no_error_away_from_who_waits_for_the_disk(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds = ledger.holds()
+    await holds.of(A)
+    ledger.sql("ALTER TABLE maintenance_holds RENAME TO hidden")
+
+    def read(_: KeptHolds) -> None:
+        holds._away = None  # the poller has had an answer
+
+    monkeypatch.setattr(KeptHolds, "read", read)
+    with pytest.raises(IcekeeperError):
+        await holds.of(A)
+
+
+async def test_many_writers_leave_the_file_as_the_ledger_is(ledger: Ledger) -> None:
+    writers = [ledger.holds() for _ in range(5)]
+    orders = [each.hold(A, [stage], None, "n", "ann", "h") for each in writers for stage in NIGHT]
+    await asyncio.gather(*orders, *(each.keep() for each in writers))
+    assert ledger.kept() == sorted(5 * [stage.value for stage in NIGHT])
+    assert not list((ledger.place / "one").glob(".holds*"))
+
+
+async def test_holds_of_a_table_that_left_the_configuration_are_listed_and_released(ledger: Ledger) -> None:
+    holds = ledger.holds()
+    await holds.hold("cold.gone", [Stage.EXPIRE], None, "n", "ann", "h")
+    assert [hold.table for hold in await holds.newest(None, 5)] == ["cold.gone"]
 
 
 async def test_a_role_that_keeps_the_ledger_gives_and_releases_holds_and_deletes_none(ledger: Ledger) -> None:

@@ -623,7 +623,7 @@ class FakeHolds(Scripted):
         super().__init__(clock, calls)
         self.held: dict[str, tuple[OperatorHold, ...]] = {}
 
-    async def of(self, table: str) -> tuple[OperatorHold, ...]:
+    async def of(self, table: str, *, anew: bool = False) -> tuple[OperatorHold, ...]:
         async with self._call("holds_of", table):
             return self.held.get(table, ())
 

@@ -12,6 +12,7 @@ import pytest
 from icekeeper.core.enums import NIGHT, Decision, RunOutcome, Stage, TaskOutcome, Trigger
 from icekeeper.core.policy import RunPolicy, TablePolicy
 from icekeeper.core.reasons import Reason
+from icekeeper.core.resuming import EarlierWork
 from icekeeper.core.run_history import RunHistory
 from icekeeper.core.runs import RunReport
 from icekeeper.core.tables.holds import OperatorHold, given_together
@@ -22,7 +23,7 @@ from icekeeper.night.task import make_plan
 from icekeeper.status.gauges import DaemonState, HistorySummary
 from icekeeper.status.problems import Facts, problems
 from tests.unit.builders import DAY, HOUR, SLOT, audit_policy, table_policy
-from tests.unit.fakes import RUN_ID, World, fails, transient
+from tests.unit.fakes import RUN_ID, Step, World, fails, transient
 
 TABLE, OTHER = "cold.silver_trades", "cold.gold_ohlcv"
 POLICY, POLICY_OF_OTHER = table_policy(TABLE), table_policy(OTHER)
@@ -173,6 +174,58 @@ async def test_a_hold_that_is_given_during_a_compaction_ends_it_with_the_slice_i
     assert (compaction.outcome, compaction.reason) == (HELD, Reason.OPERATOR_HOLD)
     assert compaction.note.endswith(f"{half} files of them are rewritten")
     assert len(world.called("compact", TABLE)) == 1
+
+
+async def test_a_hold_in_a_second_attempt_is_no_done(world: World) -> None:
+    table = world.add(POLICY)
+    table.files.clear()
+    half = SLICE_MAX_FILES // 2 + 1
+    for day in ("day=2026-01-01", "day=2026-01-02", "day=2026-01-03"):
+        table.append(world.clock() - HOUR, files=half, partition=day)
+
+    def give(call: object) -> None:
+        if len(world.called("compact", TABLE)) == 2:
+            world.holds.held[TABLE] = (hold(Stage.COMPACT),)
+
+    world.lakehouse.watchers.append(give)
+    world.lakehouse.script("compact", TABLE, Step(), fails(transient(Reason.CONFLICT)))
+    (compaction, *_) = (await night(world, POLICY)).tasks
+    assert (compaction.outcome, compaction.reason, compaction.attempts) == (HELD, Reason.OPERATOR_HOLD, 2)
+    assert "wait for ann" in compaction.note
+
+
+async def test_an_audit_on_hold_is_held_where_clickhouse_is_away(world: World) -> None:
+    third = table_policy("cold.third")
+    world.add(third)
+    for policy in (POLICY_OF_OTHER, third):
+        world.source.script("count", str(policy.source), *[fails(transient(Reason.SOURCE_DOWN))] * 9)
+    world.holds.held[TABLE] = (hold(Stage.AUDIT),)
+    report = await night(world, POLICY_OF_OTHER, third, POLICY)
+    assert ended(report, TABLE)[Stage.AUDIT] == (HELD, Reason.OPERATOR_HOLD)
+    assert TABLE not in {audit.iceberg_table for audit in report.audits}
+
+
+async def test_a_table_on_hold_that_cannot_be_read_is_held(world: World) -> None:
+    world.holds.held[TABLE] = tuple(hold(stage) for stage in NIGHT)
+    world.lakehouse.script("inspect", TABLE, *[fails(transient(Reason.CATALOG_DOWN))] * 9)
+    report = await night(world)
+    assert ended(report, TABLE) == dict.fromkeys(NIGHT, (HELD, Reason.OPERATOR_HOLD))
+    assert report.outcome is RunOutcome.SUCCESS
+    assert "what there is to do is not known" in report.tasks[0].note
+
+
+async def test_a_hold_comes_before_what_is_not_tried_again(world: World) -> None:
+    world.holds.held[TABLE] = (hold(Stage.COMPACT),)
+    earlier = EarlierWork(deadly=frozenset({(Stage.COMPACT, TABLE)}))
+    order = Order(RUN_ID, SLOT, Trigger.SCHEDULE, (POLICY,), policy=RunPolicy(), earlier=earlier)
+    report = await run_night(order, world.ports, world.events.append)
+    assert ended(report, TABLE)[Stage.COMPACT] == (HELD, Reason.OPERATOR_HOLD)
+
+
+def test_holds_that_can_not_be_read_are_a_problem() -> None:
+    state = DaemonState(policies=(POLICY,), holds_known=False)
+    (found,) = problems(Facts(state, HistorySummary.of(RunHistory()), {}, running=False), SLOT)
+    assert found.text == "What operators have put on hold can't be read from state_dir."
 
 
 def test_holds_that_were_given_together_are_shown_together() -> None:

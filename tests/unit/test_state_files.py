@@ -6,9 +6,15 @@ import asyncio
 import os
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
+
+from structlog.testing import capture_logs
 
 from icekeeper.adapters.iceberg.deleting.kept import KeptPaths
+from icekeeper.adapters.ledger.kept_holds import FILE, KeptHolds
 from icekeeper.adapters.spool.spool import Spool
+from icekeeper.core.enums import Stage
+from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.scheduling import pause
 from icekeeper.scheduling.pause import Pause
 from icekeeper.service.state_files import StateFiles
@@ -58,4 +64,24 @@ async def test_a_disk_that_hangs_keeps_the_last_values_and_holds_nothing_up(tmp_
     finally:
         await asyncio.to_thread((tmp_path / "pause.json").write_text, "{}")
         await files.refresh()
+        await spool.close()
+
+
+async def test_holds_that_can_not_be_read_keep_their_last_values_and_are_logged_once(tmp_path: Path) -> None:
+    spool = await Spool.open(tmp_path, clock=CLOCK)
+    held = OperatorHold(UUID(int=1), "cold.a", Stage.EXPIRE, "n", "ann", "h", CLOCK.now)
+    KeptHolds(tmp_path).write([held])
+    files = StateFiles(tmp_path, spool, CLOCK)
+    try:
+        await files.refresh()
+        (tmp_path / FILE).write_text('{"holds": [{')
+        with capture_logs() as logs:
+            for _ in range(3):
+                await files.refresh()
+        assert (files.holds, files.holds_known) == ((held,), False)
+        assert [line["event"] for line in logs] == ["kept_holds_not_read"]
+        KeptHolds(tmp_path).write([])
+        await files.refresh()
+        assert (files.holds, files.holds_known) == ((), True)
+    finally:
         await spool.close()

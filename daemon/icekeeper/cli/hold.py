@@ -29,7 +29,7 @@ _STAGES = click.Choice([stage.value for stage in NIGHT])
     help="Its end: 8h or 2d from now, 06:00 (today, UTC), a day, or an instant; default: until `release`.",
 )
 @click.option("--note", metavar="TEXT", help="Why; it is kept.")
-@click.option("--by", metavar="NAME", help="Who says so; default: the user who is logged in.")
+@click.option("--by", metavar="NAME", help="Who holds it; default: the user who is logged in.")
 @click.option("--list", "listing", is_flag=True, help="Show what is on hold, and what was; so without TABLE.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many are shown.")
 @common
@@ -49,13 +49,12 @@ def hold(
     others. Repairs are no stage of a night, and go on.
     """
     settings, now = invocation.settings(), datetime.now(UTC).replace(microsecond=0)
-    _require_known(settings, table)
     if listing or table is None:
         if note is not None or until is not None or stages:
             raise click.UsageError("to put a table on hold: icekeeper hold TABLE --note TEXT")
-        tables = [one.name for one in settings.tables] if table is None else [table]
-        exit_with(partial(_list, invocation, settings, tables, limit))
+        exit_with(partial(_list, invocation, settings, table, limit))
         return
+    _require_known(settings, table)
     if note is None or not note.strip():
         raise click.UsageError(f"it needs a note that says why: icekeeper hold {table} --note TEXT")
     try:
@@ -69,19 +68,18 @@ def hold(
 @click.command(short_help="Ends the holds of a table.")
 @click.argument("table")
 @click.option("--stage", "stages", multiple=True, type=_STAGES, help="Only this stage; may be given several times.")
-@click.option("--by", metavar="NAME", help="Who says so; default: the user who is logged in.")
+@click.option("--by", metavar="NAME", help="Who releases it; default: the user who is logged in.")
 @common
 def release(invocation: Invocation, table: str, stages: tuple[str, ...], by: str | None) -> None:
     """Ends all holds of TABLE, or of its stages that are named: the next run works on it again."""
     settings = invocation.settings()
-    _require_known(settings, table)
     who = (by or "").strip() or operator_name()
     exit_with(partial(_release, invocation, settings, table, tuple(map(Stage, stages)), who))
 
 
-def _require_known(settings: Settings, table: str | None) -> None:
+def _require_known(settings: Settings, table: str) -> None:
     known = [one.name for one in settings.tables]
-    if table is not None and table not in known:
+    if table not in known:
         raise click.BadParameter(f"{table} is not configured; there are {', '.join(known)}", param_hint="TABLE")
 
 
@@ -121,7 +119,7 @@ async def _release(invocation: Invocation, settings: Settings, table: str, stage
             released = await holding.release(services, table, stages, by)
     if not released:
         what = f"{' and '.join(stages)} of {table}" if stages else table
-        raise click.UsageError(f"{what} is not on hold: icekeeper hold --list {table}")
+        click.echo(f"{what} was not on hold", err=True)
     invocation.answer({"released": to_plain(released)}, lambda: _show("released: ", released))
     return 0
 
@@ -131,14 +129,14 @@ def _show(before: str, holds: Sequence[OperatorHold]) -> None:
         click.echo(f"{before}{one.table}: {listed(stages)} {one}")
 
 
-async def _list(invocation: Invocation, settings: Settings, tables: Sequence[str], limit: int) -> int:
+async def _list(invocation: Invocation, settings: Settings, table: str | None, limit: int) -> int:
     from icekeeper.cli.output import console, listings
     from icekeeper.execution.standalone import session
 
     async with session(settings) as services:
         now = services.ports.clock()
-        newest = await services.holds.newest(tables, limit)
-        in_force = [one for one in await services.holds.in_force() if one.table in tables]
+        newest = await services.holds.newest(None if table is None else [table], limit)
+        in_force = [one for one in await services.holds.in_force() if table in (None, one.table)]
     past = [one for one in newest if not one.holds(now)]
     document = {"in_force": to_plain(in_force), "past": to_plain(past)}
     invocation.answer(document, lambda: listings.show_holds(console.stdout(), in_force, past))

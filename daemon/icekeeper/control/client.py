@@ -157,7 +157,12 @@ class DaemonClient:
         return await self._of_holds(table, "release", {"stages": to_plain(tuple(stages)), "by": by}, by)
 
     async def _of_holds(self, table: str, order: str, body: Mapping[str, Any], by: str) -> tuple[OperatorHold, ...]:
-        answer = await self._ask("POST", f"/api/v1/tables/{quote(table, safe='')}/{order}", body, actor=by)
+        try:
+            answer = await self._ask("POST", f"/api/v1/tables/{quote(table, safe='')}/{order}", body, actor=by)
+        except TransientError as exc:
+            if not isinstance(exc.__cause__, TimeoutError):
+                raise
+            raise TransientError(f"{exc}; it may have been stored: see icekeeper hold --list {table}") from exc
         return tuple(from_plain(OperatorHold, one) for one in answer["items"])
 
     async def reload(self) -> schemas.Reloaded:

@@ -24,7 +24,8 @@ async def hold(
 
     ConfigError where the table is not configured, a stage is no night's, or the end is past; raises like PostgresHolds.
     """
-    chosen = _chosen(services, table, stages)
+    _require_configured(services, table)
+    chosen = _chosen(stages)
     if until is not None and until <= services.ports.clock():
         raise ConfigError([f"the end of the hold, {iso_second(until)}, lies in the past"])
     held = await services.holds.hold(table, chosen, until, note, by, socket.gethostname())
@@ -36,20 +37,25 @@ async def hold(
 async def release(services: Services, table: str, stages: Collection[Stage], by: str) -> tuple[OperatorHold, ...]:
     """Ends the holds of these stages (none: all of a night), and returns them; empty: there were none.
 
-    Raises like `hold`.
+    Also of a table that has left the configuration. ConfigError where it has none, and is not configured, either.
     """
-    chosen = _chosen(services, table, stages)
+    chosen = _chosen(stages)
     released = await services.holds.release(table, chosen, by, socket.gethostname())
     if released:
         stages = list(dict.fromkeys(hold.stage for hold in released))
         log.warning("table_released", table=table, stages=stages, by=by)
+    else:
+        _require_configured(services, table)
     return released
 
 
-def _chosen(services: Services, table: str, stages: Collection[Stage]) -> tuple[Stage, ...]:
+def _require_configured(services: Services, table: str) -> None:
     known = [one.name for one in services.settings.tables]
     if table not in known:
         raise ConfigError([f"{table} is not configured; there are {', '.join(known)}"])
+
+
+def _chosen(stages: Collection[Stage]) -> tuple[Stage, ...]:
     if wrong := [stage for stage in stages if stage not in NIGHT]:
         raise ConfigError([f"{wrong[0]} can't be on hold: it is no stage of a night, but ordered"])
     return tuple(stage for stage in NIGHT if not stages or stage in stages)

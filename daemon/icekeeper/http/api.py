@@ -230,8 +230,10 @@ class Api:
     async def _hold(self, given: inputs.HeldTable, body: inputs.HoldBody) -> Answer:
         """Puts stages of a table on hold, beside any holds that they have."""
         by = actor() or body.by
-        held = await self.orders.hold(given.name, body.stages, body.until, body.note, by)
-        self.plan_cache.forget()
+        try:
+            held = await self.orders.hold(given.name, body.stages, body.until, body.note, by)
+        finally:  # it may have been stored though an error is answered
+            self.plan_cache.forget()
         return schemas.Holds.of(held)
 
     @_endpoint(

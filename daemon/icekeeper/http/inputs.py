@@ -7,7 +7,15 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from icekeeper.adapters.ledger.history import LogFilter, levels_from
 from icekeeper.core.audit.certificates import CertifiedBy
@@ -224,7 +232,11 @@ class HoldBody(ReleaseBody):
 
     model_config = ConfigDict(title="HoldAsked")
 
-    note: Annotated[str, Field(min_length=1, max_length=2000, description="Why; the ledger keeps it.")]
+    note: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True),
+        Field(min_length=1, max_length=2000, description="Why; the ledger keeps it."),
+    ]
     until: Annotated[Instant | None, Field(description="When it ends by itself; default: not before a release.")] = None
 
 

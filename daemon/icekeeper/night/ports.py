@@ -112,8 +112,11 @@ class Findings(Protocol):
 class Holds(Protocol):
     """What operators have put on hold."""
 
-    async def of(self, table: str) -> tuple[OperatorHold, ...]:
-        """The table's holds, as last known where the ledger can't be asked. Its error where none are known, either."""
+    async def of(self, table: str, *, anew: bool = False) -> tuple[OperatorHold, ...]:
+        """The table's holds, as last known where the ledger can't be asked. Its error where none are known, either.
+
+        `anew`: a ledger that was away a moment ago is asked again.
+        """
 
 
 class RepairLedger(Protocol):

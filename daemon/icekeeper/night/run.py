@@ -13,7 +13,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from icekeeper.core.audit.records import AuditResult
-from icekeeper.core.enums import Decision, RunOutcome, Stage
+from icekeeper.core.enums import RunOutcome, Stage
 from icekeeper.core.errors import Cancelled, IcekeeperError, PermanentError
 from icekeeper.core.events import OlderDayAudited, RunEnded, RunStarted, Subscriber, TaskEnded, TaskStarted
 from icekeeper.core.formats import duration
@@ -21,6 +21,8 @@ from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import SYSTEM_DOWN, Reason
 from icekeeper.core.resuming import DEADLY, EarlierWork
 from icekeeper.core.runs import OlderDays, RunReport, StageResult
+from icekeeper.core.tables.planning import plan_audit
+from icekeeper.core.tables.restraints import restrained
 from icekeeper.night.certified_days import note_certified_days
 from icekeeper.night.deferred import DeferredTasks
 from icekeeper.night.log_lines import log_task, outcome_counts
@@ -30,6 +32,7 @@ from icekeeper.night.ports import RunPorts
 from icekeeper.night.stages import audit
 from icekeeper.night.stages.offload import OffloadGuard
 from icekeeper.night.stages.prefetch import PrefetchedCounts
+from icekeeper.night.stages.restraint import operator_hold_if_known
 from icekeeper.night.task import Task, TaskDeferred
 
 log = structlog.get_logger(__name__)
@@ -173,7 +176,7 @@ class _Run:
         if stage is Stage.AUDIT and position < len(self._work) and not down:
             following = self._work[position][1]
             # ClickHouse is not asked for an audit that an operator has put on hold.
-            if (await audit.plan(following, self._context)).decision is Decision.ACT:
+            if await operator_hold_if_known(stage, following.name, self._context) is None:
                 audit.count_next(following, self._context, self._counts)
         # The audit always runs: the budget is for the others.
         until = None if stage is Stage.AUDIT else self._deadline
@@ -221,18 +224,36 @@ class _Run:
                 raise
 
     async def _run_task(self, task: Task, down: list[StageResult]) -> TaskEnded:
+        # Also where it would fail for another reason: it is not to be tried.
+        held = await operator_hold_if_known(task.stage, task.policy.name, task.context)
+        if held is not None and task.stage is Stage.AUDIT:
+            todo = restrained(plan_audit(task.policy, task.context.window), held)
+            return task.hold(held.reason, todo.note)
+        not_tried = self._not_tried(task, down)
+        if not_tried is not None and held is not None:
+            return task.hold(held.reason, f"{held.note}; what there is to do is not known: {not_tried}")
+        if not_tried is not None:
+            return task.fail(not_tried)
+        if self._spent(task):
+            return task.hold_unfinished(Reason.BUDGET, "the run's max_duration is used up")
+        async with self._lock:
+            return await task.run()
+
+    def _spent(self, task: Task) -> bool:
+        return task.context.until is not None and self._clock() >= task.context.until
+
+    def _not_tried(self, task: Task, down: list[StageResult]) -> PermanentError | None:
         if (task.stage, task.policy.name) in self._order.earlier.deadly:
             text = "not tried again: the process died twice while it was under way"
-            return task.fail(PermanentError(text, reason=Reason.PROCESS_DIED))
-        if task.context.until is not None and self._clock() >= task.context.until:
-            return task.hold_unfinished(Reason.BUDGET, "the run's max_duration is used up")
+            return PermanentError(text, reason=Reason.PROCESS_DIED)
+        if self._spent(task):
+            return None
         if len(down) >= 2 and down[0].stage is task.stage:
             probe, first = [result for result in down if result.attempts][:2]
             before = first.table if first.stage is task.stage else f"{first.stage} of {first.table}"
             text = f"not tried, as {before} and {probe.table} failed alike"
-            return task.fail(PermanentError(text, reason=probe.reason))
-        async with self._lock:
-            return await task.run()
+            return PermanentError(text, reason=probe.reason)
+        return None
 
     def _add(self, ended: TaskEnded) -> None:
         with bound_contextvars(stage=ended.result.stage, table=ended.result.table):

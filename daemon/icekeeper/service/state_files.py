@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from icekeeper.adapters.iceberg.deleting.kept import KeptPaths
-from icekeeper.adapters.ledger.holds import KeptHolds
+from icekeeper.adapters.ledger.kept_holds import KeptHolds
 from icekeeper.adapters.spool.spool import Spool
 from icekeeper.core.tables.holds import OperatorHold
 from icekeeper.night.ports import Clock
@@ -17,7 +17,7 @@ from icekeeper.scheduling.pause import Pause
 # A disk answers in milliseconds. One that hangs must not delay a scrape, which shows the last values then.
 _READ_S = 1.0
 
-_Read = tuple[Pause | None, int, Mapping[str, int], tuple[OperatorHold, ...]]
+_Read = tuple[Pause | None, int, Mapping[str, int], tuple[OperatorHold, ...] | None]
 
 
 class StateFiles:
@@ -45,6 +45,11 @@ class StateFiles:
         """The holds in force, as the ledger had them when it was last read."""
         return tuple(hold for hold in self._holds if hold.holds(self._clock()))
 
+    @property
+    def holds_known(self) -> bool:
+        """Whether the file of holds could be read, where there is one."""
+        return not self._kept_holds.damaged
+
     async def refresh(self) -> None:
         """Reads the files again. Takes a second at most, and raises nothing."""
         if self._reading is None:  # else the disk hangs: one thread is enough to wait for it
@@ -53,10 +58,12 @@ class StateFiles:
         await asyncio.wait([self._reading], timeout=_READ_S)
 
     def _read(self) -> _Read:
-        held = self._kept_holds.read() or ()
+        held = self._kept_holds.read()
         return pause.read(self._state_dir), len(self._spool.corrupt_files()), self._kept.counts(), held
 
     def _take(self, reading: asyncio.Future[_Read]) -> None:
         self._reading = None
         if not reading.cancelled() and reading.exception() is None:
-            self._pause, self.corrupt_spool_files, self.undeleted, self._holds = reading.result()
+            self._pause, self.corrupt_spool_files, self.undeleted, held = reading.result()
+            # Where that is not known now, the last ones are shown: their end is not.
+            self._holds = self._holds if held is None else held

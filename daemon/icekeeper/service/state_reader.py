@@ -54,6 +54,7 @@ class StateReader:
             spool_corrupt_files=self.files.corrupt_spool_files,
             undeleted_files=self.files.undeleted,
             operator_holds=self.files.holds,
+            holds_known=self.files.holds_known,
             unrecorded_runs=self.worker.unrecorded,
             oldest_notification=self.notifier.oldest,
             pause=self.files.pause,

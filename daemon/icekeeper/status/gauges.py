@@ -66,6 +66,7 @@ class DaemonState:
     spool_corrupt_files: int = 0
     undeleted_files: Mapping[str, int] = field(default_factory=dict)
     operator_holds: tuple[OperatorHold, ...] = ()
+    holds_known: bool = True
     pause: Pause | None = None
     unrecorded_runs: int = 0
     oldest_notification: datetime | None = None

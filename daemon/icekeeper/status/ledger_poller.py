@@ -23,11 +23,10 @@ REFRESH_S = 60.0
 
 
 async def read_nights(configuration: Configuration, leadership: Leadership, metrics: Metrics) -> None:
-    """Reads holds, the last nights, open findings, certificates and, on a standby, whether another host leads."""
+    """Reads the last nights, open findings, certificates, holds and, on a standby, whether another host leads."""
     services = configuration.services
     tables = [policy.name for policy in services.settings.policies()]
     await services.installation.settled()
-    await services.holds.keep()
     await leadership.find_leader()
     past = await PostgresRecent(services.postgres, services.installation).past(tables)
     # After the past, so that these hold the open findings of every run that is in it.
@@ -38,6 +37,10 @@ async def read_nights(configuration: Configuration, leadership: Leadership, metr
     expected = settings.schedule.calendar().audited_days((now - SKIPPED).date(), now - settings.run.max_duration)
     certified = await services.certificates.of_tables(tables, now, expected)
     metrics.add_history(past, open_days, open_rows, certified)
+    try:
+        await services.holds.keep()
+    except IcekeeperError as exc:  # of this one table, or of state_dir: the rest is known
+        log.warning("holds_not_kept", error=str(exc), advice=exc.reason.advice)
 
 
 class LedgerPoller:

@@ -116,6 +116,9 @@ def _of_holds(facts: Facts) -> Iterator[Trouble]:
 
 def _of_operator_holds(state: DaemonState) -> Iterator[Trouble]:
     maintained = {policy.name for policy in state.policies}
+    if not state.holds_known:
+        advice = "While PostgreSQL is away, expiries are held. Remove `holds.json` from state_dir if it stays so."
+        yield _problem("warning", "What operators have put on hold can't be read from state_dir.", advice)
     for hold, stages in given_together(state.operator_holds).items():
         link = f"/tables/{quote(hold.table)}" if hold.table in maintained else None
         advice = f"`icekeeper release {hold.table}` ends that."

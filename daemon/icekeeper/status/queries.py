@@ -243,11 +243,11 @@ class StatusQueries:
 
     async def holds(self, table: str | None, limit: int, *, in_force: bool) -> schemas.Holds:
         """What operators have put on hold, the newest first."""
-        holds, tables = self._configuration.services.holds, self.names() if table is None else [table]
+        holds = self._configuration.services.holds
         if in_force:
-            found = [hold for hold in await holds.in_force() if hold.table in tables]
+            found = [hold for hold in await holds.in_force() if table in (None, hold.table)]
             return schemas.Holds.of(sorted(found, key=lambda hold: hold.at, reverse=True)[:limit])
-        return schemas.Holds.of(await holds.newest(tables, limit))
+        return schemas.Holds.of(await holds.newest(None if table is None else [table], limit))
 
     async def certificates(
         self, table: str | None, first: date, last: date, by: CertifiedBy

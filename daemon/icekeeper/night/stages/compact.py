@@ -19,7 +19,13 @@ from icekeeper.core.tables.state import COPIED, ROW_GROUPS_PROPERTY, RUN_ID_PROP
 from icekeeper.core.tables.verification import check_rewrite, explained_by_manifests, own_rewrites
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
 from icekeeper.night.stages.proof import keep_before, prove_rewrites
-from icekeeper.night.stages.restraint import operator_hold, partitions_with_bad_files, restrain, restrain_by_holds
+from icekeeper.night.stages.restraint import (
+    hold_or_raise,
+    operator_hold_if_known,
+    partitions_with_bad_files,
+    restrain,
+    restrain_by_holds,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -52,17 +58,24 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     """One attempt. Committed slices stay committed: the next attempt plans only the rest."""
     lakehouse, target = context.ports.lakehouse, policy.compact.target_file_size
     deadline = Deadline.of(policy.compact.limits, context)
-    state = await lakehouse.inspect(policy.name, target)
+    try:
+        state = await lakehouse.inspect(policy.name, target)
+    except IcekeeperError as exc:
+        if progress.seen is not None or progress.changed:
+            raise  # a commit may have to be verified
+        return await hold_or_raise(Stage.COMPACT, policy.name, context, exc)
     progress.inspected(state)
     await _settle(policy, context, progress, state, deadline)
     await _verify_earlier(policy, context, progress, state, deadline)
     todo = await plan(policy, state, context, progress.overran)
     if todo.decision is not Decision.ACT:
+        if progress.changed and todo.decision is Decision.HOLD:
+            return AttemptResult(TaskOutcome.HELD, f"{todo.note}; {progress.achieved()}", todo.reason)
         return AttemptResult(TaskOutcome.DONE, progress.achieved()) if progress.changed else not_acting(todo)
     progress.planned(todo)
     whole, finished = sum(slice_.files for slice_ in todo.slices), 0
     for number, slice_ in enumerate(todo.slices, start=1):
-        if number > 1 and (hold := await _hold_meanwhile(policy, context)) is not None:
+        if number > 1 and (hold := await operator_hold_if_known(Stage.COMPACT, policy.name, context)) is not None:
             return AttemptResult(TaskOutcome.HELD, f"{hold.note}; it {progress.unfinished}", hold.reason)
         progress.remark = await context.offload.require_idle(policy) or progress.remark
         context.report(Stage.COMPACT, policy.name, _slice_note(number, todo.slices, slice_, finished, whole))
@@ -75,14 +88,6 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
         if progress.changed
         else await _overtaken(policy, context, state)
     )
-
-
-async def _hold_meanwhile(policy: TablePolicy, context: TaskContext) -> Restraint | None:
-    """The hold that an operator has put on the table since the compaction began."""
-    try:
-        return await operator_hold(Stage.COMPACT, policy.name, context)
-    except IcekeeperError:
-        return None  # as little as at its beginning
 
 
 def _slice_note(number: int, slices: tuple[Slice, ...], slice_: Slice, finished: int, whole: int) -> str:

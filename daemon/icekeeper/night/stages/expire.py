@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from icekeeper.core.enums import Decision, Stage, TaskOutcome
-from icekeeper.core.errors import CommitUnknown, PermanentError
+from icekeeper.core.errors import CommitUnknown, IcekeeperError, PermanentError
 from icekeeper.core.formats import counted
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
@@ -18,7 +18,13 @@ from icekeeper.core.tables.restraints import Restraint, by_mismatch, restrained
 from icekeeper.core.tables.state import TableState
 from icekeeper.core.tables.verification import check_expiry
 from icekeeper.night.stages.context import AttemptResult, Deadline, Progress, TaskContext, not_acting
-from icekeeper.night.stages.restraint import restrain, restrain_by_findings, restrain_by_holds, restrain_by_store
+from icekeeper.night.stages.restraint import (
+    hold_or_raise,
+    restrain,
+    restrain_by_findings,
+    restrain_by_holds,
+    restrain_by_store,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +46,12 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     """One attempt, bound to its plan: where the table has changed meanwhile, the next attempt plans anew."""
     lakehouse, target = context.ports.lakehouse, policy.compact.target_file_size
     deadline = Deadline.of(policy.expire.limits, context)
-    state = await lakehouse.inspect(policy.name, target)
+    try:
+        state = await lakehouse.inspect(policy.name, target)
+    except IcekeeperError as exc:
+        if progress.named:
+            raise  # an expiry may have landed
+        return await hold_or_raise(Stage.EXPIRE, policy.name, context, exc)
     progress.inspected(state)
     todo = await plan(policy, state, context)
     landed = ""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import structlog
 
 from icekeeper.core.calendar import Window
-from icekeeper.core.enums import Decision, Stage
-from icekeeper.core.errors import IcekeeperError, PermanentError
+from icekeeper.core.enums import Decision, Stage, TaskOutcome
+from icekeeper.core.errors import IcekeeperError, PermanentError, SessionSpent
 from icekeeper.core.policy import TablePolicy
 from icekeeper.core.reasons import Reason
 from icekeeper.core.tables.holds import by_holds
@@ -25,7 +25,7 @@ from icekeeper.core.tables.restraints import (
     restrained,
 )
 from icekeeper.core.tables.state import FileGroup
-from icekeeper.night.stages.context import TaskContext
+from icekeeper.night.stages.context import AttemptResult, TaskContext
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,23 @@ async def restrain_by_holds(plan: Plan, context: TaskContext) -> Plan:
 
 async def operator_hold(stage: Stage, table: str, context: TaskContext) -> Restraint | None:
     """What an operator's hold says against this stage now. Raises like `Holds.of`."""
-    return by_holds(await context.ports.holds.of(table), stage, context.ports.clock())
+    return by_holds(await context.ports.holds.of(table, anew=stage is Stage.EXPIRE), stage, context.ports.clock())
+
+
+async def operator_hold_if_known(stage: Stage, table: str, context: TaskContext) -> Restraint | None:
+    """The same; None, too, where it can't be asked: what follows from that is the plan's to say."""
+    try:
+        return await operator_hold(stage, table, context)
+    except IcekeeperError:
+        return None
+
+
+async def hold_or_raise(stage: Stage, table: str, context: TaskContext, error: IcekeeperError) -> AttemptResult:
+    """What ends a task that could not be planned as `held`, if it is on hold; else it fails by the error."""
+    held = await operator_hold_if_known(stage, table, context)
+    if held is None or isinstance(error, SessionSpent):
+        raise error
+    return AttemptResult(TaskOutcome.HELD, f"{held.note}; what there is to do is not known: {error}", held.reason)
 
 
 async def restrain_by_findings(plan: Plan, policy: TablePolicy, context: TaskContext) -> Plan:
