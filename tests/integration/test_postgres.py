@@ -325,7 +325,7 @@ async def test_two_that_migrate_at_once_do_not_collide(empty: Database) -> None:
 
 async def test_the_tables_come_to_where_the_search_path_leads(empty: Database) -> None:
     await empty.migrate()
-    assert len(empty.tables()) == 10
+    assert len(empty.tables()) == 11
     assert empty.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
     with pytest.raises(PermanentError, match=r"has been selected to create in.*search_path"):
         await migrate(f"{empty.dsn}_nowhere", PASSWORD)

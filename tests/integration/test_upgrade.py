@@ -146,7 +146,7 @@ def test_the_settings_load_and_mean_what_they_meant(old: Path, tmp_path: Path) -
     checked = icekeeper("config", "check", config=config)
     assert checked.returncode == 0, checked.stderr
     for key in ("spark.master", "compact.strategy"):  # it has the slower way of 0.1 in it, and keeps it
-        assert f"remove {key}" in checked.stderr
+        assert f"set {key} to auto" in checked.stderr
     shown = icekeeper("config", "show", "--json", config=config)
     assert shown.returncode == 0, shown.stderr
     answers = json.loads((old / "answers.json").read_text())

@@ -69,7 +69,7 @@ async def run(policy: TablePolicy, context: TaskContext, progress: Progress) -> 
     await _verify_earlier(policy, context, progress, state, deadline)
     todo = await plan(policy, state, context, progress.overran)
     if todo.decision is not Decision.ACT:
-        if progress.changed and todo.decision is Decision.HOLD:
+        if progress.changed and todo.reason is Reason.OPERATOR_HOLD:
             return AttemptResult(TaskOutcome.HELD, f"{todo.note}; {progress.achieved()}", todo.reason)
         return AttemptResult(TaskOutcome.DONE, progress.achieved()) if progress.changed else not_acting(todo)
     progress.planned(todo)
