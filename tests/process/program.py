@@ -46,6 +46,7 @@ def icekeeper(
 
 def document(done: subprocess.CompletedProcess[str]) -> Any:
     """The one JSON document on stdout."""
+    assert done.stdout, (done.returncode, done.stderr)
     return json.loads(done.stdout)
 
 

@@ -123,7 +123,7 @@ def _by_way(policy: CompactPolicy, groups: Sequence[FileGroup]) -> dict[Rewrite,
     # Files of an older spec can't be selected by partition: they all are rewritten in the same way.
     older = any(group.older_spec for group in groups)
     # Where some partition is read by many tasks anyway, those of few files are, too: one commit for all of them.
-    least = 1 if any(_spreads(policy, group) for group in groups) else SPREAD_MIN_FILES
+    least = 1 if any(_spreads(policy, group, SPREAD_MIN_FILES) for group in groups) else SPREAD_MIN_FILES
     found: dict[str, set[Rewrite]] = {}
     for group in groups:
         found.setdefault(group.partition, set()).add(Rewrite.BINPACK if older else _way(policy, group, least))
@@ -143,7 +143,7 @@ def _way(policy: CompactPolicy, group: FileGroup, least: int) -> Rewrite:
     return Rewrite.COPY if small and group.bytes >= COPY_MIN_SIZE * group.files else Rewrite.BINPACK
 
 
-def _spreads(policy: CompactPolicy, group: FileGroup, least: int = SPREAD_MIN_FILES) -> bool:
+def _spreads(policy: CompactPolicy, group: FileGroup, least: int) -> bool:
     """Whether reading in many Spark tasks is faster for a group, if `least` files are enough for that.
 
     Its rows have to fit into the memory of the task that writes them: those that it spilled would come back in another
