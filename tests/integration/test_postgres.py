@@ -292,19 +292,7 @@ async def test_a_ledger_of_the_second_revision_is_brought_up_to_date_with_its_ro
     with pytest.raises(PermanentError, match="icekeeper migrate") as old:
         await database.history.runs(1)
     assert old.value.reason is Reason.LEDGER_DOWN
-    assert await database.migrate() == [
-        "0003_hosts",
-        "0004_lookups",
-        "0005_proof",
-        "0006_keys",
-        "0007_findings",
-        "0008_certificates",
-        "0009_repairs",
-        "0010_windows",
-        "0011_installations",
-        "0012_overlaps",
-        "0013_holds",
-    ]
+    assert await database.migrate() == REVISIONS[2:]
     assert database.rows() == {"runs": 1, "tasks": 3, "logs": 2, "audit_log": 1}
     (run,) = await database.ledger.past_runs(SLOT)
     assert (run.run_id, run.host, run.in_flight, len(run.tasks)) == (night.run_id, "", None, 3)

@@ -16,3 +16,12 @@ def give_to_its_owner(path: Path) -> None:
     owner = path.parent.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def flush_to_disk(path: Path) -> None:
+    """A file, or the names in a directory, outlive a loss of power: a rename does only then. OSError where it can't."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -178,8 +178,9 @@ class PostgresHolds:
             async with self._kept.lock():
                 kept = await asyncio.to_thread(self._kept.read)
                 if kept is not None:
-                    known = {hold.hold_id: hold for hold in (*kept, *changed)}.values()
-                    await asyncio.to_thread(self._kept.write, [hold for hold in known if hold.released_at is None])
+                    by_id = {hold.hold_id: hold for hold in (*kept, *changed)}
+                    in_force = [hold for hold in by_id.values() if hold.released_at is None]
+                    await asyncio.to_thread(self._kept.write, in_force)
 
 
 def _holds(rows: Iterable[Any]) -> tuple[OperatorHold, ...]:

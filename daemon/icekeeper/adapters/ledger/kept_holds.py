@@ -13,7 +13,7 @@ import structlog
 from filelock import AsyncFileLock
 
 from icekeeper.adapters.records import from_plain
-from icekeeper.adapters.state_dir import give_to_its_owner
+from icekeeper.adapters.state_dir import flush_to_disk, give_to_its_owner
 from icekeeper.core.errors import PermanentError
 from icekeeper.core.plain import to_plain
 from icekeeper.core.reasons import Reason
@@ -98,18 +98,9 @@ class KeptHolds:
                 os.fsync(file.fileno())
             give_to_its_owner(new)
             new.replace(self._path)
-            _sync(self._path.parent)
+            flush_to_disk(self._path.parent)
         except OSError as exc:
             for path in (new, self._path):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
             raise HoldsNotKept(self._path, exc) from exc
-
-
-def _sync(directory: Path) -> None:
-    """The new name, too, outlives a loss of power."""
-    opened = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -19,7 +19,7 @@ import structlog
 
 from icekeeper.adapters.spool.errors import WAIT_S, is_damage
 from icekeeper.adapters.spool.salvage import copy_readable_rows
-from icekeeper.adapters.state_dir import give_to_its_owner, make_state_dir
+from icekeeper.adapters.state_dir import flush_to_disk, give_to_its_owner, make_state_dir
 from icekeeper.core.errors import IcekeeperError, PermanentError, TransientError
 from icekeeper.night.ports import Clock
 
@@ -136,7 +136,7 @@ def _mend(path: Path, clock: Clock) -> None:
     for end in reversed(_BESIDE):
         with suppress(FileNotFoundError):
             _beside(broken, end).rename(_beside(kept_as, end))
-    _flush(path.parent)
+    flush_to_disk(path.parent)
     log.error("spool_corrupt", file=str(path), problem=problem, kept_as=str(kept_as), taken_over=taken_over)
 
 
@@ -159,9 +159,9 @@ def _create(path: Path) -> None:
         db.execute("PRAGMA synchronous = FULL")
         schema = "\n".join(file.read_text(encoding="utf-8") for file in (_SCHEMA, ADDED))
         db.executescript(f"BEGIN;\n{schema}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
-    _flush(new)
+    flush_to_disk(new)
     new.rename(path)
-    _flush(path.parent)
+    flush_to_disk(path.parent)
 
 
 def _kept_as(path: Path, now: datetime) -> Path:
@@ -172,15 +172,6 @@ def _kept_as(path: Path, now: datetime) -> Path:
 
 def _beside(path: Path, end: str) -> Path:
     return path.with_name(path.name + end)
-
-
-def _flush(path: Path) -> None:
-    """A rename outlives a power cut only when its directory is flushed."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def corrupt_files(state_dir: Path) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from icekeeper.adapters.postgres.embedded import files, programs
+from icekeeper.adapters.state_dir import flush_to_disk
 from icekeeper.core.errors import PermanentError, TransientError
 from icekeeper.core.reasons import Reason
 
@@ -35,21 +36,12 @@ def make_data(data: Path, role: str, account: int | None, lock: int) -> None:
     try:
         programs.command(argv, account).run((lock, directory))
         made.rename(data)
-        _to_disk(data.parent)
+        flush_to_disk(data.parent)  # before records are marked as stored there
     except programs.Failed as exc:  # most likely the disk is full
         shutil.rmtree(made, ignore_errors=True)
         raise TransientError(str(exc), reason=Reason.LEDGER_DOWN) from exc
     finally:
         os.close(directory)
-
-
-def _to_disk(directory: Path) -> None:
-    """Makes the new name in it last, before records are marked as stored there."""
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def refuse_other_version(data: Path, account: int | None) -> None:
